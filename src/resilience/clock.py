@@ -1,0 +1,78 @@
+"""Time and chance, handed in.
+
+Every pattern takes a `Clock` and, where it draws lots, a `Randomizer`. A test hands in its own and no test
+has to wait; this module is the only one that touches the system's clock and its random numbers.
+"""
+
+import asyncio
+import random
+import time
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """What a pattern may ask of time. Every figure is in seconds."""
+
+    def now(self) -> float:
+        """Return the time of day as Unix time. It may jump; never measure a duration with it."""
+        ...
+
+    def monotonic(self) -> float:
+        """Return a reading that only ever grows, of no particular origin, for measuring durations."""
+        ...
+
+    async def sleep(self, seconds: float) -> None:
+        """Return after `seconds`, which may be 0: then others run first."""
+        ...
+
+    def timeout(self, seconds: float | None) -> AbstractAsyncContextManager[object]:
+        """Return a context that raises `TimeoutError` when its body takes longer than `seconds`.
+
+        With None it never does. As with `asyncio.timeout`, a cancellation from outside stays a
+        cancellation.
+        """
+        ...
+
+
+class SystemClock:
+    """The machine's own time."""
+
+    def now(self) -> float:
+        """Return Unix time."""
+        return time.time()
+
+    def monotonic(self) -> float:
+        """Return the monotonic reading."""
+        return time.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        """Sleep on the running event loop."""
+        await asyncio.sleep(seconds)
+
+    def timeout(self, seconds: float | None) -> asyncio.Timeout:
+        """Return `asyncio.timeout(seconds)`."""
+        return asyncio.timeout(seconds)
+
+
+class Randomizer(Protocol):
+    """Where jitter, early refreshes and injected faults draw their lots."""
+
+    def random(self) -> float:
+        """Return a number drawn evenly from [0, 1)."""
+        ...
+
+
+class SystemRandomizer:
+    """Pseudo-random numbers, good enough for jitter and for nothing that must be secret.
+
+    Args:
+        seed: Makes the draws repeatable; None starts anywhere.
+    """
+
+    def __init__(self, seed: int | None = None) -> None:
+        self._random = random.Random(seed)
+
+    def random(self) -> float:
+        """Return a number drawn evenly from [0, 1)."""
+        return self._random.random()

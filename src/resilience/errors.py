@@ -1,0 +1,56 @@
+"""Every error of this package.
+
+::
+
+    ResilienceError
+    ├── CallTimeoutError             the call took longer than it was given
+    └── RejectedError                the call was not begun; says when to come back
+        ├── CircuitOpenError         the breaker is open, or its probes are all out
+        ├── RateLimitedError         the quota is spent
+        └── BulkheadFullError        no permit, and no place in the waiting line
+
+An error of the call itself is never wrapped: a retry that gives up raises the last one as it came.
+"""
+
+
+class ResilienceError(Exception):
+    """A verdict of a policy, as opposed to an error of the call it ran."""
+
+
+class CallTimeoutError(ResilienceError):
+    """The call took longer than it was given. A cancellation from outside is never turned into this.
+
+    Args:
+        seconds: The limit that was exceeded.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"the call took longer than {seconds:g} s")
+        self.seconds = seconds
+
+
+class RejectedError(ResilienceError):
+    """The call was not begun.
+
+    Args:
+        policy: Name of the policy that refused.
+        reason: Why, in words.
+        retry_after: Seconds after which the same call, nothing else changed, would be let through.
+    """
+
+    def __init__(self, policy: str, reason: str, retry_after: float) -> None:
+        super().__init__(f"{policy}: {reason}; try again in {retry_after:.3f} s")
+        self.policy = policy
+        self.retry_after = retry_after
+
+
+class CircuitOpenError(RejectedError):
+    """The circuit breaker is open, or half-open with every probe out."""
+
+
+class RateLimitedError(RejectedError):
+    """The quota is spent."""
+
+
+class BulkheadFullError(RejectedError):
+    """Every permit is in use and the waiting line is full, or the longest wait is over."""
