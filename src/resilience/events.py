@@ -24,6 +24,79 @@ class Event:
     policy: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rejected(Event):
+    """A call was refused before it began. `retry_after` is in seconds."""
+
+    retry_after: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateChanged(Event):
+    """A circuit breaker went from one state to another, such as "CLOSED" to "OPEN", and why."""
+
+    before: str
+    after: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeStarted(Event):
+    """A half-open circuit breaker let one call through to see."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retried(Event):
+    """Attempt number `attempt` (from 1) failed with `error`; the next one starts in `delay` seconds."""
+
+    attempt: int
+    delay: float
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetriesExhausted(Event):
+    """The last of `attempts` attempts failed with `error`, or there was no time for another."""
+
+    attempts: int
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimedOut(Event):
+    """A call was stopped after `seconds`."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FellBack(Event):
+    """A fallback answered in place of a call that failed with `error`."""
+
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bypassed(Event):
+    """A policy let a call through unexamined, since its store did not answer (`error`)."""
+
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheAnswered(Event):
+    """A cache answered: `outcome` is "hit", "miss" or "stale"."""
+
+    outcome: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheRefreshed(Event):
+    """A cache computed an entry anew; `early` where the old one had not yet run out."""
+
+    early: bool
+
+
 class Listener(Protocol):
     """Somebody who wants to know."""
 

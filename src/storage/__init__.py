@@ -1,0 +1,1 @@
+"""Everything that speaks Redis; nothing else does."""

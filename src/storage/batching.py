@@ -1,0 +1,106 @@
+"""Commands of one loop tick share one round trip.
+
+Whoever wants something of Redis during a tick of the event loop adds a command and gets a future; at the end
+of the tick all that was added leaves as one pipeline. While `MAX_IN_FLIGHT` pipelines are under way the
+next ones wait and grow, so that a burst costs fewer, larger round trips instead of more connections.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, TypeAlias, cast
+
+from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+Argument: TypeAlias = bytes | str | int | float
+Command: TypeAlias = Sequence[Argument]
+Reply: TypeAlias = Any
+"""What RESP2 can say: bytes, int, None, or a list of these. Each store narrows its own replies."""
+
+MAX_IN_FLIGHT = 8
+"""Round trips under way at once, and so the most connections one process opens for commands."""
+
+
+class Batcher:
+    """Joins commands into pipelines.
+
+    Args:
+        client: Whose replies are raw: no response callbacks, nothing decoded.
+        timeout_seconds: The longest a round trip may take, connecting included.
+    """
+
+    def __init__(self, client: "Redis", timeout_seconds: float) -> None:
+        self._client = client
+        self._timeout_seconds = timeout_seconds
+        self._waiting: list[tuple[Command, asyncio.Future[Reply]]] = []
+        self._flush_is_due = False
+        self._in_flight: set[asyncio.Task[None]] = set()
+        self.round_trips = 0
+
+    def add(self, command: Command) -> "asyncio.Future[Reply]":
+        """Send `command` at the end of this tick.
+
+        Returns:
+            A future of its reply. It raises the server's answer to this one command as a `RedisError`, or
+            the error of the connection, which then all commands of the round trip share.
+        """
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Reply] = loop.create_future()
+        self._waiting.append((command, future))
+        if not self._flush_is_due:
+            self._flush_is_due = True
+            loop.call_soon(self._flush)
+        return future
+
+    def abandon(self, error: Exception) -> None:
+        """Answer everything that has not left yet with `error`."""
+        waiting, self._waiting = self._waiting, []
+        for _, future in waiting:
+            if not future.done():
+                future.set_exception(error)
+
+    async def aclose(self) -> None:
+        """Wait for the round trips under way."""
+        while self._in_flight:
+            await asyncio.wait(self._in_flight)
+
+    def _flush(self) -> None:
+        self._flush_is_due = False
+        if not self._waiting or len(self._in_flight) >= MAX_IN_FLIGHT:
+            return
+        batch, self._waiting = self._waiting, []
+        task = asyncio.create_task(self._round_trip(batch))
+        self._in_flight.add(task)
+        task.add_done_callback(self._landed)
+
+    def _landed(self, task: asyncio.Task[None]) -> None:
+        self._in_flight.discard(task)
+        self._flush()
+
+    async def _round_trip(self, batch: list[tuple[Command, asyncio.Future[Reply]]]) -> None:
+        replies: Sequence[Reply]
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                replies = await self._send([command for command, _ in batch])
+        except TimeoutError:
+            replies = [RedisTimeoutError("no answer in time")] * len(batch)
+        except (RedisError, OSError) as error:
+            replies = [error if isinstance(error, RedisError) else RedisConnectionError(str(error))] * len(
+                batch
+            )
+        for (_, future), reply in zip(batch, replies, strict=True):
+            if future.done():  # its caller has gone
+                continue
+            if isinstance(reply, Exception):
+                future.set_exception(reply)
+            else:
+                future.set_result(reply)
+
+    async def _send(self, commands: Sequence[Command]) -> Sequence[Reply]:
+        self.round_trips += 1
+        pipeline = self._client.pipeline(transaction=False)
+        for command in commands:
+            pipeline.execute_command(*command)
+        return cast("Sequence[Reply]", await pipeline.execute(raise_on_error=False))

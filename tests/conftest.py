@@ -1,0 +1,66 @@
+"""Fixtures every floor of the suite may use."""
+
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import fakeredis
+import pytest
+
+from src.resilience.clock import SystemClock
+from src.storage.client import RedisAddress, RedisLink, connect
+from tests.support.clock import FakeClock
+from tests.support.listener import RecordingListener
+from tests.support.redis_server import RedisServer
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def listener() -> RecordingListener:
+    return RecordingListener()
+
+
+@pytest.fixture(scope="session")
+def shared_redis() -> Iterator[RedisServer]:
+    """One real redis-server for the whole session. A unix socket's path must stay short."""
+    with tempfile.TemporaryDirectory(prefix="redis-") as folder:
+        server = RedisServer(Path(folder)).start()
+        yield server
+        server.stop()
+
+
+@pytest.fixture
+def redis_server(shared_redis: RedisServer) -> RedisServer:
+    """The real redis-server, empty."""
+    with shared_redis.connect() as client:
+        client.flushall()
+    return shared_redis
+
+
+@pytest.fixture
+def own_redis() -> Iterator[RedisServer]:
+    """A real redis-server of this test's own, to be mistreated; its data outlives a restart."""
+    with tempfile.TemporaryDirectory(prefix="redis-") as folder:
+        server = RedisServer(Path(folder), keep=True).start()
+        yield server
+        server.stop()
+
+
+@pytest.fixture
+async def redis_link(redis_server: RedisServer) -> AsyncIterator[RedisLink]:
+    link = RedisLink(connect(RedisAddress(redis_server.url)), SystemClock())
+    yield link
+    await link.aclose()
+
+
+@pytest.fixture
+async def fake_link() -> AsyncIterator[RedisLink]:
+    client = fakeredis.FakeAsyncRedis(protocol=2)
+    client.response_callbacks.clear()
+    link = RedisLink(client, SystemClock())
+    yield link
+    await link.aclose()

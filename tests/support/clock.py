@@ -1,0 +1,116 @@
+"""Time and chance under a test's control."""
+
+import asyncio
+import heapq
+import itertools
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+SETTLE_TURNS = 30
+
+
+async def settle() -> None:
+    """Let every task run until it waits for something."""
+    for _ in range(SETTLE_TURNS):
+        await asyncio.sleep(0)
+
+
+class FakeClock:
+    """A `Clock` that stands still until told to move, and only moves forward."""
+
+    def __init__(self, start: float = 1_800_000_000.0) -> None:
+        self._start = start
+        self._elapsed = 0.0
+        self._timers: list[tuple[float, int, Callable[[], None]]] = []
+        self._order = itertools.count()
+        self.sleeps: list[float] = []
+
+    def now(self) -> float:
+        return self._start + self._elapsed
+
+    def monotonic(self) -> float:
+        return self._elapsed
+
+    async def sleep(self, seconds: float) -> None:
+        self.sleeps.append(seconds)
+        if seconds <= 0:
+            await asyncio.sleep(0)
+            return
+        woken = asyncio.get_running_loop().create_future()
+        self._at(self._elapsed + seconds, lambda: woken.done() or woken.set_result(None))
+        await woken
+
+    def timeout(self, seconds: float | None) -> "_FakeTimeout":
+        return _FakeTimeout(self, seconds)
+
+    async def advance(self, seconds: float) -> None:
+        """Move time, waking whoever is due in order and letting all run after each."""
+        target = self._elapsed + seconds
+        await settle()
+        while self._timers and self._timers[0][0] <= target:
+            self._fire_next()
+            await settle()
+        self._elapsed = target
+        await settle()
+
+    def jump(self, seconds: float) -> None:
+        """Move time when nobody is waiting for it: no task runs meanwhile."""
+        self._elapsed += seconds
+
+    async def drive(self, awaitable: Awaitable[T]) -> T:
+        """Await, moving time to the next timer whenever nothing else can go on."""
+        task = asyncio.ensure_future(awaitable)
+        try:
+            await settle()
+            while not task.done():
+                assert self._timers, "everything waits and no timer is set"
+                self._fire_next()
+                await settle()
+            return await task
+        finally:
+            task.cancel()
+
+    def _at(self, when: float, callback: Callable[[], object]) -> None:
+        heapq.heappush(self._timers, (when, next(self._order), callback))
+
+    def _fire_next(self) -> None:
+        when, _, callback = heapq.heappop(self._timers)
+        self._elapsed = max(self._elapsed, when)
+        callback()
+
+
+class _FakeTimeout:
+    """`asyncio.timeout`, but on a fake clock: it expires the real one when fake time has come."""
+
+    def __init__(self, clock: FakeClock, seconds: float | None) -> None:
+        self._clock = clock
+        self._seconds = seconds
+        self._timeout = asyncio.timeout(None)
+        self._open = False
+
+    async def __aenter__(self) -> "_FakeTimeout":
+        await self._timeout.__aenter__()
+        self._open = True
+        if self._seconds is not None:
+            self._clock._at(self._clock._elapsed + self._seconds, self._expire)
+        return self
+
+    async def __aexit__(self, *exc: object) -> bool | None:
+        self._open = False
+        return await self._timeout.__aexit__(*exc)
+
+    def _expire(self) -> None:
+        if self._open:
+            self._timeout.reschedule(asyncio.get_running_loop().time())
+
+
+class FakeRandomizer:
+    """A `Randomizer` that draws the numbers it was given, the last one for ever after."""
+
+    def __init__(self, draws: Iterable[float] = (0.5,)) -> None:
+        self._draws = list(draws)
+
+    def random(self) -> float:
+        return self._draws.pop(0) if len(self._draws) > 1 else self._draws[0]

