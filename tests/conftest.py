@@ -4,11 +4,10 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
-import fakeredis
 import pytest
 
 from src.resilience.clock import SystemClock
-from src.storage.client import RedisAddress, RedisLink, connect
+from src.storage.client import RedisAddress, RedisLink, connect, connect_in_process
 from tests.support.clock import FakeClock
 from tests.support.listener import RecordingListener
 from tests.support.redis_server import RedisServer
@@ -59,8 +58,6 @@ async def redis_link(redis_server: RedisServer) -> AsyncIterator[RedisLink]:
 
 @pytest.fixture
 async def fake_link() -> AsyncIterator[RedisLink]:
-    client = fakeredis.FakeAsyncRedis(protocol=2)
-    client.response_callbacks.clear()
-    link = RedisLink(client, SystemClock())
+    link = RedisLink(connect_in_process(), SystemClock())
     yield link
     await link.aclose()

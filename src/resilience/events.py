@@ -105,7 +105,7 @@ class Listener(Protocol):
         ...
 
 
-def ignore(_event: Event) -> None:
+def ignore(event: Event) -> None:  # noqa: ARG001 -- named as the protocol has it
     """Be the listener who does not want to know."""
 
 

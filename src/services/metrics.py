@@ -1,6 +1,6 @@
 """Measurements in, and lists of them out; the port that a metric store implements."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -96,3 +96,35 @@ class MetricStore(Protocol):
     async def types(self) -> list[TypeOverview]:
         """Return every type, the one with the latest timestamp first, then by name."""
         ...
+
+
+class MetricService:
+    """Takes points in and lists them.
+
+    Args:
+        store: Where points live.
+        forget: Told the types that have new points; None where cached answers may grow old.
+    """
+
+    def __init__(
+        self, store: MetricStore, forget: Callable[[set[str]], Awaitable[None]] | None = None
+    ) -> None:
+        self._store = store
+        self._forget = forget
+        self.newest = store.newest
+        self.types = store.types
+
+    async def ingest(self, points: Sequence[Point], idempotency: Idempotency | None = None) -> bool:
+        """Store `points`, all or none.
+
+        Returns:
+            True when they were stored now, False when this very request had been carried out before.
+
+        Raises:
+            IdempotencyKeyReusedError: The key came before with another request.
+            StorageUnavailableError: Nothing is known to be stored.
+        """
+        is_new = await self._store.add(points, idempotency)
+        if is_new and self._forget is not None:
+            await self._forget({point.type for point in points})
+        return is_new

@@ -63,6 +63,18 @@ def connect(address: RedisAddress) -> "Redis":
     return client
 
 
+def connect_in_process() -> "Redis":
+    """Return a client for a Redis in this process's memory, for where no redis-server can be had.
+
+    Its data ends with the process, and no other worker sees it.
+    """
+    import fakeredis  # noqa: PLC0415 -- slow to import, and hardly ever wanted
+
+    client: Redis = fakeredis.FakeAsyncRedis(protocol=2)
+    client.response_callbacks.clear()
+    return client
+
+
 class RedisLink:
     """Commands and scripts to one Redis, batched by loop tick.
 
@@ -141,6 +153,18 @@ class RedisLink:
                 return bool(await self.send("PING") == b"PONG")
         except (StorageUnavailableError, RedisError, TimeoutError):
             return False
+
+    async def warn_of_eviction(self) -> None:
+        """Log a warning if the server may drop keys when its memory is full: they would be missing figures.
+
+        A server that is away, or does not tell, is not complained of.
+        """
+        try:
+            reply = await self.send("CONFIG", "GET", "maxmemory-policy")
+        except (StorageUnavailableError, RedisError):
+            return
+        if reply and reply[1] != b"noeviction":
+            _log.warning("redis_may_evict", extra={"maxmemory_policy": reply[1].decode()})
 
     async def aclose(self) -> None:
         """Finish what is under way and close every connection."""

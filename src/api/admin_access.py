@@ -1,0 +1,66 @@
+"""Who may use the admin endpoints: whoever has the key; without a key, only direct callers on loopback."""
+
+import hmac
+from urllib.parse import urlsplit
+
+from fastapi import Depends
+from starlette.datastructures import Headers
+from starlette.requests import Request
+
+from src.api.client_address import is_direct_loopback
+
+_LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+class AdminKeyError(Exception):
+    """The key is missing or wrong."""
+
+
+class AdminClosedError(Exception):
+    """No key is set and the caller is not a direct one on loopback."""
+
+
+class AdminAccess:
+    """The rule of the admin endpoints.
+
+    Args:
+        key: The admin key, None when none is set.
+    """
+
+    def __init__(self, key: str | None) -> None:
+        self._key = key.encode() if key else None
+
+    def check(self, request: Request) -> None:
+        """Return if `request` may go on.
+
+        Raises:
+            AdminKeyError: A key is set, and the request does not have it.
+            AdminClosedError: No key is set, and the request did not come directly from this machine.
+        """
+        if self._key is not None:
+            given = request.headers.get("x-api-key", "").encode("latin-1")
+            if not hmac.compare_digest(given, self._key):
+                raise AdminKeyError
+        elif not (is_direct_loopback(request.scope) and _is_no_foreign_page(request.headers)):
+            raise AdminClosedError
+
+
+def _is_no_foreign_page(headers: Headers) -> bool:
+    """Return whether no web page of elsewhere is behind the request.
+
+    A browser on this machine is a loopback caller, whatever page makes it ask. Such a page betrays itself:
+    by a foreign `Origin`, or, had its name been pointed at loopback, by a `Host` that is not ours.
+    """
+    host = headers.get("host", "")
+    origin = headers.get("origin")
+    is_ours = urlsplit(f"//{host}").hostname in _LOOPBACK_NAMES
+    return is_ours and (origin is None or urlsplit(origin).netloc == host)
+
+
+async def _require_admin(request: Request) -> None:
+    access: AdminAccess = request.scope["state"]["admin_access"]
+    access.check(request)
+
+
+RequireAdmin = Depends(_require_admin)
+"""Put on a route, it lets admins through and nobody else."""

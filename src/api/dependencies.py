@@ -1,0 +1,52 @@
+"""What the routes are given: the services, typed, out of the lifespan state."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TypedDict, cast
+
+from starlette.requests import Request
+
+from src.api.admin_access import AdminAccess
+from src.api.client_address import ClientAddress
+from src.resilience.circuit_breaker import CircuitBreaker
+from src.resilience.clock import Clock
+from src.services.admission import Admission
+from src.services.external_service import ExternalService
+from src.services.metrics import MetricService
+from src.services.summary import SummaryService
+
+
+@dataclass(frozen=True, slots=True)
+class BodyLimits:
+    """How large a request may be.
+
+    Attributes:
+        max_bytes: Of a body, after inflation.
+        max_points: In a batch.
+    """
+
+    max_bytes: int
+    max_points: int
+
+
+class State(TypedDict):
+    """The lifespan state: one of each, made in `src.wiring`, the same for every request of a worker."""
+
+    clock: Clock
+    metrics: MetricService
+    summaries: SummaryService
+    external_service: ExternalService
+    breaker: CircuitBreaker
+    ingest_admission: Admission
+    read_admission: Admission
+    client_address: ClientAddress
+    admin_access: AdminAccess
+    body_limits: BodyLimits
+    cache_ttl_seconds: int
+    redis_answers: Callable[[], Awaitable[bool]]
+    exposition: Callable[[], tuple[bytes, str]]
+
+
+def state(request: Request) -> State:
+    """Return the lifespan state behind `request`."""
+    return cast("State", request.scope["state"])

@@ -1,0 +1,186 @@
+"""Every error there is, as `application/problem+json` (RFC 9457): one table, one renderer."""
+
+import math
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from src.analytics.points import format_timestamp
+from src.api.admin_access import AdminClosedError, AdminKeyError
+from src.resilience.errors import CircuitOpenError
+from src.services.errors import StorageUnavailableError
+from src.services.external_service import ExternalServiceUnavailableError
+from src.services.metrics import IdempotencyKeyReusedError
+
+MEDIA_TYPE = "application/problem+json"
+
+FieldError = dict[str, str | int]
+"""What is wrong with one field: `{"field", "message"}`, and the `"index"` of its point in a batch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """An error as the client sees it.
+
+    Attributes:
+        status: HTTP status.
+        code: The error's fixed name.
+        message: What happened and, where it helps, what to do. No internals.
+        retry_after: Seconds after which the same request would go through, where that is known.
+        headers: Further headers, such as `Allow`.
+        errors: What is wrong field by field, for a 422.
+        extra: Further members of the document.
+    """
+
+    status: int
+    code: str
+    message: str
+    retry_after: float | None = None
+    headers: Mapping[str, str] | None = None
+    errors: Sequence[FieldError] | None = None
+    extra: Mapping[str, object] = field(default_factory=dict)
+
+
+class ProblemError(Exception):
+    """Raised at the edge, where the problem is known at once."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.message)
+        self.problem = problem
+
+
+def validation_problem(errors: Sequence[FieldError]) -> Problem:
+    """Return the 422 for `errors`."""
+    first = errors[0]
+    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    message = f"{first['field']}: {first['message']}{more}"
+    return Problem(422, "VALIDATION_ERROR", message, errors=errors)
+
+
+BAD_JSON = Problem(400, "BAD_REQUEST", "The body is not readable JSON")
+INTERNAL_ERROR = Problem(500, "INTERNAL_ERROR", "Something went wrong on our side; it has been logged")
+
+
+def rate_limit_problem(retry_after: float) -> Problem:
+    """Return the 429 of a client whose quota is spent."""
+    return Problem(429, "RATE_LIMIT_EXCEEDED", "Rate limit exceeded", retry_after=retry_after)
+
+
+_CODES_BY_STATUS = {
+    400: "BAD_REQUEST",
+    401: "UNAUTHORIZED",
+    403: "FORBIDDEN",
+    404: "NOT_FOUND",
+    405: "METHOD_NOT_ALLOWED",
+    413: "PAYLOAD_TOO_LARGE",
+    415: "UNSUPPORTED_MEDIA_TYPE",
+    422: "VALIDATION_ERROR",
+    429: "RATE_LIMIT_EXCEEDED",
+}
+
+_MESSAGES_BY_STATUS = {
+    404: "There is nothing at this path",
+    405: "This path does not answer to this method; see the Allow header",
+}
+
+
+def _http_problem(error: HTTPException) -> Problem:
+    code = _CODES_BY_STATUS.get(error.status_code, "BAD_REQUEST")
+    message = _MESSAGES_BY_STATUS.get(error.status_code, HTTPStatus(error.status_code).phrase)
+    return Problem(error.status_code, code, message, headers=error.headers)
+
+
+_TABLE: dict[type[Exception], Callable[[Any], Problem]] = {
+    ProblemError: lambda error: error.problem,
+    HTTPException: _http_problem,
+    RequestValidationError: lambda error: validation_problem(field_errors(error.errors())),
+    AdminKeyError: lambda _: Problem(
+        401, "UNAUTHORIZED", "This endpoint needs the admin key in the X-API-Key header"
+    ),
+    AdminClosedError: lambda _: Problem(
+        403,
+        "FORBIDDEN",
+        "Without an admin key this endpoint answers only callers on its own machine; "
+        "set ADMIN_API_KEY and send it in the X-API-Key header",
+    ),
+    IdempotencyKeyReusedError: lambda _: Problem(
+        422, "IDEMPOTENCY_KEY_REUSED", "This Idempotency-Key came before with another request"
+    ),
+    CircuitOpenError: lambda error: Problem(
+        503,
+        "CIRCUIT_OPEN",
+        "The external service is failing and its circuit breaker is open; no earlier answer is kept",
+        retry_after=error.retry_after,
+    ),
+    ExternalServiceUnavailableError: lambda error: Problem(
+        503,
+        "EXTERNAL_SERVICE_UNAVAILABLE",
+        "The external service did not answer, and no earlier answer is kept",
+        retry_after=error.retry_after,
+    ),
+    StorageUnavailableError: lambda error: Problem(
+        503, "REDIS_UNAVAILABLE", "The metric store does not answer", retry_after=error.retry_after
+    ),
+}
+"""What a client is told of each foreseen error. The one nobody foresaw is an `INTERNAL_ERROR`."""
+
+
+def field_errors(errors: Sequence[Mapping[str, object]]) -> list[FieldError]:
+    """Return pydantic's errors as ours. What was sent is not sent back."""
+    return [{"field": _field(error["loc"]), "message": str(error["msg"])} for error in errors]
+
+
+def _field(location: object) -> str:
+    parts = list(location) if isinstance(location, tuple) else []
+    if parts and parts[0] in {"body", "query", "path", "header"}:
+        parts = parts[1:]
+    return ".".join(str(part) for part in parts) or "body"
+
+
+def render(problem: Problem, request_id: str, now: float) -> Response:
+    """Return the answer for `problem`.
+
+    Args:
+        problem: What happened.
+        request_id: Of the request it happened to.
+        now: Unix time in seconds.
+    """
+    content: dict[str, object] = {
+        "type": "about:blank",
+        "title": HTTPStatus(problem.status).phrase,
+        "status": problem.status,
+        "detail": problem.message,
+        "code": problem.code,
+        "message": problem.message,
+        "timestamp": format_timestamp(round(now * 1e6)),
+        "request_id": request_id,
+        **problem.extra,
+    }
+    if problem.errors is not None:
+        content["errors"] = problem.errors
+    headers = dict(problem.headers or {})
+    if problem.retry_after is not None:
+        headers["Retry-After"] = str(max(1, math.ceil(problem.retry_after)))
+    return Response(orjson.dumps(content), problem.status, headers, MEDIA_TYPE)
+
+
+def install(app: FastAPI) -> None:
+    """Have every foreseen error of `app` rendered here. The others reach the request context middleware."""
+    for kind, problem_of in _TABLE.items():
+        app.add_exception_handler(kind, _handler(problem_of))
+
+
+def _handler(problem_of: Callable[[Any], Problem]) -> Callable[[Request, Exception], Awaitable[Response]]:
+    async def handle(request: Request, error: Exception) -> Response:
+        now = request.scope["state"]["clock"].now()
+        return render(problem_of(error), request.scope["request_id"], now)
+
+    return handle

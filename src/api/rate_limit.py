@@ -1,0 +1,63 @@
+"""The rate limiter at the edge: whose quota, which headers, and the 429.
+
+Headers: `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers), and the older
+`X-RateLimit-*`, whose reset is Unix time.
+"""
+
+import asyncio
+import math
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from starlette.requests import Request
+
+from src.api.dependencies import state
+from src.api.errors import ProblemError, rate_limit_problem
+from src.api.middleware.request_context import add_headers
+from src.services.admission import Admission
+
+T = TypeVar("T")
+
+
+async def admit(request: Request, admission: Admission) -> None:
+    """Count `request` against its client's quota and have the quota's headers put on the answer.
+
+    Raises:
+        ProblemError: 429, the quota is spent.
+    """
+    services = state(request)
+    decision = await admission.decide(services["client_address"].of(request.scope))
+    name, quota = admission.name, admission.quota
+    policy = f'"{name}";q={quota.limit};w={quota.window_seconds:g}'.encode("ascii")
+    add_headers(request.scope, (b"ratelimit-policy", policy))
+    if decision is None:
+        return
+    seconds = math.ceil(decision.reset_after)
+    resets_at = math.ceil(services["clock"].now() + decision.reset_after)
+    add_headers(
+        request.scope,
+        (b"ratelimit", b'"%s";r=%d;t=%d' % (name.encode("ascii"), decision.remaining, seconds)),
+        (b"x-ratelimit-limit", b"%d" % decision.limit),
+        (b"x-ratelimit-remaining", b"%d" % decision.remaining),
+        (b"x-ratelimit-reset", b"%d" % resets_at),
+    )
+    if not decision.allowed:
+        raise ProblemError(rate_limit_problem(decision.retry_after))
+
+
+async def admit_alongside(request: Request, admission: Admission, work: Coroutine[Any, Any, T]) -> T:
+    """Admit `request` and do `work` at the same time, so that both share a round trip to Redis.
+
+    Returns:
+        What `work` returns. It must be harmless: it is begun before the verdict, and dropped if refused.
+
+    Raises:
+        ProblemError: 429, the quota is spent.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        await admit(request, admission)
+    except BaseException:
+        task.cancel()
+        raise
+    return await task

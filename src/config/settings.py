@@ -1,0 +1,134 @@
+"""Every setting, from the environment or `.env`: its name, default, range and meaning.
+
+Read by `main` and `wiring` alone, which turn it into each part's own options. `.env.example` is held to this
+class by a test.
+"""
+
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import Annotated, Literal
+from urllib.parse import quote
+
+from pydantic import Field, HttpUrl, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+IPNetwork = IPv4Network | IPv6Network
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Settings(BaseSettings):
+    """The service's settings. A field's name in upper case is its environment variable."""
+
+    model_config = SettingsConfigDict(
+        env_file=".env", env_file_encoding="utf-8", env_ignore_empty=True, extra="ignore", frozen=True
+    )
+
+    # The server
+    app_host: str = Field("0.0.0.0", description="Address the API listens on")  # noqa: S104 -- a container's
+    app_port: int = Field(8000, ge=1, le=65535, description="Port the API listens on")
+    web_concurrency: int = Field(1, ge=1, le=64, description="Worker processes")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = Field(
+        "INFO", description="Least severe level that is logged"
+    )
+    log_format: Literal["json", "console"] = Field(
+        "json", description="json: an object a line; console: for people"
+    )
+    admin_api_key: SecretStr | None = Field(
+        None, description="Key for the admin endpoints (X-API-Key); empty: direct loopback callers only"
+    )
+    trusted_proxies: Annotated[tuple[IPNetwork, ...], NoDecode] = Field(
+        (ip_network("127.0.0.0/8"), ip_network("::1/128")),
+        description="Networks, comma-separated, whose X-Forwarded-For is believed; none: nobody's",
+    )
+
+    # Redis
+    redis_url: SecretStr | None = Field(
+        None,
+        description="redis://, rediss:// or unix://, or embedded:// for a private server; wins over the rest",
+    )
+    redis_host: str = Field("localhost", description="Redis host")
+    redis_port: int = Field(6379, ge=1, le=65535, description="Redis port")
+    redis_db: int = Field(0, ge=0, description="Redis database number")
+    redis_password: SecretStr | None = Field(None, description="Redis password")
+
+    # Metrics
+    batch_max_points: int = Field(10_000, ge=1, description="Most points in one batch")
+    max_body_bytes: int = Field(5 * 1024 * 1024, ge=1024, description="Largest body in bytes, inflated")
+    metric_retention_seconds: int = Field(0, ge=0, description="Seconds points are kept; 0: for good")
+
+    # The summary cache
+    cache_ttl_seconds: int = Field(300, ge=1, description="Seconds a summary is served from the cache")
+    cache_stale_seconds: int = Field(
+        3600, ge=0, description="Seconds a summary may be served while the external service fails"
+    )
+    cache_invalidate_on_write: bool = Field(
+        default=False, description="Whether a new point drops its type's cached summaries"
+    )
+
+    # Rate limits
+    rate_limit_requests: int = Field(10, ge=1, description="Ingest requests a client may make per window")
+    rate_limit_read_requests: int = Field(120, ge=1, description="Reads a client may make per window")
+    rate_limit_window_seconds: int = Field(60, ge=1, description="Length of the window in seconds")
+    rate_limit_algorithm: Literal[
+        "sliding_window_log", "sliding_window_counter", "fixed_window", "token_bucket", "leaky_bucket"
+    ] = Field("sliding_window_log", description="How requests are counted")
+
+    # The external service and what protects us from it
+    external_service_url: HttpUrl | None = Field(
+        None, description="The external service; empty: the simulated one, in process"
+    )
+    external_service_failure_rate: float = Field(
+        0.1, ge=0, le=1, description="Share of calls the simulated external service fails at first"
+    )
+    external_service_timeout: Seconds = Field(5.0, description="Seconds each attempt may take")
+    external_service_attempts: int = Field(3, ge=1, le=20, description="Attempts for each call")
+    external_service_rate_per_second: int = Field(
+        50, ge=1, description="Calls a second each worker makes at most; more wait"
+    )
+    external_service_max_concurrency: int = Field(
+        20, ge=1, description="Calls each worker has under way at once; more wait"
+    )
+    circuit_breaker_failure_threshold: int = Field(5, ge=1, description="Consecutive failures that open it")
+    circuit_breaker_reset_timeout: Seconds = Field(30.0, description="Seconds it stays open before a probe")
+
+    @field_validator("trusted_proxies", mode="before")
+    @classmethod
+    def _split_networks(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        if value.strip().lower() == "none":
+            return ()
+        return tuple(ip_network(part.strip(), strict=False) for part in value.split(",") if part.strip())
+
+    @field_validator("redis_url")
+    @classmethod
+    def _know_the_scheme(cls, value: SecretStr | None) -> SecretStr | None:
+        schemes = ("redis://", "rediss://", "unix://", "embedded://")
+        if value is not None and not value.get_secret_value().startswith(schemes):
+            raise ValueError(f"must start with one of {', '.join(schemes)}")
+        return value
+
+    @property
+    def redis_address(self) -> str:
+        """The Redis URL to connect to, or `embedded://`. Carries the password: not for logs."""
+        if self.redis_url is not None:
+            return self.redis_url.get_secret_value()
+        password = self.redis_password.get_secret_value() if self.redis_password else ""
+        credentials = f":{quote(password, safe='')}@" if password else ""
+        return f"redis://{credentials}{self.redis_host}:{self.redis_port}/{self.redis_db}"
+
+
+class InvalidSettingsError(Exception):
+    """A setting has a value it cannot have. The message is one line that names the variable."""
+
+
+def load_settings() -> Settings:
+    """Read the settings.
+
+    Raises:
+        InvalidSettingsError: A variable has a value it cannot have.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        wrong = [f"{str(item['loc'][0]).upper()}: {item['msg']}" for item in error.errors()]
+        raise InvalidSettingsError("Invalid setting " + "; ".join(wrong)) from None

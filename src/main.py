@@ -1,0 +1,5 @@
+"""The API: `uvicorn src.main:app`."""
+
+from src.wiring import create_app
+
+app = create_app()

@@ -1,0 +1,177 @@
+"""The external service's client: reference data of a metric type, asked for through the pipeline."""
+
+import os
+from typing import Protocol
+from urllib.parse import quote
+
+import httpx
+import orjson
+
+from src.resilience.errors import CircuitOpenError, RejectedError, ResilienceError
+from src.resilience.pipeline import Pipeline
+from src.services.errors import ServiceError, StorageUnavailableError
+
+MAX_REFERENCE_BYTES = 64 * 1024
+_OWN_API_TIMEOUT_SECONDS = 5.0
+
+
+class ExternalServiceError(ServiceError):
+    """One attempt failed: no answer, a server error, or an answer that can't be read."""
+
+
+class ExternalServiceRefusedError(ServiceError):
+    """The service said that the fault is ours (4xx). Trying again is pointless, and it is not failing."""
+
+
+class ExternalServiceUnavailableError(ServiceError):
+    """The pipeline gave up on the call.
+
+    Args:
+        retry_after: Seconds after which a new try is worthwhile.
+    """
+
+    def __init__(self, retry_after: float = 1.0) -> None:
+        super().__init__("the external service did not give an answer")
+        self.retry_after = retry_after
+
+
+class FailureRateStore(Protocol):
+    """Where the workers agree on the failure rate of a simulated service that each runs in process."""
+
+    async def get(self) -> float | None:
+        """Return the agreed rate, None when nobody has set one."""
+        ...
+
+    async def set(self, rate: float) -> None:
+        """Make `rate` the agreed one."""
+        ...
+
+
+def is_failure(error: BaseException) -> bool | None:
+    """Tell the circuit breaker what `error` says of the service: None means nothing."""
+    return None if isinstance(error, ExternalServiceRefusedError) else True
+
+
+def is_worth_retrying(error: BaseException) -> bool:
+    """Tell the retry whether another attempt could go better."""
+    return isinstance(error, (ExternalServiceError, ResilienceError)) and not isinstance(error, RejectedError)
+
+
+class ExternalService:
+    """What the API wants of the external service.
+
+    Args:
+        client: Bound to the service's base URL; a real one, or one whose transport is the app in process.
+        pipeline: Stands around every call for reference data.
+        shared_rate: Where the service runs in process, in every worker: what they agree its failure rate is.
+    """
+
+    def __init__(
+        self, client: httpx.AsyncClient, pipeline: Pipeline, shared_rate: FailureRateStore | None = None
+    ) -> None:
+        self._client = client
+        self._pipeline = pipeline
+        self._shared_rate = shared_rate
+        self._applied_rate: float | None = None
+
+    async def reference(self, metric_type: str) -> object | None:
+        """Return what the service knows of `metric_type`: any JSON value, None when it knows nothing.
+
+        Raises:
+            CircuitOpenError: The breaker is open.
+            ExternalServiceUnavailableError: Every attempt failed, or there was no room for the call.
+        """
+        try:
+            return await self._pipeline.run(lambda: self._fetch_reference(metric_type))
+        except CircuitOpenError:
+            raise
+        except RejectedError as error:
+            raise ExternalServiceUnavailableError(error.retry_after) from error
+        except (ExternalServiceError, ExternalServiceRefusedError, ResilienceError) as error:
+            raise ExternalServiceUnavailableError from error
+
+    async def failure_rate(self) -> float:
+        """Return the simulated failure rate, 0 to 1."""
+        if self._shared_rate is not None:
+            await self._follow_shared_rate(self._shared_rate)
+        return float((await self._faults("GET"))["failure_rate"])
+
+    async def set_failure_rate(self, rate: float) -> float:
+        """Set the simulated failure rate, 0 to 1, for every worker; return it."""
+        if self._shared_rate is not None:
+            await self._shared_rate.set(rate)
+        faults = await self._faults("PUT", {"failure_rate": rate})
+        self._applied_rate = rate
+        return float(faults["failure_rate"])
+
+    async def _fetch_reference(self, metric_type: str) -> object | None:
+        if self._shared_rate is not None:
+            await self._follow_shared_rate(self._shared_rate)
+        try:
+            answer = await self._client.get(f"/kv/metric-types/{quote(metric_type, safe='')}")
+        except httpx.HTTPError as error:
+            raise ExternalServiceError(f"no answer: {type(error).__name__}") from error
+        if answer.status_code == httpx.codes.NOT_FOUND:
+            return None
+        if answer.is_client_error:
+            raise ExternalServiceRefusedError(f"status {answer.status_code}")
+        if not answer.is_success:
+            raise ExternalServiceError(f"status {answer.status_code}")
+        return _read_reference(answer.content)
+
+    async def _follow_shared_rate(self, shared_rate: FailureRateStore) -> None:
+        try:
+            rate = await shared_rate.get()
+        except StorageUnavailableError:
+            return  # what was agreed last still holds
+        if rate is not None and rate != self._applied_rate:
+            await self._faults("PUT", {"failure_rate": rate})
+            self._applied_rate = rate
+
+    async def _faults(self, method: str, change: dict[str, float] | None = None) -> dict[str, float]:
+        try:
+            answer = await self._client.request(method, "/faults", json=change)
+            answer.raise_for_status()
+        except httpx.HTTPError as error:
+            raise ExternalServiceUnavailableError from error
+        faults: dict[str, float] = answer.json()
+        return faults
+
+
+def _read_reference(body: bytes) -> object:
+    if len(body) > MAX_REFERENCE_BYTES:
+        raise ExternalServiceError(f"an answer of {len(body)} bytes")
+    try:
+        value: object = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise ExternalServiceError("an answer that is not JSON") from error
+    return value
+
+
+def set_failure_rate(rate: float, api_url: str | None = None) -> float:
+    """Set the simulated failure rate of the service that runs on this machine, from a shell or a script.
+
+    Args:
+        rate: Share of calls that fail, 0 to 1.
+        api_url: The API; by default on loopback at `APP_PORT`. `ADMIN_API_KEY` is sent when it is set.
+
+    Returns:
+        The rate now in force.
+
+    Raises:
+        RuntimeError: The API did not answer, or refused.
+    """
+    url = api_url or f"http://127.0.0.1:{os.environ.get('APP_PORT') or 8000}"
+    key = os.environ.get("ADMIN_API_KEY")
+    try:
+        answer = httpx.put(
+            f"{url}/api/admin/external-service/failure-rate",
+            json={"failure_rate": rate},
+            headers={"X-API-Key": key} if key else None,
+            timeout=_OWN_API_TIMEOUT_SECONDS,
+        )
+    except httpx.HTTPError as error:
+        raise RuntimeError(f"no API answers at {url}: {error}") from error
+    if not answer.is_success:
+        raise RuntimeError(f"the API at {url} refused: {answer.status_code} {answer.text}")
+    return float(answer.json()["failure_rate"])

@@ -1,0 +1,70 @@
+"""Logs: one JSON object a line on stdout, with `timestamp`, `level`, `event` and, in a request, `request_id`.
+
+Everything goes through here, uvicorn's lines included: structlog renders what the standard library's loggers
+are given, with the context bound to the request.
+"""
+
+import logging
+import sys
+from typing import Literal
+
+import orjson
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+
+def configure_logging(level: str, log_format: Literal["json", "console"]) -> None:
+    """Have everything logged from now on in one way.
+
+    Args:
+        level: Least severe level that is logged.
+        log_format: "json" for machines, "console" for people.
+    """
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.ExtraAdder(),
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _drop_color_message,
+    ]
+    renderer: list[Processor]
+    if log_format == "json":
+        renderer = [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer(_to_json)]
+    else:
+        renderer = [structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty())]
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderer],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(level)
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
+        logger = logging.getLogger(name)
+        logger.handlers = []
+        logger.propagate = name != "uvicorn.access"  # the service writes its own line for each request
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # or each call to the provider would be a line
+
+
+def _drop_color_message(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Drop the second, coloured copy that uvicorn sends along."""
+    event.pop("color_message", None)
+    return event
+
+
+def _to_json(event: EventDict, **_options: object) -> str:
+    return orjson.dumps(event, default=str).decode()

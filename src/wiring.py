@@ -1,0 +1,253 @@
+"""Where the parts are joined: settings become options, options become parts, parts become an app."""
+
+import logging
+import multiprocessing
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+import httpx
+from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
+
+from src.api import errors, openapi
+from src.api.admin_access import AdminAccess
+from src.api.client_address import ClientAddress
+from src.api.dependencies import BodyLimits, State
+from src.api.middleware.request_context import RequestContextMiddleware
+from src.api.routes import admin, circuit_breaker, health, metrics
+from src.config.settings import InvalidSettingsError, Settings, load_settings
+from src.provider.app import create_provider_app
+from src.provider.faults import Faults
+from src.resilience.bulkhead import Bulkhead, BulkheadOptions
+from src.resilience.cache import CacheOptions, ReadThroughCache
+from src.resilience.circuit_breaker import CircuitBreaker, CircuitBreakerOptions, MemoryBreakerStore
+from src.resilience.clock import Clock, Randomizer, SystemClock, SystemRandomizer
+from src.resilience.errors import CircuitOpenError
+from src.resilience.events import Listeners
+from src.resilience.pipeline import Pipeline
+from src.resilience.rate_limiter import (
+    Quota,
+    RateLimit,
+    RateLimitOptions,
+    memory_rate_limiter,
+)
+from src.resilience.retry import Retry, RetryOptions
+from src.resilience.timeout import Timeout
+from src.services.admission import Admission
+from src.services.external_service import (
+    ExternalService,
+    ExternalServiceUnavailableError,
+    is_failure,
+    is_worth_retrying,
+)
+from src.services.metrics import MetricService
+from src.services.summary import SummaryService
+from src.storage.breaker_store import FailoverBreakerStore, RedisBreakerStore
+from src.storage.cache_store import RedisCacheStore
+from src.storage.client import RedisAddress, RedisLink, connect, connect_in_process
+from src.storage.embedded import EmbeddedRedis, find_redis_server
+from src.storage.failure_rate_store import RedisFailureRateStore
+from src.storage.limiter_store import redis_rate_limiter
+from src.storage.metric_store import RedisMetricStore
+from src.telemetry.event_log import log_event
+from src.telemetry.logs import configure_logging
+from src.telemetry.prometheus import count_event, exposition, observe_request
+
+EXTERNAL_SERVICE = "external-service"
+DATA_FOLDER = Path("data")
+
+_log = logging.getLogger(__name__)
+_listener = Listeners([count_event, log_event])
+
+DESCRIPTION = """
+A self-hosted metrics service. Post measurements, ask for summaries; what the service depends on may fail
+without taking it down, and everyone can watch how.
+"""
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """Return the API.
+
+    Args:
+        settings: What to go by; None reads the environment and `.env`.
+
+    Raises:
+        SystemExit: A setting has a value it cannot have; the message is one line that names it.
+    """
+    try:
+        settings = settings or load_settings()
+    except InvalidSettingsError as error:
+        raise SystemExit(str(error)) from None
+    configure_logging(settings.log_level, settings.log_format)
+    clock = SystemClock()
+    app = FastAPIOffline(
+        title="Resilient Analytics API",
+        version="0.1.0",
+        description=DESCRIPTION,
+        license_info={"name": "MIT", "identifier": "MIT"},
+        lifespan=partial(_lifespan, settings, clock),
+    )
+    app.add_middleware(RequestContextMiddleware, clock=clock, observe=observe_request)
+    errors.install(app)
+    for router in (metrics.router, health.router, circuit_breaker.router, admin.router):
+        app.include_router(router)
+    openapi.install(app)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(settings: Settings, clock: Clock, _app: FastAPI) -> AsyncIterator[State]:
+    randomizer = SystemRandomizer()
+    async with AsyncExitStack() as stack:
+        link = await _redis_link(settings, clock, stack)
+        breaker = _breaker(settings, link, clock)
+        external_service = await _external_service(settings, link, breaker, clock, randomizer, stack)
+        cache = _summary_cache(settings, link, clock, randomizer)
+        stack.push_async_callback(cache.aclose)
+        store = RedisMetricStore(link, clock, settings.metric_retention_seconds)
+        summaries = SummaryService(store, cache, external_service, clock)
+        forget = summaries.forget if settings.cache_invalidate_on_write else None
+        key = settings.admin_api_key
+        yield State(
+            clock=clock,
+            metrics=MetricService(store, forget),
+            summaries=summaries,
+            external_service=external_service,
+            breaker=breaker,
+            ingest_admission=_admission("ingest", settings.rate_limit_requests, settings, link, clock),
+            read_admission=_admission("read", settings.rate_limit_read_requests, settings, link, clock),
+            client_address=ClientAddress(settings.trusted_proxies),
+            admin_access=AdminAccess(key.get_secret_value() if key else None),
+            body_limits=BodyLimits(settings.max_body_bytes, settings.batch_max_points),
+            cache_ttl_seconds=settings.cache_ttl_seconds,
+            redis_answers=link.ping,
+            exposition=exposition,
+        )
+
+
+async def _redis_link(settings: Settings, clock: Clock, stack: AsyncExitStack) -> RedisLink:
+    revive: Callable[[], Awaitable[None]] | None = None
+    if settings.redis_address != "embedded://":
+        client = connect(RedisAddress(settings.redis_address))
+    elif find_redis_server() is not None:
+        embedded = EmbeddedRedis(DATA_FOLDER)
+        client = connect(RedisAddress(await embedded.start()))
+        stack.push_async_callback(embedded.stop)
+        revive = embedded.ensure_running
+    else:
+        _refuse_several_workers()
+        client = connect_in_process()
+        _log.warning("redis_in_process", extra={"detail": "no redis-server found: data is not kept"})
+    link = RedisLink(client, clock, revive)
+    stack.push_async_callback(link.aclose)
+    await link.warn_of_eviction()
+    return link
+
+
+def _refuse_several_workers() -> None:
+    if multiprocessing.parent_process() is not None and int(os.environ.get("WEB_CONCURRENCY") or 1) > 1:
+        raise SystemExit("Without a redis-server only one worker may run: set WEB_CONCURRENCY=1")
+
+
+def _admission(name: str, limit: int, settings: Settings, link: RedisLink, clock: Clock) -> Admission:
+    quota = Quota(limit, settings.rate_limit_window_seconds)
+    limiter = redis_rate_limiter(settings.rate_limit_algorithm, quota, link)
+    return Admission(name, quota, limiter, clock, _listener)
+
+
+def _breaker(settings: Settings, link: RedisLink, clock: Clock) -> CircuitBreaker:
+    options = CircuitBreakerOptions(
+        failure_threshold=settings.circuit_breaker_failure_threshold,
+        open_seconds=settings.circuit_breaker_reset_timeout,
+        probe_lease_seconds=_longest_call_seconds(settings),
+    )
+    store = FailoverBreakerStore(RedisBreakerStore(link), MemoryBreakerStore(clock))
+    return CircuitBreaker(EXTERNAL_SERVICE, store, options, clock, listener=_listener, is_failure=is_failure)
+
+
+def _summary_cache(
+    settings: Settings, link: RedisLink, clock: Clock, randomizer: Randomizer
+) -> ReadThroughCache:
+    options = CacheOptions(
+        ttl_seconds=settings.cache_ttl_seconds,
+        stale_seconds=settings.cache_stale_seconds,
+        lease_seconds=_longest_call_seconds(settings),
+    )
+    return ReadThroughCache(
+        RedisCacheStore(link),
+        options,
+        clock,
+        randomizer,
+        stale_on=(CircuitOpenError, ExternalServiceUnavailableError),
+        name="summary",
+        listener=_listener,
+    )
+
+
+def _longest_call_seconds(settings: Settings) -> float:
+    """Return how long a call of the external service may take, all its attempts and waits included."""
+    return settings.external_service_attempts * (settings.external_service_timeout + 5) + 5
+
+
+async def _external_service(
+    settings: Settings,
+    link: RedisLink,
+    breaker: CircuitBreaker,
+    clock: Clock,
+    randomizer: Randomizer,
+    stack: AsyncExitStack,
+) -> ExternalService:
+    rate = Quota(settings.external_service_rate_per_second, 1)
+    pipeline = Pipeline(
+        RateLimit(
+            memory_rate_limiter("token_bucket", rate, clock),
+            RateLimitOptions(key=EXTERNAL_SERVICE, max_wait_seconds=settings.external_service_timeout),
+            clock,
+            name=EXTERNAL_SERVICE,
+            listener=_listener,
+        ),
+        Bulkhead(
+            BulkheadOptions(
+                settings.external_service_max_concurrency,
+                max_waiting=10 * settings.external_service_max_concurrency,
+                max_wait_seconds=settings.external_service_timeout,
+            ),
+            clock,
+            name=EXTERNAL_SERVICE,
+            listener=_listener,
+        ),
+        breaker,
+        Retry(
+            RetryOptions(
+                settings.external_service_attempts,
+                total_seconds=_longest_call_seconds(settings),
+                retry_on=is_worth_retrying,
+            ),
+            clock,
+            randomizer,
+            name=EXTERNAL_SERVICE,
+            listener=_listener,
+        ),
+        Timeout(settings.external_service_timeout, clock, name=EXTERNAL_SERVICE, listener=_listener),
+    )
+    if settings.external_service_url is None:
+        provider = create_provider_app(
+            Faults(failure_rate=settings.external_service_failure_rate),
+            chance=randomizer.random,
+            now=clock.monotonic,
+            sleep=clock.sleep,
+        )
+        client = httpx.AsyncClient(
+            transport=httpx.ASGITransport(provider), base_url="http://provider", timeout=None
+        )
+        shared_rate = RedisFailureRateStore(link)
+    else:
+        client = httpx.AsyncClient(
+            base_url=str(settings.external_service_url), timeout=settings.external_service_timeout
+        )
+        shared_rate = None
+    await stack.enter_async_context(client)
+    return ExternalService(client, pipeline, shared_rate)

@@ -1,0 +1,191 @@
+"""Measurements in, over HTTP."""
+
+import asyncio
+import gzip
+import json
+
+import pytest
+
+from tests.support.api import metric
+
+GOOD = {"timestamp": "2026-01-31T12:00:00Z", "value": 42.5, "type": "cpu"}
+
+
+async def count(api, kind="cpu"):
+    summary = await api.get(f"/api/metrics/summary?type={kind}", headers={"Cache-Control": "no-cache"})
+    return summary.json()["count"]
+
+
+def assert_problem(answer, status, code):
+    assert answer.status_code == status
+    assert answer.headers["content-type"] == "application/problem+json"
+    problem = answer.json()
+    assert problem["code"] == code
+    assert problem["status"] == status
+    assert problem["detail"] == problem["message"]
+    assert problem["request_id"] == answer.headers["x-request-id"]
+    assert {"type", "title", "timestamp"} <= problem.keys()
+    return problem
+
+
+async def test_a_measurement_is_stored_and_seen_by_the_next_read(api):
+    answer = await api.post("/api/metrics", json=GOOD)
+    assert answer.status_code == 201
+    assert answer.json() == {"message": "Metric received", "timestamp": GOOD["timestamp"], "type": "cpu"}
+    assert await count(api) == 1
+
+
+@pytest.mark.parametrize(
+    ("sent", "answered"),
+    [
+        ("2026-01-31T12:00:00", "2026-01-31T12:00:00Z"),
+        ("2026-01-31T14:00:00+02:00", "2026-01-31T12:00:00Z"),
+        ("2026-01-31T12:00:00.000001Z", "2026-01-31T12:00:00.000001Z"),
+        ("2026-01-31T12:00:00.5Z", "2026-01-31T12:00:00.500000Z"),
+    ],
+)
+async def test_timestamps_are_answered_in_utc_with_microseconds_kept(api, sent, answered):
+    answer = await api.post("/api/metrics", json={**GOOD, "timestamp": sent})
+    assert answer.json()["timestamp"] == answered
+    listed = await api.get("/api/metrics/list?type=cpu")
+    assert listed.json()[0]["timestamp"] == answered
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        (json.dumps({**GOOD, "value": "42"}), "value"),
+        (json.dumps({**GOOD, "value": True}), "value"),
+        (json.dumps(GOOD).replace("42.5", "NaN"), "value"),
+        (json.dumps(GOOD).replace("42.5", "-Infinity"), "value"),
+        (json.dumps(GOOD).replace("42.5", "1e999"), "value"),
+        (json.dumps({**GOOD, "timestamp": 1769860800}), "timestamp"),
+        (json.dumps({**GOOD, "timestamp": "2026-02-30T00:00:00Z"}), "timestamp"),
+        (json.dumps({**GOOD, "type": "a b"}), "type"),
+        (json.dumps({**GOOD, "type": ""}), "type"),
+        ("{}", "timestamp"),
+        ("[]", "body"),
+        ("null", "body"),
+    ],
+)
+async def test_a_wrong_measurement_is_named_and_not_stored(api, body, field):
+    answer = await api.post("/api/metrics", content=body, headers={"Content-Type": "application/json"})
+    problem = assert_problem(answer, 422, "VALIDATION_ERROR")
+    assert problem["errors"][0]["field"] == field
+    assert (await api.get("/api/metrics/types")).json() == []
+
+
+@pytest.mark.parametrize("body", ["", "{", "{'a': 1}", '{"value": 1,}', "\ufeff{}"])
+async def test_unreadable_json_is_a_bad_request(api, body):
+    answer = await api.post("/api/metrics", content=body, headers={"Content-Type": "application/json"})
+    assert_problem(answer, 400, "BAD_REQUEST")
+
+
+async def test_other_media_types_and_encodings_are_refused(api):
+    form = await api.post("/api/metrics", data={"value": "1"})
+    assert_problem(form, 415, "UNSUPPORTED_MEDIA_TYPE")
+    brotli = await api.post("/api/metrics", json=GOOD, headers={"Content-Encoding": "br"})
+    assert_problem(brotli, 415, "UNSUPPORTED_MEDIA_TYPE")
+
+
+async def test_a_body_that_is_too_large_is_refused(api):
+    answer = await api.post(
+        "/api/metrics", content=b" " * 5_300_000, headers={"Content-Type": "application/json"}
+    )
+    assert_problem(answer, 413, "PAYLOAD_TOO_LARGE")
+
+
+class TestBatch:
+    async def test_all_good_is_201(self, api):
+        answer = await api.post("/api/metrics/batch", json=[GOOD, {**GOOD, "type": "mem"}])
+        assert answer.status_code == 201
+        assert answer.json() == {"accepted": 2, "rejected": 0, "errors": []}
+        assert (await count(api, "cpu"), await count(api, "mem")) == (1, 1)
+
+    async def test_some_good_is_207_and_they_are_stored(self, api):
+        answer = await api.post("/api/metrics/batch", json=[GOOD, {**GOOD, "value": "x"}, GOOD])
+        assert answer.status_code == 207
+        received = answer.json()
+        assert (received["accepted"], received["rejected"]) == (2, 1)
+        assert received["errors"][0]["index"] == 1
+        assert received["errors"][0]["field"] == "value"
+        assert await count(api) == 2
+
+    @pytest.mark.parametrize("batch", [[], [{}], [{**GOOD, "value": None}]])
+    async def test_none_good_is_422(self, api, batch):
+        answer = await api.post("/api/metrics/batch", json=batch)
+        problem = assert_problem(answer, 422, "VALIDATION_ERROR")
+        assert (problem["accepted"], problem["rejected"]) == (0, len(batch))
+
+    @pytest.mark.parametrize("encode", [lambda body: body, gzip.compress])
+    async def test_ndjson_and_gzip(self, api, encode):
+        body = "\n".join(json.dumps({**GOOD, "value": n}) for n in range(1000)).encode()
+        headers = {"Content-Type": "application/x-ndjson"}
+        if encode is gzip.compress:
+            headers["Content-Encoding"] = "gzip"
+        answer = await api.post("/api/metrics/batch", content=encode(body), headers=headers)
+        assert answer.json() == {"accepted": 1000, "rejected": 0, "errors": []}
+        assert await count(api) == 1000
+
+    async def test_ten_thousand_points_and_not_one_more(self, api):
+        lines = (json.dumps(GOOD) + "\n").encode()
+        headers = {"Content-Type": "application/x-ndjson"}
+        most = await api.post("/api/metrics/batch", content=lines * 10_000, headers=headers)
+        assert most.status_code == 201
+        more = await api.post("/api/metrics/batch", content=lines * 10_001, headers=headers)
+        assert_problem(more, 413, "PAYLOAD_TOO_LARGE")
+        assert await count(api) == 10_000
+
+
+class TestIdempotency:
+    KEY = {"Idempotency-Key": "order-66"}
+
+    async def test_the_same_request_again_gets_the_same_answer_and_stores_nothing(self, api):
+        first = await api.post("/api/metrics", json=GOOD, headers=self.KEY)
+        again = await api.post("/api/metrics", json=GOOD, headers=self.KEY)
+        assert "idempotency-replayed" not in first.headers
+        assert again.headers["idempotency-replayed"] == "true"
+        assert (again.status_code, again.content) == (first.status_code, first.content)
+        assert await count(api) == 1
+
+    async def test_another_body_under_the_same_key_is_refused(self, api):
+        await api.post("/api/metrics", json=GOOD, headers=self.KEY)
+        other = await api.post("/api/metrics", json={**GOOD, "type": "mem"}, headers=self.KEY)
+        assert_problem(other, 422, "IDEMPOTENCY_KEY_REUSED")
+        assert await count(api, "mem") == 0
+
+    async def test_a_key_is_good_for_one_endpoint(self, api):
+        await api.post("/api/metrics", json=GOOD, headers=self.KEY)
+        assert_problem(
+            await api.post("/api/metrics/batch", json=[GOOD], headers=self.KEY), 422, "IDEMPOTENCY_KEY_REUSED"
+        )
+
+    async def test_batches_can_be_repeated_too(self, api):
+        batch = [GOOD, {}]
+        first = await api.post("/api/metrics/batch", json=batch, headers=self.KEY)
+        again = await api.post("/api/metrics/batch", json=batch, headers=self.KEY)
+        assert (again.status_code, again.content) == (207, first.content)
+        assert again.headers["idempotency-replayed"] == "true"
+        assert await count(api) == 1
+
+    async def test_many_at_once_store_once(self, api):
+        posts = [api.post("/api/metrics", json=GOOD, headers=self.KEY) for _ in range(20)]
+        answers = await asyncio.gather(*posts)
+        assert {answer.status_code for answer in answers} == {201}
+        assert sum("idempotency-replayed" in answer.headers for answer in answers) == 19
+        assert await count(api) == 1
+
+    @pytest.mark.parametrize("key", ["", "a b", "x" * 256, "caf\u00e9".encode("latin-1")])
+    async def test_a_malformed_key_is_refused(self, api, key):
+        answer = await api.post("/api/metrics", json=GOOD, headers={"Idempotency-Key": key})
+        problem = assert_problem(answer, 422, "VALIDATION_ERROR")
+        assert problem["errors"][0]["field"] == "Idempotency-Key"
+        assert await count(api) == 0
+
+
+async def test_ingest_takes_two_round_trips(api):
+    await api.post("/api/metrics", json=metric())
+    link = api.state["redis_answers"].__self__
+    before = link.round_trips
+    await api.post("/api/metrics", json=metric())
+    assert link.round_trips - before == 2

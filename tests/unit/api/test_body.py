@@ -1,0 +1,104 @@
+"""Reading bodies: bounded, inflated, and honest about what is wrong with them."""
+
+import gzip
+import tracemalloc
+
+import pytest
+from starlette.requests import Request
+
+from src.api.body import media_type, read_body
+from src.api.errors import ProblemError
+
+
+def request(*chunks, **headers):
+    messages = [{"type": "http.request", "body": chunk, "more_body": True} for chunk in chunks]
+    messages.append({"type": "http.request", "body": b"", "more_body": False})
+    raw = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+
+    async def receive():
+        return messages.pop(0)
+
+    return Request({"type": "http", "method": "POST", "headers": raw}, receive)
+
+
+async def status_of(awaitable):
+    with pytest.raises(ProblemError) as caught:
+        await awaitable
+    return caught.value.problem.status
+
+
+async def test_a_plain_body_comes_whole():
+    assert await read_body(request(b"ab", b"cd"), 4) == b"abcd"
+
+
+async def test_a_body_one_byte_too_long_is_refused():
+    assert await status_of(read_body(request(b"ab", b"cde"), 4)) == 413
+
+
+async def test_a_declared_length_is_refused_before_anything_is_read():
+    unread = request(content_length="5")
+    assert await status_of(read_body(unread, 4)) == 413
+
+
+async def test_gzip_is_inflated_across_chunks_and_members():
+    packed = gzip.compress(b"hello ") + gzip.compress(b"world")
+    chunks = [packed[i : i + 3] for i in range(0, len(packed), 3)]
+    assert await read_body(request(*chunks, content_encoding="gzip"), 11) == b"hello world"
+
+
+@pytest.mark.parametrize("size", [100, 10_000_000])
+async def test_gzip_that_inflates_to_too_much_is_refused(size):
+    packed = gzip.compress(b"x" * size)
+    assert await status_of(read_body(request(packed, content_encoding="gzip"), 99)) == 413
+
+
+async def test_a_bomb_is_refused_before_memory_is_spent():
+    packed = gzip.compress(b"\0" * 200_000_000)
+    tracemalloc.start()
+    try:
+        assert await status_of(read_body(request(packed, content_encoding="gzip"), 1_000_000)) == 413
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 10_000_000
+
+
+@pytest.mark.parametrize(
+    "body", [b"not gzip", gzip.compress(b"hello")[:-4], b"", gzip.compress(b"a") + b"rest"]
+)
+async def test_broken_gzip_is_a_bad_request(body):
+    assert await status_of(read_body(request(body, content_encoding="gzip"), 100)) == 400
+
+
+async def test_other_encodings_are_not_supported_and_the_answer_says_which_are():
+    with pytest.raises(ProblemError) as caught:
+        await read_body(request(b"", content_encoding="br"), 100)
+    assert caught.value.problem.status == 415
+    assert caught.value.problem.headers == {"Accept-Encoding": "gzip"}
+
+
+async def test_a_client_that_hangs_up_is_told_nothing_more():
+    async def receive():
+        return {"type": "http.disconnect"}
+
+    broken = Request({"type": "http", "method": "POST", "headers": []}, receive)
+    assert await status_of(read_body(broken, 4)) == 400
+
+
+@pytest.mark.parametrize("given", ["application/json", "Application/JSON; charset=UTF-8"])
+def test_a_supported_media_type_is_recognised(given):
+    assert media_type(request(content_type=given), "application/json") == "application/json"
+
+
+def test_a_body_without_a_media_type_is_taken_for_the_first():
+    assert media_type(request(), "application/json", "application/x-ndjson") == "application/json"
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["text/plain", "application/x-www-form-urlencoded", "application/json; charset=latin-1", "json", ""],
+)
+def test_any_other_is_not_supported(given):
+    with pytest.raises(ProblemError) as caught:
+        media_type(request(content_type=given), "application/json")
+    assert caught.value.problem.status == 415

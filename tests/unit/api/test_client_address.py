@@ -1,0 +1,82 @@
+"""Whose quota a request counts against."""
+
+from ipaddress import ip_network
+
+import pytest
+
+from src.api.client_address import ClientAddress, is_direct_loopback
+
+
+def scope(peer, *forwarded_for, **headers):
+    raw = [(b"x-forwarded-for", value.encode()) for value in forwarded_for]
+    raw += [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+    return {"type": "http", "client": peer, "headers": raw}
+
+
+def client(peer, *forwarded_for, trusted=("127.0.0.0/8", "::1/128")):
+    networks = [ip_network(network) for network in trusted]
+    return ClientAddress(networks).of(scope((peer, 50000), *forwarded_for))
+
+
+def test_without_a_proxy_it_is_the_peer():
+    assert client("203.0.113.7") == "203.0.113.7"
+
+
+def test_a_stranger_cannot_speak_for_another():
+    assert client("203.0.113.7", "198.51.100.1") == "203.0.113.7"
+
+
+def test_a_trusted_proxy_speaks_for_its_client():
+    assert client("127.0.0.1", "198.51.100.1") == "198.51.100.1"
+
+
+@pytest.mark.parametrize(
+    ("forwarded", "expected"),
+    [
+        (("6.6.6.6, 198.51.100.1",), "198.51.100.1"),  # the client wrote the left part itself
+        (("6.6.6.6, 198.51.100.1, 10.0.0.2",), "198.51.100.1"),
+        (("6.6.6.6", "198.51.100.1", "10.0.0.2"), "198.51.100.1"),  # as several headers
+        (("10.0.0.3, 10.0.0.2",), "10.0.0.3"),  # proxies all the way
+        (("198.51.100.1, nonsense",), "127.0.0.1"),  # nobody to believe beyond what can't be read
+        (("198.51.100.1:4711",), "198.51.100.1"),
+        (("[2001:db8::1]:4711",), "2001:db8::/64"),
+        (("",), "127.0.0.1"),
+    ],
+)
+def test_the_header_is_read_from_the_right_across_trusted_proxies_only(forwarded, expected):
+    assert client("127.0.0.1", *forwarded, trusted=("127.0.0.0/8", "10.0.0.0/8")) == expected
+
+
+def test_ipv6_clients_count_by_their_64():
+    assert client("2001:db8:1:2:aaaa::1") == client("2001:db8:1:2:bbbb::2") == "2001:db8:1:2::/64"
+    assert client("2001:db8:1:3::1") != client("2001:db8:1:2::1")
+
+
+def test_an_ipv4_address_in_ipv6_clothes_is_an_ipv4_address():
+    assert client("::ffff:203.0.113.7") == "203.0.113.7"
+
+
+def test_what_uvicorn_read_from_a_header_is_not_believed_when_loopback_is_not_trusted():
+    rewritten = scope(("198.51.100.1", 0), "198.51.100.1")
+    assert ClientAddress([ip_network("10.0.0.0/8")]).of(rewritten) == "127.0.0.1"
+    assert ClientAddress([ip_network("127.0.0.0/8")]).of(rewritten) == "198.51.100.1"
+
+
+def test_a_request_without_a_peer_has_a_name_all_the_same():
+    assert ClientAddress([ip_network("127.0.0.0/8")]).of(scope(None)) == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (scope(("127.0.0.1", 5)), True),
+        (scope(("::1", 5)), True),
+        (scope(("192.0.2.1", 5)), False),
+        (scope(("127.0.0.1", 5), "127.0.0.1"), False),
+        (scope(("127.0.0.1", 5), forwarded="for=127.0.0.1"), False),
+        (scope(("127.0.0.1", 5), x_real_ip="127.0.0.1"), False),
+        (scope(None), False),
+    ],
+)
+def test_direct_loopback_means_this_machine_and_no_proxy(given, expected):
+    assert is_direct_loopback(given) is expected

@@ -1,0 +1,88 @@
+"""The settings, and the example that documents them."""
+
+import re
+from ipaddress import ip_network
+from pathlib import Path
+
+import pytest
+
+from src.config.settings import InvalidSettingsError, Settings, load_settings
+
+EXAMPLE = Path(".env.example").read_text(encoding="utf-8")
+
+
+@pytest.fixture(autouse=True)
+def no_settings(monkeypatch, tmp_path):
+    """Neither the environment nor an `.env` of whoever runs the tests."""
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+def test_the_example_lists_every_setting_with_its_default(tmp_path):
+    named = re.findall(r"^([A-Z_]+)=", EXAMPLE, re.MULTILINE)
+    assert sorted(named) == sorted(name.upper() for name in Settings.model_fields)
+    (tmp_path / ".env").write_text(EXAMPLE, encoding="utf-8")
+    assert load_settings() == Settings(_env_file=None)
+
+
+def test_the_example_says_what_each_setting_is_for():
+    for name, field in Settings.model_fields.items():
+        assert f"# {field.description}\n{name.upper()}=" in EXAMPLE
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("APP_PORT", "eighty"),
+        ("APP_PORT", "70000"),
+        ("RATE_LIMIT_REQUESTS", "0"),
+        ("EXTERNAL_SERVICE_FAILURE_RATE", "1.5"),
+        ("EXTERNAL_SERVICE_FAILURE_RATE", "nan"),
+        ("EXTERNAL_SERVICE_TIMEOUT", "inf"),
+        ("CIRCUIT_BREAKER_RESET_TIMEOUT", "0"),
+        ("RATE_LIMIT_ALGORITHM", "guessing"),
+        ("LOG_LEVEL", "LOUD"),
+        ("TRUSTED_PROXIES", "proxy.example"),
+        ("REDIS_URL", "http://localhost"),
+        ("EXTERNAL_SERVICE_URL", "not a url"),
+    ],
+)
+def test_a_wrong_value_is_one_line_that_names_the_variable(monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(InvalidSettingsError) as caught:
+        load_settings()
+    assert name in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_wrong_secret_is_not_repeated(monkeypatch):
+    monkeypatch.setenv("REDIS_URL", "http://:hunter2@localhost")
+    with pytest.raises(InvalidSettingsError) as caught:
+        load_settings()
+    assert "hunter2" not in str(caught.value)
+
+
+def test_an_empty_variable_means_the_default(monkeypatch):
+    monkeypatch.setenv("ADMIN_API_KEY", "")
+    assert load_settings().admin_api_key is None
+
+
+@pytest.mark.parametrize(
+    ("value", "networks"), [("none", []), ("10.0.0.1, 192.168.0.0/16", ["10.0.0.1/32", "192.168.0.0/16"])]
+)
+def test_trusted_proxies_are_networks(monkeypatch, value, networks):
+    monkeypatch.setenv("TRUSTED_PROXIES", value)
+    assert list(load_settings().trusted_proxies) == [ip_network(network) for network in networks]
+
+
+def test_the_redis_url_wins_over_host_and_port(monkeypatch):
+    monkeypatch.setenv("REDIS_HOST", "cache")
+    monkeypatch.setenv("REDIS_PASSWORD", "p@ss/word")
+    assert load_settings().redis_address == "redis://:p%40ss%2Fword@cache:6379/0"
+    monkeypatch.setenv("REDIS_URL", "redis://elsewhere:1/2")
+    assert load_settings().redis_address == "redis://elsewhere:1/2"
+
+
+def test_secrets_are_not_shown():
+    assert "hunter2" not in repr(Settings(_env_file=None, admin_api_key="hunter2", redis_password="hunter2"))
