@@ -24,7 +24,7 @@ from src.provider.faults import Faults
 from src.resilience.bulkhead import Bulkhead, BulkheadOptions
 from src.resilience.cache import CacheOptions, ReadThroughCache
 from src.resilience.circuit_breaker import CircuitBreaker, CircuitBreakerOptions, MemoryBreakerStore
-from src.resilience.clock import Clock, Randomizer, SystemClock, SystemRandomizer
+from src.resilience.clock import Clock, SystemClock, SystemRandomizer
 from src.resilience.errors import CircuitOpenError
 from src.resilience.events import Listeners
 from src.resilience.pipeline import Pipeline
@@ -100,12 +100,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 @asynccontextmanager
 async def _lifespan(settings: Settings, clock: Clock, _app: FastAPI) -> AsyncIterator[State]:
-    randomizer = SystemRandomizer()
     async with AsyncExitStack() as stack:
         link = await _redis_link(settings, clock, stack)
         breaker = _breaker(settings, link, clock)
-        external_service = await _external_service(settings, link, breaker, clock, randomizer, stack)
-        cache = _summary_cache(settings, link, clock, randomizer)
+        external_service = await _external_service(settings, link, breaker, clock, stack)
+        cache = _summary_cache(settings, link, clock)
         stack.push_async_callback(cache.aclose)
         store = RedisMetricStore(link, clock, settings.metric_retention_seconds)
         summaries = SummaryService(store, cache, external_service, clock)
@@ -168,9 +167,7 @@ def _breaker(settings: Settings, link: RedisLink, clock: Clock) -> CircuitBreake
     return CircuitBreaker(EXTERNAL_SERVICE, store, options, clock, listener=_listener, is_failure=is_failure)
 
 
-def _summary_cache(
-    settings: Settings, link: RedisLink, clock: Clock, randomizer: Randomizer
-) -> ReadThroughCache:
+def _summary_cache(settings: Settings, link: RedisLink, clock: Clock) -> ReadThroughCache:
     options = CacheOptions(
         ttl_seconds=settings.cache_ttl_seconds,
         stale_seconds=settings.cache_stale_seconds,
@@ -180,7 +177,7 @@ def _summary_cache(
         RedisCacheStore(link),
         options,
         clock,
-        randomizer,
+        SystemRandomizer(),
         stale_on=(CircuitOpenError, ExternalServiceUnavailableError),
         name="summary",
         listener=_listener,
@@ -193,61 +190,48 @@ def _longest_call_seconds(settings: Settings) -> float:
 
 
 async def _external_service(
-    settings: Settings,
-    link: RedisLink,
-    breaker: CircuitBreaker,
-    clock: Clock,
-    randomizer: Randomizer,
-    stack: AsyncExitStack,
+    settings: Settings, link: RedisLink, breaker: CircuitBreaker, clock: Clock, stack: AsyncExitStack
 ) -> ExternalService:
+    pipeline = _pipeline(settings, breaker, clock)
+    if settings.external_service_url is not None:
+        timeout = settings.external_service_timeout
+        client = httpx.AsyncClient(base_url=str(settings.external_service_url), timeout=timeout)
+        return ExternalService(await stack.enter_async_context(client), pipeline)
+    provider = create_provider_app(
+        Faults(failure_rate=settings.external_service_failure_rate),
+        chance=SystemRandomizer().random,
+        now=clock.monotonic,
+        sleep=clock.sleep,
+    )
+    client = httpx.AsyncClient(transport=httpx.ASGITransport(provider), base_url="http://provider")
+    return ExternalService(await stack.enter_async_context(client), pipeline, RedisFailureRateStore(link))
+
+
+def _pipeline(settings: Settings, breaker: CircuitBreaker, clock: Clock) -> Pipeline:
+    """Return what stands around every call of the external service; the fallback is the summary cache's."""
+    patience = settings.external_service_timeout
+    permits = settings.external_service_max_concurrency
     rate = Quota(settings.external_service_rate_per_second, 1)
-    pipeline = Pipeline(
+    retry = RetryOptions(
+        settings.external_service_attempts,
+        total_seconds=_longest_call_seconds(settings),
+        retry_on=is_worth_retrying,
+    )
+    return Pipeline(
         RateLimit(
             memory_rate_limiter("token_bucket", rate, clock),
-            RateLimitOptions(key=EXTERNAL_SERVICE, max_wait_seconds=settings.external_service_timeout),
+            RateLimitOptions(key=EXTERNAL_SERVICE, max_wait_seconds=patience),
             clock,
             name=EXTERNAL_SERVICE,
             listener=_listener,
         ),
         Bulkhead(
-            BulkheadOptions(
-                settings.external_service_max_concurrency,
-                max_waiting=10 * settings.external_service_max_concurrency,
-                max_wait_seconds=settings.external_service_timeout,
-            ),
+            BulkheadOptions(permits, max_waiting=10 * permits, max_wait_seconds=patience),
             clock,
             name=EXTERNAL_SERVICE,
             listener=_listener,
         ),
         breaker,
-        Retry(
-            RetryOptions(
-                settings.external_service_attempts,
-                total_seconds=_longest_call_seconds(settings),
-                retry_on=is_worth_retrying,
-            ),
-            clock,
-            randomizer,
-            name=EXTERNAL_SERVICE,
-            listener=_listener,
-        ),
-        Timeout(settings.external_service_timeout, clock, name=EXTERNAL_SERVICE, listener=_listener),
+        Retry(retry, clock, SystemRandomizer(), name=EXTERNAL_SERVICE, listener=_listener),
+        Timeout(patience, clock, name=EXTERNAL_SERVICE, listener=_listener),
     )
-    if settings.external_service_url is None:
-        provider = create_provider_app(
-            Faults(failure_rate=settings.external_service_failure_rate),
-            chance=randomizer.random,
-            now=clock.monotonic,
-            sleep=clock.sleep,
-        )
-        client = httpx.AsyncClient(
-            transport=httpx.ASGITransport(provider), base_url="http://provider", timeout=None
-        )
-        shared_rate = RedisFailureRateStore(link)
-    else:
-        client = httpx.AsyncClient(
-            base_url=str(settings.external_service_url), timeout=settings.external_service_timeout
-        )
-        shared_rate = None
-    await stack.enter_async_context(client)
-    return ExternalService(client, pipeline, shared_rate)

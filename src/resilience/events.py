@@ -105,7 +105,7 @@ class Listener(Protocol):
         ...
 
 
-def ignore(event: Event) -> None:  # noqa: ARG001 -- named as the protocol has it
+def ignore(event: Event) -> None:
     """Be the listener who does not want to know."""
 
 

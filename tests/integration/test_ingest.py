@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import json
+from typing import ClassVar
 
 import pytest
 
@@ -138,7 +139,7 @@ class TestBatch:
 
 
 class TestIdempotency:
-    KEY = {"Idempotency-Key": "order-66"}
+    KEY: ClassVar = {"Idempotency-Key": "order-66"}
 
     async def test_the_same_request_again_gets_the_same_answer_and_stores_nothing(self, api):
         first = await api.post("/api/metrics", json=GOOD, headers=self.KEY)
