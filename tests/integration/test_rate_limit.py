@@ -1,9 +1,7 @@
 """The rate limit, over HTTP."""
 
 import asyncio
-from typing import get_args
 
-from src.resilience.rate_limiter import Algorithm
 from tests.integration.test_ingest import assert_problem
 from tests.support.api import CALM, metric, running_api
 

@@ -1,0 +1,91 @@
+"""The metric store as plainly as it can be said: keep every point, look at all of them each time."""
+
+import math
+from collections.abc import Sequence
+
+from src.analytics.points import Point
+from src.analytics.rollup import Rollup
+from src.analytics.sketch import LogBinSketch
+from src.analytics.window import Window
+from src.resilience.clock import Clock
+from src.services.metrics import (
+    Aggregate,
+    Idempotency,
+    IdempotencyKeyReusedError,
+    Position,
+    StoredPoint,
+    TypeOverview,
+)
+
+
+class MemoryMetricStore:
+    """A `MetricStore` in memory: the oracle of the others, and a store for tests that need any."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._points: list[StoredPoint] = []
+        self._idempotency: dict[str, tuple[str, float]] = {}
+
+    async def add(self, points: Sequence[Point], idempotency: Idempotency | None = None) -> bool:
+        if idempotency is not None:
+            fingerprint, kept_until = self._idempotency.get(idempotency.key, ("", 0.0))
+            if kept_until > self._clock.now():
+                if fingerprint != idempotency.fingerprint:
+                    raise IdempotencyKeyReusedError("the idempotency key came before with another request")
+                return False
+            self._idempotency[idempotency.key] = idempotency.fingerprint, self._clock.now() + 24 * 3600
+        self._points += [StoredPoint(point, len(self._points) + n) for n, point in enumerate(points, 1)]
+        return True
+
+    async def aggregate(self, metric_type: str, window: Window | None) -> Aggregate:
+        some = [stored for stored in self._of(metric_type) if window is None or _is_in(window, stored.point)]
+        if not some:
+            return Aggregate(Rollup.empty(), LogBinSketch.of([]))
+        values = [stored.point.value for stored in some]
+        latest = max(some, key=_place)
+        try:
+            total = math.fsum(values)
+        except OverflowError:
+            total = math.nan
+        rollup = Rollup(
+            len(some),
+            total,
+            0.0,
+            min(values),
+            max(values),
+            latest.point.timestamp_us,
+            latest.arrival,
+            latest.point.value,
+        )
+        return Aggregate(rollup, LogBinSketch.of(values))
+
+    async def newest(
+        self, metric_type: str | None, limit: int, before: Position | None = None
+    ) -> list[StoredPoint]:
+        some = self._points if metric_type is None else self._of(metric_type)
+        if before is not None:
+            some = [
+                stored
+                for stored in some
+                if _place(stored) < (before.timestamp_us, before.type, before.arrival)
+            ]
+        return sorted(some, key=_place, reverse=True)[:limit]
+
+    async def types(self) -> list[TypeOverview]:
+        overviews = []
+        for name in {stored.point.type for stored in self._points}:
+            some = self._of(name)
+            latest = max(some, key=_place).point
+            overviews.append(TypeOverview(name, len(some), latest.timestamp_us, latest.value))
+        return sorted(overviews, key=lambda overview: (-overview.latest_timestamp_us, overview.type))
+
+    def _of(self, metric_type: str) -> list[StoredPoint]:
+        return [stored for stored in self._points if stored.point.type == metric_type]
+
+
+def _is_in(window: Window, point: Point) -> bool:
+    return window.start_us < point.timestamp_us <= window.end_us
+
+
+def _place(stored: StoredPoint) -> tuple[int, str, int]:
+    return stored.point.timestamp_us, stored.point.type, stored.arrival

@@ -1,0 +1,58 @@
+"""The limiter's failure policy: fail open, within a budget, and say so."""
+
+import asyncio
+
+from src.resilience.events import Bypassed, Rejected
+from src.resilience.rate_limiter import Quota, memory_rate_limiter
+from src.services.admission import BUDGET_SECONDS, Admission
+from src.services.errors import StorageUnavailableError
+
+QUOTA = Quota(1, 60)
+
+
+class BrokenLimiter:
+    """A limiter whose store does not answer: at once, or not at all."""
+
+    def __init__(self, error=None):
+        self._error = error
+
+    async def hit(self, key, cost=1):
+        if self._error is None:
+            await asyncio.Event().wait()
+        raise self._error
+
+
+async def test_the_verdict_is_the_limiters(clock, listener):
+    admission = Admission(
+        "ingest", QUOTA, memory_rate_limiter("sliding_window_log", QUOTA, clock), clock, listener
+    )
+    assert (await admission.decide("1.2.3.4")).allowed
+    refused = await admission.decide("1.2.3.4")
+    assert not refused.allowed
+    assert listener.events == [Rejected(policy="ingest", retry_after=60.0)]
+    assert (await admission.decide("1.2.3.5")).allowed
+
+
+async def test_a_store_that_is_away_lets_everyone_through(clock, listener):
+    error = StorageUnavailableError("away")
+    admission = Admission("ingest", QUOTA, BrokenLimiter(error), clock, listener)
+    assert [await admission.decide("1.2.3.4") for _ in range(3)] == [None] * 3
+    assert listener.events == [Bypassed(policy="ingest", error=error)] * 3
+
+
+async def test_a_store_that_is_slower_than_the_budget_lets_through(clock, listener):
+    admission = Admission("ingest", QUOTA, BrokenLimiter(), clock, listener)
+    assert await clock.drive(admission.decide("1.2.3.4")) is None
+    assert clock.monotonic() == BUDGET_SECONDS
+    assert len(listener.of(Bypassed)) == 1
+
+
+async def test_an_outage_is_logged_once_and_its_end_too(clock, listener, caplog):
+    broken = BrokenLimiter(StorageUnavailableError("away"))
+    admission = Admission("ingest", QUOTA, broken, clock, listener)
+    for _ in range(3):
+        await admission.decide("1.2.3.4")
+    admission._limiter = memory_rate_limiter("sliding_window_log", QUOTA, clock)
+    for _ in range(3):
+        await admission.decide("1.2.3.4")
+    assert [record.getMessage() for record in caplog.records] == ["limiter_fails_open", "limiter_is_back"]

@@ -1,0 +1,178 @@
+"""The external service's client: what is an answer, what a failure, what neither."""
+
+import httpx
+import pytest
+
+from src.resilience.errors import CallTimeoutError, CircuitOpenError, RateLimitedError
+from src.resilience.pipeline import Pipeline
+from src.services.errors import StorageUnavailableError
+from src.services.external_service import (
+    ExternalService,
+    ExternalServiceError,
+    ExternalServiceRefusedError,
+    ExternalServiceUnavailableError,
+    is_failure,
+    is_worth_retrying,
+    set_failure_rate,
+)
+
+
+class Raising:
+    """A policy that raises in the call's place."""
+
+    def __init__(self, error):
+        self._error = error
+
+    async def run(self, call):
+        raise self._error
+
+
+class Keeping:
+    """A policy that keeps what the call raised."""
+
+    error: BaseException | None = None
+
+    async def run(self, call):
+        try:
+            return await call()
+        except Exception as error:
+            self.error = error
+            raise
+
+
+class SharedRate:
+    def __init__(self, rate=None, *, away=False):
+        self.rate = rate
+        self.away = away
+
+    async def get(self):
+        if self.away:
+            raise StorageUnavailableError("away")
+        return self.rate
+
+    async def set(self, rate):
+        self.rate = rate
+
+
+def service(answer, pipeline=None, shared_rate=None):
+    transport = httpx.MockTransport(answer)
+    client = httpx.AsyncClient(transport=transport, base_url="http://service")
+    return ExternalService(client, pipeline or Pipeline(), shared_rate)
+
+
+async def test_reference_data_is_any_json():
+    asked = []
+
+    def answer(request):
+        asked.append(request.url.raw_path)
+        return httpx.Response(200, json={"unit": "%"})
+
+    assert await service(answer).reference("cpu.load/host:1") == {"unit": "%"}
+    assert asked == [b"/kv/metric-types/cpu.load%2Fhost%3A1"]
+
+
+async def test_not_found_is_an_answer():
+    assert await service(lambda _: httpx.Response(404)).reference("cpu") is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "judged"),
+    [
+        (lambda _: httpx.Response(503), ExternalServiceError),
+        (lambda _: httpx.Response(302), ExternalServiceError),
+        (lambda _: httpx.Response(200, text="<html>"), ExternalServiceError),
+        (lambda _: httpx.Response(200, json="x" * 70_000), ExternalServiceError),
+        (lambda _: httpx.Response(403), ExternalServiceRefusedError),
+    ],
+)
+async def test_anything_else_is_judged_and_the_caller_told_there_is_no_answer(answer, judged):
+    keeping = Keeping()
+    with pytest.raises(ExternalServiceUnavailableError):
+        await service(answer, Pipeline(keeping)).reference("cpu")
+    assert type(keeping.error) is judged
+
+
+async def test_a_connection_that_fails_is_a_failure():
+    def answer(request):
+        raise httpx.ConnectError("refused")
+
+    with pytest.raises(ExternalServiceUnavailableError):
+        await service(answer).reference("cpu")
+
+
+def test_only_the_services_own_failures_count_against_it():
+    assert is_failure(ExternalServiceError("x"))
+    assert is_failure(CallTimeoutError(1))
+    assert is_failure(ExternalServiceRefusedError("x")) is None
+
+
+def test_what_another_attempt_cannot_mend_is_not_retried():
+    assert is_worth_retrying(ExternalServiceError("x"))
+    assert is_worth_retrying(CallTimeoutError(1))
+    assert not is_worth_retrying(ExternalServiceRefusedError("x"))
+    assert not is_worth_retrying(CircuitOpenError("p", "open", 1))
+
+
+async def test_an_open_circuit_is_told_as_such():
+    with pytest.raises(CircuitOpenError):
+        await service(None, Pipeline(Raising(CircuitOpenError("p", "open", 7)))).reference("cpu")
+
+
+async def test_another_rejection_keeps_its_retry_after():
+    with pytest.raises(ExternalServiceUnavailableError) as caught:
+        await service(None, Pipeline(Raising(RateLimitedError("p", "spent", 7)))).reference("cpu")
+    assert caught.value.retry_after == 7
+
+
+class TestSharedFailureRate:
+    """Where the service runs in process, in every worker."""
+
+    @staticmethod
+    def recorder(puts):
+        def answer(request):
+            if request.url.path == "/faults":
+                if request.method == "PUT":
+                    puts.append(request.content)
+                return httpx.Response(200, json={"failure_rate": 0.5})
+            return httpx.Response(404)
+
+        return answer
+
+    async def test_a_rate_set_by_another_worker_is_followed_once(self):
+        puts = []
+        shared = SharedRate(0.5)
+        external = service(self.recorder(puts), shared_rate=shared)
+        await external.reference("cpu")
+        await external.reference("cpu")
+        assert puts == [b'{"failure_rate":0.5}']
+
+    async def test_setting_it_tells_the_others(self):
+        shared = SharedRate()
+        assert await service(self.recorder([]), shared_rate=shared).set_failure_rate(0.5) == 0.5
+        assert shared.rate == 0.5
+
+    async def test_while_the_store_is_away_the_last_rate_holds(self):
+        puts = []
+        external = service(self.recorder(puts), shared_rate=SharedRate(0.5, away=True))
+        assert await external.reference("cpu") is None
+        assert puts == []
+
+
+class TestSetFailureRateFromAShell:
+    def test_it_asks_the_api_on_this_machine_with_the_key_there_is(self, monkeypatch):
+        sent = {}
+
+        def put(url, **options):
+            sent.update(options, url=url)
+            return httpx.Response(200, json={"failure_rate": 1.0}, request=httpx.Request("PUT", url))
+
+        monkeypatch.setattr(httpx, "put", put)
+        monkeypatch.setenv("APP_PORT", "8123")
+        monkeypatch.setenv("ADMIN_API_KEY", "secret")
+        assert set_failure_rate(1.0) == 1.0
+        assert sent["url"] == "http://127.0.0.1:8123/api/admin/external-service/failure-rate"
+        assert sent["headers"] == {"X-API-Key": "secret"}
+
+    def test_it_says_when_nobody_answers(self):
+        with pytest.raises(RuntimeError, match="no API answers at http://127.0.0.1:1"):
+            set_failure_rate(1.0, "http://127.0.0.1:1")

@@ -1,0 +1,77 @@
+"""What is logged, and how it looks."""
+
+import json
+import logging
+
+import pytest
+import structlog
+
+from src.resilience.events import Bypassed, CacheAnswered, FellBack, StateChanged
+from src.telemetry.event_log import log_event
+from src.telemetry.logs import configure_logging
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was():
+    root = logging.getLogger()
+    handlers, level = root.handlers, root.level
+    yield
+    root.handlers, root.level = handlers, level
+    structlog.contextvars.clear_contextvars()
+    structlog.reset_defaults()
+
+
+@pytest.fixture
+def logged(capsys):
+    return lambda: [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def test_a_line_is_one_json_object_whoever_wrote_it(logged):
+    configure_logging("INFO", "json")
+    structlog.contextvars.bind_contextvars(request_id="abc")
+    structlog.stdlib.get_logger("ours").info("first", answer=42)
+    logging.getLogger("uvicorn.error").warning("second %d", 2, extra={"color_message": "coloured"})
+    first, second = logged()
+    assert first.items() >= {"event": "first", "level": "info", "request_id": "abc", "answer": 42}.items()
+    assert second.items() >= {"event": "second 2", "level": "warning", "request_id": "abc"}.items()
+    assert "color_message" not in second
+    assert first["timestamp"].endswith("Z")
+
+
+def test_an_exception_stays_on_its_line(logged):
+    configure_logging("INFO", "json")
+    try:
+        raise ValueError("broken")
+    except ValueError:
+        structlog.stdlib.get_logger("ours").exception("unexpected_error")
+    (line,) = logged()
+    assert "broken" in json.dumps(line["exception"])
+
+
+def test_less_severe_lines_are_left_out(logged):
+    configure_logging("INFO", "json")
+    structlog.stdlib.get_logger("ours").debug("detail")
+    assert logged() == []
+
+
+def test_people_may_have_it_readable(capsys):
+    configure_logging("INFO", "console")
+    structlog.stdlib.get_logger("ours").info("hello", answer=42)
+    line = capsys.readouterr().out
+    assert "hello" in line
+    assert "answer" in line
+
+
+def test_events_are_logged_at_the_level_they_deserve(logged):
+    configure_logging("INFO", "json")
+    log_event(StateChanged(policy="p", before="CLOSED", after="OPEN", reason="5 consecutive failures"))
+    log_event(FellBack(policy="p", error=ValueError("gone")))
+    log_event(CacheAnswered(policy="c", outcome="hit"))
+    log_event(Bypassed(policy="l", error=ValueError("away")))
+    opened, fell_back = logged()
+    assert (opened["event"], opened["level"], opened["after"]) == ("StateChanged", "warning", "OPEN")
+    assert (fell_back["event"], fell_back["level"], fell_back["error"]) == (
+        "FellBack",
+        "info",
+        "ValueError: gone",
+    )
