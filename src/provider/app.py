@@ -1,0 +1,49 @@
+"""The provider put together."""
+
+from collections.abc import Awaitable, Callable
+
+from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
+
+from src.provider.catalogue import SEED
+from src.provider.control import control_router
+from src.provider.echo import echo_router
+from src.provider.faults import Faults, FaultSchedule
+from src.provider.injection import FaultInjection, Stats
+from src.provider.key_value import key_value_router
+from src.provider.problems import render_problems
+from src.provider.score import score_router
+from src.provider.store import KeyValueStore
+
+
+def create_provider_app(
+    faults: Faults,
+    *,
+    chance: Callable[[], float],
+    now: Callable[[], float],
+    sleep: Callable[[float], Awaitable[None]],
+) -> FastAPI:
+    """Return a provider of its own: its keys, faults and counts live in it and nowhere else.
+
+    It needs no lifespan, so a transport that knows none can call it in process. There a connection that is
+    cut on purpose reaches the caller as `ConnectionCutError`, a `ConnectionResetError`.
+
+    Args:
+        faults: How it misbehaves at first; `PUT /faults` changes that.
+        chance: Draws a number evenly from [0, 1); a seeded source makes a failure rate repeatable.
+        now: A reading in seconds that only ever grows.
+        sleep: Waits a number of seconds.
+    """
+    schedule, stats = FaultSchedule(faults, chance), Stats()
+    app = FastAPIOffline(
+        title="Provider",
+        version="1.0.0",
+        description="A simulated external service that fails on command.",
+    )
+    app.add_middleware(FaultInjection, schedule=schedule, stats=stats, sleep=sleep)
+    app.include_router(key_value_router(KeyValueStore(SEED)))
+    app.include_router(echo_router(sleep))
+    app.include_router(score_router(now))
+    app.include_router(control_router(schedule, stats))
+    render_problems(app)
+    return app

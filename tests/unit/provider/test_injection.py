@@ -1,0 +1,117 @@
+"""Faults as a client in the same process meets them."""
+
+import asyncio
+
+import pytest
+
+from src.provider.injection import UNTOUCHED, ConnectionCutError
+from tests.support.clock import settle
+
+
+async def set_faults(client, **faults):
+    (await client.put("/faults", json=faults)).raise_for_status()
+
+
+async def test_a_pattern_is_followed_call_by_call(client):
+    await set_faults(client, pattern="SSFFF")
+    statuses = [(await client.get("/get")).status_code for _ in range(10)]
+    assert statuses == [200, 200, 503, 503, 503] * 2
+
+
+async def test_a_failure_has_the_status_asked_for_and_is_a_problem_document(client):
+    await set_faults(client, failure_rate=1, status=418)
+    answer = await client.get("/kv/metric-types/cpu_usage")
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json() == {
+        "title": "I'm a Teapot",
+        "status": 418,
+        "detail": "failed on purpose, see /faults",
+    }
+
+
+async def test_a_call_that_fails_changes_nothing(client):
+    await set_faults(client, pattern="FS")
+    await client.put("/kv/a", json=1)
+    assert (await client.get("/kv/a")).status_code == 404
+
+
+async def test_latency_delays_good_and_bad_calls_alike(client, clock):
+    await set_faults(client, pattern="SF", latency_ms=250)
+    for status in (200, 503):
+        answer = await clock.drive(client.get("/get"))
+        assert answer.status_code == status
+    assert clock.sleeps == [0.25, 0.25]
+
+
+async def test_a_call_under_way_keeps_the_faults_it_arrived_under(client, clock):
+    await set_faults(client, failure_rate=1, latency_ms=1000)
+    call = asyncio.create_task(client.get("/get"))
+    await settle()
+    await set_faults(client, failure_rate=0, status=500)
+    await clock.advance(1)
+    assert (await call).status_code == 503
+
+
+async def test_a_hanging_call_is_never_answered_and_can_be_given_up(client, clock):
+    await set_faults(client, failure_rate=1, kind="hang")
+    call = asyncio.create_task(client.get("/get"))
+    await clock.advance(3600)
+    assert not call.done()
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+
+
+async def test_a_hanging_call_ends_when_its_client_leaves(client, provider):
+    await set_faults(client, failure_rate=1, kind="hang")
+    messages = [{"type": "http.request", "body": b"", "more_body": False}, {"type": "http.disconnect"}]
+    sent = []
+
+    async def receive():
+        return messages.pop(0)
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {"type": "http", "method": "GET", "path": "/get", "query_string": b"", "headers": []}
+    await provider(scope, receive, send)
+    assert (messages, sent) == ([], [])
+
+
+async def test_a_cut_connection_breaks_off_mid_body(client, provider):
+    await set_faults(client, failure_rate=1, kind="cut")
+    with pytest.raises(ConnectionCutError):
+        await client.get("/get")
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {"type": "http", "method": "GET", "path": "/get", "query_string": b"", "headers": []}
+    with pytest.raises(ConnectionResetError):
+        await provider(scope, None, send)
+    start, body = sent
+    assert 0 < len(body["body"]) < int(dict(start["headers"])[b"content-length"])
+
+
+@pytest.mark.parametrize("path", sorted(UNTOUCHED - {"static-offline-docs"}))
+async def test_faults_leave_the_control_endpoints_and_docs_alone(client, clock, path):
+    await set_faults(client, pattern="F", latency_ms=1000)
+    assert (await client.get(f"/{path}")).status_code == 200
+    assert clock.sleeps == []
+
+
+async def test_calls_are_counted_by_what_became_of_them(client):
+    await client.get("/kv/nothing")
+    await client.get("/status/500")
+    for _ in range(2):
+        await client.get("/score?cpf=12345678909")
+    await client.get("/nowhere")
+    await set_faults(client, failure_rate=1, status=429)
+    await client.get("/get")
+    assert (await client.get("/stats")).json() == {
+        "calls": 6,
+        "failed": 2,  # asked for with /status, and injected
+        "refused": 1,
+        "by_endpoint": {"kv": 1, "get": 1, "delay": 0, "status": 1, "score": 2, "other": 1},
+    }
