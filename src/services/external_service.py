@@ -13,6 +13,7 @@ from src.services.errors import ServiceError, StorageUnavailableError
 
 MAX_REFERENCE_BYTES = 64 * 1024
 _OWN_API_TIMEOUT_SECONDS = 5.0
+_NO_ANSWER = (httpx.HTTPError, OSError)  # OSError: a connection that the service in process cut
 
 
 class ExternalServiceError(ServiceError):
@@ -109,7 +110,7 @@ class ExternalService:
             await self._follow_shared_rate(self._shared_rate)
         try:
             answer = await self._client.get(f"/kv/metric-types/{quote(metric_type, safe='')}")
-        except httpx.HTTPError as error:
+        except _NO_ANSWER as error:
             raise ExternalServiceError(f"no answer: {type(error).__name__}") from error
         if answer.status_code == httpx.codes.NOT_FOUND:
             return None
@@ -132,7 +133,7 @@ class ExternalService:
         try:
             answer = await self._client.request(method, "/faults", json=change)
             answer.raise_for_status()
-        except httpx.HTTPError as error:
+        except _NO_ANSWER as error:
             raise ExternalServiceUnavailableError from error
         faults: dict[str, float] = answer.json()
         return faults

@@ -37,10 +37,15 @@ def backend(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-async def store_time(backend: str, request: pytest.FixtureRequest, clock: FakeClock) -> StoreTime:
-    """The time of the store under test; `.link` is the link to it, None for memory."""
+def link(backend: str, request: pytest.FixtureRequest) -> RedisLink | None:
+    """The link to the store under test, None for memory."""
     fixture = {"memory": None, "fakeredis": "fake_link", "redis": "redis_link"}[backend]
-    link = None if fixture is None else request.getfixturevalue(fixture)
+    return None if fixture is None else request.getfixturevalue(fixture)
+
+
+@pytest.fixture
+async def store_time(link: RedisLink | None, clock: FakeClock) -> StoreTime:
+    """The time of the store under test."""
     time = StoreTime(clock, link)
     await time.publish()
     return time

@@ -92,9 +92,10 @@ async def test_anything_else_is_judged_and_the_caller_told_there_is_no_answer(an
     assert type(keeping.error) is judged
 
 
-async def test_a_connection_that_fails_is_a_failure():
+@pytest.mark.parametrize("error", [httpx.ConnectError("refused"), ConnectionResetError("cut")])
+async def test_a_connection_that_fails_is_a_failure(error):
     def answer(request):
-        raise httpx.ConnectError("refused")
+        raise error
 
     with pytest.raises(ExternalServiceUnavailableError):
         await service(answer).reference("cpu")
