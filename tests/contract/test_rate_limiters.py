@@ -1,0 +1,290 @@
+"""The contract of a rate limiter: every algorithm, in memory and in Redis, to the microsecond."""
+
+import asyncio
+from typing import get_args
+
+import pytest
+
+from src.resilience.clock import SystemClock
+from src.resilience.rate_limiter import Algorithm, Decision, Quota, memory_rate_limiter
+from src.storage.client import RedisAddress, RedisLink, connect
+from src.storage.limiter_store import redis_rate_limiter
+from tests.contract.conftest import TEST_TIME
+
+ALGORITHMS = get_args(Algorithm)
+TICK = 1e-6
+
+every_algorithm = pytest.mark.parametrize("algorithm", ALGORITHMS)
+
+
+@pytest.fixture
+def make(store_time):
+    """Makes a limiter of the backend under test, on the time that `store_time` moves."""
+
+    def make(algorithm, quota):
+        if store_time.link is None:
+            return memory_rate_limiter(algorithm, quota, store_time.clock)
+        return redis_rate_limiter(algorithm, quota, store_time.link, time_source=TEST_TIME)
+
+    return make
+
+
+async def spend(limiter, count, key="k"):
+    for _ in range(count):
+        assert (await limiter.hit(key)).allowed
+
+
+# ---------------------------------------------------------------- what all promise
+
+
+@every_algorithm
+async def test_the_limit_is_let_through_at_once_and_no_more(make, algorithm):
+    limiter = make(algorithm, Quota(5, 60))
+    decisions = [await limiter.hit("k") for _ in range(7)]
+    assert [d.allowed for d in decisions] == [True] * 5 + [False] * 2
+    assert [d.remaining for d in decisions] == [4, 3, 2, 1, 0, 0, 0]
+    assert {d.limit for d in decisions} == {5}
+    assert all((d.retry_after == 0) == d.allowed for d in decisions)
+
+
+@every_algorithm
+@pytest.mark.parametrize("cost", [1, 3, 5])
+async def test_the_same_hit_goes_through_after_retry_after_and_not_a_microsecond_sooner(
+    make, store_time, algorithm, cost
+):
+    limiter = make(algorithm, Quota(5, 61))
+    for _ in range(4):
+        await store_time.advance(1.7)
+        await limiter.hit("k")
+    await limiter.hit("k", 5)  # refused, or takes what the next one wanted
+    await limiter.hit("k")
+    refused = await limiter.hit("k", cost)
+    assert not refused.allowed
+    await store_time.advance(refused.retry_after - TICK)
+    too_soon = await limiter.hit("k", cost)
+    assert not too_soon.allowed
+    assert too_soon.retry_after == TICK
+    await store_time.advance(TICK)
+    assert (await limiter.hit("k", cost)).allowed
+
+
+@every_algorithm
+async def test_the_whole_limit_is_free_after_reset_after_and_not_a_microsecond_sooner(
+    make, store_time, algorithm
+):
+    limiter = make(algorithm, Quota(5, 61))
+    await spend(limiter, 2)
+    await store_time.advance(9)
+    last = await limiter.hit("k", 2)
+    await store_time.advance(last.reset_after - TICK)
+    assert (await limiter.peek("k")).remaining < 5
+    await store_time.advance(TICK)
+    assert await limiter.peek("k", 5) == Decision(True, 5, 5, 0, 0)
+
+
+@every_algorithm
+async def test_a_refused_hit_takes_nothing(make, store_time, algorithm):
+    limiter = make(algorithm, Quota(5, 60))
+    await spend(limiter, 4)
+    before = await limiter.peek("k", 3)
+    for _ in range(10):
+        assert await limiter.hit("k", 3) == before
+    assert before.remaining == 1
+    assert (await limiter.hit("k")).allowed
+
+
+@every_algorithm
+async def test_a_peek_takes_nothing_and_says_what_a_hit_would_be_told(make, algorithm):
+    limiter = make(algorithm, Quota(5, 60))
+    unseen = await limiter.peek("k")
+    assert unseen == Decision(True, 5, 5, 0, 0)
+    for _ in range(5):
+        assert (await limiter.peek("k")).allowed
+        await limiter.hit("k")
+    assert await limiter.peek("k") == await limiter.hit("k")
+
+
+@every_algorithm
+async def test_a_cost_is_taken_whole_or_not_at_all(make, algorithm):
+    limiter = make(algorithm, Quota(5, 60))
+    assert (await limiter.hit("k", 3)).remaining == 2
+    assert not (await limiter.hit("k", 3)).allowed
+    assert (await limiter.hit("k", 2)).remaining == 0
+
+
+@every_algorithm
+@pytest.mark.parametrize("cost", [0, -1, 6])
+async def test_a_cost_that_could_never_be_let_through_is_an_error(make, algorithm, cost):
+    limiter = make(algorithm, Quota(5, 60))
+    with pytest.raises(ValueError, match="cost"):
+        await limiter.hit("k", cost)
+    with pytest.raises(ValueError, match="cost"):
+        await limiter.peek("k", cost)
+
+
+@every_algorithm
+async def test_keys_are_counted_apart_and_a_reset_forgets_one(make, algorithm):
+    limiter = make(algorithm, Quota(2, 60))
+    await spend(limiter, 2, "a")
+    await spend(limiter, 2, "b")
+    await limiter.reset("a")
+    await limiter.reset("never seen")
+    assert (await limiter.peek("a")).remaining == 2
+    assert not (await limiter.hit("b")).allowed
+
+
+@every_algorithm
+async def test_a_key_left_alone_long_enough_starts_afresh(make, store_time, algorithm):
+    limiter = make(algorithm, Quota(3, 60))
+    await spend(limiter, 3)
+    await store_time.advance(1000)
+    assert (await limiter.hit("k")).remaining == 2
+
+
+@every_algorithm
+async def test_a_window_that_the_limit_does_not_divide_holds_the_limit(make, store_time, algorithm):
+    limiter = make(algorithm, Quota(7, 10))  # an interval of 1,428,571.4 µs
+    await spend(limiter, 7)
+    refused = await limiter.hit("k")
+    await store_time.advance(refused.reset_after)
+    await spend(limiter, 7)
+    assert not (await limiter.hit("k")).allowed
+
+
+# ---------------------------------------------------------------- what each promises
+
+
+async def test_log_each_hit_frees_its_place_exactly_one_window_later(make, store_time):
+    limiter = make("sliding_window_log", Quota(3, 10))
+    for gap in (0, 1, 2):  # at 0, 1 and 3 s
+        await store_time.advance(gap)
+        await spend(limiter, 1)
+    assert (await limiter.hit("k")).retry_after == 7  # the first leaves at 10
+    assert (await limiter.peek("k", 2)).retry_after == 8
+    assert (await limiter.peek("k", 3)).retry_after == 10
+    await store_time.advance(7)
+    await spend(limiter, 1)
+    assert (await limiter.hit("k")).retry_after == 1
+
+
+async def test_log_lets_no_double_burst_through_around_a_turn_of_the_minute(make, store_time):
+    limiter = make("sliding_window_log", Quota(10, 60))
+    await store_time.advance(59.9)
+    await spend(limiter, 10)
+    await store_time.advance(0.2)
+    assert (await limiter.hit("k")).retry_after == pytest.approx(59.8, abs=TICK / 10)
+
+
+async def test_counter_reckons_as_in_the_published_example(make, store_time):
+    """50 a minute, 42 in the previous one, 15 s into the next: the 18th makes 49.5, one more is too many.
+
+    Cloudflare, "Counting things, a lot of different things" (2017).
+    """
+    limiter = make("sliding_window_counter", Quota(50, 60))
+    await spend(limiter, 42)
+    await store_time.advance(75)
+    await spend(limiter, 18)
+    refused = await limiter.hit("k")
+    assert not refused.allowed
+    # 42 * (60 - x) / 60 + 19 = 50 at x = 15.714286 s
+    assert refused.retry_after == pytest.approx(5 / 7, abs=TICK)
+
+
+async def test_counter_waits_for_the_current_window_to_become_the_previous_one(make, store_time):
+    limiter = make("sliding_window_counter", Quota(10, 60))
+    await spend(limiter, 10)
+    refused = await limiter.hit("k")
+    assert refused.retry_after == 66  # the turn, and a tenth of the window after it
+    assert refused.reset_after == 120
+
+
+async def test_fixed_window_begins_with_the_first_hit_and_frees_all_at_its_end(make, store_time):
+    limiter = make("fixed_window", Quota(5, 60))
+    await store_time.advance(17)
+    await spend(limiter, 1)
+    await store_time.advance(59)
+    await spend(limiter, 4)
+    assert (await limiter.hit("k", 5)).retry_after == 1
+    await store_time.advance(1)
+    await spend(limiter, 5)
+
+
+PUBLISHED_GCRA = [
+    # at, cost, allowed, remaining, reset_after, retry_after
+    (0.0, 1, True, 4, 1.0, 0.0),
+    (0.0, 1, True, 3, 2.0, 0.0),
+    (0.0, 1, True, 2, 3.0, 0.0),
+    (0.0, 1, True, 1, 4.0, 0.0),
+    (0.0, 1, True, 0, 5.0, 0.0),
+    (0.0, 1, False, 0, 5.0, 1.0),
+    (3.0, 1, True, 2, 3.0, 0.0),
+    (3.1, 1, True, 1, 3.9, 0.0),
+    (4.0, 1, True, 1, 4.0, 0.0),
+    (8.0, 1, True, 4, 1.0, 0.0),
+    (9.5, 1, True, 4, 1.0, 0.0),
+    (9.5, 2, True, 2, 3.0, 0.0),
+    (9.5, 5, False, 2, 3.0, 3.0),
+]
+"""A burst of 5 at 1 a second: the figures that throttled, the origin of redis-cell, tests itself against
+(github.com/throttled/throttled, rate_test.go)."""
+
+
+@pytest.mark.parametrize("algorithm", ["leaky_bucket", "token_bucket"])
+async def test_buckets_agree_with_the_published_figures_of_gcra(make, store_time, algorithm):
+    limiter = make(algorithm, Quota(5, 5))
+    clock = store_time.clock
+    for at, cost, allowed, remaining, reset_after, retry_after in PUBLISHED_GCRA:
+        await store_time.advance(at - clock.monotonic())
+        assert await limiter.hit("k", cost) == Decision(allowed, 5, remaining, retry_after, reset_after)
+
+
+# ---------------------------------------------------------------- what Redis adds
+
+
+async def count_admitted(limiters, each):
+    hits = (limiter.hit("k") for _ in range(each) for limiter in limiters)
+    return sum(decision.allowed for decision in await asyncio.gather(*hits))
+
+
+@every_algorithm
+async def test_redis_workers_that_race_share_one_quota(redis_server, algorithm):
+    links = [RedisLink(connect(RedisAddress(redis_server.url)), SystemClock()) for _ in range(2)]
+    limiters = [redis_rate_limiter(algorithm, Quota(10, 3600), link) for link in links]
+    admitted = await count_admitted(limiters, 50)
+    for link in links:
+        await link.aclose()
+    assert admitted == 10
+
+
+@every_algorithm
+async def test_redis_is_asked_once_a_hit(redis_link, algorithm):
+    limiter = redis_rate_limiter(algorithm, Quota(10, 60), redis_link)
+    await redis_link.load([limiter.script])
+    before = redis_link.round_trips
+    await limiter.hit("k", 3)
+    assert redis_link.round_trips == before + 1
+
+
+@every_algorithm
+async def test_redis_forgets_a_key_by_itself_but_not_before_it_has_ceased_to_matter(redis_link, algorithm):
+    limiter = redis_rate_limiter(algorithm, Quota(3, 60), redis_link, prefix="app:")
+    decision = await limiter.hit("rl:ingest:10.0.0.1", 3)
+    left_ms = await redis_link.send("PTTL", f"app:rl:ingest:10.0.0.1:{algorithm}")
+    longest_wait = 120 if algorithm == "sliding_window_counter" else 60
+    assert decision.reset_after * 1000 - 5_000 < left_ms <= longest_wait * 1000 + 1
+
+
+@every_algorithm
+async def test_redis_takes_another_algorithm_for_the_same_key(redis_link, algorithm):
+    for other in ALGORITHMS:
+        await redis_rate_limiter(other, Quota(3, 60), redis_link).hit("k")
+    assert (await redis_rate_limiter(algorithm, Quota(3, 60), redis_link).hit("k")).remaining == 1
+
+
+@every_algorithm
+async def test_redis_takes_a_smaller_quota_for_the_same_key(redis_link, algorithm):
+    await redis_rate_limiter(algorithm, Quota(100, 60), redis_link).hit("k", 100)
+    refused = await redis_rate_limiter(algorithm, Quota(10, 30), redis_link).hit("k")
+    assert not refused.allowed
+    assert refused.remaining == 0
+    assert refused.retry_after > 0

@@ -1,0 +1,196 @@
+"""Quotas, what the limiters in memory forget, and the policy that waits its turn."""
+
+import asyncio
+import math
+
+import pytest
+
+from src.resilience.errors import RateLimitedError
+from src.resilience.events import Rejected
+from src.resilience.rate_limiter import (
+    LeakyBucket,
+    Quota,
+    RateLimit,
+    RateLimitOptions,
+    SlidingWindowCounter,
+    SlidingWindowLog,
+    TokenBucket,
+    memory_rate_limiter,
+)
+from tests.support.clock import settle
+
+
+@pytest.mark.parametrize("limit", [0, -1, 2.5, math.nan, math.inf, 1_000_001])
+def test_a_quota_refuses_a_limit_that_makes_no_sense(limit):
+    with pytest.raises(ValueError, match="limit must be"):
+        Quota(limit, 1)
+
+
+@pytest.mark.parametrize("window", [0, -1, math.nan, math.inf])
+def test_a_quota_refuses_a_window_that_makes_no_sense(window):
+    with pytest.raises(ValueError, match="window_seconds must be"):
+        Quota(1, window)
+
+
+def test_a_window_may_be_a_fraction_of_a_second():
+    assert Quota(3, 0.25).window_us == 250_000
+
+
+# ---------------------------------------------------------------- memory
+
+
+@pytest.mark.parametrize("algorithm", [SlidingWindowLog, SlidingWindowCounter, TokenBucket, LeakyBucket])
+async def test_keys_that_went_idle_are_forgotten_by_the_hits_of_others(algorithm, clock):
+    limiter = algorithm(Quota(5, 10), clock)
+    for number in range(1000):
+        await limiter.hit(f"visitor-{number}")
+    clock.jump(20)
+    for _ in range(500):
+        await limiter.hit("regular")
+        clock.jump(10)
+    assert len(limiter._states) == 1
+
+
+async def test_a_crowd_of_idle_keys_is_not_one_callers_to_clear_away(clock):
+    limiter = SlidingWindowLog(Quota(5, 10), clock)
+    for number in range(1000):
+        await limiter.hit(f"visitor-{number}")
+    clock.jump(10)
+    await limiter.hit("regular")
+    assert len(limiter._states) == 999
+
+
+async def test_a_key_in_use_is_remembered_however_old_it_is(clock):
+    limiter = SlidingWindowLog(Quota(3, 10), clock)
+    for _ in range(20):
+        await limiter.hit("old")
+        clock.jump(4)
+        await limiter.hit("new")
+    assert (await limiter.peek("old")).remaining == 1
+
+
+async def test_asking_about_a_key_or_refusing_it_leaves_nothing_behind(clock):
+    limiter = TokenBucket(Quota(3, 10), clock)
+    await limiter.peek("stranger")
+    assert len(limiter._states) == 0
+
+
+# ---------------------------------------------------------------- the policy
+
+
+def rate_limit(clock, limiter=None, *, name="rate-limiter", listener=lambda event: None, **options):
+    """One call a second, none saved up."""
+    limiter = limiter or memory_rate_limiter("token_bucket", Quota(1, 1), clock)
+    return RateLimit(limiter, RateLimitOptions("service", **options), clock, name=name, listener=listener)
+
+
+async def answer():
+    return "answer"
+
+
+class AwayError(Exception):
+    """The limiter's store is away."""
+
+
+class LimiterOfAStoreThatIsAway:
+    async def hit(self, key, cost=1):
+        raise AwayError
+
+
+@pytest.mark.parametrize("wait", [-0.1, math.nan, math.inf])
+def test_a_wait_that_makes_no_sense_is_refused(wait):
+    with pytest.raises(ValueError, match="max_wait_seconds"):
+        RateLimitOptions("service", max_wait_seconds=wait)
+
+
+async def test_a_call_within_the_quota_runs_at_once(clock):
+    assert await rate_limit(clock).run(answer) == "answer"
+    assert clock.sleeps == []
+
+
+async def test_what_the_call_raises_goes_to_the_caller(clock):
+    async def failing():
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        await rate_limit(clock).run(failing)
+
+
+async def test_a_call_beyond_the_quota_waits_exactly_as_long_as_it_must(clock):
+    policy = rate_limit(clock)
+    await policy.run(answer)
+    clock.jump(0.25)
+    assert await clock.drive(policy.run(answer)) == "answer"
+    assert clock.monotonic() == 1.0
+
+
+async def test_a_call_that_would_wait_too_long_is_refused_at_once_and_told_when_to_come_back(clock, listener):
+    policy = rate_limit(clock, max_wait_seconds=0.5, name="external-service", listener=listener)
+    await policy.run(answer)
+    clock.jump(0.25)
+    with pytest.raises(RateLimitedError) as refused:
+        await policy.run(answer)
+    assert refused.value.policy == "external-service"
+    assert refused.value.retry_after == 0.75
+    assert listener.events == [Rejected(policy="external-service", retry_after=0.75)]
+    clock.jump(0.75)
+    assert await policy.run(answer) == "answer"
+
+
+async def test_without_a_wait_a_call_runs_now_or_not_at_all(clock):
+    policy = rate_limit(clock, max_wait_seconds=0)
+    await policy.run(answer)
+    with pytest.raises(RateLimitedError):
+        await policy.run(answer)
+    assert clock.sleeps == []
+
+
+async def test_calls_are_let_through_in_order_of_arrival_one_interval_apart(clock):
+    policy = rate_limit(clock, max_wait_seconds=10)
+    begun = []
+
+    async def note(number):
+        begun.append((number, clock.monotonic()))
+
+    def call(number):
+        return policy.run(lambda: note(number))
+
+    await clock.drive(asyncio.gather(*(call(number) for number in range(5))))
+    assert begun == [(0, 0.0), (1, 1.0), (2, 2.0), (3, 3.0), (4, 4.0)]
+
+
+async def test_nobody_in_line_waits_past_its_own_time(clock):
+    policy = rate_limit(clock, max_wait_seconds=2.5)
+    results = asyncio.gather(*(policy.run(answer) for _ in range(6)), return_exceptions=True)
+    outcomes = await clock.drive(results)
+    assert outcomes[:3] == ["answer"] * 3
+    assert [error.retry_after for error in outcomes[3:]] == [1.0] * 3
+    assert clock.monotonic() == 2.0
+
+
+async def test_a_call_cancelled_while_it_waits_takes_nothing_and_the_next_moves_up(clock):
+    policy = rate_limit(clock, max_wait_seconds=10)
+    await policy.run(answer)
+    first, second, third = (asyncio.create_task(policy.run(answer)) for _ in range(3))
+    await clock.advance(0.5)
+    first.cancel()  # asleep at the head of the line
+    second.cancel()  # behind it
+    await settle()
+    assert first.cancelled()
+    assert second.cancelled()
+    assert await clock.drive(third) == "answer"
+    assert clock.monotonic() == 1.0
+
+
+async def test_a_slow_call_keeps_nobody_waiting(clock):
+    policy = rate_limit(clock, memory_rate_limiter("token_bucket", Quota(2, 1), clock))
+    slow = asyncio.create_task(policy.run(asyncio.Event().wait))
+    await settle()
+    assert await policy.run(answer) == "answer"
+    slow.cancel()
+
+
+async def test_the_error_of_a_limiter_goes_to_the_caller_and_the_line_moves_on(clock):
+    policy = rate_limit(clock, LimiterOfAStoreThatIsAway())
+    outcomes = await asyncio.gather(*(policy.run(answer) for _ in range(3)), return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [AwayError] * 3

@@ -1,0 +1,260 @@
+"""The retry policy and its backoffs."""
+
+import asyncio
+import math
+
+import pytest
+
+from src.resilience.events import Retried, RetriesExhausted
+from src.resilience.retry import (
+    IMMEDIATE,
+    Backoff,
+    DecorrelatedJitter,
+    EqualJitter,
+    Exponential,
+    Fixed,
+    FullJitter,
+    Linear,
+    Retry,
+    RetryBudget,
+    RetryOptions,
+)
+from tests.support.clock import FakeClock, FakeRandomizer
+from tests.support.listener import RecordingListener
+
+
+class Flaky:
+    """Fails so many times, then answers with the number of the attempt."""
+
+    def __init__(self, failures: int, error: BaseException | None = None) -> None:
+        self.begun = 0
+        self._failures = failures
+        self.error = error or ConnectionError("no")
+
+    async def __call__(self) -> int:
+        self.begun += 1
+        if self.begun <= self._failures:
+            raise self.error
+        return self.begun
+
+
+def asks_for(seconds: object) -> Exception:
+    error = ConnectionError("later")
+    error.retry_after = seconds
+    return error
+
+
+def retry(clock: FakeClock, budget: RetryBudget | None = None, listener=lambda _: None, **options) -> Retry:
+    options = RetryOptions(**{"attempts": 3, "backoff": Fixed(1.0), **options})
+    return Retry(options, clock, FakeRandomizer(), budget=budget, name="external", listener=listener)
+
+
+class TestAttempts:
+    async def test_a_call_that_succeeds_runs_once(self, clock: FakeClock):
+        call = Flaky(failures=0)
+
+        assert await retry(clock).run(call) == 1
+        assert clock.sleeps == []
+
+    async def test_a_failed_call_runs_again_after_the_backoff(self, clock: FakeClock):
+        call = Flaky(failures=2)
+
+        assert await clock.drive(retry(clock).run(call)) == 3
+        assert clock.sleeps == [1.0, 1.0]
+
+    async def test_the_last_error_is_raised_as_it_came(self, clock: FakeClock):
+        call = Flaky(failures=9)
+
+        with pytest.raises(ConnectionError) as raised:
+            await clock.drive(retry(clock).run(call))
+
+        assert raised.value is call.error
+        assert call.begun == 3
+
+    async def test_each_step_is_told(self, clock: FakeClock, listener: RecordingListener):
+        call = Flaky(failures=9)
+
+        with pytest.raises(ConnectionError):
+            await clock.drive(retry(clock, listener=listener, attempts=2).run(call))
+
+        assert listener.events == [
+            Retried(policy="external", attempt=1, delay=1.0, error=call.error),
+            RetriesExhausted(policy="external", attempts=2, error=call.error),
+        ]
+
+    async def test_one_attempt_is_no_retry(self, clock: FakeClock):
+        call = Flaky(failures=1)
+
+        with pytest.raises(ConnectionError):
+            await retry(clock, attempts=1).run(call)
+
+
+class TestWhichErrors:
+    @pytest.mark.parametrize(
+        "predicates",
+        [
+            {"retry_on": lambda error: isinstance(error, TimeoutError)},
+            {"abort_on": lambda error: isinstance(error, ConnectionError)},
+            {"retry_on": lambda error: True, "abort_on": lambda error: True},
+        ],
+    )
+    async def test_an_error_not_worth_it_is_raised_at_once(
+        self, clock: FakeClock, listener: RecordingListener, predicates: dict
+    ):
+        call = Flaky(failures=1)
+
+        with pytest.raises(ConnectionError):
+            await retry(clock, listener=listener, **predicates).run(call)
+
+        assert call.begun == 1
+        assert listener.events == []
+
+    @pytest.mark.parametrize("error", [asyncio.CancelledError(), KeyboardInterrupt()])
+    async def test_what_is_no_error_is_never_retried(self, clock: FakeClock, error: BaseException):
+        call = Flaky(failures=1, error=error)
+
+        with pytest.raises(type(error)):
+            await retry(clock).run(call)
+
+        assert call.begun == 1
+
+    async def test_a_cancellation_ends_the_wait_between_attempts(self, clock: FakeClock):
+        call = Flaky(failures=9)
+        caller = asyncio.create_task(retry(clock).run(call))
+        await clock.advance(0.5)
+
+        caller.cancel()
+        await clock.advance(10)
+
+        assert caller.cancelled()
+        assert call.begun == 1
+
+
+class TestTime:
+    async def test_no_wait_begins_that_would_reach_past_the_total(
+        self, clock: FakeClock, listener: RecordingListener
+    ):
+        call = Flaky(failures=9)
+
+        with pytest.raises(ConnectionError):
+            await clock.drive(retry(clock, listener=listener, attempts=9, total_seconds=2.5).run(call))
+
+        assert clock.monotonic() == 2.0
+        assert listener.of(RetriesExhausted)[0].attempts == 3
+
+    async def test_the_time_attempts_take_counts(self, clock: FakeClock):
+        begun = 0
+
+        async def slow() -> None:
+            nonlocal begun
+            begun += 1
+            await clock.sleep(2.0)
+            raise ConnectionError
+
+        with pytest.raises(ConnectionError):
+            await clock.drive(retry(clock, attempts=9, total_seconds=5.0).run(slow))
+
+        assert begun == 2
+
+    @pytest.mark.parametrize(
+        ("asked", "waited"),
+        [(2.5, 2.5), (0.5, 1.0), (3, 3.0), (math.nan, 1.0), (-1, 1.0), (None, 1.0), ("soon", 1.0)],
+    )
+    async def test_the_next_attempt_comes_no_sooner_than_the_error_asks(
+        self, clock: FakeClock, asked: object, waited: float
+    ):
+        await clock.drive(retry(clock).run(Flaky(failures=1, error=asks_for(asked))))
+
+        assert clock.sleeps == [waited]
+
+    @pytest.mark.parametrize("asked", [30.0, math.inf])
+    async def test_an_error_that_asks_for_too_long_a_wait_is_raised_at_once(
+        self, clock: FakeClock, asked: float
+    ):
+        call = Flaky(failures=1, error=asks_for(asked))
+
+        with pytest.raises(ConnectionError):
+            await retry(clock).run(call)
+
+
+class TestBudget:
+    async def test_when_it_is_spent_errors_are_raised_at_once(self, clock: FakeClock):
+        budget = RetryBudget(share=0.5, reserve=2)
+        policy = retry(clock, budget, attempts=2)
+
+        calls = [Flaky(failures=9) for _ in range(10)]
+        for call in calls:
+            with pytest.raises(ConnectionError):
+                await clock.drive(policy.run(call))
+
+        retries = [call.begun - 1 for call in calls]
+        assert retries[:2] == [1, 1]
+        assert sum(retries) <= 2 + 0.5 * 10
+        assert sum(retries[4:]) == 3, "half of the last six"
+
+    @pytest.mark.parametrize(
+        ("option", "value"),
+        [
+            *(("share", value) for value in (0, -1, 1.1, math.nan)),
+            *(("reserve", value) for value in (0, math.inf, math.nan)),
+        ],
+    )
+    def test_impossible_ones_are_refused_by_name(self, option: str, value: float):
+        with pytest.raises(ValueError, match=option):
+            RetryBudget(**{option: value})
+
+
+class TestBackoffs:
+    @pytest.mark.parametrize(
+        ("backoff", "draw", "delays"),
+        [
+            (IMMEDIATE, 0.5, [0, 0, 0, 0]),
+            (Fixed(0.3), 0.5, [0.3, 0.3, 0.3, 0.3]),
+            (Linear(2, cap_seconds=5), 0.5, [2, 4, 5, 5]),
+            (Exponential(1, cap_seconds=6), 0.5, [1, 2, 4, 6]),
+            (Exponential(1, cap_seconds=100, factor=3), 0.5, [1, 3, 9, 27]),
+            (FullJitter(Exponential(1, cap_seconds=6)), 0.25, [0.25, 0.5, 1, 1.5]),
+            (EqualJitter(Exponential(1, cap_seconds=6)), 0.5, [0.75, 1.5, 3, 4.5]),
+            (DecorrelatedJitter(1, cap_seconds=6), 0.5, [2, 3.5, 5.75, 6]),
+        ],
+    )
+    def test_delays_follow_the_formula(self, backoff: Backoff, draw: float, delays: list[float]):
+        randomizer, previous, seen = FakeRandomizer([draw]), 0.0, []
+        for attempt in range(1, 5):
+            previous = backoff.delay(attempt, previous, randomizer)
+            seen.append(previous)
+
+        assert seen == pytest.approx(delays)
+
+    def test_an_exponential_one_stays_at_its_cap_for_ever(self):
+        assert Exponential(1, cap_seconds=6, factor=10).delay(10_000, 6, FakeRandomizer()) == 6
+
+    @pytest.mark.parametrize("value", [-1, math.inf, math.nan])
+    @pytest.mark.parametrize(
+        ("make", "option"),
+        [
+            (Fixed, "seconds"),
+            (lambda value: Linear(value, 1), "step_seconds"),
+            (lambda value: Linear(1, value), "cap_seconds"),
+            (lambda value: Exponential(value, 1), "base_seconds"),
+            (lambda value: Exponential(1, value), "cap_seconds"),
+            (lambda value: Exponential(1, 1, value), "factor"),
+            (lambda value: DecorrelatedJitter(value, 1), "base_seconds"),
+            (lambda value: DecorrelatedJitter(1, value), "cap_seconds"),
+        ],
+    )
+    def test_impossible_ones_are_refused_by_name(self, make, option: str, value: float):
+        with pytest.raises(ValueError, match=option):
+            make(value)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        *(("attempts", value) for value in (0, -1, math.nan)),
+        *(("total_seconds", value) for value in (0, -1, math.inf, math.nan)),
+    ],
+)
+def test_impossible_options_are_refused_by_name(option: str, value: float):
+    with pytest.raises(ValueError, match=option):
+        RetryOptions(**{option: value})
