@@ -1,16 +1,21 @@
 """Fixtures every floor of the suite may use."""
 
+import os
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
+from src.config.settings import Settings
 from src.resilience.clock import SystemClock
 from src.storage.client import RedisAddress, RedisLink, connect, connect_in_process
 from tests.support.clock import FakeClock
 from tests.support.listener import RecordingListener
 from tests.support.redis_server import RedisServer
+
+for _name in Settings.model_fields:  # a test says what it sets; whoever runs it may have set something else
+    os.environ.pop(_name.upper(), None)
 
 
 @pytest.fixture

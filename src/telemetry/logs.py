@@ -12,6 +12,9 @@ import orjson
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+_FIRST = ("timestamp", "level", "event", "request_id")
+"""What a reader's eye looks for at the start of the line."""
+
 
 def configure_logging(level: str, log_format: Literal["json", "console"]) -> None:
     """Have everything logged from now on in one way.
@@ -67,4 +70,5 @@ def _drop_color_message(_logger: WrappedLogger, _method: str, event: EventDict) 
 
 
 def _to_json(event: EventDict, **_options: object) -> str:
-    return orjson.dumps(event, default=str).decode()
+    first = {name: event.pop(name) for name in _FIRST if name in event}
+    return orjson.dumps({**first, **event}, default=str).decode()
