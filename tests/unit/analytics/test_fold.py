@@ -1,5 +1,7 @@
 """Folding a batch: one record a bucket, and nothing that no window can reach."""
 
+from itertools import pairwise
+
 from src.analytics.fold import ROLLUP_STEPS_US, SKETCH_STEPS_US, fold
 from src.analytics.points import Point
 from src.analytics.window import DAY_US, HOUR_US, MINUTE_US
@@ -56,4 +58,4 @@ def test_buckets_that_no_window_reaches_have_none():
 
 def test_lengths_of_buckets_are_multiples_of_one_another():
     for steps in (ROLLUP_STEPS_US, SKETCH_STEPS_US):
-        assert all(longer % shorter == 0 for longer, shorter in zip(steps, steps[1:], strict=False))
+        assert all(longer % shorter == 0 for longer, shorter in pairwise(steps))

@@ -47,7 +47,7 @@ def test_a_timestamp_is_read(text, expected):
         ("2026-W05-6T12:00:00Z", "not an RFC 3339 timestamp"),
         ("2026-031T12:00:00Z", "not an RFC 3339 timestamp"),
         ("1769860800", "not an RFC 3339 timestamp"),
-        ("１９７0-01-01T00:00:00Z", "not an RFC 3339 timestamp"),
+        ("\uff11\uff19\uff17\uff10-01-01T00:00:00Z", "not an RFC 3339 timestamp"),
         ("2026-02-29T12:00:00Z", "no such date as 2026-02-29"),
         ("2026-13-01T12:00:00Z", "no such date as 2026-13-01"),
         ("0000-01-01T12:00:00Z", "no such date as 0000-01-01"),

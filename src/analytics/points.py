@@ -1,0 +1,89 @@
+"""One measurement, and the way between a timestamp's text and its number.
+
+Inside the service an instant is an integer: microseconds since 1970-01-01T00:00:00Z, negative before. Both
+directions are exact integer arithmetic; no float and no `datetime` comes near it.
+"""
+
+import re
+from dataclasses import dataclass
+from datetime import date
+
+_EPOCH_DAY = date(1970, 1, 1).toordinal()
+_LAST_DAY = date.max.toordinal()
+
+_TIMESTAMP = re.compile(
+    r"(?P<date>\d{4}-\d{2}-\d{2})[Tt ](?P<hour>\d{2}):(?P<minute>\d{2}):(?P<second>\d{2})"
+    r"(?:\.(?P<fraction>\d+))?"
+    r"(?:[Zz]|(?P<sign>[+-])(?P<offset_hour>\d{2}):(?P<offset_minute>\d{2}))?",
+    re.ASCII,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One measurement.
+
+    Attributes:
+        type: Name of what was measured.
+        timestamp_us: When, in microseconds since 1970-01-01T00:00:00Z.
+        value: How much: any finite double.
+    """
+
+    type: str
+    timestamp_us: int
+    value: float
+
+
+def parse_timestamp(text: str) -> int:
+    """Read an RFC 3339 timestamp.
+
+    A space may stand for the `T`, letters may be small, an absent offset means UTC, and what a fraction says
+    beyond microseconds is cut off. A leap second (`:60`) has no place of its own on the time line and is
+    refused.
+
+    Returns:
+        Microseconds since 1970-01-01T00:00:00Z.
+
+    Raises:
+        ValueError: It is none, or lies outside the years 1 to 9999 of UTC. The message is fit for a user.
+    """
+    match = _TIMESTAMP.fullmatch(text)
+    if match is None:
+        raise ValueError("not an RFC 3339 timestamp such as 2026-01-31T12:00:00Z")
+    try:
+        day = date.fromisoformat(match["date"]).toordinal() - _EPOCH_DAY
+    except ValueError:
+        raise ValueError(f"there is no such date as {match['date']}") from None
+    hour, minute, second = match["hour"], match["minute"], match["second"]
+    if second == "60":
+        raise ValueError("a leap second cannot be stored; use the second before or after it")
+    if hour > "23" or minute > "59" or second > "59":
+        raise ValueError(f"there is no such time as {hour}:{minute}:{second}")
+    seconds = 86_400 * day + 3600 * int(hour) + 60 * int(minute) + int(second)
+    if match["sign"]:
+        hour, minute = match["offset_hour"], match["offset_minute"]
+        if hour > "23" or minute > "59":
+            raise ValueError(f"there is no such offset as {match['sign']}{hour}:{minute}")
+        ahead = 3600 * int(hour) + 60 * int(minute)
+        seconds -= ahead if match["sign"] == "+" else -ahead
+    if not 1 <= seconds // 86_400 + _EPOCH_DAY <= _LAST_DAY:
+        raise ValueError("the timestamp lies outside the years 0001 to 9999 of UTC")
+    return 1_000_000 * seconds + int((match["fraction"] or "")[:6].ljust(6, "0"))
+
+
+def format_timestamp(timestamp_us: int) -> str:
+    """Write an instant as RFC 3339 in UTC, ending in `Z`; a fraction, of six digits, only when not zero.
+
+    Args:
+        timestamp_us: Microseconds since 1970-01-01T00:00:00Z, in the years 1 to 9999.
+
+    Raises:
+        ValueError: It lies outside those years.
+    """
+    seconds, fraction = divmod(timestamp_us, 1_000_000)
+    day, second = divmod(seconds, 86_400)
+    if not 1 <= day + _EPOCH_DAY <= _LAST_DAY:
+        raise ValueError("the timestamp lies outside the years 0001 to 9999 of UTC")
+    minute, second = divmod(second, 60)
+    time = f"{minute // 60:02}:{minute % 60:02}:{second:02}"
+    return f"{date.fromordinal(day + _EPOCH_DAY)}T{time}{f'.{fraction:06}' if fraction else ''}Z"

@@ -1,0 +1,191 @@
+-- Store a batch of points with every rollup and sketch they belong to: all, or none where it came before.
+--
+-- KEYS  types                        registry: a sorted set of type names by latest timestamp
+--       idem:<digest of the key>     "<kept until, µs> <fingerprint>"; only where the write has a key
+--       The keys of a type, m:{<type>}:<suffix>, are made here; all of them carry the type's hash tag.
+--
+-- ARGV  fingerprint ('' without an idempotency key), its life in seconds, retention in seconds (0: keep),
+--       number of types, and for each type
+--         name, latest timestamp in µs, number of points
+--         number of rollup hashes, and for each  suffix, expiry, a line "<field> <record>" for each bucket:
+--                                                records as Rollup.encode writes them, arrival counted
+--                                                within the batch
+--         number of sketches, and for each       suffix, expiry, "<bin> <count> <bin> <count> …"
+--         number of hours, and for each          number of the hour, expiry, its points in order of arrival:
+--                                                10 digits of µs within the hour, 8 bytes of the double
+--       An expiry is Unix time in seconds, or - for never. What expires with its bucket is not written at
+--       all when that is past.
+--
+-- Reply 1 stored now, 0 stored before, -1 the idempotency key came before with another fingerprint
+
+local CHUNK = 500 -- pairs of arguments in one call; Lua unpacks no more than some 8000 values
+
+local taken = 0
+local function take()
+  taken = taken + 1
+  return ARGV[taken]
+end
+
+local now = now_us()
+local fingerprint, life, retention = take(), tonumber(take()), tonumber(take())
+
+if KEYS[2] then
+  local known = redis.call('GET', KEYS[2])
+  if known then
+    local kept_until, first = known:match('^(%d+) (.*)$')
+    if tonumber(kept_until) > now then
+      return first == fingerprint and 0 or -1
+    end
+  end
+  local record = string.format('%.0f %s', now + life * 1000000, fingerprint)
+  redis.call('SET', KEYS[2], record, 'EX', life)
+end
+
+local function is_past(expiry)
+  return expiry and expiry * 1000000 <= now
+end
+
+-- The expiry of a bucket follows from its end alone, so a late point does not renew it; a key that holds
+-- several buckets lives as long as the last of them. Relative, to go by the same clock as the rest.
+local function let_expire(key, expiry)
+  if expiry then
+    local seconds = math.ceil(expiry - now / 1000000)
+    if redis.call('TTL', key) < seconds then
+      redis.call('EXPIRE', key, seconds)
+    end
+  end
+end
+
+-- Not every Lua takes "inf" and "nan" for numbers. Both come of a sum that overflowed.
+local function number(text)
+  return tonumber(text) or 0 / 0
+end
+
+local RECORD = '^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+)$'
+
+-- What is only compared stays the text it was. Of equal timestamps the new one arrived later.
+local function merged(old, new)
+  local count, sum, lost, low, high, latest, arrival, value = old:match(RECORD)
+  local count2, sum2, lost2, low2, high2, latest2, arrival2, value2 = new:match(RECORD)
+  local a, b = number(sum), number(sum2)
+  local total = a + b
+  local rounding -- Neumaier: the smaller summand is the one that lost digits
+  if math.abs(a) >= math.abs(b) then
+    rounding = (a - total) + b
+  else
+    rounding = (b - total) + a
+  end
+  if number(low2) < number(low) then low = low2 end
+  if number(high2) > number(high) then high = high2 end
+  if latest2 >= latest then
+    latest, arrival, value = latest2, arrival2, value2
+  end
+  return string.format('%.0f %.17g %.17g %s %s %s %s %s', count + count2, total,
+    number(lost) + number(lost2) + rounding, low, high, latest, arrival, value)
+end
+
+local function merge_into(key, fields, records)
+  for first = 1, #fields, CHUNK do
+    local last = math.min(first + CHUNK - 1, #fields)
+    local old, chunk = redis.call('HMGET', key, unpack(fields, first, last)), {}
+    for i = first, last do
+      local there = old[i - first + 1]
+      chunk[#chunk + 1] = fields[i]
+      chunk[#chunk + 1] = there and merged(there, records[i]) or records[i]
+    end
+    redis.call('HSET', key, unpack(chunk))
+  end
+end
+
+local function add_rollups(prefix, arrivals)
+  for _ = 1, tonumber(take()) do
+    local key, expiry, lines = prefix .. take(), tonumber(take()), take()
+    if not is_past(expiry) then
+      local fields, records = {}, {}
+      for field, head, arrival, value in lines:gmatch('(%S+) ([^\n]+ )(%d+)( %S+)') do
+        fields[#fields + 1] = field
+        records[#records + 1] = head .. string.format('%.0f', arrivals + arrival) .. value
+      end
+      merge_into(key, fields, records)
+      let_expire(key, expiry)
+    end
+  end
+end
+
+local function add_sketches(prefix)
+  for _ = 1, tonumber(take()) do
+    local key, expiry, bins = prefix .. take(), tonumber(take()), take()
+    if not is_past(expiry) then
+      for bin, count in bins:gmatch('(%S+) (%S+)') do
+        redis.call('HINCRBY', key, bin, count)
+      end
+      let_expire(key, expiry)
+    end
+  end
+end
+
+-- A member is its arrival as 6 bytes, so that equal timestamps sort by it, and the 8 of its value.
+local function add_raw(key, points, arrival)
+  local chunk, head = {}, nil
+  for at = 1, #points, 18 do
+    arrival = arrival + 1
+    local low = arrival % 65536
+    if not head or low == 0 then
+      local high = math.floor(arrival / 65536)
+      head = string.char(math.floor(high / 16777216) % 256, math.floor(high / 65536) % 256,
+        math.floor(high / 256) % 256, high % 256)
+    end
+    chunk[#chunk + 1] = points:sub(at, at + 9)
+    chunk[#chunk + 1] = head .. string.char(math.floor(low / 256), low % 256) .. points:sub(at + 10, at + 17)
+    if #chunk == 2 * CHUNK then
+      redis.call('ZADD', key, unpack(chunk))
+      chunk = {}
+    end
+  end
+  if #chunk > 0 then
+    redis.call('ZADD', key, unpack(chunk))
+  end
+  return arrival
+end
+
+local function add_hours(prefix, arrival)
+  local index = prefix .. 'hours'
+  for _ = 1, tonumber(take()) do
+    local hour, expiry, points = take(), tonumber(take()), take()
+    if is_past(expiry) then
+      arrival = arrival + #points / 18
+    else
+      local key = prefix .. 'raw:' .. hour
+      arrival = add_raw(key, points, arrival)
+      redis.call('ZADD', index, hour, hour)
+      let_expire(key, expiry)
+      let_expire(index, expiry)
+    end
+  end
+end
+
+-- Partitions expire by themselves; what lists them does not.
+local function prune(prefix)
+  local cutoff = now / 1000000 - retention
+  if redis.call('ZREMRANGEBYSCORE', prefix .. 'hours', '-inf', '(' .. math.floor(cutoff / 3600)) > 0 then
+    for _, day in ipairs(redis.call('HKEYS', prefix .. 'd')) do
+      if tonumber(day) < math.floor(cutoff / 86400) then
+        redis.call('HDEL', prefix .. 'd', day)
+      end
+    end
+  end
+end
+
+for _ = 1, tonumber(take()) do
+  local name, latest, points = take(), take(), take()
+  local prefix = 'm:{' .. name .. '}:'
+  local arrivals = redis.call('INCRBY', prefix .. 'seq', points) - points
+  add_rollups(prefix, arrivals)
+  add_sketches(prefix)
+  add_hours(prefix, arrivals)
+  if retention > 0 then
+    prune(prefix)
+  end
+  redis.call('ZADD', KEYS[1], 'GT', latest, name)
+end
+return 1

@@ -1,0 +1,335 @@
+"""Metrics in Redis: rollups by minute, hour and day, quantile sketches, and the points themselves.
+
+========================  ====================================================================================
+``m:{t}:all``             hash: the rollup of all points of type t, in its one field ``all``
+``m:{t}:d``               hash: rollups by day
+``m:{t}:h:<day>``         hash: rollups by hour of that day
+``m:{t}:n:<hour>``        hash: rollups by minute of that hour
+``m:{t}:q:all``           hash: count by sketch bin, of all points
+``m:{t}:q:<s>:<number>``  hash: count by sketch bin, of one bucket of s seconds; kept for `SKETCH_SECONDS`
+``m:{t}:raw:<hour>``      sorted set: the hour's points, by µs within it
+``m:{t}:hours``           sorted set: the hours that have points
+``m:{t}:seq``             number of points ever stored
+``types``                 sorted set: every type, by its latest timestamp
+``idem:<digest>``         an idempotency record
+========================  ====================================================================================
+
+Days, hours and minutes are numbered from 1970 on. A batch is one script, a summary one transaction, so each
+sees all of the other or nothing.
+"""
+
+import asyncio
+import hashlib
+import struct
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from src.analytics.fold import ROLLUP_STEPS_US, SKETCH_STEPS_US, Fold, fold
+from src.analytics.points import Point
+from src.analytics.rollup import Rollup
+from src.analytics.sketch import LogBinSketch, bin_of, merge_bins
+from src.analytics.window import DAY_US, HOUR_US, Window
+from src.resilience.clock import Clock
+from src.services.metrics import (
+    Aggregate,
+    Idempotency,
+    IdempotencyKeyReusedError,
+    Position,
+    StoredPoint,
+    TypeOverview,
+)
+from src.storage.batching import Argument, Command, Reply
+from src.storage.client import RedisLink
+from src.storage.scripts import SERVER_TIME, load_script
+
+IDEMPOTENCY_SECONDS = 24 * 3600
+SKETCH_SECONDS = 25 * 3600
+"""How long a bucket's sketch outlives the bucket: the longest window, and an hour for clocks that differ."""
+
+FIRST_PAGE = 32
+"""Points first read of each type for a list over all of them; then twice as many, and so on."""
+
+_NEVER = "-"
+_PREFIX = "m:{%s}:"
+_VALUE = struct.Struct(">d")
+_MEMBER = struct.Struct(">HId")
+"""A stored point: its arrival in 6 bytes, and its value."""
+_ARRIVAL_LIMIT = 256**6
+
+
+class RedisMetricStore:
+    """The metric store.
+
+    Args:
+        link: The way to Redis.
+        clock: Tells which buckets are too old for a sketch to be worth sending.
+        retention_seconds: How long points and their rollups by minute, hour and day are kept, after the end
+            of the hour or day they are kept in; 0 keeps them for ever. Less than a day shortens the windows
+            that can be summarized. What is older on arrival counts in the summary of all points alone, which
+            forgets nothing.
+        time_source: Lua that defines `now_us()`.
+
+    Raises:
+        ValueError: `retention_seconds` is negative.
+    """
+
+    def __init__(
+        self, link: RedisLink, clock: Clock, retention_seconds: int = 0, *, time_source: str = SERVER_TIME
+    ) -> None:
+        if retention_seconds < 0:
+            raise ValueError("retention_seconds must be 0 or more")
+        self._link = link
+        self._clock = clock
+        self._retention_seconds = retention_seconds
+        self._add_points = load_script("add_points", time_source=time_source)
+        self._list_points = load_script("list_points", time_source=time_source)
+
+    async def add(self, points: Sequence[Point], idempotency: Idempotency | None = None) -> bool:
+        """Store `points`, all or none, visible to the next read.
+
+        Returns:
+            True when they were stored now, False when this very write had been stored before, up to 24 h ago.
+
+        Raises:
+            IdempotencyKeyReusedError: The key came before with another fingerprint. Nothing is stored.
+            StorageUnavailableError: Redis is away. Without an idempotency key it is not known whether the
+                points are stored.
+        """
+        sketches_from_us = round(self._clock.now() * 1e6) - SKETCH_SECONDS * 1_000_000
+        folds = fold(points, sketches_from_us)
+        keys, fingerprint = ["types"], ""
+        if idempotency is not None:
+            keys.append(f"idem:{hashlib.sha256(idempotency.key.encode()).hexdigest()}")
+            fingerprint = idempotency.fingerprint
+        arguments: list[Argument] = [fingerprint, IDEMPOTENCY_SECONDS, self._retention_seconds, len(folds)]
+        for name, folded in folds.items():
+            arguments += (name, folded.total.latest_us, folded.total.count)
+            arguments += self._rollup_arguments(folded)
+            arguments += _sketch_arguments(folded)
+            arguments += self._hour_arguments(folded)
+        verdict = await self._link.run(self._add_points, keys, arguments)
+        if verdict < 0:
+            raise IdempotencyKeyReusedError("the idempotency key came before with another request")
+        return bool(verdict)
+
+    async def aggregate(self, metric_type: str, window: Window | None) -> Aggregate:
+        """Summarize the points of `metric_type` in `window`; None means all of them.
+
+        The quantiles of a window know its points of the last 25 hours only, so they want a window that lies
+        within these; everything else is exact for every window.
+
+        Raises:
+            StorageUnavailableError: Redis is away.
+        """
+        if window is None:
+            return await self._aggregate_all(metric_type)
+        # Points of the future are rare. As long as there are none the longest buckets do for the newest part.
+        latest_us, aggregate = await self._aggregate_window(metric_type, window, open_ended=True)
+        if latest_us > window.end_us:
+            _, aggregate = await self._aggregate_window(metric_type, window, open_ended=False)
+        return aggregate
+
+    async def newest(
+        self, metric_type: str | None, limit: int, before: Position | None = None
+    ) -> list[StoredPoint]:
+        """Return up to `limit` (1 or more) points, newest first, that come after the place `before`.
+
+        Without `metric_type`, the newest over all types.
+
+        Raises:
+            StorageUnavailableError: Redis is away.
+        """
+        if metric_type is not None:
+            return await self._page(metric_type, limit, before)
+        found: list[StoredPoint] = []
+        size = min(limit, FIRST_PAGE)
+        reading = dict.fromkeys(await self._type_names(), before)
+        while reading:
+            pages = await asyncio.gather(*(self._page(name, size, place) for name, place in reading.items()))
+            found = sorted((*found, *(point for page in pages for point in page)), key=_place, reverse=True)
+            found = found[:limit]
+            # A type whose page was full may have more. They count while the last one read made it.
+            reading = {
+                page[-1].point.type: Position(*_place(page[-1]))
+                for page in pages
+                if len(page) == size and (len(found) < limit or _place(page[-1]) > _place(found[-1]))
+            }
+            size = min(limit, 2 * size)
+        return found
+
+    async def types(self) -> list[TypeOverview]:
+        """Return every type, the one with the latest timestamp first, then by name.
+
+        Raises:
+            StorageUnavailableError: Redis is away.
+        """
+        names = await self._type_names()
+        replies = await self._link.send_all(_all_command(name) for name in names)
+        rollups = zip(names, map(_rollup, replies), strict=True)
+        overviews = [
+            TypeOverview(name, rollup.count, rollup.latest_us, rollup.latest_value)
+            for name, rollup in rollups
+            if rollup.count  # the data may have been flushed between the two
+        ]
+        return sorted(overviews, key=lambda overview: (-overview.latest_timestamp_us, overview.type))
+
+    async def _type_names(self) -> list[str]:
+        return [name.decode() for name in await self._link.send("ZREVRANGE", "types", 0, -1)]
+
+    def _rollup_arguments(self, folded: Fold) -> Iterator[Argument]:
+        hashes = defaultdict(list, {("all", _NEVER): [f"all {folded.total.encode()}"]})
+        for step, rollups in folded.rollups.items():
+            for number, rollup in rollups.items():
+                partition, field, end_us = _rollup_place(step, number)
+                hashes[partition, self._expiry(end_us)].append(f"{field} {rollup.encode()}")
+        yield len(hashes)
+        for (partition, expiry), lines in hashes.items():
+            yield from (partition, expiry, "\n".join(lines))
+
+    def _hour_arguments(self, folded: Fold) -> Iterator[Argument]:
+        yield len(folded.hours)
+        for hour, entries in folded.hours.items():
+            packed = b"".join([b"%010d%b" % (offset, _VALUE.pack(value)) for offset, value in entries])
+            yield from (hour, self._expiry((hour + 1) * HOUR_US), packed)
+
+    def _expiry(self, end_us: int) -> str:
+        return str(end_us // 1_000_000 + self._retention_seconds) if self._retention_seconds else _NEVER
+
+    async def _aggregate_all(self, metric_type: str) -> Aggregate:
+        record, bins = await self._transaction([_all_command(metric_type), _bins_command(metric_type, "all")])
+        rollup = _rollup(record)
+        return Aggregate(rollup, LogBinSketch(_bins([bins]), rollup.minimum, rollup.maximum))
+
+    async def _aggregate_window(
+        self, metric_type: str, window: Window, *, open_ended: bool
+    ) -> tuple[int, Aggregate]:
+        """Return the latest timestamp of all points, and the summary of those in `window`."""
+        hours, edges = _edge_commands(metric_type, window, open_ended=open_ended)
+        rollups = _rollup_commands(metric_type, window, open_ended=open_ended)
+        sketches = _sketch_commands(metric_type, window, open_ended=open_ended)
+        commands = [_all_command(metric_type), *edges, *rollups, *sketches]
+        replies = iter(await self._transaction(commands))
+        total = _rollup(next(replies))
+        entries = [entry for hour in hours for entry in _entries(hour, next(replies))]
+        records = [record for _ in rollups for record in next(replies) if record is not None]
+        rollup = Rollup.decode(*records).merge(Rollup.of_entries(entries))
+        bins = merge_bins([Counter(bin_of(value) for _, _, value in entries), _bins(replies)])
+        return total.latest_us, Aggregate(rollup, LogBinSketch(bins, rollup.minimum, rollup.maximum))
+
+    async def _transaction(self, commands: Sequence[Command]) -> list[Reply]:
+        replies = await self._link.send_all([("MULTI",), *commands, ("EXEC",)])
+        results: list[Reply] = replies[-1]
+        return results
+
+    async def _page(self, metric_type: str, limit: int, before: Position | None) -> list[StoredPoint]:
+        arguments: list[Argument] = [_key(metric_type, "raw:"), limit]
+        if before is not None:
+            arguments += divmod(before.timestamp_us, HOUR_US)
+            if metric_type == before.type:
+                arguments.append(before.arrival)
+            else:  # of the same µs, all of a type that comes later, none of one that came before
+                arguments.append(_ARRIVAL_LIMIT if metric_type < before.type else 0)
+        reply = await self._link.run(self._list_points, [_key(metric_type, "hours")], arguments)
+        return [
+            StoredPoint(Point(metric_type, timestamp, value), arrival)
+            for hour, members in zip(reply[::2], reply[1::2], strict=True)
+            for timestamp, arrival, value in _entries(int(hour), members)
+        ]
+
+
+def _key(metric_type: str, suffix: str) -> str:
+    return _PREFIX % metric_type + suffix
+
+
+def _all_command(metric_type: str) -> Command:
+    return ("HGET", _key(metric_type, "all"), "all")
+
+
+def _bins_command(metric_type: str, suffix: str) -> Command:
+    return ("HGETALL", _key(metric_type, f"q:{suffix}"))
+
+
+def _rollup_place(step_us: int, number: int) -> tuple[str, int, int]:
+    """Return where the rollup of a bucket is: partition, field, and the partition's end in µs."""
+    if step_us == DAY_US:
+        return "d", number, (number + 1) * DAY_US
+    if step_us == HOUR_US:
+        day, hour = divmod(number, 24)
+        return f"h:{day}", hour, (day + 1) * DAY_US
+    hour, minute = divmod(number, 60)
+    return f"n:{hour}", minute, (hour + 1) * HOUR_US
+
+
+def _sketch_suffix(step_us: int, number: int) -> str:
+    return f"{step_us // 1_000_000}:{number}"
+
+
+def _sketch_arguments(folded: Fold) -> Iterator[Argument]:
+    yield 1 + sum(map(len, folded.sketches.values()))
+    yield from ("q:all", _NEVER, _bins_text(folded.bins))
+    for step, sketches in folded.sketches.items():
+        for number, bins in sketches.items():
+            expiry = (number + 1) * step // 1_000_000 + SKETCH_SECONDS
+            yield from (f"q:{_sketch_suffix(step, number)}", expiry, _bins_text(bins))
+
+
+def _bins_text(bins: Mapping[int, int]) -> str:
+    return " ".join([f"{number} {count}" for number, count in bins.items()])
+
+
+def _edge_commands(metric_type: str, window: Window, *, open_ended: bool) -> tuple[list[int], list[Command]]:
+    """Return the commands that read the points no bucket covers, and the hour of each."""
+    hours: list[int] = []
+    commands: list[Command] = []
+    for step, first, stop in window.cover(ROLLUP_STEPS_US, open_ended=open_ended):
+        if step > 1:
+            continue
+        for hour in range(first // HOUR_US, (stop - 1) // HOUR_US + 1):
+            start = hour * HOUR_US
+            raw, low, high = _key(metric_type, f"raw:{hour}"), max(first - start, 0), stop - start
+            hours.append(hour)
+            commands.append(("ZRANGEBYSCORE", raw, low, f"({high}", "WITHSCORES"))
+    return hours, commands
+
+
+def _rollup_commands(metric_type: str, window: Window, *, open_ended: bool) -> list[Command]:
+    partitions: defaultdict[str, list[Argument]] = defaultdict(list)
+    for step, first, stop in window.cover(ROLLUP_STEPS_US, open_ended=open_ended):
+        if step > 1:
+            for number in range(first, stop):
+                partition, field, _ = _rollup_place(step, number)
+                partitions[partition].append(field)
+    return [("HMGET", _key(metric_type, partition), *fields) for partition, fields in partitions.items()]
+
+
+def _sketch_commands(metric_type: str, window: Window, *, open_ended: bool) -> list[Command]:
+    return [
+        _bins_command(metric_type, _sketch_suffix(step, number))
+        for step, first, stop in window.cover(SKETCH_STEPS_US, open_ended=open_ended)
+        if step > 1
+        for number in range(first, stop)
+    ]
+
+
+def _rollup(record: bytes | None) -> Rollup:
+    return Rollup.empty() if record is None else Rollup.decode(record)
+
+
+def _bins(replies: Iterable[Sequence[bytes]]) -> dict[int, int]:
+    """Return the sum of sketches as HGETALL replies; bins become numbers only once they are added up."""
+    parts = (dict(zip(reply[::2], map(int, reply[1::2]), strict=True)) for reply in replies)
+    return {int(number): count for number, count in merge_bins(parts).items()}
+
+
+def _entries(hour: int, reply: Sequence[bytes]) -> list[tuple[int, int, float]]:
+    """Return (timestamp in µs, arrival, value) of each point that Redis returned with its score."""
+    start = hour * HOUR_US
+    members = map(_MEMBER.unpack, reply[::2])
+    return [
+        (start + offset, high << 32 | low, value)
+        for (high, low, value), offset in zip(members, map(int, reply[1::2]), strict=True)
+    ]
+
+
+def _place(stored: StoredPoint) -> tuple[int, str, int]:
+    return stored.point.timestamp_us, stored.point.type, stored.arrival

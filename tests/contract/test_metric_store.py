@@ -1,0 +1,433 @@
+"""The contract of every metric store: nothing lost, nothing twice, exact to the microsecond."""
+
+import asyncio
+import math
+import random
+import struct
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from src.analytics.points import Point
+from src.analytics.window import Window
+from src.services.metrics import Idempotency, IdempotencyKeyReusedError, MetricStore, Position
+from src.storage.metric_store import RedisMetricStore
+from tests.contract.conftest import TEST_TIME, StoreTime
+from tests.support.metric_model import MemoryMetricStore
+
+NOW = 1_800_000_000_000_000
+SECOND, MINUTE, HOUR, DAY = 1_000_000, 60_000_000, 3_600_000_000, 86_400_000_000
+WRITE = Idempotency("key", "fingerprint")
+
+
+def store_on(store_time: StoreTime, **options) -> MetricStore:
+    if store_time.link is None:
+        return MemoryMetricStore(store_time.clock)
+    return RedisMetricStore(store_time.link, store_time.clock, time_source=TEST_TIME, **options)
+
+
+@pytest.fixture
+def store(store_time: StoreTime) -> MetricStore:
+    return store_on(store_time)
+
+
+def points(*pairs: tuple[int, float], of: str = "cpu") -> list[Point]:
+    return [Point(of, timestamp, value) for timestamp, value in pairs]
+
+
+def seen(listed) -> list[tuple[int, float]]:
+    return [(stored.point.timestamp_us, stored.point.value) for stored in listed]
+
+
+def place(stored) -> Position:
+    return Position(stored.point.timestamp_us, stored.point.type, stored.arrival)
+
+
+async def walk(store, metric_type, limit, between=None) -> list:
+    """List page by page to the end, and do `between` after each page."""
+    walked, before = [], None
+    while page := await store.newest(metric_type, limit, before):
+        walked += page
+        before = place(page[-1])
+        if between is not None:
+            await between()
+    return walked
+
+
+async def summary(store, window=None, metric_type="cpu"):
+    rollup = (await store.aggregate(metric_type, window)).rollup
+    return rollup.count, rollup.total, rollup.minimum, rollup.maximum, rollup.latest_value
+
+
+# ---------------------------------------------------------------- summaries
+
+
+async def test_of_an_unknown_type_there_is_nothing(store):
+    for window in (None, Window.rolling(NOW, 3600)):
+        aggregate = await store.aggregate("nothing", window)
+        assert aggregate.rollup.count == 0
+        assert aggregate.rollup.average is None
+        assert aggregate.sketch.quantile(0.5) is None
+    assert await store.newest("nothing", 10) == []
+    assert await store.newest(None, 10) == []
+    assert await store.types() == []
+
+
+async def test_a_stored_point_is_in_every_summary_at_once(store):
+    assert await store.add(points((NOW, 1.5)))
+    for window in (None, Window.rolling(NOW, 3600), Window.rolling(NOW, 86400)):
+        assert await summary(store, window) == (1, 1.5, 1.5, 1.5, 1.5)
+        assert (await store.aggregate("cpu", window)).sketch.quantile(0.99) == 1.5
+
+
+@pytest.mark.parametrize("now", [NOW, NOW + 1, NOW + 59_999_999, NOW - NOW % HOUR, NOW - NOW % DAY + DAY - 1])
+@pytest.mark.parametrize("seconds", [3600, 86400, 1, 60])
+async def test_a_rolling_window_is_exact_to_the_microsecond(store, now, seconds):
+    start = now - seconds * SECOND
+    await store.add(points((start, 1.0), (start + 1, 2.0), (now, 4.0), (now + 1, 8.0)))
+    assert await summary(store, Window.rolling(now, seconds)) == (2, 6.0, 2.0, 4.0, 4.0)
+    assert (await store.aggregate("cpu", Window.rolling(now, seconds))).sketch.count == 2
+
+
+async def test_without_points_of_the_future_the_far_edge_is_as_exact(store):
+    start = NOW - HOUR
+    await store.add(points((start, 1.0), (start + 1, 2.0), (NOW, 4.0)))
+    assert await summary(store, Window.rolling(NOW, 3600)) == (2, 6.0, 2.0, 4.0, 4.0)
+
+
+async def test_points_of_the_future_count_in_all_and_later_in_windows(store):
+    await store.add(points((NOW + 10 * MINUTE, 7.0), (NOW, 1.0)))
+    assert await summary(store) == (2, 8.0, 1.0, 7.0, 7.0)
+    assert await summary(store, Window.rolling(NOW, 3600)) == (1, 1.0, 1.0, 1.0, 1.0)
+    assert (await summary(store, Window.rolling(NOW + 10 * MINUTE, 3600)))[0] == 2
+
+
+async def test_a_late_point_goes_to_its_own_time_and_is_not_the_latest(store):
+    await store.add(points((NOW, 1.0)))
+    await store.add(points((NOW - 2 * HOUR, 9.0)))
+    assert await summary(store) == (2, 10.0, 1.0, 9.0, 1.0)
+    assert await summary(store, Window.rolling(NOW, 3600)) == (1, 1.0, 1.0, 1.0, 1.0)
+    assert (await store.types())[0].latest_value == 1.0
+
+
+async def test_of_equal_timestamps_the_later_arrival_is_the_latest(store):
+    await store.add(points((NOW, 1.0), (NOW, 2.0)))
+    assert (await summary(store))[-1] == 2.0
+    await store.add(points((NOW, 3.0)))
+    assert (await summary(store))[-1] == 3.0
+    assert (await summary(store, Window.rolling(NOW, 60)))[-1] == 3.0
+
+
+async def test_ten_thousand_times_a_tenth_averages_to_a_tenth(store):
+    await store.add(points(*((NOW - n * SECOND, 0.1) for n in range(5000))))
+    for n in range(50):
+        await store.add(points(*((NOW - n * SECOND, 0.1) for _ in range(100))))
+    rollup = (await store.aggregate("cpu", None)).rollup
+    assert (rollup.count, rollup.average) == (10_000, 0.1)
+
+
+async def test_extreme_values_break_nothing(store):
+    values = [1.7e308, 1.7e308, -1.7e308, 5e-324, -0.0, 2.0**53 + 2, -1e-310]
+    for value in values:
+        await store.add(points((NOW, value)))
+    for window in (None, Window.rolling(NOW, 3600)):
+        aggregate = await store.aggregate("cpu", window)
+        rollup = aggregate.rollup
+        assert rollup.total is None
+        assert rollup.average is None
+        assert (rollup.count, rollup.minimum, rollup.maximum) == (7, -1.7e308, 1.7e308)
+        assert rollup.latest_value == -1e-310
+        assert aggregate.sketch.quantile(1.0) == pytest.approx(1.7e308, rel=0.01)
+    listed = [value for _, value in seen(await store.newest("cpu", 10))]
+    assert struct.pack("7d", *listed) == struct.pack("7d", *reversed(values))
+
+
+@pytest.mark.parametrize("first", [-62_135_596_800_000_000, 253_402_300_799_999_998, -1])
+async def test_every_year_is_exact(store, first):
+    await store.add(points((first + 1, 2.0)))
+    await store.add(points((first, 1.0)))
+    rollup = (await store.aggregate("cpu", None)).rollup
+    assert (rollup.latest_us, rollup.latest_value) == (first + 1, 2.0)
+    assert seen(await store.newest("cpu", 10)) == [(first + 1, 2.0), (first, 1.0)]
+    assert await summary(store, Window(first - 1, first)) == (1, 1.0, 1.0, 1.0, 1.0)
+
+
+async def test_a_batch_of_many_types_keeps_them_apart(store):
+    batch = [Point(f"type-{n % 50}", NOW - n * SECOND, float(n)) for n in range(500)]
+    await store.add(batch)
+    for n in range(50):
+        mine = [point.value for point in batch if point.type == f"type-{n}"]
+        count, total, low, high, latest = await summary(store, None, f"type-{n}")
+        assert (count, total, low, high, latest) == (10, sum(mine), min(mine), max(mine), n)
+
+
+async def test_a_batch_of_ten_thousand_is_stored_whole(store):
+    draw = random.Random(7)
+    values = [draw.lognormvariate(0, 2) for _ in range(10_000)]
+    await store.add(points(*((NOW - n * 5000, value) for n, value in enumerate(values))))
+    aggregate = await store.aggregate("cpu", Window.rolling(NOW, 3600))
+    assert aggregate.rollup.count == 10_000
+    assert aggregate.rollup.total == pytest.approx(math.fsum(values), rel=1e-15)
+    for percent in (50, 95, 99):
+        exact = sorted(values)[percent * 100 - 1]
+        assert aggregate.sketch.quantile(percent / 100) == pytest.approx(exact, rel=0.01)
+    assert len(await store.newest("cpu", 10_001)) == 10_000
+
+
+# ---------------------------------------------------------------- idempotency
+
+
+async def test_the_same_write_again_stores_nothing(store):
+    assert await store.add(points((NOW, 1.0)), WRITE)
+    assert not await store.add(points((NOW, 1.0)), WRITE)
+    assert await summary(store) == (1, 1.0, 1.0, 1.0, 1.0)
+
+
+async def test_a_key_reused_for_another_write_is_refused_and_stores_nothing(store):
+    await store.add(points((NOW, 1.0)), WRITE)
+    with pytest.raises(IdempotencyKeyReusedError):
+        await store.add(points((NOW, 2.0), of="mem"), Idempotency("key", "another"))
+    assert [overview.type for overview in await store.types()] == ["cpu"]
+    assert not await store.add(points((NOW, 1.0)), WRITE), "the first write is still the key's"
+
+
+async def test_other_keys_are_other_writes(store):
+    await store.add(points((NOW, 1.0)), WRITE)
+    assert await store.add(points((NOW, 1.0)), Idempotency("Key", "fingerprint"))
+    assert await store.add(points((NOW, 1.0)))
+    assert (await summary(store))[0] == 3
+
+
+async def test_of_concurrent_writers_with_one_key_one_stores(store):
+    stored = await asyncio.gather(*(store.add(points((NOW, 1.0)), WRITE) for _ in range(20)))
+    assert sorted(stored) == [False] * 19 + [True]
+    assert (await summary(store))[0] == 1
+
+
+async def test_a_key_is_forgotten_after_a_day(store, store_time):
+    await store.add(points((NOW, 1.0)), WRITE)
+    await store_time.advance(24 * 3600 - 1)
+    assert not await store.add(points((NOW, 1.0)), WRITE)
+    await store_time.advance(1)
+    assert await store.add(points((NOW, 1.0)), Idempotency("key", "another"))
+
+
+# ---------------------------------------------------------------- lists
+
+
+async def test_a_list_is_newest_first_and_limited(store):
+    await store.add(points((NOW - DAY, 1.0), (NOW, 3.0), (NOW - HOUR, 2.0)))
+    assert seen(await store.newest("cpu", 10)) == [(NOW, 3.0), (NOW - HOUR, 2.0), (NOW - DAY, 1.0)]
+    assert seen(await store.newest("cpu", 2)) == [(NOW, 3.0), (NOW - HOUR, 2.0)]
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 7, 1000])
+async def test_walking_visits_each_point_once(store, limit):
+    stamps = [NOW, NOW, NOW, NOW - 1, NOW - HOUR, NOW - HOUR, NOW - DAY, NOW - 300 * DAY]
+    for n, stamp in enumerate(stamps):
+        await store.add(points((stamp, float(n))))
+    assert [value for _, value in seen(await walk(store, "cpu", limit))] == [2, 1, 0, 3, 5, 4, 6, 7]
+
+
+async def test_walking_through_thousands_of_equal_timestamps(store):
+    await store.add(points(*((NOW, float(n)) for n in range(2500))))
+    walked = await walk(store, "cpu", 400)
+    assert [value for _, value in seen(walked)] == [float(n) for n in reversed(range(2500))]
+
+
+async def test_walking_many_sparse_hours(store):
+    await store.add(points(*((NOW - n * 5 * HOUR, float(n)) for n in range(350))))
+    assert [value for _, value in seen(await walk(store, "cpu", 130))] == [float(n) for n in range(350)]
+
+
+@pytest.mark.parametrize("limit", [1, 3, 10, 1000])
+async def test_without_a_type_the_newest_of_all_are_listed(store, limit):
+    batch = [
+        Point(name, stamp, value)
+        for value, (name, stamp) in enumerate(
+            (name, NOW - back) for name in ("b", "a", "c") for back in (0, 0, 1, HOUR, DAY)
+        )
+    ]
+    await store.add(batch)
+    order = sorted(range(len(batch)), key=lambda n: (batch[n].timestamp_us, batch[n].type, n), reverse=True)
+    walked = await walk(store, None, limit)
+    assert [stored.point for stored in walked] == [batch[n] for n in order]
+
+
+async def test_one_busy_type_among_quiet_ones_is_listed_in_full(store):
+    await store.add([Point("busy", NOW - n, float(n)) for n in range(500)])
+    await store.add([Point(f"quiet-{n}", NOW - DAY - n, -float(n)) for n in range(10)])
+    listed = await store.newest(None, 505)
+    assert [stored.point.value for stored in listed] == [
+        *(float(n) for n in range(500)),
+        *(-float(n) for n in range(5)),
+    ]
+
+
+@pytest.mark.parametrize("metric_type", ["a", None])
+async def test_writes_meanwhile_make_a_walk_neither_repeat_nor_skip(store, metric_type):
+    first = [Point(name, NOW - n // 2, float(n)) for n in range(40) for name in ("a", "b")]
+    await store.add(first)
+
+    async def write():
+        await store.add([Point(name, NOW + 5, 100.0) for name in ("a", "b", "new")])
+        await store.add([Point(name, NOW, 100.0) for name in ("a", "b")])
+
+    walked = [stored.point for stored in await walk(store, metric_type, 7, write)]
+    mine = [point for point in first if metric_type in {None, point.type}]
+    assert sorted(walked, key=repr) == sorted(mine, key=repr)
+
+
+async def test_types_are_listed_latest_first_then_by_name(store):
+    await store.add([Point("b", NOW, 1.0), Point("a", NOW, 2.0), Point("c", NOW + 1, 3.0)])
+    await store.add([Point("b", NOW - DAY, 4.0)])
+    assert [(o.type, o.count, o.latest_timestamp_us, o.latest_value) for o in await store.types()] == [
+        ("c", 1, NOW + 1, 3.0),
+        ("a", 1, NOW, 2.0),
+        ("b", 2, NOW, 1.0),
+    ]
+
+
+# ---------------------------------------------------------------- against the model
+
+INSTANTS = st.one_of(
+    st.integers(NOW - 25 * HOUR, NOW + 10 * MINUTE),
+    st.sampled_from([NOW, NOW - HOUR, NOW - DAY]).flatmap(lambda t: st.integers(t - 2, t + 2)),
+    st.integers(0, 26 * 60).flatmap(lambda n: st.integers(-1, 1).map(lambda d: NOW - n * MINUTE + d)),
+)
+VALUES = st.integers(-(2**40), 2**40).map(lambda n: n / 8)  # so that sums are exact in any order
+BATCHES = st.lists(st.lists(st.tuples(st.sampled_from("ab"), INSTANTS, VALUES), max_size=12), max_size=5)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(BATCHES, st.integers(NOW - 10 * MINUTE, NOW), st.sampled_from([1, 60, 3600, 86400]))
+async def test_it_says_what_the_model_says(backend, store_time, batches, now, seconds):
+    if store_time.link is not None:
+        await store_time.link.send("FLUSHALL")
+        await store_time.publish()
+    store, model = store_on(store_time), MemoryMetricStore(store_time.clock)
+    for batch in batches:
+        stored = [Point(name, instant, value) for name, instant, value in batch]
+        await store.add(stored)
+        await model.add(stored)
+    for window in (None, Window.rolling(now, seconds)):
+        for name in "ab":
+            ours, theirs = await store.aggregate(name, window), await model.aggregate(name, window)
+            assert await summary(store, window, name) == await summary(model, window, name)
+            assert ours.rollup.latest_us == theirs.rollup.latest_us
+            assert ours.sketch.count == theirs.rollup.count
+            for q in (0.5, 0.95, 0.99):
+                assert ours.sketch.quantile(q) == theirs.sketch.quantile(q)
+    assert seen(await walk(store, None, 5)) == seen(await walk(model, None, 5))
+    assert await store.types() == await model.types()
+
+
+# ---------------------------------------------------------------- what only Redis has
+
+
+on_redis = pytest.mark.parametrize("backend", ["fakeredis", "redis"])
+
+
+@on_redis
+async def test_a_flushed_script_is_taught_again(store, store_time):
+    await store.add(points((NOW, 1.0)))
+    await store_time.link.send("SCRIPT", "FLUSH")
+    await store.add(points((NOW, 2.0)))
+    await store_time.link.send("SCRIPT", "FLUSH")
+    assert len(await store.newest("cpu", 10)) == 2
+
+
+@on_redis
+async def test_every_key_of_a_type_carries_its_tag(store, store_time):
+    await store.add(points((NOW, 1.0)), WRITE)
+    keys = {key.decode() for key in await store_time.link.send("KEYS", "*")}
+    others = {key for key in keys if not key.startswith("m:{cpu}:")}
+    assert {key.partition(":")[0] for key in others} == {"types", "idem", "test"}
+
+
+@on_redis
+async def test_sketches_are_kept_only_while_a_window_may_reach_them(store, store_time):
+    await store.add(points((NOW - 40 * DAY, 1.0), (NOW, 2.0)))
+    keys = await store_time.link.send("KEYS", "m:{cpu}:q:*")
+    lives = {key.decode(): await store_time.link.send("TTL", key) for key in keys}
+    assert lives.pop("m:{cpu}:q:all") == -1
+    assert len(lives) == 4
+    assert all(25 * 3600 < life <= 31 * 3600 for life in lives.values())
+
+
+@on_redis
+async def test_without_retention_nothing_else_expires(store, store_time):
+    await store.add(points((NOW, 1.0)))
+    for key in ("all", "d", "h:20833", "n:500000", "raw:500000", "hours", "seq", "q:all"):
+        assert await store_time.link.send("TTL", f"m:{{cpu}}:{key}") == -1, key
+
+
+@on_redis
+async def test_with_retention_partitions_live_from_their_end_on(store_time):
+    store = store_on(store_time, retention_seconds=30 * 86400)
+    await store.add(points((NOW, 1.0)))
+
+    async def lives():
+        keys = ("d", "h:20833", "n:500000", "raw:500000", "hours", "all")
+        return [await store_time.link.send("TTL", f"m:{{cpu}}:{key}") for key in keys]
+
+    month, hour, day_left = 30 * 86400, 3600, 86400 - NOW // SECOND % 86400
+    expected = [month + day_left, month + day_left, month + hour, month + hour, month + hour, -1]
+    assert await lives() == pytest.approx(expected, abs=30)
+    await store_time.link.send("EXPIRE", "m:{cpu}:raw:500000", month - 99_999)
+    await store_time.advance(100_000 + hour)
+    await store.add(points((NOW, 2.0)))
+    assert (await lives())[3] == pytest.approx(month - 99_999, abs=30), "a late point renews nothing"
+
+
+@on_redis
+async def test_what_is_older_than_the_retention_counts_in_all_alone(store_time):
+    store = store_on(store_time, retention_seconds=2 * 86400)
+    await store.add(points((NOW - 5 * DAY, 1.0), (NOW, 2.0)))
+    assert await summary(store) == (2, 3.0, 1.0, 2.0, 2.0)
+    assert seen(await store.newest("cpu", 10)) == [(NOW, 2.0)]
+    assert await store_time.link.send("HLEN", "m:{cpu}:d") == 1
+
+
+@on_redis
+async def test_the_index_of_hours_forgets_what_has_expired(store_time):
+    store = store_on(store_time, retention_seconds=2 * 86400)
+    await store.add(points((NOW, 1.0)))
+    await store_time.advance(5 * 86400)
+    await store_time.link.send("DEL", "m:{cpu}:raw:500000")  # as its expiry does
+    assert await store.newest("cpu", 10) == []
+    await store.add(points((NOW + 5 * DAY, 2.0)))
+    assert await store_time.link.send("ZRANGE", "m:{cpu}:hours", 0, -1) == [b"500120"]
+    assert await store_time.link.send("HKEYS", "m:{cpu}:d") == [b"20838"]
+
+
+@on_redis
+async def test_arrivals_go_on_beyond_sixteen_bits(store, store_time):
+    await store_time.link.send("SET", "m:{cpu}:seq", 2**40 + 65_530)
+    await store.add(points(*((NOW, float(n)) for n in range(20))))
+    walked = await walk(store, "cpu", 3)
+    assert [stored.arrival for stored in walked] == [2**40 + 65_530 + n for n in range(20, 0, -1)]
+    assert [stored.point.value for stored in walked] == [float(n) for n in reversed(range(20))]
+    assert (await store.aggregate("cpu", None)).rollup.latest_arrival == 2**40 + 65_550
+
+
+async def test_a_dense_point_costs_at_most_130_bytes(redis_link, clock):
+    store = RedisMetricStore(redis_link, clock)
+    draw = random.Random(3)
+    used = [await memory_bytes(redis_link)]
+    for first in range(0, 30_000, 10_000):
+        batch = ((NOW - n * SECOND, draw.lognormvariate(3, 0.5)) for n in range(first, first + 10_000))
+        await store.add(points(*batch))
+    used.append(await memory_bytes(redis_link))
+    assert (used[1] - used[0]) / 30_000 <= 130
+
+
+async def memory_bytes(link) -> int:
+    info = await link.send("INFO", "memory")
+    return int(info.split(b"used_memory:")[1].split()[0])
+
+
+def test_a_negative_retention_is_refused(clock):
+    with pytest.raises(ValueError, match="retention_seconds"):
+        RedisMetricStore(None, clock, -1)
