@@ -37,7 +37,13 @@ class Batcher:
         self._waiting: list[tuple[Command, asyncio.Future[Reply]]] = []
         self._flush_is_due = False
         self._in_flight: set[asyncio.Task[None]] = set()
+        self._alone: set[asyncio.Task[None]] = set()
         self.round_trips = 0
+
+    @property
+    def expects_delay(self) -> bool:
+        """Whether a command is under way that may keep the server busy for longer than others wait."""
+        return bool(self._alone)
 
     def add(self, command: Command) -> "asyncio.Future[Reply]":
         """Send `command` at the end of this tick.
@@ -54,6 +60,14 @@ class Batcher:
             loop.call_soon(self._flush)
         return future
 
+    def add_alone(self, command: Command, timeout_seconds: float) -> "asyncio.Future[Reply]":
+        """Send `command` now, in a round trip of its own that may take `timeout_seconds`."""
+        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        task = asyncio.create_task(self._round_trip([(command, future)], timeout_seconds))
+        self._alone.add(task)
+        task.add_done_callback(self._alone.discard)
+        return future
+
     def abandon(self, error: Exception) -> None:
         """Answer everything that has not left yet with `error`."""
         waiting, self._waiting = self._waiting, []
@@ -63,15 +77,15 @@ class Batcher:
 
     async def aclose(self) -> None:
         """Wait for the round trips under way."""
-        while self._in_flight:
-            await asyncio.wait(self._in_flight)
+        while under_way := self._in_flight | self._alone:
+            await asyncio.wait(under_way)
 
     def _flush(self) -> None:
         self._flush_is_due = False
         if not self._waiting or len(self._in_flight) >= MAX_IN_FLIGHT:
             return
         batch, self._waiting = self._waiting, []
-        task = asyncio.create_task(self._round_trip(batch))
+        task = asyncio.create_task(self._round_trip(batch, self._timeout_seconds))
         self._in_flight.add(task)
         task.add_done_callback(self._landed)
 
@@ -79,10 +93,12 @@ class Batcher:
         self._in_flight.discard(task)
         self._flush()
 
-    async def _round_trip(self, batch: list[tuple[Command, asyncio.Future[Reply]]]) -> None:
+    async def _round_trip(
+        self, batch: list[tuple[Command, asyncio.Future[Reply]]], timeout_seconds: float
+    ) -> None:
         replies: Sequence[Reply]
         try:
-            async with asyncio.timeout(self._timeout_seconds):
+            async with asyncio.timeout(timeout_seconds):
                 replies = await self._send([command for command, _ in batch])
         except TimeoutError:
             replies = [RedisTimeoutError("no answer in time")] * len(batch)

@@ -56,7 +56,7 @@ def connect(address: RedisAddress) -> "Redis":
         protocol=2,
         max_connections=MAX_IN_FLIGHT + 2,
         socket_connect_timeout=CONNECT_TIMEOUT_SECONDS,
-        socket_timeout=CALL_TIMEOUT_SECONDS,
+        socket_timeout=None,  # the batcher's round trips have their own limits
         retry=Retry(NoBackoff(), 0),
     )
     client.response_callbacks.clear()
@@ -110,11 +110,7 @@ class RedisLink:
             StorageUnavailableError: Redis is away.
             RedisError: The server refused this command.
         """
-        self._refuse_while_down()
-        try:
-            return await self._batcher.add(command)
-        except (RedisConnectionError, RedisTimeoutError) as error:
-            raise self._went_down(error) from error
+        return await self._send(command, None)
 
     async def send_all(self, commands: Iterable[Command]) -> list[Reply]:
         """Send several commands in one round trip and return their replies in order.
@@ -131,16 +127,32 @@ class RedisLink:
                 raise reply
         return replies
 
-    async def run(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument] = ()) -> Reply:
-        """Run `script` on `keys` with this tick's batch and return its reply.
+    async def run(
+        self,
+        script: Script,
+        keys: Sequence[str],
+        arguments: Sequence[Argument] = (),
+        *,
+        timeout_seconds: float | None = None,
+    ) -> Reply:
+        """Run `script` on `keys` and return its reply.
 
         A server that does not know the script (it was restarted, or its scripts were flushed) is taught it,
         in one more round trip.
+
+        Args:
+            script: What to run.
+            keys: Its KEYS.
+            arguments: Its ARGV.
+            timeout_seconds: For a run so large that it may take longer than `CALL_TIMEOUT_SECONDS`: how
+                long. It has a round trip of its own then, and while it lasts, that others get no answer is
+                no sign that Redis is away.
         """
+        tail = (len(keys), *keys, *arguments)
         try:
-            return await self.send("EVALSHA", script.sha, len(keys), *keys, *arguments)
+            return await self._send(("EVALSHA", script.sha, *tail), timeout_seconds)
         except NoScriptError:
-            return await self.send("EVAL", script.source, len(keys), *keys, *arguments)
+            return await self._send(("EVAL", script.source, *tail), timeout_seconds)
 
     async def load(self, scripts: Iterable[Script]) -> None:
         """Teach the server `scripts`, so that no first caller has to."""
@@ -174,12 +186,22 @@ class RedisLink:
         await self._batcher.aclose()
         await self._client.aclose()
 
+    async def _send(self, command: Command, timeout_seconds: float | None) -> Reply:
+        self._refuse_while_down()
+        try:
+            if timeout_seconds is None:
+                return await self._batcher.add(command)
+            return await self._batcher.add_alone(command, timeout_seconds)
+        except (RedisConnectionError, RedisTimeoutError) as error:
+            raise self._went_down(error) from error
+
     def _refuse_while_down(self) -> None:
         if self._prober is not None:
             raise StorageUnavailableError("Redis is away", retry_after=1.0)
 
     def _went_down(self, error: Exception) -> StorageUnavailableError:
-        if self._prober is None:
+        is_busy = isinstance(error, RedisTimeoutError) and self._batcher.expects_delay
+        if self._prober is None and not is_busy:
             _log.error("redis_lost", extra={"reason": type(error).__name__})
             self._batcher.abandon(error)
             self._prober = asyncio.create_task(self._probe_until_back())

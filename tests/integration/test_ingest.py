@@ -137,6 +137,13 @@ class TestBatch:
         assert_problem(more, 413, "PAYLOAD_TOO_LARGE")
         assert await count(api) == 10_000
 
+    async def test_ten_thousand_types_at_once(self, api):
+        lines = "\n".join(json.dumps({**GOOD, "type": f"t{n}"}) for n in range(10_000))
+        headers = {"Content-Type": "application/x-ndjson"}
+        answer = await api.post("/api/metrics/batch", content=lines, headers=headers)
+        assert answer.status_code == 201
+        assert (await api.get("/health")).status_code == 200
+
 
 class TestIdempotency:
     KEY: ClassVar = {"Idempotency-Key": "order-66"}

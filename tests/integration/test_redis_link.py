@@ -85,5 +85,16 @@ async def test_a_frozen_server_costs_one_timeout_for_everybody(link, own_redis):
     assert await link.send("PING") == b"PONG"
 
 
+async def test_while_a_long_run_keeps_redis_busy_it_is_not_taken_to_be_away(link):
+    busy = Script("busy", "local n = 0 while n < tonumber(ARGV[1]) do n = n + 1 end return n")
+    long_run = asyncio.create_task(link.run(busy, [], [15_000_000], timeout_seconds=30))
+    await asyncio.sleep(0.05)
+    with pytest.raises(StorageUnavailableError):
+        await link.send("PING")
+    assert link.is_up
+    assert await long_run == 15_000_000
+    assert await link.send("PING") == b"PONG"
+
+
 async def test_the_address_keeps_its_password_to_itself():
     assert "secret" not in repr(RedisAddress("redis://:secret@localhost/0"))
