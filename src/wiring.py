@@ -22,7 +22,8 @@ from src.config.settings import InvalidSettingsError, Settings, load_settings
 from src.provider.app import create_provider_app
 from src.provider.faults import Faults
 from src.resilience.bulkhead import Bulkhead, BulkheadOptions
-from src.resilience.cache import CacheOptions, ReadThroughCache
+from src.resilience.cache import ReadThroughCache
+from src.resilience.cache_store import CacheOptions
 from src.resilience.circuit_breaker import CircuitBreaker, CircuitBreakerOptions, MemoryBreakerStore
 from src.resilience.clock import Clock, SystemClock, SystemRandomizer
 from src.resilience.errors import CircuitOpenError

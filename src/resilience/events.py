@@ -56,7 +56,10 @@ class Retried(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetriesExhausted(Event):
-    """The last of `attempts` attempts failed with `error`, or there was no time for another."""
+    """The last of `attempts` attempts failed with `error`.
+
+    There is no other: as many as allowed were made, there is no time for it, or the retry budget is spent.
+    """
 
     attempts: int
     error: BaseException
@@ -95,6 +98,13 @@ class CacheRefreshed(Event):
     """A cache computed an entry anew; `early` where the old one had not yet run out."""
 
     early: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheRefreshFailed(Event):
+    """An early refresh failed with `error`; the entry it was to replace is still served."""
+
+    error: BaseException
 
 
 class Listener(Protocol):

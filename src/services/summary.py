@@ -10,7 +10,8 @@ import orjson
 
 from src.analytics.points import format_timestamp
 from src.analytics.window import Window
-from src.resilience.cache import Answer, Entry, ReadThroughCache
+from src.resilience.cache import Answer, ReadThroughCache
+from src.resilience.cache_store import Entry
 from src.resilience.clock import Clock
 from src.services.external_service import ExternalService
 from src.services.metrics import Aggregate, MetricStore

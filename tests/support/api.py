@@ -1,5 +1,6 @@
 """The API in process, whole: its lifespan, its real Redis, its provider."""
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -21,6 +22,17 @@ async def running_api(
     redis_url: str, *, peer: str = "127.0.0.1", **settings
 ) -> AsyncIterator[httpx.AsyncClient]:
     """A client of a whole API on `redis_url`, called from `peer`."""
+    root = logging.getLogger()
+    handlers, level = root.handlers, root.level
+    try:
+        async with _api(redis_url, peer, settings) as client:
+            yield client
+    finally:
+        root.handlers, root.level = handlers, level
+
+
+@asynccontextmanager
+async def _api(redis_url: str, peer: str, settings: dict[str, object]) -> AsyncIterator[httpx.AsyncClient]:
     app = create_app(Settings(_env_file=None, redis_url=redis_url, **({"log_level": "CRITICAL"} | settings)))
     async with app.router.lifespan_context(app) as state:
 

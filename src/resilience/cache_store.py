@@ -1,0 +1,210 @@
+"""Where a read-through cache keeps its bytes: entries, last good copies and leases.
+
+`CacheStore` is the port; `MemoryCacheStore` is its form for one process. An entry knows how old it is and how
+long its computation took, and so when that began: both by the store's one clock, the second from the moment
+the lease was taken. What a worker's clock says is never compared with another's.
+"""
+
+import math
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+from src.resilience.clock import Clock
+
+
+@dataclass(frozen=True, slots=True)
+class CacheOptions:
+    """How long things last. Times are in seconds, finite, and at least a millisecond unless 0 is allowed.
+
+    Attributes:
+        ttl_seconds: How long an entry is fresh.
+        stale_seconds: Age up to which a last good answer may stand in for a failed computation; 0 for never.
+            Of use only when longer than `ttl_seconds`.
+        lease_seconds: How long a computation may keep other workers waiting. One that takes longer is not
+            stored, so this should be above the longest to be expected.
+        early_refresh_beta: How eagerly entries are refreshed before they run out: 1 is optimal by the paper,
+            more is earlier, 0 is never.
+    """
+
+    ttl_seconds: float = 300.0
+    stale_seconds: float = 3600.0
+    lease_seconds: float = 30.0
+    early_refresh_beta: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("ttl_seconds", "lease_seconds"):
+            if not 0.001 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be finite and at least 0.001, not {getattr(self, name)}")
+        for name in ("stale_seconds", "early_refresh_beta"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be finite and at least 0, not {getattr(self, name)}")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What a store has under a key.
+
+    Attributes:
+        body: The answer.
+        age_seconds: Time since it was stored, by the store's clock.
+        remaining_seconds: Time until it runs out, by the store's clock; above 0.
+        cost_seconds: How long its computation took, from the lease to the filling, by the store's clock: it
+            began `age_seconds + cost_seconds` ago.
+    """
+
+    body: bytes
+    age_seconds: float
+    remaining_seconds: float
+    cost_seconds: float = 0.0
+
+
+class Lease(Enum):
+    """The reply to a worker that wants to compute."""
+
+    TAKEN = "taken"
+    HELD = "held by another"
+
+
+class CacheStore(Protocol):
+    """Where entries, last good copies and leases are. No method fails because the store is away."""
+
+    async def read(self, key: str, options: CacheOptions) -> Entry | None:
+        """Return the fresh entry, if there is one."""
+        ...
+
+    async def read_last_good(self, key: str, options: CacheOptions) -> Entry | None:
+        """Return the last answer stored, fresh or not, if it is younger than `stale_seconds`."""
+        ...
+
+    async def take_lease(
+        self, key: str, token: str, begun_within_seconds: float, options: CacheOptions
+    ) -> Entry | Lease:
+        """Decide in one step who computes.
+
+        Args:
+            key: Whose lease.
+            token: Tells this computation from every other.
+            begun_within_seconds: A fresh entry whose computation begun less than this long ago makes another
+                one needless; 0 for none, infinite for any.
+            options: For how long the lease is given.
+
+        Returns:
+            That entry if there is one; or else whether the lease is now the caller's.
+        """
+        ...
+
+    async def fill(self, key: str, token: str, body: bytes, options: CacheOptions) -> bool:
+        """Store an answer and end its lease; return False, storing nothing, if the lease was lost."""
+        ...
+
+    async def release(self, key: str, token: str) -> None:
+        """End a lease that came to nothing. One that was lost already is left to its new holder."""
+        ...
+
+    async def invalidate(self, keys: Sequence[str]) -> None:
+        """Drop the fresh entries and the leases of `keys`; last good copies stay."""
+        ...
+
+
+@dataclass(slots=True)
+class _Copy:
+    body: bytes
+    begun_at: float
+    stored_at: float
+    is_valid: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    token: str
+    taken_at: float
+    ends_at: float
+
+
+class MemoryCacheStore:
+    """A `CacheStore` for one process.
+
+    Args:
+        clock: By which things age.
+        max_entries: Keys kept, at least 1; beyond that the one whose last use is longest ago goes.
+    """
+
+    def __init__(self, clock: Clock, max_entries: int = 10_000) -> None:
+        if not max_entries >= 1:
+            raise ValueError(f"max_entries must be at least 1, not {max_entries}")
+        self._clock = clock
+        self._max_entries = max_entries
+        self._copies: OrderedDict[str, _Copy] = OrderedDict()
+        self._claims: dict[str, _Claim] = {}
+
+    async def read(self, key: str, options: CacheOptions) -> Entry | None:
+        """Return the fresh entry, if there is one."""
+        copy = self._copies.get(key)
+        return None if copy is None or not copy.is_valid else self._entry(key, copy, options.ttl_seconds)
+
+    async def read_last_good(self, key: str, options: CacheOptions) -> Entry | None:
+        """Return the last answer stored, fresh or not, if it is younger than `stale_seconds`."""
+        copy = self._copies.get(key)
+        return None if copy is None else self._entry(key, copy, options.stale_seconds)
+
+    async def take_lease(
+        self, key: str, token: str, begun_within_seconds: float, options: CacheOptions
+    ) -> Entry | Lease:
+        """Decide in one step who computes."""
+        now = self._clock.monotonic()
+        entry = await self.read(key, options)
+        if entry is not None and now - self._copies[key].begun_at < begun_within_seconds:
+            return entry
+        if self._claim(key) is not None:
+            return Lease.HELD
+        self._claims[key] = _Claim(token, now, now + options.lease_seconds)
+        return Lease.TAKEN
+
+    async def fill(
+        self,
+        key: str,
+        token: str,
+        body: bytes,
+        options: CacheOptions,  # noqa: ARG002 -- what is stored here is judged when it is read
+    ) -> bool:
+        """Store an answer and end its lease; return False, storing nothing, if the lease was lost."""
+        claim = self._claim(key)
+        if claim is None or claim.token != token:
+            return False
+        del self._claims[key]
+        self._copies[key] = _Copy(body, claim.taken_at, self._clock.monotonic())
+        self._copies.move_to_end(key)
+        if len(self._copies) > self._max_entries:
+            self._copies.popitem(last=False)
+        return True
+
+    async def release(self, key: str, token: str) -> None:
+        """End a lease that came to nothing."""
+        claim = self._claim(key)
+        if claim is not None and claim.token == token:
+            del self._claims[key]
+
+    async def invalidate(self, keys: Sequence[str]) -> None:
+        """Drop the fresh entries and the leases of `keys`."""
+        for key in keys:
+            self._claims.pop(key, None)
+            if key in self._copies:
+                self._copies[key].is_valid = False
+
+    def _claim(self, key: str) -> _Claim | None:
+        """Return the lease; one that has run out is removed."""
+        claim = self._claims.get(key)
+        if claim is None or self._clock.monotonic() < claim.ends_at:
+            return claim
+        del self._claims[key]
+        return None
+
+    def _entry(self, key: str, copy: _Copy, lifetime_seconds: float) -> Entry | None:
+        age_seconds = self._clock.monotonic() - copy.stored_at
+        if age_seconds >= lifetime_seconds:
+            return None
+        self._copies.move_to_end(key)
+        return Entry(copy.body, age_seconds, lifetime_seconds - age_seconds, copy.stored_at - copy.begun_at)

@@ -1,0 +1,145 @@
+"""The cache's store in Redis.
+
+An entry is a plain string under the caller's own key, with an expiry of exactly its ttl: `GET` shows the
+answer, `TTL` how long it is fresh, and `DEL` makes the next reader compute. Beside `k` there are
+`{k}:cost` (how long the computation took, in milliseconds), `{k}:last-good` (the answer again, for when a
+computation fails) and `{k}:lease` (the token of whoever computes now). The braces make a hash tag, so that
+all four share a slot of a cluster; a key must therefore hold no braces of its own. Everything runs out by
+Redis' own expiry, hence by Redis' clock, and ages are read off what remains: the entry's age off its ttl,
+what its computation cost off the lease.
+
+**When Redis is away**, here and nowhere else: every read is a miss, every lease is granted, and nothing is
+stored. So callers compute, each worker for itself. A command that the server refuses (out of memory, a
+foreign value under the key) does the same and is logged. The one promise that suffers is invalidation: an
+entry that could not be dropped is served until its ttl is over.
+"""
+
+import logging
+import math
+from collections.abc import Awaitable, Sequence
+from typing import TypeVar
+
+from redis.exceptions import RedisError
+
+from src.resilience.cache_store import CacheOptions, Entry, Lease
+from src.services.errors import StorageUnavailableError
+from src.storage.batching import Reply
+from src.storage.client import RedisLink
+from src.storage.scripts import load_script
+
+_log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_LEASE = load_script("cache_lease")
+_FILL = load_script("cache_fill")
+_RELEASE = load_script("cache_release")
+
+SCRIPTS = (_LEASE, _FILL, _RELEASE)
+"""What to load at the start."""
+
+
+class RedisCacheStore:
+    """A `CacheStore` that all workers share.
+
+    Args:
+        link: Where Redis is.
+    """
+
+    def __init__(self, link: RedisLink) -> None:
+        self._link = link
+
+    async def read(self, key: str, options: CacheOptions) -> Entry | None:
+        """Return the fresh entry, if there is one, in one round trip."""
+        reply = await _unless_away(self._link.send_all([("MGET", key, _cost(key)), ("PTTL", key)]), None)
+        if reply is None:
+            return None
+        (body, cost_ms), remaining_ms = reply
+        return _entry(body, remaining_ms, cost_ms, options.ttl_seconds)
+
+    async def read_last_good(self, key: str, options: CacheOptions) -> Entry | None:
+        """Return the last answer stored, fresh or not, if it is younger than `stale_seconds`."""
+        copy = _last_good(key)
+        reply = await _unless_away(self._link.send_all([("GET", copy), ("PTTL", copy)]), None)
+        if reply is None:
+            return None
+        body, remaining_ms = reply
+        return _entry(body, remaining_ms, None, options.stale_seconds)
+
+    async def take_lease(
+        self, key: str, token: str, begun_within_seconds: float, options: CacheOptions
+    ) -> Entry | Lease:
+        """Decide in one step who computes."""
+        keys = (_lease(key), key, _cost(key))
+        # No entry was begun longer ago than this, so it stands for infinity too.
+        begun_within_seconds = min(begun_within_seconds, options.ttl_seconds + options.lease_seconds)
+        arguments = (
+            token,
+            _milliseconds(options.lease_seconds),
+            _milliseconds(options.ttl_seconds),
+            math.floor(begun_within_seconds * 1000),  # in doubt the entry is too old
+        )
+        reply = await _unless_away(self._link.run(_LEASE, keys, arguments), 1)
+        if isinstance(reply, list):
+            body, remaining_ms, cost_ms = reply
+            entry = _entry(body, remaining_ms, cost_ms, options.ttl_seconds)
+            assert entry is not None, "the script answers with fresh entries only"
+            return entry
+        return Lease.TAKEN if reply else Lease.HELD
+
+    async def fill(self, key: str, token: str, body: bytes, options: CacheOptions) -> bool:
+        """Store an answer and end its lease; return False, storing nothing, if the lease was lost."""
+        keys = (_lease(key), key, _cost(key), _last_good(key))
+        arguments = (
+            token,
+            body,
+            _milliseconds(options.lease_seconds),
+            _milliseconds(options.ttl_seconds),
+            _milliseconds(options.stale_seconds),
+        )
+        return bool(await _unless_away(self._link.run(_FILL, keys, arguments), 0))
+
+    async def release(self, key: str, token: str) -> None:
+        """End a lease that came to nothing."""
+        await _unless_away(self._link.run(_RELEASE, (_lease(key),), (token,)), 0)
+
+    async def invalidate(self, keys: Sequence[str]) -> None:
+        """Drop the fresh entries and the leases of `keys`.
+
+        A `DEL` is atomic, so no script is needed; there is one for each key since keys may differ in slot.
+        """
+        await _unless_away(self._link.send_all([("DEL", key, _cost(key), _lease(key)) for key in keys]), [])
+
+
+async def _unless_away(reply: Awaitable[T], otherwise: T) -> T:
+    try:
+        return await reply
+    except StorageUnavailableError:  # the link has logged the outage
+        return otherwise
+    except RedisError as error:
+        _log.warning("cache_refused", extra={"reason": str(error)})
+        return otherwise
+
+
+def _entry(body: Reply, remaining_ms: int, cost_ms: bytes | None, lifetime_seconds: float) -> Entry | None:
+    age_ms = _milliseconds(lifetime_seconds) - remaining_ms
+    # One that would have been stored in the future is from before the lifetime was shortened.
+    if body is None or remaining_ms <= 0 or age_ms < 0:
+        return None
+    return Entry(body, age_ms / 1000, remaining_ms / 1000, 0.0 if cost_ms is None else int(cost_ms) / 1000)
+
+
+def _milliseconds(seconds: float) -> int:
+    return round(seconds * 1000)
+
+
+def _cost(key: str) -> str:
+    return f"{{{key}}}:cost"
+
+
+def _last_good(key: str) -> str:
+    return f"{{{key}}}:last-good"
+
+
+def _lease(key: str) -> str:
+    return f"{{{key}}}:lease"

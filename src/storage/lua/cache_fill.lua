@@ -1,0 +1,18 @@
+-- Stores an answer, if the lease it was computed under still holds, and ends the lease.
+--
+-- KEYS[1] lease  KEYS[2] entry  KEYS[3] cost  KEYS[4] last good copy
+-- ARGV[1] token  ARGV[2] body  ARGV[3] lease, ms  ARGV[4] ttl, ms  ARGV[5] age limit of the copy, ms; 0 for none
+--
+-- Reply: 1 stored; 0 the lease was lost, nothing is stored.
+
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then
+  return 0
+end
+redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[4])
+-- Read after the entry was stored: age and cost together never fall short of when the computation began.
+redis.call('SET', KEYS[3], ARGV[3] - redis.call('PTTL', KEYS[1]), 'PX', ARGV[4])
+redis.call('DEL', KEYS[1])
+if tonumber(ARGV[5]) > 0 then
+  redis.call('SET', KEYS[4], ARGV[2], 'PX', ARGV[5])
+end
+return 1

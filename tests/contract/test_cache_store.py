@@ -1,0 +1,328 @@
+"""What every cache store promises, and what the one in Redis promises besides."""
+
+import asyncio
+import logging
+import math
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from src.resilience.cache import POLL_INTERVAL_SECONDS, ReadThroughCache
+from src.resilience.cache_store import CacheOptions, CacheStore, Entry, Lease, MemoryCacheStore
+from src.resilience.clock import SystemClock, SystemRandomizer
+from src.storage.cache_store import SCRIPTS, RedisCacheStore
+from src.storage.client import RedisAddress, RedisLink, connect
+from tests.support.clock import FakeClock
+from tests.support.redis_server import RedisServer
+
+KEY = "summary:cpu:hourly"
+OPTIONS = CacheOptions(ttl_seconds=300, stale_seconds=3600, lease_seconds=100)
+ANY_FRESH = math.inf
+LEEWAY_SECONDS = 30.0
+"""Redis' own clock goes on while a test runs; no test is as slow as this."""
+
+Advance = Callable[[float], Awaitable[None]]
+
+
+@pytest.fixture
+def store(link: RedisLink | None, clock: FakeClock) -> CacheStore:
+    return MemoryCacheStore(clock) if link is None else RedisCacheStore(link)
+
+
+@pytest.fixture
+def advance(link: RedisLink | None, clock: FakeClock) -> Advance:
+    """Moves the store's time. In Redis everything goes by expiry, so every expiry is brought nearer."""
+
+    async def age(seconds: float) -> None:
+        clock.jump(seconds)
+        for key in await link.send("KEYS", "*") if link is not None else ():
+            remaining_ms = await link.send("PTTL", key)
+            await link.send("PEXPIRE", key, remaining_ms - round(seconds * 1000))  # in the past: deletes
+
+    return age
+
+
+async def fill(store: CacheStore, body: bytes, options: CacheOptions = OPTIONS) -> bool:
+    assert await store.take_lease(KEY, "filler", 0, options) is Lease.TAKEN
+    return await store.fill(KEY, "filler", body, options)
+
+
+async def test_nothing_is_found_where_nothing_was_stored(store: CacheStore):
+    assert await store.read(KEY, OPTIONS) is None
+    assert await store.read_last_good(KEY, OPTIONS) is None
+
+
+async def test_a_stored_answer_is_read_with_age_remaining_time_and_cost(store: CacheStore, advance: Advance):
+    body = b'\x00\xff{"count":1}\r\n'
+    await store.take_lease(KEY, "token", ANY_FRESH, OPTIONS)
+    await advance(50)
+    assert await store.fill(KEY, "token", body, OPTIONS)
+    await advance(100)
+
+    entry = await store.read(KEY, OPTIONS)
+
+    assert entry is not None
+    assert entry.body == body
+    assert entry.cost_seconds == pytest.approx(50, abs=LEEWAY_SECONDS)
+    assert entry.age_seconds == pytest.approx(100, abs=LEEWAY_SECONDS)
+    assert entry.age_seconds + entry.remaining_seconds == pytest.approx(300)
+
+
+async def test_an_entry_runs_out_after_its_ttl_and_the_last_good_copy_later(
+    store: CacheStore, advance: Advance
+):
+    await fill(store, b"one")
+
+    await advance(300)
+    assert await store.read(KEY, OPTIONS) is None
+    last_good = await store.read_last_good(KEY, OPTIONS)
+    assert last_good is not None
+    assert last_good.body == b"one"
+    assert last_good.age_seconds == pytest.approx(300, abs=LEEWAY_SECONDS)
+
+    await advance(3300)
+    assert await store.read_last_good(KEY, OPTIONS) is None
+
+
+async def test_without_stale_seconds_there_is_no_last_good_copy(store: CacheStore):
+    never_stale = CacheOptions(ttl_seconds=300, stale_seconds=0)
+    await fill(store, b"one", never_stale)
+
+    assert await store.read(KEY, never_stale) is not None
+    assert await store.read_last_good(KEY, never_stale) is None
+
+
+async def test_a_lifetime_that_was_shortened_holds_for_what_is_already_stored(
+    store: CacheStore, advance: Advance
+):
+    await fill(store, b"one")
+    await advance(100)
+    shorter = CacheOptions(ttl_seconds=60, stale_seconds=0)
+
+    assert await store.read(KEY, shorter) is None
+    assert await store.read_last_good(KEY, shorter) is None
+    assert await store.take_lease(KEY, "token", ANY_FRESH, shorter) is Lease.TAKEN
+
+
+async def test_of_many_who_want_the_lease_one_gets_it(store: CacheStore):
+    replies = await asyncio.gather(*(store.take_lease(KEY, f"{n}", ANY_FRESH, OPTIONS) for n in range(20)))
+
+    assert sorted(reply.name for reply in replies) == ["HELD"] * 19 + ["TAKEN"]
+
+
+async def test_a_lease_runs_out(store: CacheStore, advance: Advance):
+    await store.take_lease(KEY, "dead", ANY_FRESH, OPTIONS)
+    assert await store.take_lease(KEY, "next", ANY_FRESH, OPTIONS) is Lease.HELD
+
+    await advance(100)
+
+    assert await store.take_lease(KEY, "next", ANY_FRESH, OPTIONS) is Lease.TAKEN
+
+
+async def test_a_lease_is_not_given_where_an_entry_is_new_enough(store: CacheStore, advance: Advance):
+    await fill(store, b"one")
+    await advance(100)
+
+    found = await store.take_lease(KEY, "token", ANY_FRESH, OPTIONS)
+    assert isinstance(found, Entry)
+    assert found.body == b"one"
+    assert isinstance(await store.take_lease(KEY, "token", 100 + LEEWAY_SECONDS, OPTIONS), Entry)
+    assert await store.take_lease(KEY, "token", 100, OPTIONS) is Lease.TAKEN
+
+
+async def test_an_entry_is_as_new_as_the_beginning_of_its_computation(store: CacheStore, advance: Advance):
+    await store.take_lease(KEY, "slow", ANY_FRESH, OPTIONS)
+    await advance(60)
+    await store.fill(KEY, "slow", b"one", OPTIONS)
+    await advance(40)
+
+    assert isinstance(await store.take_lease(KEY, "next", 100 + LEEWAY_SECONDS, OPTIONS), Entry)
+    assert await store.take_lease(KEY, "next", 100, OPTIONS) is Lease.TAKEN
+
+
+async def test_an_entry_of_a_computation_longer_than_its_ttl_is_fresh_all_the_same(
+    store: CacheStore, advance: Advance
+):
+    brief = CacheOptions(ttl_seconds=60, lease_seconds=200)
+    await store.take_lease(KEY, "slow", ANY_FRESH, brief)
+    await advance(150)
+    await store.fill(KEY, "slow", b"one", brief)
+
+    assert isinstance(await store.take_lease(KEY, "next", ANY_FRESH, brief), Entry)
+
+
+async def test_filling_ends_the_lease(store: CacheStore):
+    assert await fill(store, b"one")
+
+    assert await store.take_lease(KEY, "next", 0, OPTIONS) is Lease.TAKEN
+
+
+async def test_a_lost_lease_stores_nothing(store: CacheStore, advance: Advance):
+    await store.take_lease(KEY, "slow", ANY_FRESH, OPTIONS)
+    await advance(100)
+    assert not await store.fill(KEY, "slow", b"late", OPTIONS)
+
+    await store.take_lease(KEY, "next", ANY_FRESH, OPTIONS)
+    assert not await store.fill(KEY, "slow", b"late", OPTIONS)
+
+    assert await store.read(KEY, OPTIONS) is None
+    assert await store.read_last_good(KEY, OPTIONS) is None
+
+
+async def test_only_its_holder_can_release_a_lease(store: CacheStore):
+    await store.take_lease(KEY, "holder", ANY_FRESH, OPTIONS)
+
+    await store.release(KEY, "other")
+    assert await store.take_lease(KEY, "next", ANY_FRESH, OPTIONS) is Lease.HELD
+
+    await store.release(KEY, "holder")
+    assert await store.take_lease(KEY, "next", ANY_FRESH, OPTIONS) is Lease.TAKEN
+
+
+async def test_an_invalidation_drops_entries_and_leases_but_no_last_good_copy(store: CacheStore):
+    await fill(store, b"one")
+    await store.take_lease(KEY, "before", 0, OPTIONS)
+    await store.take_lease("summary:cpu:all", "before", 0, OPTIONS)
+
+    await store.invalidate([KEY, "summary:cpu:all"])
+
+    assert await store.read(KEY, OPTIONS) is None
+    assert not await store.fill(KEY, "before", b"old", OPTIONS)
+    assert not await store.fill("summary:cpu:all", "before", b"old", OPTIONS)
+    assert await store.read_last_good(KEY, OPTIONS) is not None
+
+
+async def test_an_invalidation_of_nothing_is_no_error(store: CacheStore):
+    await store.invalidate([])
+
+
+async def test_a_write_during_another_workers_refresh_is_seen_by_the_next_one(
+    store: CacheStore, advance: Advance, clock: FakeClock
+):
+    written, under_way, gate = b"old", asyncio.Event(), asyncio.Event()
+
+    async def compute() -> bytes:
+        read = written
+        under_way.set()
+        await gate.wait()
+        return read
+
+    first, second = (ReadThroughCache(store, OPTIONS, clock, SystemRandomizer(1)) for _ in range(2))
+    before = asyncio.create_task(first.get(KEY, compute, refresh=True))
+    await under_way.wait()
+    await advance(10)
+    written = b"new"
+    after = asyncio.create_task(second.get(KEY, compute, refresh=True))
+    while not clock.sleeps:  # until the second waits for the first
+        await asyncio.sleep(0)
+    await advance(5)
+    gate.set()
+    assert (await before).body == b"old"
+
+    await clock.advance(POLL_INTERVAL_SECONDS)
+
+    assert (await after).body == b"new"
+
+
+class TestInRedis:
+    @pytest.fixture
+    async def store(self, redis_link: RedisLink) -> RedisCacheStore:
+        await redis_link.load(SCRIPTS)
+        return RedisCacheStore(redis_link)
+
+    async def test_the_key_shows_the_answer_its_ttl_and_can_be_deleted(
+        self, store: RedisCacheStore, redis_server: RedisServer
+    ):
+        await fill(store, b'{"count":1}')
+
+        with redis_server.connect() as outside:
+            assert outside.get(KEY) == '{"count":1}'
+            assert 300 - LEEWAY_SECONDS < outside.ttl(KEY) <= 300
+            outside.delete(KEY)
+
+        assert await store.read(KEY, OPTIONS) is None
+        assert await store.take_lease(KEY, "next", ANY_FRESH, OPTIONS) is Lease.TAKEN
+
+    async def test_everything_it_stores_runs_out(self, store: RedisCacheStore, redis_server: RedisServer):
+        await fill(store, b"one")
+        await store.take_lease(KEY, "token", 0, OPTIONS)
+
+        with redis_server.connect() as outside:
+            keys = outside.keys()
+            assert set(keys) == {KEY, *(f"{{{KEY}}}:{part}" for part in ("cost", "last-good", "lease"))}
+            assert all(outside.ttl(key) > 0 for key in keys)
+
+    async def test_a_lookup_is_one_round_trip(self, store: RedisCacheStore, redis_link: RedisLink):
+        before = redis_link.round_trips
+
+        await asyncio.gather(store.read(KEY, OPTIONS), redis_link.send("PING"))
+
+        assert redis_link.round_trips == before + 1
+
+    async def test_two_workers_compute_once(self, store: RedisCacheStore, redis_server: RedisServer):
+        link = RedisLink(connect(RedisAddress(redis_server.url)), SystemClock())
+        begun = 0
+
+        async def compute() -> bytes:
+            nonlocal begun
+            begun += 1
+            await link.send_all([("PING",)])
+            return b"one"
+
+        workers = [
+            ReadThroughCache(each, OPTIONS, SystemClock(), SystemRandomizer(1))
+            for each in (store, RedisCacheStore(link))
+        ]
+        answers = await asyncio.gather(*(worker.get(KEY, compute) for worker in workers for _ in range(20)))
+        await link.aclose()
+
+        assert {answer.body for answer in answers} == {b"one"}
+        assert begun == 1
+
+    async def test_an_entry_that_may_be_too_old_by_less_than_redis_can_time_is_too_old(
+        self, store: RedisCacheStore
+    ):
+        await fill(store, b"one")
+
+        assert await store.take_lease(KEY, "next", 0.0009, OPTIONS) is Lease.TAKEN
+
+    async def test_a_foreign_value_under_the_key_is_a_miss_and_logged(
+        self, store: RedisCacheStore, redis_server: RedisServer, caplog: pytest.LogCaptureFixture
+    ):
+        with redis_server.connect() as outside:
+            outside.rpush(KEY, "not an answer")
+        cache = ReadThroughCache(store, OPTIONS, SystemClock(), SystemRandomizer(1))
+
+        async def compute() -> bytes:
+            return b"one"
+
+        with caplog.at_level(logging.WARNING):
+            answer = await cache.get(KEY, compute)
+
+        assert answer.body == b"one"
+        assert "cache_refused" in {record.message for record in caplog.records}
+
+    async def test_while_redis_is_away_every_caller_computes_and_nothing_fails(self, own_redis: RedisServer):
+        link = RedisLink(connect(RedisAddress(own_redis.url)), SystemClock())
+        store = RedisCacheStore(link)
+        cache = ReadThroughCache(store, OPTIONS, SystemClock(), SystemRandomizer(1))
+        own_redis.kill()
+        begun = 0
+
+        async def compute() -> bytes:
+            nonlocal begun
+            begun += 1
+            return b"one"
+
+        async def fail() -> bytes:
+            raise ValueError("no")
+
+        for _ in range(2):
+            answer = await cache.get(KEY, compute, entry=await cache.lookup(KEY))
+            assert (answer.body, answer.outcome) == (b"one", "miss")
+        await cache.invalidate([KEY])
+        with pytest.raises(ValueError, match="no"):
+            await cache.get(KEY, fail)
+
+        assert begun == 2
+        await link.aclose()

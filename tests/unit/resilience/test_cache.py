@@ -1,0 +1,608 @@
+"""The read-through cache over its memory store; two caches over one store stand for two workers."""
+
+import asyncio
+import gc
+import math
+
+import pytest
+
+from src.resilience.cache import Answer, Compute, ReadThroughCache
+from src.resilience.cache_store import CacheOptions, Entry, Lease, MemoryCacheStore
+from src.resilience.events import CacheAnswered, CacheRefreshed, CacheRefreshFailed
+from tests.support.clock import FakeClock, FakeRandomizer, settle
+from tests.support.listener import RecordingListener
+
+KEY = "summary:cpu:hourly"
+NEVER_EARLY = 0.0
+ALWAYS_EARLY = math.nextafter(1.0, 0.0)
+
+
+class Computation:
+    """Answers, or fails, when told to; counts how often it was begun."""
+
+    def __init__(self, *bodies: bytes | Exception) -> None:
+        self.begun = 0
+        self.gate = asyncio.Event()
+        self._bodies = bodies
+
+    async def __call__(self) -> bytes:
+        body = self._bodies[min(self.begun, len(self._bodies) - 1)]
+        self.begun += 1
+        await self.gate.wait()
+        if isinstance(body, Exception):
+            raise body
+        return body
+
+
+class Reading:
+    """Reads what was written when it begins, and answers with that when told to; counts how often."""
+
+    def __init__(self) -> None:
+        self.begun = 0
+        self.written = b"old"
+        self.gate = asyncio.Event()
+
+    async def __call__(self) -> bytes:
+        self.begun += 1
+        read = self.written
+        await self.gate.wait()
+        return read
+
+
+def at_once(*bodies: bytes | Exception) -> Computation:
+    computation = Computation(*bodies)
+    computation.gate.set()
+    return computation
+
+
+class Fleet:
+    """Caches of several workers over one store."""
+
+    def __init__(self, clock: FakeClock, listener: RecordingListener, **options: float) -> None:
+        self.clock = clock
+        self.listener = listener
+        self.options = CacheOptions(
+            **{"ttl_seconds": 300, "stale_seconds": 3600, "lease_seconds": 10, **options}
+        )
+        self.store = MemoryCacheStore(clock)
+
+    def worker(self, draw: float = NEVER_EARLY, **kwargs: object) -> ReadThroughCache:
+        return ReadThroughCache(
+            self.store,
+            self.options,
+            self.clock,
+            FakeRandomizer([draw]),
+            name="summaries",
+            listener=self.listener,
+            **kwargs,
+        )
+
+
+@pytest.fixture
+def fleet(clock: FakeClock, listener: RecordingListener) -> Fleet:
+    return Fleet(clock, listener)
+
+
+async def look_up_and_get(cache: ReadThroughCache, compute: Compute, **kwargs: bool) -> Answer:
+    return await cache.get(KEY, compute, entry=await cache.lookup(KEY), **kwargs)
+
+
+async def begin_refresh(cache: ReadThroughCache, compute: Compute) -> "asyncio.Task[Answer]":
+    caller = asyncio.create_task(look_up_and_get(cache, compute, refresh=True))
+    await settle()
+    return caller
+
+
+class TestReadingThrough:
+    async def test_a_miss_computes_and_a_second_call_hits(self, fleet: Fleet):
+        cache, compute = fleet.worker(), at_once(b"one")
+
+        first = await look_up_and_get(cache, compute)
+        fleet.clock.jump(12.5)
+        second = await look_up_and_get(cache, compute)
+
+        assert first == Answer(b"one", "miss", 0.0)
+        assert second == Answer(b"one", "hit", 12.5)
+        assert compute.begun == 1
+
+    async def test_an_entry_is_fresh_for_exactly_its_ttl(self, fleet: Fleet):
+        cache, compute = fleet.worker(), at_once(b"one", b"two")
+        await look_up_and_get(cache, compute)
+
+        fleet.clock.jump(299.999)
+        assert (await look_up_and_get(cache, compute)).outcome == "hit"
+
+        fleet.clock.jump(0.001)
+        assert await look_up_and_get(cache, compute) == Answer(b"two", "miss", 0.0)
+
+    async def test_a_get_without_a_lookup_finds_the_entry_itself(self, fleet: Fleet):
+        cache, compute = fleet.worker(), at_once(b"one")
+        await cache.get(KEY, compute)
+        fleet.clock.jump(5)
+
+        assert await cache.get(KEY, compute) == Answer(b"one", "hit", 5.0)
+
+    async def test_a_refresh_computes_in_spite_of_a_fresh_entry(self, fleet: Fleet):
+        cache, compute = fleet.worker(), at_once(b"one", b"two")
+        await look_up_and_get(cache, compute)
+
+        refreshed = await look_up_and_get(cache, compute, refresh=True)
+
+        assert refreshed == Answer(b"two", "miss", 0.0)
+        assert (await look_up_and_get(cache, compute)).body == b"two"
+
+    async def test_every_answer_and_every_computation_is_told(self, fleet: Fleet):
+        cache, compute = fleet.worker(), at_once(b"one", ValueError())
+        await look_up_and_get(cache, compute)
+        await look_up_and_get(cache, compute)
+        await look_up_and_get(cache, compute, refresh=True)
+
+        assert fleet.listener.events == [
+            CacheRefreshed(policy="summaries", early=False),
+            CacheAnswered(policy="summaries", outcome="miss"),
+            CacheAnswered(policy="summaries", outcome="hit"),
+            CacheAnswered(policy="summaries", outcome="stale"),
+        ]
+
+
+class TestSingleFlightInAProcess:
+    async def test_concurrent_callers_share_one_computation(self, fleet: Fleet):
+        cache, compute = fleet.worker(), Computation(b"one")
+        callers = [asyncio.create_task(look_up_and_get(cache, compute)) for _ in range(50)]
+        await settle()
+
+        compute.gate.set()
+
+        assert {answer.body for answer in await asyncio.gather(*callers)} == {b"one"}
+        assert compute.begun == 1
+
+    async def test_keys_do_not_wait_for_one_another(self, fleet: Fleet):
+        cache = fleet.worker()
+        slow = asyncio.create_task(cache.get("slow", Computation(b"slow")))
+        await settle()
+
+        assert (await cache.get("quick", at_once(b"quick"))).body == b"quick"
+
+        assert not slow.done()
+        await cache.aclose()
+        await asyncio.gather(slow, return_exceptions=True)
+
+    async def test_the_first_caller_leaving_harms_no_other(self, fleet: Fleet):
+        cache, compute = fleet.worker(), Computation(b"one")
+        first = asyncio.create_task(look_up_and_get(cache, compute))
+        await settle()
+        second = asyncio.create_task(look_up_and_get(cache, compute))
+        await settle()
+
+        first.cancel()
+        await settle()
+        compute.gate.set()
+
+        assert (await second).body == b"one"
+        assert first.cancelled()
+        assert compute.begun == 1
+
+    async def test_a_computation_that_everyone_left_still_fills_the_cache(self, fleet: Fleet):
+        cache, compute = fleet.worker(), Computation(b"one")
+        caller = asyncio.create_task(look_up_and_get(cache, compute))
+        await settle()
+        caller.cancel()
+        await settle()
+
+        compute.gate.set()
+        await settle()
+
+        assert await look_up_and_get(cache, compute) == Answer(b"one", "hit", 0.0)
+
+    async def test_a_computation_that_everyone_left_may_fail_in_peace(self, fleet: Fleet):
+        complaints = []
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, context: complaints.append(context))
+        compute = Computation(ValueError("no"))
+        caller = asyncio.create_task(look_up_and_get(fleet.worker(), compute))
+        await settle()
+        caller.cancel()
+        await settle()
+
+        compute.gate.set()
+        await settle()
+        del caller  # the traceback of its cancellation holds on to the computation
+        gc.collect()
+
+        assert complaints == []
+
+    async def test_all_callers_get_the_error_and_the_next_one_tries_again(self, fleet: Fleet):
+        cache, compute = fleet.worker(), Computation(ValueError("no"), b"two")
+        callers = [asyncio.create_task(look_up_and_get(cache, compute)) for _ in range(3)]
+        await settle()
+        compute.gate.set()
+
+        errors = await asyncio.gather(*callers, return_exceptions=True)
+
+        assert [str(error) for error in errors] == ["no"] * 3
+        assert (await look_up_and_get(cache, compute)).body == b"two"
+
+    async def test_closing_cancels_what_is_under_way(self, fleet: Fleet):
+        cache, compute = fleet.worker(), Computation(b"one")
+        caller = asyncio.create_task(look_up_and_get(cache, compute))
+        await settle()
+
+        await cache.aclose()
+
+        with pytest.raises(asyncio.CancelledError):
+            await caller
+        assert await fleet.store.take_lease(KEY, "next", 300, fleet.options) is Lease.TAKEN
+
+
+class TestSingleFlightAcrossWorkers:
+    async def test_workers_wait_for_the_one_that_computes(self, fleet: Fleet):
+        compute = Computation(b"one")
+        callers = [asyncio.create_task(look_up_and_get(fleet.worker(), compute)) for _ in range(5)]
+        await fleet.clock.advance(1.0)
+
+        compute.gate.set()
+        await fleet.clock.advance(0.02)
+
+        answers = await asyncio.gather(*callers)
+        assert {(answer.body, answer.outcome) for answer in answers} == {(b"one", "miss")}
+        assert compute.begun == 1
+
+    async def test_a_failed_computation_lets_another_worker_try_at_once(self, fleet: Fleet):
+        failing, working = Computation(ValueError("no")), at_once(b"two")
+        first = asyncio.create_task(look_up_and_get(fleet.worker(), failing))
+        await settle()
+        second = asyncio.create_task(look_up_and_get(fleet.worker(), working))
+        await settle()
+
+        failing.gate.set()
+        await fleet.clock.advance(0.02)
+
+        assert (await second).body == b"two"
+        with pytest.raises(ValueError, match="no"):
+            await first
+
+    async def test_when_the_holder_dies_exactly_one_other_takes_over(self, fleet: Fleet):
+        await fleet.store.take_lease(KEY, "dead", 300, fleet.options)
+        compute = Computation(b"one")
+        callers = [asyncio.create_task(look_up_and_get(fleet.worker(), compute)) for _ in range(4)]
+
+        await fleet.clock.advance(9.9)
+        assert compute.begun == 0
+        await fleet.clock.advance(9.9)
+        compute.gate.set()
+        await fleet.clock.advance(0.1)
+
+        assert {answer.body for answer in await asyncio.gather(*callers)} == {b"one"}
+        assert compute.begun == 1
+
+    async def test_nobody_waits_longer_than_two_leases(self, fleet: Fleet):
+        await fleet.store.take_lease(KEY, "first", 300, fleet.options)
+        hopeless = asyncio.create_task(look_up_and_get(fleet.worker(), at_once(b"own")))
+        for holder in ("second", "third"):
+            await fleet.clock.advance(8)
+            await fleet.store.invalidate([KEY])
+            await fleet.store.take_lease(KEY, holder, 300, fleet.options)
+        await fleet.clock.advance(5)
+
+        assert (await hopeless).body == b"own"
+        assert await fleet.store.read(KEY, fleet.options) is None, "it had no lease to fill under"
+
+    async def test_a_computation_slower_than_its_lease_answers_but_is_not_stored(self, fleet: Fleet):
+        slow = Computation(b"slow")
+        caller = asyncio.create_task(look_up_and_get(fleet.worker(), slow))
+        await fleet.clock.advance(10)
+
+        slow.gate.set()
+
+        assert (await caller).body == b"slow"
+        assert await fleet.store.read(KEY, fleet.options) is None
+
+
+class TestRefresh:
+    async def test_a_write_during_a_refresh_is_seen_by_the_next_one(self, fleet: Fleet):
+        cache, compute = fleet.worker(), Reading()
+        before = await begin_refresh(cache, compute)
+
+        compute.written = b"new"
+        after = await begin_refresh(cache, compute)
+        assert compute.begun == 1, "it waits for the first to end"
+        compute.gate.set()
+
+        assert (await before).body == b"old"
+        assert (await after).body == b"new"
+        assert (await look_up_and_get(cache, compute)).body == b"new"
+
+    async def test_a_write_during_another_workers_refresh_is_seen_by_the_next_one(self, fleet: Fleet):
+        compute = Reading()
+        before = await begin_refresh(fleet.worker(), compute)
+        await fleet.clock.advance(1)
+
+        compute.written = b"new"
+        after = await begin_refresh(fleet.worker(), compute)
+        await fleet.clock.advance(5)
+        compute.gate.set()
+        await fleet.clock.advance(0.02)
+
+        assert (await before).body == b"old"
+        assert (await after).body == b"new"
+        assert compute.begun == 2
+
+    @pytest.mark.parametrize("is_same_worker", [True, False])
+    async def test_a_write_during_a_plain_computation_is_seen_by_a_refresh(
+        self, fleet: Fleet, is_same_worker: bool
+    ):
+        cache, compute = fleet.worker(), Reading()
+        plain = asyncio.create_task(look_up_and_get(cache, compute))
+        await settle()
+
+        compute.written = b"new"
+        refresh = await begin_refresh(cache if is_same_worker else fleet.worker(), compute)
+        compute.gate.set()
+        await fleet.clock.advance(0.02)
+
+        assert (await plain).body == b"old"
+        assert (await refresh).body == b"new"
+
+    async def test_it_keeps_no_plain_caller_from_a_fresh_entry(self, fleet: Fleet):
+        cache, compute = fleet.worker(), Computation(b"new")
+        await look_up_and_get(cache, at_once(b"one"))
+        refresh = await begin_refresh(cache, compute)
+
+        assert await cache.get(KEY, compute) == Answer(b"one", "hit")
+
+        compute.gate.set()
+        assert await refresh == Answer(b"new", "miss")
+
+    async def test_any_number_in_one_process_cost_two_computations_at_most(self, fleet: Fleet):
+        cache, compute = fleet.worker(), Computation(b"one", b"two")
+        callers = [asyncio.create_task(look_up_and_get(cache, compute, refresh=True)) for _ in range(50)]
+        await settle()
+
+        compute.gate.set()
+
+        bodies = [answer.body for answer in await asyncio.gather(*callers)]
+        assert bodies == [b"one"] + [b"two"] * 49
+        assert compute.begun == 2
+
+    async def test_workers_share_one_that_began_after_they_asked(self, fleet: Fleet):
+        compute = Reading()
+        callers = [await begin_refresh(fleet.worker(), compute)]
+        await fleet.clock.advance(1)
+
+        compute.written = b"new"
+        callers += [await begin_refresh(fleet.worker(), compute) for _ in range(5)]
+        compute.gate.set()
+        await fleet.clock.advance(0.02)
+
+        assert [answer.body for answer in await asyncio.gather(*callers)] == [b"old"] + [b"new"] * 5
+        assert compute.begun == 2
+
+    async def test_the_failure_of_the_one_before_is_no_business_of_the_next(self, fleet: Fleet):
+        cache, compute = fleet.worker(), Computation(ValueError("no"), b"two")
+        before = await begin_refresh(cache, compute)
+        after = await begin_refresh(cache, compute)
+
+        compute.gate.set()
+
+        with pytest.raises(ValueError, match="no"):
+            await before
+        assert (await after).body == b"two"
+
+    async def test_callers_who_leave_harm_neither_the_one_under_way_nor_those_who_wait(self, fleet: Fleet):
+        cache, compute = fleet.worker(), Computation(b"one", b"two")
+        callers = [await begin_refresh(cache, compute) for _ in range(4)]
+
+        callers[0].cancel()  # for whom it is computed
+        callers[1].cancel()  # who waits for it to end
+        await settle()
+        compute.gate.set()
+
+        assert [(await caller).body for caller in callers[2:]] == [b"two", b"two"]
+        assert all(caller.cancelled() for caller in callers[:2])
+        assert compute.begun == 2
+
+    async def test_after_an_invalidation_it_does_not_wait_for_the_one_before(self, fleet: Fleet):
+        cache, compute = fleet.worker(), Computation(b"old")
+        before = await begin_refresh(cache, compute)
+
+        await cache.invalidate([KEY])
+        after = await begin_refresh(cache, at_once(b"new"))
+
+        assert after.done()
+        assert (await after).body == b"new"
+        compute.gate.set()
+        assert (await before).body == b"old"
+
+    async def test_closing_begins_none_for_those_who_wait(self, fleet: Fleet):
+        cache, compute = fleet.worker(), Computation(b"one")
+        callers = [await begin_refresh(cache, compute) for _ in range(3)]
+
+        await cache.aclose()
+        await settle()
+
+        assert all(caller.cancelled() for caller in callers)
+        assert compute.begun == 1
+
+
+class TestInvalidation:
+    async def test_what_was_cached_is_computed_anew(self, fleet: Fleet):
+        cache, compute = fleet.worker(), at_once(b"one", b"two")
+        await look_up_and_get(cache, compute)
+
+        await cache.invalidate([KEY])
+
+        assert (await look_up_and_get(cache, compute)).body == b"two"
+
+    async def test_a_computation_begun_before_a_write_never_lands_after_it(self, fleet: Fleet):
+        cache, old = fleet.worker(), Computation(b"old")
+        caller = asyncio.create_task(look_up_and_get(cache, old))
+        await settle()
+
+        await cache.invalidate([KEY])
+        old.gate.set()
+
+        assert (await caller).body == b"old"
+        assert await cache.lookup(KEY) is None
+
+    async def test_a_caller_after_the_write_does_not_join_a_computation_from_before(self, fleet: Fleet):
+        cache, old = fleet.worker(), Computation(b"old")
+        before = asyncio.create_task(look_up_and_get(cache, old))
+        await settle()
+
+        await cache.invalidate([KEY])
+        after = await look_up_and_get(cache, at_once(b"new"))
+        old.gate.set()
+
+        assert after.body == b"new"
+        assert (await before).body == b"old"
+        assert (await look_up_and_get(cache, old)).body == b"new"
+
+    async def test_a_computation_from_before_the_write_takes_no_callers_from_a_later_one(self, fleet: Fleet):
+        cache, old, new = fleet.worker(), Computation(b"old"), Computation(b"new")
+        callers = [asyncio.create_task(look_up_and_get(cache, old))]
+        await settle()
+        await cache.invalidate([KEY])
+        callers.append(asyncio.create_task(look_up_and_get(cache, new)))
+        await settle()
+
+        old.gate.set()
+        await settle()
+        callers.append(asyncio.create_task(look_up_and_get(cache, new)))
+        await settle()
+        new.gate.set()
+        await settle()
+
+        assert [answer.body for answer in await asyncio.gather(*callers)] == [b"old", b"new", b"new"]
+        assert new.begun == 1
+
+
+class TestEarlyRefresh:
+    @pytest.fixture
+    async def warm(self, fleet: Fleet) -> Fleet:
+        """An entry that took 2 s to compute and has 1 s to live."""
+        compute = Computation(b"old")
+        caller = asyncio.create_task(look_up_and_get(fleet.worker(), compute))
+        await fleet.clock.advance(2)
+        compute.gate.set()
+        await caller
+        fleet.clock.jump(299)
+        fleet.listener.events.clear()
+        return fleet
+
+    async def test_a_hit_near_the_end_starts_one_computation_in_the_background(self, warm: Fleet):
+        compute = Computation(b"new")
+        workers = [warm.worker(ALWAYS_EARLY) for _ in range(3)]
+
+        answers = [await look_up_and_get(worker, compute) for worker in workers for _ in range(3)]
+        await settle()
+        compute.gate.set()
+        await settle()
+
+        assert {(answer.body, answer.outcome) for answer in answers} == {(b"old", "hit")}
+        assert compute.begun == 1
+        assert await look_up_and_get(workers[0], compute) == Answer(b"new", "hit", 0.0)
+        assert warm.listener.of(CacheRefreshed) == [CacheRefreshed(policy="summaries", early=True)]
+
+    async def test_while_it_runs_further_hits_ask_for_nothing(
+        self, warm: Fleet, monkeypatch: pytest.MonkeyPatch
+    ):
+        asked, take_lease = [], warm.store.take_lease
+        monkeypatch.setattr(warm.store, "take_lease", lambda *args: asked.append(args) or take_lease(*args))
+        cache, compute = warm.worker(ALWAYS_EARLY), Computation(b"new")
+
+        for _ in range(5):
+            await look_up_and_get(cache, compute)
+            await settle()
+
+        assert len(asked) == 1
+        await cache.aclose()
+
+    @pytest.mark.parametrize(("draw", "begun"), [(1 - math.exp(-0.49), 0), (1 - math.exp(-0.51), 1)])
+    async def test_the_draw_decides_by_the_formula_of_the_paper(self, warm: Fleet, draw: float, begun: int):
+        # 1 s remains of an entry that cost 2 s: due from -ln(rand) = 1 / 2 on.
+        compute = at_once(b"new")
+
+        await look_up_and_get(warm.worker(draw), compute)
+        await settle()
+
+        assert compute.begun == begun
+
+    async def test_an_entry_that_was_replaced_meanwhile_is_left_alone(self, warm: Fleet):
+        cache, compute = warm.worker(ALWAYS_EARLY), at_once(b"needless")
+        seen = await cache.lookup(KEY)
+        await look_up_and_get(warm.worker(), at_once(b"new"), refresh=True)
+
+        await cache.get(KEY, compute, entry=seen)
+        await settle()
+
+        assert compute.begun == 0
+
+    async def test_a_failure_is_told_and_no_callers_business(self, warm: Fleet):
+        cache, error = warm.worker(ALWAYS_EARLY), ValueError("no")
+
+        answer = await look_up_and_get(cache, at_once(error))
+        await settle()
+
+        assert answer.outcome == "hit"
+        assert warm.listener.of(CacheRefreshFailed) == [CacheRefreshFailed(policy="summaries", error=error)]
+        assert await warm.store.take_lease(KEY, "next", 0, warm.options) is Lease.TAKEN, "the lease is back"
+
+    async def test_beta_zero_never_refreshes_early(self, clock: FakeClock, listener: RecordingListener):
+        fleet = Fleet(clock, listener, early_refresh_beta=0)
+        compute = at_once(b"new")
+
+        entry = Entry(b"old", age_seconds=299.9, remaining_seconds=0.1, cost_seconds=10)
+        await fleet.worker(ALWAYS_EARLY).get(KEY, compute, entry=entry)
+        await settle()
+
+        assert compute.begun == 0
+
+    async def test_closing_cancels_it(self, warm: Fleet):
+        cache, compute = warm.worker(ALWAYS_EARLY), Computation(b"new")
+        await look_up_and_get(cache, compute)
+        await settle()
+
+        await cache.aclose()
+
+        assert compute.begun == 1
+        assert await warm.store.take_lease(KEY, "next", 0, warm.options) is Lease.TAKEN
+
+
+class TestStaleIfError:
+    async def test_the_last_good_answer_stands_in_for_a_failed_computation(self, fleet: Fleet):
+        cache, error = fleet.worker(), ValueError("no")
+        await look_up_and_get(cache, at_once(b"good"))
+        fleet.clock.jump(1000)
+        compute = Computation(error)
+        callers = [asyncio.create_task(look_up_and_get(cache, compute)) for _ in range(3)]
+        await settle()
+        compute.gate.set()
+
+        assert await asyncio.gather(*callers) == [Answer(b"good", "stale", 1000.0, error)] * 3
+        assert compute.begun == 1
+
+    async def test_it_survives_an_invalidation(self, fleet: Fleet):
+        cache = fleet.worker()
+        await look_up_and_get(cache, at_once(b"good"))
+        await cache.invalidate([KEY])
+
+        assert (await look_up_and_get(cache, at_once(ValueError()))).outcome == "stale"
+
+    @pytest.mark.parametrize(("stale_seconds", "age"), [(3600, 3600), (0, 300)])
+    async def test_one_that_is_too_old_does_not(
+        self, clock: FakeClock, listener: RecordingListener, stale_seconds: float, age: float
+    ):
+        fleet = Fleet(clock, listener, stale_seconds=stale_seconds)
+        cache = fleet.worker()
+        await look_up_and_get(cache, at_once(b"good"))
+        clock.jump(age)
+
+        with pytest.raises(ValueError, match="no"):
+            await look_up_and_get(cache, at_once(ValueError("no")))
+
+    async def test_only_the_errors_it_is_meant_for_are_answered_so(self, fleet: Fleet):
+        cache = fleet.worker(stale_on=(ConnectionError,))
+        await look_up_and_get(cache, at_once(b"good"))
+        fleet.clock.jump(1000)
+
+        with pytest.raises(ValueError, match="bug"):
+            await look_up_and_get(cache, at_once(ValueError("bug")))

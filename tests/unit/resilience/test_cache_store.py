@@ -1,0 +1,42 @@
+"""What a cache store's options refuse, and what its memory form promises beyond the contract."""
+
+import math
+
+import pytest
+
+from src.resilience.cache_store import CacheOptions, MemoryCacheStore
+from tests.support.clock import FakeClock
+
+
+class TestMemoryStore:
+    async def test_the_key_unused_for_longest_makes_room(self, clock: FakeClock):
+        store, options = MemoryCacheStore(clock, max_entries=2), CacheOptions()
+
+        async def fill(key: str) -> None:
+            await store.take_lease(key, "t", 0, options)
+            await store.fill(key, "t", key.encode(), options)
+
+        await fill("a")
+        await fill("b")
+        await store.read("a", options)
+        await fill("c")
+
+        kept = [key for key in "abc" if await store.read(key, options) is not None]
+        assert kept == ["a", "c"]
+
+    def test_room_for_nothing_is_refused(self, clock: FakeClock):
+        with pytest.raises(ValueError, match="max_entries"):
+            MemoryCacheStore(clock, max_entries=0)
+
+
+@pytest.mark.parametrize("option", ["ttl_seconds", "lease_seconds", "stale_seconds", "early_refresh_beta"])
+@pytest.mark.parametrize("value", [-1, math.inf, math.nan])
+def test_impossible_options_are_refused_by_name(option: str, value: float):
+    with pytest.raises(ValueError, match=option):
+        CacheOptions(**{option: value})
+
+
+@pytest.mark.parametrize("option", ["ttl_seconds", "lease_seconds"])
+def test_nothing_lasts_less_than_redis_can_time(option: str):
+    with pytest.raises(ValueError, match=option):
+        CacheOptions(**{option: 0.0009})
