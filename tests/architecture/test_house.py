@@ -1,0 +1,46 @@
+"""The architecture as tests."""
+
+import ast
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from src.resilience import errors
+
+MODULES = sorted(Path("src").rglob("*.py"))
+
+
+def test_imports_go_down_only():
+    command = [str(Path(sys.executable).with_name("lint-imports")), "--no-cache"]
+    linted = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert linted.returncode == 0, linted.stdout
+
+
+@pytest.mark.parametrize("module", MODULES, ids=str)
+def test_a_module_opens_by_saying_what_it_is_for(module):
+    assert ast.get_docstring(ast.parse(module.read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize("script", sorted(Path("src/storage/lua").glob("*.lua")), ids=lambda path: path.name)
+def test_a_script_opens_by_saying_what_it_decides(script):
+    assert script.read_text(encoding="utf-8").startswith("-- ")
+
+
+def test_the_drawn_tree_of_errors_is_the_tree():
+    drawn = set(re.findall(r"\b(\w+Error)\b", inspect.getdoc(errors) or ""))
+    defined = {name for name, item in vars(errors).items() if inspect.isclass(item)}
+    assert drawn == defined
+
+
+def test_the_picture_of_the_house_names_every_room():
+    picture = Path("docs/architecture.md").read_text(encoding="utf-8")
+    missing = [
+        str(module)
+        for module in MODULES
+        if module.name not in {"__init__.py"} and "provider" not in module.parts and module.name not in picture
+    ]
+    assert missing == []
