@@ -2,7 +2,6 @@
 
 import logging
 import multiprocessing
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -148,7 +147,7 @@ async def _redis_link(settings: Settings, clock: Clock, stack: AsyncExitStack) -
 
 
 def _refuse_several_workers() -> None:
-    if multiprocessing.parent_process() is not None and int(os.environ.get("WEB_CONCURRENCY") or 1) > 1:
+    if multiprocessing.parent_process() is not None:  # a server's only worker is no child of another
         raise SystemExit("Without a redis-server only one worker may run: set WEB_CONCURRENCY=1")
 
 

@@ -1,0 +1,47 @@
+"""Which Redis: one that is named, a private one, or a stand-in where there is none."""
+
+import json
+
+import pytest
+
+from src import wiring
+from tests.support.api import CALM, PLENTY, metric, running_api
+
+
+async def test_where_no_redis_server_can_be_had_a_stand_in_serves_and_says_so(monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(wiring, "find_redis_server", lambda: None)
+    async with running_api("embedded://", log_level="WARNING", **PLENTY, **CALM) as api:
+        assert (await api.post("/api/metrics", json=metric())).status_code == 201
+        assert (await api.get("/api/metrics/summary?type=cpu")).json()["count"] == 1
+        assert (await api.get("/health")).status_code == 200
+    said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["event"] for line in said] == ["redis_in_process"]
+    assert "not kept" in said[0]["detail"]
+
+
+async def test_the_stand_in_serves_one_worker_only(monkeypatch):
+    monkeypatch.setattr(wiring, "find_redis_server", lambda: None)
+    monkeypatch.setattr(wiring.multiprocessing, "parent_process", object)
+    with pytest.raises(SystemExit, match="only one worker"):
+        async with running_api("embedded://"):
+            pass
+
+
+async def test_a_private_redis_keeps_its_data(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    async with running_api("embedded://", **PLENTY, **CALM) as api:
+        assert (await api.post("/api/metrics", json=metric())).status_code == 201
+    async with running_api("embedded://", **PLENTY, **CALM) as api:
+        assert (await api.get("/api/metrics/summary?type=cpu")).json()["count"] == 1
+
+
+async def test_a_redis_that_may_evict_is_warned_of(own_redis, capsys):
+    with own_redis.connect() as client:
+        client.config_set("maxmemory-policy", "allkeys-lru")
+    async with running_api(own_redis.url, log_level="WARNING", **CALM):
+        pass
+    said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(line["event"], line["maxmemory_policy"]) for line in said] == [
+        ("redis_may_evict", "allkeys-lru")
+    ]
