@@ -1,0 +1,41 @@
+-- Decides whether a call may be made now.
+--
+-- KEYS, ARGV  those of breaker.lua
+-- reply       {1, generation, probe or nil, transition or nil} when it may; else {0, reason, µs to wait}
+local function lend_permit(transition)
+  local probe = generation .. '-' .. redis.call('HINCRBY', CIRCUIT, 'probes', 1)
+  redis.call('ZADD', LEASES, whole(now + lease_us), probe)
+  return {1, generation, probe, transition}
+end
+
+local function let_through()
+  return {1, generation, false, false}
+end
+
+local admit = {
+  CLOSED = let_through,
+  FORCED_CLOSED = let_through,
+  FORCED_OPEN = function()
+    return {0, 'the circuit is forced open', open_us}
+  end,
+  OPEN = function()
+    local wait = get('until_us') - now
+    if wait > 0 then
+      return {0, 'the circuit is open', wait}
+    end
+    return lend_permit(enter('HALF_OPEN', 'the open time is over'))
+  end,
+  HALF_OPEN = function()
+    local wait = wait_for_permit()
+    if wait > 0 then
+      return {0, 'the circuit is half-open and its probes are out', wait}
+    end
+    redis.call('ZREMRANGEBYSCORE', LEASES, '-inf', whole(now))
+    return lend_permit(false)
+  end,
+}
+
+if not generation then
+  begin('CLOSED')
+end
+return admit[state]()

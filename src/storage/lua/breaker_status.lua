@@ -1,0 +1,25 @@
+-- Tells how the breaker stands. Writes nothing.
+--
+-- KEYS, ARGV  those of breaker.lua
+-- reply       {state as it reads, calls, failures, µs of the last opening (0: closed), µs to wait (0: none),
+--             transitions}
+local function nothing_to_wait_for()
+  return READING[state], 0
+end
+
+local outlook = {
+  CLOSED = nothing_to_wait_for,
+  FORCED_CLOSED = nothing_to_wait_for,
+  FORCED_OPEN = nothing_to_wait_for,
+  OPEN = function()
+    local wait = get('until_us') - now
+    return wait > 0 and 'OPEN' or 'HALF_OPEN', math.max(0, wait)
+  end,
+  HALF_OPEN = function()
+    return 'HALF_OPEN', wait_for_permit()
+  end,
+}
+
+local reading, wait = outlook[state]()
+local calls, failures = health()
+return {reading, calls, failures, get('opened_us'), wait, redis.call('LRANGE', TRANSITIONS, 0, -1)}

@@ -1,0 +1,680 @@
+"""The contract of a breaker store: in memory and in Redis the same calls get the same answers."""
+
+import asyncio
+
+import pytest
+
+from src.resilience.circuit_breaker import (
+    BreakerState,
+    BreakerStatus,
+    CircuitBreaker,
+    CircuitBreakerOptions,
+    MemoryBreakerStore,
+    Order,
+    Refusal,
+    Ticket,
+    Transition,
+)
+from src.resilience.errors import CircuitOpenError
+from src.resilience.events import ProbeStarted, Rejected, StateChanged
+from src.services.errors import StorageUnavailableError
+from src.storage.breaker_store import FailoverBreakerStore, RedisBreakerStore
+from src.storage.client import PROBE_INTERVAL_SECONDS, RedisAddress, RedisLink, connect
+from tests.contract.conftest import TEST_TIME
+
+CLOSED, OPEN, HALF_OPEN = BreakerState.CLOSED, BreakerState.OPEN, BreakerState.HALF_OPEN
+
+
+@pytest.fixture
+def store(store_time):
+    if store_time.link is None:
+        return MemoryBreakerStore(store_time.clock)
+    return RedisBreakerStore(store_time.link, time_source=TEST_TIME)
+
+
+class Driver:
+    """One breaker's store, spoken to in the fewest words."""
+
+    def __init__(self, store, options, name="upstream"):
+        self.store, self.options, self.name = store, options, name
+
+    async def admit(self):
+        return await self.store.admit(self.name, self.options)
+
+    async def enter(self):
+        ticket = await self.admit()
+        assert isinstance(ticket, Ticket)
+        return ticket
+
+    async def refused(self):
+        refusal = await self.admit()
+        assert isinstance(refusal, Refusal)
+        return refusal
+
+    async def record(self, ticket, *, failed=False, slow=False):
+        return await self.store.record(self.name, self.options, ticket, failed=failed, slow=slow)
+
+    async def release(self, ticket):
+        await self.store.release(self.name, ticket)
+
+    async def call(self, *, failed=False, slow=False):
+        return await self.record(await self.enter(), failed=failed, slow=slow)
+
+    async def obey(self, order):
+        return await self.store.obey(self.name, self.options, order)
+
+    async def status(self):
+        return await self.store.status(self.name, self.options)
+
+    async def state(self):
+        return (await self.status()).state
+
+
+@pytest.fixture
+def drive(store):
+    def drive(name="upstream", **options):
+        return Driver(store, CircuitBreakerOptions(**options), name)
+
+    return drive
+
+
+@pytest.fixture
+def half_open(drive, store_time):
+    """Opens a breaker of threshold 1 and lets its open time of 10 s pass."""
+
+    async def half_open(**options):
+        breaker = drive(failure_threshold=1, open_seconds=10, **options)
+        await breaker.call(failed=True)
+        await store_time.advance(10)
+        return breaker
+
+    return half_open
+
+
+# ---------------------------------------------------------------- closed
+
+
+async def test_a_breaker_nobody_has_used_is_closed_and_empty(drive):
+    assert await drive().status() == BreakerStatus(CLOSED, "upstream", 0, 0, 0.0, None, None, ())
+
+
+async def test_it_opens_at_the_threshold_of_failures_in_a_row_and_the_call_that_did_it_is_told(
+    drive, store_time
+):
+    breaker = drive(failure_threshold=3)
+    assert await breaker.call(failed=True) is None
+    assert await breaker.call(failed=True) is None
+
+    transition = await breaker.call(failed=True)
+
+    assert transition == Transition(store_time.clock.now(), CLOSED, OPEN, "failures in a row: 3")
+    assert await breaker.state() is OPEN
+
+
+async def test_a_success_breaks_the_row(drive):
+    breaker = drive(failure_threshold=2)
+    for failed in (True, False, True, False, True):
+        await breaker.call(failed=failed)
+    assert await breaker.state() is CLOSED
+
+
+async def test_the_failure_rate_opens_it_once_the_window_holds_enough_calls(drive):
+    breaker = drive(failure_threshold=None, failure_rate_threshold=0.5, minimum_calls=4)
+    for failed in (True, True, False):
+        assert await breaker.call(failed=failed) is None
+
+    transition = await breaker.call(failed=False)
+
+    assert transition.reason == "failed calls: 2 of 4"
+
+
+async def test_a_rate_below_its_threshold_leaves_it_closed(drive):
+    breaker = drive(failure_threshold=None, failure_rate_threshold=0.5, minimum_calls=2)
+    for failed in (False, False, True, False):
+        await breaker.call(failed=failed)
+    assert await breaker.state() is CLOSED
+
+
+async def test_slow_calls_open_it_though_they_succeed(drive):
+    breaker = drive(
+        failure_threshold=None, slow_call_rate_threshold=0.5, slow_call_seconds=1, minimum_calls=4
+    )
+    for slow in (False, False, True):
+        await breaker.call(slow=slow)
+
+    transition = await breaker.call(slow=True)
+
+    assert transition.reason == "slow calls: 2 of 4"
+    assert (await breaker.status()).failure_count == 0
+
+
+async def test_a_count_window_forgets_the_oldest_call(drive):
+    breaker = drive(window_calls=3, minimum_calls=1)
+    for failed in (True, True, False, False):
+        await breaker.call(failed=failed, slow=failed)
+    status = await breaker.status()
+    assert (status.failure_count, status.success_count) == (1, 2)
+    assert status.failure_rate == 1 / 3
+
+
+async def test_a_time_window_forgets_the_oldest_bucket(drive, store_time):
+    breaker = drive(window_seconds=10)
+    await breaker.call(failed=True)
+    await store_time.advance(5)
+    await breaker.call()
+
+    await store_time.advance(4.5)
+    assert (await breaker.status()).failure_count == 1
+
+    await store_time.advance(0.5)
+    status = await breaker.status()
+    assert (status.failure_count, status.success_count) == (0, 1)
+
+    await store_time.advance(60)
+    await breaker.call()
+    assert (await breaker.status()).success_count == 1
+
+
+async def test_breakers_of_other_names_are_left_alone(drive):
+    await drive(failure_threshold=1).call(failed=True)
+    assert await drive("other").state() is CLOSED
+
+
+# ---------------------------------------------------------------- open
+
+
+async def test_open_it_refuses_and_says_how_long_to_wait(drive, store_time):
+    breaker = drive(failure_threshold=1, open_seconds=10)
+    await breaker.call(failed=True)
+    opened_at = store_time.clock.now()
+    await store_time.advance(2.5)
+
+    refusal = await breaker.refused()
+    status = await breaker.status()
+
+    assert refusal == Refusal("the circuit is open", 7.5)
+    assert (status.state, status.opened_at, status.retry_after) == (OPEN, opened_at, 7.5)
+    assert (status.failure_count, status.success_count, status.failure_rate) == (1, 0, 1.0)
+
+
+async def test_when_its_time_is_up_it_reads_half_open_and_looking_changes_nothing(half_open):
+    breaker = await half_open()
+    status = await breaker.status()
+    assert (status.state, status.retry_after) == (HALF_OPEN, None)
+    assert [t.after for t in status.transitions] == [OPEN]
+
+
+async def test_the_wait_it_named_is_enough_and_not_a_moment_too_long(drive, store_time):
+    breaker = drive(failure_threshold=1, open_seconds=10)
+    await breaker.call(failed=True)
+    await store_time.advance(9.75)
+    wait = (await breaker.refused()).retry_after
+    assert wait == 0.25
+    await store_time.advance(wait)
+    assert (await breaker.enter()).probe is not None
+
+
+async def test_each_failed_probe_makes_it_stay_open_longer_up_to_the_maximum(half_open, store_time):
+    breaker = await half_open(open_seconds_factor=2, open_seconds_max=35)
+    waits = []
+    for _ in range(4):
+        await breaker.call(failed=True)
+        waits.append((await breaker.refused()).retry_after)
+        await store_time.advance(waits[-1])
+    assert waits == [20, 35, 35, 35]
+
+
+async def test_closing_takes_the_growth_back(half_open, store_time):
+    breaker = await half_open(open_seconds_factor=2, open_seconds_max=80)
+    await breaker.call(failed=True)
+    await store_time.advance(20)
+    await breaker.call()
+    await breaker.call(failed=True)
+    assert (await breaker.refused()).retry_after == 10
+
+
+# ---------------------------------------------------------------- half-open
+
+
+async def test_the_first_call_after_the_open_time_is_the_probe_and_makes_the_change(half_open, store_time):
+    breaker = await half_open()
+    probe = await breaker.enter()
+    assert probe.probe is not None
+    assert probe.transition == Transition(store_time.clock.now(), OPEN, HALF_OPEN, "the open time is over")
+
+
+async def test_while_the_probe_is_out_others_wait_for_its_lease(half_open, store_time):
+    breaker = await half_open(probe_lease_seconds=4)
+    await breaker.enter()
+    await store_time.advance(1)
+    assert await breaker.refused() == Refusal("the circuit is half-open and its probes are out", 3)
+    status = await breaker.status()
+    assert (status.state, status.retry_after) == (HALF_OPEN, 3)
+
+
+async def test_a_probe_that_succeeds_closes_it_with_nothing_counted(half_open):
+    breaker = await half_open()
+    transition = await breaker.call()
+    status = await breaker.status()
+    assert (transition.after, transition.reason) == (CLOSED, "probes succeeded: 1")
+    assert (status.state, status.failure_count, status.success_count) == (CLOSED, 0, 0)
+    assert (status.opened_at, status.retry_after) == (None, None)
+
+
+async def test_a_probe_that_fails_opens_it_again_from_now(half_open, store_time):
+    breaker = await half_open()
+    transition = await breaker.call(failed=True)
+    status = await breaker.status()
+    assert (transition.before, transition.after) == (HALF_OPEN, OPEN)
+    assert (status.opened_at, status.retry_after) == (store_time.clock.now(), 10)
+
+
+async def test_a_slow_probe_opens_it_again(half_open):
+    breaker = await half_open(slow_call_rate_threshold=1, slow_call_seconds=1)
+    assert (await breaker.call(slow=True)).after is OPEN
+
+
+async def test_every_permit_must_come_back_well(half_open):
+    breaker = await half_open(half_open_permits=3)
+    first, second, third = [await breaker.enter() for _ in range(3)]
+    await breaker.refused()
+    assert await breaker.record(first) is None
+    assert await breaker.record(second) is None
+    await breaker.refused()
+    assert (await breaker.record(third)).after is CLOSED
+
+
+async def test_it_opens_again_as_soon_as_too_few_can_still_succeed(half_open):
+    breaker = await half_open(half_open_permits=3, half_open_successes=2)
+    first, second, third = [await breaker.enter() for _ in range(3)]
+    assert await breaker.record(first, failed=True) is None
+    assert (await breaker.record(second, failed=True)).after is OPEN
+    assert await breaker.record(third) is None
+
+
+async def test_a_share_of_the_permits_can_be_enough(half_open):
+    breaker = await half_open(half_open_permits=3, half_open_successes=2)
+    first, second, third = [await breaker.enter() for _ in range(3)]
+    await breaker.record(first, failed=True)
+    await breaker.record(second)
+    assert (await breaker.record(third)).after is CLOSED
+
+
+async def test_a_dead_probers_permit_goes_to_another_and_its_late_result_is_dropped(half_open, store_time):
+    breaker = await half_open(probe_lease_seconds=4)
+    dead = await breaker.enter()
+    await store_time.advance(4)
+
+    heir = await breaker.enter()
+
+    assert heir.probe not in (None, dead.probe)
+    assert heir.transition is None
+    assert await breaker.record(dead, failed=True) is None
+    assert await breaker.state() is HALF_OPEN
+    assert (await breaker.record(heir)).after is CLOSED
+
+
+async def test_an_overdue_probe_counts_while_nobody_has_taken_its_place(half_open, store_time):
+    breaker = await half_open(probe_lease_seconds=4)
+    probe = await breaker.enter()
+    await store_time.advance(5)
+    assert (await breaker.record(probe)).after is CLOSED
+
+
+async def test_a_released_permit_is_free_at_once(half_open):
+    breaker = await half_open()
+    await breaker.release(await breaker.enter())
+    assert (await breaker.status()).retry_after is None
+    assert (await breaker.enter()).probe is not None
+
+
+async def test_a_permit_is_counted_once(half_open):
+    breaker = await half_open(half_open_permits=2)
+    probe = await breaker.enter()
+    await breaker.record(probe)
+    assert await breaker.record(probe) is None
+    await breaker.release(probe)
+    await breaker.enter()
+    await breaker.refused()
+
+
+# ---------------------------------------------------------------- generations
+
+
+async def test_a_result_from_before_the_opening_counts_in_no_later_state(half_open, drive, store_time):
+    breaker = drive(failure_threshold=1, open_seconds=10)
+    early, late = await breaker.enter(), await breaker.enter()
+    await breaker.call(failed=True)
+    assert await breaker.record(early) is None
+    await store_time.advance(10)
+    probe = await breaker.enter()
+    assert await breaker.record(early) is None
+    assert await breaker.state() is HALF_OPEN
+    await breaker.record(probe)
+    assert await breaker.record(late, failed=True) is None
+    assert (await breaker.status()).failure_count == 0
+
+
+async def test_a_probe_of_an_earlier_half_open_releases_nothing_of_a_later_one(half_open, store_time):
+    breaker = await half_open(half_open_permits=2)
+    early = await breaker.enter()
+    await breaker.call(failed=True)
+    await store_time.advance(10)
+    await breaker.enter()
+    await breaker.enter()
+
+    await breaker.release(early)
+
+    await breaker.refused()
+
+
+async def test_a_call_from_before_a_reset_is_not_counted_after_it(drive):
+    breaker = drive(failure_threshold=1)
+    ticket = await breaker.enter()
+    await breaker.obey(Order.CLOSED)
+    assert await breaker.record(ticket, failed=True) is None
+    assert await breaker.state() is CLOSED
+
+
+# ---------------------------------------------------------------- by hand
+
+
+async def test_forced_open_it_stays_open_whatever_the_time(drive, store_time):
+    breaker = drive(open_seconds=10)
+    transition = await breaker.obey(Order.FORCED_OPEN)
+    opened_at = store_time.clock.now()
+    await store_time.advance(1000)
+
+    status = await breaker.status()
+
+    assert (transition.before, transition.after, transition.reason) == (CLOSED, OPEN, "forced open")
+    assert await breaker.refused() == Refusal("the circuit is forced open", 10)
+    assert (status.state, status.opened_at, status.retry_after) == (OPEN, opened_at, None)
+
+
+async def test_forced_closed_it_counts_and_never_opens(drive):
+    breaker = drive(failure_threshold=1)
+    await breaker.obey(Order.FORCED_CLOSED)
+    for _ in range(5):
+        assert await breaker.call(failed=True) is None
+    status = await breaker.status()
+    assert (status.state, status.failure_count) == (CLOSED, 5)
+
+
+@pytest.mark.parametrize("order", [Order.FORCED_OPEN, Order.FORCED_CLOSED])
+async def test_closed_by_hand_it_works_by_itself_again(drive, order):
+    breaker = drive(failure_threshold=1)
+    await breaker.obey(order)
+    assert (await breaker.obey(Order.CLOSED)).reason == "closed by hand"
+    assert (await breaker.call(failed=True)).after is OPEN
+
+
+async def test_closing_by_hand_empties_the_counts(drive):
+    breaker = drive(failure_threshold=2)
+    await breaker.call(failed=True)
+    assert await breaker.obey(Order.CLOSED) is None
+    assert (await breaker.status()).failure_count == 0
+    assert await breaker.call(failed=True) is None
+
+
+@pytest.mark.parametrize("order", list(Order))
+async def test_an_order_repeated_is_no_change(drive, order):
+    breaker = drive()
+    await breaker.obey(order)
+    before = await breaker.status()
+    assert await breaker.obey(order) is None
+    assert await breaker.status() == before
+
+
+async def test_forcing_an_open_breaker_open_is_kept_as_a_transition_too(drive):
+    breaker = drive(failure_threshold=1)
+    await breaker.call(failed=True)
+    await breaker.obey(Order.FORCED_OPEN)
+    assert [(t.before, t.after) for t in (await breaker.status()).transitions] == [
+        (CLOSED, OPEN), (OPEN, OPEN),
+    ]  # fmt: skip
+
+
+async def test_the_last_twenty_transitions_are_kept(drive, store_time):
+    breaker = drive()
+    start = store_time.clock.now()
+    for _ in range(12):
+        await store_time.advance(1)
+        await breaker.obey(Order.FORCED_OPEN)
+        await breaker.obey(Order.CLOSED)
+    transitions = (await breaker.status()).transitions
+    assert len(transitions) == 20
+    assert (transitions[0].at, transitions[-1].at) == (start + 3, start + 12)
+
+
+# ---------------------------------------------------------------- through the breaker
+
+
+class UpstreamError(Exception):
+    """What the upstream raises."""
+
+
+async def fail():
+    raise UpstreamError
+
+
+def workers(count, store, clock, listener, **options):
+    """So many circuit breakers on one store, as the workers of a fleet have them."""
+    options = CircuitBreakerOptions(**options)
+    return [CircuitBreaker("upstream", store, options, clock, listener=listener) for _ in range(count)]
+
+
+@pytest.mark.parametrize("permits", [1, 3])
+async def test_of_twenty_callers_at_half_open_exactly_the_permits_get_through(
+    store, store_time, listener, permits
+):
+    fleet = workers(
+        4, store, store_time.clock, listener, failure_threshold=1, half_open_permits=permits, open_seconds=10
+    )
+    await to_half_open(fleet[0], store_time)
+    answer = asyncio.Event()
+    begun = 0
+
+    async def upstream():
+        nonlocal begun
+        begun += 1
+        await answer.wait()
+
+    calls = [asyncio.ensure_future(fleet[i % 4].run(upstream)) for i in range(20)]
+    async with asyncio.timeout(10):
+        while sum(call.done() for call in calls) < 20 - permits:
+            await asyncio.sleep(0)
+    answer.set()
+    outcomes = await asyncio.gather(*calls, return_exceptions=True)
+
+    assert begun == permits
+    assert outcomes.count(None) == permits
+    assert sum(isinstance(outcome, CircuitOpenError) for outcome in outcomes) == 20 - permits
+    assert len(listener.of(ProbeStarted)) == permits
+    assert len(listener.of(Rejected)) == 20 - permits
+    assert [(e.before, e.after) for e in listener.of(StateChanged)] == [
+        (CLOSED, OPEN), (OPEN, HALF_OPEN), (HALF_OPEN, CLOSED),
+    ]  # fmt: skip
+
+
+async def test_one_worker_of_the_fleet_tells_of_a_change(store, store_time, listener):
+    fleet = workers(8, store, store_time.clock, listener, failure_threshold=8)
+    await asyncio.gather(*(breaker.run(fail) for breaker in fleet), return_exceptions=True)
+    assert len(listener.of(StateChanged)) == 1
+
+
+async def to_half_open(breaker, store_time):
+    """Fail once and let the open time of 10 s pass."""
+    with pytest.raises(UpstreamError):
+        await breaker.run(fail)
+    await store_time.advance(10)
+
+
+async def test_a_cancelled_probe_gives_its_permit_back_at_once(store, store_time, listener):
+    (breaker,) = workers(1, store, store_time.clock, listener, failure_threshold=1, open_seconds=10)
+    await to_half_open(breaker, store_time)
+    begun = asyncio.Event()
+
+    async def hang():
+        begun.set()
+        await asyncio.Event().wait()
+
+    probe = asyncio.ensure_future(breaker.run(hang))
+    await begun.wait()
+    probe.cancel()
+    await asyncio.gather(probe, return_exceptions=True)
+
+    status = await breaker.status()
+    assert (status.state, status.retry_after, status.failure_count) == (HALF_OPEN, None, 1)
+
+
+@pytest.mark.parametrize("turns", range(4))
+async def test_a_caller_cancelled_while_it_asks_leaves_no_permit_behind(store, store_time, listener, turns):
+    (breaker,) = workers(1, store, store_time.clock, listener, failure_threshold=1, open_seconds=10)
+    await to_half_open(breaker, store_time)
+    asking = asyncio.ensure_future(breaker.run(asyncio.Event().wait))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    asking.cancel()
+    await asyncio.gather(asking, return_exceptions=True)
+
+    # Another is let through at once, or as soon as the server has answered the one who left.
+    async with asyncio.timeout(10):
+        while (await breaker.status()).retry_after is not None:
+            await asyncio.sleep(0)
+
+
+# ---------------------------------------------------------------- Redis alone
+
+
+async def test_a_result_from_before_redis_lost_everything_is_dropped(drive, store_time):
+    if store_time.link is None:
+        pytest.skip("memory is lost with its tickets")
+    breaker = drive(failure_threshold=1)
+    ticket = await breaker.enter()
+    await store_time.link.send("FLUSHALL")
+    await store_time.advance(1)
+    assert await breaker.record(ticket, failed=True) is None
+    await breaker.enter()
+    assert await breaker.record(ticket, failed=True) is None
+    assert await breaker.state() is CLOSED
+
+
+async def test_all_keys_of_a_breaker_share_one_slot(drive, store_time):
+    if store_time.link is None:
+        pytest.skip("memory has no slots")
+    for options in ({}, {"window_seconds": 10}):
+        breaker = drive(failure_threshold=1, **options)
+        await breaker.call(failed=True)
+        await breaker.obey(Order.CLOSED)
+        await breaker.call()
+    keys = await store_time.link.send("KEYS", "*")
+    assert all(key == b"test:now_us" or key.startswith(b"breaker:{upstream}") for key in keys)
+
+
+# ---------------------------------------------------------------- failing over
+
+
+class Outage:
+    """A store that is away when told to be."""
+
+    def __init__(self, store):
+        self._store = store
+        self.is_away = False
+
+    def __getattr__(self, name):
+        async def method(*args, **kwargs):
+            if self.is_away:
+                raise StorageUnavailableError("away")
+            reply = await getattr(self._store, name)(*args, **kwargs)
+            return self._claim(reply)
+
+        return method
+
+    def _claim(self, reply):
+        return (
+            Ticket(self, reply.generation, reply.probe, reply.transition)
+            if isinstance(reply, Ticket)
+            else reply
+        )
+
+
+@pytest.fixture
+def fleet(store):
+    return Outage(store)
+
+
+@pytest.fixture
+def failing_over(fleet, clock):
+    """A breaker of threshold 1 over a fleet's store that can be away and a worker's own."""
+    store = FailoverBreakerStore(fleet, MemoryBreakerStore(clock))
+    return Driver(store, CircuitBreakerOptions(failure_threshold=1))
+
+
+async def test_while_the_fleets_store_is_away_the_workers_own_decides(failing_over, fleet):
+    fleet.is_away = True
+    await failing_over.call(failed=True)
+    await failing_over.refused()
+    assert await failing_over.state() is OPEN
+
+
+async def test_the_fleets_store_decides_again_once_it_is_back(failing_over, fleet):
+    fleet.is_away = True
+    await failing_over.call(failed=True)
+    fleet.is_away = False
+    await failing_over.enter()
+    assert await failing_over.state() is CLOSED
+
+
+async def test_a_result_the_workers_own_store_admitted_is_not_recorded_in_the_fleets(failing_over, fleet):
+    fleet.is_away = True
+    ticket = await failing_over.enter()
+    fleet.is_away = False
+    await failing_over.enter()
+    transition = await failing_over.record(ticket, failed=True)
+    assert transition.after is OPEN  # the worker's own
+    assert await failing_over.state() is CLOSED
+
+
+async def test_a_result_the_fleets_store_admitted_is_dropped_while_it_is_away(failing_over, fleet):
+    ticket = await failing_over.enter()
+    fleet.is_away = True
+    await failing_over.enter()
+    assert await failing_over.record(ticket, failed=True) is None
+    await failing_over.release(ticket)
+    assert (await failing_over.status()).failure_count == 0
+    fleet.is_away = False
+    assert (await failing_over.status()).failure_count == 0
+
+
+async def test_an_order_goes_to_the_store_that_decides(failing_over, fleet):
+    fleet.is_away = True
+    await failing_over.obey(Order.FORCED_OPEN)
+    assert await failing_over.state() is OPEN
+    fleet.is_away = False
+    assert await failing_over.state() is CLOSED
+
+
+async def test_an_outage_is_logged_once_and_so_is_its_end(failing_over, fleet, caplog):
+    for away in (True, True, False, False):
+        fleet.is_away = away
+        await failing_over.call()
+    assert [record.message for record in caplog.records] == ["breaker_local", "breaker_shared_again"]
+
+
+async def test_when_redis_dies_calls_go_on_and_it_decides_again_once_it_is_back(own_redis, clock):
+    link = RedisLink(connect(RedisAddress(own_redis.url)), clock)
+    store = FailoverBreakerStore(RedisBreakerStore(link), MemoryBreakerStore(clock))
+    breaker = Driver(store, CircuitBreakerOptions(failure_threshold=1))
+    await breaker.obey(Order.FORCED_OPEN)
+
+    own_redis.kill()
+    await breaker.call(failed=True)
+    assert (await breaker.refused()).reason == "the circuit is open"
+
+    own_redis.start()
+    async with asyncio.timeout(10):
+        while not link.is_up:
+            await clock.advance(PROBE_INTERVAL_SECONDS)
+    assert (await breaker.refused()).reason == "the circuit is forced open"
+    await link.aclose()

@@ -1,0 +1,277 @@
+"""Circuit breakers against a plain model: whatever happens in whatever order, both say the same."""
+
+import asyncio
+import math
+
+import fakeredis
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    multiple,
+    precondition,
+    rule,
+)
+
+from src.resilience.circuit_breaker import CircuitBreakerOptions, MemoryBreakerStore, Order, Ticket
+from src.storage.breaker_store import RedisBreakerStore
+from src.storage.client import RedisLink
+from tests.contract.conftest import TEST_TIME, StoreTime
+from tests.support.clock import FakeClock
+
+NAME = "upstream"
+
+quarters = st.integers(1, 48).map(lambda n: n / 4)  # exact in binary, and in µs
+thresholds = st.sampled_from([None, None, 4, 1])
+rates = st.sampled_from([0.5, None, 0.1, 1.0])
+
+
+@st.composite
+def breaker_options(draw):
+    failure_threshold, failure_rate, slow_rate = draw(thresholds), draw(rates), draw(rates)
+    if failure_threshold is failure_rate is slow_rate is None:
+        failure_threshold = 1
+    permits = draw(st.integers(1, 3))
+    window_calls = draw(st.integers(1, 6))
+    open_seconds = draw(quarters)
+    return CircuitBreakerOptions(
+        failure_threshold=failure_threshold,
+        failure_rate_threshold=failure_rate,
+        slow_call_rate_threshold=slow_rate,
+        slow_call_seconds=None if slow_rate is None else 1,
+        window_calls=window_calls,
+        window_seconds=draw(st.sampled_from([None, 2.5, 10.0])),
+        minimum_calls=draw(st.integers(1, window_calls)),
+        open_seconds=open_seconds,
+        open_seconds_factor=draw(st.sampled_from([1, 2])),
+        open_seconds_max=open_seconds * draw(st.integers(1, 5)),
+        half_open_permits=permits,
+        half_open_successes=draw(st.none() | st.integers(1, permits)),
+        probe_lease_seconds=draw(quarters),
+    )
+
+
+class Model:
+    """The breaker as one would explain it: it remembers every call and looks through them all."""
+
+    def __init__(self, options, clock):
+        self.options, self.clock = options, clock
+        self.state, self.era = "CLOSED", 0
+        self.calls, self.probes, self.transitions = [], {}, []
+        self.opened, self.open_for = None, None
+
+    @property
+    def now(self):
+        return self.clock.monotonic()
+
+    def go(self, state):
+        reading = {"FORCED_OPEN": "OPEN", "FORCED_CLOSED": "CLOSED"}
+        self.transitions.append((reading.get(self.state, self.state), reading.get(state, state)))
+        self.begin(state)
+
+    def begin(self, state):
+        self.state, self.era, self.probes = state, self.era + 1, {}
+        if state in ("CLOSED", "FORCED_CLOSED"):
+            self.calls, self.opened, self.open_for = [], None, None
+        elif state == "OPEN":
+            first = self.open_for is None
+            longer = self.options.open_seconds if first else self.open_for * self.options.open_seconds_factor
+            self.open_for = min(longer, self.options.open_seconds_max)
+        if state in ("OPEN", "FORCED_OPEN"):
+            self.opened = self.now
+
+    def wait(self):
+        """Seconds until a call is let through; None when forced open."""
+        if self.state == "FORCED_OPEN":
+            return None
+        if self.state == "OPEN":
+            return max(0, self.opened + self.open_for - self.now)
+        ends = [probe for probe in self.probes.values() if not isinstance(probe, bool) and probe > self.now]
+        done = [probe for probe in self.probes.values() if isinstance(probe, bool)]
+        if self.state == "HALF_OPEN" and len(ends) + len(done) >= self.options.half_open_permits:
+            return min(ends) - self.now
+        return 0
+
+    def admit(self, ticket):
+        """Let `ticket` in, or return the wait."""
+        wait = self.wait()
+        if wait != 0:
+            return self.options.open_seconds if wait is None else wait
+        if self.state == "OPEN":
+            self.go("HALF_OPEN")
+        if self.state == "HALF_OPEN":
+            self.probes = {
+                other: end for other, end in self.probes.items() if isinstance(end, bool) or end > self.now
+            }
+            self.probes[ticket] = self.now + self.options.probe_lease_seconds
+        return 0
+
+    def record(self, era, ticket, failed, slow):
+        if era != self.era:
+            return
+        if self.state == "HALF_OPEN":
+            if isinstance(self.probes.get(ticket, True), bool):
+                return
+            self.calls.append((self.now, failed, slow))
+            self.probes[ticket] = not failed and not slow
+            results = [result for result in self.probes.values() if isinstance(result, bool)]
+            needed = self.options.half_open_successes or self.options.half_open_permits
+            if results.count(True) >= needed:
+                self.go("CLOSED")
+            elif results.count(False) > self.options.half_open_permits - needed:
+                self.go("OPEN")
+        else:
+            self.calls.append((self.now, failed, slow))
+            if self.state == "CLOSED" and self.is_too_bad():
+                self.go("OPEN")
+
+    def release(self, era, ticket):
+        if era == self.era and not isinstance(self.probes.get(ticket, True), bool):
+            del self.probes[ticket]
+
+    def window(self):
+        if self.options.window_seconds is None:
+            return self.calls[-self.options.window_calls :]
+        tenth = self.options.window_seconds / 10
+        running = math.floor(self.now / tenth)
+        return [call for call in self.calls if math.floor(call[0] / tenth) > running - 10]
+
+    def is_too_bad(self):
+        latest = self.calls[-(self.options.failure_threshold or 0) :]
+        if len(latest) == self.options.failure_threshold and all(failed for _, failed, _ in latest):
+            return True
+        window = self.window()
+        if len(window) < self.options.minimum_calls:
+            return False
+        failure_rate = sum(failed for _, failed, _ in window) / len(window)
+        slow_rate = sum(slow for _, _, slow in window) / len(window)
+        return failure_rate >= (self.options.failure_rate_threshold or math.inf) or slow_rate >= (
+            self.options.slow_call_rate_threshold or math.inf
+        )
+
+    def status(self):
+        wait = self.wait()
+        reading = {"FORCED_OPEN": "OPEN", "FORCED_CLOSED": "CLOSED"}.get(self.state, self.state)
+        failures = sum(failed for _, failed, _ in self.window())
+        return (
+            "HALF_OPEN" if self.state == "OPEN" and wait == 0 else reading,
+            wait or None,
+            None if self.opened is None else self.opened + self.clock.now() - self.now,
+            failures,
+            len(self.window()) - failures,
+            self.transitions[-20:],
+        )
+
+
+class BreakerMachine(RuleBasedStateMachine):
+    """Does the same to a store and to the model, and compares what it can see of them after every step."""
+
+    tickets = Bundle("tickets")
+
+    def __init__(self):
+        super().__init__()
+        self.runner = asyncio.Runner()
+        self.clock = FakeClock()
+        self.time = StoreTime(self.clock, None)
+        self.model = None
+
+    def make_store(self):
+        return MemoryBreakerStore(self.clock)
+
+    def teardown(self):
+        self.runner.close()
+
+    @initialize(options=breaker_options())
+    def set_up(self, options):
+        self.options = options
+        self.model = Model(options, self.clock)
+        self.store = self.make_store()
+        self.runner.run(self.time.publish())
+
+    @rule(target=tickets)
+    def admit(self):
+        admission = self.runner.run(self.store.admit(NAME, self.options))
+        wait = self.model.admit(admission)
+        if not isinstance(admission, Ticket):
+            assert admission.retry_after == wait > 0
+            return multiple()
+        assert wait == 0
+        assert (admission.probe is not None) == (self.model.state == "HALF_OPEN")
+        return self.model.era, admission
+
+    @rule(call=tickets, failed=st.booleans(), slow=st.booleans())
+    def record(self, call, failed, slow):
+        era, ticket = call
+        slow = slow and self.options.slow_call_rate_threshold is not None
+        before = len(self.model.transitions)
+        transition = self.runner.run(self.store.record(NAME, self.options, ticket, failed=failed, slow=slow))
+        self.model.record(era, ticket, failed, slow)
+        assert (transition is not None) == (len(self.model.transitions) > before)
+
+    @rule(outcomes=st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=12))
+    def make_calls(self, outcomes):
+        for failed, slow in outcomes:
+            if isinstance(call := self.admit(), tuple):
+                self.record(call, failed, slow)
+
+    @rule(call=tickets)
+    def release(self, call):
+        era, ticket = call
+        self.runner.run(self.store.release(NAME, ticket))
+        self.model.release(era, ticket)
+
+    @rule(seconds=quarters)
+    def pass_time(self, seconds):
+        self.runner.run(self.time.advance(seconds))
+
+    @rule()
+    def wait_as_long_as_told(self):
+        self.pass_time(self.model.wait() or 0)
+
+    @precondition(lambda self: len(self.model.transitions) % 4 == 3)  # seldom, or little else would happen
+    @rule(order=st.sampled_from(Order))
+    def order(self, order):
+        self.runner.run(self.store.obey(NAME, self.options, order))
+        if self.model.state != order.name:
+            self.model.go(order.name)
+        elif order is Order.CLOSED:
+            self.model.begin("CLOSED")
+
+    @invariant()
+    def both_say_the_same(self):
+        if self.model is None:
+            return
+        status = self.runner.run(self.store.status(NAME, self.options))
+        assert self.model.status() == (
+            status.state,
+            status.retry_after,
+            status.opened_at,
+            status.failure_count,
+            status.success_count,
+            [(transition.before, transition.after) for transition in status.transitions],
+        )
+
+
+class RedisBreakerMachine(BreakerMachine):
+    def make_store(self):
+        self.runner.run(self.connect())
+        return RedisBreakerStore(self.time.link, time_source=TEST_TIME)
+
+    async def connect(self):
+        client = fakeredis.FakeAsyncRedis(protocol=2)
+        client.response_callbacks.clear()
+        self.time.link = RedisLink(client, self.clock)
+
+    def teardown(self):
+        if self.time.link is not None:
+            self.runner.run(self.time.link.aclose())
+        super().teardown()
+
+
+TestMemoryBreaker = BreakerMachine.TestCase
+TestMemoryBreaker.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)
+TestRedisBreaker = RedisBreakerMachine.TestCase
+TestRedisBreaker.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
