@@ -18,6 +18,7 @@ a call carries the one it was admitted in, and its outcome counts in no other.
 
 import asyncio
 import math
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -478,7 +479,7 @@ class _Circuit:
         return None
 
 
-class _State:
+class _State(ABC):
     """What a breaker does in one state. Only what is admitted in it is ever recorded or released in it."""
 
     reading: ClassVar[BreakerState]
@@ -486,14 +487,17 @@ class _State:
     def __init__(self, circuit: _Circuit) -> None:
         self.circuit = circuit
 
+    @abstractmethod
     def admit(self) -> Ticket | Refusal:
-        raise NotImplementedError
+        """Let a call through, or not."""
 
-    def record(self, ticket: Ticket, *, failed: bool, slow: bool) -> Transition | None:
-        raise NotImplementedError
+    def record(  # noqa: B027 -- not every state has something to do
+        self, ticket: Ticket, *, failed: bool, slow: bool
+    ) -> Transition | None:
+        """Count an outcome. The open states admit nothing, and so have nothing to count."""
 
-    def release(self, ticket: Ticket) -> None:
-        """Nothing is held but in half-open."""
+    def release(self, ticket: Ticket) -> None:  # noqa: B027 -- likewise
+        """Give back a permit. Only half-open has any."""
 
     def outlook(self) -> tuple[BreakerState, float | None]:
         """Return the state and the seconds to wait, as `BreakerStatus` has them."""

@@ -107,6 +107,43 @@ class CacheRefreshFailed(Event):
     error: BaseException
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hedged(Event):
+    """Attempt number `attempt` (from 2) began, since no earlier one had answered in time."""
+
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HedgedAttemptFailed(Event):
+    """Attempt number `attempt` (from 1) failed with `error` while another was still under way."""
+
+    attempt: int
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HedgeWon(Event):
+    """Attempt number `attempt` (from 2) was the first to succeed."""
+
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitChanged(Event):
+    """The number of calls that may be under way at once went from `before` to `after`."""
+
+    before: int
+    after: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FaultInjected(Event):
+    """A call was spoiled on purpose: `kind` is "fault", "latency" or "outcome"."""
+
+    kind: str
+
+
 class Listener(Protocol):
     """Somebody who wants to know."""
 

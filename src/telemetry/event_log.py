@@ -4,7 +4,7 @@ import dataclasses
 
 import structlog
 
-from src.resilience.events import Bypassed, CacheAnswered, Event, StateChanged
+from src.resilience.events import Bypassed, CacheAnswered, Event, LimitChanged, StateChanged
 
 _log = structlog.stdlib.get_logger("src.resilience")
 
@@ -21,7 +21,7 @@ def log_event(event: Event) -> None:
     match event:
         case StateChanged():
             log = _log.warning
-        case CacheAnswered(outcome="hit" | "miss") | Bypassed():
+        case CacheAnswered(outcome="hit" | "miss") | Bypassed() | LimitChanged():
             log = _log.debug
         case _:
             log = _log.info

@@ -157,6 +157,14 @@ async def test_a_count_window_forgets_the_oldest_call(drive):
     assert status.failure_rate == 1 / 3
 
 
+async def test_a_count_window_forgets_successes_as_well(drive):
+    breaker = drive(window_calls=2, minimum_calls=1)
+    for failed in (False, False, False, True):
+        await breaker.call(failed=failed)
+    status = await breaker.status()
+    assert (status.failure_count, status.success_count) == (1, 1)
+
+
 async def test_a_time_window_forgets_the_oldest_bucket(drive, store_time):
     breaker = drive(window_seconds=10)
     await breaker.call(failed=True)

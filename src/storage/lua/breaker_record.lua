@@ -14,8 +14,9 @@ local function count_in_calls()
   redis.call('HINCRBY', CIRCUIT, 'slow', slow)
   while redis.call('LLEN', CALLS) > window_calls do
     local oldest = tonumber(redis.call('LPOP', CALLS))
-    redis.call('HINCRBY', CIRCUIT, 'failures', -(oldest % 2))
-    redis.call('HINCRBY', CIRCUIT, 'slow', -math.floor(oldest / 2))
+    -- 0 - x, as -x of 0 is '-0', which is no integer to Redis.
+    redis.call('HINCRBY', CIRCUIT, 'failures', 0 - oldest % 2)
+    redis.call('HINCRBY', CIRCUIT, 'slow', 0 - math.floor(oldest / 2))
   end
 end
 

@@ -1,0 +1,287 @@
+"""Adaptive concurrency: a bulkhead that finds its own size.
+
+How many calls a service can take at once is seldom known and changes as it grows, shrinks and ails. Up to
+that number more calls at once bring more answers; beyond it they only wait for one another inside. So the
+limit is treated as TCP treats its congestion window: raised while calls go well, lowered when they do not.
+(The idea is that of Netflix's concurrency-limits; Little's law is behind it.)
+
+Calls are judged a round at a time, a round being as many calls as the limit allows at once. What follows from
+a round is said by a `LimitAlgorithm`:
+
+- `Aimd` needs to be told what latency is too long. It is the one to begin with.
+- `Gradient` finds that out, and for it lets the limit drop to the minimum for a round every now and then.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
+
+from src.resilience.clock import Clock
+from src.resilience.errors import RejectedError
+from src.resilience.events import LimitChanged, Listener, ignore, notify
+from src.resilience.policy import Call
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Round:
+    """What some calls, one after another or at once, were like.
+
+    Attributes:
+        seconds: How long each call that succeeded took.
+        failures: Calls that failed in a way that points to overload.
+        was_full: Whether at some time as many calls were under way as the limit allowed. If not, that they
+            went well is no reason to raise it. (RFC 7661 on TCP's window.)
+    """
+
+    seconds: list[float] = field(default_factory=list)
+    failures: int = 0
+    was_full: bool = False
+
+    @property
+    def calls(self) -> int:
+        """Calls in the round."""
+        return len(self.seconds) + self.failures
+
+
+class LimitAlgorithm(Protocol):
+    """What follows from a round. One that remembers rounds serves one policy only."""
+
+    def next_limit(self, limit: int, ended: Round) -> float:
+        """Return the limit for the next round, which is rounded down and kept within the bounds.
+
+        Args:
+            limit: The limit during the round, at least 1.
+            ended: The round, of at least one call. Not to be kept.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Aimd:
+    """Additive increase, multiplicative decrease.
+
+    One more after a round that went well, a share less after one that did not: the rule by which TCP shares
+    a line fairly and never overloads it for long. (Chiu and Jain, "Analysis of the Increase and Decrease
+    Algorithms for Congestion Avoidance in Computer Networks", 1989.)
+
+    Attributes:
+        target_seconds: A call that takes longer is as bad as one that fails; finite, above 0.
+        tolerance: The share of bad calls that a good round may have, at least 0 and below 1.
+        backoff: What the limit is multiplied by after any other round, above 0 and below 1; by default that
+            of CUBIC (RFC 9438).
+    """
+
+    target_seconds: float
+    tolerance: float = 0.1
+    backoff: float = 0.7
+
+    def __post_init__(self) -> None:
+        if not 0 < self.target_seconds < math.inf:
+            raise ValueError(f"target_seconds must be finite and above 0, not {self.target_seconds}")
+        if not 0 <= self.tolerance < 1:
+            raise ValueError(f"tolerance must be at least 0 and below 1, not {self.tolerance}")
+        if not 0 < self.backoff < 1:
+            raise ValueError(f"backoff must be above 0 and below 1, not {self.backoff}")
+
+    def next_limit(self, limit: int, ended: Round) -> float:
+        """Return limit + 1, limit, or limit · backoff."""
+        bad = ended.failures + sum(seconds > self.target_seconds for seconds in ended.seconds)
+        if bad > self.tolerance * ended.calls:
+            return limit * self.backoff
+        return limit + 1 if ended.was_full else limit
+
+
+class Gradient:
+    """Follows the ratio of the latency without load to the latency now.
+
+    Without load is measured: for a round, at the start and then regularly, the limit drops to its minimum.
+    After any other round it becomes limit · gradient + √limit, where the gradient is (1 + tolerance) ·
+    latency without load / latency now, from 0.5 to 2, and the root is the short queue that keeps a service
+    busy. Formula and measurement are those of Envoy's gradient controller; in addition the gradient is
+    multiplied by the share of calls that did not fail, since a refusal is quick. A service that ails
+    while it is measured is taken to be that slow by nature until the next time.
+
+    Args:
+        tolerance: How much longer than without load a call may take, as a share of that; finite, at least 0.
+        probe_every_rounds: Rounds from one measurement to the next, at least 1.
+    """
+
+    def __init__(self, tolerance: float = 0.25, probe_every_rounds: int = 100) -> None:
+        if not 0 <= tolerance < math.inf:
+            raise ValueError(f"tolerance must be finite and at least 0, not {tolerance}")
+        if not probe_every_rounds >= 1:
+            raise ValueError(f"probe_every_rounds must be at least 1, not {probe_every_rounds}")
+        self._tolerance = tolerance
+        self._probe_every_rounds = probe_every_rounds
+        self._rounds_to_probe = 0
+        self._resume_at: int | None = None  # the limit before the measurement under way
+        self._unloaded_seconds = 0.0
+
+    def next_limit(self, limit: int, ended: Round) -> float:
+        """Return the limit by the formula, or 1 to measure."""
+        if self._resume_at is not None:
+            return self._resume(self._resume_at, ended)
+        if self._rounds_to_probe == 0:
+            self._resume_at = limit
+            return 1
+        self._rounds_to_probe -= 1
+        wanted = limit * self._gradient(ended) + math.sqrt(limit)
+        return wanted if ended.was_full else min(limit, wanted)
+
+    def _resume(self, limit: int, probe: Round) -> int:
+        if not probe.seconds:  # everything failed: nothing was measured
+            return 1
+        self._unloaded_seconds = _mean(probe.seconds)
+        self._rounds_to_probe = self._probe_every_rounds
+        self._resume_at = None
+        return limit
+
+    def _gradient(self, ended: Round) -> float:
+        if not ended.seconds:
+            return 0.5
+        share_succeeded = len(ended.seconds) / ended.calls
+        tolerated = self._unloaded_seconds * (1 + self._tolerance) * share_succeeded
+        seconds = _mean(ended.seconds)
+        # Compared before it is divided by: on a coarse clock a call may take no time at all.
+        return 2.0 if tolerated >= 2 * seconds else max(0.5, tolerated / seconds)
+
+
+def _mean(values: list[float]) -> float:
+    return math.fsum(values) / len(values)
+
+
+class Resizable(Protocol):
+    """A policy that limits the calls under way at once, and whose limit can be moved: a bulkhead."""
+
+    @property
+    def permits(self) -> int:
+        """Calls that may be under way at once."""
+        ...
+
+    @property
+    def in_use(self) -> int:
+        """Calls under way."""
+        ...
+
+    def resize(self, permits: int) -> None:
+        """Change the number of permits."""
+        ...
+
+    async def run(self, call: Call[T]) -> T:
+        """Run `call` once there is a permit for it."""
+        ...
+
+
+def unless_rejected(error: Exception) -> bool:
+    """Say yes to any error but a rejection: that call was not begun and tells nothing of the service."""
+    return not isinstance(error, RejectedError)
+
+
+@dataclass(frozen=True, slots=True)
+class AdaptiveConcurrencyOptions:
+    """Within what bounds the limit moves, and what it goes by.
+
+    Attributes:
+        min_limit: The lowest limit, at least 1.
+        max_limit: The highest limit, at least `min_limit`.
+        round_calls: The fewest calls in a round, at least 1, however low the limit. A round of few is a
+            matter of luck.
+        overload_on: Which errors point to overload. A call that fails otherwise is not counted at all.
+    """
+
+    min_limit: int = 1
+    max_limit: int = 100
+    round_calls: int = 10
+    overload_on: Callable[[Exception], bool] = unless_rejected
+
+    def __post_init__(self) -> None:
+        if not self.min_limit >= 1:
+            raise ValueError(f"min_limit must be at least 1, not {self.min_limit}")
+        if not self.max_limit >= self.min_limit:
+            raise ValueError(f"max_limit must be at least min_limit, not {self.max_limit}")
+        if not self.round_calls >= 1:
+            raise ValueError(f"round_calls must be at least 1, not {self.round_calls}")
+
+
+class AdaptiveConcurrency:
+    """The policy. It runs calls in a bulkhead, and moves its limit.
+
+    A call that began before the limit was last lowered tells of the load before that and is not counted,
+    lest one overload lower it again and again. A cancelled call is not counted either. Time in the
+    bulkhead's line is no part of a call.
+
+    Args:
+        options: Within what bounds the limit moves, and what it goes by.
+        algorithm: What follows from a round.
+        bulkhead: Its permits, which must be within the bounds, are the limit to begin with, and from then on
+            for this policy alone to change.
+        clock: Measures how long calls take.
+        name: What events call this policy.
+        listener: Told of every change of the limit.
+    """
+
+    def __init__(
+        self,
+        options: AdaptiveConcurrencyOptions,
+        algorithm: LimitAlgorithm,
+        bulkhead: Resizable,
+        clock: Clock,
+        *,
+        name: str = "adaptive-concurrency",
+        listener: Listener = ignore,
+    ) -> None:
+        if not options.min_limit <= bulkhead.permits <= options.max_limit:
+            bounds = f"from {options.min_limit} to {options.max_limit}"
+            raise ValueError(f"permits must be {bounds} to begin with, not {bulkhead.permits}")
+        self.name = name
+        self._options = options
+        self._algorithm = algorithm
+        self._bulkhead = bulkhead
+        self._clock = clock
+        self._listener = listener
+        self._round = Round()
+        self._reductions = 0
+
+    @property
+    def limit(self) -> int:
+        """Calls that may be under way at once."""
+        return self._bulkhead.permits
+
+    async def run(self, call: Call[T]) -> T:
+        """Run `call` in the bulkhead. Returns and raises what that does."""
+        try:
+            return await self._bulkhead.run(functools.partial(self._watch, call))
+        finally:  # here and not in `_watch`: the permit is given back before anybody is told
+            if self._round.calls >= max(self._options.round_calls, self._bulkhead.permits):
+                self._end_round()
+
+    async def _watch(self, call: Call[T]) -> T:
+        reductions = self._reductions
+        if self._bulkhead.in_use >= self._bulkhead.permits:
+            self._round.was_full = True
+        began = self._clock.monotonic()
+        try:
+            answer = await call()
+        except Exception as error:
+            if reductions == self._reductions and self._options.overload_on(error):
+                self._round.failures += 1
+            raise
+        if reductions == self._reductions:
+            self._round.seconds.append(self._clock.monotonic() - began)
+        return answer
+
+    def _end_round(self) -> None:
+        before = self._bulkhead.permits
+        wanted = self._algorithm.next_limit(before, self._round)
+        after = int(min(max(wanted, self._options.min_limit), self._options.max_limit))
+        self._round = Round()
+        if after == before:
+            return
+        if after < before:
+            self._reductions += 1
+        self._bulkhead.resize(after)
+        notify(self._listener, LimitChanged(policy=self.name, before=before, after=after))

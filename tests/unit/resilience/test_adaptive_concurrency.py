@@ -1,0 +1,305 @@
+"""Adaptive concurrency, and its algorithms."""
+
+import asyncio
+import math
+
+import pytest
+
+from src.resilience.adaptive_concurrency import (
+    AdaptiveConcurrency,
+    AdaptiveConcurrencyOptions,
+    Aimd,
+    Gradient,
+    Round,
+)
+from src.resilience.bulkhead import Bulkhead, BulkheadOptions
+from src.resilience.errors import BulkheadFullError, CircuitOpenError
+from src.resilience.events import LimitChanged
+from tests.support.clock import FakeClock, settle
+from tests.support.listener import RecordingListener
+
+
+def adaptive(clock: FakeClock, limit: int = 4, listener=lambda _: None, **options) -> AdaptiveConcurrency:
+    room = Bulkhead(BulkheadOptions(permits=limit, max_waiting=100, max_wait_seconds=1000.0), clock)
+    options = AdaptiveConcurrencyOptions(**{"max_limit": 20, "round_calls": 1, **options})
+    return AdaptiveConcurrency(
+        options, Aimd(2.0, backoff=0.5), room, clock, name="external", listener=listener
+    )
+
+
+async def run(
+    policy: AdaptiveConcurrency,
+    clock: FakeClock,
+    calls: int,
+    seconds: float = 1.0,
+    error: BaseException | None = None,
+) -> None:
+    """So many calls at once, each of which takes so long and then succeeds or fails."""
+
+    async def call() -> None:
+        await clock.sleep(seconds)
+        if error is not None:
+            raise error
+
+    await clock.drive(asyncio.gather(*(policy.run(call) for _ in range(calls)), return_exceptions=True))
+
+
+class TestRounds:
+    async def test_one_that_went_well_raises_the_limit(self, clock: FakeClock, listener: RecordingListener):
+        policy = adaptive(clock, listener=listener)
+
+        await run(policy, clock, 4)
+
+        assert policy.limit == 5
+        assert listener.events == [LimitChanged(policy="external", before=4, after=5)]
+
+    async def test_one_of_slow_calls_lowers_it(self, clock: FakeClock, listener: RecordingListener):
+        policy = adaptive(clock, listener=listener)
+
+        await run(policy, clock, 4, seconds=2.1)
+
+        assert policy.limit == 2
+        assert listener.events == [LimitChanged(policy="external", before=4, after=2)]
+
+    async def test_one_of_failures_lowers_it(self, clock: FakeClock):
+        policy = adaptive(clock)
+
+        await run(policy, clock, 4, error=ConnectionError())
+
+        assert policy.limit == 2
+
+    async def test_one_that_did_not_need_all_of_it_changes_nothing(
+        self, clock: FakeClock, listener: RecordingListener
+    ):
+        policy = adaptive(clock, listener=listener)
+
+        for _ in range(4):
+            await run(policy, clock, 3)
+
+        assert policy.limit == 4
+        assert listener.events == []
+
+    async def test_one_is_as_long_as_the_limit(self, clock: FakeClock):
+        policy = adaptive(clock)
+
+        await run(policy, clock, 3, seconds=2.1)
+        assert policy.limit == 4
+
+        await run(policy, clock, 1, seconds=2.1)
+        assert policy.limit == 2
+
+    async def test_one_is_no_shorter_than_told(self, clock: FakeClock):
+        policy = adaptive(clock, round_calls=6)
+
+        await run(policy, clock, 4)
+        assert policy.limit == 4
+
+        await run(policy, clock, 2)
+        assert policy.limit == 5
+
+    async def test_calls_from_before_a_reduction_do_not_lower_it_again(self, clock: FakeClock):
+        policy = adaptive(clock, limit=16)
+        late = [asyncio.create_task(policy.run(lambda: clock.sleep(10.0))) for _ in range(8)]
+        await settle()
+
+        for _ in range(2):
+            await run(policy, clock, 8, seconds=2.1)
+        assert policy.limit == 8
+
+        await clock.drive(asyncio.gather(*late))
+        assert policy.limit == 8
+
+    async def test_the_wait_in_line_is_no_part_of_a_call(self, clock: FakeClock):
+        policy = adaptive(clock, limit=1)
+
+        await run(policy, clock, 5, seconds=1.5)
+
+        assert policy.limit > 1
+
+
+class TestWhatCounts:
+    @pytest.mark.parametrize("error", [CircuitOpenError("breaker", "open", 1.0), asyncio.CancelledError()])
+    async def test_a_call_that_was_not_begun_or_was_cancelled_does_not(
+        self, clock: FakeClock, error: BaseException
+    ):
+        policy = adaptive(clock)
+
+        for _ in range(4):
+            await run(policy, clock, 4, error=error)
+
+        assert policy.limit == 4
+
+    async def test_an_error_that_does_not_point_to_overload_does_not(self, clock: FakeClock):
+        policy = adaptive(clock, overload_on=lambda error: isinstance(error, TimeoutError))
+
+        await run(policy, clock, 4, error=ValueError())
+        assert policy.limit == 4
+
+        await run(policy, clock, 4, error=TimeoutError())
+        assert policy.limit == 2
+
+
+class TestBounds:
+    async def test_it_goes_no_higher_than_the_highest(self, clock: FakeClock):
+        policy = adaptive(clock, max_limit=5)
+
+        for _ in range(5):
+            await run(policy, clock, 5)
+
+        assert policy.limit == 5
+
+    async def test_it_goes_no_lower_than_the_lowest(self, clock: FakeClock):
+        policy = adaptive(clock, min_limit=3)
+
+        for _ in range(5):
+            await run(policy, clock, 4, seconds=2.1)
+
+        assert policy.limit == 3
+
+    @pytest.mark.parametrize("permits", [1, 9])
+    def test_a_bulkhead_outside_of_them_is_refused(self, clock: FakeClock, permits: int):
+        with pytest.raises(ValueError, match="permits must be from 2 to 8"):
+            adaptive(clock, permits, min_limit=2, max_limit=8)
+
+
+class TestCalls:
+    async def test_what_they_return_and_raise_is_passed_on(self, clock: FakeClock):
+        policy = adaptive(clock)
+        error = ConnectionError("no")
+
+        async def succeed() -> str:
+            return "done"
+
+        async def fail() -> None:
+            raise error
+
+        assert await policy.run(succeed) == "done"
+        with pytest.raises(ConnectionError) as raised:
+            await policy.run(fail)
+        assert raised.value is error
+
+    async def test_those_beyond_the_limit_are_the_bulkheads_to_refuse(self, clock: FakeClock):
+        room = Bulkhead(BulkheadOptions(permits=1), clock)
+        policy = AdaptiveConcurrency(AdaptiveConcurrencyOptions(), Aimd(2.0), room, clock)
+        inside = asyncio.create_task(policy.run(lambda: clock.sleep(1.0)))
+        await settle()
+
+        with pytest.raises(BulkheadFullError):
+            await policy.run(lambda: clock.sleep(1.0))
+
+        await clock.drive(inside)
+
+    async def test_the_listener_is_told_when_the_permit_has_been_given_back(self, clock: FakeClock):
+        room = Bulkhead(BulkheadOptions(permits=1), clock)
+        in_use: list[int] = []
+        policy = AdaptiveConcurrency(
+            AdaptiveConcurrencyOptions(round_calls=1),
+            Aimd(2.0),
+            room,
+            clock,
+            listener=lambda _: in_use.append(room.in_use),
+        )
+
+        await policy.run(lambda: asyncio.sleep(0))
+
+        assert in_use == [0]
+
+
+class TestAimd:
+    @pytest.mark.parametrize(
+        ("ended", "limit"),
+        [
+            (Round([1.0] * 10, was_full=True), 11),
+            (Round([1.0] * 10, was_full=False), 10),
+            (Round([1.0] * 9 + [9.0], was_full=True), 11),
+            (Round([1.0] * 9, failures=1, was_full=True), 11),
+            (Round([1.0] * 8 + [9.0], failures=1, was_full=True), 7),
+            (Round([1.0] * 8 + [9.0], failures=1, was_full=False), 7),
+            (Round(failures=10), 7),
+            (Round([2.0] * 10, was_full=True), 11),
+        ],
+    )
+    def test_it_tolerates_a_share_of_bad_calls(self, ended: Round, limit: float):
+        assert Aimd(2.0, tolerance=0.1, backoff=0.7).next_limit(10, ended) == pytest.approx(limit)
+
+    @pytest.mark.parametrize(
+        ("option", "value"),
+        [
+            *(("target_seconds", value) for value in (0, -1, math.inf, math.nan)),
+            *(("tolerance", value) for value in (-0.1, 1, math.nan)),
+            *(("backoff", value) for value in (0, 1, -1, math.nan)),
+        ],
+    )
+    def test_impossible_options_are_refused_by_name(self, option: str, value: float):
+        with pytest.raises(ValueError, match=option):
+            Aimd(**{"target_seconds": 1.0, option: value})
+
+
+def measured(unloaded_seconds: float, probe_every_rounds: int = 10) -> Gradient:
+    """A gradient at a limit of 16 that has just measured."""
+    gradient = Gradient(tolerance=0.25, probe_every_rounds=probe_every_rounds)
+    assert gradient.next_limit(16, Round([9.0])) == 1
+    assert gradient.next_limit(1, Round([unloaded_seconds])) == 16
+    return gradient
+
+
+class TestGradient:
+    @pytest.mark.parametrize(
+        ("ended", "limit"),
+        [
+            (Round([1.25] * 16, was_full=True), 16 + 4),
+            (Round([1.25] * 16, was_full=False), 16),
+            (Round([2.0] * 16, was_full=True), 10 + 4),
+            (Round([2.0] * 16, was_full=False), 10 + 4),
+            (Round([0.625, 1.875], was_full=True), 16 + 4),
+            (Round([9.0] * 16, was_full=True), 8 + 4),
+            (Round([0.1] * 16, was_full=True), 32 + 4),
+            (Round([0.0] * 16, was_full=True), 32 + 4),
+            (Round([1.25] * 12, failures=4, was_full=True), 12 + 4),
+            (Round(failures=16), 8 + 4),
+        ],
+    )
+    def test_the_limit_follows_the_formula(self, ended: Round, limit: float):
+        assert measured(1.0).next_limit(16, ended) == pytest.approx(limit)
+
+    def test_it_measures_again_after_so_many_rounds(self):
+        gradient = measured(1.0, probe_every_rounds=2)
+        usual = Round([1.25], was_full=True)
+
+        assert [gradient.next_limit(16, usual) for _ in range(3)] == [20, 20, 1]
+        assert gradient.next_limit(1, Round([2.0])) == 16
+        assert gradient.next_limit(16, Round([2.5], was_full=True)) == 20
+
+    def test_a_measurement_in_which_all_failed_goes_on(self):
+        gradient = Gradient()
+        gradient.next_limit(16, Round([1.0]))
+
+        assert gradient.next_limit(1, Round(failures=10)) == 1
+        assert gradient.next_limit(1, Round([1.0])) == 16
+
+    def test_calls_that_take_no_time_at_all_are_no_harm(self):
+        assert measured(0.0).next_limit(16, Round([0.0], was_full=True)) == 36
+
+    @pytest.mark.parametrize(
+        ("option", "value"),
+        [
+            *(("tolerance", value) for value in (-0.1, math.inf, math.nan)),
+            *(("probe_every_rounds", value) for value in (0, -1, math.nan)),
+        ],
+    )
+    def test_impossible_options_are_refused_by_name(self, option: str, value: float):
+        with pytest.raises(ValueError, match=option):
+            Gradient(**{option: value})
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        *(("min_limit", value) for value in (0, -1, math.nan)),
+        *(("max_limit", value) for value in (1, -1, math.nan)),
+        *(("round_calls", value) for value in (0, -1, math.nan)),
+    ],
+)
+def test_impossible_options_are_refused_by_name(option: str, value: float):
+    with pytest.raises(ValueError, match=option):
+        AdaptiveConcurrencyOptions(**{"min_limit": 2, option: value})

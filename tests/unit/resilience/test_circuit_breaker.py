@@ -1,0 +1,314 @@
+"""The circuit breaker as a policy: what it lets through, how it judges, and what it tells.
+
+What opens and closes it is the contract of its stores, tests/contract/test_breaker_store.py.
+"""
+
+import asyncio
+import math
+
+import pytest
+
+from src.resilience.circuit_breaker import (
+    BreakerState,
+    CircuitBreaker,
+    CircuitBreakerOptions,
+    MemoryBreakerStore,
+)
+from src.resilience.errors import BulkheadFullError, CircuitOpenError
+from src.resilience.events import ProbeStarted, Rejected, StateChanged
+
+CLOSED, OPEN, HALF_OPEN = BreakerState.CLOSED, BreakerState.OPEN, BreakerState.HALF_OPEN
+
+
+class UpstreamError(Exception):
+    """What the upstream raises."""
+
+
+class NotFoundError(Exception):
+    """What the upstream raises when it is well and the caller is wrong."""
+
+
+@pytest.fixture
+def make(clock, listener):
+    def make(is_failure=None, **options):
+        judge = {} if is_failure is None else {"is_failure": is_failure}
+        return CircuitBreaker(
+            "upstream",
+            MemoryBreakerStore(clock),
+            CircuitBreakerOptions(**{"failure_threshold": 1, "open_seconds": 10, **options}),
+            clock,
+            listener=listener,
+            **judge,
+        )
+
+    return make
+
+
+async def succeed():
+    return "answer"
+
+
+async def run_failing(breaker, error=None):
+    """Run a call that raises `error`, and let nothing else pass."""
+    error = error or UpstreamError()
+
+    async def fail():
+        raise error
+
+    with pytest.raises(type(error)) as caught:
+        await breaker.run(fail)
+    assert caught.value is error
+
+
+async def counts(breaker):
+    status = await breaker.status()
+    return status.failure_count, status.success_count
+
+
+# ---------------------------------------------------------------- options
+
+
+def test_the_options_are_sound_as_they_come():
+    options = CircuitBreakerOptions()
+    assert (options.failure_threshold, options.open_seconds, options.successes_to_close) == (5, 30, 1)
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["failure_threshold", "window_calls", "minimum_calls", "half_open_permits", "half_open_successes"],
+)
+@pytest.mark.parametrize("value", [0, -1, math.nan])
+def test_a_count_is_at_least_one(option, value):
+    with pytest.raises(ValueError, match=f"^{option} must be at least 1"):
+        CircuitBreakerOptions(**{option: value})
+
+
+@pytest.mark.parametrize("option", ["failure_rate_threshold", "slow_call_rate_threshold"])
+@pytest.mark.parametrize("value", [0, -0.1, 1.1, math.nan])
+def test_a_rate_is_a_share_above_none(option, value):
+    with pytest.raises(ValueError, match=f"^{option} must be above 0"):
+        CircuitBreakerOptions(**{option: value})
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["slow_call_seconds", "window_seconds", "open_seconds", "open_seconds_max", "probe_lease_seconds"],
+)
+@pytest.mark.parametrize("value", [0, -1, 0.0009, math.inf, math.nan])
+def test_a_duration_is_finite_and_at_least_a_millisecond(option, value):
+    with pytest.raises(ValueError, match=f"^{option} must be finite"):
+        CircuitBreakerOptions(**{option: value})
+
+
+@pytest.mark.parametrize(
+    ("option", "options"),
+    [
+        ("failure_threshold", {"failure_threshold": None}),
+        ("slow_call_seconds", {"slow_call_rate_threshold": 0.5}),
+        ("slow_call_seconds", {"slow_call_seconds": 1}),
+        ("minimum_calls", {"minimum_calls": 11, "window_calls": 10}),
+        ("open_seconds_factor", {"open_seconds_factor": 0.5, "open_seconds_max": 60}),
+        ("open_seconds_factor", {"open_seconds_factor": math.nan, "open_seconds_max": 60}),
+        ("open_seconds_factor", {"open_seconds_factor": math.inf, "open_seconds_max": 60}),
+        ("open_seconds_max", {"open_seconds_factor": 2}),
+        ("open_seconds_max", {"open_seconds_max": 29}),
+        ("half_open_successes", {"half_open_permits": 2, "half_open_successes": 3}),
+    ],
+)
+def test_options_that_contradict_one_another_are_refused_by_name(option, options):
+    with pytest.raises(ValueError, match=f"^{option} "):
+        CircuitBreakerOptions(**options)
+
+
+def test_equal_thresholds_of_every_kind_are_no_contradiction():
+    CircuitBreakerOptions(
+        failure_threshold=1, failure_rate_threshold=1, slow_call_rate_threshold=1, slow_call_seconds=1
+    )
+
+
+# ---------------------------------------------------------------- running
+
+
+async def test_closed_it_hands_back_what_the_call_returned(make):
+    assert await make().run(succeed) == "answer"
+
+
+async def test_open_it_does_not_begin_the_call(make):
+    breaker = make()
+    await run_failing(breaker)
+    begun = False
+
+    async def call():
+        nonlocal begun
+        begun = True
+
+    with pytest.raises(CircuitOpenError) as caught:
+        await breaker.run(call)
+
+    assert not begun
+    assert (caught.value.policy, caught.value.retry_after) == ("upstream", 10)
+
+
+async def test_it_goes_from_closed_over_open_and_half_open_back_to_closed(make, clock):
+    breaker = make()
+    seen = [(await breaker.status()).state]
+    await run_failing(breaker)
+    seen.append((await breaker.status()).state)
+    clock.jump(10)
+    seen.append((await breaker.status()).state)
+    await breaker.run(succeed)
+    seen.append((await breaker.status()).state)
+    assert seen == [CLOSED, OPEN, HALF_OPEN, CLOSED]
+
+
+async def test_retry_after_counts_down(make, clock):
+    breaker = make()
+    await run_failing(breaker)
+    seen = []
+    for _ in range(3):
+        seen.append((await breaker.status()).retry_after)
+        clock.jump(5)
+    assert seen == [10, 5, None]
+
+
+async def test_a_call_that_takes_long_enough_is_slow(make, clock):
+    breaker = make(failure_threshold=None, slow_call_rate_threshold=1, slow_call_seconds=2, minimum_calls=1)
+
+    async def take(seconds):
+        clock.jump(seconds)
+
+    await breaker.run(lambda: take(1.75))
+    assert (await breaker.status()).state is CLOSED
+    await breaker.close()
+    await breaker.run(lambda: take(2))
+    assert (await breaker.status()).state is OPEN
+
+
+async def test_breakers_of_one_name_in_one_store_share_their_state(clock):
+    store, options = MemoryBreakerStore(clock), CircuitBreakerOptions(failure_threshold=1)
+    one, other = (CircuitBreaker("upstream", store, options, clock) for _ in range(2))
+    await run_failing(one)
+    with pytest.raises(CircuitOpenError):
+        await other.run(succeed)
+
+
+# ---------------------------------------------------------------- judging
+
+
+async def test_an_error_judged_no_failure_is_a_success(make):
+    breaker = make(is_failure=lambda error: not isinstance(error, NotFoundError))
+    await run_failing(breaker, NotFoundError())
+    assert await counts(breaker) == (0, 1)
+    await run_failing(breaker)
+    assert await counts(breaker) == (1, 1)
+
+
+async def test_an_excluded_error_is_neither_success_nor_failure(make):
+    breaker = make(is_failure=lambda _: None)
+    await run_failing(breaker)
+    assert await counts(breaker) == (0, 0)
+
+
+async def test_a_rejection_further_in_says_nothing_of_the_service(make):
+    breaker = make()
+    await run_failing(breaker, BulkheadFullError("bulkhead", "full", 1.0))
+    assert await counts(breaker) == (0, 0)
+
+
+async def test_an_excluded_probe_gives_its_permit_back(make, clock):
+    breaker = make(is_failure=lambda error: None if isinstance(error, NotFoundError) else True)
+    await run_failing(breaker)
+    clock.jump(10)
+    await run_failing(breaker, NotFoundError())
+    assert (await breaker.status()).state is HALF_OPEN
+    await breaker.run(succeed)
+    assert (await breaker.status()).state is CLOSED
+
+
+async def test_a_cancelled_call_is_neither_and_gives_its_permit_back(make, clock):
+    breaker = make()
+    await run_failing(breaker)
+    clock.jump(10)
+    probe = asyncio.ensure_future(breaker.run(asyncio.Event().wait))
+    await asyncio.sleep(0)
+    with pytest.raises(CircuitOpenError):
+        await breaker.run(succeed)
+
+    probe.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await probe
+
+    assert await counts(breaker) == (1, 0)
+    assert await breaker.run(succeed) == "answer"
+
+
+# ---------------------------------------------------------------- by hand
+
+
+async def test_forced_open_it_rejects_until_closed_by_hand(make, clock):
+    breaker = make()
+    await breaker.force_open()
+    clock.jump(1000)
+    with pytest.raises(CircuitOpenError) as caught:
+        await breaker.run(succeed)
+    assert caught.value.retry_after == 10
+
+    await breaker.close()
+    assert await breaker.run(succeed) == "answer"
+
+
+async def test_forced_open_during_a_call_it_does_not_mind_that_the_call_is_cancelled(make):
+    breaker = make()
+    call = asyncio.ensure_future(breaker.run(asyncio.Event().wait))
+    await asyncio.sleep(0)
+    await breaker.force_open()
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    assert (await breaker.status()).state is OPEN
+
+
+async def test_forced_closed_it_lets_everything_through(make):
+    breaker = make()
+    await breaker.force_closed()
+    for _ in range(3):
+        await run_failing(breaker)
+    assert (await breaker.status()).state is CLOSED
+
+
+async def test_a_result_from_before_it_was_forced_open_does_not_close_it(make):
+    breaker = make()
+    answer = asyncio.Event()
+    late = asyncio.ensure_future(breaker.run(answer.wait))
+    await asyncio.sleep(0)
+    await breaker.force_open()
+    answer.set()
+    await late
+    assert (await breaker.status()).state is OPEN
+
+
+# ---------------------------------------------------------------- telling
+
+
+async def test_it_tells_of_every_change_every_probe_and_every_rejection(make, clock, listener):
+    breaker = make()
+    await run_failing(breaker)
+    with pytest.raises(CircuitOpenError):
+        await breaker.run(succeed)
+    clock.jump(10)
+    await breaker.run(succeed)
+    await breaker.force_open()
+
+    assert listener.events == [
+        StateChanged(policy="upstream", before=CLOSED, after=OPEN, reason="failures in a row: 1"),
+        Rejected(policy="upstream", retry_after=10),
+        StateChanged(policy="upstream", before=OPEN, after=HALF_OPEN, reason="the open time is over"),
+        ProbeStarted(policy="upstream"),
+        StateChanged(policy="upstream", before=HALF_OPEN, after=CLOSED, reason="probes succeeded: 1"),
+        StateChanged(policy="upstream", before=CLOSED, after=OPEN, reason="forced open"),
+    ]
+
+
+async def test_an_order_that_changes_nothing_is_not_told(make, listener):
+    await make().close()
+    assert listener.events == []

@@ -1,0 +1,255 @@
+"""The hedging policy."""
+
+import asyncio
+import contextvars
+import math
+
+import pytest
+
+from src.resilience.events import Hedged, HedgedAttemptFailed, HedgeWon
+from src.resilience.hedging import Hedging, HedgingOptions
+from tests.support.clock import FakeClock, settle
+from tests.support.listener import RecordingListener
+
+
+class Service:
+    """Takes and answers each attempt as told: seconds, then the number of the attempt or an error."""
+
+    def __init__(self, clock: FakeClock, *attempts: tuple[float, BaseException | None]) -> None:
+        self._clock = clock
+        self._attempts = attempts
+        self.began: list[float] = []
+        self.running = 0
+        self.cancelled: list[int] = []
+
+    async def __call__(self) -> int:
+        seconds, error = self._attempts[len(self.began)]
+        self.began.append(self._clock.monotonic())
+        number = len(self.began)
+        self.running += 1
+        try:
+            await self._clock.sleep(seconds)
+        except asyncio.CancelledError:
+            self.cancelled.append(number)
+            raise
+        finally:
+            self.running -= 1
+        if error is not None:
+            raise error
+        return number
+
+
+def hedging(clock: FakeClock, attempts: int = 2, listener=lambda _: None) -> Hedging:
+    options = HedgingOptions(delay_seconds=1.0, attempts=attempts)
+    return Hedging(options, clock, name="external", listener=listener)
+
+
+class TestSlowness:
+    async def test_a_call_that_answers_in_time_runs_once(self, clock: FakeClock, listener: RecordingListener):
+        service = Service(clock, (0.9, None))
+
+        assert await clock.drive(hedging(clock, listener=listener).run(service)) == 1
+        assert service.began == [0.0]
+        assert listener.events == []
+
+    async def test_a_slow_call_is_begun_again_and_the_first_answer_wins(
+        self, clock: FakeClock, listener: RecordingListener
+    ):
+        service = Service(clock, (60, None), (0.5, None))
+
+        assert await clock.drive(hedging(clock, listener=listener).run(service)) == 2
+        assert clock.monotonic() == 1.5
+        assert service.began == [0.0, 1.0]
+        assert listener.events == [
+            Hedged(policy="external", attempt=2),
+            HedgeWon(policy="external", attempt=2),
+        ]
+
+    async def test_the_first_attempt_may_still_win(self, clock: FakeClock, listener: RecordingListener):
+        service = Service(clock, (1.2, None), (0.5, None))
+
+        assert await clock.drive(hedging(clock, listener=listener).run(service)) == 1
+        assert service.cancelled == [2]
+        assert listener.events == [Hedged(policy="external", attempt=2)]
+
+    async def test_of_two_that_answer_at_once_the_earlier_wins(self, clock: FakeClock):
+        both = asyncio.Event()
+        begun = 0
+
+        async def call() -> int:
+            nonlocal begun
+            begun += 1
+            number = begun
+            await both.wait()
+            return number
+
+        caller = asyncio.create_task(hedging(clock).run(call))
+        await clock.advance(1.0)
+        both.set()
+
+        assert await caller == 1
+
+    async def test_each_further_attempt_waits_its_turn_and_there_are_no_more_than_allowed(
+        self, clock: FakeClock
+    ):
+        service = Service(clock, *[(60, None)] * 3)
+
+        assert await clock.drive(hedging(clock, attempts=3).run(service)) == 1
+        assert service.began == [0.0, 1.0, 2.0]
+        assert clock.monotonic() == 60.0
+
+
+class TestFailures:
+    async def test_a_failure_alone_is_raised_as_it_came_and_begins_no_attempt(
+        self, clock: FakeClock, listener: RecordingListener
+    ):
+        error = ConnectionError("no")
+        service = Service(clock, (0.5, error))
+
+        with pytest.raises(ConnectionError) as raised:
+            await clock.drive(hedging(clock, listener=listener).run(service))
+
+        assert raised.value is error
+        assert service.began == [0.0]
+        assert listener.events == []
+
+    async def test_a_failure_is_made_good_by_an_attempt_under_way(
+        self, clock: FakeClock, listener: RecordingListener
+    ):
+        error = ConnectionError("no")
+        service = Service(clock, (1.2, error), (1.0, None))
+
+        assert await clock.drive(hedging(clock, listener=listener).run(service)) == 2
+        assert listener.events == [
+            Hedged(policy="external", attempt=2),
+            HedgedAttemptFailed(policy="external", attempt=1, error=error),
+            HedgeWon(policy="external", attempt=2),
+        ]
+
+    async def test_a_failure_does_not_put_off_the_next_attempt(self, clock: FakeClock):
+        service = Service(clock, (60, None), (0.5, ConnectionError()), (0.5, None))
+
+        assert await clock.drive(hedging(clock, attempts=3).run(service)) == 3
+        assert service.began == [0.0, 1.0, 2.0]
+
+    async def test_when_all_fail_the_last_error_is_raised(
+        self, clock: FakeClock, listener: RecordingListener
+    ):
+        first, second = ConnectionError("first"), TimeoutError("second")
+        service = Service(clock, (2.0, first), (0.5, second))
+
+        with pytest.raises(ConnectionError) as raised:
+            await clock.drive(hedging(clock, listener=listener).run(service))
+
+        assert raised.value is first, "it began first and failed last"
+        assert listener.of(HedgedAttemptFailed)[0].error is second
+        assert listener.of(HedgeWon) == []
+
+    async def test_a_timeout_error_of_the_call_is_not_taken_for_the_delay(self, clock: FakeClock):
+        service = Service(clock, (0.5, TimeoutError("its own")))
+
+        with pytest.raises(TimeoutError, match="its own"):
+            await clock.drive(hedging(clock).run(service))
+
+        assert len(service.began) == 1
+
+    async def test_a_call_that_fails_before_its_first_await_is_a_failure(self, clock: FakeClock):
+        def call() -> None:
+            raise ConnectionError("no")
+
+        with pytest.raises(ConnectionError, match="no"):
+            await hedging(clock).run(call)
+
+
+class TestLosers:
+    async def test_they_have_ended_when_the_answer_is_there(self, clock: FakeClock):
+        service = Service(clock, (60, None), (60, None), (0.5, None))
+
+        assert await clock.drive(hedging(clock, attempts=3).run(service)) == 3
+        assert service.running == 0
+        assert service.cancelled == [1, 2]
+
+    async def test_an_error_on_their_way_out_is_dropped(self, clock: FakeClock):
+        begun = 0
+
+        async def call() -> str:
+            nonlocal begun
+            begun += 1
+            if begun == 2:
+                return "done"
+            try:
+                await clock.sleep(60)
+            finally:
+                raise ConnectionError("could not say goodbye")
+
+        assert await clock.drive(hedging(clock).run(call)) == "done"
+
+
+class TestCancellation:
+    @pytest.mark.parametrize("after", [0.5, 1.5])
+    async def test_it_stops_every_attempt(self, clock: FakeClock, listener: RecordingListener, after: float):
+        service = Service(clock, (60, None), (60, None))
+        caller = asyncio.create_task(hedging(clock, listener=listener).run(service))
+        await clock.advance(after)
+
+        caller.cancel()
+        await settle()
+
+        assert caller.cancelled()
+        assert service.running == 0
+        assert listener.of(HedgedAttemptFailed) == []
+
+    async def test_impatience_does_not_leave_an_attempt_behind(self, clock: FakeClock):
+        left = asyncio.Event()
+        running = True
+
+        async def call() -> None:
+            nonlocal running
+            try:
+                await clock.sleep(60)
+            finally:
+                await left.wait()
+                running = False
+
+        caller = asyncio.create_task(hedging(clock).run(call))
+        await clock.advance(0.5)
+        for _ in range(2):
+            caller.cancel()
+            await settle()
+        assert not caller.done()
+
+        left.set()
+        await settle()
+
+        assert caller.cancelled()
+        assert not running
+
+    async def test_a_call_that_cancels_itself_ends_it_all(self, clock: FakeClock):
+        service = Service(clock, (60, None), (0.5, asyncio.CancelledError()))
+
+        with pytest.raises(asyncio.CancelledError):
+            await clock.drive(hedging(clock).run(service))
+
+        assert service.running == 0
+
+
+async def test_attempts_see_the_context_of_their_caller(clock: FakeClock):
+    request_id = contextvars.ContextVar("request_id", default="none")
+    request_id.set("r-1")
+
+    async def call() -> str:
+        return request_id.get()
+
+    assert await hedging(clock).run(call) == "r-1"
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        *(("delay_seconds", value) for value in (0, -1, math.inf, math.nan)),
+        *(("attempts", value) for value in (1, 0, -1, math.nan)),
+    ],
+)
+def test_impossible_options_are_refused_by_name(option: str, value: float):
+    with pytest.raises(ValueError, match=option):
+        HedgingOptions(**{"delay_seconds": 1.0, option: value})
