@@ -116,8 +116,8 @@ async def _lifespan(settings: Settings, clock: Clock, _app: FastAPI) -> AsyncIte
             summaries=summaries,
             external_service=external_service,
             breaker=breaker,
-            ingest_admission=_admission("ingest", settings.rate_limit_requests, settings, link, clock),
-            read_admission=_admission("read", settings.rate_limit_read_requests, settings, link, clock),
+            ingest_admission=_admission("ingest", settings.rate_limit_requests, settings, link),
+            read_admission=_admission("read", settings.rate_limit_read_requests, settings, link),
             client_address=ClientAddress(settings.trusted_proxies),
             admin_access=AdminAccess(key.get_secret_value() if key else None),
             body_limits=BodyLimits(settings.max_body_bytes, settings.batch_max_points),
@@ -151,10 +151,10 @@ def _refuse_several_workers() -> None:
         raise SystemExit("Without a redis-server only one worker may run: set WEB_CONCURRENCY=1")
 
 
-def _admission(name: str, limit: int, settings: Settings, link: RedisLink, clock: Clock) -> Admission:
+def _admission(name: str, limit: int, settings: Settings, link: RedisLink) -> Admission:
     quota = Quota(limit, settings.rate_limit_window_seconds)
     limiter = redis_rate_limiter(settings.rate_limit_algorithm, quota, link)
-    return Admission(name, quota, limiter, clock, _listener)
+    return Admission(name, quota, limiter, _listener)
 
 
 def _breaker(settings: Settings, link: RedisLink, clock: Clock) -> CircuitBreaker:

@@ -1,22 +1,18 @@
 """Whether a client may go on: the rate limiter's verdict, and what holds while it has none.
 
-The failure policy of the limiter is here and nowhere else: when its store is away, or slower than
-`BUDGET_SECONDS`, the request is let through unexamined. The first such request is logged, every one is
+The failure policy of the limiter is here and nowhere else: when its store is away, or slower than its
+budget, the request is let through unexamined. The first such request is logged, every one is
 reported as `Bypassed`. A service that stopped answering because it could not count its callers would be less
 available than one that did not count.
 """
 
 import logging
 
-from src.resilience.clock import Clock
 from src.resilience.events import Bypassed, Listener, Rejected, notify
 from src.resilience.rate_limiter import Decision, Quota, RateLimiter
 from src.services.errors import StorageUnavailableError
 
 _log = logging.getLogger(__name__)
-
-BUDGET_SECONDS = 0.25
-"""How long a request may wait for the limiter's verdict."""
 
 
 class Admission:
@@ -26,17 +22,13 @@ class Admission:
         name: Of the quota, as it stands in the `RateLimit` header.
         quota: How many requests in which window.
         limiter: Decides.
-        clock: Measures the budget.
         listener: Told of every refusal and every bypass.
     """
 
-    def __init__(
-        self, name: str, quota: Quota, limiter: RateLimiter, clock: Clock, listener: Listener
-    ) -> None:
+    def __init__(self, name: str, quota: Quota, limiter: RateLimiter, listener: Listener) -> None:
         self.name = name
         self.quota = quota
         self._limiter = limiter
-        self._clock = clock
         self._listener = listener
         self._fails_open = False
 
@@ -47,9 +39,8 @@ class Admission:
             The verdict, or None when there was none and the request is to be let through.
         """
         try:
-            async with self._clock.timeout(BUDGET_SECONDS):
-                decision = await self._limiter.hit(f"rl:{self.name}:{client}")
-        except (StorageUnavailableError, TimeoutError) as error:
+            decision = await self._limiter.hit(f"rl:{self.name}:{client}")
+        except StorageUnavailableError as error:
             self._note(fails_open=True)
             notify(self._listener, Bypassed(policy=self.name, error=error))
             return None

@@ -20,14 +20,14 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from src.resilience.clock import Clock
 from src.services.errors import StorageUnavailableError
-from src.storage.batching import MAX_IN_FLIGHT, Argument, Batcher, Command, Reply
+from src.storage.batching import MAX_IN_FLIGHT, Argument, Batcher, Command, OverBudgetError, Reply
 from src.storage.scripts import Script
 
 _log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_SECONDS = 0.5
 CALL_TIMEOUT_SECONDS = 0.6
-"""With the limiter's own 0.25 s before it, an answer that Redis is away leaves within a second."""
+"""With a hurried command's budget before it, an answer that Redis is away leaves within a second."""
 PROBE_INTERVAL_SECONDS = 0.25
 
 
@@ -110,7 +110,7 @@ class RedisLink:
             StorageUnavailableError: Redis is away.
             RedisError: The server refused this command.
         """
-        return await self._send(command, None)
+        return await self._send(command)
 
     async def send_all(self, commands: Iterable[Command]) -> list[Reply]:
         """Send several commands in one round trip and return their replies in order.
@@ -133,6 +133,7 @@ class RedisLink:
         keys: Sequence[str],
         arguments: Sequence[Argument] = (),
         *,
+        hurried: bool = False,
         timeout_seconds: float | None = None,
     ) -> Reply:
         """Run `script` on `keys` and return its reply.
@@ -144,15 +145,16 @@ class RedisLink:
             script: What to run.
             keys: Its KEYS.
             arguments: Its ARGV.
+            hurried: Give up on it after `BUDGET_SECONDS`.
             timeout_seconds: For a run so large that it may take longer than `CALL_TIMEOUT_SECONDS`: how
                 long. It has a round trip of its own then, and while it lasts, that others get no answer is
                 no sign that Redis is away.
         """
         tail = (len(keys), *keys, *arguments)
         try:
-            return await self._send(("EVALSHA", script.sha, *tail), timeout_seconds)
+            return await self._send(("EVALSHA", script.sha, *tail), hurried, timeout_seconds)
         except NoScriptError:
-            return await self._send(("EVAL", script.source, *tail), timeout_seconds)
+            return await self._send(("EVAL", script.source, *tail), hurried, timeout_seconds)
 
     async def load(self, scripts: Iterable[Script]) -> None:
         """Teach the server `scripts`, so that no first caller has to."""
@@ -186,12 +188,16 @@ class RedisLink:
         await self._batcher.aclose()
         await self._client.aclose()
 
-    async def _send(self, command: Command, timeout_seconds: float | None) -> Reply:
+    async def _send(
+        self, command: Command, hurried: bool = False, timeout_seconds: float | None = None
+    ) -> Reply:
         self._refuse_while_down()
         try:
             if timeout_seconds is None:
-                return await self._batcher.add(command)
+                return await self._batcher.add(command, hurried=hurried)
             return await self._batcher.add_alone(command, timeout_seconds)
+        except OverBudgetError as error:
+            raise StorageUnavailableError("Redis is slower than its budget") from error
         except (RedisConnectionError, RedisTimeoutError) as error:
             raise self._went_down(error) from error
 

@@ -44,6 +44,7 @@ class RedisRateLimiter:
             self.script,
             [self._name(key)],
             [self._quota.limit, self._window_us, cost, int(spend)],
+            hurried=True,
         )
         return Decision(
             bool(allowed), self._quota.limit, remaining, retry_after_us / 1e6, reset_after_us / 1e6

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -35,11 +36,12 @@ class Server:
     def __init__(self, redis_url: str, folder, **settings: str) -> None:
         self.url = f"http://127.0.0.1:{(port := free_port())}"
         command = [sys.executable, "-m", "uvicorn", "src.main:app", "--port", str(port), "--workers", "2"]
-        self._log = (folder / "server.log").open("wb")
+        self.log = folder / "server.log"
+        self._output = self.log.open("wb")
         self.process = subprocess.Popen(
             command,
             env=environment(REDIS_URL=redis_url, **settings),
-            stdout=self._log,
+            stdout=self._output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
@@ -57,7 +59,7 @@ class Server:
     def stop(self) -> None:
         self.process.terminate()
         self.process.wait(timeout=15)
-        self._log.close()
+        self._output.close()
 
 
 @pytest.fixture
@@ -119,9 +121,7 @@ async def test_a_worker_that_is_killed_loses_nothing_acknowledged(start_server):
     async with httpx.AsyncClient(base_url=server.url, timeout=20) as client:
         await server.until_healthy(client)
     accepted = 0
-    workers = subprocess.run(
-        ["pgrep", "-P", str(server.process.pid)], capture_output=True, text=True, check=True
-    ).stdout.split()
+    workers = re.findall(r"Started server process \[(\d+)\]", server.log.read_text())
 
     async def post():
         nonlocal accepted

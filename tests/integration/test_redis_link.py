@@ -1,11 +1,13 @@
 """The link to Redis: one round trip a tick, and honest when Redis is away."""
 
 import asyncio
+import time
 
 import pytest
 
 from src.resilience.clock import SystemClock
 from src.services.errors import StorageUnavailableError
+from src.storage.batching import BUDGET_SECONDS
 from src.storage.client import RedisAddress, RedisLink, connect
 from src.storage.scripts import Script
 from tests.support.redis_server import RedisServer
@@ -94,6 +96,25 @@ async def test_while_a_long_run_keeps_redis_busy_it_is_not_taken_to_be_away(link
     assert link.is_up
     assert await long_run == 15_000_000
     assert await link.send("PING") == b"PONG"
+
+
+async def test_a_hurried_caller_gives_up_early_and_leaves_the_round_trip_to_the_others(link, own_redis):
+    await link.send("PING")
+    own_redis.freeze()
+    patient = asyncio.create_task(link.send("ECHO", "patient"))
+    with pytest.raises(StorageUnavailableError, match="budget"):
+        await link.run(ECHO, [], ["hurried"], hurried=True)
+    assert link.is_up
+    own_redis.thaw()
+    assert await patient == b"patient"
+
+
+async def test_a_loop_that_is_late_itself_does_not_blame_redis(redis_link):
+    hurried = asyncio.create_task(redis_link.run(ECHO, [], ["x"], hurried=True))
+    for _ in range(4):
+        await asyncio.sleep(0)
+        time.sleep(BUDGET_SECONDS)  # the answer lies unread meanwhile
+    assert await hurried == b"x"
 
 
 async def test_the_address_keeps_its_password_to_itself():

@@ -175,5 +175,5 @@ class TestSetFailureRateFromAShell:
         assert sent["headers"] == {"X-API-Key": "secret"}
 
     def test_it_says_when_nobody_answers(self):
-        with pytest.raises(RuntimeError, match="no API answers at http://127.0.0.1:1"):
+        with pytest.raises(RuntimeError, match="no API answers at"):
             set_failure_rate(1.0, "http://127.0.0.1:1")
