@@ -20,19 +20,21 @@ from src.api.routes import admin, circuit_breaker, health, metrics
 from src.config.settings import InvalidSettingsError, Settings, load_settings
 from src.provider.app import create_provider_app
 from src.provider.faults import Faults
+from src.resilience.breaker_store import CircuitBreakerOptions
 from src.resilience.bulkhead import Bulkhead, BulkheadOptions
 from src.resilience.cache import ReadThroughCache
 from src.resilience.cache_store import CacheOptions
-from src.resilience.circuit_breaker import CircuitBreaker, CircuitBreakerOptions, MemoryBreakerStore
+from src.resilience.circuit_breaker import CircuitBreaker
 from src.resilience.clock import Clock, SystemClock, SystemRandomizer
 from src.resilience.errors import CircuitOpenError
 from src.resilience.events import Listeners
+from src.resilience.memory_breaker_store import MemoryBreakerStore
+from src.resilience.memory_rate_limiter import memory_rate_limiter
 from src.resilience.pipeline import Pipeline
 from src.resilience.rate_limiter import (
     Quota,
     RateLimit,
     RateLimitOptions,
-    memory_rate_limiter,
 )
 from src.resilience.retry import Retry, RetryOptions
 from src.resilience.timeout import Timeout

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Sequence
 from contextlib import suppress
 
-from src.resilience.circuit_breaker import (
+from src.resilience.breaker_store import (
     BreakerState,
     BreakerStatus,
     BreakerStore,
@@ -76,11 +76,11 @@ class RedisBreakerStore:
     async def status(self, name: str, options: CircuitBreakerOptions) -> BreakerStatus:
         """Return how the breaker stands."""
         reply = await self._run(self._status, name, options)
-        state, calls, failures, opened_us, wait_us, transitions = reply
+        state, in_a_row, calls, failures, opened_us, wait_us, transitions = reply
         return BreakerStatus(
             state=BreakerState(state.decode()),
             name=name,
-            failure_count=failures,
+            failure_count=in_a_row,
             success_count=calls - failures,
             failure_rate=failures / calls if calls else 0.0,
             opened_at=opened_us / 1e6 if opened_us else None,

@@ -4,19 +4,19 @@ import asyncio
 
 import pytest
 
-from src.resilience.circuit_breaker import (
+from src.resilience.breaker_store import (
     BreakerState,
     BreakerStatus,
-    CircuitBreaker,
     CircuitBreakerOptions,
-    MemoryBreakerStore,
     Order,
     Refusal,
     Ticket,
     Transition,
 )
+from src.resilience.circuit_breaker import CircuitBreaker
 from src.resilience.errors import CircuitOpenError
 from src.resilience.events import ProbeStarted, Rejected, StateChanged
+from src.resilience.memory_breaker_store import MemoryBreakerStore
 from src.services.errors import StorageUnavailableError
 from src.storage.breaker_store import FailoverBreakerStore, RedisBreakerStore
 from src.storage.client import PROBE_INTERVAL_SECONDS, RedisAddress, RedisLink, connect
@@ -118,6 +118,36 @@ async def test_a_success_breaks_the_row(drive):
     assert await breaker.state() is CLOSED
 
 
+async def test_the_failures_it_shows_are_those_in_a_row_and_the_rest_is_the_windows(drive):
+    breaker = drive()
+    for failed in (True, False, True, True):
+        await breaker.call(failed=failed)
+    status = await breaker.status()
+    assert (status.failure_count, status.success_count, status.failure_rate) == (2, 1, 3 / 4)
+
+    await breaker.call()
+
+    status = await breaker.status()
+    assert (status.failure_count, status.success_count, status.failure_rate) == (0, 2, 3 / 5)
+
+
+async def test_no_window_is_too_short_for_a_row(drive):
+    breaker = drive(failure_threshold=4, window_calls=2, minimum_calls=1)
+    for _ in range(4):
+        await breaker.call(failed=True)
+    status = await breaker.status()
+    assert (status.state, status.failure_count, status.failure_rate) == (OPEN, 4, 1)
+
+
+async def test_time_does_not_break_the_row(drive, store_time):
+    breaker = drive(failure_threshold=2, window_seconds=10)
+    await breaker.call(failed=True)
+    await store_time.advance(60)
+    status = await breaker.status()
+    assert (status.failure_count, status.failure_rate) == (1, 0)
+    assert (await breaker.call(failed=True)).after is OPEN
+
+
 async def test_the_failure_rate_opens_it_once_the_window_holds_enough_calls(drive):
     breaker = drive(failure_threshold=None, failure_rate_threshold=0.5, minimum_calls=4)
     for failed in (True, True, False):
@@ -153,8 +183,7 @@ async def test_a_count_window_forgets_the_oldest_call(drive):
     for failed in (True, True, False, False):
         await breaker.call(failed=failed, slow=failed)
     status = await breaker.status()
-    assert (status.failure_count, status.success_count) == (1, 2)
-    assert status.failure_rate == 1 / 3
+    assert (status.success_count, status.failure_rate) == (2, 1 / 3)
 
 
 async def test_a_count_window_forgets_successes_as_well(drive):
@@ -162,7 +191,7 @@ async def test_a_count_window_forgets_successes_as_well(drive):
     for failed in (False, False, False, True):
         await breaker.call(failed=failed)
     status = await breaker.status()
-    assert (status.failure_count, status.success_count) == (1, 1)
+    assert (status.success_count, status.failure_rate) == (1, 1 / 2)
 
 
 async def test_a_time_window_forgets_the_oldest_bucket(drive, store_time):
@@ -172,11 +201,11 @@ async def test_a_time_window_forgets_the_oldest_bucket(drive, store_time):
     await breaker.call()
 
     await store_time.advance(4.5)
-    assert (await breaker.status()).failure_count == 1
+    assert (await breaker.status()).failure_rate == 1 / 2
 
     await store_time.advance(0.5)
     status = await breaker.status()
-    assert (status.failure_count, status.success_count) == (0, 1)
+    assert (status.success_count, status.failure_rate) == (1, 0)
 
     await store_time.advance(60)
     await breaker.call()
@@ -275,6 +304,7 @@ async def test_a_probe_that_fails_opens_it_again_from_now(half_open, store_time)
     status = await breaker.status()
     assert (transition.before, transition.after) == (HALF_OPEN, OPEN)
     assert (status.opened_at, status.retry_after) == (store_time.clock.now(), 10)
+    assert status.failure_count == 2
 
 
 async def test_a_slow_probe_opens_it_again(half_open):
@@ -288,6 +318,7 @@ async def test_every_permit_must_come_back_well(half_open):
     await breaker.refused()
     assert await breaker.record(first) is None
     assert await breaker.record(second) is None
+    assert (await breaker.status()).failure_count == 0
     await breaker.refused()
     assert (await breaker.record(third)).after is CLOSED
 

@@ -6,7 +6,8 @@ from typing import get_args
 import pytest
 
 from src.resilience.clock import SystemClock
-from src.resilience.rate_limiter import Algorithm, Decision, Quota, memory_rate_limiter
+from src.resilience.memory_rate_limiter import memory_rate_limiter
+from src.resilience.rate_limiter import Algorithm, Decision, Quota
 from src.storage.client import RedisAddress, RedisLink, connect
 from src.storage.limiter_store import redis_rate_limiter
 from tests.contract.conftest import TEST_TIME

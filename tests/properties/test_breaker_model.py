@@ -1,6 +1,7 @@
 """Circuit breakers against a plain model: whatever happens in whatever order, both say the same."""
 
 import asyncio
+import itertools
 import math
 
 import fakeredis
@@ -17,7 +18,8 @@ from hypothesis.stateful import (
     rule,
 )
 
-from src.resilience.circuit_breaker import CircuitBreakerOptions, MemoryBreakerStore, Order, Ticket
+from src.resilience.breaker_store import CircuitBreakerOptions, Order, Ticket
+from src.resilience.memory_breaker_store import MemoryBreakerStore
 from src.storage.breaker_store import RedisBreakerStore
 from src.storage.client import RedisAddress, RedisLink, connect
 from tests.contract.conftest import TEST_TIME, StoreTime
@@ -139,9 +141,11 @@ class Model:
         running = math.floor(self.now / tenth)
         return [call for call in self.calls if math.floor(call[0] / tenth) > running - 10]
 
+    def failures_in_a_row(self):
+        return len(list(itertools.takewhile(lambda call: call[1], reversed(self.calls))))
+
     def is_too_bad(self):
-        latest = self.calls[-(self.options.failure_threshold or 0) :]
-        if len(latest) == self.options.failure_threshold and all(failed for _, failed, _ in latest):
+        if self.failures_in_a_row() >= (self.options.failure_threshold or math.inf):
             return True
         window = self.window()
         if len(window) < self.options.minimum_calls:
@@ -155,13 +159,14 @@ class Model:
     def status(self):
         wait = self.wait()
         reading = self.state.removeprefix("FORCED_")
-        failures = sum(failed for _, failed, _ in self.window())
+        outcomes = [failed for _, failed, _ in self.window()]
         return (
             "HALF_OPEN" if self.state == "OPEN" and wait == 0 else reading,
             wait or None,
             None if self.opened is None else self.opened + self.clock.now() - self.now,
-            failures,
-            len(self.window()) - failures,
+            self.failures_in_a_row(),
+            outcomes.count(False),
+            outcomes.count(True) / len(outcomes) if outcomes else 0,
             self.transitions[-20:],
         )
 
@@ -251,6 +256,7 @@ class BreakerMachine(RuleBasedStateMachine):
             status.opened_at,
             status.failure_count,
             status.success_count,
+            status.failure_rate,
             [(transition.before, transition.after) for transition in status.transitions],
         )
 

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from src.resilience.rate_limiter import Algorithm, Quota, memory_rate_limiter
+from src.resilience.memory_rate_limiter import memory_rate_limiter
+from src.resilience.rate_limiter import Algorithm, Quota
 from src.storage.limiter_store import redis_rate_limiter
 from tests.contract.conftest import TEST_TIME, StoreTime
 from tests.support.clock import FakeClock

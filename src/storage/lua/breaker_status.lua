@@ -1,8 +1,8 @@
 -- Tells how the breaker stands. Writes nothing.
 --
 -- KEYS, ARGV  those of breaker.lua
--- reply       {state as it reads, calls, failures, µs of the last opening (0: closed), µs to wait (0: none),
---             transitions}
+-- reply       {state as it reads, failures in a row, calls and failures in the window, µs of the last opening
+--             (0: closed), µs to wait (0: none), transitions}
 local function nothing_to_wait_for()
   return READING[state], 0
 end
@@ -22,4 +22,5 @@ local outlook = {
 
 local reading, wait = outlook[state]()
 local calls, failures = health()
-return {reading, calls, failures, get('opened_us'), wait, redis.call('LRANGE', TRANSITIONS, 0, -1)}
+local transitions = redis.call('LRANGE', TRANSITIONS, 0, -1)
+return {reading, get('failures_in_a_row'), calls, failures, get('opened_us'), wait, transitions}

@@ -4,18 +4,14 @@ What opens and closes it is the contract of its stores, tests/contract/test_brea
 """
 
 import asyncio
-import math
 
 import pytest
 
-from src.resilience.circuit_breaker import (
-    BreakerState,
-    CircuitBreaker,
-    CircuitBreakerOptions,
-    MemoryBreakerStore,
-)
+from src.resilience.breaker_store import BreakerState, CircuitBreakerOptions
+from src.resilience.circuit_breaker import CircuitBreaker
 from src.resilience.errors import BulkheadFullError, CircuitOpenError
 from src.resilience.events import ProbeStarted, Rejected, StateChanged
+from src.resilience.memory_breaker_store import MemoryBreakerStore
 
 CLOSED, OPEN, HALF_OPEN = BreakerState.CLOSED, BreakerState.OPEN, BreakerState.HALF_OPEN
 
@@ -63,67 +59,6 @@ async def run_failing(breaker, error=None):
 async def counts(breaker):
     status = await breaker.status()
     return status.failure_count, status.success_count
-
-
-# ---------------------------------------------------------------- options
-
-
-def test_the_options_are_sound_as_they_come():
-    options = CircuitBreakerOptions()
-    assert (options.failure_threshold, options.open_seconds, options.successes_to_close) == (5, 30, 1)
-
-
-@pytest.mark.parametrize(
-    "option",
-    ["failure_threshold", "window_calls", "minimum_calls", "half_open_permits", "half_open_successes"],
-)
-@pytest.mark.parametrize("value", [0, -1, math.nan])
-def test_a_count_is_at_least_one(option, value):
-    with pytest.raises(ValueError, match=f"^{option} must be at least 1"):
-        CircuitBreakerOptions(**{option: value})
-
-
-@pytest.mark.parametrize("option", ["failure_rate_threshold", "slow_call_rate_threshold"])
-@pytest.mark.parametrize("value", [0, -0.1, 1.1, math.nan])
-def test_a_rate_is_a_share_above_none(option, value):
-    with pytest.raises(ValueError, match=f"^{option} must be above 0"):
-        CircuitBreakerOptions(**{option: value})
-
-
-@pytest.mark.parametrize(
-    "option",
-    ["slow_call_seconds", "window_seconds", "open_seconds", "open_seconds_max", "probe_lease_seconds"],
-)
-@pytest.mark.parametrize("value", [0, -1, 0.0009, math.inf, math.nan])
-def test_a_duration_is_finite_and_at_least_a_millisecond(option, value):
-    with pytest.raises(ValueError, match=f"^{option} must be finite"):
-        CircuitBreakerOptions(**{option: value})
-
-
-@pytest.mark.parametrize(
-    ("option", "options"),
-    [
-        ("failure_threshold", {"failure_threshold": None}),
-        ("slow_call_seconds", {"slow_call_rate_threshold": 0.5}),
-        ("slow_call_seconds", {"slow_call_seconds": 1}),
-        ("minimum_calls", {"minimum_calls": 11, "window_calls": 10}),
-        ("open_seconds_factor", {"open_seconds_factor": 0.5, "open_seconds_max": 60}),
-        ("open_seconds_factor", {"open_seconds_factor": math.nan, "open_seconds_max": 60}),
-        ("open_seconds_factor", {"open_seconds_factor": math.inf, "open_seconds_max": 60}),
-        ("open_seconds_max", {"open_seconds_factor": 2}),
-        ("open_seconds_max", {"open_seconds_max": 29}),
-        ("half_open_successes", {"half_open_permits": 2, "half_open_successes": 3}),
-    ],
-)
-def test_options_that_contradict_one_another_are_refused_by_name(option, options):
-    with pytest.raises(ValueError, match=f"^{option} "):
-        CircuitBreakerOptions(**options)
-
-
-def test_equal_thresholds_of_every_kind_are_no_contradiction():
-    CircuitBreakerOptions(
-        failure_threshold=1, failure_rate_threshold=1, slow_call_rate_threshold=1, slow_call_seconds=1
-    )
 
 
 # ---------------------------------------------------------------- running

@@ -7,16 +7,14 @@ import pytest
 
 from src.resilience.errors import RateLimitedError
 from src.resilience.events import Rejected
-from src.resilience.rate_limiter import (
+from src.resilience.memory_rate_limiter import (
     LeakyBucket,
-    Quota,
-    RateLimit,
-    RateLimitOptions,
     SlidingWindowCounter,
     SlidingWindowLog,
     TokenBucket,
     memory_rate_limiter,
 )
+from src.resilience.rate_limiter import Quota, RateLimit, RateLimitOptions
 from tests.support.clock import settle
 
 

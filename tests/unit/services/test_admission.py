@@ -1,7 +1,8 @@
 """The limiter's failure policy: fail open, and say so."""
 
 from src.resilience.events import Bypassed, Rejected
-from src.resilience.rate_limiter import Quota, memory_rate_limiter
+from src.resilience.memory_rate_limiter import memory_rate_limiter
+from src.resilience.rate_limiter import Quota
 from src.services.admission import Admission
 from src.services.errors import StorageUnavailableError
 

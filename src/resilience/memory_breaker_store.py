@@ -1,0 +1,281 @@
+"""Circuit breakers of one process: the `BreakerStore` in memory, and its states as objects.
+
+A state object lives for one generation; what it does is what the breaker does in that state. The scripts in
+`src/storage/lua/breaker*.lua` keep the same rules, and one contract suite holds both to them.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections import deque
+from typing import ClassVar
+
+from src.resilience.breaker_store import (
+    TRANSITIONS_KEPT,
+    BreakerState,
+    BreakerStatus,
+    BreakerStore,
+    CircuitBreakerOptions,
+    Order,
+    Refusal,
+    Ticket,
+    Transition,
+)
+from src.resilience.clock import Clock
+from src.resilience.health_window import CountWindow, HealthWindow, TimeWindow
+
+
+class MemoryBreakerStore:
+    """Breakers of one process, on one event loop. Never suspends, so each decision is atomic.
+
+    Args:
+        clock: Durations go by its monotonic reading, the times shown by its time of day.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._circuits: dict[str, _Circuit] = {}
+
+    async def admit(self, name: str, options: CircuitBreakerOptions) -> Ticket | Refusal:
+        """Decide whether a call may be made now."""
+        return self._circuit(name, options).state.admit()
+
+    async def record(
+        self, name: str, options: CircuitBreakerOptions, ticket: Ticket, *, failed: bool, slow: bool
+    ) -> Transition | None:
+        """Count the outcome of a call."""
+        circuit = self._circuit(name, options)
+        if ticket.generation != circuit.generation:
+            return None
+        return circuit.state.record(ticket, failed=failed, slow=slow)
+
+    async def release(self, name: str, ticket: Ticket) -> None:
+        """Give back the permit of a call that had no outcome."""
+        circuit = self._circuits[name]
+        if ticket.generation == circuit.generation:
+            circuit.state.release(ticket)
+
+    async def obey(self, name: str, options: CircuitBreakerOptions, order: Order) -> Transition | None:
+        """Go to the state ordered."""
+        circuit = self._circuit(name, options)
+        state = _STATE_ORDERED[order]
+        if type(circuit.state) is not state:
+            return circuit.enter(state, order.value)
+        if order is Order.CLOSED:
+            circuit.begin(state)
+        return None
+
+    async def status(self, name: str, options: CircuitBreakerOptions) -> BreakerStatus:
+        """Return how the breaker stands."""
+        circuit = self._circuit(name, options)
+        state, retry_after = circuit.state.outlook()
+        health = circuit.window.health()
+        return BreakerStatus(
+            state=state,
+            name=name,
+            failure_count=circuit.failures_in_a_row,
+            success_count=health.calls - health.failures,
+            failure_rate=health.failures / health.calls if health.calls else 0.0,
+            opened_at=circuit.opened_at,
+            retry_after=retry_after,
+            transitions=tuple(circuit.transitions),
+        )
+
+    def _circuit(self, name: str, options: CircuitBreakerOptions) -> "_Circuit":
+        circuit = self._circuits.get(name)
+        if circuit is None:
+            circuit = self._circuits[name] = _Circuit(self, options, self._clock)
+        return circuit
+
+
+class _Circuit:
+    """What the states of one breaker share. A state object lives for one generation."""
+
+    window: HealthWindow
+    state: "_State"
+
+    def __init__(self, store: BreakerStore, options: CircuitBreakerOptions, clock: Clock) -> None:
+        self.store = store
+        self.options = options
+        self.clock = clock
+        self.transitions: deque[Transition] = deque(maxlen=TRANSITIONS_KEPT)
+        self.generation = 0
+        self.probes = 0
+        self.leases: dict[str, float] = {}  # probe → when its permit goes to another
+        self.begin(_Closed)
+
+    def begin(self, state: "type[_State]") -> None:
+        self.generation += 1
+        self.leases.clear()
+        self.state = state(self)
+
+    def enter(self, state: "type[_State]", reason: str) -> Transition:
+        transition = Transition(self.clock.now(), self.state.reading, state.reading, reason)
+        self.begin(state)
+        self.transitions.append(transition)
+        return transition
+
+    def clear(self) -> None:
+        seconds = self.options.window_seconds
+        self.window = (
+            CountWindow(self.options.window_calls) if seconds is None else TimeWindow(seconds, self.clock)
+        )
+        self.failures_in_a_row = 0
+        self.open_seconds: float | None = None
+        self.opened_at: float | None = None
+
+    def count(self, *, failed: bool, slow: bool) -> None:
+        self.window.record(failed=failed, slow=slow)
+        self.failures_in_a_row = self.failures_in_a_row + 1 if failed else 0
+
+    def lend_permit(self, transition: Transition | None = None) -> Ticket:
+        self.probes += 1
+        probe = f"{self.generation}-{self.probes}"
+        self.leases[probe] = self.clock.monotonic() + self.options.probe_lease_seconds
+        return Ticket(self.store, self.generation, probe, transition)
+
+    def why_open(self) -> str | None:
+        options = self.options
+        if options.failure_threshold is not None and self.failures_in_a_row >= options.failure_threshold:
+            return f"failures in a row: {self.failures_in_a_row}"
+        failure_rate, slow_rate = options.failure_rate_threshold, options.slow_call_rate_threshold
+        if failure_rate is None and slow_rate is None:
+            return None
+        calls, failures, slow = self.window.health()
+        if calls < options.minimum_calls:
+            return None
+        if failure_rate is not None and failures / calls >= failure_rate:
+            return f"failed calls: {failures} of {calls}"
+        if slow_rate is not None and slow / calls >= slow_rate:
+            return f"slow calls: {slow} of {calls}"
+        return None
+
+
+class _State(ABC):
+    """What a breaker does in one state. Only what is admitted in it is ever recorded or released in it."""
+
+    reading: ClassVar[BreakerState]
+
+    def __init__(self, circuit: _Circuit) -> None:
+        self.circuit = circuit
+
+    @abstractmethod
+    def admit(self) -> Ticket | Refusal:
+        """Let a call through, or not."""
+
+    def record(  # noqa: B027 -- not every state has something to do
+        self, ticket: Ticket, *, failed: bool, slow: bool
+    ) -> Transition | None:
+        """Count an outcome. The open states admit nothing, and so have nothing to count."""
+
+    def release(self, ticket: Ticket) -> None:  # noqa: B027 -- likewise
+        """Give back a permit. Only half-open has any."""
+
+    def outlook(self) -> tuple[BreakerState, float | None]:
+        """Return the state and the seconds to wait, as `BreakerStatus` has them."""
+        return self.reading, None
+
+
+class _ForcedClosed(_State):
+    reading = BreakerState.CLOSED
+
+    def __init__(self, circuit: _Circuit) -> None:
+        super().__init__(circuit)
+        circuit.clear()
+        self.ticket = Ticket(circuit.store, circuit.generation)  # the same for all: a call costs no object
+
+    def admit(self) -> Ticket:
+        return self.ticket
+
+    def record(self, _ticket: Ticket, *, failed: bool, slow: bool) -> Transition | None:
+        self.circuit.count(failed=failed, slow=slow)
+        return None
+
+
+class _Closed(_ForcedClosed):
+    def record(self, _ticket: Ticket, *, failed: bool, slow: bool) -> Transition | None:
+        self.circuit.count(failed=failed, slow=slow)
+        reason = self.circuit.why_open()
+        return None if reason is None else self.circuit.enter(_Open, reason)
+
+
+class _ForcedOpen(_State):
+    reading = BreakerState.OPEN
+
+    def __init__(self, circuit: _Circuit) -> None:
+        super().__init__(circuit)
+        circuit.opened_at = circuit.clock.now()
+
+    def admit(self) -> Ticket | Refusal:
+        return Refusal("the circuit is forced open", self.circuit.options.open_seconds)
+
+
+class _Open(_ForcedOpen):
+    def __init__(self, circuit: _Circuit) -> None:
+        super().__init__(circuit)
+        options = circuit.options
+        if circuit.open_seconds is None:
+            circuit.open_seconds = options.open_seconds
+        else:
+            grown = circuit.open_seconds * options.open_seconds_factor
+            circuit.open_seconds = min(grown, options.open_seconds_max or math.inf)
+        self.until = circuit.clock.monotonic() + circuit.open_seconds
+
+    def admit(self) -> Ticket | Refusal:
+        wait = self.until - self.circuit.clock.monotonic()
+        if wait > 0:
+            return Refusal("the circuit is open", wait)
+        return self.circuit.lend_permit(self.circuit.enter(_HalfOpen, "the open time is over"))
+
+    def outlook(self) -> tuple[BreakerState, float | None]:
+        wait = self.until - self.circuit.clock.monotonic()
+        return (BreakerState.OPEN, wait) if wait > 0 else (BreakerState.HALF_OPEN, None)
+
+
+class _HalfOpen(_State):
+    reading = BreakerState.HALF_OPEN
+
+    def __init__(self, circuit: _Circuit) -> None:
+        super().__init__(circuit)
+        self.successes = 0
+        self.failures = 0
+
+    def admit(self) -> Ticket | Refusal:
+        _, wait = self.outlook()
+        if wait is not None:
+            return Refusal("the circuit is half-open and its probes are out", wait)
+        now, leases = self.circuit.clock.monotonic(), self.circuit.leases
+        for overdue in [probe for probe, end in leases.items() if end <= now]:
+            del leases[overdue]
+        return self.circuit.lend_permit()
+
+    def record(self, ticket: Ticket, *, failed: bool, slow: bool) -> Transition | None:
+        circuit, options = self.circuit, self.circuit.options
+        if ticket.probe is None or circuit.leases.pop(ticket.probe, None) is None:
+            return None
+        circuit.count(failed=failed, slow=slow)
+        if failed or slow:
+            self.failures += 1
+        else:
+            self.successes += 1
+        if self.successes >= options.successes_to_close:
+            return circuit.enter(_Closed, f"probes succeeded: {self.successes}")
+        if self.failures > options.half_open_permits - options.successes_to_close:
+            return circuit.enter(_Open, f"probes failed: {self.failures}")
+        return None
+
+    def release(self, ticket: Ticket) -> None:
+        if ticket.probe is not None:
+            self.circuit.leases.pop(ticket.probe, None)
+
+    def outlook(self) -> tuple[BreakerState, float | None]:
+        now = self.circuit.clock.monotonic()
+        waits = [end - now for end in self.circuit.leases.values() if end > now]
+        is_free = self.successes + self.failures + len(waits) < self.circuit.options.half_open_permits
+        return self.reading, None if is_free else min(waits)
+
+
+_STATE_ORDERED: dict[Order, type[_State]] = {
+    Order.CLOSED: _Closed,
+    Order.FORCED_OPEN: _ForcedOpen,
+    Order.FORCED_CLOSED: _ForcedClosed,
+}

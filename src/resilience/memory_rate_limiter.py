@@ -1,0 +1,270 @@
+"""Rate limiters of one process: each of the five algorithms in memory.
+
+What each lets through is told in `rate_limiter`. The scripts in `src/storage/lua` keep the same rules, and
+one contract suite holds both to them.
+"""
+
+from abc import ABC, abstractmethod
+from array import array
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from src.resilience.clock import Clock
+from src.resilience.rate_limiter import Algorithm, Decision, Quota, RateLimiter
+
+S = TypeVar("S")
+
+_US = 1_000_000
+
+
+class _MemoryRateLimiter(ABC, Generic[S]):
+    """The part that all algorithms share: one state for each key, in order of the last hit let through.
+
+    An algorithm is arithmetic on a state at a time in µs and no more. A key whose whole limit is free again
+    is as good as unknown, so it is forgotten: memory holds the keys of the last window, not of all time.
+
+    Args:
+        quota: The same for every key.
+        clock: Whose monotonic reading counts.
+    """
+
+    def __init__(self, quota: Quota, clock: Clock) -> None:
+        self._quota = quota
+        self._limit = quota.limit
+        self._window = quota.window_us
+        self._clock = clock
+        self._states: OrderedDict[str, S] = OrderedDict()
+
+    async def hit(self, key: str, cost: int = 1) -> Decision:
+        """Take `cost` units of `key`, all or none."""
+        return self._decide(key, cost, spend=True)
+
+    async def peek(self, key: str, cost: int = 1) -> Decision:
+        """Say what a hit would be told."""
+        return self._decide(key, cost, spend=False)
+
+    async def reset(self, key: str) -> None:
+        """Forget `key`."""
+        self._states.pop(key, None)
+
+    def _decide(self, key: str, cost: int, *, spend: bool) -> Decision:
+        self._quota.check(cost)
+        now = round(self._clock.monotonic() * _US)
+        state = self._as_of(self._states.get(key), now)
+        wait = self._wait(state, now, cost)
+        if spend and not wait:
+            state = self._states[key] = self._spend(state, now, cost)
+            self._states.move_to_end(key)
+            self._forget_idle(now)
+        return Decision(
+            not wait, self._limit, self._remaining(state, now), wait / _US, self._until_free(state, now) / _US
+        )
+
+    def _forget_idle(self, now: int) -> None:
+        # Two for each one that comes: they go faster than they came, and no caller pays for a whole crowd.
+        for _ in range(2):
+            longest_idle, state = next(iter(self._states.items()))
+            if self._until_free(self._as_of(state, now), now):
+                break
+            del self._states[longest_idle]
+
+    @abstractmethod
+    def _as_of(self, state: S | None, now: int) -> S:
+        """Bring `state` forward to `now`; None is a key never seen."""
+
+    @abstractmethod
+    def _wait(self, state: S, now: int, cost: int) -> int:
+        """Return µs until there is room for `cost`."""
+
+    @abstractmethod
+    def _spend(self, state: S, now: int, cost: int) -> S:
+        """Take `cost`, for which there is room."""
+
+    @abstractmethod
+    def _remaining(self, state: S, now: int) -> int:
+        """Return the units for which there is room."""
+
+    @abstractmethod
+    def _until_free(self, state: S, now: int) -> int:
+        """Return µs until the whole limit is free."""
+
+
+class SlidingWindowLog(_MemoryRateLimiter["array[int]"]):
+    """Remembers when each unit was let through, and counts those of the last window: exact.
+
+    Never more than `limit` in any half-open window, and never a refusal while there are fewer. It costs
+    8 bytes for each unit of the limit in use. The method is told, with its price, in Figma's "An alternative
+    approach to rate limiting" (2017).
+    """
+
+    def _as_of(self, state: "array[int] | None", now: int) -> "array[int]":
+        if state is None:
+            return array("q")
+        del state[: bisect_right(state, now - self._window)]
+        return state
+
+    def _wait(self, state: "array[int]", now: int, cost: int) -> int:
+        too_many = len(state) + cost - self._limit
+        return state[too_many - 1] + self._window - now if too_many > 0 else 0
+
+    def _spend(self, state: "array[int]", now: int, cost: int) -> "array[int]":
+        state.extend([now] * cost)
+        return state
+
+    def _remaining(self, state: "array[int]", _now: int) -> int:
+        return self._limit - len(state)
+
+    def _until_free(self, state: "array[int]", now: int) -> int:
+        return state[-1] + self._window - now if state else 0
+
+
+class SlidingWindowCounter(_MemoryRateLimiter[tuple[int, int, int]]):
+    """Counts by windows in a row, and reckons that the previous one's hits were spread evenly.
+
+    The estimate is `previous * (share of the previous window still in sight) + current`, from Cloudflare's
+    "Counting things, a lot of different things" (2017), where 0.003 % of 400 million requests were judged
+    wrongly. Against traffic that knows the method: hits that crowd at the end of one window let at most
+    2 * limit - 2 through in a window's time (1 when the limit is 1), and hits that crowd at its start are
+    held against a caller for up to one window too long.
+
+    The state is (start of the current window, previous count, current count). A key's first window begins
+    with its first hit, so that not all keys turn over at the same moment.
+    """
+
+    def _as_of(self, state: tuple[int, int, int] | None, now: int) -> tuple[int, int, int]:
+        if state is None or now - state[0] >= 2 * self._window:
+            return now, 0, 0
+        start, _, current = state
+        return state if now - start < self._window else (start + self._window, current, 0)
+
+    def _wait(self, state: tuple[int, int, int], now: int, cost: int) -> int:
+        start, previous, current = state
+        if cost <= self._remaining(state, now):
+            return 0
+        if current + cost <= self._limit:  # once enough of the previous window is out of sight
+            in_sight = (self._limit - current - cost) * self._window // previous
+            return start + self._window - in_sight - now
+        in_sight = (self._limit - cost) * self._window // current  # the current one, then the previous
+        return start + 2 * self._window - in_sight - now
+
+    def _spend(self, state: tuple[int, int, int], _now: int, cost: int) -> tuple[int, int, int]:
+        start, previous, current = state
+        return start, previous, current + cost
+
+    def _remaining(self, state: tuple[int, int, int], now: int) -> int:
+        start, previous, current = state
+        return self._limit - current + previous * (now - start - self._window) // self._window
+
+    def _until_free(self, state: tuple[int, int, int], now: int) -> int:
+        start, previous, current = state
+        windows = 2 if current else 1 if previous else 0
+        return start + windows * self._window - now if windows else 0
+
+
+class FixedWindow(_MemoryRateLimiter[tuple[int, int]]):
+    """Counts by windows, each of which begins with the first hit after the one before has ended.
+
+    The cheapest to explain. A caller that waits for the end of one window can have up to 2 * limit - 1
+    through in a window's time.
+
+    The state is (start of the window, count).
+    """
+
+    def _as_of(self, state: tuple[int, int] | None, now: int) -> tuple[int, int]:
+        return (now, 0) if state is None or now - state[0] >= self._window else state
+
+    def _wait(self, state: tuple[int, int], now: int, cost: int) -> int:
+        start, count = state
+        return start + self._window - now if count + cost > self._limit else 0
+
+    def _spend(self, state: tuple[int, int], _now: int, cost: int) -> tuple[int, int]:
+        start, count = state
+        return start, count + cost
+
+    def _remaining(self, state: tuple[int, int], _now: int) -> int:
+        return self._limit - state[1]
+
+    def _until_free(self, state: tuple[int, int], now: int) -> int:
+        start, count = state
+        return start + self._window - now if count else 0
+
+
+class _Bucket(_MemoryRateLimiter[S]):
+    """What the two buckets share: a unit is worth an interval of time, the bucket `limit` of them.
+
+    An interval that is no whole number of µs is rounded up, to the strict side: by 1 % at 10,000 a second.
+    """
+
+    def __init__(self, quota: Quota, clock: Clock) -> None:
+        super().__init__(quota, clock)
+        self._interval = -(-self._window // self._limit)
+        self._capacity = self._limit * self._interval
+
+
+class TokenBucket(_Bucket[tuple[int, int]]):
+    """A bucket of `limit` tokens, full at first, refilled evenly at `limit` a window.
+
+    In any s seconds it lets `limit` and one more for every window / limit seconds through, at most
+    (RFC 3290, appendix A).
+
+    The state is (credit in µs, when it was reckoned). Credit grows by one a µs; a token costs an interval.
+    """
+
+    def _as_of(self, state: tuple[int, int] | None, now: int) -> tuple[int, int]:
+        if state is None:
+            return self._capacity, now
+        credit, at = state
+        return min(self._capacity, credit + now - at), now
+
+    def _wait(self, state: tuple[int, int], _now: int, cost: int) -> int:
+        return max(0, cost * self._interval - state[0])
+
+    def _spend(self, state: tuple[int, int], now: int, cost: int) -> tuple[int, int]:
+        return state[0] - cost * self._interval, now
+
+    def _remaining(self, state: tuple[int, int], _now: int) -> int:
+        return state[0] // self._interval
+
+    def _until_free(self, state: tuple[int, int], _now: int) -> int:
+        return self._capacity - state[0]
+
+
+class LeakyBucket(_Bucket[int]):
+    """The generic cell rate algorithm, GCRA: a leaky bucket as a meter, without a drip process.
+
+    Every unit pours an interval into a bucket that drains by one a µs; what would overflow is refused. That
+    is the token bucket seen from its empty half, and decides alike, but needs only one number: the
+    theoretical arrival time, when the bucket will have drained. From ITU-T I.371, annex A, and Brandur Leach,
+    "Rate Limiting, Cells, and GCRA" (2015).
+    """
+
+    def _as_of(self, state: int | None, now: int) -> int:
+        return now if state is None else max(state, now)
+
+    def _wait(self, state: int, now: int, cost: int) -> int:
+        return max(0, state + cost * self._interval - self._capacity - now)
+
+    def _spend(self, state: int, _now: int, cost: int) -> int:
+        return state + cost * self._interval
+
+    def _remaining(self, state: int, now: int) -> int:
+        return (self._capacity - (state - now)) // self._interval
+
+    def _until_free(self, state: int, now: int) -> int:
+        return state - now
+
+
+_IN_MEMORY: dict[Algorithm, Callable[[Quota, Clock], RateLimiter]] = {
+    "sliding_window_log": SlidingWindowLog,
+    "sliding_window_counter": SlidingWindowCounter,
+    "fixed_window": FixedWindow,
+    "token_bucket": TokenBucket,
+    "leaky_bucket": LeakyBucket,
+}
+
+
+def memory_rate_limiter(algorithm: Algorithm, quota: Quota, clock: Clock) -> RateLimiter:
+    """Return a rate limiter for one process."""
+    return _IN_MEMORY[algorithm](quota, clock)
