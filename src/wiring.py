@@ -2,6 +2,7 @@
 
 import logging
 import multiprocessing
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -16,7 +17,7 @@ from src.api.admin_access import AdminAccess
 from src.api.client_address import ClientAddress
 from src.api.dependencies import BodyLimits, State
 from src.api.middleware.request_context import RequestContextMiddleware
-from src.api.routes import admin, circuit_breaker, health, metrics
+from src.api.routes import admin, circuit_breaker, events, health, lab, metrics
 from src.config.settings import InvalidSettingsError, Settings, load_settings
 from src.provider.app import create_provider_app
 from src.provider.faults import Faults
@@ -27,33 +28,33 @@ from src.resilience.cache_store import CacheOptions
 from src.resilience.circuit_breaker import CircuitBreaker
 from src.resilience.clock import Clock, SystemClock, SystemRandomizer
 from src.resilience.errors import CircuitOpenError
-from src.resilience.events import Listeners
+from src.resilience.events import Listener, Listeners
 from src.resilience.memory_breaker_store import MemoryBreakerStore
 from src.resilience.memory_rate_limiter import memory_rate_limiter
 from src.resilience.pipeline import Pipeline
-from src.resilience.rate_limiter import (
-    Quota,
-    RateLimit,
-    RateLimitOptions,
-)
+from src.resilience.rate_limiter import Quota, RateLimit, RateLimitOptions
 from src.resilience.retry import Retry, RetryOptions
 from src.resilience.timeout import Timeout
 from src.services.admission import Admission
+from src.services.event_feed import EventFeed, EventRecorder
 from src.services.external_service import (
     ExternalService,
     ExternalServiceUnavailableError,
     is_failure,
     is_worth_retrying,
 )
+from src.services.lab import Lab
 from src.services.metrics import MetricService
 from src.services.summary import SummaryService
 from src.storage.breaker_store import FailoverBreakerStore, RedisBreakerStore
 from src.storage.cache_store import RedisCacheStore
 from src.storage.client import RedisAddress, RedisLink, connect, connect_in_process
 from src.storage.embedded import EmbeddedRedis, find_redis_server
+from src.storage.event_log import RedisEventLog
 from src.storage.failure_rate_store import RedisFailureRateStore
 from src.storage.limiter_store import redis_rate_limiter
 from src.storage.metric_store import RedisMetricStore
+from src.storage.stress_lease import RedisStressLease
 from src.telemetry.event_log import log_event
 from src.telemetry.logs import configure_logging
 from src.telemetry.prometheus import count_event, exposition, observe_request
@@ -62,7 +63,6 @@ EXTERNAL_SERVICE = "external-service"
 DATA_FOLDER = Path("data")
 
 _log = logging.getLogger(__name__)
-_listener = Listeners([count_event, log_event])
 
 DESCRIPTION = """
 A self-hosted metrics service. Post measurements, ask for summaries; what the service depends on may fail
@@ -94,8 +94,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.add_middleware(RequestContextMiddleware, clock=clock, observe=observe_request)
     errors.install(app)
-    for router in (metrics.router, health.router, circuit_breaker.router, admin.router):
-        app.include_router(router)
+    for module in (metrics, health, circuit_breaker, admin, lab, events):
+        app.include_router(module.router)
     openapi.install(app)
     return app
 
@@ -104,22 +104,42 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 async def _lifespan(settings: Settings, clock: Clock, _app: FastAPI) -> AsyncIterator[State]:
     async with AsyncExitStack() as stack:
         link = await _redis_link(settings, clock, stack)
-        breaker = _breaker(settings, link, clock)
-        external_service = await _external_service(settings, link, breaker, clock, stack)
-        cache = _summary_cache(settings, link, clock)
+        event_log = RedisEventLog(link)
+        listener = _listener(event_log, clock, stack)
+        breaker = _breaker(settings, link, clock, listener)
+        pipeline = _pipeline(settings, breaker, clock, listener)
+        client = await stack.enter_async_context(_external_client(settings, clock))
+        in_process = settings.external_service_url is None
+        shared_rate = RedisFailureRateStore(link) if in_process else None
+        external_service = ExternalService(client, pipeline, shared_rate)
+        lab = Lab(
+            client,
+            pipeline,
+            RedisStressLease(link),
+            clock,
+            # In the bulkhead's line, the API's own calls find at most as many of a run's as are being served.
+            at_once=2 * settings.external_service_max_concurrency,
+            name=EXTERNAL_SERVICE,
+            listener=listener,
+            prepare=external_service.failure_rate if in_process else None,  # reading it, it follows the fleet
+        )
+        cache = _summary_cache(settings, link, clock, listener)
         stack.push_async_callback(cache.aclose)
         store = RedisMetricStore(link, clock, settings.metric_retention_seconds)
         summaries = SummaryService(store, cache, external_service, clock)
         forget = summaries.forget if settings.cache_invalidate_on_write else None
         key = settings.admin_api_key
+        admission = partial(_admission, settings, link, listener)
         yield State(
             clock=clock,
             metrics=MetricService(store, forget),
             summaries=summaries,
             external_service=external_service,
             breaker=breaker,
-            ingest_admission=_admission("ingest", settings.rate_limit_requests, settings, link),
-            read_admission=_admission("read", settings.rate_limit_read_requests, settings, link),
+            lab=lab,
+            event_feed=EventFeed(event_log, clock),
+            ingest_admission=admission("ingest", settings.rate_limit_requests),
+            read_admission=admission("read", settings.rate_limit_read_requests),
             client_address=ClientAddress(settings.trusted_proxies),
             admin_access=AdminAccess(key.get_secret_value() if key else None),
             body_limits=BodyLimits(settings.max_body_bytes, settings.batch_max_points),
@@ -153,23 +173,30 @@ def _refuse_several_workers() -> None:
         raise SystemExit("Without a redis-server only one worker may run: set WEB_CONCURRENCY=1")
 
 
-def _admission(name: str, limit: int, settings: Settings, link: RedisLink) -> Admission:
+def _listener(event_log: RedisEventLog, clock: Clock, stack: AsyncExitStack) -> Listener:
+    recorder = EventRecorder(event_log, clock, os.getpid(), count_event)
+    recorder.start()
+    stack.push_async_callback(recorder.aclose)
+    return Listeners([count_event, log_event, recorder])
+
+
+def _admission(settings: Settings, link: RedisLink, listener: Listener, name: str, limit: int) -> Admission:
     quota = Quota(limit, settings.rate_limit_window_seconds)
     limiter = redis_rate_limiter(settings.rate_limit_algorithm, quota, link)
-    return Admission(name, quota, limiter, _listener)
+    return Admission(name, quota, limiter, listener)
 
 
-def _breaker(settings: Settings, link: RedisLink, clock: Clock) -> CircuitBreaker:
+def _breaker(settings: Settings, link: RedisLink, clock: Clock, listener: Listener) -> CircuitBreaker:
     options = CircuitBreakerOptions(
         failure_threshold=settings.circuit_breaker_failure_threshold,
         open_seconds=settings.circuit_breaker_reset_timeout,
         probe_lease_seconds=_longest_call_seconds(settings),
     )
     store = FailoverBreakerStore(RedisBreakerStore(link), MemoryBreakerStore(clock))
-    return CircuitBreaker(EXTERNAL_SERVICE, store, options, clock, listener=_listener, is_failure=is_failure)
+    return CircuitBreaker(EXTERNAL_SERVICE, store, options, clock, listener=listener, is_failure=is_failure)
 
 
-def _summary_cache(settings: Settings, link: RedisLink, clock: Clock) -> ReadThroughCache:
+def _summary_cache(settings: Settings, link: RedisLink, clock: Clock, listener: Listener) -> ReadThroughCache:
     options = CacheOptions(
         ttl_seconds=settings.cache_ttl_seconds,
         stale_seconds=settings.cache_stale_seconds,
@@ -182,7 +209,7 @@ def _summary_cache(settings: Settings, link: RedisLink, clock: Clock) -> ReadThr
         SystemRandomizer(),
         stale_on=(CircuitOpenError, ExternalServiceUnavailableError),
         name="summary",
-        listener=_listener,
+        listener=listener,
     )
 
 
@@ -191,25 +218,20 @@ def _longest_call_seconds(settings: Settings) -> float:
     return settings.external_service_attempts * (settings.external_service_timeout + 5) + 5
 
 
-async def _external_service(
-    settings: Settings, link: RedisLink, breaker: CircuitBreaker, clock: Clock, stack: AsyncExitStack
-) -> ExternalService:
-    pipeline = _pipeline(settings, breaker, clock)
+def _external_client(settings: Settings, clock: Clock) -> httpx.AsyncClient:
     if settings.external_service_url is not None:
         timeout = settings.external_service_timeout
-        client = httpx.AsyncClient(base_url=str(settings.external_service_url), timeout=timeout)
-        return ExternalService(await stack.enter_async_context(client), pipeline)
+        return httpx.AsyncClient(base_url=str(settings.external_service_url), timeout=timeout)
     provider = create_provider_app(
         Faults(failure_rate=settings.external_service_failure_rate),
         chance=SystemRandomizer().random,
         now=clock.monotonic,
         sleep=clock.sleep,
     )
-    client = httpx.AsyncClient(transport=httpx.ASGITransport(provider), base_url="http://provider")
-    return ExternalService(await stack.enter_async_context(client), pipeline, RedisFailureRateStore(link))
+    return httpx.AsyncClient(transport=httpx.ASGITransport(provider), base_url="http://provider")
 
 
-def _pipeline(settings: Settings, breaker: CircuitBreaker, clock: Clock) -> Pipeline:
+def _pipeline(settings: Settings, breaker: CircuitBreaker, clock: Clock, listener: Listener) -> Pipeline:
     """Return what stands around every call of the external service; the fallback is the summary cache's."""
     patience = settings.external_service_timeout
     permits = settings.external_service_max_concurrency
@@ -224,16 +246,16 @@ def _pipeline(settings: Settings, breaker: CircuitBreaker, clock: Clock) -> Pipe
             memory_rate_limiter("token_bucket", rate, clock),
             RateLimitOptions(key=EXTERNAL_SERVICE, max_wait_seconds=patience),
             clock,
-            name=EXTERNAL_SERVICE,
-            listener=_listener,
+            name=f"{EXTERNAL_SERVICE}.rate-limiter",
+            listener=listener,
         ),
         Bulkhead(
             BulkheadOptions(permits, max_waiting=10 * permits, max_wait_seconds=patience),
             clock,
-            name=EXTERNAL_SERVICE,
-            listener=_listener,
+            name=f"{EXTERNAL_SERVICE}.bulkhead",
+            listener=listener,
         ),
         breaker,
-        Retry(retry, clock, SystemRandomizer(), name=EXTERNAL_SERVICE, listener=_listener),
-        Timeout(patience, clock, name=EXTERNAL_SERVICE, listener=_listener),
+        Retry(retry, clock, SystemRandomizer(), name=EXTERNAL_SERVICE, listener=listener),
+        Timeout(patience, clock, name=EXTERNAL_SERVICE, listener=listener),
     )

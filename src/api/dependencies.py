@@ -11,7 +11,9 @@ from src.api.client_address import ClientAddress
 from src.resilience.circuit_breaker import CircuitBreaker
 from src.resilience.clock import Clock
 from src.services.admission import Admission
+from src.services.event_feed import EventFeed
 from src.services.external_service import ExternalService
+from src.services.lab import Lab
 from src.services.metrics import MetricService
 from src.services.summary import SummaryService
 
@@ -37,6 +39,8 @@ class State(TypedDict):
     summaries: SummaryService
     external_service: ExternalService
     breaker: CircuitBreaker
+    lab: Lab
+    event_feed: EventFeed
     ingest_admission: Admission
     read_admission: Admission
     client_address: ClientAddress

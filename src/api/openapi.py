@@ -20,7 +20,13 @@ _ERRORS: dict[int, tuple[str, dict[str, str]]] = {
     413: ("The body is too large", {"PAYLOAD_TOO_LARGE": "The body may be at most 5242880 bytes"}),
     415: ("The body is of another kind", {"UNSUPPORTED_MEDIA_TYPE": "The body must be application/json"}),
     422: ("Something in the request is wrong", {"VALIDATION_ERROR": "value: Input should be a valid number"}),
-    429: ("The quota is spent; see Retry-After", {"RATE_LIMIT_EXCEEDED": "Rate limit exceeded"}),
+    429: (
+        "The quota is spent, or the lab is busy; see Retry-After",
+        {
+            "RATE_LIMIT_EXCEEDED": "Rate limit exceeded",
+            "LAB_BUSY": "Another stress test is under way; there is one at a time",
+        },
+    ),
     500: ("Our fault, and logged", {"INTERNAL_ERROR": "Something went wrong on our side"}),
     503: (
         "Something this needs is away; see Retry-After",

@@ -1,0 +1,124 @@
+"""What the resilience patterns decide, in every worker, to be watched: as text and as server-sent events."""
+
+from collections.abc import AsyncIterable, AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Annotated, Any
+
+import orjson
+from fastapi import APIRouter, Depends, Header, Query, Request
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
+
+from src.api.dependencies import state
+from src.api.errors import Problem, ProblemError
+from src.api.openapi import Responses, problems
+from src.api.rate_limit import admit
+from src.services.event_feed import EventFeed, LoggedEvent, TooManyFollowersError
+
+router = APIRouter(tags=["lab"])
+
+_TEXT_EXAMPLE = (
+    '2026-01-31T12:00:00.120481Z [4711] external-service StateChanged before="CLOSED" after="OPEN" '
+    'reason="5 consecutive failures"\n'
+)
+_SSE_EXAMPLE = (
+    'data: {"at":"2026-01-31T12:00:00.120481Z","worker":4711,"policy":"external-service",'
+    '"event":"StateChanged","before":"CLOSED","after":"OPEN","reason":"5 consecutive failures"}\n'
+    "id: 1769860800231-0\n\n"
+)
+
+
+def _example(media_type: str, example: str) -> Responses:
+    content: dict[str, Any] = {media_type: {"schema": {"type": "string"}, "example": example}}
+    return {200: {"description": "The events", "content": content}}
+
+
+async def _admit(request: Request) -> None:
+    await admit(request, state(request)["read_admission"])
+
+
+@contextmanager
+def _place_in(feed: EventFeed) -> Iterator[float]:
+    try:
+        with feed.place() as until:
+            yield until
+    except TooManyFollowersError as error:
+        message = "As many follow the events as may"
+        raise ProblemError(Problem(429, "LAB_BUSY", message, retry_after=error.retry_after)) from error
+
+
+# Dependencies, since a stream that has begun can refuse nobody any more. They end with the answer.
+
+
+async def _place(request: Request) -> AsyncIterator[float]:
+    with _place_in(state(request)["event_feed"]) as until:
+        yield until
+
+
+async def _place_to_follow(
+    request: Request,
+    follow: Annotated[bool, Query(description="Whether to go on with what comes")] = False,
+) -> AsyncIterator[float | None]:
+    with _place_in(state(request)["event_feed"]) if follow else nullcontext() as until:
+        yield until
+
+
+@router.get(
+    "/logs",
+    summary="Resilience events as text",
+    dependencies=[Depends(_admit)],
+    response_class=PlainTextResponse,
+    responses=_example("text/plain", _TEXT_EXAMPLE) | problems(422, 429, 503),
+)
+async def logs(request: Request, until: Annotated[float | None, Depends(_place_to_follow)]) -> Response:
+    """The last events of all workers, some thousand of them, a line each, newest last.
+
+    With `follow=true` what comes is sent as it comes, until the client leaves (an hour at most). Each line
+    has the time, the worker, the policy, the event and its details. Cache hits and misses are no events here.
+    """
+    feed = state(request)["event_feed"]
+    if until is None:
+        return PlainTextResponse(_text(await feed.recent()))
+    headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+    return StreamingResponse(_texts(feed, until), media_type="text/plain", headers=headers)
+
+
+@router.get(
+    "/api/events",
+    summary="Resilience events as server-sent events",
+    dependencies=[Depends(_admit)],
+    response_class=EventSourceResponse,
+    responses=_example("text/event-stream", _SSE_EXAMPLE) | problems(422, 429),
+)
+async def events(
+    request: Request,
+    until: Annotated[float, Depends(_place)],
+    last_event_id: Annotated[
+        str | None, Header(pattern=r"^\d{1,19}-\d{1,19}$", description="Go on after this one")
+    ] = None,
+) -> AsyncIterable[ServerSentEvent]:
+    """The last events of all workers, then what comes as it comes, each a JSON object.
+
+    A client that was cut off goes on where it was by `Last-Event-ID`, as a browser's `EventSource` does by
+    itself. While there is nothing to tell, a comment every 15 s keeps the connection alive; after an hour
+    the client has to come back.
+    """
+    async for page in state(request)["event_feed"].follow(last_event_id, until):
+        for event in page:
+            yield ServerSentEvent(raw_data=event.body.decode(), id=event.id)
+
+
+async def _texts(feed: EventFeed, until: float) -> AsyncIterator[str]:
+    async for page in feed.follow(None, until):
+        yield _text(page)
+
+
+def _text(events: Sequence[LoggedEvent]) -> str:
+    return "".join(map(_line, events))
+
+
+def _line(event: LoggedEvent) -> str:
+    details = orjson.loads(event.body)
+    at, worker, policy, kind = (details.pop(name) for name in ("at", "worker", "policy", "event"))
+    told = (f" {name}={orjson.dumps(value).decode()}" for name, value in details.items())
+    return f"{at} [{worker}] {policy} {kind}{''.join(told)}\n"

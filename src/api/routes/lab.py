@@ -1,0 +1,136 @@
+"""The resilience lab: calls over the API's own pipeline, the breaker by hand, load on command.
+
+Whoever may read may make the lab's calls: they come out of the read quota, a run is bounded, and few of its
+calls are in the pipeline at a time. What changes state or makes load is for admins.
+"""
+
+from collections.abc import Coroutine, Sequence
+from typing import Annotated, Any, TypeVar
+
+from fastapi import APIRouter, Query, Request
+from starlette.responses import Response
+
+from src.api.admin_access import RequireAdmin
+from src.api.dependencies import state
+from src.api.disconnect import CLIENT_CLOSED_REQUEST, while_client_waits
+from src.api.errors import Problem, ProblemError
+from src.api.models import CircuitStateOut, LabRun, StressOut
+from src.api.openapi import problems
+from src.api.rate_limit import admit
+from src.api.routes.circuit_breaker import breaker_out
+from src.resilience.circuit_breaker import CircuitBreaker
+from src.services.lab import FAILING, MAX_CALLS, MIXED, SLOW, LabBusyError, RunReport
+
+T = TypeVar("T")
+
+router = APIRouter(tags=["lab"])
+
+Count = Annotated[int, Query(ge=1, le=MAX_CALLS, description="How many calls")]
+
+
+@router.get("/invoke", response_model=LabRun, summary="Call the provider", responses=problems(422, 429))
+async def invoke(request: Request, count: Count = 1) -> RunReport | Response:
+    """Make `count` calls through the pipeline, asking for `/get`, `/delay/3` and `/status/500` in turn.
+
+    They go at the same time, as far as the pipeline lets them: fallback, rate limiter, bulkhead, circuit
+    breaker, retry, timeout. The answer says what became of each. It is the API's own breaker: when the
+    lab's calls open it, it is open. A run ends after 120 s, and when the client hangs up.
+    """
+    return await _run(request, count, MIXED)
+
+
+@router.get(
+    "/invoke_delay", response_model=LabRun, summary="Call the provider for slow answers",
+    responses=problems(422, 429),
+)  # fmt: skip
+async def invoke_delay(request: Request, count: Count = 1) -> RunReport | Response:
+    """Make `count` calls that take 3 s each (`/delay/3`), or whose attempts time out if 3 s are too long.
+
+    Otherwise as `/invoke`.
+    """
+    return await _run(request, count, SLOW)
+
+
+@router.get(
+    "/invoke_error", response_model=LabRun, summary="Call the provider for errors",
+    responses=problems(422, 429),
+)  # fmt: skip
+async def invoke_error(request: Request, count: Count = 1) -> RunReport | Response:
+    """Make `count` calls that fail (`/status/500`): retried in vain, answered by the fallback.
+
+    Otherwise as `/invoke`.
+    """
+    return await _run(request, count, FAILING)
+
+
+@router.post(
+    "/stress",
+    response_model=StressOut,
+    summary="Put the pipeline under load",
+    dependencies=[RequireAdmin],
+    responses=problems(401, 403, 422, 429, 503),
+)
+async def stress(
+    request: Request,
+    seconds: Annotated[int, Query(ge=1, le=60, description="For how long")] = 10,
+    concurrency: Annotated[int, Query(ge=1, le=200, description="Calls under way at any time")] = 20,
+) -> object:
+    """Ask for `/get` through the pipeline, over and over, and tell throughput, latency and outcomes.
+
+    One stress test runs at a time, over all workers. It ends early when the client hangs up.
+    """
+    work = state(request)["lab"].stress(seconds, concurrency)
+    busy = "Another stress test is under way; there is one at a time"
+    return await _unless_busy(request, work, busy)
+
+
+@router.get("/circuit_state", summary="State of the circuit breaker, in short")
+async def circuit_state(request: Request) -> CircuitStateOut:
+    """Show the breaker as the whole fleet sees it. More of it: `/api/circuit-breaker/status`."""
+    return await _circuit_state(state(request)["breaker"])
+
+
+@router.post(
+    "/force_open",
+    summary="Force the circuit breaker open",
+    dependencies=[RequireAdmin],
+    responses=problems(401, 403),
+)
+async def force_open(request: Request) -> CircuitStateOut:
+    """Open the breaker. It stays open, whatever the provider does, until `/reset_circuit`."""
+    breaker = state(request)["breaker"]
+    await breaker.force_open()
+    return await _circuit_state(breaker)
+
+
+@router.post(
+    "/reset_circuit",
+    summary="Close the circuit breaker",
+    dependencies=[RequireAdmin],
+    responses=problems(401, 403),
+)
+async def reset_circuit(request: Request) -> CircuitStateOut:
+    """Close the breaker and forget what it counted."""
+    breaker = state(request)["breaker"]
+    await breaker.close()
+    return await _circuit_state(breaker)
+
+
+async def _run(request: Request, count: int, paths: Sequence[str]) -> RunReport | Response:
+    services = state(request)
+    await admit(request, services["read_admission"])
+    busy = f"The calls under way leave no room for {count} more; there may be {MAX_CALLS}"
+    return await _unless_busy(request, services["lab"].run(count, paths), busy)
+
+
+async def _unless_busy(request: Request, work: Coroutine[Any, Any, T], busy: str) -> T | Response:
+    try:
+        report = await while_client_waits(request, work)
+    except LabBusyError as error:
+        raise ProblemError(Problem(429, "LAB_BUSY", busy, retry_after=error.retry_after)) from error
+    return report or Response(status_code=CLIENT_CLOSED_REQUEST)
+
+
+async def _circuit_state(breaker: CircuitBreaker) -> CircuitStateOut:
+    shown = await breaker_out(breaker)
+    return CircuitStateOut(state=shown.state, fail_count=shown.failure_count, opened_at=shown.opened_at)

@@ -1,0 +1,247 @@
+"""Resilience events for people to watch: every worker's into one log, and out of it to whoever follows.
+
+Recording never holds up the call it tells of: the listener puts the event into a bounded buffer and is done;
+a task of its own writes what has gathered, a batch at a time. What does not fit, or finds the log away, is
+dropped and counted.
+
+Followers read the log themselves, each from where it is, so a slow one keeps nothing waiting and nothing in
+memory, and one that comes back goes on where it was, on any worker.
+"""
+
+import asyncio
+import dataclasses
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Protocol
+
+import orjson
+
+from src.analytics.points import format_timestamp
+from src.resilience.clock import Clock
+from src.resilience.errors import ResilienceError
+from src.resilience.events import CacheAnswered, CacheRefreshed, Event, Listener, notify
+from src.services.errors import ServiceError, StorageUnavailableError
+from src.services.external_service import ExternalServiceError, ExternalServiceRefusedError
+
+_log = logging.getLogger(__name__)
+
+BUFFERED_EVENTS = 500
+"""Events of one worker that wait to be written, at most; of any more the oldest are dropped."""
+
+GATHER_SECONDS = 0.1
+"""How long events gather before they are written, so that a storm of them costs few round trips."""
+
+POLL_SECONDS = 0.25
+"""How often a follower looks for more."""
+
+PAGE_EVENTS = 200
+"""Events read in one round trip."""
+
+MAX_FOLLOWERS = 32
+"""Followers one worker serves at once."""
+
+FOLLOW_SECONDS = 3600.0
+"""How long one may follow before it has to come back, so that no place is lost for good."""
+
+_OWN_ERRORS = (ResilienceError, ExternalServiceError, ExternalServiceRefusedError)
+"""Errors whose words are ours, and fit for anyone. Of all others only the kind is told."""
+
+
+class TooManyFollowersError(ServiceError):
+    """Every place is taken; `retry_after` is in seconds, until the first of them comes free for certain."""
+
+    def __init__(self, retry_after: float) -> None:
+        super().__init__(f"{MAX_FOLLOWERS} are following")
+        self.retry_after = retry_after
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedEvent:
+    """An event in the log.
+
+    Attributes:
+        id: Its place. One that was written later has a later place.
+        body: A JSON object: `at`, `worker`, `policy`, `event`, and what else the event has to tell.
+    """
+
+    id: str
+    body: bytes
+
+
+class EventLog(Protocol):
+    """The last events of all workers. Every method raises `StorageUnavailableError` when the log is away."""
+
+    async def append(self, bodies: Sequence[bytes]) -> None:
+        """Write events, in order. The oldest in the log make room."""
+        ...
+
+    async def read(self, after: str | None, limit: int) -> list[LoggedEvent]:
+        """Return up to `limit` events, oldest first, that come after the place `after`; None: from the start.
+
+        A place that is no longer, or never was, in the log is as good as any.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventDropped(Event):
+    """An event was not written. For counting only; it is not written either."""
+
+
+class EventRecorder:
+    """The listener that writes to the log: all but a cache's daily business of hits, misses and refreshes.
+
+    Args:
+        log: Where to.
+        clock: Dates the events and paces the writing.
+        worker: Tells this process from the others.
+        listener: Told of each `EventDropped`. Not to be one that this recorder is part of.
+    """
+
+    def __init__(self, log: EventLog, clock: Clock, worker: int, listener: Listener) -> None:
+        self._event_log = log
+        self._clock = clock
+        self._worker = worker
+        self._listener = listener
+        self._buffer: deque[tuple[float, Event]] = deque()
+        self._has_some = asyncio.Event()
+        self._is_dropping = False
+        self._writer: asyncio.Task[None] | None = None
+
+    def __call__(self, event: Event) -> None:
+        """Take note of `event`."""
+        match event:
+            case CacheRefreshed() | CacheAnswered(outcome="hit" | "miss"):
+                return
+        if len(self._buffer) == BUFFERED_EVENTS:
+            self._buffer.popleft()
+            self._drop(1)
+        self._buffer.append((self._clock.now(), event))
+        self._has_some.set()
+
+    def start(self) -> None:
+        """Begin to write, on the running event loop."""
+        self._writer = asyncio.create_task(self._write_on())
+
+    async def aclose(self) -> None:
+        """Stop, once what is in the buffer has been written."""
+        if self._writer is not None:
+            self._writer.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._writer
+        await self._write()
+
+    async def _write_on(self) -> None:
+        while True:
+            await self._has_some.wait()
+            await self._clock.sleep(GATHER_SECONDS)
+            self._has_some.clear()
+            await self._write()
+
+    async def _write(self) -> None:
+        if not self._buffer:
+            return
+        gathered = [self._body(at, event) for at, event in self._buffer]
+        self._buffer.clear()
+        try:
+            await self._event_log.append(gathered)
+        except StorageUnavailableError:
+            self._drop(len(gathered))  # whether some were written after all is not known
+        else:
+            self._is_dropping = False
+
+    def _drop(self, count: int) -> None:
+        if not self._is_dropping:
+            self._is_dropping = True
+            _log.warning("events_dropped")  # the first only; the listener counts them all
+        for _ in range(count):
+            notify(self._listener, EventDropped(policy="event-log"))
+
+    def _body(self, at: float, event: Event) -> bytes:
+        details = {field.name: _plain(getattr(event, field.name)) for field in dataclasses.fields(event)}
+        return orjson.dumps({
+            "at": format_timestamp(round(at * 1e6)),
+            "worker": self._worker,
+            "policy": details.pop("policy"),
+            "event": type(event).__name__,
+            **details,
+        })  # fmt: skip
+
+
+class EventFeed:
+    """The log, to be read and followed.
+
+    Args:
+        log: Of all workers.
+        clock: Paces the followers.
+    """
+
+    def __init__(self, log: EventLog, clock: Clock) -> None:
+        self._event_log = log
+        self._clock = clock
+        self._places: list[float] = []  # until when each is taken
+
+    async def recent(self) -> list[LoggedEvent]:
+        """Return all that is in the log, newest last.
+
+        Raises:
+            StorageUnavailableError: The log is away.
+        """
+        events = page = await self._event_log.read(None, PAGE_EVENTS)
+        while len(page) == PAGE_EVENTS:
+            page = await self._event_log.read(events[-1].id, PAGE_EVENTS)
+            events = events + page
+        return events
+
+    @contextmanager
+    def place(self) -> Iterator[float]:
+        """Hold one of the `MAX_FOLLOWERS` places; the value is for `follow`.
+
+        Raises:
+            TooManyFollowersError: There is none.
+        """
+        now = self._clock.monotonic()
+        if len(self._places) >= MAX_FOLLOWERS:
+            raise TooManyFollowersError(min(self._places) - now)
+        until = now + FOLLOW_SECONDS
+        self._places.append(until)
+        try:
+            yield until
+        finally:
+            self._places.remove(until)
+
+    async def follow(self, after: str | None, until: float) -> AsyncIterator[Sequence[LoggedEvent]]:
+        """Yield what is in the log after the place `after` (None: all), then what comes, in pages.
+
+        While the log is away nothing comes; what it has when it is back comes then.
+
+        Args:
+            after: The `id` of a `LoggedEvent`.
+            until: From `place`; the end.
+        """
+        while self._clock.monotonic() < until:
+            page = await self._read_or_nothing(after)
+            if page:
+                after = page[-1].id
+                yield page
+            if len(page) < PAGE_EVENTS:
+                await self._clock.sleep(POLL_SECONDS)
+
+    async def _read_or_nothing(self, after: str | None) -> list[LoggedEvent]:
+        try:
+            return await self._event_log.read(after, PAGE_EVENTS)
+        except StorageUnavailableError:
+            return []
+
+
+def _plain(value: object) -> object:
+    match value:
+        case BaseException():
+            name = type(value).__name__
+            return f"{name}: {value}" if isinstance(value, _OWN_ERRORS) else name
+        case float():
+            return round(value, 3)
+    return value

@@ -1,0 +1,87 @@
+"""What the log of events promises, and the lease of the stress test, on fakeredis and on a real server."""
+
+import pytest
+
+from src.services.errors import StorageUnavailableError
+from src.services.event_feed import LoggedEvent
+from src.storage.event_log import KEPT_EVENTS, RedisEventLog
+from src.storage.stress_lease import RedisStressLease
+
+
+@pytest.fixture(params=["fakeredis", "redis"])
+def backend(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def log(link):
+    return RedisEventLog(link)
+
+
+def bodies(events):
+    return [event.body for event in events]
+
+
+class TestEventLog:
+    async def test_it_is_empty_at_first(self, log):
+        assert await log.read(None, 10) == []
+
+    async def test_events_are_read_as_written_oldest_first(self, log):
+        written = [b'{"n":1}', b"\x00\xff\r\n", b'{"n":"\xc3\xa9"}']
+        await log.append(written[:2])
+        await log.append(written[2:])
+        assert bodies(await log.read(None, 10)) == written
+
+    async def test_one_append_is_one_round_trip(self, log, link):
+        before = link.round_trips
+        await log.append([b"%d" % n for n in range(100)])
+        assert link.round_trips == before + 1
+
+    async def test_a_reader_goes_on_after_the_place_it_has_reached(self, log):
+        await log.append([b"1", b"2", b"3"])
+        first = await log.read(None, 2)
+        assert bodies(first) == [b"1", b"2"]
+        rest = await log.read(first[-1].id, 2)
+        assert bodies(rest) == [b"3"]
+        assert await log.read(rest[-1].id, 2) == []
+        await log.append([b"4"])
+        assert bodies(await log.read(rest[-1].id, 2)) == [b"4"]
+
+    async def test_a_place_that_is_not_in_the_log_will_do(self, log):
+        await log.append([b"1"])
+        assert bodies(await log.read("5-7", 10)) == [b"1"]
+        assert await log.read("9999999999999999999-0", 10) == []
+
+    async def test_the_oldest_make_room(self, log):
+        for start in range(0, 3 * KEPT_EVENTS, 500):
+            await log.append([b"%d" % n for n in range(start, start + 500)])
+        kept = await log.read(None, 3 * KEPT_EVENTS)
+        assert KEPT_EVENTS <= len(kept) <= KEPT_EVENTS + 200
+        assert kept[-1] == LoggedEvent(kept[-1].id, b"%d" % (3 * KEPT_EVENTS - 1))
+
+    async def test_a_server_that_refuses_is_as_good_as_away(self, log, link):
+        await link.send("SET", "events", "something else")
+        with pytest.raises(StorageUnavailableError):
+            await log.append([b"1"])
+        with pytest.raises(StorageUnavailableError):
+            await log.read(None, 1)
+
+
+class TestStressLease:
+    async def test_one_has_it_and_others_are_told_for_how_long(self, link):
+        ours, theirs = RedisStressLease(link), RedisStressLease(link)
+        assert await ours.take("ours", 30) == 0
+        assert 29 < await theirs.take("theirs", 60) <= 30
+        await theirs.release("theirs")
+        assert await theirs.take("theirs", 60) > 0
+        await ours.release("ours")
+        assert await theirs.take("theirs", 60) == 0
+
+    async def test_it_runs_out_by_itself(self, link):
+        lease = RedisStressLease(link)
+        await lease.take("ours", 30)
+        assert 29_000 < await link.send("PTTL", "lab:stress") <= 30_000
+        await link.send("PEXPIRE", "lab:stress", -1)  # its holder died, and time went by
+        assert await lease.take("theirs", 30) == 0
+        await lease.release("ours")
+        assert await link.send("GET", "lab:stress") == b"theirs"

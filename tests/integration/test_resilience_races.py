@@ -1,0 +1,223 @@
+"""Several processes race for what there is only so much of, on one real Redis."""
+
+import asyncio
+import itertools
+import json
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from src.resilience import BreakerState, CircuitBreaker, CircuitBreakerOptions, SystemClock
+from src.storage.breaker_store import RedisBreakerStore
+from src.storage.client import RedisLink
+
+pytestmark = pytest.mark.slow
+
+PROCESSES = 4
+
+RACER = """
+import asyncio, json, sys, time
+from contextlib import aclosing
+from src.resilience import CircuitBreaker, CircuitBreakerOptions, CircuitOpenError, Quota, SystemClock
+from src.storage.breaker_store import RedisBreakerStore
+from src.storage.client import RedisAddress, RedisLink, connect
+from src.storage.limiter_store import redis_rate_limiter
+
+def tell(what):
+    print(json.dumps(what), flush=True)
+
+async def told():
+    return await asyncio.to_thread(sys.stdin.readline)
+
+def bank(link, options):
+    return CircuitBreaker("bank", RedisBreakerStore(link), CircuitBreakerOptions(**options), SystemClock())
+
+async def hit(link, algorithm, callers):
+    "Take a unit of a quota of 10, so many at once; tell how many were allowed."
+    limiter = redis_rate_limiter(algorithm, Quota(10, 3600), link)
+    decisions = await asyncio.gather(*(limiter.hit("alice") for _ in range(callers)))
+    tell(sum(decision.allowed for decision in decisions))
+
+async def probe(link, options, callers):
+    "Call, so many at once; tell how many were let through, and let them succeed when told to."
+    breaker, outcomes, finish = bank(link, options), [], asyncio.Event()
+
+    async def call():
+        outcomes.append("probed")
+        await finish.wait()
+
+    async def run():
+        try:
+            await breaker.run(call)
+        except CircuitOpenError:
+            outcomes.append("rejected")
+
+    async with asyncio.TaskGroup() as callers_at_once:
+        for _ in range(callers):
+            callers_at_once.create_task(run())
+        while len(outcomes) < callers:
+            await asyncio.sleep(0.001)
+        tell(outcomes)
+        await told()
+        finish.set()
+
+async def hang(link, options):
+    "Call once, tell when that was begun and let through, and never come back."
+    began = time.monotonic()
+
+    async def call():
+        tell([began, time.monotonic()])
+        await asyncio.Event().wait()
+
+    await bank(link, options).run(call)
+
+async def insist(link, options):
+    "Call until let through; tell of the first refusal, and then when each call began and when the last was in."
+    breaker, began = bank(link, options), []
+
+    async def call():
+        return time.monotonic()
+
+    while True:
+        began.append(time.monotonic())
+        try:
+            tell({"began": began, "let_through": await breaker.run(call)})
+            return
+        except CircuitOpenError:
+            if len(began) == 1:
+                tell("refused")
+        await asyncio.sleep(0.005)
+
+async def main(url, part, *arguments):
+    async with aclosing(RedisLink(connect(RedisAddress(url)), SystemClock())) as link:
+        assert await link.ping(timeout_seconds=10)
+        tell("ready")
+        await told()
+        await globals()[part](link, *map(json.loads, arguments))
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+class Racer:
+    """A process that plays one part of `RACER`, from the word go."""
+
+    def __init__(self, url: str, part: str, *arguments: object) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", RACER, url, part, *map(json.dumps, arguments)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def hear(self) -> object:
+        """The next thing it tells."""
+        line = self._process.stdout.readline()
+        assert line, "it ended without a word"
+        return json.loads(line)
+
+    def go(self) -> None:
+        self._process.stdin.write("go\n")
+        self._process.stdin.flush()
+
+    def kill(self) -> None:
+        """SIGKILL: no goodbye."""
+        self._process.kill()
+        self._process.communicate(timeout=20)
+
+
+StartRacer = Callable[..., Racer]
+
+
+@pytest.fixture
+def racer(redis_server) -> Iterator[StartRacer]:
+    """Starts racers; none outlives the test."""
+    racers: list[Racer] = []
+
+    def start(part: str, *arguments: object) -> Racer:
+        racers.append(Racer(redis_server.url, part, *arguments))
+        return racers[-1]
+
+    yield start
+    for each in racers:
+        each.kill()
+
+
+def release(racers: list[Racer]) -> list[object]:
+    """Let them go all at once, and hear what each has to tell."""
+    assert [each.hear() for each in racers] == ["ready"] * len(racers)
+    for each in racers:
+        each.go()
+    return [each.hear() for each in racers]
+
+
+async def opened_breaker(link: RedisLink, **options: object) -> CircuitBreaker:
+    """The breaker of the racers, opened by a failure, its open time over."""
+    store = RedisBreakerStore(link)
+    breaker = CircuitBreaker("bank", store, CircuitBreakerOptions(**options), SystemClock())
+
+    async def fail() -> None:
+        raise ConnectionError
+
+    with pytest.raises(ConnectionError):
+        await breaker.run(fail)
+    async with asyncio.timeout(10):
+        while (await breaker.status()).state is not BreakerState.HALF_OPEN:
+            await asyncio.sleep(0.001)
+    return breaker
+
+
+@pytest.mark.parametrize(
+    "algorithm",
+    ["sliding_window_log", "sliding_window_counter", "fixed_window", "token_bucket", "leaky_bucket"],
+)
+def test_a_quota_of_ten_admits_ten_of_a_hundred(racer: StartRacer, algorithm: str) -> None:
+    racers = [racer("hit", algorithm, 100 // PROCESSES) for _ in range(PROCESSES)]
+
+    admitted = release(racers)
+
+    assert sum(admitted) == 10
+
+
+async def test_three_half_open_permits_admit_three_of_twenty_callers(
+    racer: StartRacer, redis_link: RedisLink
+) -> None:
+    options = {"failure_threshold": 1, "open_seconds": 0.001, "half_open_permits": 3}
+    breaker = await opened_breaker(redis_link, **options)
+    racers = [racer("probe", options, 20 // PROCESSES) for _ in range(PROCESSES)]
+
+    outcomes = release(racers)
+
+    assert Counter(itertools.chain.from_iterable(outcomes)) == {"probed": 3, "rejected": 17}
+    for each in racers:
+        each.go()
+    async with asyncio.timeout(10):
+        while (await breaker.status()).state is not BreakerState.CLOSED:
+            await asyncio.sleep(0.001)
+
+
+async def test_the_permit_of_a_killed_prober_goes_to_another_as_soon_as_its_lease_is_over(
+    racer: StartRacer, redis_link: RedisLink
+) -> None:
+    lease_seconds = 1.0
+    options = {"failure_threshold": 1, "open_seconds": 0.001, "probe_lease_seconds": lease_seconds}
+    breaker = await opened_breaker(redis_link, **options)
+    prober, traffic = racer("hang", options), racer("insist", options)
+    assert (prober.hear(), traffic.hear()) == ("ready", "ready")
+
+    prober.go()
+    asked, probing = prober.hear()
+    traffic.go()
+    assert traffic.hear() == "refused"
+    prober.kill()
+    told = traffic.hear()
+
+    # Measured by calls and not by a stopwatch, so that a slow machine can't fail it: the lease began between
+    # `asked` and `probing`, nobody got through before it was over, and nobody was refused after that.
+    *refused, _ = told["began"]
+    assert told["let_through"] >= asked + lease_seconds
+    assert [began for began in refused if began > probing + lease_seconds] == []
+    assert (await breaker.status()).state is BreakerState.CLOSED

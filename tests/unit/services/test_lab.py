@@ -1,0 +1,345 @@
+"""The lab: what it says of calls, how many there may be, and that it leaves nothing running."""
+
+import asyncio
+from contextlib import suppress
+from dataclasses import asdict
+
+import httpx
+import pytest
+
+from src.resilience.breaker_store import CircuitBreakerOptions
+from src.resilience.bulkhead import Bulkhead, BulkheadOptions
+from src.resilience.circuit_breaker import CircuitBreaker
+from src.resilience.events import FellBack
+from src.resilience.memory_breaker_store import MemoryBreakerStore
+from src.resilience.memory_rate_limiter import memory_rate_limiter
+from src.resilience.pipeline import Pipeline
+from src.resilience.rate_limiter import Quota, RateLimit, RateLimitOptions
+from src.resilience.retry import Fixed, Retry, RetryOptions
+from src.resilience.timeout import Timeout
+from src.services.errors import StorageUnavailableError
+from src.services.external_service import is_failure, is_worth_retrying
+from src.services.lab import FAILING, MAX_CALLS, MAX_RUN_SECONDS, MIXED, SLOW, Lab, LabBusyError
+from tests.support.clock import FakeRandomizer, settle
+
+TIMEOUT_SECONDS = 5.0
+
+
+class Provider:
+    """Answers `/get`, `/delay/3` and `/status/500`, unless told of something else; counts."""
+
+    def __init__(self, clock):
+        self._clock = clock
+        self.calls = 0
+        self.open = 0
+        self.most_open = 0
+        self.instead = []
+
+    async def answer(self, request):
+        self.calls += 1
+        self.open += 1
+        self.most_open = max(self.most_open, self.open)
+        try:
+            instead = self.instead.pop(0) if self.instead else None
+            if instead is not None:
+                return await instead()
+            match request.url.path:
+                case "/delay/3":
+                    await self._clock.sleep(3)
+                case "/status/500":
+                    return httpx.Response(500)
+            return httpx.Response(200)
+        finally:
+            self.open -= 1
+
+
+class Lease:
+    """A lease that somebody else has, for `held_for` seconds, or that nobody can tell of."""
+
+    def __init__(self, held_for=0.0, *, away=False):
+        self.held_for = held_for
+        self._away = away
+        self.holders = []
+
+    async def take(self, token, seconds):
+        if self._away:
+            raise StorageUnavailableError("away")
+        if not self.held_for:
+            self.holders.append(token)
+        return self.held_for
+
+    async def release(self, token):
+        self.holders.remove(token)
+
+
+@pytest.fixture
+def provider(clock):
+    return Provider(clock)
+
+
+@pytest.fixture
+def lease():
+    return Lease()
+
+
+@pytest.fixture
+def breaker(clock):
+    options = CircuitBreakerOptions(failure_threshold=5)
+    return CircuitBreaker("lab", MemoryBreakerStore(clock), options, clock, is_failure=is_failure)
+
+
+@pytest.fixture
+def make_lab(clock, listener, provider, lease, breaker):
+    def make(*, rate=1000, permits=100, max_wait_seconds=5.0, at_once=100, prepare=None):
+        pipeline = Pipeline(
+            RateLimit(
+                memory_rate_limiter("token_bucket", Quota(rate, 1), clock),
+                RateLimitOptions("lab", max_wait_seconds),
+                clock,
+            ),
+            Bulkhead(BulkheadOptions(permits, max_waiting=50, max_wait_seconds=max_wait_seconds), clock),
+            breaker,
+            Retry(
+                RetryOptions(attempts=3, backoff=Fixed(0.1), retry_on=is_worth_retrying),
+                clock,
+                FakeRandomizer(),
+            ),
+            Timeout(TIMEOUT_SECONDS, clock),
+        )
+        client = httpx.AsyncClient(transport=httpx.MockTransport(provider.answer), base_url="http://provider")
+        return Lab(
+            client, pipeline, lease, clock, at_once=at_once, name="lab", listener=listener, prepare=prepare
+        )
+
+    return make
+
+
+def counts(report):
+    names = ("succeeded", "recovered", "fallback", "rejected", "unfinished")
+    return {name: value for name in names if (value := getattr(report, name))}
+
+
+async def hang():
+    await asyncio.Event().wait()
+
+
+async def cut():
+    raise ConnectionResetError("cut")
+
+
+async def unreachable():
+    raise httpx.ConnectError("refused")
+
+
+class TestWhatBecameOfACall:
+    async def test_a_mixed_run_tells_of_each_call(self, make_lab, clock):
+        report = await clock.drive(make_lab().run(4, MIXED))
+        assert counts(report) == {"succeeded": 3, "fallback": 1}
+        assert [(call.number, call.path, call.outcome, call.attempts) for call in report.calls] == [
+            (1, "/get", "succeeded", 1),
+            (2, "/delay/3", "succeeded", 1),
+            (3, "/status/500", "fallback", 3),
+            (4, "/get", "succeeded", 1),
+        ]
+        assert [call.duration_ms for call in report.calls] == [0.0, 3000.0, 200.0, 0.0]
+        assert report.calls[2].error == "status 500"
+        assert report.count == 4
+        assert report.duration_ms == 3000.0
+
+    async def test_a_call_saved_by_a_retry_is_recovered(self, make_lab, clock, provider):
+        provider.instead = [cut, unreachable]
+        report = await clock.drive(make_lab().run(1, ("/get",)))
+        assert counts(report) == {"recovered": 1}
+        assert report.calls[0].attempts == 3
+        assert report.calls[0].error is None
+
+    async def test_a_call_that_hangs_is_stopped_each_time(self, make_lab, clock, provider):
+        provider.instead = [hang] * 3
+        report = await clock.drive(make_lab().run(1, ("/get",)))
+        assert counts(report) == {"fallback": 1}
+        assert report.calls[0].error == "the call took longer than 5 s"
+        assert report.calls[0].duration_ms == 3 * TIMEOUT_SECONDS * 1000 + 200
+        assert provider.open == 0
+
+    async def test_a_provider_that_cannot_be_reached(self, make_lab, clock, provider):
+        provider.instead = [unreachable] * 3
+        report = await clock.drive(make_lab().run(1, ("/get",)))
+        assert counts(report) == {"fallback": 1}
+        assert report.calls[0].error == "no answer: ConnectError"
+
+    async def test_a_refusal_by_the_provider_is_not_retried_and_no_failure(
+        self, make_lab, clock, provider, breaker
+    ):
+        async def forbidden():
+            return httpx.Response(403)
+
+        provider.instead = [forbidden] * 10
+        report = await clock.drive(make_lab().run(10, ("/get",)))
+        assert counts(report) == {"fallback": 10}
+        assert {call.attempts for call in report.calls} == {1}
+        assert (await breaker.status()).state == "CLOSED"
+
+    async def test_the_fallback_is_told_of(self, make_lab, clock, listener):
+        await clock.drive(make_lab().run(2, FAILING))
+        assert [(event.policy, str(event.error)) for event in listener.of(FellBack)] == [
+            ("lab", "status 500")
+        ] * 2
+
+
+class TestWhoRefused:
+    async def test_failures_open_the_breaker_and_then_nobody_is_asked(
+        self, make_lab, clock, provider, breaker
+    ):
+        lab = make_lab()
+        await clock.drive(lab.run(5, FAILING))
+        assert (await breaker.status()).state == "OPEN"
+        asked = provider.calls
+        report = await clock.drive(lab.run(50, MIXED))
+        assert counts(report) == {"rejected": 50}
+        assert {call.rejected_by for call in report.calls} == {"circuit_breaker"}
+        assert {call.attempts for call in report.calls} == {0}
+        assert report.duration_ms == 0.0
+        assert provider.calls == asked
+
+    async def test_waiting_for_the_limiter_is_told(self, make_lab, clock):
+        report = await clock.drive(make_lab(rate=10).run(12, ("/get",)))
+        assert counts(report) == {"succeeded": 12}
+        assert [call.limiter_wait_ms for call in report.calls] == [0.0] * 10 + [100.0, 200.0]
+        assert {call.bulkhead_wait_ms for call in report.calls} == {0.0}
+
+    async def test_waiting_for_the_bulkhead_is_told(self, make_lab, clock):
+        report = await clock.drive(make_lab(permits=2).run(4, SLOW))
+        assert counts(report) == {"succeeded": 4}
+        assert [call.bulkhead_wait_ms for call in report.calls] == [0.0, 0.0, 3000.0, 3000.0]
+        assert [call.duration_ms for call in report.calls] == [3000.0, 3000.0, 6000.0, 6000.0]
+        assert {call.limiter_wait_ms for call in report.calls} == {0.0}
+
+    async def test_a_wait_in_vain_is_a_rejection_by_whom_it_was_for(self, make_lab, clock):
+        limited = await clock.drive(make_lab(rate=1, max_wait_seconds=0.5).run(2, ("/get",)))
+        assert [call.rejected_by for call in limited.calls] == [None, "rate_limiter"]
+        crowded = await clock.drive(make_lab(permits=1, max_wait_seconds=0.5).run(2, SLOW))
+        assert [call.rejected_by for call in crowded.calls] == [None, "bulkhead"]
+        assert crowded.calls[1].bulkhead_wait_ms == 500.0
+        assert counts(crowded) == {"succeeded": 1, "rejected": 1}
+
+
+class TestHowManyThereMayBe:
+    async def test_few_of_a_run_are_in_the_pipeline_at_a_time(self, make_lab, clock, provider):
+        report = await clock.drive(make_lab(at_once=3).run(7, SLOW))
+        assert provider.most_open == 3
+        assert counts(report) == {"succeeded": 7}
+        assert {call.duration_ms for call in report.calls} == {3000.0}  # the wait outside is not the call's
+
+    async def test_runs_share_the_places_and_one_too_many_is_told_when_to_come_back(self, make_lab, clock):
+        lab = make_lab()
+        running = asyncio.create_task(lab.run(MAX_CALLS - 1, SLOW))
+        await settle()
+        await clock.advance(1)
+        with pytest.raises(LabBusyError) as busy:
+            await lab.run(2, MIXED)
+        assert busy.value.retry_after == MAX_RUN_SECONDS - 1
+        await clock.drive(lab.run(1, ("/get",)))
+        await clock.drive(running)
+        assert counts(await clock.drive(lab.run(MAX_CALLS, ("/get",)))) == {"succeeded": MAX_CALLS}
+
+    async def test_a_run_ends_when_its_time_is_up(self, make_lab, clock, provider):
+        lab = make_lab(at_once=1)
+        report = await clock.drive(lab.run(50, SLOW))
+        assert report.duration_ms == MAX_RUN_SECONDS * 1000
+        assert counts(report) == {"succeeded": 39, "unfinished": 11}
+        assert len(report.calls) == 39
+        assert provider.open == 0
+
+    async def test_who_hangs_up_leaves_nothing_running(self, make_lab, clock, provider):
+        lab = make_lab(at_once=10)
+        running = asyncio.create_task(lab.run(MAX_CALLS, SLOW))
+        await settle()
+        assert provider.open == 10
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running
+        assert provider.open == 0
+        assert provider.calls == 10
+        report = await clock.drive(lab.run(MAX_CALLS, ("/get",)))
+        assert counts(report) == {"succeeded": MAX_CALLS}
+
+    async def test_a_provider_in_process_is_brought_up_to_date_before_each_run(self, make_lab, clock):
+        prepared = []
+
+        async def prepare():
+            prepared.append(clock.monotonic())
+
+        lab = make_lab(prepare=prepare)
+        await clock.drive(lab.run(3, ("/get",)))
+        await clock.drive(lab.stress(1, 1))
+        assert len(prepared) == 2
+
+
+class TestStress:
+    async def test_it_keeps_so_many_under_way_for_so_long(self, make_lab, clock, provider):
+        async def takes_a_tenth():
+            await clock.sleep(0.1)
+            return httpx.Response(200)
+
+        provider.instead = [takes_a_tenth] * 1000
+        report = await clock.drive(make_lab().stress(2, 3))
+        assert provider.most_open == 3
+        assert provider.open == 0
+        assert report.duration_ms == 2000.0
+        assert report.count == report.succeeded
+        assert report.count in {57, 60}  # the last three end in the very instant in which the time is up
+        assert report.throughput_per_second == report.count / 2
+        assert report.concurrency == 3
+        assert report.p50_ms == pytest.approx(100, rel=0.01)
+        assert report.p50_ms == report.p95_ms == report.p99_ms
+
+    async def test_an_open_breaker_does_not_make_it_a_busy_loop(self, make_lab, clock, provider, breaker):
+        await breaker.force_open()
+        report = await clock.drive(make_lab(rate=10).stress(2, 5))
+        assert provider.calls == 0
+        assert report.count == report.rejected
+        assert 25 <= report.count <= 30  # 10 in the bucket at first, then 10 a second
+
+    async def test_what_hangs_is_dropped_in_the_end(self, make_lab, clock, provider):
+        provider.instead = [hang] * 4
+        report = await clock.drive(make_lab().stress(1, 4))
+        assert counts(report) == {"unfinished": 4}
+        assert report.count == 0
+        assert report.p50_ms is report.p95_ms is report.p99_ms is None
+        assert provider.open == 0
+
+    async def test_there_is_one_at_a_time(self, make_lab, lease, provider):
+        lease.held_for = 7.0
+        with pytest.raises(LabBusyError) as busy:
+            await make_lab().stress(1, 1)
+        assert busy.value.retry_after == 7.0
+        assert provider.calls == 0
+
+    async def test_there_is_none_where_nobody_can_tell_of_others(self, make_lab, lease, provider):
+        lease._away = True
+        with pytest.raises(StorageUnavailableError):
+            await make_lab().stress(1, 1)
+        assert provider.calls == 0
+
+    async def test_the_lease_is_given_back_even_by_who_hangs_up(self, make_lab, clock, provider, lease):
+        lab = make_lab()
+        await clock.drive(lab.stress(1, 1))
+        assert lease.holders == []
+        await clock.advance(1)  # the limiter has let through all it could
+        provider.instead = [hang] * 9
+        running = asyncio.create_task(lab.stress(60, 9))
+        await settle()
+        assert len(lease.holders) == 1
+        assert provider.open == 9
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running
+        assert lease.holders == []
+        assert provider.open == 0
+
+
+async def test_each_call_has_one_outcome(make_lab, clock, breaker):
+    report = await clock.drive(make_lab().run(60, MIXED))
+    assert sum(counts(report).values()) == 60 == len(report.calls)
+    assert (await breaker.status()).state == "OPEN"
+    assert asdict(report)["count"] == 60
