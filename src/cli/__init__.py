@@ -1,0 +1,1 @@
+"""The patterns at a terminal, for people: a demonstration and an experiment, each with one command."""

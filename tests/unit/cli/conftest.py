@@ -1,0 +1,36 @@
+"""A terminal that remembers, and a provider in process on the test's clock."""
+
+import io
+from collections.abc import AsyncIterator
+
+import pytest
+from rich.console import Console
+
+from src.cli.provider_client import ProviderClient, connect
+from tests.support.clock import FakeClock, FakeRandomizer
+
+
+class Terminal(Console):
+    """A console without a TTY, as wide as one on a projector."""
+
+    def __init__(self) -> None:
+        super().__init__(file=io.StringIO(), width=80, markup=False, emoji=False, highlight=False)
+
+    @property
+    def text(self) -> str:
+        assert isinstance(self.file, io.StringIO)
+        return self.file.getvalue()
+
+    def lines_with(self, *words: str) -> list[str]:
+        return [line for line in self.text.splitlines() if all(word in line for word in words)]
+
+
+@pytest.fixture
+def terminal() -> Terminal:
+    return Terminal()
+
+
+@pytest.fixture
+async def provider(clock: FakeClock) -> AsyncIterator[ProviderClient]:
+    async with connect(None, clock, FakeRandomizer()) as client:
+        yield client

@@ -1,0 +1,83 @@
+"""The demonstration, on a clock that need not be waited for. What it tells is what happened."""
+
+import pytest
+
+from src.cli.demo import SCENARIOS, run_demo
+from tests.support.clock import FakeClock
+from tests.unit.cli.conftest import Terminal
+
+
+async def told(*names: str, seed: int | None = 7) -> Terminal:
+    terminal, clock = Terminal(), FakeClock()
+    await clock.drive(run_demo(names, terminal, clock, seed))
+    return terminal
+
+
+async def test_the_breaker_opens_rejects_probes_and_closes():
+    terminal = await told("breaker")
+
+    changes = [line.split("breaker ")[1].split(" (")[0] for line in terminal.lines_with(" -> ")]
+    assert changes == [
+        "CLOSED -> OPEN",
+        "OPEN -> HALF_OPEN",
+        "HALF_OPEN -> OPEN",
+        "OPEN -> HALF_OPEN",
+        "HALF_OPEN -> CLOSED",
+    ]
+    assert terminal.lines_with("rejected   50, after 0 ms to 0 ms")
+    assert terminal.lines_with("calls that reached the provider: 0")
+
+
+async def test_retries_recover_what_fails_hangs_and_is_cut_but_not_what_is_refused():
+    terminal = await told("retry")
+
+    assert len(terminal.lines_with("/get: ok 200")) == 3
+    assert terminal.lines_with("attempt 2: 503; the next in")
+    assert terminal.lines_with("attempt 1: the call took longer than 0.5 s; the next in")
+    assert terminal.lines_with("attempt 1: cut off; the next in")
+    assert terminal.lines_with("/status/400: refused 400, 0 ms")
+    assert terminal.lines_with("attempt 3: the call took longer than 0.5 s; it was the last")
+    assert terminal.lines_with("/delay/3: timed out after 0.5 s")
+
+
+async def test_the_bulkhead_and_the_limiter_let_through_what_they_say():
+    terminal = await told("bulkhead")
+
+    assert terminal.lines_with("ok         15, after 500 ms to 1500 ms")
+    assert terminal.lines_with("rejected    5, after 0 ms to 0 ms")
+    assert terminal.lines_with("ok         19, after 0 ms to 900 ms")
+    assert terminal.lines_with("rejected   11, after")
+    assert terminal.lines_with("ok         60, after 200 ms to")
+
+
+async def test_the_fallback_answers_for_a_failing_provider_and_for_an_open_breaker():
+    terminal = await told("fallback")
+
+    assert len(terminal.lines_with("ok 200")) == 7
+    assert len(terminal.lines_with("fallback answers (503)")) == 3
+    assert len(terminal.lines_with("fallback answers (rejected by breaker)")) == 2
+
+
+async def test_all_of_it_takes_less_than_half_a_minute():
+    terminal = await told(*SCENARIOS, seed=None)
+
+    (last,) = terminal.lines_with("Done in")
+    assert float(last.split()[2]) < 25
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+async def test_a_scenario_is_told_the_same_each_time(name: str):
+    assert (await told(name)).text == (await told(name)).text
+
+
+async def test_a_scenario_is_told_the_same_whatever_was_played_before():
+    alone, after_another = await told("retry"), await told("breaker", "retry")
+
+    story = alone.text.rpartition("\nDone in")[0]
+    assert story in after_another.text
+
+
+async def test_no_line_is_wider_than_a_projector_shows():
+    terminal = await told(*SCENARIOS)
+
+    assert max(len(line) for line in terminal.text.splitlines()) <= 80

@@ -1,0 +1,75 @@
+"""The command line."""
+
+import pytest
+
+from src.cli.__main__ import main
+from src.cli.demo import SCENARIOS
+from src.cli.experiment import Scenario
+
+
+@pytest.mark.parametrize(
+    ("line", "named"),
+    [
+        ("", "demo|experiment"),
+        ("tour", "tour"),
+        ("demo --scenario unheard_of", "breaker, retry, bulkhead, fallback"),
+        ("demo --seed x", "--seed"),
+        ("experiment --scenario unheard_of", "none, sporadic, all"),
+        ("experiment --fail_max 0", "fail_max"),
+        ("experiment --fail-max many", "--fail-max"),
+        ("experiment --reset_timeout 0", "reset_timeout"),
+        ("experiment --number_requests 0", "number_requests"),
+        ("experiment --interval nan", "interval"),
+        ("experiment --timeout inf", "timeout"),
+        ("experiment --url localhost:9000", "url"),
+        ("experiment --colour red", "--colour"),
+    ],
+)
+def test_a_wrong_line_ends_with_one_line_that_names_what_is_wrong(
+    line: str, named: str, capsys: pytest.CaptureFixture[str]
+):
+    with pytest.raises(SystemExit) as ended:
+        main(line.split())
+
+    said = capsys.readouterr()
+    assert ended.value.code == 2
+    assert len(said.err.splitlines()) == 1
+    assert named in said.err
+    assert said.out == ""
+
+
+@pytest.mark.parametrize("dash", ["-", "_"])
+def test_dashes_and_underscores_are_one(dash: str, capsys: pytest.CaptureFixture[str]):
+    flags = {"fail-max": "2", "reset-timeout": "5", "number-requests": "3"}
+    written = [part for flag, value in flags.items() for part in (f"--{flag.replace('-', dash)}", value)]
+
+    main(["experiment", *written, "--interval", "0", "--scenario", "all"])
+
+    said = capsys.readouterr().out
+    assert "3 calls, 0 s apart" in said
+    assert "2 in a row, for 5 s" in said
+
+
+@pytest.mark.parametrize("scenario", Scenario)
+def test_an_experiment_is_done_whatever_fails(scenario: Scenario, capsys: pytest.CaptureFixture[str]):
+    main(["experiment", "--interval", "0", "--scenario", scenario, "--seed", "1"])
+
+    assert f"Failures: {scenario}." in capsys.readouterr().out
+
+
+def test_one_scenario_can_be_played_alone(capsys: pytest.CaptureFixture[str]):
+    main(["demo", "--scenario", "fallback", "--seed", "1"])
+
+    said = capsys.readouterr().out
+    assert "Fallback" in said
+    assert "Circuit breaker" not in said
+
+
+@pytest.mark.parametrize("command", ["demo", "experiment"])
+def test_help_names_the_scenarios(command: str, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as ended:
+        main([command, "--help"])
+
+    assert ended.value.code == 0
+    names = SCENARIOS if command == "demo" else Scenario
+    assert "|".join(names) in capsys.readouterr().out

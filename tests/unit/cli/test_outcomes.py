@@ -1,0 +1,44 @@
+"""What became of a call."""
+
+import httpx
+import pytest
+
+from src.cli.outcomes import Observation, Outcome, observe
+from src.cli.provider_client import FailedAnswerError, NoAnswerError, RefusedAnswerError
+from src.resilience import CallTimeoutError, CircuitOpenError
+from tests.support.clock import FakeClock
+
+
+async def test_an_answer_is_seen_with_its_status_and_time(clock: FakeClock):
+    async def call() -> httpx.Response:
+        await clock.sleep(0.25)
+        return httpx.Response(201)
+
+    assert await clock.drive(observe(call, clock)) == Observation(Outcome.OK, "201", 0.25)
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome", "detail"),
+    [
+        (FailedAnswerError("503"), Outcome.FAILED, "503"),
+        (RefusedAnswerError("400"), Outcome.REFUSED, "400"),
+        (NoAnswerError("cut off"), Outcome.NO_ANSWER, "(cut off)"),
+        (CallTimeoutError(2.0), Outcome.TIMED_OUT, "after 2 s"),
+        (CircuitOpenError("breaker", "it is open", 1.0), Outcome.REJECTED, "by breaker"),
+    ],
+)
+async def test_an_error_is_seen_as_what_it_was(
+    clock: FakeClock, error: Exception, outcome: Outcome, detail: str
+):
+    async def call() -> httpx.Response:
+        raise error
+
+    assert await observe(call, clock) == Observation(outcome, detail, 0.0)
+
+
+async def test_an_error_of_this_program_is_no_outcome(clock: FakeClock):
+    async def call() -> httpx.Response:
+        raise KeyError("a slip")
+
+    with pytest.raises(KeyError):
+        await observe(call, clock)
