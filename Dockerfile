@@ -9,7 +9,8 @@ RUN /venv/bin/python -m pip install --no-cache-dir --disable-pip-version-check -
 
 FROM python:3.11-slim
 ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
-# The code stays root's; the folder is the user's, for the embedded Redis' data and the caches of the tests.
+# The files stay root's; the folder itself is the user's, who writes the embedded Redis' data and what tests
+# leave (caches, coverage) into it.
 RUN useradd --uid 10001 --no-create-home app && mkdir -p /app/data && chown -R app:app /app
 WORKDIR /app
 COPY --from=build /venv /venv

@@ -212,7 +212,7 @@ say_where() {
 
   API        $api
   Docs       $api/docs and $api/redoc
-  Provider   http://localhost:$PROVIDER_PORT, the simulated external service
+  Provider   $(setting EXTERNAL_SERVICE_URL "http://localhost:$PROVIDER_PORT, the simulated external service")
 
 Try:
   curl -X POST $api/api/metrics -H 'Content-Type: application/json' -d '{"timestamp":"$(date -u +%Y-%m-%dT%H:%M:%SZ)","value":42.5,"type":"cpu"}'

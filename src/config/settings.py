@@ -6,13 +6,16 @@ class by a test.
 
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated, Literal
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from pydantic import Field, HttpUrl, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 IPNetwork = IPv4Network | IPv6Network
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(ge=0.01, le=3600, allow_inf_nan=False)]
+
+_YEAR = 365 * 24 * 3600
+_MILLION = 1_000_000
 
 
 class Settings(BaseSettings):
@@ -51,23 +54,33 @@ class Settings(BaseSettings):
     redis_password: SecretStr | None = Field(None, description="Redis password")
 
     # Metrics
-    batch_max_points: int = Field(10_000, ge=1, description="Most points in one batch")
-    max_body_bytes: int = Field(5 * 1024 * 1024, ge=1024, description="Largest body in bytes, inflated")
-    metric_retention_seconds: int = Field(0, ge=0, description="Seconds points are kept; 0: for good")
+    batch_max_points: int = Field(10_000, ge=1, le=_MILLION, description="Most points in one batch")
+    max_body_bytes: int = Field(
+        5 * 1024 * 1024, ge=1024, le=1024**3, description="Largest body in bytes, inflated"
+    )
+    metric_retention_seconds: int = Field(
+        0, ge=0, le=100 * _YEAR, description="Seconds points are kept; 0: for good"
+    )
 
     # The summary cache
-    cache_ttl_seconds: int = Field(300, ge=1, description="Seconds a summary is served from the cache")
+    cache_ttl_seconds: int = Field(
+        300, ge=1, le=_YEAR, description="Seconds a summary is served from the cache"
+    )
     cache_stale_seconds: int = Field(
-        3600, ge=0, description="Seconds a summary may be served while the external service fails"
+        3600, ge=0, le=_YEAR, description="Seconds a summary may be served while the external service fails"
     )
     cache_invalidate_on_write: bool = Field(
         default=False, description="Whether a new point drops its type's cached summaries"
     )
 
     # Rate limits
-    rate_limit_requests: int = Field(10, ge=1, description="Ingest requests a client may make per window")
-    rate_limit_read_requests: int = Field(120, ge=1, description="Reads a client may make per window")
-    rate_limit_window_seconds: int = Field(60, ge=1, description="Length of the window in seconds")
+    rate_limit_requests: int = Field(
+        10, ge=1, le=_MILLION, description="Ingest requests a client may make per window"
+    )
+    rate_limit_read_requests: int = Field(
+        120, ge=1, le=_MILLION, description="Reads a client may make per window"
+    )
+    rate_limit_window_seconds: int = Field(60, ge=1, le=_YEAR, description="Length of the window in seconds")
     rate_limit_algorithm: Literal[
         "sliding_window_log", "sliding_window_counter", "fixed_window", "token_bucket", "leaky_bucket"
     ] = Field("sliding_window_log", description="How requests are counted")
@@ -77,17 +90,22 @@ class Settings(BaseSettings):
         None, description="The external service; empty: the simulated one, in process"
     )
     external_service_failure_rate: float = Field(
-        0.1, ge=0, le=1, description="Share of calls the simulated external service fails at first"
+        0.1,
+        ge=0,
+        le=1,
+        description="Share of calls the simulated external service fails until another is set",
     )
     external_service_timeout: Seconds = Field(5.0, description="Seconds each attempt may take")
     external_service_attempts: int = Field(3, ge=1, le=20, description="Attempts for each call")
     external_service_rate_per_second: int = Field(
-        50, ge=1, description="Calls a second each worker makes at most; more wait"
+        50, ge=1, le=_MILLION, description="Calls a second each worker makes at most; more wait"
     )
     external_service_max_concurrency: int = Field(
-        20, ge=1, description="Calls each worker has under way at once; more wait"
+        20, ge=1, le=10_000, description="Calls each worker has under way at once; more wait"
     )
-    circuit_breaker_failure_threshold: int = Field(5, ge=1, description="Consecutive failures that open it")
+    circuit_breaker_failure_threshold: int = Field(
+        5, ge=1, le=_MILLION, description="Consecutive failures that open it"
+    )
     circuit_breaker_reset_timeout: Seconds = Field(30.0, description="Seconds it stays open before a probe")
 
     @field_validator("trusted_proxies", mode="before")
@@ -101,10 +119,27 @@ class Settings(BaseSettings):
 
     @field_validator("redis_url")
     @classmethod
-    def _know_the_scheme(cls, value: SecretStr | None) -> SecretStr | None:
+    def _is_a_redis_url(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None:
+            return None
+        url = value.get_secret_value()
         schemes = ("redis://", "rediss://", "unix://", "embedded://")
-        if value is not None and not value.get_secret_value().startswith(schemes):
+        if not url.startswith(schemes):
             raise ValueError(f"must start with one of {', '.join(schemes)}")
+        if url.startswith(("redis://", "rediss://")):
+            try:
+                parts = urlsplit(url)
+                int(parts.path.strip("/") or 0), parts.port  # reading them checks them
+            except ValueError:
+                raise ValueError("must be redis://[:password@]host[:port][/database number]") from None
+        return value
+
+    @field_validator("admin_api_key")
+    @classmethod
+    def _can_be_sent_in_a_header(cls, value: SecretStr | None) -> SecretStr | None:
+        key = value.get_secret_value() if value else ""
+        if value is not None and not (key.isascii() and key.isprintable() and key.strip() == key != ""):
+            raise ValueError("must be printable ASCII without blanks around it")
         return value
 
     @property
@@ -132,3 +167,5 @@ def load_settings() -> Settings:
     except ValidationError as error:
         wrong = [f"{str(item['loc'][0]).upper()}: {item['msg']}" for item in error.errors()]
         raise InvalidSettingsError("Invalid setting " + "; ".join(wrong)) from None
+    except UnicodeDecodeError:
+        raise InvalidSettingsError("Invalid settings: .env is not UTF-8") from None

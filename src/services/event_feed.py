@@ -183,6 +183,7 @@ class EventFeed:
         self._event_log = log
         self._clock = clock
         self._places: list[float] = []  # until when each is taken
+        self._is_over = False
 
     async def recent(self) -> list[LoggedEvent]:
         """Return all that is in the log, newest last.
@@ -222,13 +223,17 @@ class EventFeed:
             after: The `id` of a `LoggedEvent`.
             until: From `place`; the end.
         """
-        while self._clock.monotonic() < until:
+        while not self._is_over and self._clock.monotonic() < until:
             page = await self._read_or_nothing(after)
             if page:
                 after = page[-1].id
                 yield page
             if len(page) < PAGE_EVENTS:
                 await self._clock.sleep(POLL_SECONDS)
+
+    def end(self) -> None:
+        """Have every follower end soon: the process is told to stop, and waits for them."""
+        self._is_over = True
 
     async def _read_or_nothing(self, after: str | None) -> list[LoggedEvent]:
         try:

@@ -6,6 +6,7 @@ from urllib.parse import quote
 
 import httpx
 import orjson
+from dotenv import dotenv_values
 
 from src.resilience.errors import CircuitOpenError, RejectedError, ResilienceError
 from src.resilience.pipeline import Pipeline
@@ -95,21 +96,21 @@ class ExternalService:
         """Return the simulated failure rate, 0 to 1."""
         if self._shared_rate is not None:
             await self._follow_shared_rate(self._shared_rate)
-        return float((await self._faults("GET"))["failure_rate"])
+        return await self._faults("GET")
 
     async def set_failure_rate(self, rate: float) -> float:
         """Set the simulated failure rate, 0 to 1, for every worker; return it."""
         if self._shared_rate is not None:
             await self._shared_rate.set(rate)
-        faults = await self._faults("PUT", {"failure_rate": rate})
+        rate = await self._faults("PUT", {"failure_rate": rate})
         self._applied_rate = rate
-        return float(faults["failure_rate"])
+        return rate
 
     async def _fetch_reference(self, metric_type: str) -> object | None:
         if self._shared_rate is not None:
             await self._follow_shared_rate(self._shared_rate)
         try:
-            answer = await self._client.get(f"/kv/metric-types/{quote(metric_type, safe='')}")
+            answer = await self._get(f"/kv/metric-types/{quote(metric_type, safe='')}")
         except _NO_ANSWER as error:
             raise ExternalServiceError(f"no answer: {type(error).__name__}") from error
         if answer.status_code == httpx.codes.NOT_FOUND:
@@ -118,7 +119,21 @@ class ExternalService:
             raise ExternalServiceRefusedError(f"status {answer.status_code}")
         if not answer.is_success:
             raise ExternalServiceError(f"status {answer.status_code}")
-        return _read_reference(answer.content)
+        try:
+            value: object = orjson.loads(answer.content)
+        except orjson.JSONDecodeError as error:
+            raise ExternalServiceError("an answer that is not JSON") from error
+        return value
+
+    async def _get(self, path: str) -> httpx.Response:
+        """Return the answer with its body, of which no more is read than reference data may be long."""
+        async with self._client.stream("GET", path) as answer:
+            body = bytearray()
+            async for chunk in answer.aiter_bytes():
+                body += chunk
+                if len(body) > MAX_REFERENCE_BYTES:
+                    raise ExternalServiceError(f"an answer of more than {MAX_REFERENCE_BYTES} bytes")
+            return httpx.Response(answer.status_code, content=bytes(body))
 
     async def _follow_shared_rate(self, shared_rate: FailureRateStore) -> None:
         try:
@@ -129,24 +144,14 @@ class ExternalService:
             await self._faults("PUT", {"failure_rate": rate})
             self._applied_rate = rate
 
-    async def _faults(self, method: str, change: dict[str, float] | None = None) -> dict[str, float]:
+    async def _faults(self, method: str, change: dict[str, float] | None = None) -> float:
+        """Read or change how the service misbehaves; return its failure rate."""
         try:
             answer = await self._client.request(method, "/faults", json=change)
             answer.raise_for_status()
-        except _NO_ANSWER as error:
+            return float(answer.json()["failure_rate"])
+        except (*_NO_ANSWER, ValueError, KeyError, TypeError) as error:  # or a service that has no such thing
             raise ExternalServiceUnavailableError from error
-        faults: dict[str, float] = answer.json()
-        return faults
-
-
-def _read_reference(body: bytes) -> object:
-    if len(body) > MAX_REFERENCE_BYTES:
-        raise ExternalServiceError(f"an answer of {len(body)} bytes")
-    try:
-        value: object = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise ExternalServiceError("an answer that is not JSON") from error
-    return value
 
 
 def set_failure_rate(rate: float, api_url: str | None = None) -> float:
@@ -154,7 +159,8 @@ def set_failure_rate(rate: float, api_url: str | None = None) -> float:
 
     Args:
         rate: Share of calls that fail, 0 to 1.
-        api_url: The API; by default on loopback at `APP_PORT`. `ADMIN_API_KEY` is sent when it is set.
+        api_url: The API; by default on loopback at `APP_PORT`. `ADMIN_API_KEY` is sent when it is set. Both
+            are read from the environment or `.env`, as the service reads them.
 
     Returns:
         The rate now in force.
@@ -162,8 +168,9 @@ def set_failure_rate(rate: float, api_url: str | None = None) -> float:
     Raises:
         RuntimeError: The API did not answer, or refused.
     """
-    url = api_url or f"http://127.0.0.1:{os.environ.get('APP_PORT') or 8000}"
-    key = os.environ.get("ADMIN_API_KEY")
+    known = dotenv_values(".env") | {name: value for name, value in os.environ.items() if value}
+    url = api_url or f"http://127.0.0.1:{known.get('APP_PORT') or 8000}"
+    key = known.get("ADMIN_API_KEY")
     try:
         answer = httpx.put(
             f"{url}/api/admin/external-service/failure-rate",

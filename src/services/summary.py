@@ -86,10 +86,13 @@ class SummaryService:
         now_us = round(self._clock.now() * 1e6)
         seconds = WINDOW_SECONDS.get(period)
         window = None if seconds is None else Window.rolling(now_us, seconds)
-        aggregate, reference = await asyncio.gather(
-            self._store.aggregate(metric_type, window), self._external_service.reference(metric_type)
-        )
-        return _render(metric_type, period, aggregate, reference, now_us)
+        try:
+            async with asyncio.TaskGroup() as group:
+                aggregate = group.create_task(self._store.aggregate(metric_type, window))
+                reference = group.create_task(self._external_service.reference(metric_type))
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from None  # the one that ended the other
+        return _render(metric_type, period, aggregate.result(), reference.result(), now_us)
 
 
 def _render(

@@ -7,6 +7,7 @@ first: `python -m src` makes one for its workers, any other parent's workers fin
 
 import multiprocessing
 import os
+import stat
 import tempfile
 from pathlib import Path
 
@@ -19,8 +20,9 @@ def _share_a_folder() -> None:
         return
     folder = Path(tempfile.gettempdir()) / f"resilient-analytics-{parent.pid}"
     folder.mkdir(mode=0o700, exist_ok=True)
-    if hasattr(os, "getuid") and folder.stat().st_uid != os.getuid():
-        raise PermissionError(f"{folder} belongs to somebody else; set {MULTIPROC_DIR}")
+    found = folder.lstat()  # /tmp is everybody's: the name may have been taken
+    if hasattr(os, "getuid") and (found.st_uid != os.getuid() or not stat.S_ISDIR(found.st_mode)):
+        raise PermissionError(f"{folder} is somebody else's; set {MULTIPROC_DIR}")
     os.environ[MULTIPROC_DIR] = str(folder)
 
 

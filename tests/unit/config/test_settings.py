@@ -45,6 +45,14 @@ def test_the_example_says_what_each_setting_is_for():
         ("LOG_LEVEL", "LOUD"),
         ("TRUSTED_PROXIES", "proxy.example"),
         ("REDIS_URL", "http://localhost"),
+        ("REDIS_URL", "redis://localhost:notaport"),
+        ("REDIS_URL", "redis://localhost:1/x"),
+        ("ADMIN_API_KEY", " "),
+        ("ADMIN_API_KEY", "schl\u00fcssel"),
+        ("RATE_LIMIT_REQUESTS", "100000000"),
+        ("EXTERNAL_SERVICE_RATE_PER_SECOND", "2000000"),
+        ("CIRCUIT_BREAKER_RESET_TIMEOUT", "1e-9"),
+        ("CACHE_TTL_SECONDS", "99999999999999999999"),
         ("EXTERNAL_SERVICE_URL", "not a url"),
     ],
 )
@@ -54,6 +62,12 @@ def test_a_wrong_value_is_one_line_that_names_the_variable(monkeypatch, name, va
         load_settings()
     assert name in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_an_env_file_in_another_encoding_is_said_to_be_so(tmp_path):
+    (tmp_path / ".env").write_bytes(b"APP_HOST=\xff")
+    with pytest.raises(InvalidSettingsError, match="not UTF-8"):
+        load_settings()
 
 
 def test_a_wrong_secret_is_not_repeated(monkeypatch):

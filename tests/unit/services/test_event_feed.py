@@ -221,6 +221,13 @@ class TestReading:
             await clock.advance(FOLLOW_SECONDS)
             await following.task
 
+    async def test_following_ends_when_the_process_does(self, feed, clock):
+        following = Following(feed)
+        await clock.advance(0)
+        feed.end()
+        await clock.advance(POLL_SECONDS)
+        await following.task
+
     async def test_places_are_limited_and_come_back(self, feed, clock):
         held = [feed.place() for _ in range(MAX_FOLLOWERS)]
         for place in held:

@@ -54,6 +54,10 @@ class SharedRate:
         self.rate = rate
 
 
+def _raise(error):
+    raise error
+
+
 def service(answer, pipeline=None, shared_rate=None):
     transport = httpx.MockTransport(answer)
     client = httpx.AsyncClient(transport=transport, base_url="http://service")
@@ -112,6 +116,14 @@ def test_what_another_attempt_cannot_mend_is_not_retried():
     assert is_worth_retrying(CallTimeoutError(1))
     assert not is_worth_retrying(ExternalServiceRefusedError("x"))
     assert not is_worth_retrying(CircuitOpenError("p", "open", 1))
+
+
+@pytest.mark.parametrize(
+    "answer", [httpx.Response(404), httpx.Response(200, text="<html>"), httpx.Response(200, json=[])]
+)
+async def test_a_service_that_has_no_faults_to_set_is_said_to_be_unavailable(answer):
+    with pytest.raises(ExternalServiceUnavailableError):
+        await service(lambda _: answer).set_failure_rate(0.5)
 
 
 async def test_an_open_circuit_is_told_as_such():
@@ -173,6 +185,17 @@ class TestSetFailureRateFromAShell:
         assert set_failure_rate(1.0) == 1.0
         assert sent["url"] == "http://127.0.0.1:8123/api/admin/external-service/failure-rate"
         assert sent["headers"] == {"X-API-Key": "secret"}
+
+    def test_it_reads_the_env_file_as_the_service_does(self, monkeypatch, tmp_path):
+        asked = []
+        monkeypatch.setattr(
+            httpx, "put", lambda url, **_: asked.append(url) or _raise(httpx.ConnectError("x"))
+        )
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / ".env").write_text("APP_PORT=8134\n")
+        with pytest.raises(RuntimeError):
+            set_failure_rate(1.0)
+        assert asked[0].startswith("http://127.0.0.1:8134/")
 
     def test_it_says_when_nobody_answers(self):
         with pytest.raises(RuntimeError, match="no API answers at"):
