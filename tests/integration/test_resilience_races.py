@@ -75,7 +75,7 @@ async def hang(link, options):
     await bank(link, options).run(call)
 
 async def insist(link, options):
-    "Call until let through; tell of the first refusal, and then when each call began and when the last was in."
+    "Call until let through; tell of the first refusal, then when each call began and when the last was in."
     breaker, began = bank(link, options), []
 
     async def call():

@@ -1,0 +1,130 @@
+"""The circuit breaker: a service that dies and comes back, one that is slow, and orders given by hand.
+
+Run it from the checkout: `python -m examples.circuit_breaker`.
+"""
+
+from contextlib import suppress
+
+from examples.stage import SimulatedClock, Timeline, console, play, table
+from src.resilience import (
+    CircuitBreaker,
+    CircuitBreakerOptions,
+    CircuitOpenError,
+    Clock,
+    MemoryBreakerStore,
+    Rejected,
+)
+
+
+class ServiceDownError(Exception):
+    """What the service of this example fails with."""
+
+
+class Service:
+    """Answers in 0.1 s, fails while it is `down`, takes 2 s while it is `slow`, and counts its calls."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.down = False
+        self.slow = False
+        self.calls = 0
+        self._clock = clock
+
+    async def call(self) -> str:
+        """Answer, or fail."""
+        self.calls += 1
+        await self._clock.sleep(2.0 if self.slow else 0.1)
+        if self.down:
+            raise ServiceDownError
+        return "answer"
+
+
+async def outlive_an_outage() -> None:
+    """Show an outage of 40 seconds, with a call every second."""
+    clock = SimulatedClock()
+    timeline = Timeline("Down from second 3 to 43; opens at 3 failures in a row, for 5, 10, 20 s", clock)
+    service = Service(clock)
+    breaker = CircuitBreaker(
+        "bank",
+        MemoryBreakerStore(clock),
+        CircuitBreakerOptions(
+            failure_threshold=3, open_seconds=5.0, open_seconds_factor=2.0, open_seconds_max=60.0
+        ),
+        clock,
+        listener=lambda event: None if isinstance(event, Rejected) else timeline(event),  # too many to show
+    )
+    outcomes = {"answered": 0, "failed": 0, "rejected at once": 0}
+    for second in range(60):
+        await clock.sleep(second - clock.monotonic())
+        service.down = 3 <= second < 43
+        outcomes[await outcome_of(breaker, service)] += 1
+    timeline.show()
+    shown = table("60 calls", "outcome", "calls")
+    for outcome, calls in (outcomes | {"calls that reached the service": service.calls}).items():
+        shown.add_row(outcome, str(calls))
+    console.print(shown)
+
+
+async def outcome_of(breaker: CircuitBreaker, service: Service) -> str:
+    """Call once, and say in a word how it went."""
+    try:
+        await breaker.run(service.call)
+    except CircuitOpenError:
+        return "rejected at once"
+    except ServiceDownError:
+        return "failed"
+    return "answered"
+
+
+async def open_on_slowness() -> None:
+    """Show that a service need not fail to be given a rest."""
+    clock = SimulatedClock()
+    timeline = Timeline("Slow from second 5; opens when half the calls of 30 s take over 1 s", clock)
+    service = Service(clock)
+    breaker = CircuitBreaker(
+        "search",
+        MemoryBreakerStore(clock),
+        CircuitBreakerOptions(
+            failure_threshold=None,
+            slow_call_rate_threshold=0.5,
+            slow_call_seconds=1.0,
+            window_seconds=30.0,
+            minimum_calls=6,
+        ),
+        clock,
+        listener=timeline,
+    )
+    with suppress(CircuitOpenError):
+        for _ in range(20):
+            service.slow = clock.monotonic() >= 5
+            await breaker.run(service.call)
+            await clock.sleep(0.9)
+    timeline.show()
+
+
+async def give_orders() -> None:
+    """Show what can be ordered by hand, and what a breaker tells of itself."""
+    clock = SimulatedClock()
+    service = Service(clock)
+    breaker = CircuitBreaker(
+        "mail", MemoryBreakerStore(clock), CircuitBreakerOptions(failure_threshold=1), clock
+    )
+    shown = table("Orders by hand", "order", "state", "next call", "last reason")
+    for name, order, down in (
+        ("force_open", breaker.force_open, False),
+        ("force_closed, service down", breaker.force_closed, True),
+        ("close, service down", breaker.close, True),
+        ("close, service up", breaker.close, False),
+    ):
+        service.down = down
+        await order()
+        before = await breaker.status()
+        outcome = await outcome_of(breaker, service)
+        after = await breaker.status()
+        states = before.state if before.state is after.state else f"{before.state}, then {after.state}"
+        shown.add_row(name, states, outcome, after.transitions[-1].reason)
+    console.print(shown)
+
+
+if __name__ == "__main__":
+    for scene in (outlive_an_outage, open_on_slowness, give_orders):
+        play(scene())

@@ -1,0 +1,204 @@
+"""The patterns together: one service through good and bad times, called bare and through a pipeline.
+
+The same calls are made twice, ten a second. Chaos, the innermost policy, plays the bad times. What to look
+for: a flaky service is made whole by retries, a long tail is cut by hedging and the timeout, an outage is
+answered by the fallback, at once and without the service being hammered, and it is over by itself.
+
+Run it from the checkout: `python -m examples.combined_patterns`.
+"""
+
+import asyncio
+import statistics
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from examples.stage import SimulatedClock, Timeline, console, play, table
+from src.resilience import (
+    Bulkhead,
+    BulkheadOptions,
+    Call,
+    Chaos,
+    ChaosOptions,
+    CircuitBreaker,
+    CircuitBreakerOptions,
+    Clock,
+    Event,
+    Exponential,
+    Fallback,
+    Fault,
+    FullJitter,
+    Hedging,
+    HedgingOptions,
+    Latency,
+    Listener,
+    MemoryBreakerStore,
+    Pipeline,
+    Quota,
+    RateLimit,
+    RateLimitOptions,
+    Retry,
+    RetryBudget,
+    RetryOptions,
+    StateChanged,
+    SystemRandomizer,
+    Timeout,
+    always,
+    memory_rate_limiter,
+)
+
+FRESH, FALLBACK = "fresh price", "yesterday's price"
+
+
+class ServiceDownError(Exception):
+    """What chaos makes the service fail with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """Twenty seconds of the service's life: shares of calls that fail, and that take 3 seconds more."""
+
+    name: str
+    failing: float = 0.0
+    slow: float = 0.0
+
+
+PHASES = (
+    Phase("well"),
+    Phase("flaky: 20 % fail", failing=0.2),
+    Phase("long tail: 4 % take 3 s", slow=0.04),
+    Phase("down: all fail", failing=1.0),
+    Phase("well again"),
+)
+CALLS_IN_A_PHASE = 200
+SECONDS_BETWEEN_CALLS = 0.1
+
+
+@dataclass(slots=True)
+class Tally:
+    """What became of a phase's calls."""
+
+    answers: list[str] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    attempts: int = 0
+
+
+class Service:
+    """Answers in 50 ms, but for what chaos makes of it; counts how often it is tried."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.attempts = 0
+        self._clock = clock
+        randomizer = SystemRandomizer(seed=5)
+        self._failing = Chaos(ChaosOptions(Fault(ServiceDownError), rate=0.0), clock, randomizer)
+        self._slow = Chaos(ChaosOptions(Latency(3.0), rate=0.0), clock, randomizer)
+        self._chaos = Pipeline(self._failing, self._slow)
+
+    def enter(self, phase: Phase) -> None:
+        """Begin `phase`."""
+        self._failing.rate = phase.failing
+        self._slow.rate = phase.slow
+
+    async def price(self) -> str:
+        """Answer, or fail."""
+        self.attempts += 1
+        return await self._chaos.run(self._answer)
+
+    async def _answer(self) -> str:
+        await self._clock.sleep(0.05)
+        return FRESH
+
+
+def make_pipeline(clock: Clock, listener: Listener) -> Pipeline:
+    """Return the pipeline, outermost first."""
+    randomizer = SystemRandomizer(seed=6)
+    hundred_a_second = memory_rate_limiter("token_bucket", Quota(limit=100, window_seconds=1.0), clock)
+    return Pipeline(
+        Fallback(always(FALLBACK), listener=listener),
+        RateLimit(hundred_a_second, RateLimitOptions(key="prices"), clock, listener=listener),
+        Bulkhead(BulkheadOptions(permits=20, max_waiting=20), clock, listener=listener),
+        CircuitBreaker(
+            "prices",
+            MemoryBreakerStore(clock),
+            CircuitBreakerOptions(failure_threshold=5, open_seconds=5.0),
+            clock,
+            listener=listener,
+        ),
+        Retry(
+            RetryOptions(attempts=4, backoff=FullJitter(Exponential(base_seconds=0.1, cap_seconds=1.0))),
+            clock,
+            randomizer,
+            budget=RetryBudget(share=0.5, reserve=20),
+            listener=listener,
+        ),
+        Hedging(HedgingOptions(delay_seconds=0.1), clock, listener=listener),
+        Timeout(1.0, clock, listener=listener),
+    )
+
+
+async def live_through(service: Service, clock: Clock, price: Callable[[], Awaitable[str]]) -> list[Tally]:
+    """Call `price` ten times a second through all phases."""
+    tallies = []
+    for phase in PHASES:
+        service.enter(phase)
+        tally, attempts_before = Tally(), service.attempts
+        async with asyncio.TaskGroup() as calls:
+            for _ in range(CALLS_IN_A_PHASE):
+                calls.create_task(call_once(price, clock, tally))
+                await clock.sleep(SECONDS_BETWEEN_CALLS)
+        tally.attempts = service.attempts - attempts_before
+        tallies.append(tally)
+    return tallies
+
+
+async def call_once(price: Call[str], clock: Clock, tally: Tally) -> None:
+    """Call, and note how it went and how long it took."""
+    began = clock.monotonic()
+    try:
+        tally.answers.append(await price())
+    except ServiceDownError:
+        tally.answers.append("error")
+    tally.seconds.append(clock.monotonic() - began)
+
+
+async def main() -> None:
+    """Live through the phases twice, and compare."""
+    clock = SimulatedClock()
+    bare_service, guarded_service = Service(clock), Service(clock)
+    timeline = Timeline("What the breaker did", clock)
+
+    def listener(event: Event) -> None:
+        if isinstance(event, StateChanged):  # the others are too many to show
+            timeline(event)
+
+    pipeline = make_pipeline(clock, listener)
+
+    @pipeline
+    async def guarded_price() -> str:
+        return await guarded_service.price()
+
+    bare, guarded = await asyncio.gather(
+        live_through(bare_service, clock, bare_service.price),
+        live_through(guarded_service, clock, guarded_price),
+    )
+    shown = table(
+        f"{CALLS_IN_A_PHASE} calls a phase",
+        "phase",
+        "called",
+        "fresh",
+        "fallback",
+        "error",
+        "p99",
+        "tries",
+    )
+    for phase, *tallies in zip(PHASES, bare, guarded, strict=True):
+        for how, tally in zip(("bare", "guarded"), tallies, strict=True):
+            counts = (str(tally.answers.count(answer)) for answer in (FRESH, FALLBACK, "error"))
+            p99 = statistics.quantiles(tally.seconds, n=100)[98]
+            shown.add_row(phase.name, how, *counts, f"{p99:.2f} s", str(tally.attempts))
+        shown.add_section()
+    console.print(shown)
+    timeline.show()
+
+
+if __name__ == "__main__":
+    play(main())

@@ -1,0 +1,131 @@
+"""The pipeline in a FastAPI app: where it is built, how a handler uses it, and what a client sees.
+
+`create_app` is the part to copy. What follows it drives the app in process, so that the example needs no port
+and ends by itself.
+
+Run it from the checkout: `python -m examples.fastapi_resilience`.
+"""
+
+import math
+from collections.abc import Awaitable, Callable
+
+import httpx
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+
+from examples.stage import SimulatedClock, console, play, table
+from src.resilience import (
+    CircuitBreaker,
+    CircuitBreakerOptions,
+    Clock,
+    Decision,
+    Fixed,
+    MemoryBreakerStore,
+    Pipeline,
+    Quota,
+    RateLimitedError,
+    RejectedError,
+    Retry,
+    RetryOptions,
+    SystemRandomizer,
+    Timeout,
+    memory_rate_limiter,
+)
+
+Upstream = Callable[[str], Awaitable[float]]
+"""Asks somebody else for the price of an item."""
+
+
+def create_app(upstream: Upstream, clock: Clock) -> FastAPI:
+    """Return an app that serves prices it must ask `upstream` for.
+
+    Policies are built once, with the app, and shared by all requests: a breaker made for each request would
+    know of no other.
+    """
+    app = FastAPI()
+    clients = memory_rate_limiter("sliding_window_log", Quota(limit=8, window_seconds=10.0), clock)
+    pipeline = Pipeline(
+        CircuitBreaker(
+            "prices",
+            MemoryBreakerStore(clock),
+            CircuitBreakerOptions(failure_threshold=2, open_seconds=5.0),
+            clock,
+        ),
+        Retry(RetryOptions(attempts=2, backoff=Fixed(0.1)), clock, SystemRandomizer()),
+        Timeout(1.0, clock),
+    )
+
+    @app.get("/prices/{item}")
+    async def price(item: str, request: Request, response: Response) -> dict[str, str | float]:
+        client = request.client.host if request.client else "unknown"
+        decision = await clients.hit(client)
+        if not decision.allowed:
+            raise RateLimitedError("clients", "too many requests", decision.retry_after)
+        response.headers["RateLimit"] = rate_limit_header(decision)
+        return {"item": item, "price": await pipeline.run(lambda: upstream(item))}
+
+    @app.exception_handler(RejectedError)
+    async def rejected(_request: Request, error: RejectedError) -> JSONResponse:
+        """Answer for every rejection in one place: each says when to come back."""
+        status = 429 if isinstance(error, RateLimitedError) else 503
+        headers = {"Retry-After": str(math.ceil(error.retry_after))}
+        return JSONResponse({"detail": f"refused by {error.policy}"}, status, headers)
+
+    @app.exception_handler(ConnectionError)
+    async def unavailable(_request: Request, _error: ConnectionError) -> JSONResponse:
+        """Answer for a call that failed all its attempts."""
+        return JSONResponse({"detail": "no price to be had"}, 503, {"Retry-After": "1"})
+
+    return app
+
+
+def rate_limit_header(decision: Decision) -> str:
+    """Return the value of the RateLimit header (draft-ietf-httpapi-ratelimit-headers)."""
+    return f'"clients";r={decision.remaining};t={math.ceil(decision.reset_after)}'
+
+
+class Shop:
+    """An upstream that can be switched off."""
+
+    def __init__(self) -> None:
+        self.is_open = True
+        self.calls = 0
+
+    async def price(self, _item: str) -> float:
+        """Answer, or fail."""
+        self.calls += 1
+        if not self.is_open:
+            raise ConnectionError
+        return 9.5
+
+
+async def main() -> None:
+    """Drive the app through an outage of its upstream, and into the rate limit."""
+    clock, shop = SimulatedClock(), Shop()
+    transport = httpx.ASGITransport(create_app(shop.price, clock))
+    shown = table(
+        "GET /prices/tea", "second", "upstream", "status", "Retry-After", "RateLimit", "calls", "body"
+    )
+
+    async with httpx.AsyncClient(transport=transport, base_url="http://shop") as client:
+        for second, is_open in (
+            *((0, True), (1, False), (2, False), (3, False), (4, True)),
+            *((9, True), *[(9, True)] * 3, (12, True)),
+        ):
+            await clock.sleep(max(0.0, second - clock.monotonic()))
+            shop.is_open, calls_before = is_open, shop.calls
+            answer = await client.get("/prices/tea")
+            shown.add_row(
+                str(second),
+                "up" if is_open else "down",
+                str(answer.status_code),
+                answer.headers.get("Retry-After", ""),
+                answer.headers.get("RateLimit", ""),
+                str(shop.calls - calls_before),
+                answer.text,
+            )
+    console.print(shown)
+
+
+if __name__ == "__main__":
+    play(main())

@@ -1,0 +1,131 @@
+"""The pages of the patterns are held to the code they tell of."""
+
+import ast
+import builtins
+import importlib
+import inspect
+import pkgutil
+import re
+from dataclasses import is_dataclass
+from pathlib import Path
+
+import pytest
+
+import src.resilience as package
+from src.resilience import Event
+
+FOLDER = Path("docs/patterns")
+PAGES = sorted(path for path in FOLDER.glob("*.md") if path.name != "README.md")
+SECTIONS = ["Options", "What it emits", "Sample", "When not to use it", "Sources"]
+HANDED_IN = {"clock", "randomizer", "listener", "name"}
+"""What every policy is given and no page's table repeats."""
+
+EVENTS = {
+    name
+    for name in package.__all__
+    if inspect.isclass(kind := getattr(package, name)) and issubclass(kind, Event)
+}
+
+pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+
+
+def text_of(page):
+    return page.read_text(encoding="utf-8")
+
+
+def section(page, title):
+    return re.split(r"^## ", text_of(page).split(f"\n## {title}\n", 1)[1], maxsplit=1, flags=re.MULTILINE)[0]
+
+
+def tables(page):
+    """Yield, for each table of options: the class, and its rows as (option, default)."""
+    for part in section(page, "Options").split("\n### ")[1:]:
+        name = re.match(r"`(\w+)`", part)[1]
+        yield getattr(package, name), re.findall(r"^\| `(\w+)` \| ([^|]+?) \|", part, re.MULTILINE)
+
+
+def default_of(parameter):
+    has_none = parameter.default is parameter.empty or parameter.kind is parameter.VAR_POSITIONAL
+    return "required" if has_none else parameter.default
+
+
+@pages
+def test_a_page_has_a_diagram_and_every_section(page):
+    assert re.findall(r"^## (.+)$", text_of(page), re.MULTILINE) == SECTIONS
+    assert "```mermaid" in text_of(page)
+
+
+@pages
+def test_its_tables_of_options_are_those_of_the_code(page):
+    names = vars(builtins) | {name: getattr(package, name) for name in package.__all__}
+    for kind, rows in tables(page):
+        parameters = inspect.signature(kind).parameters
+        expected = {
+            name: default_of(parameter) for name, parameter in parameters.items() if name not in HANDED_IN
+        }
+        told = {
+            option: default if default == "required" else eval(default.strip("`"), names)
+            for option, default in rows
+        }
+        assert told == expected, kind.__name__
+        assert list(told) == list(expected), "another order"
+
+
+def test_no_options_go_untold():
+    told = {kind.__name__ for page in PAGES for kind, _ in tables(page)}
+    options = {
+        name for name in package.__all__ if name.endswith("Options") and is_dataclass(getattr(package, name))
+    }
+    assert options <= told
+
+
+@pages
+def test_it_names_every_event_that_its_pattern_emits(page):
+    module = Path("src/resilience") / f"{page.stem.replace('-', '_')}.py"
+    imported = {
+        alias.name
+        for node in ast.walk(ast.parse(module.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and node.module == "src.resilience.events"
+        for alias in node.names
+    }
+    assert imported & EVENTS <= set(re.findall(r"`(\w+)`", section(page, "What it emits")))
+
+
+def test_every_event_is_told_of_somewhere():
+    told = {name for page in PAGES for name in re.findall(r"`(\w+)`", section(page, "What it emits"))}
+    assert told >= EVENTS - {"Event"}
+
+
+@pages
+async def test_its_sample_runs(page):
+    [sample] = re.findall(r"```python\n(.*?)```", section(page, "Sample"), re.DOTALL)
+    code = compile(sample, str(page), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    outcome = eval(code, {"__name__": page.stem})
+    if inspect.iscoroutine(outcome):
+        await outcome
+
+
+@pages
+def test_the_index_names_it(page):
+    assert f"({page.name})" in text_of(FOLDER / "README.md")
+
+
+def test_every_policy_has_a_page():
+    titles = {text_of(page).splitlines()[0].removeprefix("# ").lower().replace(" ", "") for page in PAGES}
+    policies = {
+        module.name.replace("_", "")
+        for module in pkgutil.iter_modules(package.__path__)
+        if any(
+            item.__module__ == f"src.resilience.{module.name}"
+            and inspect.iscoroutinefunction(getattr(item, "run", None))
+            for item in vars(importlib.import_module(f"src.resilience.{module.name}")).values()
+            if inspect.isclass(item) and not getattr(item, "_is_protocol", False)
+        )
+    }
+    assert policies <= titles
+
+
+@pytest.mark.parametrize("page", [*PAGES, FOLDER / "README.md"], ids=lambda page: page.stem)
+def test_its_links_lead_somewhere(page):
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", text_of(page))
+    assert [link for link in links if not (page.parent / link).exists()] == []
