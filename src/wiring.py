@@ -3,10 +3,13 @@
 import logging
 import multiprocessing
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+import signal
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
+from types import FrameType
 
 import httpx
 from fastapi import FastAPI
@@ -109,11 +112,10 @@ async def _lifespan(settings: Settings, clock: Clock, _app: FastAPI) -> AsyncIte
         breaker = _breaker(settings, link, clock, listener)
         pipeline = _pipeline(settings, breaker, clock, listener)
         client = await stack.enter_async_context(_external_client(settings, clock))
-        in_process = settings.external_service_url is None
-        shared_rate = RedisFailureRateStore(link) if in_process else None
+        shared_rate = RedisFailureRateStore(link) if settings.external_service_url is None else None
         external_service = ExternalService(client, pipeline, shared_rate)
         lab = Lab(
-            client,
+            external_service.attempt,
             pipeline,
             RedisStressLease(link),
             clock,
@@ -121,8 +123,9 @@ async def _lifespan(settings: Settings, clock: Clock, _app: FastAPI) -> AsyncIte
             at_once=2 * settings.external_service_max_concurrency,
             name=EXTERNAL_SERVICE,
             listener=listener,
-            prepare=external_service.failure_rate if in_process else None,  # reading it, it follows the fleet
         )
+        event_feed = EventFeed(event_log, clock)
+        stack.enter_context(_on_exit_signal(event_feed.end))
         cache = _summary_cache(settings, link, clock, listener)
         stack.push_async_callback(cache.aclose)
         store = RedisMetricStore(link, clock, settings.metric_retention_seconds)
@@ -137,7 +140,7 @@ async def _lifespan(settings: Settings, clock: Clock, _app: FastAPI) -> AsyncIte
             external_service=external_service,
             breaker=breaker,
             lab=lab,
-            event_feed=EventFeed(event_log, clock),
+            event_feed=event_feed,
             ingest_admission=admission("ingest", settings.rate_limit_requests),
             read_admission=admission("read", settings.rate_limit_read_requests),
             client_address=ClientAddress(settings.trusted_proxies),
@@ -171,6 +174,31 @@ async def _redis_link(settings: Settings, clock: Clock, stack: AsyncExitStack) -
 def _refuse_several_workers() -> None:
     if multiprocessing.parent_process() is not None:  # a server's only worker is no child of another
         raise SystemExit("Without a redis-server only one worker may run: set WEB_CONCURRENCY=1")
+
+
+@contextmanager
+def _on_exit_signal(act: Callable[[], None]) -> Iterator[None]:
+    """Have `act` done as soon as the process is told to stop.
+
+    The server tells us only when every answer has ended, and some do not end by themselves.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # no signals here
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        act()
+        handlers[number](number, frame)
+
+    found = {int(number): signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: handler for number, handler in found.items() if callable(handler)}
+    for number in handlers:
+        signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def _listener(event_log: RedisEventLog, clock: Clock, stack: AsyncExitStack) -> Listener:

@@ -22,7 +22,15 @@ class ExternalServiceError(ServiceError):
 
 
 class ExternalServiceRefusedError(ServiceError):
-    """The service said that the fault is ours (4xx). Trying again is pointless, and it is not failing."""
+    """The service said that the fault is ours. Trying again is pointless, and it is not failing.
+
+    Args:
+        status: What it answered, from 400 to 499.
+    """
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"status {status}")
+        self.status = status
 
 
 class ExternalServiceUnavailableError(ServiceError):
@@ -106,21 +114,34 @@ class ExternalService:
         self._applied_rate = rate
         return rate
 
-    async def _fetch_reference(self, metric_type: str) -> object | None:
+    async def attempt(self, path: str) -> bytes:
+        """Ask for `path` once, with nothing around it, and return the body of a good answer.
+
+        Raises:
+            ExternalServiceError: The service failed.
+            ExternalServiceRefusedError: The service refused.
+        """
         if self._shared_rate is not None:
             await self._follow_shared_rate(self._shared_rate)
         try:
-            answer = await self._get(f"/kv/metric-types/{quote(metric_type, safe='')}")
+            answer = await self._get(path)
         except _NO_ANSWER as error:
             raise ExternalServiceError(f"no answer: {type(error).__name__}") from error
-        if answer.status_code == httpx.codes.NOT_FOUND:
-            return None
         if answer.is_client_error:
-            raise ExternalServiceRefusedError(f"status {answer.status_code}")
+            raise ExternalServiceRefusedError(answer.status_code)
         if not answer.is_success:
             raise ExternalServiceError(f"status {answer.status_code}")
+        return answer.content
+
+    async def _fetch_reference(self, metric_type: str) -> object | None:
         try:
-            value: object = orjson.loads(answer.content)
+            body = await self.attempt(f"/kv/metric-types/{quote(metric_type, safe='')}")
+        except ExternalServiceRefusedError as refusal:
+            if refusal.status == httpx.codes.NOT_FOUND:
+                return None
+            raise
+        try:
+            value: object = orjson.loads(body)
         except orjson.JSONDecodeError as error:
             raise ExternalServiceError("an answer that is not JSON") from error
         return value

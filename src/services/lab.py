@@ -13,8 +13,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol, TypeVar, get_args
 
-import httpx
-
 from src.analytics.sketch import LogBinSketch
 from src.resilience.clock import Clock
 from src.resilience.errors import (
@@ -166,19 +164,18 @@ class Lab:
     """Runs calls through the pipeline.
 
     Args:
-        client: Bound to the provider's base URL.
+        attempt: Asks the provider for a path once, and raises what the breaker judges.
         pipeline: The API's own, outermost first: rate limiter, bulkhead, then what else there is.
         lease: Of the one stress test.
         clock: Measures.
         at_once: Calls of runs that one worker has in the pipeline at a time, at least 1.
         name: What events call the fallback.
         listener: Told of every fallback; the other policies have their own.
-        prepare: Awaited before each run: brings a provider in process up to date with the fleet.
     """
 
     def __init__(
         self,
-        client: httpx.AsyncClient,
+        attempt: Callable[[str], Awaitable[object]],
         pipeline: Pipeline,
         lease: StressLease,
         clock: Clock,
@@ -186,16 +183,14 @@ class Lab:
         at_once: int,
         name: str,
         listener: Listener,
-        prepare: Callable[[], Awaitable[object]] | None = None,
     ) -> None:
-        self._client = client
+        self._attempt = attempt
         self._limiter, self._bulkhead, *self._rest = pipeline.policies
         self._lease = lease
         self._clock = clock
         self._gate = asyncio.Semaphore(at_once)
         self._name = name
         self._listener = listener
-        self._prepare = prepare
         self._outstanding = 0
         self._last_run_ends = 0.0
 
@@ -219,8 +214,6 @@ class Lab:
                 calls.append(await self._call(number, paths[(number - 1) % len(paths)]))
 
         try:
-            if self._prepare is not None:
-                await self._prepare()
             with suppress(TimeoutError):
                 async with self._clock.timeout(MAX_RUN_SECONDS), asyncio.TaskGroup() as tasks:
                     for number in range(1, count + 1):
@@ -257,8 +250,6 @@ class Lab:
                 calls.append(await self._call(begun, "/get"))
 
         try:
-            if self._prepare is not None:
-                await self._prepare()
             began = self._clock.monotonic()
             with suppress(TimeoutError):
                 async with self._clock.timeout(seconds), asyncio.TaskGroup() as tasks:
@@ -290,7 +281,7 @@ class Lab:
         )
         pipeline = Pipeline(fallback, self._limiter, admitted, self._bulkhead, begun, *self._rest, attempted)
         arrived = self._clock.monotonic()
-        await pipeline.run(lambda: self._ask(path))
+        await pipeline.run(lambda: self._attempt(path))
         ended = self._clock.monotonic()
         admitted_at = ended if admitted.first is None else admitted.first
         begun_at = ended if begun.first is None else begun.first
@@ -306,16 +297,6 @@ class Lab:
             bulkhead_wait_ms=_ms(begun_at - admitted_at),
             duration_ms=_ms(ended - arrived),
         )
-
-    async def _ask(self, path: str) -> None:
-        try:
-            answer = await self._client.get(path)
-        except (httpx.HTTPError, OSError) as error:
-            raise ExternalServiceError(f"no answer: {type(error).__name__}") from error
-        if answer.is_client_error:
-            raise ExternalServiceRefusedError(f"status {answer.status_code}")
-        if not answer.is_success:
-            raise ExternalServiceError(f"status {answer.status_code}")
 
 
 class _Passage:

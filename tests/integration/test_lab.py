@@ -4,10 +4,12 @@ import asyncio
 import json
 from contextlib import asynccontextmanager
 
+import httpx
 import pytest
 
 from src.services import event_feed
 from tests.integration.test_ingest import assert_problem
+from tests.integration.test_processes import Server
 from tests.support.api import CALM, PLENTY, running_api
 
 RATE = "/api/admin/external-service/failure-rate"
@@ -296,3 +298,19 @@ class TestRedisAway:
                     await asyncio.sleep(0.02)
                 await api.post("/force_open")
                 await until(lambda: [event for _, event in sse(chunks) if event["event"] == "StateChanged"])
+
+
+@pytest.mark.slow
+class TestProcesses:
+    async def test_a_follower_holds_up_nobody_who_stops_the_service(self, redis_server, tmp_path):
+        server = Server(redis_server.url, tmp_path)
+        async with httpx.AsyncClient(base_url=server.url, timeout=20) as client:
+            try:
+                await server.until_healthy(client)
+                async with client.stream("GET", "/logs?follow=true") as text:
+                    assert text.status_code == 200
+                    await asyncio.to_thread(server.stop)  # which waits, and not for long
+            finally:
+                server.process.kill()
+        assert "Traceback" not in (tmp_path / "server.log").read_text()
+        assert '"exception"' not in (tmp_path / "server.log").read_text()

@@ -28,7 +28,8 @@ async def running_api(
         async with _api(redis_url, peer, settings) as client:
             yield client
     finally:
-        root.handlers, root.level = handlers, level
+        root.handlers = handlers
+        root.setLevel(level)  # not by assignment: loggers remember what they may log
 
 
 @asynccontextmanager

@@ -108,13 +108,13 @@ async def test_a_connection_that_fails_is_a_failure(error):
 def test_only_the_services_own_failures_count_against_it():
     assert is_failure(ExternalServiceError("x"))
     assert is_failure(CallTimeoutError(1))
-    assert is_failure(ExternalServiceRefusedError("x")) is None
+    assert is_failure(ExternalServiceRefusedError(403)) is None
 
 
 def test_what_another_attempt_cannot_mend_is_not_retried():
     assert is_worth_retrying(ExternalServiceError("x"))
     assert is_worth_retrying(CallTimeoutError(1))
-    assert not is_worth_retrying(ExternalServiceRefusedError("x"))
+    assert not is_worth_retrying(ExternalServiceRefusedError(403))
     assert not is_worth_retrying(CircuitOpenError("p", "open", 1))
 
 

@@ -18,7 +18,7 @@ from src.resilience.rate_limiter import Quota, RateLimit, RateLimitOptions
 from src.resilience.retry import Fixed, Retry, RetryOptions
 from src.resilience.timeout import Timeout
 from src.services.errors import StorageUnavailableError
-from src.services.external_service import is_failure, is_worth_retrying
+from src.services.external_service import ExternalService, is_failure, is_worth_retrying
 from src.services.lab import FAILING, MAX_CALLS, MAX_RUN_SECONDS, MIXED, SLOW, Lab, LabBusyError
 from tests.support.clock import FakeRandomizer, settle
 
@@ -90,7 +90,7 @@ def breaker(clock):
 
 @pytest.fixture
 def make_lab(clock, listener, provider, lease, breaker):
-    def make(*, rate=1000, permits=100, max_wait_seconds=5.0, at_once=100, prepare=None):
+    def make(*, rate=1000, permits=100, max_wait_seconds=5.0, at_once=100):
         pipeline = Pipeline(
             RateLimit(
                 memory_rate_limiter("token_bucket", Quota(rate, 1), clock),
@@ -107,9 +107,8 @@ def make_lab(clock, listener, provider, lease, breaker):
             Timeout(TIMEOUT_SECONDS, clock),
         )
         client = httpx.AsyncClient(transport=httpx.MockTransport(provider.answer), base_url="http://provider")
-        return Lab(
-            client, pipeline, lease, clock, at_once=at_once, name="lab", listener=listener, prepare=prepare
-        )
+        attempt = ExternalService(client, pipeline).attempt
+        return Lab(attempt, pipeline, lease, clock, at_once=at_once, name="lab", listener=listener)
 
     return make
 
@@ -262,17 +261,6 @@ class TestHowManyThereMayBe:
         assert provider.calls == 10
         report = await clock.drive(lab.run(MAX_CALLS, ("/get",)))
         assert counts(report) == {"succeeded": MAX_CALLS}
-
-    async def test_a_provider_in_process_is_brought_up_to_date_before_each_run(self, make_lab, clock):
-        prepared = []
-
-        async def prepare():
-            prepared.append(clock.monotonic())
-
-        lab = make_lab(prepare=prepare)
-        await clock.drive(lab.run(3, ("/get",)))
-        await clock.drive(lab.stress(1, 1))
-        assert len(prepared) == 2
 
 
 class TestStress:
