@@ -87,3 +87,15 @@ def format_timestamp(timestamp_us: int) -> str:
     minute, second = divmod(second, 60)
     time = f"{minute // 60:02}:{minute % 60:02}:{second:02}"
     return f"{date.fromordinal(day + _EPOCH_DAY)}T{time}{f'.{fraction:06}' if fraction else ''}Z"
+
+
+def format_seconds(unix_seconds: float) -> str:
+    """Write a clock's reading as `format_timestamp` does, to the nearest microsecond.
+
+    Args:
+        unix_seconds: Seconds since 1970-01-01T00:00:00Z, in the years 1 to 9999.
+
+    Raises:
+        ValueError: It lies outside those years.
+    """
+    return format_timestamp(round(unix_seconds * 1e6))

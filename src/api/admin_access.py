@@ -53,8 +53,11 @@ def _is_no_foreign_page(headers: Headers) -> bool:
     """
     host = headers.get("host", "")
     origin = headers.get("origin")
-    is_ours = urlsplit(f"//{host}").hostname in _LOOPBACK_NAMES
-    return is_ours and (origin is None or urlsplit(origin).netloc == host)
+    try:
+        is_ours = urlsplit(f"//{host}").hostname in _LOOPBACK_NAMES
+        return is_ours and (origin is None or urlsplit(origin).netloc == host)
+    except ValueError:  # no browser, and nobody else who means well, writes what can't be read
+        return False
 
 
 async def _require_admin(request: Request) -> None:

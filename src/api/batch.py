@@ -1,18 +1,28 @@
-"""Reading a batch: a JSON array, or one JSON object a line; what is good is kept, what is not is told of."""
+"""Reading a batch: a JSON array, or one JSON object a line; what is good is kept, what is not is told of.
+
+A body within its limit may still be ruinous: parsed, five megabytes of `[[],[],…` are hundreds. So no more
+than one point is ever parsed at a time, none that is larger than `MAX_OBJECT_BYTES`, and none beyond the most
+there may be.
+"""
 
 import io
-from collections.abc import Iterable
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from src.analytics.points import Point
+from src.api.body import MAX_OBJECT_BYTES
 from src.api.errors import BAD_JSON, FieldError, Problem, ProblemError, field_errors, validation_problem
 from src.api.models import METRIC_IN
 
 MAX_ERRORS = 100
 """Errors told of; the rest are only counted."""
+
+MAX_DEPTH = 8
+"""Of the arrays and objects in a point, which needs none but may bring some; an array nested deeper is
+unreadable (RFC 8259, section 9, allows a limit)."""
 
 
 @dataclass(slots=True)
@@ -29,12 +39,24 @@ class Batch:
     rejected: int = 0
     errors: list[FieldError] = field(default_factory=list)
 
-    def reject(self, index: int, error: ValidationError) -> None:
-        """Note that the point at `index` is not good."""
+    def add(self, index: int, text: bytes) -> bool:
+        """Keep the point at `index`, or note what is wrong with it. Return whether its `text` is JSON."""
+        if len(text) > MAX_OBJECT_BYTES:
+            message = f"a point may be at most {MAX_OBJECT_BYTES} bytes"
+            self._reject(index, [{"field": "body", "message": message}])
+            return True
+        try:
+            self.points.append(METRIC_IN.validate_json(text).point())
+        except ValidationError as error:
+            errors = error.errors(include_url=False, include_context=False, include_input=False)
+            self._reject(index, field_errors(errors) if len(self.errors) < MAX_ERRORS else [])
+            return errors[0]["type"] != "json_invalid"
+        return True
+
+    def _reject(self, index: int, errors: Sequence[FieldError]) -> None:
         self.rejected += 1
         room = MAX_ERRORS - len(self.errors)
-        for wrong in field_errors(error.errors(include_url=False, include_input=False))[:room]:
-            self.errors.append({"index": index, **wrong})
+        self.errors.extend({"index": index, **error} for error in errors[:room])
 
 
 def read_json_array(body: bytes, max_points: int) -> Batch:
@@ -43,24 +65,12 @@ def read_json_array(body: bytes, max_points: int) -> Batch:
     Raises:
         ProblemError: 400, it is not JSON; 413, there are more than `max_points`; 422, it is no array.
     """
-    array = TypeAdapter(Annotated[list[Any], Field(max_length=max_points)])
-    try:
-        items = array.validate_json(body)
-    except ValidationError as error:
-        match error.errors()[0]["type"]:
-            case "json_invalid":
-                raise ProblemError(BAD_JSON) from None
-            case "too_long":
-                raise too_many(max_points) from None
-            case _:
-                wrong = validation_problem([{"field": "body", "message": "must be a JSON array of points"}])
-                raise ProblemError(wrong) from None
     batch = Batch()
-    for index, item in enumerate(items):
-        try:
-            batch.points.append(METRIC_IN.validate_python(item).point())
-        except ValidationError as error:
-            batch.reject(index, error)
+    for index, text in enumerate(_elements(body)):
+        if index == max_points:
+            raise too_many(max_points)
+        if not batch.add(index, text):
+            raise ProblemError(BAD_JSON)
     return batch
 
 
@@ -74,10 +84,7 @@ def read_ndjson(body: bytes, max_points: int) -> Batch:
     for index, line in enumerate(_lines(body)):
         if index == max_points:
             raise too_many(max_points)
-        try:
-            batch.points.append(METRIC_IN.validate_json(line).point())
-        except ValidationError as error:
-            batch.reject(index, error)
+        batch.add(index, line)
     return batch
 
 
@@ -86,5 +93,43 @@ def too_many(max_points: int) -> ProblemError:
     return ProblemError(Problem(413, "PAYLOAD_TOO_LARGE", f"A batch may have at most {max_points} points"))
 
 
-def _lines(body: bytes) -> Iterable[bytes]:
+def _lines(body: bytes) -> Iterator[bytes]:
     return (line for line in map(bytes.strip, io.BytesIO(body)) if line)
+
+
+# An array is cut into its elements by a pattern that knows brackets and strings, and leaves the rest to the
+# parser. Every repetition is possessive: nothing is tried twice, so its time is linear whatever the body is.
+
+_SPACE = rb"[ \t\n\r]*+"
+_STRING = rb'"(?:[^"\\]++|\\.)*+"'
+
+
+def _nested(depth: int) -> bytes:
+    """Return the pattern of an array or object that is at most `depth` deep."""
+    inner = rb"|" + _nested(depth - 1) if depth > 1 else b""
+    return rb'[\[{](?:[^\[\]{}"]++|%b%b)*+[\]}]' % (_STRING, inner)
+
+
+_END = rb"(?P<end>\]%b\Z)" % _SPACE
+_BEGIN = re.compile(rb"%b\[%b%b?" % (_SPACE, _SPACE, _END))
+_VALUE = rb'%b|%b|[^\[\]{}", \t\n\r]++' % (_nested(MAX_DEPTH), _STRING)
+_ELEMENT = re.compile(rb"%b(?P<text>%b)%b(?:,|%b)" % (_SPACE, _VALUE, _SPACE, _END), re.DOTALL)
+_OTHER_JSON = re.compile(rb'%b[{"\-0-9tfn]' % _SPACE)
+
+
+def _elements(body: bytes) -> Iterator[bytes]:
+    """Yield the text of each element of a JSON array, which need not be JSON itself.
+
+    Raises:
+        ProblemError: 400, it is no array that can be read; 422, it is another kind of JSON.
+    """
+    match = _BEGIN.match(body)
+    if match is None and _OTHER_JSON.match(body):
+        wrong = [FieldError(field="body", message="must be a JSON array of points")]
+        raise ProblemError(validation_problem(wrong))
+    while match and match["end"] is None:
+        match = _ELEMENT.match(body, match.end())
+        if match:
+            yield match["text"]
+    if match is None:
+        raise ProblemError(BAD_JSON)

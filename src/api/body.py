@@ -1,4 +1,4 @@
-"""Reading a request's body: no more of it than allowed, inflated where it was compressed.
+"""Reading a request's body: no more of it than allowed, for no longer than allowed, inflated if compressed.
 
 FastAPI's own `max_body_size` would answer a declared length over the limit in plain text, and counts before
 inflation; here too much of either is a problem document.
@@ -12,10 +12,20 @@ from pydantic import TypeAdapter, ValidationError
 from starlette.requests import ClientDisconnect, Request
 
 from src.api.errors import BAD_JSON, Problem, ProblemError, field_errors, validation_problem
+from src.resilience.clock import Clock
 
 T = TypeVar("T")
 
+MAX_OBJECT_BYTES = 64 * 1024
+"""Of one JSON object, such as a measurement. Parsed, JSON may take fifty times its size."""
+
+BODY_SECONDS = 30
+"""How long a body may take to arrive."""
+
 _GZIP = 16 + zlib.MAX_WBITS
+
+_PIECE_BYTES = 1024
+"""Inflated at a time. After each member zlib copies what is left, and a member may be of 20 bytes."""
 
 
 def media_type(request: Request, *supported: str) -> str:
@@ -36,15 +46,17 @@ def media_type(request: Request, *supported: str) -> str:
     return message.get_content_type()
 
 
-async def read_body(request: Request, max_bytes: int) -> bytes:
+async def read_body(request: Request, max_bytes: int, clock: Clock) -> bytes:
     """Return the whole body, inflated if it came with `Content-Encoding: gzip`.
 
     Args:
         request: Whose body.
-        max_bytes: The most it may be, inflated. No more than that is ever held.
+        max_bytes: The most it may be, as it was sent and inflated. No more than that is ever held.
+        clock: Counts the `BODY_SECONDS`.
 
     Raises:
-        ProblemError: 413, it is larger; 415, it is encoded in another way; 400, it is not what it says.
+        ProblemError: 413, it is larger; 415, it is encoded in another way; 400, it is not what it says, or
+            did not arrive in time.
     """
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
     if encoding not in {"identity", "gzip"}:
@@ -58,22 +70,34 @@ async def read_body(request: Request, max_bytes: int) -> bytes:
         )
     declared = request.headers.get("content-length", "0")
     if declared.isdecimal() and int(declared) > max_bytes:
-        raise _too_large(max_bytes)
-    chunks: list[bytes] = []
-    size = 0
-    inflator = _Inflator() if encoding == "gzip" else None
+        raise ProblemError(too_large(max_bytes))
     try:
-        async for chunk in request.stream():
-            plain = chunk if inflator is None else inflator.inflate(chunk, max_bytes - size)
-            size += len(plain)
-            if size > max_bytes:
-                raise _too_large(max_bytes)
-            chunks.append(plain)
+        async with clock.timeout(BODY_SECONDS):
+            return await _read(request, max_bytes, _Inflator() if encoding == "gzip" else None)
     except ClientDisconnect:
         raise ProblemError(Problem(400, "BAD_REQUEST", "The body broke off")) from None
+    except TimeoutError:
+        message = f"The body did not arrive in time: it may take {BODY_SECONDS} seconds"
+        hang_up = {"Connection": "close"}  # or the connection would go on waiting for the rest
+        raise ProblemError(Problem(400, "BAD_REQUEST", message, headers=hang_up)) from None
+
+
+async def _read(request: Request, max_bytes: int, inflator: "_Inflator | None") -> bytes:
+    body = bytearray()  # not a list of chunks: of two bytes each, they would weigh twenty times as much
+    received = 0
+    async for chunk in request.stream():
+        received += len(chunk)
+        body += chunk if inflator is None else inflator.inflate(chunk, max_bytes - len(body))
+        if max(received, len(body)) > max_bytes:
+            raise ProblemError(too_large(max_bytes))
     if inflator is not None and not inflator.is_complete:
         raise _not_gzip()
-    return b"".join(chunks)
+    return bytes(body)
+
+
+def too_large(max_bytes: int) -> Problem:
+    """Return the 413 for a body of more than `max_bytes`."""
+    return Problem(413, "PAYLOAD_TOO_LARGE", f"The body may be at most {max_bytes} bytes, inflated")
 
 
 def parse_json(adapter: TypeAdapter[T], body: bytes) -> T:
@@ -104,12 +128,14 @@ class _Inflator:
     def inflate(self, chunk: bytes, room: int) -> bytes:
         """Return what `chunk` inflates to, or something longer than `room` where that is too much."""
         plain = bytearray()
+        rest = memoryview(chunk)
         try:
-            while chunk and len(plain) <= room:
+            while rest and len(plain) <= room:
                 if self._member.eof:
                     self._member = zlib.decompressobj(_GZIP)
-                plain += self._member.decompress(chunk, room + 1 - len(plain))
-                chunk = self._member.unconsumed_tail or self._member.unused_data
+                piece = rest[:_PIECE_BYTES]
+                plain += self._member.decompress(piece, room + 1 - len(plain))
+                rest = rest[len(piece) - len(self._member.unused_data) :]
         except zlib.error:
             raise _not_gzip() from None
         return bytes(plain)
@@ -117,9 +143,3 @@ class _Inflator:
 
 def _not_gzip() -> ProblemError:
     return ProblemError(Problem(400, "BAD_REQUEST", "The body says it is gzip and is not, or is cut short"))
-
-
-def _too_large(max_bytes: int) -> ProblemError:
-    return ProblemError(
-        Problem(413, "PAYLOAD_TOO_LARGE", f"The body may be at most {max_bytes} bytes, inflated")
-    )

@@ -6,11 +6,14 @@ stranger's word, and is not read.
 """
 
 from collections.abc import Sequence
-from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 from starlette.datastructures import Headers
 from starlette.types import Scope
+
+_Address = IPv4Address | IPv6Address
+
+_LOOPBACK = IPv4Address("127.0.0.1")
 
 _IPV6_PREFIX = 64
 """One IPv6 customer has at least a /64; a limit for each address in it would limit nobody."""
@@ -27,54 +30,67 @@ class ClientAddress:
 
     def __init__(self, trusted_proxies: Sequence[IPv4Network | IPv6Network]) -> None:
         self._trusted_proxies = tuple(trusted_proxies)
-        self._resolve = lru_cache(maxsize=4096)(self._resolve_uncached)
+        self._trusts_loopback = self._is_trusted(_LOOPBACK)
 
     def of(self, scope: Scope) -> str:
-        """Return the client of a request, as the limiter counts it: an IPv4 address or an IPv6 /64."""
-        forwarded = ",".join(Headers(scope=scope).getlist("x-forwarded-for"))
-        return self._resolve(self._peer(scope), forwarded)
+        """Return the client of a request, as the limiter counts it: an IPv4 address or an IPv6 /64.
 
-    def _peer(self, scope: Scope) -> str:
-        host, port = scope.get("client") or ("", 0)
-        if port == 0 and not self._trusts_loopback:
-            # No TCP peer has port 0. It is uvicorn's own reading of X-Forwarded-For, which it believes of
-            # loopback unless run with --no-proxy-headers; we were told not to, so loopback it is.
-            return "127.0.0.1"
-        return str(host)
-
-    @property
-    def _trusts_loopback(self) -> bool:
-        return self._is_trusted(IPv4Address("127.0.0.1"))
-
-    def _is_trusted(self, address: IPv4Address | IPv6Address) -> bool:
-        return any(address in network for network in self._trusted_proxies)
-
-    def _resolve_uncached(self, peer: str, forwarded: str) -> str:
-        client = _parse(peer)
+        "unknown" where there is no address, as on a unix socket. What a client sent is never kept, and never
+        part of the name unless it is an address, so that long headers fill neither our memory nor Redis'.
+        """
+        client = self._peer(scope)
         if client is None:
-            return peer or "unknown"  # a unix socket's peer, or a test client's
-        for hop in reversed(forwarded.split(",") if forwarded else []):
-            if not self._is_trusted(client):
-                break
-            claimed = _parse(hop)
-            if claimed is None:
-                break
-            client = claimed
+            return "unknown"
+        if self._is_trusted(client):
+            client = self._spoken_for(client, Headers(scope=scope).getlist("x-forwarded-for"))
         if isinstance(client, IPv6Address):
             return str(ip_network((client, _IPV6_PREFIX), strict=False))
         return str(client)
 
+    def _peer(self, scope: Scope) -> _Address | None:
+        """Return who is at the other end of the connection.
+
+        Of a peer on 127.0.0.1, uvicorn believes X-Forwarded-For, unless run with --no-proxy-headers, and
+        has put an address out of it, and its port or else 0, in the peer's place before we see the request.
+        Where we were told not to trust loopback, that is undone by two signs that no header can give: no TCP
+        peer has port 0, and only this machine reaches a loopback address of this machine. That the peer is
+        named in its own X-Forwarded-For is no sign: anybody can write that, and would leave its own quota
+        for loopback's. What slips through is a local process that binds 127.0.0.1 and connects to another
+        address of the machine; it gains nothing, since it may be anyone in 127.0.0.0/8 as it is.
+        """
+        host, port = scope.get("client") or ("", 0)
+        if not self._trusts_loopback and (port == 0 or _is_loopback(scope.get("server"))):
+            return _LOOPBACK
+        return _parse(host)
+
+    def _is_trusted(self, address: _Address) -> bool:
+        return any(address in network for network in self._trusted_proxies)
+
+    def _spoken_for(self, client: _Address, forwarded: Sequence[str]) -> _Address:
+        for hop in reversed(",".join(forwarded).split(",")):
+            claimed = _parse(hop)
+            if claimed is None:
+                break
+            client = claimed
+            if not self._is_trusted(client):
+                break
+        return client
+
 
 def is_direct_loopback(scope: Scope) -> bool:
     """Return whether the request came from this machine, and through no proxy that says so."""
-    client = scope.get("client")
-    address = _parse(client[0]) if client else None
     headers = Headers(scope=scope)
     forwarded = any(name in headers for name in FORWARDING_HEADERS)
-    return address is not None and address.is_loopback and not forwarded
+    return _is_loopback(scope.get("client")) and not forwarded
 
 
-def _parse(text: str) -> IPv4Address | IPv6Address | None:
+def _is_loopback(end: tuple[str, int | None] | None) -> bool:
+    """Return whether one end of a connection, an address and a port, is on this machine's loopback."""
+    address = _parse(end[0]) if end else None
+    return address is not None and address.is_loopback
+
+
+def _parse(text: str) -> _Address | None:
     """Read an address as proxies write it: `1.2.3.4`, `1.2.3.4:5678`, `2001:db8::1`, `[2001:db8::1]:5678`."""
     text = text.strip()
     if text.startswith("["):

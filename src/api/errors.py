@@ -1,7 +1,7 @@
 """Every error there is, as `application/problem+json` (RFC 9457): one table, one renderer."""
 
 import math
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
@@ -13,14 +13,23 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from src.analytics.points import format_timestamp
+from src.analytics.points import format_seconds
 from src.api.admin_access import AdminClosedError, AdminKeyError
+from src.api.dependencies import state
 from src.resilience.errors import CircuitOpenError
 from src.services.errors import StorageUnavailableError
 from src.services.external_service import ExternalServiceUnavailableError
 from src.services.metrics import IdempotencyKeyReusedError
 
 MEDIA_TYPE = "application/problem+json"
+
+_TITLES = {
+    413: "Content Too Large",
+    414: "URI Too Long",
+    416: "Range Not Satisfiable",
+    422: "Unprocessable Content",
+}
+"""Names of RFC 9110 that `http.HTTPStatus` knows only from Python 3.13 on."""
 
 FieldError = dict[str, str | int]
 """What is wrong with one field: `{"field", "message"}`, and the `"index"` of its point in a batch."""
@@ -94,7 +103,7 @@ _MESSAGES_BY_STATUS = {
 
 def _http_problem(error: HTTPException) -> Problem:
     code = _CODES_BY_STATUS.get(error.status_code, "BAD_REQUEST")
-    message = _MESSAGES_BY_STATUS.get(error.status_code, HTTPStatus(error.status_code).phrase)
+    message = _MESSAGES_BY_STATUS.get(error.status_code, title(error.status_code))
     return Problem(error.status_code, code, message, headers=error.headers)
 
 
@@ -135,7 +144,13 @@ _TABLE: dict[type[Exception], Callable[[Any], Problem]] = {
 
 def field_errors(errors: Sequence[Mapping[str, object]]) -> list[FieldError]:
     """Return pydantic's errors as ours. What was sent is not sent back."""
-    return [{"field": _field(error["loc"]), "message": str(error["msg"])} for error in errors]
+    return [{"field": _field(error["loc"]), "message": _message(error)} for error in errors]
+
+
+def _message(error: Mapping[str, object]) -> str:
+    if error["type"] in {"model_type", "model_attributes_type", "dict_type"}:
+        return "must be a JSON object"  # pydantic's words name our classes
+    return str(error["msg"])
 
 
 def _field(location: object) -> str:
@@ -145,42 +160,55 @@ def _field(location: object) -> str:
     return ".".join(str(part) for part in parts) or "body"
 
 
-def render(problem: Problem, request_id: str, now: float) -> Response:
-    """Return the answer for `problem`.
+def title(status: int) -> str:
+    """Return the name of an HTTP status as RFC 9110 has it, whatever the interpreter calls it."""
+    return _TITLES.get(status) or HTTPStatus(status).phrase
+
+
+def document(problem: Problem, request_id: str, now: float) -> dict[str, object]:
+    """Return what the body of the answer for `problem` says.
 
     Args:
         problem: What happened.
         request_id: Of the request it happened to.
         now: Unix time in seconds.
     """
-    content: dict[str, object] = {
+    members: dict[str, object] = {
         "type": "about:blank",
-        "title": HTTPStatus(problem.status).phrase,
+        "title": title(problem.status),
         "status": problem.status,
         "detail": problem.message,
         "code": problem.code,
         "message": problem.message,
-        "timestamp": format_timestamp(round(now * 1e6)),
+        "timestamp": format_seconds(now),
         "request_id": request_id,
         **problem.extra,
     }
     if problem.errors is not None:
-        content["errors"] = problem.errors
+        members["errors"] = problem.errors
+    return members
+
+
+def render(problem: Problem, request_id: str, now: float) -> Response:
+    """Return the answer for `problem`. The arguments are those of `document`."""
     headers = dict(problem.headers or {})
     if problem.retry_after is not None:
         headers["Retry-After"] = str(max(1, math.ceil(problem.retry_after)))
-    return Response(orjson.dumps(content), problem.status, headers, MEDIA_TYPE)
+    return Response(orjson.dumps(document(problem, request_id, now)), problem.status, headers, MEDIA_TYPE)
+
+
+def problem_of(error: Exception) -> Problem:
+    """Return what a client is told of `error`, one of the foreseen."""
+    kind = next(kind for kind in type(error).__mro__ if kind in _TABLE)
+    return _TABLE[kind](error)
 
 
 def install(app: FastAPI) -> None:
     """Have every foreseen error of `app` rendered here. The others reach the request context middleware."""
-    for kind, problem_of in _TABLE.items():
-        app.add_exception_handler(kind, _handler(problem_of))
+    for kind in _TABLE:
+        app.add_exception_handler(kind, _answer)
 
 
-def _handler(problem_of: Callable[[Any], Problem]) -> Callable[[Request, Exception], Awaitable[Response]]:
-    async def handle(request: Request, error: Exception) -> Response:
-        now = request.scope["state"]["clock"].now()
-        return render(problem_of(error), request.scope["request_id"], now)
-
-    return handle
+async def _answer(request: Request, error: Exception) -> Response:
+    now = state(request)["clock"].now()
+    return render(problem_of(error), request.scope["request_id"], now)

@@ -42,7 +42,10 @@ class MetricIn(BaseModel):
     model_config = ConfigDict(
         strict=True,
         json_schema_extra={
-            "examples": [{"timestamp": "2026-01-31T12:00:00Z", "value": 42.5, "type": "cpu_usage"}]
+            "examples": [
+                {"timestamp": "2026-01-31T12:00:00Z", "value": 42.5, "type": "cpu_usage"},
+                {"timestamp": "2026-01-31T12:00:01.5Z", "value": 512, "type": "memory_mb"},
+            ]
         },
     )
 
@@ -165,14 +168,15 @@ class BreakerOut(BaseModel):
 class FailureRate(BaseModel):
     """The simulated failure rate of the external service."""
 
-    model_config = ConfigDict(strict=True)
+    model_config = ConfigDict(strict=True, json_schema_extra={"examples": [{"failure_rate": 0.3}]})
 
-    failure_rate: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, examples=[0.3])]
+    failure_rate: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 
 class ProblemField(BaseModel):
     """What is wrong with one field."""
 
+    index: int | None = Field(None, description="Its point's place in a batch, from 0")
     field: str = Field(examples=["value"])
     message: str = Field(examples=["Input should be a valid number"])
 

@@ -1,97 +1,241 @@
-"""How errors, headers and raw bodies stand in the OpenAPI document."""
+"""How errors, headers and raw bodies stand in the OpenAPI document.
+
+A route hands over what is its own, as fragments for `responses` and `openapi_extra`. What holds for every
+route, or follows from the errors it names, is added to all of them by `install`.
+"""
 
 from typing import Any
 
+import orjson
 from fastapi import FastAPI
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from src.api.errors import MEDIA_TYPE
+from src.api.admin_access import AdminClosedError, AdminKeyError
+from src.api.body import MAX_OBJECT_BYTES
+from src.api.errors import (
+    BAD_JSON,
+    INTERNAL_ERROR,
+    MEDIA_TYPE,
+    Problem,
+    document,
+    problem_of,
+    rate_limit_problem,
+    validation_problem,
+)
 from src.api.models import FailureRate, MetricIn, ProblemOut
+from src.resilience.errors import CircuitOpenError
+from src.services.errors import StorageUnavailableError
+from src.services.external_service import ExternalServiceUnavailableError
+from src.services.metrics import IdempotencyKeyReusedError
 
-Responses = dict[int | str, dict[str, Any]]
+Fragment = dict[str, Any]
+Responses = dict[int | str, Fragment]
 
-_REF = "#/components/schemas/{model}"
+_REFERENCE = "#/components/schemas/{model}"
 
-_ERRORS: dict[int, tuple[str, dict[str, str]]] = {
-    400: ("The body is unreadable", {"BAD_REQUEST": "The body is not readable JSON"}),
-    401: ("The admin key is missing or wrong", {"UNAUTHORIZED": "This endpoint needs the admin key"}),
-    403: ("Closed from outside: no admin key is set", {"FORBIDDEN": "Set ADMIN_API_KEY"}),
-    413: ("The body is too large", {"PAYLOAD_TOO_LARGE": "The body may be at most 5242880 bytes"}),
-    415: ("The body is of another kind", {"UNSUPPORTED_MEDIA_TYPE": "The body must be application/json"}),
-    422: ("Something in the request is wrong", {"VALIDATION_ERROR": "value: Input should be a valid number"}),
-    429: (
-        "The quota is spent, or the lab is busy; see Retry-After",
-        {
-            "RATE_LIMIT_EXCEEDED": "Rate limit exceeded",
-            "LAB_BUSY": "Another stress test is under way; there is one at a time",
-        },
-    ),
-    500: ("Our fault, and logged", {"INTERNAL_ERROR": "Something went wrong on our side"}),
-    503: (
-        "Something this needs is away; see Retry-After",
-        {
-            "REDIS_UNAVAILABLE": "The metric store does not answer",
-            "CIRCUIT_OPEN": "The external service is failing and its circuit breaker is open",
-            "EXTERNAL_SERVICE_UNAVAILABLE": "The external service did not answer",
-        },
-    ),
+ADMIN_ERRORS = ("UNAUTHORIZED", "FORBIDDEN")
+"""Of every route that is for admins."""
+
+BODY_ERRORS = ("BAD_REQUEST", "PAYLOAD_TOO_LARGE", "UNSUPPORTED_MEDIA_TYPE", "VALIDATION_ERROR")
+"""Of every route that reads one JSON object."""
+
+_PROBLEMS = {
+    problem.code: problem
+    for problem in (
+        BAD_JSON,
+        problem_of(AdminKeyError()),
+        problem_of(AdminClosedError()),
+        Problem(
+            413,
+            "PAYLOAD_TOO_LARGE",
+            f"The body may be at most {MAX_OBJECT_BYTES} bytes, as sent and inflated",
+        ),
+        Problem(415, "UNSUPPORTED_MEDIA_TYPE", "The body must be application/json, in UTF-8"),
+        validation_problem([{"field": "value", "message": "Input should be a valid number"}]),
+        problem_of(IdempotencyKeyReusedError()),
+        rate_limit_problem(retry_after=1),
+        INTERNAL_ERROR,
+        problem_of(CircuitOpenError("external-service", "open", retry_after=30)),
+        problem_of(ExternalServiceUnavailableError()),
+        problem_of(StorageUnavailableError("away")),
+    )
+}
+
+_DESCRIPTIONS = {
+    400: "The body is unreadable",
+    401: "The admin key is missing or wrong",
+    403: "Closed from outside: no admin key is set",
+    413: "The body is too large",
+    415: "The body is of another kind",
+    422: "Something in the request is wrong",
+    429: "No room for it now; see Retry-After",
+    500: "Our fault, and logged",
+    503: "Something this needs is away; see Retry-After",
+}
+
+_REQUEST_HEADERS: dict[str, Fragment] = {
+    "Idempotency-Key": {
+        "description": "Makes it safe to send the request again: it is carried out once. Kept for 24 hours",
+        "schema": {"type": "string", "pattern": "^[!-~]{1,255}$"},
+    },
+    "Content-Encoding": {
+        "description": "How the body is compressed",
+        "schema": {"type": "string", "enum": ["gzip"]},
+    },
+    "If-None-Match": {
+        "description": "The ETag of what is at hand; while it is still right, the answer is 304",
+        "schema": {"type": "string"},
+    },
+    "Cache-Control": {
+        "description": "no-cache: compute it anew",
+        "schema": {"type": "string", "enum": ["no-cache"]},
+    },
 }
 
 
-def problems(*statuses: int) -> Responses:
-    """Return the documentation of the error answers `statuses`, and of the 500 that any route may give."""
-    return {status: _problem(status) for status in (*statuses, 500)}
+def _header(description: str, example: str | int) -> Fragment:
+    kind = "integer" if isinstance(example, int) else "string"
+    return {"description": description, "schema": {"type": kind}, "example": example}
 
 
-def json_body(model: type[BaseModel], *, many_as: str | None = None) -> dict[str, Any]:
+_ANSWER_HEADERS = {
+    "X-Request-ID": _header("Names the request in the logs; a sane one that was sent in is kept", "trace-1"),
+    "Retry-After": _header("Seconds after which the same request would be let through", 42),
+    "RateLimit-Policy": _header("The quota: requests, and seconds of the window", '"ingest";q=10;w=60'),
+    "RateLimit": _header(
+        "Requests left, and seconds until all of them are. As what follows, not known while Redis is away",
+        '"ingest";r=9;t=60',
+    ),
+    "X-RateLimit-Limit": _header("Requests in a window", 10),
+    "X-RateLimit-Remaining": _header("Requests left", 9),
+    "X-RateLimit-Reset": _header("Unix time in seconds at which all of them are left again", 1_769_860_860),
+    "Idempotency-Replayed": _header("true: the request had been carried out before", "true"),
+    "X-Cache": _header("MISS: computed now. HIT: from the cache. STALE: the last good one", "HIT"),
+    "Age": _header("Seconds since it was computed", 12),
+    "ETag": _header("For If-None-Match", '"6f1c3d0a9b2e4f5a7c8d9e0f"'),
+    "Cache-Control": _header("How long it may be kept", "private, max-age=288"),
+    "Link": _header("The next page; absent on the last", '</api/metrics/list?cursor=abc>; rel="next"'),
+}
+
+_QUOTA_HEADERS = (
+    "RateLimit-Policy", "RateLimit", "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset",
+)  # fmt: skip
+
+_ADMIN_KEY = "AdminKey"
+_ADMIN_KEY_SCHEME = {
+    "type": "apiKey",
+    "in": "header",
+    "name": "X-API-Key",
+    "description": "The ADMIN_API_KEY. Where none is set, callers on the service's own machine need none",
+}
+
+_EXAMPLE_REQUEST_ID = "5f0c9e0f6a3b4d0e8f3f4b6a1c2d3e4f"
+_EXAMPLE_TIME = 1_769_860_800  # 2026-01-31T12:00:00Z
+
+
+def problems(*errors: str | Problem) -> Responses:
+    """Return the documentation of error answers.
+
+    Args:
+        errors: Codes of those whose words are the same everywhere, and whole ones of the route's own.
+    """
+    responses: Responses = {}
+    for error in errors:
+        problem = _PROBLEMS[error] if isinstance(error, str) else error
+        answer = responses.setdefault(problem.status, _problem_answer(problem.status))
+        example = document(problem, _EXAMPLE_REQUEST_ID, _EXAMPLE_TIME)
+        _examples(answer)[problem.code] = {"value": example}
+    return responses
+
+
+def headers(*names: str) -> Fragment:
+    """Return the documentation of an answer's headers. Those of every answer need no naming."""
+    return {"headers": {name: {"$ref": f"#/components/headers/{name}"} for name in names}}
+
+
+def request_headers(*names: str) -> Fragment:
+    """Return the documentation of headers that a route reads by itself."""
+    return {"parameters": [{"name": name, "in": "header", **_REQUEST_HEADERS[name]} for name in names]}
+
+
+def json_body(model: type[BaseModel], *, many_as: str | None = None) -> Fragment:
     """Return the documentation of a body that a route reads by itself.
 
     Args:
-        model: What the body is.
+        model: What the body is. Its schema's examples are the body's.
         many_as: The body is a JSON array of `model`, or one a line under this media type.
     """
-    one = {"$ref": _REF.format(model=model.__name__)}
+    one = _reference(model)
+    examples = model.model_json_schema()["examples"]
     if many_as is None:
-        content = {"application/json": {"schema": one}}
+        content = {"application/json": {"schema": one, "example": examples[0]}}
     else:
-        array: dict[str, Any] = {"type": "array", "items": one}
+        array: Fragment = {"type": "array", "items": one}
         lines = {"type": "string", "description": f"One {model.__name__} a line"}
-        content = {"application/json": {"schema": array}, many_as: {"schema": lines}}
+        text = "".join(f"{orjson.dumps(example).decode()}\n" for example in examples)
+        content = {
+            "application/json": {"schema": array, "example": examples},
+            many_as: {"schema": lines, "example": text},
+        }
     return {"requestBody": {"required": True, "content": content}}
 
 
 def install(app: FastAPI) -> None:
-    """Add to the OpenAPI document of `app` the schemas that only this module refers to."""
+    """Add to the OpenAPI document of `app` what holds for all routes, and what the fragments refer to."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            document = generate()
-            models: tuple[type[BaseModel], ...] = (ProblemOut, MetricIn, FailureRate)
-            _, schemas = models_json_schema([(model, "validation") for model in models], ref_template=_REF)
-            document["components"]["schemas"].update(schemas["$defs"])
+            whole = generate()
+            for methods in whole["paths"].values():
+                for operation in methods.values():
+                    _complete(operation)
+            components = whole["components"]
+            components["schemas"].update(_schemas())
+            components["headers"] = _ANSWER_HEADERS
+            components["securitySchemes"] = {_ADMIN_KEY: _ADMIN_KEY_SCHEME}
         return app.openapi_schema or {}
 
     app.openapi = openapi  # type: ignore[method-assign]
 
 
-def _problem(status: int) -> dict[str, Any]:
-    description, codes = _ERRORS[status]
-    examples = {
-        code: {
-            "value": {
-                "type": "about:blank",
-                "title": description,
-                "status": status,
-                "detail": message,
-                "code": code,
-                "message": message,
-                "timestamp": "2026-01-31T12:00:00Z",
-                "request_id": "5f0c9e0f6a3b4d0e8f3f4b6a1c2d3e4f",
-            }
-        }
-        for code, message in codes.items()
-    }
-    schema = {"$ref": _REF.format(model=ProblemOut.__name__)}
-    return {"description": description, "content": {MEDIA_TYPE: {"schema": schema, "examples": examples}}}
+def _complete(operation: Fragment) -> None:
+    """Add the answer that any route may give, and what follows from the errors that this one names."""
+    answers: Fragment = operation["responses"]
+    answers |= {str(status): answer for status, answer in problems(INTERNAL_ERROR).items()}
+    codes = {code for answer in answers.values() for code in _examples(answer)}
+    if "UNAUTHORIZED" in codes:
+        operation["security"] = [{_ADMIN_KEY: []}]
+    for status, answer in answers.items():
+        for content in answer.get("content", {}).values():
+            content.pop("itemSchema", None)  # FastAPI writes it; OpenAPI has it from 3.2 on, and ours is 3.1
+        names = ["X-Request-ID"]
+        if status in {"429", "503"}:
+            names.append("Retry-After")
+        if "RATE_LIMIT_EXCEEDED" in codes:
+            names.extend(_QUOTA_HEADERS)
+        answer.setdefault("headers", {}).update(headers(*names)["headers"])
+
+
+def _problem_answer(status: int) -> Fragment:
+    content = {"schema": _reference(ProblemOut), "examples": {}}
+    return {"description": _DESCRIPTIONS[status], "content": {MEDIA_TYPE: content}}
+
+
+def _examples(answer: Fragment) -> Fragment:
+    """Return the problems that `answer` may be, by code."""
+    examples: Fragment = answer.get("content", {}).get(MEDIA_TYPE, {}).get("examples", {})
+    return examples
+
+
+def _schemas() -> Fragment:
+    """Return the schemas that only this module refers to."""
+    models: tuple[type[BaseModel], ...] = (ProblemOut, MetricIn, FailureRate)
+    _, schemas = models_json_schema([(model, "validation") for model in models], ref_template=_REFERENCE)
+    definitions: Fragment = schemas["$defs"]
+    return definitions
+
+
+def _reference(model: type[BaseModel]) -> Fragment:
+    return {"$ref": _REFERENCE.format(model=model.__name__)}

@@ -6,10 +6,13 @@ Headers: `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-header
 
 import asyncio
 import math
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from starlette.requests import Request
+from starlette.responses import Response
 
 from src.api.dependencies import state
 from src.api.errors import ProblemError, rate_limit_problem
@@ -59,5 +62,28 @@ async def admit_alongside(request: Request, admission: Admission, work: Coroutin
         await admit(request, admission)
     except BaseException:
         task.cancel()
+        await asyncio.gather(task, return_exceptions=True)  # or its own failure would be logged as never seen
         raise
     return await task
+
+
+class ReadRoute(APIRoute):
+    """A route whose endpoint admits its requests as reads, and that admits those it never sees.
+
+    FastAPI refuses a request with a wrong parameter before the endpoint is called. Unless it counts too, a
+    client may send as many as it likes, and is not told its quota. A dependency would do it, were it not for
+    `admit_alongside`: the verdict and what is read along with it have to leave in the same round trip.
+    """
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return FastAPI's own handler, with the refused admitted."""
+        handle = super().get_route_handler()
+
+        async def handle_or_admit(request: Request) -> Response:
+            try:
+                return await handle(request)
+            except RequestValidationError:
+                await admit(request, state(request)["read_admission"])
+                raise
+
+        return handle_or_admit

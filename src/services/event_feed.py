@@ -19,7 +19,7 @@ from typing import Protocol
 
 import orjson
 
-from src.analytics.points import format_timestamp
+from src.analytics.points import format_seconds
 from src.resilience.clock import Clock
 from src.resilience.errors import ResilienceError
 from src.resilience.events import CacheAnswered, CacheRefreshed, Event, Listener, notify
@@ -163,7 +163,7 @@ class EventRecorder:
     def _body(self, at: float, event: Event) -> bytes:
         details = {field.name: _plain(getattr(event, field.name)) for field in dataclasses.fields(event)}
         return orjson.dumps({
-            "at": format_timestamp(round(at * 1e6)),
+            "at": format_seconds(at),
             "worker": self._worker,
             "policy": details.pop("policy"),
             "event": type(event).__name__,

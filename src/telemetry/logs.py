@@ -15,6 +15,9 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 _FIRST = ("timestamp", "level", "event", "request_id")
 """What a reader's eye looks for at the start of the line."""
 
+_TRACEBACKS = structlog.tracebacks.ExceptionDictTransformer(show_locals=False, max_frames=20)
+"""Where, but not with what: local variables hold requests, and so keys and whatever else clients sent."""
+
 
 def configure_logging(level: str, log_format: Literal["json", "console"]) -> None:
     """Have everything logged from now on in one way.
@@ -33,9 +36,11 @@ def configure_logging(level: str, log_format: Literal["json", "console"]) -> Non
     ]
     renderer: list[Processor]
     if log_format == "json":
-        renderer = [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer(_to_json)]
+        tracebacks = structlog.processors.ExceptionRenderer(_TRACEBACKS)
+        renderer = [tracebacks, structlog.processors.JSONRenderer(_to_json)]
     else:
-        renderer = [structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty())]
+        plain = structlog.dev.plain_traceback  # a rich one shows local variables
+        renderer = [structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty(), exception_formatter=plain)]
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,

@@ -38,16 +38,7 @@ from prometheus_client import (  # noqa: E402 -- see above
 )
 from prometheus_client.multiprocess import MultiProcessCollector  # noqa: E402
 
-from src.resilience.events import (  # noqa: E402
-    Bypassed,
-    CacheAnswered,
-    Event,
-    FellBack,
-    Rejected,
-    Retried,
-    StateChanged,
-    TimedOut,
-)
+from src.resilience.events import CacheAnswered, Event, StateChanged  # noqa: E402
 
 _requests = Counter("http_requests_total", "Answered requests", ["method", "route", "status"])
 _seconds = Histogram(
@@ -75,7 +66,7 @@ def count_event(event: Event) -> None:
             detail = f"{event.before}->{event.after}"
         case CacheAnswered():
             detail = event.outcome
-        case Rejected() | Bypassed() | Retried() | TimedOut() | FellBack() | _:
+        case _:
             detail = ""
     _events.labels(event.policy, type(event).__name__, detail).inc()
 

@@ -4,7 +4,10 @@ import re
 
 import pytest
 
+from src.services.event_feed import TooManyFollowersError
+from src.services.lab import LabBusyError
 from tests.integration.test_ingest import assert_problem
+from tests.support.api import CALM, PLENTY, metric, running_api
 
 
 async def test_there_is_no_such_path(api):
@@ -25,6 +28,37 @@ async def test_the_unforeseen_is_an_internal_error_that_tells_nothing(api, monke
     answer = await api.get("/api/metrics/types")
     assert_problem(answer, 500, "INTERNAL_ERROR")
     assert "secret" not in answer.text
+
+
+async def test_the_unforeseen_is_logged_without_what_the_client_sent(redis_server, capsys):
+    """The line of a 500 had every frame's local variables: 322 kB, with the headers, and so the admin key."""
+
+    async def broken(*_):
+        raise RuntimeError("broken")
+
+    async with running_api(redis_server.url, log_level="INFO", **PLENTY, **CALM) as api:
+        api.state["metrics"].types = broken
+        await api.get("/api/metrics/types", headers={"X-API-Key": "hunter2"})
+    output = capsys.readouterr().out
+    (line,) = (line for line in output.splitlines() if '"unexpected_error"' in line)
+    assert "hunter2" not in output
+    assert "RuntimeError" in line
+    assert len(line) < 10_000
+
+
+@pytest.mark.parametrize(
+    ("path", "status"), [("/health", 200), ("/health/live", 200), ("/health/ready", 200), ("/nothing", 404)]
+)
+async def test_load_balancers_may_probe_by_head(api, path, status):
+    """It was a 405."""
+    assert (await api.head(path)).status_code == status
+
+
+@pytest.mark.parametrize("headers", [{"Host": "["}, {"Host": "localhost", "Origin": "http://["}])
+async def test_a_host_that_cannot_be_read_is_not_let_in(api, headers):
+    """It was a 500."""
+    answer = await api.post("/api/admin/circuit-breaker/close", headers=headers)
+    assert_problem(answer, 403, "FORBIDDEN")
 
 
 @pytest.mark.parametrize("path", ["/health", "/nothing", "/api/metrics/types", "/docs"])
@@ -77,7 +111,7 @@ class TestDocumentation:
                 assert operation["description"], (method, path)
                 for status, answer in operation["responses"].items():
                     problem = answer.get("content", {}).get("application/problem+json")
-                    if status[0] in "45" and "health" not in path:
+                    if status[0] in "45" and (status != "503" or "health" not in path):
                         assert problem, (method, path, status)
                         assert problem["examples"], (method, path, status)
 
@@ -86,3 +120,66 @@ class TestDocumentation:
         names = set(re.findall(r'"#/components/schemas/(\w+)"', answer.text))
         assert names <= answer.json()["components"]["schemas"].keys()
         assert "HTTPValidationError" not in names
+
+    @pytest.mark.parametrize(
+        ("method", "path", "sent"),
+        [
+            ("post", "/api/metrics", {"content": b"{"}),
+            ("post", "/api/metrics", {"content": b"x" * (64 * 1024 + 1)}),
+            ("post", "/api/metrics", {"content": b"x", "headers": {"Content-Type": "text/plain"}}),
+            ("post", "/api/metrics/batch", {"content": b"[" + b"1," * 10_000 + b"1]"}),
+            ("post", "/api/metrics/batch", {"content": b"x", "headers": {"Content-Type": "text/plain"}}),
+            ("post", "/api/metrics", {"json": {**metric(), "value": "1"}}),
+            ("get", "/logs?follow=true", {}),
+            ("get", "/api/events", {}),
+            ("get", "/invoke?count=1", {}),
+            ("post", "/stress", {}),
+        ],
+    )
+    async def test_an_error_is_documented_word_for_word(self, api, monkeypatch, method, path, sent):
+        def taken(*_):
+            raise TooManyFollowersError(1)
+
+        async def busy(*_):
+            raise LabBusyError(1)
+
+        monkeypatch.setattr(api.state["event_feed"], "place", taken)
+        monkeypatch.setattr(api.state["lab"], "run", busy)
+        monkeypatch.setattr(api.state["lab"], "stress", busy)
+        document = (await api.get("/openapi.json")).json()
+        answer = await api.request(method.upper(), path, **sent)
+        documented = document["paths"][path.partition("?")[0]][method]["responses"][str(answer.status_code)]
+        examples = documented["content"]["application/problem+json"]["examples"]
+        example = examples[answer.json()["code"]]["value"]
+        of_this_request = {"timestamp", "request_id"}
+        assert without(example, of_this_request) == without(answer.json(), of_this_request)
+
+    @pytest.mark.parametrize(
+        ("method", "path", "sent"),
+        [
+            ("post", "/api/metrics", {"json": metric(), "headers": {"Idempotency-Key": "again"}}),
+            ("post", "/api/metrics/batch", {"json": [metric(), {}], "headers": {"Idempotency-Key": "again"}}),
+            ("post", "/api/metrics", {"content": b"{"}),
+            ("get", "/api/metrics/summary?type=cpu", {}),
+            ("get", "/api/metrics/summary?type=cpu", {"headers": {"If-None-Match": "*"}}),
+            ("get", "/api/metrics/list?limit=1", {}),
+            ("get", "/api/metrics/types", {}),
+            ("get", "/invoke", {}),
+            ("get", "/logs", {}),
+            ("get", "/health", {}),
+            ("get", "/metrics", {}),
+            ("post", "/reset_circuit", {}),
+        ],
+    )
+    async def test_the_headers_of_an_answer_are_those_documented(self, api, method, path, sent):
+        await api.post("/api/metrics/batch", json=[metric(), metric()])
+        document = (await api.get("/openapi.json")).json()
+        for _ in range(2):  # the second time it is replayed, or out of the cache
+            answer = await api.request(method.upper(), path, **sent)
+        responses = document["paths"][path.partition("?")[0]][method]["responses"]
+        documented = {name.lower() for name in responses[str(answer.status_code)]["headers"]}
+        assert documented == answer.headers.keys() - {"content-type", "content-length"}
+
+
+def without(document, names):
+    return {name: value for name, value in document.items() if name not in names}

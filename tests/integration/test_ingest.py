@@ -89,6 +89,23 @@ async def test_other_media_types_and_encodings_are_refused(api):
     assert_problem(brotli, 415, "UNSUPPORTED_MEDIA_TYPE")
 
 
+@pytest.mark.parametrize(
+    "body", [json.dumps({**GOOD, "note": "x" * 65_536}).encode(), b"[" + b"[]," * 1_700_000 + b"[]]"]
+)
+async def test_one_measurement_may_not_be_as_large_as_a_batch(api, body):
+    """Five megabytes were parsed for one point."""
+    answer = await api.post("/api/metrics", content=body, headers={"Content-Type": "application/json"})
+    problem = assert_problem(answer, 413, "PAYLOAD_TOO_LARGE")
+    assert "65536" in problem["message"]
+
+
+async def test_members_that_are_not_known_are_ignored_and_of_equal_ones_the_last_counts(api):
+    text = json.dumps({**GOOD, "tags": {"host": ["a"]}}).replace("{", '{"value": 7, ', 1)
+    answer = await api.post("/api/metrics", content=text, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 201
+    assert (await api.get("/api/metrics/list")).json()[0]["value"] == 42.5
+
+
 async def test_a_body_that_is_too_large_is_refused(api):
     answer = await api.post(
         "/api/metrics", content=b" " * 5_300_000, headers={"Content-Type": "application/json"}
@@ -136,6 +153,18 @@ class TestBatch:
         more = await api.post("/api/metrics/batch", content=lines * 10_001, headers=headers)
         assert_problem(more, 413, "PAYLOAD_TOO_LARGE")
         assert await count(api) == 10_000
+
+    async def test_five_megabytes_of_nothing_are_refused(self, api):
+        """They were parsed whole: 327 MB, and 0.8 s in which nobody was served."""
+        body = b"[" + b"[]," * 1_700_000 + b"[]]"
+        answer = await api.post(
+            "/api/metrics/batch", content=body, headers={"Content-Type": "application/json"}
+        )
+        assert_problem(answer, 413, "PAYLOAD_TOO_LARGE")
+
+    async def test_what_is_no_object_is_told_so(self, api):
+        answer = await api.post("/api/metrics/batch", json=[GOOD, []])
+        assert answer.json()["errors"] == [{"index": 1, "field": "body", "message": "must be a JSON object"}]
 
     async def test_ten_thousand_types_at_once(self, api):
         lines = "\n".join(json.dumps({**GOOD, "type": f"t{n}"}) for n in range(10_000))

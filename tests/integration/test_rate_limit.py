@@ -2,6 +2,8 @@
 
 import asyncio
 
+import pytest
+
 from tests.integration.test_ingest import assert_problem
 from tests.support.api import CALM, metric, running_api
 
@@ -69,6 +71,40 @@ async def test_a_stranger_cannot_choose_its_address(redis_server):
         for n, expected in enumerate([201, 429]):
             headers = {"X-Forwarded-For": f"198.51.100.{n}"}
             assert (await api.post("/api/metrics", json=metric(), headers=headers)).status_code == expected
+
+
+READS_THAT_ARE_WRONG = [
+    "/api/metrics/summary",
+    "/api/metrics/summary?type=a&period=weekly",
+    "/api/metrics/list?limit=0",
+    "/api/metrics/list?cursor=junk",
+]
+
+
+@pytest.mark.parametrize("path", READS_THAT_ARE_WRONG)
+async def test_a_wrong_read_counts_and_is_told_its_quota(redis_server, path):
+    """Parameters were looked at before the limiter: such requests were free, and had no headers."""
+    async with running_api(redis_server.url, rate_limit_read_requests=2, **CALM) as api:
+        answers = [await api.get(path) for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [422, 422, 429]
+    assert [answer.headers["ratelimit"].split(";")[1] for answer in answers] == ["r=1", "r=0", "r=0"]
+    assert len(answers[0].headers.get_list("ratelimit")) == 1
+
+
+@pytest.mark.parametrize(
+    ("wrong", "status"),
+    [
+        ({"content": b"{"}, 400),
+        ({"content": b" " * 5_300_000}, 413),
+        ({"content": b"x", "headers": {"Content-Type": "text/plain"}}, 415),
+        ({"json": {}}, 422),
+    ],
+)
+async def test_a_wrong_measurement_is_told_its_quota(redis_server, wrong, status):
+    async with running_api(redis_server.url, **CALM) as api:
+        answer = await api.post("/api/metrics", **wrong)
+    assert answer.status_code == status
+    assert answer.headers["ratelimit"] == '"ingest";r=9;t=60'
 
 
 async def test_every_algorithm_holds_the_quota(redis_server):

@@ -96,6 +96,21 @@ class TestSummary:
         problem = assert_problem(await api.get(f"/api/metrics/summary?{query}"), 422, "VALIDATION_ERROR")
         assert problem["errors"][0]["field"] == field
 
+    @pytest.mark.parametrize(
+        ("sent", "answered"),
+        [
+            ("max-age=5, No-Cache", "MISS"),
+            ('no-cache="x"', "MISS"),
+            ("x-no-cache-please", "HIT"),  # "no-cache" was looked for anywhere in the header
+            ('ext="a, no-cache, b"', "HIT"),
+            ("no-cached", "HIT"),
+        ],
+    )
+    async def test_only_the_directive_has_it_computed_anew(self, api, sent, answered):
+        await api.get("/api/metrics/summary?type=cpu")
+        answer = await api.get("/api/metrics/summary?type=cpu", headers={"Cache-Control": sent})
+        assert answer.headers["x-cache"] == answered
+
     async def test_a_hit_takes_one_round_trip(self, api):
         await api.get("/api/metrics/summary?type=cpu")
         link = api.state["redis_answers"].__self__

@@ -4,7 +4,7 @@ from dataclasses import astuple
 
 from fastapi import APIRouter, Request
 
-from src.analytics.points import format_timestamp
+from src.analytics.points import format_seconds
 from src.api.dependencies import state
 from src.api.models import BreakerOut, BreakerTransition
 from src.resilience.circuit_breaker import CircuitBreaker
@@ -27,14 +27,10 @@ async def breaker_out(breaker: CircuitBreaker) -> BreakerOut:
         success_count=status.success_count,
         failure_rate=status.failure_rate,
         name=status.name,
-        opened_at=None if status.opened_at is None else _timestamp(status.opened_at),
+        opened_at=None if status.opened_at is None else format_seconds(status.opened_at),
         retry_after=status.retry_after,
         transitions=[
-            BreakerTransition(at=_timestamp(at), before=before, after=after, reason=reason)
+            BreakerTransition(at=format_seconds(at), before=before, after=after, reason=reason)
             for at, before, after, reason in map(astuple, status.transitions)
         ],
     )
-
-
-def _timestamp(seconds: float) -> str:
-    return format_timestamp(round(seconds * 1e6))

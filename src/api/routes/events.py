@@ -26,6 +26,7 @@ _SSE_EXAMPLE = (
     '"event":"StateChanged","before":"CLOSED","after":"OPEN","reason":"5 consecutive failures"}\n'
     "id: 1769860800231-0\n\n"
 )
+_FULL = Problem(429, "LAB_BUSY", "As many follow the events as may")
 
 
 def _example(media_type: str, example: str) -> Responses:
@@ -68,7 +69,8 @@ async def _place_to_follow(
     summary="Resilience events as text",
     dependencies=[Depends(_admit)],
     response_class=PlainTextResponse,
-    responses=_example("text/plain", _TEXT_EXAMPLE) | problems(422, 429, 503),
+    responses=_example("text/plain", _TEXT_EXAMPLE)
+    | problems("VALIDATION_ERROR", "RATE_LIMIT_EXCEEDED", _FULL, "REDIS_UNAVAILABLE"),
 )
 async def logs(request: Request, until: Annotated[float | None, Depends(_place_to_follow)]) -> Response:
     """The last events of all workers, some thousand of them, a line each, newest last.
@@ -88,7 +90,8 @@ async def logs(request: Request, until: Annotated[float | None, Depends(_place_t
     summary="Resilience events as server-sent events",
     dependencies=[Depends(_admit)],
     response_class=EventSourceResponse,
-    responses=_example("text/event-stream", _SSE_EXAMPLE) | problems(422, 429),
+    responses=_example("text/event-stream", _SSE_EXAMPLE)
+    | problems("VALIDATION_ERROR", "RATE_LIMIT_EXCEEDED", _FULL),
 )
 async def events(
     request: Request,

@@ -15,8 +15,8 @@ from src.api.dependencies import state
 from src.api.disconnect import CLIENT_CLOSED_REQUEST, while_client_waits
 from src.api.errors import Problem, ProblemError
 from src.api.models import CircuitStateOut, LabRun, StressOut
-from src.api.openapi import problems
-from src.api.rate_limit import admit
+from src.api.openapi import ADMIN_ERRORS, problems
+from src.api.rate_limit import ReadRoute, admit
 from src.api.routes.circuit_breaker import breaker_out
 from src.resilience.circuit_breaker import CircuitBreaker
 from src.services.lab import FAILING, MAX_CALLS, MIXED, SLOW, LabBusyError, RunReport
@@ -24,11 +24,18 @@ from src.services.lab import FAILING, MAX_CALLS, MIXED, SLOW, LabBusyError, RunR
 T = TypeVar("T")
 
 router = APIRouter(tags=["lab"])
+runs = APIRouter(route_class=ReadRoute, tags=["lab"])
 
 Count = Annotated[int, Query(ge=1, le=MAX_CALLS, description="How many calls")]
 
+_RUN_ERRORS = problems(
+    "VALIDATION_ERROR",
+    "RATE_LIMIT_EXCEEDED",
+    Problem(429, "LAB_BUSY", f"The calls under way leave no room for 1 more; there may be {MAX_CALLS}"),
+)
 
-@router.get("/invoke", response_model=LabRun, summary="Call the provider", responses=problems(422, 429))
+
+@runs.get("/invoke", response_model=LabRun, summary="Call the provider", responses=_RUN_ERRORS)
 async def invoke(request: Request, count: Count = 1) -> RunReport | Response:
     """Make `count` calls through the pipeline, asking for `/get`, `/delay/3` and `/status/500` in turn.
 
@@ -39,9 +46,9 @@ async def invoke(request: Request, count: Count = 1) -> RunReport | Response:
     return await _run(request, count, MIXED)
 
 
-@router.get(
+@runs.get(
     "/invoke_delay", response_model=LabRun, summary="Call the provider for slow answers",
-    responses=problems(422, 429),
+    responses=_RUN_ERRORS,
 )  # fmt: skip
 async def invoke_delay(request: Request, count: Count = 1) -> RunReport | Response:
     """Make `count` calls that take 3 s each (`/delay/3`), or whose attempts time out if 3 s are too long.
@@ -51,9 +58,9 @@ async def invoke_delay(request: Request, count: Count = 1) -> RunReport | Respon
     return await _run(request, count, SLOW)
 
 
-@router.get(
+@runs.get(
     "/invoke_error", response_model=LabRun, summary="Call the provider for errors",
-    responses=problems(422, 429),
+    responses=_RUN_ERRORS,
 )  # fmt: skip
 async def invoke_error(request: Request, count: Count = 1) -> RunReport | Response:
     """Make `count` calls that fail (`/status/500`): retried in vain, answered by the fallback.
@@ -68,7 +75,12 @@ async def invoke_error(request: Request, count: Count = 1) -> RunReport | Respon
     response_model=StressOut,
     summary="Put the pipeline under load",
     dependencies=[RequireAdmin],
-    responses=problems(401, 403, 422, 429, 503),
+    responses=problems(
+        *ADMIN_ERRORS,
+        "VALIDATION_ERROR",
+        Problem(429, "LAB_BUSY", "Another stress test is under way; there is one at a time"),
+        "REDIS_UNAVAILABLE",
+    ),
 )
 async def stress(
     request: Request,
@@ -94,7 +106,7 @@ async def circuit_state(request: Request) -> CircuitStateOut:
     "/force_open",
     summary="Force the circuit breaker open",
     dependencies=[RequireAdmin],
-    responses=problems(401, 403),
+    responses=problems(*ADMIN_ERRORS),
 )
 async def force_open(request: Request) -> CircuitStateOut:
     """Open the breaker. It stays open, whatever the provider does, until `/reset_circuit`."""
@@ -107,7 +119,7 @@ async def force_open(request: Request) -> CircuitStateOut:
     "/reset_circuit",
     summary="Close the circuit breaker",
     dependencies=[RequireAdmin],
-    responses=problems(401, 403),
+    responses=problems(*ADMIN_ERRORS),
 )
 async def reset_circuit(request: Request) -> CircuitStateOut:
     """Close the breaker and forget what it counted."""

@@ -3,6 +3,7 @@
 import hashlib
 from typing import Annotated
 from urllib.parse import urlencode
+from urllib.request import parse_http_list
 
 import orjson
 from fastapi import APIRouter, Query, Request
@@ -10,7 +11,7 @@ from starlette.responses import Response
 
 from src.analytics.points import format_timestamp
 from src.api.batch import Batch, read_json_array, read_ndjson
-from src.api.body import media_type, parse_json, read_body
+from src.api.body import MAX_OBJECT_BYTES, media_type, parse_json, read_body, too_large
 from src.api.cursor import decode_cursor, encode_cursor
 from src.api.dependencies import state
 from src.api.errors import Problem, ProblemError, validation_problem
@@ -25,13 +26,13 @@ from src.api.models import (
     MetricTypeOut,
     Summary,
 )
-from src.api.openapi import json_body, problems
-from src.api.rate_limit import admit, admit_alongside
+from src.api.openapi import BODY_ERRORS, headers, json_body, problems, request_headers
+from src.api.rate_limit import ReadRoute, admit, admit_alongside
 from src.resilience.cache import Answer
 from src.services.metrics import Idempotency, Position, StoredPoint
 from src.services.summary import Period
 
-router = APIRouter(prefix="/api/metrics", tags=["metrics"])
+router = APIRouter(prefix="/api/metrics", tags=["metrics"], route_class=ReadRoute)
 
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
@@ -45,19 +46,32 @@ RequiredType = Annotated[MetricType, Query()]
     status_code=201,
     response_model=MetricReceived,
     summary="Store one measurement",
-    responses=problems(400, 413, 415, 422, 429, 503),
-    openapi_extra=json_body(MetricIn),
+    responses={
+        201: headers("Idempotency-Replayed"),
+        **problems(
+            *BODY_ERRORS,
+            too_large(MAX_OBJECT_BYTES),
+            "IDEMPOTENCY_KEY_REUSED",
+            "RATE_LIMIT_EXCEEDED",
+            "REDIS_UNAVAILABLE",
+        ),
+    },
+    openapi_extra=request_headers("Idempotency-Key", "Content-Encoding") | json_body(MetricIn),
 )
 async def ingest(request: Request) -> Response:
     """Store one measurement. A 201 means that it is stored, and counts in the next summary that is computed.
 
     With an `Idempotency-Key` (1 to 255 visible ASCII characters, remembered for 24 hours) the request can
     be sent again: it is stored once, and the answer to a repetition carries `Idempotency-Replayed: true`.
+
+    A measurement may be at most 64 KiB. Members other than those listed are ignored, and of several of the
+    same name the last one counts.
     """
     services = state(request)
     await admit(request, services["ingest_admission"])
     media_type(request, JSON)
-    body = await read_body(request, services["body_limits"].max_bytes)
+    max_bytes = min(MAX_OBJECT_BYTES, services["body_limits"].max_bytes)
+    body = await read_body(request, max_bytes, services["clock"])
     point = parse_json(METRIC_IN, body).point()
     is_new = await services["metrics"].ingest([point], _idempotency(request, body))
     _mark_replayed(request, is_new=is_new)
@@ -75,22 +89,33 @@ async def ingest(request: Request) -> Response:
     response_model=BatchReceived,
     summary="Store many measurements",
     responses={
-        207: {"model": BatchReceived, "description": "Some were stored"},
-        **problems(400, 413, 415, 422, 429, 503),
+        201: headers("Idempotency-Replayed"),
+        207: {"model": BatchReceived, "description": "Some were stored", **headers("Idempotency-Replayed")},
+        **problems(
+            "BAD_REQUEST",
+            Problem(413, "PAYLOAD_TOO_LARGE", "A batch may have at most 10000 points"),
+            Problem(415, "UNSUPPORTED_MEDIA_TYPE", f"The body must be {JSON} or {NDJSON}, in UTF-8"),
+            "VALIDATION_ERROR",
+            "IDEMPOTENCY_KEY_REUSED",
+            "RATE_LIMIT_EXCEEDED",
+            "REDIS_UNAVAILABLE",
+        ),
     },
-    openapi_extra=json_body(MetricIn, many_as=NDJSON),
+    openapi_extra=request_headers("Idempotency-Key", "Content-Encoding")
+    | json_body(MetricIn, many_as=NDJSON),
 )
 async def ingest_batch(request: Request) -> Response:
     """Store a JSON array of measurements, or one a line (`application/x-ndjson`); either may be gzipped.
 
     The good ones are stored, all in one step; what is wrong with the others is told. It counts as one
-    request to the rate limit. `Idempotency-Key` as for one measurement.
+    request to the rate limit. What holds for one measurement holds for each: its size, its members, and
+    `Idempotency-Key` for them all. In an array, a measurement may be nested 8 deep, itself included.
     """
     services = state(request)
     await admit(request, services["ingest_admission"])
     kind = media_type(request, JSON, NDJSON)
     limits = services["body_limits"]
-    body = await read_body(request, limits.max_bytes)
+    body = await read_body(request, limits.max_bytes, services["clock"])
     read = read_ndjson if kind == NDJSON else read_json_array
     batch = read(body, limits.max_points)
     idempotency = _idempotency(request, body)
@@ -106,7 +131,21 @@ async def ingest_batch(request: Request) -> Response:
     "/summary",
     response_model=Summary,
     summary="Summarize a metric type",
-    responses={304: {"description": "What you have is still right"}, **problems(422, 429, 503)},
+    responses={
+        200: headers("X-Cache", "Age", "ETag", "Cache-Control"),
+        304: {
+            "description": "What you have is still right",
+            **headers("X-Cache", "Age", "ETag", "Cache-Control"),
+        },
+        **problems(
+            "VALIDATION_ERROR",
+            "RATE_LIMIT_EXCEEDED",
+            "REDIS_UNAVAILABLE",
+            "CIRCUIT_OPEN",
+            "EXTERNAL_SERVICE_UNAVAILABLE",
+        ),
+    },
+    openapi_extra=request_headers("If-None-Match", "Cache-Control"),
 )
 async def summary(
     request: Request,
@@ -121,9 +160,8 @@ async def summary(
     """
     services = state(request)
     summaries = services["summaries"]
-    refresh = "no-cache" in request.headers.get("cache-control", "").lower()
     entry = await admit_alongside(request, services["read_admission"], summaries.lookup(type, period))
-    answer = await summaries.get(type, period, entry, refresh=refresh)
+    answer = await summaries.get(type, period, entry, refresh=_wants_it_anew(request))
     return _render_summary(request, answer, services["cache_ttl_seconds"])
 
 
@@ -131,7 +169,10 @@ async def summary(
     "/list",
     response_model=list[MetricOut],
     summary="List measurements, newest first",
-    responses=problems(422, 429, 503),
+    responses={
+        200: headers("Link"),
+        **problems("VALIDATION_ERROR", "RATE_LIMIT_EXCEEDED", "REDIS_UNAVAILABLE"),
+    },
 )
 async def list_metrics(
     request: Request,
@@ -145,9 +186,12 @@ async def list_metrics(
     others write neither repeats a measurement nor skips one.
     """
     services = state(request)
-    before = _position(cursor, type)
-    newest = services["metrics"].newest(type, limit + 1, before)  # one more, to know whether there is more
-    stored = await admit_alongside(request, services["read_admission"], newest)
+
+    async def newest() -> list[StoredPoint]:
+        before = _position(cursor, type)
+        return await services["metrics"].newest(type, limit + 1, before)  # one more: is there a next page?
+
+    stored = await admit_alongside(request, services["read_admission"], newest())
     page = stored[:limit]
     if len(stored) > limit:
         query = {"type": type, "limit": limit, "cursor": _cursor_after(page[-1])}
@@ -168,7 +212,7 @@ async def list_metrics(
     "/types",
     response_model=list[MetricTypeOut],
     summary="List metric types",
-    responses=problems(429, 503),
+    responses=problems("RATE_LIMIT_EXCEEDED", "REDIS_UNAVAILABLE"),
 )
 async def list_types(request: Request) -> Response:
     """List every metric type, the one with the latest measurement first."""
@@ -195,6 +239,11 @@ def _idempotency(request: Request, body: bytes) -> Idempotency | None:
         raise ProblemError(validation_problem([{"field": "Idempotency-Key", "message": message}]))
     digest = hashlib.sha256(request.scope["path"].encode() + b"\n" + body)
     return Idempotency(key, digest.hexdigest())
+
+
+def _wants_it_anew(request: Request) -> bool:
+    directives = parse_http_list(",".join(request.headers.getlist("cache-control")))
+    return any(directive.partition("=")[0].lower() == "no-cache" for directive in directives)
 
 
 def _mark_replayed(request: Request, *, is_new: bool) -> None:

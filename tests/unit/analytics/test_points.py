@@ -2,7 +2,7 @@
 
 import pytest
 
-from src.analytics.points import format_timestamp, parse_timestamp
+from src.analytics.points import format_seconds, format_timestamp, parse_timestamp
 
 NOON = 1_769_860_800_000_000
 
@@ -86,3 +86,9 @@ def test_an_instant_is_written_and_read_back(timestamp_us, expected):
 def test_no_year_has_more_or_fewer_than_four_digits(timestamp_us):
     with pytest.raises(ValueError, match="outside the years"):
         format_timestamp(timestamp_us)
+
+
+def test_a_clocks_reading_is_written_to_the_nearest_microsecond():
+    assert format_seconds(1_769_860_800.0) == "2026-01-31T12:00:00Z"
+    assert format_seconds(1_769_860_800.1234567) == "2026-01-31T12:00:00.123457Z"
+    assert format_seconds(-0.0000004) == "1970-01-01T00:00:00Z"

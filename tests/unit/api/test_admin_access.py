@@ -37,6 +37,9 @@ def test_without_a_key_a_direct_loopback_caller_may(key):
         request(origin="https://evil.example"),  # a page of elsewhere in a browser on this machine
         request(origin="null"),
         request(host="evil.example"),  # a name that was pointed at loopback
+        request(host="["),  # this, and the next two, were errors of ours: a 500
+        request(host="localhost\u2100".encode().decode("latin-1")),
+        request(origin="http://["),
     ],
 )
 def test_without_a_key_nobody_else_may(closed):

@@ -1,11 +1,15 @@
 """Reading batches."""
 
 import json
+import tracemalloc
+from contextlib import suppress
 
 import pytest
 
 from src.analytics.points import Point
-from src.api.batch import MAX_ERRORS, read_json_array, read_ndjson
+from src.api import batch as batch_module
+from src.api.batch import MAX_DEPTH, MAX_ERRORS, read_json_array, read_ndjson
+from src.api.body import MAX_OBJECT_BYTES
 from src.api.errors import ProblemError
 
 GOOD = {"timestamp": "2026-01-31T12:00:00Z", "value": 1.5, "type": "cpu"}
@@ -78,12 +82,31 @@ def test_only_the_first_errors_are_told_of():
     assert len(batch.errors) == MAX_ERRORS
 
 
-@pytest.mark.parametrize("body", [b"", b"[", b"[1,]", b"\xff", b"[" * 100_000])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"[",
+        b"[1,]",
+        b"[,1]",
+        b"[1 2]",
+        b"[1]]",
+        b"[1] x",
+        b"[}",
+        b"\xff",
+        b"[\xff]",
+        b"[" * 100_000,
+        b"[{'a': 1}]",
+        b'["',
+        b"[]x",
+        b"\xef\xbb\xbf[]",
+    ],
+)
 def test_an_unreadable_array_is_a_bad_request(body):
     assert status_of(read_json_array, body) == 400
 
 
-@pytest.mark.parametrize("body", [b"{}", b"1", b"null", b'"x"'])
+@pytest.mark.parametrize("body", [b"{}", b"1", b"-1", b"null", b"true", b' "x"'])
 def test_json_that_is_no_array_is_refused(body):
     assert status_of(read_json_array, body) == 422
 
@@ -91,3 +114,93 @@ def test_json_that_is_no_array_is_refused(body):
 def test_more_points_than_allowed_are_refused_whole():
     assert status_of(read_json_array, json.dumps([GOOD] * 3).encode(), 2) == 413
     assert status_of(read_ndjson, b"x\n" * 3, 2) == 413
+
+
+@pytest.mark.parametrize("body", [b"[]", b" [ \r\n\t] \n"])
+def test_an_array_may_be_empty(body):
+    batch = read_json_array(body, 0)
+    assert (batch.points, batch.rejected) == ([], 0)
+
+
+def test_brackets_commas_and_quotes_in_strings_are_no_structure():
+    odd = {**GOOD, "note": 'a "],{\\', '}],["': [{"b": ["]", 1]}, "\\"]}
+    batch = read_json_array(json.dumps([odd, GOOD], indent=1).encode(), 2)
+    assert batch.points == [POINT, POINT]
+
+
+@pytest.mark.parametrize("read", [read_json_array, read_ndjson])
+def test_of_members_of_one_name_the_last_counts(read):
+    text = json.dumps(GOOD).replace("{", '{"value": 7, "type": "mem", ', 1).encode()
+    assert read(b"[" + text + b"]" if read is read_json_array else text, 1).points == [POINT]
+
+
+def nested(depth):
+    inner = "1"
+    for _ in range(depth - 1):
+        inner = f"[{inner}]"
+    return f'[{json.dumps(GOOD)[:-1]}, "more": {inner}}}]'.encode()
+
+
+def test_a_point_may_be_nested_so_deep_and_no_deeper():
+    assert read_json_array(nested(MAX_DEPTH), 1).points == [POINT]
+    assert status_of(read_json_array, nested(MAX_DEPTH + 1)) == 400
+
+
+@pytest.mark.parametrize("read", [read_json_array, read_ndjson])
+def test_a_point_that_is_too_large_spoils_only_itself(read):
+    def sized(size):
+        text = json.dumps({**GOOD, "note": ""})
+        return text.replace('""', '"' + "x" * (size - len(text)) + '"')
+
+    texts = [sized(MAX_OBJECT_BYTES), sized(MAX_OBJECT_BYTES + 1), sized(200)]
+    batch = read(("[" + ",".join(texts) + "]" if read is read_json_array else "\n".join(texts)).encode(), 3)
+    assert batch.points == [POINT, POINT]
+    (error,) = batch.errors
+    assert (error["index"], error["field"]) == (1, "body")
+    assert str(MAX_OBJECT_BYTES) in error["message"]
+
+
+def test_no_class_of_ours_is_named():
+    """It said "Input should be a valid dictionary or instance of MetricIn"."""
+    for batch in (read_json_array(b"[[], 1]", 2), read_ndjson(b"[]\n1", 2)):
+        assert "MetricIn" not in str(batch.errors)
+
+
+def test_errors_that_nobody_is_told_of_are_not_put_into_words(monkeypatch):
+    worded = []
+    monkeypatch.setattr(batch_module, "field_errors", lambda errors: worded.append(1) or [{}] * len(errors))
+    assert read_json_array(b"[" + b",".join([b"{}"] * 1000) + b"]", 1000).rejected == 1000
+    assert 3 * len(worded) - 3 < MAX_ERRORS <= 3 * len(worded)
+
+
+FIVE_MEGABYTES = 5 * 1024 * 1024
+
+
+def filled(begin, filling, end):
+    return begin + filling * ((FIVE_MEGABYTES - len(begin) - len(end)) // len(filling)) + end
+
+
+@pytest.mark.parametrize(
+    ("read", "body"),
+    [
+        (read_json_array, filled(b"[", b"[],", b"[]]")),
+        (read_json_array, filled(b"[[", b"[],", b"[]]]")),
+        (read_json_array, filled(b"[", b"[" + b"[]," * 170 + b"[]],", b"[]]")),
+        (read_json_array, filled(b'[{"a":', b"[" * 7 + b"]" * 7 + b",", b"1}]")),
+        (read_json_array, filled(b"[", b"[", b"")),
+        (read_json_array, filled(b"[", b"1,", b"1]")),
+        (read_json_array, filled(b"{", b'"a":[],', b'"a":1}')),
+        (read_ndjson, filled(b"[", b"[],", b"[]]")),
+        (read_ndjson, filled(b"", b"[]\n", b"")),
+    ],
+)
+def test_a_ruinous_batch_is_read_in_little_memory(read, body):
+    """Five megabytes of `[[],[],...` were parsed whole, which took 327 MB."""
+    tracemalloc.start()
+    try:
+        with suppress(ProblemError):
+            assert read(body, 10_000).points == []
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 40_000_000

@@ -1,13 +1,16 @@
 """Reading bodies: bounded, inflated, and honest about what is wrong with them."""
 
+import asyncio
 import gzip
 import tracemalloc
+import zlib
 
 import pytest
 from starlette.requests import Request
 
-from src.api.body import media_type, read_body
+from src.api.body import BODY_SECONDS, media_type, read_body
 from src.api.errors import ProblemError
+from tests.support.clock import FakeClock
 
 
 def request(*chunks, **headers):
@@ -21,6 +24,10 @@ def request(*chunks, **headers):
     return Request({"type": "http", "method": "POST", "headers": raw}, receive)
 
 
+def read(given, max_bytes):
+    return read_body(given, max_bytes, FakeClock())
+
+
 async def status_of(awaitable):
     with pytest.raises(ProblemError) as caught:
         await awaitable
@@ -28,51 +35,87 @@ async def status_of(awaitable):
 
 
 async def test_a_plain_body_comes_whole():
-    assert await read_body(request(b"ab", b"cd"), 4) == b"abcd"
+    assert await read(request(b"ab", b"cd"), 4) == b"abcd"
 
 
 async def test_a_body_one_byte_too_long_is_refused():
-    assert await status_of(read_body(request(b"ab", b"cde"), 4)) == 413
+    assert await status_of(read(request(b"ab", b"cde"), 4)) == 413
 
 
 async def test_a_declared_length_is_refused_before_anything_is_read():
     unread = request(content_length="5")
-    assert await status_of(read_body(unread, 4)) == 413
+    assert await status_of(read(unread, 4)) == 413
 
 
 async def test_gzip_is_inflated_across_chunks_and_members():
     packed = gzip.compress(b"hello ") + gzip.compress(b"world")
     chunks = [packed[i : i + 3] for i in range(0, len(packed), 3)]
-    assert await read_body(request(*chunks, content_encoding="gzip"), 11) == b"hello world"
+    assert await read(request(*chunks, content_encoding="gzip"), len(packed)) == b"hello world"
 
 
 @pytest.mark.parametrize("size", [100, 10_000_000])
 async def test_gzip_that_inflates_to_too_much_is_refused(size):
     packed = gzip.compress(b"x" * size)
-    assert await status_of(read_body(request(packed, content_encoding="gzip"), 99)) == 413
+    assert await status_of(read(request(packed, content_encoding="gzip"), 99)) == 413
 
 
 async def test_a_bomb_is_refused_before_memory_is_spent():
     packed = gzip.compress(b"\0" * 200_000_000)
     tracemalloc.start()
     try:
-        assert await status_of(read_body(request(packed, content_encoding="gzip"), 1_000_000)) == 413
+        assert await status_of(read(request(packed, content_encoding="gzip"), 1_000_000)) == 413
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
     assert peak < 10_000_000
 
 
+async def test_gzip_that_inflates_to_nothing_is_not_read_for_ever():
+    """40 MB of empty members were read to the end, since only what they inflated to was counted."""
+    unread = [gzip.compress(b"") * 100] * 1000
+
+    async def receive():
+        return {"type": "http.request", "body": unread.pop(), "more_body": True}
+
+    headers = [(b"content-encoding", b"gzip")]
+    endless = Request({"type": "http", "method": "POST", "headers": headers}, receive)
+    assert await status_of(read(endless, 10_000)) == 413
+    assert len(unread) > 990
+
+
+async def test_members_are_inflated_without_copying_the_rest_for_each(monkeypatch):
+    """What was left was copied after every member: a body of small ones took seconds."""
+    longest = 0
+    inflate = zlib.decompressobj
+
+    class Watched:
+        def __init__(self, *args):
+            self._inner = inflate(*args)
+
+        def decompress(self, data, most):
+            nonlocal longest
+            longest = max(longest, len(data))
+            return self._inner.decompress(data, most)
+
+        def __getattr__(self, name):
+            return getattr(self._inner, name)
+
+    monkeypatch.setattr(zlib, "decompressobj", Watched)
+    packed = gzip.compress(b"x") * 10_000
+    assert await read(request(packed, content_encoding="gzip"), len(packed)) == b"x" * 10_000
+    assert longest <= 1024
+
+
 @pytest.mark.parametrize(
     "body", [b"not gzip", gzip.compress(b"hello")[:-4], b"", gzip.compress(b"a") + b"rest"]
 )
 async def test_broken_gzip_is_a_bad_request(body):
-    assert await status_of(read_body(request(body, content_encoding="gzip"), 100)) == 400
+    assert await status_of(read(request(body, content_encoding="gzip"), 100)) == 400
 
 
 async def test_other_encodings_are_not_supported_and_the_answer_says_which_are():
     with pytest.raises(ProblemError) as caught:
-        await read_body(request(b"", content_encoding="br"), 100)
+        await read(request(b"", content_encoding="br"), 100)
     assert caught.value.problem.status == 415
     assert caught.value.problem.headers == {"Accept-Encoding": "gzip"}
 
@@ -82,7 +125,46 @@ async def test_a_client_that_hangs_up_is_told_nothing_more():
         return {"type": "http.disconnect"}
 
     broken = Request({"type": "http", "method": "POST", "headers": []}, receive)
-    assert await status_of(read_body(broken, 4)) == 400
+    assert await status_of(read(broken, 4)) == 400
+
+
+async def test_a_body_that_never_finishes_is_given_up(clock):
+    """It was held for ever."""
+    messages = [{"type": "http.request", "body": b"ab", "more_body": True}]
+
+    async def receive():
+        return messages.pop() if messages else await asyncio.Future()
+
+    stalled = Request({"type": "http", "method": "POST", "headers": []}, receive)
+    reading = asyncio.create_task(read_body(stalled, 4, clock))
+    await clock.advance(BODY_SECONDS - 1)
+    assert not reading.done()
+    await clock.advance(1)
+    with pytest.raises(ProblemError) as caught:
+        await reading
+    problem = caught.value.problem
+    assert (problem.status, problem.code) == (400, "BAD_REQUEST")
+    assert "in time" in problem.message
+    assert problem.headers == {"Connection": "close"}
+
+
+async def test_a_body_in_tiny_chunks_weighs_what_it_weighs():
+    """Kept chunk by chunk, two bytes took forty."""
+    left = 500_000
+
+    async def receive():
+        nonlocal left
+        left -= 1
+        return {"type": "http.request", "body": b"%02d" % (left % 100), "more_body": left > 0}
+
+    dripping = Request({"type": "http", "method": "POST", "headers": []}, receive)
+    tracemalloc.start()
+    try:
+        assert len(await read(dripping, 1_000_000)) == 1_000_000
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 4_000_000
 
 
 @pytest.mark.parametrize("given", ["application/json", "Application/JSON; charset=UTF-8"])

@@ -1,8 +1,10 @@
 """Whose quota a request counts against."""
 
+import tracemalloc
 from ipaddress import ip_network
 
 import pytest
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from src.api.client_address import ClientAddress, is_direct_loopback
 
@@ -60,6 +62,56 @@ def test_what_uvicorn_read_from_a_header_is_not_believed_when_loopback_is_not_tr
     rewritten = scope(("198.51.100.1", 0), "198.51.100.1")
     assert ClientAddress([ip_network("10.0.0.0/8")]).of(rewritten) == "127.0.0.1"
     assert ClientAddress([ip_network("127.0.0.0/8")]).of(rewritten) == "198.51.100.1"
+
+
+async def behind_uvicorn(peer, server, forwarded, trusted="10.0.0.0/8"):
+    """The client as it is seen under plain uvicorn, which believes 127.0.0.1."""
+    seen = []
+
+    async def app(scope, receive, send):
+        seen.append(ClientAddress([ip_network(trusted)]).of(scope))
+
+    given = scope((peer, 50000), forwarded) | {"server": (server, 8000)}
+    await ProxyHeadersMiddleware(app)(given, None, None)
+    return seen[0]
+
+
+@pytest.mark.parametrize(
+    "claimed", ["198.51.100.1", "198.51.100.1:11", "[2001:db8::1]:11", "junk", "junk:11"]
+)
+async def test_a_loopback_caller_that_is_not_trusted_cannot_choose_its_address(claimed):
+    """uvicorn takes the port from the header too, so that looking for port 0 was not enough."""
+    assert await behind_uvicorn("127.0.0.1", "127.0.0.1", claimed) == "127.0.0.1"
+
+
+@pytest.mark.parametrize("claimed", ["203.0.113.7", "203.0.113.7:50000", "127.0.0.1", "198.51.100.1:11"])
+async def test_a_remote_peer_stays_itself_whatever_it_writes(claimed):
+    assert await behind_uvicorn("203.0.113.7", "192.0.2.2", claimed) == "203.0.113.7"
+
+
+async def test_a_proxy_on_loopback_that_is_trusted_speaks_for_its_client_under_uvicorn_too():
+    seen = await behind_uvicorn("127.0.0.1", "127.0.0.1", "198.51.100.1:11", trusted="127.0.0.0/8")
+    assert seen == "198.51.100.1"
+
+
+@pytest.mark.parametrize("peer", ["203.0.113.7", "127.0.0.1"])
+def test_long_headers_are_not_kept(peer):
+    """Answers were cached by the whole header: 4096 of 60 kB each filled the memory."""
+    addresses = ClientAddress([ip_network("127.0.0.0/8")])
+    tracemalloc.start()
+    try:
+        for n in range(200):
+            addresses.of(scope((peer, 50000), f"{'x' * 60_000}, 198.51.100.{n}"))
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 1_000_000
+
+
+def test_what_is_no_address_is_no_part_of_the_name():
+    """uvicorn puts whatever the header says in the peer's place, and the name becomes a key in Redis."""
+    assert client("x" * 60_000) == "unknown"
+    assert client("fe80::1%" + "x" * 60_000) == "fe80::/64"
 
 
 def test_a_request_without_a_peer_has_a_name_all_the_same():

@@ -16,7 +16,8 @@ def logging_as_it_was():
     root = logging.getLogger()
     handlers, level = root.handlers, root.level
     yield
-    root.handlers, root.level = handlers, level
+    root.handlers = handlers
+    root.setLevel(level)
     structlog.contextvars.clear_contextvars()
     structlog.reset_defaults()
 
@@ -46,6 +47,28 @@ def test_an_exception_stays_on_its_line(logged):
         structlog.stdlib.get_logger("ours").exception("unexpected_error")
     (line,) = logged()
     assert "broken" in json.dumps(line["exception"])
+
+
+def fail(x_api_key, depth=0):
+    if depth == 200:
+        raise ValueError("broken")
+    fail(x_api_key, depth + 1)
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_an_exception_tells_where_and_not_what_was_in_the_variables(capsys, log_format):
+    """Each frame's local variables were logged, and so the headers of the request."""
+    configure_logging("INFO", log_format)
+    try:
+        fail(x_api_key=f"hunter{1 + 1}")
+    except ValueError:
+        structlog.stdlib.get_logger("ours").exception("unexpected_error")
+    text = capsys.readouterr().out
+    assert "broken" in text
+    assert "in fail" in text or '"fail"' in text
+    assert "hunter2" not in text
+    if log_format == "json":
+        assert len(text) < 10_000
 
 
 def test_less_severe_lines_are_left_out(logged):

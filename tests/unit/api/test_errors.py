@@ -1,0 +1,67 @@
+"""What a client is told of an error."""
+
+import orjson
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from src.api.errors import Problem, document, field_errors, problem_of, render, title
+from src.api.models import METRIC_IN
+from src.resilience.errors import CircuitOpenError
+
+NOW = 1_769_860_800.0
+
+
+@pytest.mark.parametrize(
+    ("status", "name"),
+    [
+        (404, "Not Found"),
+        (413, "Content Too Large"),
+        (414, "URI Too Long"),
+        (416, "Range Not Satisfiable"),
+        (422, "Unprocessable Content"),
+        (503, "Service Unavailable"),
+    ],
+)
+def test_a_title_is_that_of_rfc_9110_on_every_interpreter(status, name):
+    assert title(status) == name
+    assert document(Problem(status, "CODE", "message"), "id", NOW)["title"] == name
+
+
+@pytest.mark.parametrize(
+    "validate",
+    [
+        lambda: METRIC_IN.validate_python("x"),
+        lambda: METRIC_IN.validate_json("[]"),
+        lambda: METRIC_IN.validate_python(object(), from_attributes=True),
+        lambda: TypeAdapter(dict[str, int]).validate_python(1),
+    ],
+)
+def test_what_should_be_an_object_is_told_so_in_the_words_of_json(validate):
+    with pytest.raises(ValidationError) as caught:
+        validate()
+    assert field_errors(caught.value.errors()) == [{"field": "body", "message": "must be a JSON object"}]
+
+
+def test_an_answer_has_the_documented_members_and_a_whole_retry_after():
+    problem = Problem(503, "CODE", "message", retry_after=1.2, extra={"accepted": 0})
+    answer = render(problem, "id", NOW)
+    assert orjson.loads(answer.body) == {
+        "type": "about:blank",
+        "title": "Service Unavailable",
+        "status": 503,
+        "detail": "message",
+        "code": "CODE",
+        "message": "message",
+        "timestamp": "2026-01-31T12:00:00Z",
+        "request_id": "id",
+        "accepted": 0,
+    }
+    assert answer.headers["retry-after"] == "2"
+
+
+def test_an_error_is_told_as_the_nearest_kind_that_is_known():
+    class ParticularError(CircuitOpenError):
+        pass
+
+    problem = problem_of(ParticularError("external-service", "open", 7.0))
+    assert (problem.code, problem.retry_after) == ("CIRCUIT_OPEN", 7.0)

@@ -1,0 +1,203 @@
+"""The fragments of the OpenAPI document, and the document that the routes make of them."""
+
+import orjson
+import pytest
+from fastapi import FastAPI
+
+from src.api import openapi
+from src.api.admin_access import RequireAdmin
+from src.api.errors import Problem
+from src.api.models import METRIC_IN, MetricIn
+from src.api.openapi import headers, json_body, problems
+from src.api.routes import admin, circuit_breaker, events, health, lab, metrics
+
+ROUTERS = (
+    admin.router, circuit_breaker.router, events.router, health.router, lab.router, lab.runs, metrics.router
+)  # fmt: skip
+QUOTA_HEADERS = {
+    "RateLimit-Policy", "RateLimit", "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def document():
+    app = FastAPI()
+    for router in ROUTERS:
+        app.include_router(router)
+    openapi.install(app)
+    return app.openapi()
+
+
+def operations(document):
+    return {
+        f"{method.upper()} {path}": operation
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
+    }
+
+
+def named_headers(answer):
+    return set(answer.get("headers", {}))
+
+
+def problem_codes(operation):
+    return {
+        code
+        for answer in operation["responses"].values()
+        for code in answer.get("content", {}).get("application/problem+json", {}).get("examples", {})
+    }
+
+
+def test_problems_of_one_status_stand_side_by_side_in_their_real_words():
+    busy = Problem(429, "LAB_BUSY", "Come back later")
+    answers = problems("RATE_LIMIT_EXCEEDED", busy, "VALIDATION_ERROR")
+    assert answers.keys() == {429, 422}
+    examples = answers[429]["content"]["application/problem+json"]["examples"]
+    assert examples["LAB_BUSY"]["value"]["detail"] == "Come back later"
+    assert examples["RATE_LIMIT_EXCEEDED"]["value"]["title"] == "Too Many Requests"
+    invalid = answers[422]["content"]["application/problem+json"]["examples"]["VALIDATION_ERROR"]["value"]
+    assert invalid["title"] == "Unprocessable Content"
+    assert invalid["errors"] == [{"field": "value", "message": "Input should be a valid number"}]
+
+
+def test_fragments_of_two_routes_do_not_share_what_could_change():
+    first, second = problems("BAD_REQUEST"), problems("BAD_REQUEST")
+    first[400]["content"]["application/problem+json"]["examples"].clear()
+    assert second[400]["content"]["application/problem+json"]["examples"]
+
+
+def test_an_unknown_code_or_request_header_is_refused_at_once():
+    with pytest.raises(KeyError):
+        problems("NO_SUCH_CODE")
+    with pytest.raises(KeyError):
+        openapi.request_headers("No-Such-Header")
+
+
+def test_the_examples_of_a_body_are_bodies_that_are_taken():
+    one = json_body(MetricIn)["requestBody"]["content"]["application/json"]["example"]
+    assert METRIC_IN.validate_python(one)
+    many = json_body(MetricIn, many_as="application/x-ndjson")["requestBody"]["content"]
+    array = many["application/json"]["example"]
+    lines = many["application/x-ndjson"]["example"].splitlines()
+    assert len(array) == len(lines) > 1
+    assert [METRIC_IN.validate_json(line) for line in lines] == [
+        METRIC_IN.validate_python(item) for item in array
+    ]
+    assert orjson.loads(lines[0]) == one
+
+
+def test_what_openapi_3_1_does_not_know_is_not_in_it(document):
+    assert document["openapi"].startswith("3.1.")
+    assert b'"itemSchema"' not in orjson.dumps(document)
+
+
+def test_every_reference_leads_somewhere(document):
+    def references(part):
+        if isinstance(part, dict):
+            if isinstance(part.get("$ref"), str):
+                yield part["$ref"]
+            for inner in part.values():
+                yield from references(inner)
+        elif isinstance(part, list):
+            for inner in part:
+                yield from references(inner)
+
+    for reference in references(document):
+        target = document
+        for name in reference.removeprefix("#/").split("/"):
+            target = target[name]
+
+
+def test_every_route_may_fail_and_every_answer_names_its_request(document):
+    for name, operation in operations(document).items():
+        assert "INTERNAL_ERROR" in problem_codes(operation), name
+        for status, answer in operation["responses"].items():
+            assert "X-Request-ID" in named_headers(answer), (name, status)
+            assert ("Retry-After" in named_headers(answer)) == (status in {"429", "503"}), (name, status)
+
+
+def test_whatever_is_limited_shows_the_quota_on_each_answer_and_nothing_else_does(document):
+    limited = set()
+    for name, operation in operations(document).items():
+        shown = [named_headers(answer) & QUOTA_HEADERS for answer in operation["responses"].values()]
+        assert all(some == QUOTA_HEADERS for some in shown) or not any(shown), name
+        if any(shown):
+            limited.add(name)
+    assert limited == {
+        "POST /api/metrics",
+        "POST /api/metrics/batch",
+        "GET /api/metrics/summary",
+        "GET /api/metrics/list",
+        "GET /api/metrics/types",
+        "GET /invoke",
+        "GET /invoke_delay",
+        "GET /invoke_error",
+        "GET /logs",
+        "GET /api/events",
+    }
+
+
+def test_what_admins_alone_may_do_asks_for_the_key_and_nothing_else_does(document):
+    scheme = document["components"]["securitySchemes"]["AdminKey"]
+    assert (scheme["type"], scheme["in"], scheme["name"]) == ("apiKey", "header", "X-API-Key")
+    guarded = {
+        f"{method} {route.path}"
+        for router in ROUTERS
+        for route in router.routes
+        for method in route.methods
+        if RequireAdmin in route.dependencies
+    }
+    assert "POST /force_open" in guarded
+    for name, operation in operations(document).items():
+        assert (name in guarded) == (operation.get("security") == [{"AdminKey": []}]), name
+        assert (name in guarded) == (problem_codes(operation) >= {"UNAUTHORIZED", "FORBIDDEN"}), name
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("POST /api/metrics", {"Idempotency-Key", "Content-Encoding"}),
+        ("POST /api/metrics/batch", {"Idempotency-Key", "Content-Encoding"}),
+        ("PUT /api/admin/external-service/failure-rate", {"Content-Encoding"}),
+        ("GET /api/metrics/summary", {"If-None-Match", "Cache-Control"}),
+    ],
+)
+def test_headers_that_a_route_reads_can_be_sent_from_the_pages(document, name, expected):
+    parameters = operations(document)[name]["parameters"]
+    sent = {item["name"]: item for item in parameters if item["in"] == "header"}
+    assert sent.keys() == expected
+    assert all(item["description"] and item["schema"] and not item.get("required") for item in sent.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "expected"),
+    [
+        ("POST /api/metrics", "201", {"Idempotency-Replayed"}),
+        ("POST /api/metrics/batch", "207", {"Idempotency-Replayed"}),
+        ("GET /api/metrics/summary", "200", {"X-Cache", "Age", "ETag", "Cache-Control"}),
+        ("GET /api/metrics/summary", "304", {"X-Cache", "Age", "ETag", "Cache-Control"}),
+        ("GET /api/metrics/list", "200", {"Link"}),
+    ],
+)
+def test_headers_of_an_answer_stand_where_they_occur(document, name, status, expected):
+    assert named_headers(operations(document)[name]["responses"][status]) >= expected
+
+
+def test_a_header_is_referred_to_by_name():
+    assert headers("Age") == {"headers": {"Age": {"$ref": "#/components/headers/Age"}}}
+
+
+def test_503_is_told_where_and_why_it_can_be(document):
+    reasons = {"REDIS_UNAVAILABLE", "CIRCUIT_OPEN", "EXTERNAL_SERVICE_UNAVAILABLE"}
+    told = {name: problem_codes(operation) & reasons for name, operation in operations(document).items()}
+    assert {name: codes for name, codes in told.items() if codes} == {
+        "POST /api/metrics": {"REDIS_UNAVAILABLE"},
+        "POST /api/metrics/batch": {"REDIS_UNAVAILABLE"},
+        "GET /api/metrics/summary": reasons,
+        "GET /api/metrics/list": {"REDIS_UNAVAILABLE"},
+        "GET /api/metrics/types": {"REDIS_UNAVAILABLE"},
+        "GET /api/admin/external-service/failure-rate": {"EXTERNAL_SERVICE_UNAVAILABLE"},
+        "PUT /api/admin/external-service/failure-rate": {"REDIS_UNAVAILABLE", "EXTERNAL_SERVICE_UNAVAILABLE"},
+        "POST /stress": {"REDIS_UNAVAILABLE"},
+        "GET /logs": {"REDIS_UNAVAILABLE"},
+    }
