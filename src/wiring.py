@@ -94,11 +94,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         description=DESCRIPTION,
         license_info={"name": "MIT", "identifier": "MIT"},
         lifespan=partial(_lifespan, settings, clock),
+        redirect_slashes=False,  # it would send the client to whatever Host it named
     )
     app.add_middleware(RequestContextMiddleware, clock=clock, observe=observe_request)
     errors.install(app)
     for module in (metrics, health, circuit_breaker, admin, lab, events):
         app.include_router(module.router)
+    app.include_router(lab.runs)
     openapi.install(app)
     return app
 
@@ -132,7 +134,7 @@ async def _lifespan(settings: Settings, clock: Clock, _app: FastAPI) -> AsyncIte
         summaries = SummaryService(store, cache, external_service, clock)
         forget = summaries.forget if settings.cache_invalidate_on_write else None
         key = settings.admin_api_key
-        admission = partial(_admission, settings, link, listener)
+        admission = partial(_admission, settings, link, clock, listener)
         yield State(
             clock=clock,
             metrics=MetricService(store, forget),
@@ -141,8 +143,8 @@ async def _lifespan(settings: Settings, clock: Clock, _app: FastAPI) -> AsyncIte
             breaker=breaker,
             lab=lab,
             event_feed=event_feed,
-            ingest_admission=admission("ingest", settings.rate_limit_requests),
-            read_admission=admission("read", settings.rate_limit_read_requests),
+            ingest_admission=admission("ingest", limit=settings.rate_limit_requests),
+            read_admission=admission("read", limit=settings.rate_limit_read_requests),
             client_address=ClientAddress(settings.trusted_proxies),
             admin_access=AdminAccess(key.get_secret_value() if key else None),
             body_limits=BodyLimits(settings.max_body_bytes, settings.batch_max_points),
@@ -208,9 +210,11 @@ def _listener(event_log: RedisEventLog, clock: Clock, stack: AsyncExitStack) -> 
     return Listeners([count_event, log_event, recorder])
 
 
-def _admission(settings: Settings, link: RedisLink, listener: Listener, name: str, limit: int) -> Admission:
+def _admission(
+    settings: Settings, link: RedisLink, clock: Clock, listener: Listener, name: str, *, limit: int
+) -> Admission:
     quota = Quota(limit, settings.rate_limit_window_seconds)
-    limiter = redis_rate_limiter(settings.rate_limit_algorithm, quota, link)
+    limiter = redis_rate_limiter(settings.rate_limit_algorithm, quota, link, clock)
     return Admission(name, quota, limiter, listener)
 
 

@@ -16,7 +16,14 @@ What it promises:
 - **Early refresh.** Shortly before an entry runs out, one caller's hit starts a new computation in the
   background. (Vattani, Chierichetti and Lowenstein, "Optimal Probabilistic Cache Stampede Prevention", PVLDB
   8(8), 2015.)
-- **Stale if error.** A last good copy outlives the entry and answers when a computation fails (RFC 5861).
+- **Stale while revalidate.** For a while after its end an entry still answers, at once, while one caller of
+  all workers computes the next one in the background (RFC 5861, section 3). Never after an invalidation.
+- **Stale if error.** A last good copy outlives the entry and answers when a computation fails (RFC 5861,
+  section 4).
+- **Negative caching.** A computation that failed is not begun again for a while: who finds no entry gets the
+  error at once, or the last good copy. A refresh computes all the same, and a success or an invalidation ends
+  it. Like an answer, an error is only kept under the lease it was computed under. It is kept in this process:
+  each worker fails for itself, and does not see another's invalidation end it. (RFC 2308 for the idea.)
 
 The bytes and the leases are in a `CacheStore`.
 """
@@ -25,8 +32,11 @@ import asyncio
 import functools
 import math
 import uuid
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextvars import Context
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Literal, TypeVar
 
 from src.resilience.cache_store import CacheOptions, CacheStore, Entry, Lease
@@ -42,10 +52,13 @@ from src.resilience.events import (
 
 T = TypeVar("T")
 
-Outcome = Literal["hit", "miss", "stale"]
+Outcome = Literal["hit", "miss", "updating", "stale"]
 
 POLL_INTERVAL_SECONDS = 0.02
 """How often a worker without the lease looks for the answer of the one that has it."""
+
+MAX_FAILURES = 1_000
+"""Keys whose failed computation is remembered; beyond that the one that failed longest ago is forgotten."""
 
 _PATIENCE_IN_LEASES = 2
 """How long it goes on looking: the lease of a holder that died, and that of the successor."""
@@ -61,7 +74,9 @@ class Answer:
     Attributes:
         body: The answer.
         outcome: "hit" when the store had it, "miss" when it was computed while the caller waited, here or in
-            another worker, "stale" when the computation failed and this is the last good one.
+            another worker, "updating" when the entry ran out and the next one is left to the background,
+            "stale" when the computation failed and this is the last good one. (The terms are nginx', of
+            `$upstream_cache_status`.)
         age_seconds: Time since it was stored.
         error: With "stale", why the computation failed.
     """
@@ -76,6 +91,13 @@ Compute = Callable[[], Awaitable[bytes]]
 """Computes an answer from nothing; begun in a task of its own, at most once for each `get`."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    error: Exception
+    traceback: TracebackType | None  # the error's own grows each time it is raised
+    ends_at: float
+
+
 class ReadThroughCache:
     """The cache in front of a computation. See the module's docstring for what it promises.
 
@@ -85,8 +107,10 @@ class ReadThroughCache:
         clock: Paces and measures the wait for another worker.
         randomizer: Decides who refreshes early.
         stale_on: Errors of a computation that a last good copy may stand in for.
+        negative_on: Errors of a computation that are remembered for `negative_seconds`.
         name: What events call this cache.
-        listener: Told of every answer, every computation that succeeded and every early one that failed.
+        listener: Told of every answer, every computation that succeeded and every one in the background that
+            failed.
     """
 
     def __init__(
@@ -97,6 +121,7 @@ class ReadThroughCache:
         randomizer: Randomizer,
         *,
         stale_on: tuple[type[Exception], ...] = (Exception,),
+        negative_on: tuple[type[Exception], ...] = (Exception,),
         name: str = "cache",
         listener: Listener = ignore,
     ) -> None:
@@ -106,9 +131,12 @@ class ReadThroughCache:
         self._clock = clock
         self._randomizer = randomizer
         self._stale_on = stale_on
+        self._negative_on = negative_on
         self._listener = listener
         self._flights: dict[_Course, asyncio.Task[Answer]] = {}
-        self._early: set[str] = set()
+        self._failures: OrderedDict[str, _Failure] = OrderedDict()
+        self._invalidations = 0
+        self._refreshing: set[str] = set()
         self._tasks: set[asyncio.Task[object]] = set()
 
     async def lookup(self, key: str) -> Entry | None:
@@ -131,15 +159,17 @@ class ReadThroughCache:
                 worker. Those who ask for it while one is under way share the next one.
 
         Raises:
-            BaseException: Whatever the computation raised, if no last good copy may stand in for it.
+            BaseException: Whatever the computation raised, now or up to `negative_seconds` ago, if no last
+                good copy may stand in for it.
         """
-        if entry is not None and not refresh:
-            if key not in self._early and self._is_due_early(entry):
-                self._early.add(key)
-                self._spawn(self._refresh_early(key, compute, entry))
+        if refresh:
+            answer = await self._share_flight((key, refresh), compute)
+        elif entry is not None:
+            if self._is_due_early(entry):
+                self._refresh_behind(key, compute, entry)
             answer = Answer(entry.body, "hit", entry.age_seconds)
         else:
-            answer = await self._share_flight((key, refresh), compute)
+            answer = await self._answer_anew(key, compute)
         notify(self._listener, CacheAnswered(policy=self.name, outcome=answer.outcome))
         return answer
 
@@ -150,7 +180,9 @@ class ReadThroughCache:
         that began before still answers the callers which that worker joins to it, but is not stored.
         """
         await self._store.invalidate(keys)
+        self._invalidations += 1
         for key in keys:
+            self._failures.pop(key, None)
             for refresh in (False, True):
                 self._flights.pop((key, refresh), None)
 
@@ -159,6 +191,16 @@ class ReadThroughCache:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _answer_anew(self, key: str, compute: Compute) -> Answer:
+        if self._options.revalidate_seconds > 0:
+            expired = await self._store.read_expired(key, self._options)
+            if expired is not None:
+                self._refresh_behind(key, compute, expired)
+                return Answer(expired.body, "updating", expired.age_seconds)
+        if (failure := self._recent_failure(key)) is not None:
+            return await self._stand_in(key, failure.error.with_traceback(failure.traceback))
+        return await self._share_flight((key, False), compute)
 
     async def _share_flight(self, course: _Course, compute: Compute) -> Answer:
         _, refresh = course
@@ -191,20 +233,31 @@ class ReadThroughCache:
             await self._clock.sleep(POLL_INTERVAL_SECONDS)
         try:
             return Answer(await self._compute(key, token, compute, early=False), "miss")
-        except self._stale_on as error:
+        except Exception as error:  # noqa: BLE001 -- raised again unless something stands in for it
+            return await self._stand_in(key, error)
+
+    async def _stand_in(self, key: str, error: Exception) -> Answer:
+        """Answer with the last good copy where a computation failed with `error`, or raise that."""
+        last_good = None
+        if isinstance(error, self._stale_on):
             last_good = await self._store.read_last_good(key, self._options)
-            if last_good is None:
-                raise
-            return Answer(last_good.body, "stale", last_good.age_seconds, error)
+        if last_good is None:
+            raise error
+        return Answer(last_good.body, "stale", last_good.age_seconds, error)
 
     async def _compute(self, key: str, token: str, compute: Compute, *, early: bool) -> bytes:
         try:
             body = await compute()
-        except BaseException:
-            await self._store.release(key, token)
+        except BaseException as error:
+            invalidations = self._invalidations
+            is_held = await self._store.release(key, token)
+            # An invalidation may also have come between the lease's end and the news of it.
+            if is_held and invalidations == self._invalidations:
+                self._remember(key, error)
             raise
         # Awaited before anybody is answered: who asks again after the answer finds it stored.
         await self._store.fill(key, token, body, self._options)
+        self._failures.pop(key, None)
         notify(self._listener, CacheRefreshed(policy=self.name, early=early))
         return body
 
@@ -213,19 +266,44 @@ class ReadThroughCache:
         eagerness = entry.cost_seconds * self._options.early_refresh_beta
         return entry.remaining_seconds <= -eagerness * math.log(1.0 - self._randomizer.random())
 
-    async def _refresh_early(self, key: str, compute: Compute, entry: Entry) -> None:
+    def _refresh_behind(self, key: str, compute: Compute, entry: Entry) -> None:
+        """See to it that `entry` is replaced, while its callers have it already."""
+        if key not in self._refreshing and self._recent_failure(key) is None:
+            self._refreshing.add(key)
+            # Nobody's request: what the context of this one says does not hold for it.
+            self._spawn(self._replace(key, compute, entry), Context())
+
+    async def _replace(self, key: str, compute: Compute, entry: Entry) -> None:
         token = uuid.uuid4().hex
         begun_ago = entry.age_seconds + entry.cost_seconds
+        early = entry.age_seconds < self._options.ttl_seconds
         try:
             if await self._store.take_lease(key, token, begun_ago, self._options) is Lease.TAKEN:
-                await self._compute(key, token, compute, early=True)
-        except Exception as error:  # noqa: BLE001 -- nobody waits for it: the entry is still fresh
+                await self._compute(key, token, compute, early=early)
+        except Exception as error:  # noqa: BLE001 -- nobody waits for it: the old answer serves on
             notify(self._listener, CacheRefreshFailed(policy=self.name, error=error))
         finally:
-            self._early.discard(key)
+            self._refreshing.discard(key)
 
-    def _spawn(self, work: Coroutine[object, object, T]) -> "asyncio.Task[T]":
-        task = asyncio.create_task(work)
+    def _remember(self, key: str, error: BaseException) -> None:
+        if not (self._options.negative_seconds and isinstance(error, self._negative_on)):
+            return
+        ends_at = self._clock.monotonic() + self._options.negative_seconds
+        self._failures[key] = _Failure(error, error.__traceback__, ends_at)
+        self._failures.move_to_end(key)
+        if len(self._failures) > MAX_FAILURES:
+            self._failures.popitem(last=False)
+
+    def _recent_failure(self, key: str) -> _Failure | None:
+        """Return how the computation failed lately; what is too long ago is forgotten."""
+        failure = self._failures.get(key)
+        if failure is None or self._clock.monotonic() < failure.ends_at:
+            return failure
+        del self._failures[key]
+        return None
+
+    def _spawn(self, work: Coroutine[object, object, T], context: Context | None = None) -> "asyncio.Task[T]":
+        task = asyncio.create_task(work, context=context)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task

@@ -27,20 +27,35 @@ class CacheOptions:
             stored, so this should be above the longest to be expected.
         early_refresh_beta: How eagerly entries are refreshed before they run out: 1 is optimal by the paper,
             more is earlier, 0 is never.
+        revalidate_seconds: For how long after its end an entry is still answered with while a new one is
+            computed in the background; 0 for not at all.
+        negative_seconds: For how long a computation that failed is not begun again; 0 for not at all.
     """
 
     ttl_seconds: float = 300.0
     stale_seconds: float = 3600.0
     lease_seconds: float = 30.0
     early_refresh_beta: float = 1.0
+    revalidate_seconds: float = 0.0
+    negative_seconds: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("ttl_seconds", "lease_seconds"):
             if not 0.001 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be finite and at least 0.001, not {getattr(self, name)}")
-        for name in ("stale_seconds", "early_refresh_beta"):
+        for name in ("stale_seconds", "early_refresh_beta", "revalidate_seconds", "negative_seconds"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be finite and at least 0, not {getattr(self, name)}")
+
+    @property
+    def served_seconds(self) -> float:
+        """Age up to which an answer is served without regard to how its next computation goes."""
+        return self.ttl_seconds + self.revalidate_seconds
+
+    @property
+    def copy_seconds(self) -> float:
+        """Age up to which a last good copy is of use; 0 for none."""
+        return max(self.stale_seconds, self.served_seconds) if self.revalidate_seconds else self.stale_seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +94,13 @@ class CacheStore(Protocol):
         """Return the last answer stored, fresh or not, if it is younger than `stale_seconds`."""
         ...
 
+    async def read_expired(self, key: str, options: CacheOptions) -> Entry | None:
+        """Return the last answer stored, if its entry ran out less than `revalidate_seconds` ago.
+
+        One that was invalidated did not run out.
+        """
+        ...
+
     async def take_lease(
         self, key: str, token: str, begun_within_seconds: float, options: CacheOptions
     ) -> Entry | Lease:
@@ -100,8 +122,8 @@ class CacheStore(Protocol):
         """Store an answer and end its lease; return False, storing nothing, if the lease was lost."""
         ...
 
-    async def release(self, key: str, token: str) -> None:
-        """End a lease that came to nothing. One that was lost already is left to its new holder."""
+    async def release(self, key: str, token: str) -> bool:
+        """End a lease that came to nothing; return False, leaving it to its new holder, if it was lost."""
         ...
 
     async def invalidate(self, keys: Sequence[str]) -> None:
@@ -150,6 +172,13 @@ class MemoryCacheStore:
         copy = self._copies.get(key)
         return None if copy is None else self._entry(key, copy, options.stale_seconds)
 
+    async def read_expired(self, key: str, options: CacheOptions) -> Entry | None:
+        """Return the last answer stored, if its entry ran out less than `revalidate_seconds` ago."""
+        copy = self._copies.get(key)
+        if copy is None or not copy.is_valid or self._age(copy) < options.ttl_seconds:
+            return None
+        return self._entry(key, copy, options.served_seconds)
+
     async def take_lease(
         self, key: str, token: str, begun_within_seconds: float, options: CacheOptions
     ) -> Entry | Lease:
@@ -181,11 +210,13 @@ class MemoryCacheStore:
             self._copies.popitem(last=False)
         return True
 
-    async def release(self, key: str, token: str) -> None:
-        """End a lease that came to nothing."""
+    async def release(self, key: str, token: str) -> bool:
+        """End a lease that came to nothing; return False if it was lost."""
         claim = self._claim(key)
-        if claim is not None and claim.token == token:
-            del self._claims[key]
+        if claim is None or claim.token != token:
+            return False
+        del self._claims[key]
+        return True
 
     async def invalidate(self, keys: Sequence[str]) -> None:
         """Drop the fresh entries and the leases of `keys`."""
@@ -203,8 +234,11 @@ class MemoryCacheStore:
         return None
 
     def _entry(self, key: str, copy: _Copy, lifetime_seconds: float) -> Entry | None:
-        age_seconds = self._clock.monotonic() - copy.stored_at
+        age_seconds = self._age(copy)
         if age_seconds >= lifetime_seconds:
             return None
         self._copies.move_to_end(key)
         return Entry(copy.body, age_seconds, lifetime_seconds - age_seconds, copy.stored_at - copy.begun_at)
+
+    def _age(self, copy: _Copy) -> float:
+        return self._clock.monotonic() - copy.stored_at

@@ -88,7 +88,7 @@ class Bypassed(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheAnswered(Event):
-    """A cache answered: `outcome` is "hit", "miss" or "stale"."""
+    """A cache answered: `outcome` is "hit", "miss", "updating" or "stale"."""
 
     outcome: str
 
@@ -102,7 +102,7 @@ class CacheRefreshed(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheRefreshFailed(Event):
-    """An early refresh failed with `error`; the entry it was to replace is still served."""
+    """A computation in the background failed with `error`; the answer it was to replace is still served."""
 
     error: BaseException
 

@@ -2,16 +2,21 @@
 
 An entry is a plain string under the caller's own key, with an expiry of exactly its ttl: `GET` shows the
 answer, `TTL` how long it is fresh, and `DEL` makes the next reader compute. Beside `k` there are
-`{k}:cost` (how long the computation took, in milliseconds), `{k}:last-good` (the answer again, for when a
-computation fails) and `{k}:lease` (the token of whoever computes now). The braces make a hash tag, so that
-all four share a slot of a cluster; a key must therefore hold no braces of its own. Everything runs out by
-Redis' own expiry, hence by Redis' clock, and ages are read off what remains: the entry's age off its ttl,
-what its computation cost off the lease.
+`{k}:cost` (how long the computation took, in milliseconds), `{k}:last-good` (the answer again, for when there
+is no entry) and `{k}:lease` (the token of whoever computes now). The braces make a hash tag, so that all four
+share a slot, and a key must therefore hold no braces of its own. These keys would be at home on a Redis
+Cluster; a write of metrics is not (docs/adr/0003). Everything runs out by Redis' own expiry, hence by Redis'
+clock, and ages are read off what remains: the entry's age off its ttl, what its computation cost off the
+lease.
 
-**When Redis is away**, here and nowhere else: every read is a miss, every lease is granted, and nothing is
-stored. So callers compute, each worker for itself. A command that the server refuses (out of memory, a
-foreign value under the key) does the same and is logged. The one promise that suffers is invalidation: an
-entry that could not be dropped is served until its ttl is over.
+The cost outlives the entry by `revalidate_seconds`, and while it is there the last good copy is served in
+place of an entry that ran out. An invalidation drops both. Whoever deletes `k` by hand and must not see the
+old answer even once the ttl would have been over deletes `{k}:cost` with it.
+
+**When Redis is away, or refuses** (its memory is full), here and nowhere else: every read is a miss, every
+lease is granted and held, and nothing is stored. So callers compute, each worker for itself. A foreign value
+under the key does the same and is logged. The one promise that suffers is invalidation: an entry that could
+not be dropped is served until its ttl and `revalidate_seconds` are over.
 """
 
 import logging
@@ -35,9 +40,6 @@ _LEASE = load_script("cache_lease")
 _FILL = load_script("cache_fill")
 _RELEASE = load_script("cache_release")
 
-SCRIPTS = (_LEASE, _FILL, _RELEASE)
-"""What to load at the start."""
-
 
 class RedisCacheStore:
     """A `CacheStore` that all workers share.
@@ -55,7 +57,7 @@ class RedisCacheStore:
         if reply is None:
             return None
         (body, cost_ms), remaining_ms = reply
-        return _entry(body, remaining_ms, cost_ms, options.ttl_seconds)
+        return _entry(body, remaining_ms, cost_ms, options.ttl_seconds, options.ttl_seconds)
 
     async def read_last_good(self, key: str, options: CacheOptions) -> Entry | None:
         """Return the last answer stored, fresh or not, if it is younger than `stale_seconds`."""
@@ -64,7 +66,20 @@ class RedisCacheStore:
         if reply is None:
             return None
         body, remaining_ms = reply
-        return _entry(body, remaining_ms, None, options.stale_seconds)
+        return _entry(body, remaining_ms, None, options.copy_seconds, options.stale_seconds)
+
+    async def read_expired(self, key: str, options: CacheOptions) -> Entry | None:
+        """Return the last answer stored, if its entry ran out less than `revalidate_seconds` ago."""
+        copy = _last_good(key)
+        reply = await _unless_away(self._link.send_all([("MGET", copy, _cost(key)), ("PTTL", copy)]), None)
+        if reply is None:
+            return None
+        (body, cost_ms), remaining_ms = reply
+        if cost_ms is None:  # invalidated
+            return None
+        entry = _entry(body, remaining_ms, cost_ms, options.copy_seconds, options.served_seconds)
+        # A younger one's entry was deleted by hand, or has been stored since the caller looked for it.
+        return None if entry is None or entry.age_seconds < options.ttl_seconds else entry
 
     async def take_lease(
         self, key: str, token: str, begun_within_seconds: float, options: CacheOptions
@@ -82,7 +97,7 @@ class RedisCacheStore:
         reply = await _unless_away(self._link.run(_LEASE, keys, arguments), 1)
         if isinstance(reply, list):
             body, remaining_ms, cost_ms = reply
-            entry = _entry(body, remaining_ms, cost_ms, options.ttl_seconds)
+            entry = _entry(body, remaining_ms, cost_ms, options.ttl_seconds, options.ttl_seconds)
             assert entry is not None, "the script answers with fresh entries only"
             return entry
         return Lease.TAKEN if reply else Lease.HELD
@@ -95,13 +110,14 @@ class RedisCacheStore:
             body,
             _milliseconds(options.lease_seconds),
             _milliseconds(options.ttl_seconds),
-            _milliseconds(options.stale_seconds),
+            _milliseconds(options.served_seconds),
+            _milliseconds(options.copy_seconds),
         )
         return bool(await _unless_away(self._link.run(_FILL, keys, arguments), 0))
 
-    async def release(self, key: str, token: str) -> None:
-        """End a lease that came to nothing."""
-        await _unless_away(self._link.run(_RELEASE, (_lease(key),), (token,)), 0)
+    async def release(self, key: str, token: str) -> bool:
+        """End a lease that came to nothing; return False if it was lost."""
+        return bool(await _unless_away(self._link.run(_RELEASE, (_lease(key),), (token,)), 1))
 
     async def invalidate(self, keys: Sequence[str]) -> None:
         """Drop the fresh entries and the leases of `keys`.
@@ -114,17 +130,20 @@ class RedisCacheStore:
 async def _unless_away(reply: Awaitable[T], otherwise: T) -> T:
     try:
         return await reply
-    except StorageUnavailableError:  # the link has logged the outage
+    except StorageUnavailableError:  # the link has logged it
         return otherwise
     except RedisError as error:
         _log.warning("cache_refused", extra={"reason": str(error)})
         return otherwise
 
 
-def _entry(body: Reply, remaining_ms: int, cost_ms: bytes | None, lifetime_seconds: float) -> Entry | None:
-    age_ms = _milliseconds(lifetime_seconds) - remaining_ms
-    # One that would have been stored in the future is from before the lifetime was shortened.
-    if body is None or remaining_ms <= 0 or age_ms < 0:
+def _entry(
+    body: Reply, expires_in_ms: int, cost_ms: bytes | None, kept_seconds: float, served_seconds: float
+) -> Entry | None:
+    age_ms = _milliseconds(kept_seconds) - expires_in_ms
+    remaining_ms = _milliseconds(served_seconds) - age_ms
+    # One that would have been stored in the future is from before it was to be kept for less long.
+    if body is None or expires_in_ms <= 0 or remaining_ms <= 0 or age_ms < 0:
         return None
     return Entry(body, age_ms / 1000, remaining_ms / 1000, 0.0 if cost_ms is None else int(cost_ms) / 1000)
 

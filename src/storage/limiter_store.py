@@ -1,33 +1,74 @@
 """Rate limiters that all workers share: the memory forms' contract, decided in Redis by one script a call.
 
 Time is the server's, in whole microseconds, so workers whose clocks differ still agree.
+
+**A key that is over the limit** costs one round trip and not one a call: what Redis refused it is refused
+here, by this process's clock, until the time that Redis named. Redis would refuse it as well, since whatever
+other workers do meanwhile can only put that time off. So the limit stays exact, with one exception, which is
+on the strict side: where Redis is emptied, the key is reset by another process or the server's clock is set
+forward, a worker that was told a time goes on refusing until then. So it does while Redis is away.
 """
 
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from src.resilience.clock import Clock
 from src.resilience.rate_limiter import Algorithm, Decision, Quota
 from src.storage.client import RedisLink
 from src.storage.scripts import SERVER_TIME, Script, load_script
 
+MAX_REFUSALS = 10_000
+"""Keys that a limiter refuses without Redis; beyond that the one that asked longest ago goes back to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    """What Redis said, and what this process's clock read before and after. Times are in whole µs."""
+
+    cost: int
+    asked_at_us: int
+    told_at_us: int
+    remaining: int
+    retry_after_us: int
+    reset_after_us: int
+
+    def holds(self, cost: int, now_us: int) -> bool:
+        """Return whether Redis would refuse `cost` too. The time it named began after it was asked."""
+        return cost == self.cost and now_us < self.asked_at_us + self.retry_after_us
+
 
 class RedisRateLimiter:
-    """A `RateLimiter` in Redis. Every method raises `StorageUnavailableError` when Redis is away.
+    """A `RateLimiter` in Redis.
+
+    A refusal is repeated without Redis for the same key and cost only, as another cost has another time. Its
+    times are counted down from when Redis' answer came in, so that nobody who waits for them comes too soon;
+    its `remaining` stays. That is what Redis would say where all calls of a key cost the same 1. With larger
+    costs there may be more remaining by then, though not enough; and where another worker let a smaller cost
+    through meanwhile, the time is later than told.
+
+    Every method raises `StorageUnavailableError` when Redis is away, unless it need not ask.
 
     Args:
         link: To Redis.
-        script: The algorithm; public, so that it can be loaded ahead of the first hit.
+        clock: Says how much of a refusal's time has gone by.
+        script: The algorithm.
         quota: The same for every key.
         prefix: Put before every key. The script's name is put after it: each algorithm keeps another kind of
             value, and one that is newly chosen must not trip over what the last one left.
     """
 
-    def __init__(self, link: RedisLink, script: Script, quota: Quota, prefix: str) -> None:
-        self.script = script
+    def __init__(self, link: RedisLink, clock: Clock, script: Script, quota: Quota, prefix: str) -> None:
         self._link = link
+        self._clock = clock
+        self._script = script
         self._quota = quota
         self._prefix = prefix
         self._window_us = quota.window_us
+        self._refusals: OrderedDict[str, _Refusal] = OrderedDict()
+        self._resets = 0
 
     async def hit(self, key: str, cost: int = 1) -> Decision:
-        """Take `cost` units of `key`, all or none, in one round trip."""
+        """Take `cost` units of `key`, all or none, in at most one round trip."""
         return await self._decide(key, cost, spend=True)
 
     async def peek(self, key: str, cost: int = 1) -> Decision:
@@ -36,28 +77,64 @@ class RedisRateLimiter:
 
     async def reset(self, key: str) -> None:
         """Forget `key`."""
-        await self._link.send("DEL", self._name(key))
+        try:
+            await self._link.send("DEL", self._name(key))
+        finally:  # whether it was carried out is not known: Redis is to be asked
+            self._resets += 1
+            self._refusals.pop(key, None)
 
     async def _decide(self, key: str, cost: int, *, spend: bool) -> Decision:
         self._quota.check(cost)
+        asked_at_us = self._now_us()
+        refusal = self._refusals.get(key)
+        if refusal is not None and refusal.holds(cost, asked_at_us):
+            self._refusals.move_to_end(key)
+            return self._repeat(refusal, asked_at_us)
+        resets = self._resets
         allowed, remaining, retry_after_us, reset_after_us = await self._link.run(
-            self.script,
+            self._script,
             [self._name(key)],
             [self._quota.limit, self._window_us, cost, int(spend)],
             hurried=True,
         )
+        if allowed:  # what was refused before is refused for longer, or not at all
+            self._refusals.pop(key, None)
+        elif resets == self._resets:  # else this may be from before a reset
+            self._remember(
+                key, _Refusal(cost, asked_at_us, self._now_us(), remaining, retry_after_us, reset_after_us)
+            )
         return Decision(
             bool(allowed), self._quota.limit, remaining, retry_after_us / 1e6, reset_after_us / 1e6
         )
 
+    def _remember(self, key: str, refusal: _Refusal) -> None:
+        self._refusals[key] = refusal
+        self._refusals.move_to_end(key)
+        if len(self._refusals) > MAX_REFUSALS:
+            self._refusals.popitem(last=False)
+
+    def _repeat(self, refusal: _Refusal, now_us: int) -> Decision:
+        gone_us = now_us - refusal.told_at_us
+        return Decision(
+            False,
+            self._quota.limit,
+            refusal.remaining,
+            (refusal.retry_after_us - gone_us) / 1e6,
+            (refusal.reset_after_us - gone_us) / 1e6,
+        )
+
+    def _now_us(self) -> int:
+        return round(self._clock.monotonic() * 1e6)
+
     def _name(self, key: str) -> str:
-        return f"{self._prefix}{key}:{self.script.name}"
+        return f"{self._prefix}{key}:{self._script.name}"
 
 
 def redis_rate_limiter(
     algorithm: Algorithm,
     quota: Quota,
     link: RedisLink,
+    clock: Clock,
     *,
     prefix: str = "",
     time_source: str = SERVER_TIME,
@@ -68,7 +145,8 @@ def redis_rate_limiter(
         algorithm: What decides.
         quota: The same for every key.
         link: To Redis.
+        clock: Says how much of a refusal's time has gone by in this process.
         prefix: Put before every key.
         time_source: Lua that defines `now_us()`.
     """
-    return RedisRateLimiter(link, load_script(algorithm, time_source=time_source), quota, prefix)
+    return RedisRateLimiter(link, clock, load_script(algorithm, time_source=time_source), quota, prefix)

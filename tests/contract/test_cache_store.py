@@ -4,13 +4,14 @@ import asyncio
 import logging
 import math
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 import pytest
 
 from src.resilience.cache import POLL_INTERVAL_SECONDS, ReadThroughCache
 from src.resilience.cache_store import CacheOptions, CacheStore, Entry, Lease, MemoryCacheStore
 from src.resilience.clock import SystemClock, SystemRandomizer
-from src.storage.cache_store import SCRIPTS, RedisCacheStore
+from src.storage.cache_store import RedisCacheStore
 from src.storage.client import RedisAddress, RedisLink, connect
 from tests.support.clock import FakeClock
 from tests.support.redis_server import RedisServer
@@ -90,6 +91,63 @@ async def test_without_stale_seconds_there_is_no_last_good_copy(store: CacheStor
 
     assert await store.read(KEY, never_stale) is not None
     assert await store.read_last_good(KEY, never_stale) is None
+
+
+REVALIDATING = CacheOptions(ttl_seconds=300, stale_seconds=0, lease_seconds=100, revalidate_seconds=200)
+
+
+async def test_an_expired_answer_is_read_while_it_may_be_served_and_then_no_more(
+    store: CacheStore, advance: Advance
+):
+    await store.take_lease(KEY, "token", ANY_FRESH, REVALIDATING)
+    await advance(50)
+    await store.fill(KEY, "token", b"one", REVALIDATING)
+    assert await store.read_expired(KEY, REVALIDATING) is None, "it is fresh"
+
+    await advance(300)
+    assert await store.read(KEY, REVALIDATING) is None
+    expired = await store.read_expired(KEY, REVALIDATING)
+    assert expired is not None
+    assert expired.body == b"one"
+    assert expired.cost_seconds == pytest.approx(50, abs=LEEWAY_SECONDS)
+    assert expired.age_seconds == pytest.approx(300, abs=LEEWAY_SECONDS)
+    assert expired.age_seconds + expired.remaining_seconds == pytest.approx(500)
+    assert await store.read_last_good(KEY, REVALIDATING) is None, "no answer to a failure"
+    assert await store.take_lease(KEY, "next", ANY_FRESH, REVALIDATING) is Lease.TAKEN
+
+    await advance(200)
+    assert await store.read_expired(KEY, REVALIDATING) is None
+
+
+@pytest.mark.parametrize("stale_seconds", [350, 3600])
+async def test_how_long_an_expired_answer_is_served_has_nothing_to_do_with_failures(
+    store: CacheStore, advance: Advance, stale_seconds: float
+):
+    options = replace(REVALIDATING, stale_seconds=stale_seconds)
+    await fill(store, b"one", options)
+
+    await advance(420)
+    assert await store.read_expired(KEY, options) is not None
+    assert (await store.read_last_good(KEY, options) is None) == (stale_seconds == 350)
+
+    await advance(80)
+    assert await store.read_expired(KEY, options) is None
+    assert (await store.read_last_good(KEY, options) is None) == (stale_seconds == 350)
+
+
+async def test_without_revalidate_seconds_no_expired_answer_is_read(store: CacheStore, advance: Advance):
+    await fill(store, b"one")
+    await advance(300)
+
+    assert await store.read_expired(KEY, OPTIONS) is None
+
+
+async def test_what_was_invalidated_is_not_an_expired_answer(store: CacheStore, advance: Advance):
+    await fill(store, b"one", REVALIDATING)
+    await store.invalidate([KEY])
+    await advance(300)
+
+    assert await store.read_expired(KEY, REVALIDATING) is None
 
 
 async def test_a_lifetime_that_was_shortened_holds_for_what_is_already_stored(
@@ -172,10 +230,11 @@ async def test_a_lost_lease_stores_nothing(store: CacheStore, advance: Advance):
 async def test_only_its_holder_can_release_a_lease(store: CacheStore):
     await store.take_lease(KEY, "holder", ANY_FRESH, OPTIONS)
 
-    await store.release(KEY, "other")
+    assert not await store.release(KEY, "other")
     assert await store.take_lease(KEY, "next", ANY_FRESH, OPTIONS) is Lease.HELD
 
-    await store.release(KEY, "holder")
+    assert await store.release(KEY, "holder")
+    assert not await store.release(KEY, "holder")
     assert await store.take_lease(KEY, "next", ANY_FRESH, OPTIONS) is Lease.TAKEN
 
 
@@ -227,7 +286,6 @@ async def test_a_write_during_another_workers_refresh_is_seen_by_the_next_one(
 class TestInRedis:
     @pytest.fixture
     async def store(self, redis_link: RedisLink) -> RedisCacheStore:
-        await redis_link.load(SCRIPTS)
         return RedisCacheStore(redis_link)
 
     async def test_the_key_shows_the_answer_its_ttl_and_can_be_deleted(
@@ -242,6 +300,17 @@ class TestInRedis:
 
         assert await store.read(KEY, OPTIONS) is None
         assert await store.take_lease(KEY, "next", ANY_FRESH, OPTIONS) is Lease.TAKEN
+
+    async def test_a_key_deleted_by_hand_is_no_expired_answer_before_its_time(
+        self, store: RedisCacheStore, redis_server: RedisServer
+    ):
+        await fill(store, b"one", REVALIDATING)
+
+        with redis_server.connect() as outside:
+            assert 300 - LEEWAY_SECONDS < outside.ttl(KEY) <= 300
+            outside.delete(KEY)
+
+        assert await store.read_expired(KEY, REVALIDATING) is None
 
     async def test_everything_it_stores_runs_out(self, store: RedisCacheStore, redis_server: RedisServer):
         await fill(store, b"one")

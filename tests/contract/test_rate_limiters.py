@@ -8,6 +8,7 @@ import pytest
 from src.resilience.clock import SystemClock
 from src.resilience.memory_rate_limiter import memory_rate_limiter
 from src.resilience.rate_limiter import Algorithm, Decision, Quota
+from src.storage import limiter_store
 from src.storage.client import RedisAddress, RedisLink, connect
 from src.storage.limiter_store import redis_rate_limiter
 from tests.contract.conftest import TEST_TIME
@@ -25,7 +26,7 @@ def make(store_time):
     def make(algorithm, quota):
         if store_time.link is None:
             return memory_rate_limiter(algorithm, quota, store_time.clock)
-        return redis_rate_limiter(algorithm, quota, store_time.link, time_source=TEST_TIME)
+        return redis_rate_limiter(algorithm, quota, store_time.link, store_time.clock, time_source=TEST_TIME)
 
     return make
 
@@ -250,7 +251,7 @@ async def count_admitted(limiters, each):
 @every_algorithm
 async def test_redis_workers_that_race_share_one_quota(redis_server, algorithm):
     links = [RedisLink(connect(RedisAddress(redis_server.url)), SystemClock()) for _ in range(2)]
-    limiters = [redis_rate_limiter(algorithm, Quota(10, 3600), link) for link in links]
+    limiters = [redis_rate_limiter(algorithm, Quota(10, 3600), link, SystemClock()) for link in links]
     admitted = await count_admitted(limiters, 50)
     for link in links:
         await link.aclose()
@@ -259,8 +260,8 @@ async def test_redis_workers_that_race_share_one_quota(redis_server, algorithm):
 
 @every_algorithm
 async def test_redis_is_asked_once_a_hit(redis_link, algorithm):
-    limiter = redis_rate_limiter(algorithm, Quota(10, 60), redis_link)
-    await redis_link.load([limiter.script])
+    limiter = redis_rate_limiter(algorithm, Quota(10, 60), redis_link, SystemClock())
+    await limiter.peek("k")  # teaches the server the script
     before = redis_link.round_trips
     await limiter.hit("k", 3)
     assert redis_link.round_trips == before + 1
@@ -268,7 +269,7 @@ async def test_redis_is_asked_once_a_hit(redis_link, algorithm):
 
 @every_algorithm
 async def test_redis_forgets_a_key_by_itself_but_not_before_it_has_ceased_to_matter(redis_link, algorithm):
-    limiter = redis_rate_limiter(algorithm, Quota(3, 60), redis_link, prefix="app:")
+    limiter = redis_rate_limiter(algorithm, Quota(3, 60), redis_link, SystemClock(), prefix="app:")
     decision = await limiter.hit("rl:ingest:10.0.0.1", 3)
     left_ms = await redis_link.send("PTTL", f"app:rl:ingest:10.0.0.1:{algorithm}")
     longest_wait = 120 if algorithm == "sliding_window_counter" else 60
@@ -278,14 +279,148 @@ async def test_redis_forgets_a_key_by_itself_but_not_before_it_has_ceased_to_mat
 @every_algorithm
 async def test_redis_takes_another_algorithm_for_the_same_key(redis_link, algorithm):
     for other in ALGORITHMS:
-        await redis_rate_limiter(other, Quota(3, 60), redis_link).hit("k")
-    assert (await redis_rate_limiter(algorithm, Quota(3, 60), redis_link).hit("k")).remaining == 1
+        await redis_rate_limiter(other, Quota(3, 60), redis_link, SystemClock()).hit("k")
+    again = redis_rate_limiter(algorithm, Quota(3, 60), redis_link, SystemClock())
+    assert (await again.hit("k")).remaining == 1
 
 
 @every_algorithm
 async def test_redis_takes_a_smaller_quota_for_the_same_key(redis_link, algorithm):
-    await redis_rate_limiter(algorithm, Quota(100, 60), redis_link).hit("k", 100)
-    refused = await redis_rate_limiter(algorithm, Quota(10, 30), redis_link).hit("k")
+    await redis_rate_limiter(algorithm, Quota(100, 60), redis_link, SystemClock()).hit("k", 100)
+    refused = await redis_rate_limiter(algorithm, Quota(10, 30), redis_link, SystemClock()).hit("k")
     assert not refused.allowed
     assert refused.remaining == 0
     assert refused.retry_after > 0
+
+
+# ---------------------------------------------------------------- what a worker knows without Redis
+
+
+in_redis = pytest.mark.parametrize("backend", ["fakeredis", "redis"])
+
+
+@in_redis
+@every_algorithm
+async def test_a_refused_burst_costs_one_round_trip(make, store_time, algorithm):
+    limiter = make(algorithm, Quota(3, 60))
+    await spend(limiter, 3)
+    before = store_time.link.round_trips
+    for _ in range(50):
+        assert not (await limiter.hit("k")).allowed
+        assert not (await limiter.peek("k")).allowed
+    assert store_time.link.round_trips == before + 1
+
+
+@in_redis
+@every_algorithm
+async def test_a_refusal_is_counted_down_to_what_redis_would_say(make, store_time, algorithm):
+    limiter, unknowing = (make(algorithm, Quota(5, 61)) for _ in range(2))
+    for _ in range(5):
+        await store_time.advance(0.7)
+        await limiter.hit("k")
+    refused = await limiter.hit("k")
+    before = store_time.link.round_trips
+    for _ in range(3):
+        await store_time.advance(refused.retry_after / 4)
+        repeated = await limiter.hit("k")
+        asked = await unknowing.peek("k")
+        unknowing = make(algorithm, Quota(5, 61))
+        assert repeated == asked
+    assert store_time.link.round_trips == before + 6, "the time was set and the unknowing one asked, thrice"
+
+
+@in_redis
+@every_algorithm
+async def test_another_cost_has_another_time_and_is_asked_for(make, store_time, algorithm):
+    limiter, unknowing = (make(algorithm, Quota(5, 60)) for _ in range(2))
+    await spend(limiter, 5)
+    await store_time.advance(1)
+    for cost in (2, 5, 1):
+        assert await limiter.hit("k", cost) == await unknowing.peek("k", cost)
+
+
+@in_redis
+@every_algorithm
+async def test_what_was_let_through_since_puts_off_a_larger_cost(make, algorithm):
+    limiter, unknowing = (make(algorithm, Quota(5, 60)) for _ in range(2))
+    await spend(limiter, 3)
+    assert not (await limiter.hit("k", 4)).allowed
+    await spend(limiter, 1)
+    assert await limiter.hit("k", 4) == await unknowing.peek("k", 4)
+
+
+@in_redis
+async def test_a_reset_here_is_seen_at_once_and_one_elsewhere_when_the_time_told_has_come(make, store_time):
+    here, elsewhere = (make("fixed_window", Quota(1, 60)) for _ in range(2))
+    for limiter in (here, elsewhere):
+        await limiter.hit("k")
+        assert not (await limiter.hit("k")).allowed
+        await store_time.advance(20)
+    await here.reset("k")
+    assert (await here.hit("k")).allowed
+    assert (await elsewhere.hit("k")).retry_after == 20
+    await here.reset("k")
+    await store_time.advance(20)
+    assert (await elsewhere.hit("k")).allowed
+
+
+async def test_a_refusal_from_before_a_reset_is_not_kept(clock):
+    class Link:
+        """Answers the script only when told to; resets at once."""
+
+        answer = asyncio.Event()
+
+        async def run(self, *_args, **_kwargs):
+            await self.answer.wait()
+            return [0, 0, 60_000_000, 60_000_000]
+
+        async def send(self, *_command):
+            return 1
+
+    limiter = redis_rate_limiter("fixed_window", Quota(1, 60), link := Link(), clock)
+    hit = asyncio.create_task(limiter.hit("k"))
+    await asyncio.sleep(0)
+    await limiter.reset("k")
+    link.answer.set()
+    assert not (await hit).allowed
+    link.answer.clear()
+    asked = asyncio.create_task(limiter.hit("k"))
+    await asyncio.sleep(0)
+    assert not asked.done(), "answered without Redis"
+    link.answer.set()
+    await asked
+
+
+async def test_the_way_to_redis_makes_no_refusal_longer_and_no_time_told_shorter(clock):
+    class SlowLink:
+        """Each way takes a tenth of a second."""
+
+        def __init__(self):
+            self.asked = 0
+
+        async def run(self, *_args, **_kwargs):
+            self.asked += 1
+            clock.jump(0.2)
+            return [0, 0, 1_000_000, 3_000_000]
+
+    limiter = redis_rate_limiter("fixed_window", Quota(1, 3), link := SlowLink(), clock)
+    assert (await limiter.hit("k")).retry_after == 1
+    clock.jump(0.5)
+    assert await limiter.hit("k") == Decision(False, 1, 0, retry_after=0.5, reset_after=2.5)
+    clock.jump(0.3)  # a second since Redis was asked, and maybe since it reckoned
+    await limiter.hit("k")
+    assert link.asked == 2
+
+
+@in_redis
+async def test_so_many_keys_are_refused_without_redis_and_no_more(make, store_time, monkeypatch):
+    monkeypatch.setattr(limiter_store, "MAX_REFUSALS", 2)
+    limiter = make("fixed_window", Quota(1, 60))
+    for key in ("a", "b", "a", "b", "a", "c", "c"):  # b is the one that asked longest ago
+        await limiter.hit(key)
+    before = store_time.link.round_trips
+    for key in ("a", "c"):
+        assert not (await limiter.hit(key)).allowed
+    assert store_time.link.round_trips == before
+    assert not (await limiter.hit("b")).allowed
+    assert store_time.link.round_trips == before + 1

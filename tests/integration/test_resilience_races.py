@@ -37,7 +37,7 @@ def bank(link, options):
 
 async def hit(link, algorithm, callers):
     "Take a unit of a quota of 10, so many at once; tell how many were allowed."
-    limiter = redis_rate_limiter(algorithm, Quota(10, 3600), link)
+    limiter = redis_rate_limiter(algorithm, Quota(10, 3600), link, SystemClock())
     decisions = await asyncio.gather(*(limiter.hit("alice") for _ in range(callers)))
     tell(sum(decision.allowed for decision in decisions))
 

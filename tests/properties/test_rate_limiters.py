@@ -1,5 +1,6 @@
 """What the rate limiters promise, on arrivals made to break them."""
 
+from dataclasses import replace
 from typing import get_args
 
 import pytest
@@ -153,9 +154,30 @@ async def test_redis_decides_as_memory_does(redis_link, algorithm, arrivals):
     clock = FakeClock()
     time = StoreTime(clock, redis_link)
     in_memory = memory_rate_limiter(algorithm, quota, clock)
-    in_redis = redis_rate_limiter(algorithm, quota, redis_link, time_source=TEST_TIME)
+    in_redis = redis_rate_limiter(algorithm, quota, redis_link, clock, time_source=TEST_TIME)
     await in_redis.reset("k")
     for gap, cost in hits:
         await time.advance(gap * US)
         assert await in_redis.hit("k", cost) == await in_memory.hit("k", cost)
         assert await in_redis.peek("k") == await in_memory.peek("k")
+
+
+@every_algorithm
+@settings(
+    deadline=None,
+    max_examples=40,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],  # each example begins with a reset
+)
+@given(arrivals=arrivals(max_size=40, windows_us=(60_000_000, 59_999_983)))
+async def test_redis_decides_as_memory_does_where_refusals_are_repeated_here(redis_link, algorithm, arrivals):
+    quota, hits = arrivals
+    clock = FakeClock()
+    time = StoreTime(clock, redis_link)
+    in_memory = memory_rate_limiter(algorithm, quota, clock)
+    in_redis = redis_rate_limiter(algorithm, quota, redis_link, clock, time_source=TEST_TIME)
+    await in_redis.reset("k")
+    for gap, cost in hits:
+        await time.advance(gap * US)
+        ours, theirs = await in_redis.hit("k", cost), await in_memory.hit("k", cost)
+        assert replace(ours, remaining=theirs.remaining) == theirs
+        assert ours.remaining == theirs.remaining or (not ours.allowed and ours.remaining < theirs.remaining)

@@ -3,9 +3,11 @@
 import asyncio
 import gc
 import math
+from contextvars import ContextVar
 
 import pytest
 
+from src.resilience import cache as cache_module
 from src.resilience.cache import Answer, Compute, ReadThroughCache
 from src.resilience.cache_store import CacheOptions, Entry, Lease, MemoryCacheStore
 from src.resilience.events import CacheAnswered, CacheRefreshed, CacheRefreshFailed
@@ -15,6 +17,7 @@ from tests.support.listener import RecordingListener
 KEY = "summary:cpu:hourly"
 NEVER_EARLY = 0.0
 ALWAYS_EARLY = math.nextafter(1.0, 0.0)
+REQUEST = ContextVar("request", default="none")
 
 
 class Computation:
@@ -546,6 +549,19 @@ class TestEarlyRefresh:
         assert warm.listener.of(CacheRefreshFailed) == [CacheRefreshFailed(policy="summaries", error=error)]
         assert await warm.store.take_lease(KEY, "next", 0, warm.options) is Lease.TAKEN, "the lease is back"
 
+    async def test_it_is_no_part_of_the_request_whose_hit_began_it(self, warm: Fleet):
+        seen = []
+
+        async def compute() -> bytes:
+            seen.append(REQUEST.get())
+            return b"new"
+
+        REQUEST.set("the one that hit")
+        await look_up_and_get(warm.worker(ALWAYS_EARLY), compute)
+        await settle()
+
+        assert seen == ["none"]
+
     async def test_beta_zero_never_refreshes_early(self, clock: FakeClock, listener: RecordingListener):
         fleet = Fleet(clock, listener, early_refresh_beta=0)
         compute = at_once(b"new")
@@ -565,6 +581,230 @@ class TestEarlyRefresh:
 
         assert compute.begun == 1
         assert await warm.store.take_lease(KEY, "next", 0, warm.options) is Lease.TAKEN
+
+
+class TestStaleWhileRevalidate:
+    @pytest.fixture
+    async def expired(self, clock: FakeClock, listener: RecordingListener) -> Fleet:
+        """An entry that ran out a second ago and may be served for 59 more."""
+        fleet = Fleet(clock, listener, revalidate_seconds=60, lease_seconds=100)
+        await look_up_and_get(fleet.worker(), at_once(b"old"))
+        clock.jump(301)
+        listener.events.clear()
+        return fleet
+
+    async def test_an_expired_entry_answers_at_once_while_one_caller_of_all_workers_computes(
+        self, expired: Fleet
+    ):
+        compute = Computation(b"new")
+        workers = [expired.worker() for _ in range(3)]
+
+        answers = [await look_up_and_get(worker, compute) for worker in workers for _ in range(3)]
+        await settle()
+        compute.gate.set()
+        await settle()
+
+        assert set(answers) == {Answer(b"old", "updating", 301.0)}
+        assert compute.begun == 1
+        assert await look_up_and_get(workers[0], compute) == Answer(b"new", "hit", 0.0)
+        assert expired.listener.events == [
+            *[CacheAnswered(policy="summaries", outcome="updating")] * 9,
+            CacheRefreshed(policy="summaries", early=False),
+            CacheAnswered(policy="summaries", outcome="hit"),
+        ]
+
+    async def test_once_its_time_is_over_callers_wait(self, expired: Fleet):
+        expired.clock.jump(59)
+
+        assert await look_up_and_get(expired.worker(), at_once(b"new")) == Answer(b"new", "miss")
+
+    async def test_whoever_comes_then_waits_for_what_the_background_began(self, expired: Fleet):
+        compute = Computation(b"new")
+        await look_up_and_get(expired.worker(), compute)
+        await settle()
+        expired.clock.jump(59)
+        late = asyncio.create_task(look_up_and_get(expired.worker(), compute))
+        await settle()
+
+        compute.gate.set()
+        await expired.clock.advance(0.02)
+
+        assert (await late).body == b"new"
+
+    async def test_a_get_without_a_lookup_prefers_the_entry(self, expired: Fleet):
+        await look_up_and_get(expired.worker(), at_once(b"new"), refresh=True)
+
+        assert await expired.worker().get(KEY, at_once(b"needless")) == Answer(b"new", "hit")
+
+    async def test_a_refresh_waits_for_its_own(self, expired: Fleet):
+        cache = expired.worker()
+
+        assert await look_up_and_get(cache, at_once(b"new"), refresh=True) == Answer(b"new", "miss")
+
+    async def test_what_was_invalidated_is_not_served(self, expired: Fleet):
+        cache = expired.worker()
+        await cache.invalidate([KEY])
+
+        assert await look_up_and_get(cache, at_once(b"new")) == Answer(b"new", "miss")
+
+    async def test_a_failure_is_told_and_the_expired_entry_served_on(self, expired: Fleet):
+        cache, error = expired.worker(), ValueError("no")
+
+        answers = []
+        for _ in range(2):
+            answers.append(await look_up_and_get(cache, at_once(error)))
+            await settle()
+
+        assert answers == [Answer(b"old", "updating", 301.0)] * 2
+        failed = CacheRefreshFailed(policy="summaries", error=error)
+        assert expired.listener.of(CacheRefreshFailed) == [failed] * 2
+
+    async def test_it_is_off_unless_asked_for(self, fleet: Fleet):
+        cache, compute = fleet.worker(), at_once(b"old", b"new")
+        await look_up_and_get(cache, compute)
+        fleet.clock.jump(301)
+
+        assert await look_up_and_get(cache, compute) == Answer(b"new", "miss")
+
+
+class TestNegativeCaching:
+    @pytest.fixture
+    def fleet(self, clock: FakeClock, listener: RecordingListener) -> Fleet:
+        return Fleet(clock, listener, negative_seconds=10)
+
+    async def fail(self, cache: ReadThroughCache, compute: Compute, message: str = "no") -> None:
+        with pytest.raises(ValueError, match=message):
+            await look_up_and_get(cache, compute)
+
+    async def test_a_failure_is_raised_again_without_a_computation_for_so_long(self, fleet: Fleet):
+        cache, compute = fleet.worker(), at_once(ValueError("no"), b"two")
+        await self.fail(cache, compute)
+
+        fleet.clock.jump(9.999)
+        await self.fail(cache, compute)
+        assert compute.begun == 1
+
+        fleet.clock.jump(0.001)
+        assert await look_up_and_get(cache, compute) == Answer(b"two", "miss")
+
+    async def test_raising_it_again_does_not_make_it_grow(self, fleet: Fleet):
+        cache, compute = fleet.worker(), at_once(ValueError("no"))
+        depths = set()
+        for _ in range(5):
+            with pytest.raises(ValueError, match="no") as caught:
+                await look_up_and_get(cache, compute)
+            depths.add(len(caught.traceback))
+
+        assert len(depths) <= 2, "the first time, and every other time"
+
+    async def test_only_the_errors_it_is_meant_for_are_remembered(self, fleet: Fleet):
+        cache, compute = fleet.worker(negative_on=(ConnectionError,)), at_once(ValueError("no"), b"two")
+        await self.fail(cache, compute)
+
+        assert (await look_up_and_get(cache, compute)).body == b"two"
+
+    async def test_a_cancelled_computation_is_no_failure(self, fleet: Fleet):
+        cache = fleet.worker(negative_on=(Exception,))
+
+        async def cancelled() -> bytes:
+            raise asyncio.CancelledError
+
+        with pytest.raises(asyncio.CancelledError):
+            await look_up_and_get(cache, cancelled)
+
+        assert (await look_up_and_get(cache, at_once(b"two"))).body == b"two"
+
+    async def test_the_last_good_answer_stands_in_meanwhile(self, fleet: Fleet):
+        cache, error = fleet.worker(), ValueError("no")
+        await look_up_and_get(cache, at_once(b"good"))
+        fleet.clock.jump(1000)
+        compute = at_once(error)
+
+        answers = [await look_up_and_get(cache, compute) for _ in range(3)]
+
+        assert answers == [Answer(b"good", "stale", 1000.0, error)] * 3
+        assert compute.begun == 1
+
+    async def test_an_entry_that_another_worker_computed_is_a_hit(self, fleet: Fleet):
+        cache = fleet.worker()
+        await self.fail(cache, at_once(ValueError("no")))
+        await look_up_and_get(fleet.worker(), at_once(b"theirs"))
+
+        assert await look_up_and_get(cache, at_once(b"needless")) == Answer(b"theirs", "hit")
+
+    async def test_a_refresh_computes_and_its_success_ends_it(self, fleet: Fleet):
+        cache = fleet.worker()
+        await self.fail(cache, at_once(ValueError("no")))
+
+        assert (await look_up_and_get(cache, at_once(b"two"), refresh=True)).body == b"two"
+        await fleet.store.invalidate([KEY])
+        assert (await look_up_and_get(cache, at_once(b"three"))).body == b"three"
+
+    async def test_an_invalidation_ends_it(self, fleet: Fleet):
+        cache = fleet.worker()
+        await self.fail(cache, at_once(ValueError("no")))
+        await cache.invalidate([KEY])
+
+        assert (await look_up_and_get(cache, at_once(b"two"))).body == b"two"
+
+    async def test_a_failure_from_before_an_invalidation_is_not_remembered(self, fleet: Fleet):
+        cache, old = fleet.worker(), Computation(ValueError("old"))
+        before = asyncio.create_task(look_up_and_get(cache, old))
+        await settle()
+
+        await cache.invalidate([KEY])
+        old.gate.set()
+
+        with pytest.raises(ValueError, match="old"):
+            await before
+        assert (await look_up_and_get(cache, at_once(b"new"))).body == b"new"
+
+    async def test_an_invalidation_between_the_leases_end_and_the_news_of_it_counts(
+        self, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+    ):
+        cache, release = fleet.worker(), fleet.store.release
+
+        async def overtaken(key: str, token: str) -> bool:
+            is_held = await release(key, token)
+            await cache.invalidate([key])
+            return is_held
+
+        monkeypatch.setattr(fleet.store, "release", overtaken)
+        await self.fail(cache, at_once(ValueError("no")))
+
+        assert (await look_up_and_get(cache, at_once(b"two"))).body == b"two"
+
+    async def test_what_fails_in_the_background_is_not_tried_again_either(
+        self, clock: FakeClock, listener: RecordingListener
+    ):
+        fleet = Fleet(clock, listener, negative_seconds=10, revalidate_seconds=60)
+        cache, compute = fleet.worker(), at_once(ValueError("no"), b"new")
+        await look_up_and_get(cache, at_once(b"old"))
+        clock.jump(301)
+
+        for begun in (1, 1, 2):
+            assert (await look_up_and_get(cache, compute)).outcome == "updating"
+            await settle()
+            assert compute.begun == begun
+            clock.jump(5)
+
+    async def test_so_many_are_remembered_and_no_more(self, fleet: Fleet, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setattr(cache_module, "MAX_FAILURES", 2)
+        cache, compute = fleet.worker(), at_once(ValueError("no"))
+        for key in "abc":
+            with pytest.raises(ValueError, match="no"):
+                await cache.get(key, compute)
+
+        for key, begun in (("b", 3), ("c", 3), ("a", 4)):
+            with pytest.raises(ValueError, match="no"):
+                await cache.get(key, compute)
+            assert compute.begun == begun
+
+    async def test_it_is_off_unless_asked_for(self, clock: FakeClock, listener: RecordingListener):
+        cache, compute = Fleet(clock, listener).worker(), at_once(ValueError("no"), b"two")
+        await self.fail(cache, compute)
+
+        assert (await look_up_and_get(cache, compute)).body == b"two"
 
 
 class TestStaleIfError:
