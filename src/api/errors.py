@@ -136,7 +136,10 @@ _TABLE: dict[type[Exception], Callable[[Any], Problem]] = {
         retry_after=error.retry_after,
     ),
     StorageUnavailableError: lambda error: Problem(
-        503, "REDIS_UNAVAILABLE", "The metric store does not answer", retry_after=error.retry_after
+        503,
+        "REDIS_UNAVAILABLE",
+        "The metric store does not answer, or refuses",
+        retry_after=error.retry_after,
     ),
 }
 """What a client is told of each foreseen error. The one nobody foresaw is an `INTERNAL_ERROR`."""

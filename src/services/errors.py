@@ -16,3 +16,7 @@ class StorageUnavailableError(ServiceError):
     def __init__(self, reason: str, retry_after: float = 1.0) -> None:
         super().__init__(reason)
         self.retry_after = retry_after
+
+
+class StorageRefusedError(StorageUnavailableError):
+    """The store answers, and refuses: its memory is full, it may not be written to, it is busy."""

@@ -33,14 +33,11 @@ class RedisBreakerStore:
     Args:
         link: To Redis.
         time_source: Lua that defines `now_us()`.
-
-    Attributes:
-        scripts: All it runs, so that they can be loaded ahead of the first call.
     """
 
     def __init__(self, link: RedisLink, *, time_source: str = SERVER_TIME) -> None:
         self._link = link
-        self._admit, self._record, self._obey, self._status = self.scripts = tuple(
+        self._admit, self._record, self._obey, self._status = (
             load_script(f"breaker_{task}", "breaker", time_source=time_source)
             for task in ("admit", "record", "obey", "status")
         )

@@ -4,10 +4,16 @@
 `StorageUnavailableError`, and while Redis is away it says so at once: the first failure closes the gate, a
 background task asks for an answer every `PROBE_INTERVAL_SECONDS`, and the first answer opens the gate again.
 So an outage costs a caller microseconds and not a timeout, and nobody's request is the probe.
+
+A Redis that answers but refuses, for a reason of its own such as a full memory, is not away: the gate stays
+open, since what it refuses to one it may grant to another. Each caller refused gets a `StorageRefusedError`.
+A mistake of ours is neither: it is raised as Redis told it.
 """
 
 import asyncio
 import logging
+import math
+import re
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -15,12 +21,12 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from src.resilience.clock import Clock
-from src.services.errors import StorageUnavailableError
-from src.storage.batching import MAX_IN_FLIGHT, Argument, Batcher, Command, OverBudgetError, Reply
+from src.services.errors import StorageRefusedError, StorageUnavailableError
+from src.storage.batching import MAX_ALONE, MAX_IN_FLIGHT, Argument, Batcher, Command, Reply
 from src.storage.scripts import Script
 
 _log = logging.getLogger(__name__)
@@ -29,6 +35,15 @@ CONNECT_TIMEOUT_SECONDS = 0.5
 CALL_TIMEOUT_SECONDS = 0.6
 """With a hurried command's budget before it, an answer that Redis is away leaves within a second."""
 PROBE_INTERVAL_SECONDS = 0.25
+REMINDER_SECONDS = 60.0
+"""How often it is logged that Redis refuses, for each code, while it does."""
+
+_REFUSAL = re.compile(
+    r"(?:^|-)(BUSY|CLUSTERDOWN|MASTERDOWN|MISCONF|NOPERM|NOREPLICAS|OOM|READONLY) "
+    r"|The user executing the script can't "
+)
+"""The codes by which Redis speaks of itself, and not of the command. Redis 6.2 has them in the midst of a
+script's error, and none at all where it was an ACL that stopped the script."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +69,7 @@ def connect(address: RedisAddress) -> "Redis":
     client = Redis.from_url(
         address.url,
         protocol=2,
-        max_connections=MAX_IN_FLIGHT + 2,
+        max_connections=MAX_IN_FLIGHT + MAX_ALONE,
         socket_connect_timeout=CONNECT_TIMEOUT_SECONDS,
         socket_timeout=None,  # the batcher's round trips have their own limits
         retry=Retry(NoBackoff(), 0),
@@ -90,8 +105,9 @@ class RedisLink:
         self._client = client
         self._clock = clock
         self._revive = revive
-        self._batcher = Batcher(client, CALL_TIMEOUT_SECONDS)
+        self._batcher = Batcher(client, CALL_TIMEOUT_SECONDS, self._went_down)
         self._prober: asyncio.Task[None] | None = None
+        self._reminded_at: dict[str, float] = {}
 
     @property
     def is_up(self) -> bool:
@@ -107,8 +123,9 @@ class RedisLink:
         """Send one command with this tick's batch and return its reply.
 
         Raises:
-            StorageUnavailableError: Redis is away.
-            RedisError: The server refused this command.
+            StorageUnavailableError: Redis is away, or takes longer than `CALL_TIMEOUT_SECONDS`.
+            StorageRefusedError: It refuses: its memory is full, it is a replica, …
+            RedisError: The command is wrong.
         """
         return await self._send(command)
 
@@ -121,8 +138,8 @@ class RedisLink:
         futures = [self._batcher.add(command) for command in commands]
         replies = await asyncio.gather(*futures, return_exceptions=True)
         for reply in replies:
-            if isinstance(reply, (RedisConnectionError, RedisTimeoutError)):
-                raise self._went_down(reply) from reply
+            if isinstance(reply, RedisError):
+                self._raise_if_unavailable(reply)
             if isinstance(reply, BaseException):
                 raise reply
         return replies
@@ -147,8 +164,8 @@ class RedisLink:
             arguments: Its ARGV.
             hurried: Give up on it after `BUDGET_SECONDS`.
             timeout_seconds: For a run so large that it may take longer than `CALL_TIMEOUT_SECONDS`: how
-                long. It has a round trip of its own then, and while it lasts, that others get no answer is
-                no sign that Redis is away.
+                long from when it leaves. It has a round trip of its own then, after others of its kind, and
+                while it lasts, that others get no answer is no sign that Redis is away.
         """
         tail = (len(keys), *keys, *arguments)
         try:
@@ -156,12 +173,8 @@ class RedisLink:
         except NoScriptError:
             return await self._send(("EVAL", script.source, *tail), hurried, timeout_seconds)
 
-    async def load(self, scripts: Iterable[Script]) -> None:
-        """Teach the server `scripts`, so that no first caller has to."""
-        await self.send_all([("SCRIPT", "LOAD", script.source) for script in scripts])
-
     async def ping(self, timeout_seconds: float = CALL_TIMEOUT_SECONDS) -> bool:
-        """Return whether Redis answers within `timeout_seconds`."""
+        """Return whether Redis answers within `timeout_seconds`. Whether it takes writes is not asked."""
         try:
             async with self._clock.timeout(timeout_seconds):
                 return bool(await self.send("PING") == b"PONG")
@@ -196,32 +209,48 @@ class RedisLink:
             if timeout_seconds is None:
                 return await self._batcher.add(command, hurried=hurried)
             return await self._batcher.add_alone(command, timeout_seconds)
-        except OverBudgetError as error:
-            raise StorageUnavailableError("Redis is slower than its budget") from error
-        except (RedisConnectionError, RedisTimeoutError) as error:
-            raise self._went_down(error) from error
+        except RedisError as error:
+            self._raise_if_unavailable(error)
+            raise
 
     def _refuse_while_down(self) -> None:
         if self._prober is not None:
-            raise StorageUnavailableError("Redis is away", retry_after=1.0)
+            raise StorageUnavailableError("Redis is away")
 
-    def _went_down(self, error: Exception) -> StorageUnavailableError:
-        is_busy = isinstance(error, RedisTimeoutError) and self._batcher.expects_delay
-        if self._prober is None and not is_busy:
+    def _raise_if_unavailable(self, error: RedisError) -> None:
+        if isinstance(error, (RedisConnectionError, RedisTimeoutError)):
+            raise StorageUnavailableError(f"Redis does not answer: {error}") from error
+        told = f"{error.status_code} {error}" if error.status_code else str(error)
+        if refusal := _REFUSAL.search(told):
+            code = refusal[1] or "NOPERM"
+            self._remind(code, told)
+            raise StorageRefusedError(f"Redis refuses: {told}") from error
+
+    def _remind(self, code: str, told: str) -> None:
+        now = self._clock.monotonic()
+        if now - self._reminded_at.get(code, -math.inf) >= REMINDER_SECONDS:
+            self._reminded_at[code] = now
+            _log.error("redis_refuses", extra={"code": code, "reason": told})
+
+    def _went_down(self, error: RedisError) -> None:
+        if self._prober is None:
             _log.error("redis_lost", extra={"reason": type(error).__name__})
             self._batcher.abandon(error)
             self._prober = asyncio.create_task(self._probe_until_back())
-        return StorageUnavailableError(f"Redis is away: {error}", retry_after=1.0)
 
     async def _probe_until_back(self) -> None:
-        while True:
-            try:
-                if self._revive is not None:
-                    await self._revive()
-                await self._batcher.add(("PING",))
-            except (RedisError, OSError):
-                await self._clock.sleep(PROBE_INTERVAL_SECONDS)
-            else:
-                break
+        while not await self._answers():
+            await self._clock.sleep(PROBE_INTERVAL_SECONDS)
         self._prober = None
         _log.warning("redis_back")
+
+    async def _answers(self) -> bool:
+        try:
+            if self._revive is not None:
+                await self._revive()
+            await self._batcher.add(("PING",))
+        except ResponseError:  # a refusal is an answer
+            return True
+        except (RedisError, OSError):
+            return False
+        return True

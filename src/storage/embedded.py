@@ -115,11 +115,14 @@ class EmbeddedRedis:
         return self.url
 
     async def ensure_running(self) -> None:
-        """Start the server again where it has ended. Does nothing while its process lives, answering or not.
+        """Start the server again where it has ended, in a new folder where its own has been deleted.
+
+        Does nothing while its process lives, answering or not.
 
         Raises:
             EmbeddedRedisError: As `start` does.
         """
+        self._make_folders()
         async with self._start_lock():
             if not self._is_running():
                 self._spawn()

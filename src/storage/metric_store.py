@@ -23,6 +23,7 @@ import hashlib
 import struct
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 from src.analytics.fold import ROLLUP_STEPS_US, SKETCH_STEPS_US, Fold, fold
 from src.analytics.points import Point
@@ -46,12 +47,21 @@ IDEMPOTENCY_SECONDS = 24 * 3600
 SKETCH_SECONDS = 25 * 3600
 """How long a bucket's sketch outlives the bucket: the longest window, and an hour for clocks that differ."""
 
-FIRST_PAGE = 32
-"""Points first read of each type for a list over all of them; then twice as many, and so on."""
+TYPES_AT_ONCE = 100
+"""Types of which points are read in one round trip."""
+RECORDS_AT_ONCE = 500
+"""Types of which the record is read in one round trip."""
 
 FEW_TYPES = 200
 TYPES_PER_SECOND = 4_000
-"""How long a batch of more types than a few may take; Redis was measured at 10,000 a second and more."""
+"""How long a batch of more types than a few may take; Redis was measured at 10,000 a second and more.
+
+A batch is all or nothing, so it is one script, and Redis answers nobody while that runs. With many thousands
+of types that may be longer than `CALL_TIMEOUT_SECONDS`; other workers, who know nothing of the batch, then
+say that Redis does not answer, until it does again.
+"""
+
+T = TypeVar("T")
 
 _NEVER = "-"
 _PREFIX = "m:{%s}:"
@@ -140,7 +150,8 @@ class RedisMetricStore:
     ) -> list[StoredPoint]:
         """Return up to `limit` (1 or more) points, newest first, that come after the place `before`.
 
-        Without `metric_type`, the newest over all types.
+        Without `metric_type`, the newest over all types. That reads at most `limit` types, and besides all
+        that have a point as new as `before` or newer, `TYPES_AT_ONCE` in a round trip.
 
         Raises:
             StorageUnavailableError: Redis is away.
@@ -148,8 +159,55 @@ class RedisMetricStore:
         if metric_type is not None:
             return await self._page(metric_type, limit, before)
         found: list[StoredPoint] = []
-        size = min(limit, FIRST_PAGE)
-        reading = dict.fromkeys(await self._type_names(), before)
+        for chunk in _chunks(await self._types_to_read(limit, before), TYPES_AT_ONCE):
+            _, latest = chunk[0]
+            # Both as a score has it: rounded, in years far from ours.
+            if len(found) == limit and latest < float(found[-1].point.timestamp_us):
+                break  # nor have the types after this one anything newer
+            found = await self._newest_with(found, [name for name, _ in chunk], limit, before)
+        return found
+
+    async def types(self) -> list[TypeOverview]:
+        """Return every type, the one with the latest timestamp first, then by name.
+
+        Raises:
+            StorageUnavailableError: Redis is away.
+        """
+        names = [name.decode() for name in await self._link.send("ZREVRANGE", "types", 0, -1)]
+        overviews: list[TypeOverview] = []
+        for chunk in _chunks(names, RECORDS_AT_ONCE):
+            replies = await self._link.send_all(map(_all_command, chunk))
+            for name, rollup in zip(chunk, map(_rollup, replies), strict=True):
+                if rollup.count:  # the data may have been flushed between the two
+                    overviews.append(TypeOverview(name, rollup.count, rollup.latest_us, rollup.latest_value))
+        return sorted(overviews, key=lambda overview: (-overview.latest_timestamp_us, overview.type))
+
+    async def _types_to_read(self, limit: int, before: Position | None) -> list[tuple[str, float]]:
+        """Return, latest first, the types that may have one of the `limit` newest points after `before`.
+
+        That is all whose latest point is not after that place, for they may have any number there; and of the
+        others the first `limit`, for each of these has at least one there. Known in one step, so that a type
+        that gets a point while the list is read is not passed over.
+        """
+        place: Argument = "+inf" if before is None else f"({before.timestamp_us}"
+        commands: list[Command] = [
+            ("ZREVRANGEBYSCORE", "types", place, "-inf", "WITHSCORES", "LIMIT", 0, limit)
+        ]
+        if before is not None:
+            commands.insert(0, ("ZREVRANGEBYSCORE", "types", "+inf", before.timestamp_us, "WITHSCORES"))
+        replies = await self._transaction(commands)
+        return [
+            (name.decode(), float(latest))
+            for reply in replies
+            for name, latest in zip(reply[::2], reply[1::2], strict=True)
+        ]
+
+    async def _newest_with(
+        self, found: list[StoredPoint], names: Sequence[str], limit: int, before: Position | None
+    ) -> list[StoredPoint]:
+        """Return the `limit` newest of `found` and of the points of `names` that come after `before`."""
+        size = min(limit, max(2, 2 * limit // len(names)))
+        reading = dict.fromkeys(names, before)
         while reading:
             pages = await asyncio.gather(*(self._page(name, size, place) for name, place in reading.items()))
             found = sorted((*found, *(point for page in pages for point in page)), key=_place, reverse=True)
@@ -162,25 +220,6 @@ class RedisMetricStore:
             }
             size = min(limit, 2 * size)
         return found
-
-    async def types(self) -> list[TypeOverview]:
-        """Return every type, the one with the latest timestamp first, then by name.
-
-        Raises:
-            StorageUnavailableError: Redis is away.
-        """
-        names = await self._type_names()
-        replies = await self._link.send_all(_all_command(name) for name in names)
-        rollups = zip(names, map(_rollup, replies), strict=True)
-        overviews = [
-            TypeOverview(name, rollup.count, rollup.latest_us, rollup.latest_value)
-            for name, rollup in rollups
-            if rollup.count  # the data may have been flushed between the two
-        ]
-        return sorted(overviews, key=lambda overview: (-overview.latest_timestamp_us, overview.type))
-
-    async def _type_names(self) -> list[str]:
-        return [name.decode() for name in await self._link.send("ZREVRANGE", "types", 0, -1)]
 
     def _rollup_arguments(self, folded: Fold) -> Iterator[Argument]:
         hashes = defaultdict(list, {("all", _NEVER): [f"all {folded.total.encode()}"]})
@@ -241,6 +280,10 @@ class RedisMetricStore:
             for hour, members in zip(reply[::2], reply[1::2], strict=True)
             for timestamp, arrival, value in _entries(int(hour), members)
         ]
+
+
+def _chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    return (items[first : first + size] for first in range(0, len(items), size))
 
 
 def _key(metric_type: str, suffix: str) -> str:

@@ -9,9 +9,6 @@ from src.storage.scripts import load_script
 _KEY = "lab:stress"
 _RELEASE = load_script("cache_release")  # a lease is a lease
 
-SCRIPTS = (_RELEASE,)
-"""What to load at the start."""
-
 
 class RedisStressLease:
     """A `StressLease` in Redis.

@@ -717,3 +717,23 @@ async def test_when_redis_dies_calls_go_on_and_it_decides_again_once_it_is_back(
             await clock.advance(PROBE_INTERVAL_SECONDS)
     assert (await breaker.refused()).reason == "the circuit is forced open"
     await link.aclose()
+
+
+async def test_while_redis_takes_no_writes_the_workers_own_decides(own_redis, clock, caplog):
+    link = RedisLink(connect(RedisAddress(own_redis.url)), clock)
+    store = FailoverBreakerStore(RedisBreakerStore(link), MemoryBreakerStore(clock))
+    breaker = Driver(store, CircuitBreakerOptions(failure_threshold=1))
+    await breaker.call()
+
+    with own_redis.connect() as outside:
+        outside.execute_command("REPLICAOF", "127.0.0.1", "1")
+        await breaker.call(failed=True)
+        assert await breaker.state() is OPEN
+        await breaker.refused()
+        outside.execute_command("REPLICAOF", "NO", "ONE")
+
+    await breaker.call()
+    assert await breaker.state() is CLOSED
+    logged = [record.message for record in caplog.records]
+    assert logged == ["redis_refuses", "breaker_local", "breaker_shared_again"]
+    await link.aclose()

@@ -4,6 +4,7 @@ import asyncio
 import math
 import random
 import struct
+from collections import Counter
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -279,6 +280,26 @@ async def test_writes_meanwhile_make_a_walk_neither_repeat_nor_skip(store, metri
     assert sorted(walked, key=repr) == sorted(mine, key=repr)
 
 
+@pytest.mark.parametrize("limit", [17, 40])
+async def test_a_walk_over_more_types_than_are_read_at_once_visits_each_point_once(store, limit):
+    draw = random.Random(5)
+    batch = [
+        Point(f"type-{draw.randrange(250)}", NOW - draw.choice([n, n % 7, n * HOUR]), float(n))
+        for n in range(400)
+    ]
+    await store.add(batch)
+    arrivals, order = Counter(), []
+    for point in batch:
+        arrivals[point.type] += 1
+        order.append((point.timestamp_us, point.type, arrivals[point.type], point.value))
+
+    async def write():  # every type becomes the latest in its turn
+        await store.add([Point(f"type-{draw.randrange(250)}", NOW + 5 + n, 0.0) for n in range(20)])
+
+    walked = [stored.point.value for stored in await walk(store, None, limit, write)]
+    assert walked == [value for *_, value in sorted(order, reverse=True)]
+
+
 async def test_types_are_listed_latest_first_then_by_name(store):
     await store.add([Point("b", NOW, 1.0), Point("a", NOW, 2.0), Point("c", NOW + 1, 3.0)])
     await store.add([Point("b", NOW - DAY, 4.0)])
@@ -344,6 +365,42 @@ async def test_every_key_of_a_type_carries_its_tag(store, store_time):
     keys = {key.decode() for key in await store_time.link.send("KEYS", "*")}
     others = {key for key in keys if not key.startswith("m:{cpu}:")}
     assert {key.partition(":")[0] for key in others} == {"types", "idem", "test"}
+
+
+@pytest.fixture
+def sent_at_once(store_time: StoreTime, monkeypatch) -> list[int]:
+    """How many commands each round trip took along."""
+    batcher, sizes = store_time.link._batcher, []
+    send = batcher._send
+
+    async def counted(commands):
+        sizes.append(len(commands))
+        return await send(commands)
+
+    monkeypatch.setattr(batcher, "_send", counted)
+    return sizes
+
+
+@on_redis
+async def test_a_list_over_all_types_reads_few_of_many_and_few_at_once(store, sent_at_once):
+    await store.add([Point(f"type-{n}", NOW - n, float(n)) for n in range(1000)])
+    await store.newest(None, 1)  # teaches the server the script
+    sent_at_once.clear()
+    assert seen(await store.newest(None, 5)) == [(NOW - n, float(n)) for n in range(5)]
+    assert sum(sent_at_once) <= 15
+    sent_at_once.clear()
+    listed = await store.newest(None, 5, Position(NOW - 500, "type-500", 1))
+    assert seen(listed) == [(NOW - n, float(n)) for n in range(501, 506)]
+    assert sum(sent_at_once) <= 520  # 501 types have a point as new or newer
+    assert max(sent_at_once) <= 100
+
+
+@on_redis
+async def test_of_many_types_the_records_are_read_some_hundred_at_once(store, sent_at_once):
+    await store.add([Point(f"type-{n}", NOW - n, float(n)) for n in range(1200)])
+    sent_at_once.clear()
+    assert [overview.type for overview in await store.types()] == [f"type-{n}" for n in range(1200)]
+    assert sent_at_once == [1, 500, 500, 200]
 
 
 @on_redis

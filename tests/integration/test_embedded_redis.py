@@ -1,6 +1,7 @@
 """The embedded server and its workers, as real processes."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -205,6 +206,21 @@ async def test_a_killed_server_is_revived_with_its_data(folder: Path) -> None:
     assert server_pid(folder) != killed
     assert command(url, "GET", "colour") == "green"
     await server.stop()
+
+
+async def test_a_killed_server_whose_folder_was_deleted_is_revived_in_a_new_one(folder: Path) -> None:
+    server = EmbeddedRedis(folder / "data")
+    url = await server.start()
+    killed = server_pid(folder / "data")
+    os.kill(killed, signal.SIGKILL)
+    os.waitpid(killed, 0)
+    shutil.rmtree(folder / "data")
+
+    await server.ensure_running()
+
+    assert answers(url)
+    await server.stop()
+    assert not answers(url)
 
 
 async def test_a_running_server_is_left_alone_even_when_it_does_not_answer(folder: Path) -> None:

@@ -1,18 +1,25 @@
 """The link to Redis: one round trip a tick, and honest when Redis is away."""
 
 import asyncio
+import logging
+import threading
 import time
+from contextvars import ContextVar
 
 import pytest
+import redis.asyncio
 
 from src.resilience.clock import SystemClock
-from src.services.errors import StorageUnavailableError
-from src.storage.batching import BUDGET_SECONDS
-from src.storage.client import RedisAddress, RedisLink, connect
+from src.services.errors import StorageRefusedError, StorageUnavailableError
+from src.storage.batching import BUDGET_SECONDS, MAX_ALONE, MAX_IN_FLIGHT
+from src.storage.client import REMINDER_SECONDS, RedisAddress, RedisLink, connect
 from src.storage.scripts import Script
+from tests.support.clock import FakeClock
 from tests.support.redis_server import RedisServer
 
 ECHO = Script("echo", "return ARGV[1]")
+WRITE = Script("write", "return redis.call('SET', 'word', ARGV[1])")
+BUSY = Script("busy", "local n = 0 while n < tonumber(ARGV[1]) do n = n + 1 end return n")
 
 
 async def until(condition):
@@ -88,8 +95,7 @@ async def test_a_frozen_server_costs_one_timeout_for_everybody(link, own_redis):
 
 
 async def test_while_a_long_run_keeps_redis_busy_it_is_not_taken_to_be_away(link):
-    busy = Script("busy", "local n = 0 while n < tonumber(ARGV[1]) do n = n + 1 end return n")
-    long_run = asyncio.create_task(link.run(busy, [], [15_000_000], timeout_seconds=30))
+    long_run = asyncio.create_task(link.run(BUSY, [], [15_000_000], timeout_seconds=30))
     await asyncio.sleep(0.05)
     with pytest.raises(StorageUnavailableError):
         await link.send("PING")
@@ -115,6 +121,182 @@ async def test_a_loop_that_is_late_itself_does_not_blame_redis(redis_link):
         await asyncio.sleep(0)
         time.sleep(BUDGET_SECONDS)  # the answer lies unread meanwhile
     assert await hurried == b"x"
+
+
+async def test_behind_round_trips_that_get_no_answer_a_command_waits_no_longer_than_they_do(link, own_redis):
+    await link.send("PING")
+    own_redis.freeze()
+    began = time.monotonic()
+    took = {}
+
+    async def call(name, reply):
+        with pytest.raises(StorageUnavailableError):
+            await reply
+        took[name] = time.monotonic() - began
+
+    async with asyncio.TaskGroup() as calls:
+        for number in range(MAX_IN_FLIGHT + 20):
+            calls.create_task(call(f"patient {number}", link.send("PING")))
+            calls.create_task(call(f"hurried {number}", link.run(ECHO, [], ["x"], hurried=True)))
+            await asyncio.sleep(0.01)  # a tick of its own
+    last = 0.01 * (MAX_IN_FLIGHT + 20)
+    assert max(seconds for name, seconds in took.items() if name[0] == "h") < BUDGET_SECONDS + last + 0.2
+    assert max(took.values()) < 0.9
+
+
+async def test_that_redis_is_silent_is_found_out_even_when_nobody_waits_for_it_any_more(link, own_redis):
+    await link.send("PING")
+    own_redis.freeze()
+    with pytest.raises(StorageUnavailableError):
+        await link.run(ECHO, [], ["x"], hurried=True)
+    assert link.is_up
+    await until(lambda: not link.is_up)
+
+
+async def test_more_long_runs_than_there_are_connections_wait_for_one_another(link):
+    together = 3 * (MAX_IN_FLIGHT + MAX_ALONE)
+    runs = [link.run(ECHO, [], [n], timeout_seconds=30) for n in range(together)]
+    assert await asyncio.gather(*runs) == [str(n).encode() for n in range(together)]
+
+
+async def test_too_many_connections_are_no_outage(link):
+    link._client.connection_pool.max_connections = 1
+    runs = [link.run(BUSY, [], [10_000], timeout_seconds=30) for _ in range(MAX_ALONE)]
+    results = await asyncio.gather(*runs, return_exceptions=True)
+    assert [type(result) for result in results].count(StorageUnavailableError) == MAX_ALONE - 1
+    assert link.is_up
+
+
+async def test_a_connection_that_cannot_be_made_in_time_is_an_outage(link, monkeypatch):
+    async def connect_in_vain(self):
+        raise TimeoutError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(redis.asyncio.UnixDomainSocketConnection, "_connect", connect_in_vain)
+        with pytest.raises(StorageUnavailableError):
+            await link.send("PING")
+        assert not link.is_up
+    await until(lambda: link.is_up)
+
+
+async def test_long_runs_that_wait_fail_with_the_others_when_redis_is_lost(link, own_redis):
+    await link.send("PING")
+    own_redis.freeze()
+    runs = [link.run(ECHO, [], ["x"], timeout_seconds=0.3) for _ in range(3 * MAX_ALONE)]
+    began = time.monotonic()
+    results = await asyncio.gather(*runs, return_exceptions=True)
+    assert all(isinstance(result, StorageUnavailableError) for result in results)
+    assert time.monotonic() - began < 0.6
+    assert not link.is_up
+
+
+# ---------------------------------------------------------------- refusals
+
+
+REFUSALS = {
+    "OOM": (["CONFIG", "SET", "maxmemory", "1"], ["CONFIG", "SET", "maxmemory", "0"]),
+    "READONLY": (["REPLICAOF", "127.0.0.1", "1"], ["REPLICAOF", "NO", "ONE"]),
+    "NOREPLICAS": (
+        ["CONFIG", "SET", "min-replicas-to-write", "1"],
+        ["CONFIG", "SET", "min-replicas-to-write", "0"],
+    ),
+    "NOPERM": (["ACL", "SETUSER", "default", "-set"], ["ACL", "SETUSER", "default", "+set"]),
+}
+
+
+@pytest.mark.parametrize("code", REFUSALS)
+async def test_a_server_that_refuses_is_not_away_and_takes_commands_again_later(link, own_redis, code):
+    begin, end = REFUSALS[code]
+    assert await link.run(WRITE, [], ["before"]) == b"OK"
+    with own_redis.connect() as outside:
+        outside.execute_command(*begin)
+        for write in (link.send("SET", "word", "x"), link.send_all([("SET", "word", "x")])):
+            with pytest.raises(StorageRefusedError, match=code):
+                await write
+        with pytest.raises(StorageRefusedError):
+            await link.run(WRITE, [], ["x"])
+        assert link.is_up
+        assert await link.send("GET", "word") == b"before"
+        outside.execute_command(*end)
+    assert await link.run(WRITE, [], ["after"]) == b"OK"
+
+
+async def test_a_server_kept_busy_by_a_foreign_script_refuses(link, own_redis):
+    with own_redis.connect() as outside, own_redis.connect() as culprit:
+        outside.config_set("lua-time-limit", 1)
+        script = threading.Thread(target=run_for_ever, args=(culprit,))
+        script.start()
+        await until(lambda: not answers(outside))
+        with pytest.raises(StorageRefusedError, match="BUSY"):
+            await link.send("GET", "word")
+        assert link.is_up
+        outside.script_kill()
+        script.join()
+    assert await link.send("PING") == b"PONG"
+
+
+def run_for_ever(client):
+    with pytest.raises(redis.ResponseError, match="killed"):
+        client.eval("while true do end", 0)
+
+
+def answers(client):
+    try:
+        return client.ping()
+    except redis.ResponseError:
+        return False
+
+
+async def test_each_kind_of_refusal_is_logged_once_a_minute(own_redis, caplog):
+    clock = FakeClock()
+    link = RedisLink(connect(RedisAddress(own_redis.url)), clock)
+    with own_redis.connect() as outside:
+        outside.config_set("maxmemory", 1)
+    for pause in (0, 0, REMINDER_SECONDS):
+        clock.jump(pause)
+        with pytest.raises(StorageRefusedError):
+            await link.send("SET", "word", "x")
+        assert await link.send("GET", "word") is None
+    await link.aclose()
+    logged = [(record.message, record.levelno, record.code) for record in caplog.records]
+    assert logged == [("redis_refuses", logging.ERROR, "OOM")] * 2
+
+
+@pytest.mark.parametrize(
+    "mistake", ["return nil + 1", "return redis.call('RPUSH', 'word', 1)", "return redis.call('GARBLE')"]
+)
+async def test_a_mistake_in_a_script_is_not_passed_off_as_an_outage(redis_link, mistake):
+    await redis_link.send("SET", "word", "x")
+    with pytest.raises(redis.ResponseError):
+        await redis_link.run(Script("wrong", mistake), [])
+
+
+async def test_a_server_that_wants_a_password_is_away_until_it_does_not(link, own_redis):
+    with own_redis.connect() as outside:
+        outside.ping()
+        outside.config_set("requirepass", "secret")
+        with pytest.raises(StorageUnavailableError):
+            await link.send("PING")
+        assert not link.is_up
+        outside.config_set("requirepass", "")
+    await until(lambda: link.is_up)
+
+
+async def test_what_looks_for_redis_is_no_part_of_the_request_that_missed_it(own_redis):
+    request = ContextVar("request", default="none")
+    seen = []
+
+    async def revive():
+        seen.append(request.get())
+
+    link = RedisLink(connect(RedisAddress(own_redis.url)), SystemClock(), revive)
+    own_redis.kill()
+    request.set("the one that missed it")
+    with pytest.raises(StorageUnavailableError):
+        await link.send("PING")
+    await until(lambda: seen)
+    await link.aclose()
+    assert set(seen) == {"none"}
 
 
 async def test_the_address_keeps_its_password_to_itself():

@@ -85,6 +85,12 @@ local function begin(after)
   redis.call('HSET', CIRCUIT, 'state', after, 'generation', generation)
 end
 
+-- Fails where nothing can be written. Without it a closed breaker would let call after call through there and
+-- count none; as it is, the workers' own breakers decide.
+local function prove_writable()
+  redis.call('HSET', CIRCUIT, 'state', state)
+end
+
 -- Changes the state, and returns the change as it is kept.
 local function enter(after, reason)
   local transition = table.concat({whole(now), READING[state], READING[after], reason}, ' ')

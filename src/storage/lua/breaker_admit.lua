@@ -9,6 +9,7 @@ local function lend_permit(transition)
 end
 
 local function let_through()
+  prove_writable()
   return {1, generation, false, false}
 end
 

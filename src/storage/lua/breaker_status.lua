@@ -1,4 +1,4 @@
--- Tells how the breaker stands. Writes nothing.
+-- Tells how the breaker stands. Changes nothing.
 --
 -- KEYS, ARGV  those of breaker.lua
 -- reply       {state as it reads, failures in a row, calls and failures in the window, µs of the last opening
@@ -8,7 +8,10 @@ local function nothing_to_wait_for()
 end
 
 local outlook = {
-  CLOSED = nothing_to_wait_for,
+  CLOSED = function()
+    prove_writable()
+    return nothing_to_wait_for()
+  end,
   FORCED_CLOSED = nothing_to_wait_for,
   FORCED_OPEN = nothing_to_wait_for,
   OPEN = function()
