@@ -19,6 +19,7 @@ LOG_LINES=15
 main() {
   APP_PORT=$(setting APP_PORT 8000)
   PROVIDER_PORT=$(setting PROVIDER_PORT 9000)
+  PROVIDER=$(setting EXTERNAL_SERVICE_URL "http://localhost:$PROVIDER_PORT, the simulated external service")
   export APP_PORT PROVIDER_PORT
   mkdir -p "$RUN"
   case ${1-} in
@@ -212,7 +213,7 @@ say_where() {
 
   API        $api
   Docs       $api/docs and $api/redoc
-  Provider   $(setting EXTERNAL_SERVICE_URL "http://localhost:$PROVIDER_PORT, the simulated external service")
+  Provider   $PROVIDER
 
 Try:
   curl -X POST $api/api/metrics -H 'Content-Type: application/json' -d '{"timestamp":"$(date -u +%Y-%m-%dT%H:%M:%SZ)","value":42.5,"type":"cpu"}'
