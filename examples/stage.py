@@ -8,7 +8,7 @@ that tells of a minute takes no time, and tells exactly the same every time.
 import asyncio
 import dataclasses
 import selectors
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import TypeVar
 
 from rich import box
@@ -61,6 +61,10 @@ class SimulatedClock:
     def timeout(self, seconds: float | None) -> asyncio.Timeout:
         """Return `asyncio.timeout(seconds)`, which goes by the loop's time."""
         return asyncio.timeout(seconds)
+
+    def call_later(self, seconds: float, callback: Callable[[], object]) -> asyncio.TimerHandle:
+        """Leave it to the running event loop, and to its time."""
+        return asyncio.get_running_loop().call_later(seconds, callback)
 
 
 def play(story: Coroutine[object, object, T]) -> T:

@@ -57,6 +57,7 @@ from src.resilience.circuit_breaker import (
 )
 from src.resilience.clock import (
     Clock,
+    Handle,
     Randomizer,
     SystemClock,
     SystemRandomizer,
@@ -187,6 +188,7 @@ __all__ = [
     "FixedWindow",
     "FullJitter",
     "Gradient",
+    "Handle",
     "Health",
     "HealthWindow",
     "HedgeWon",

@@ -7,8 +7,17 @@ has to wait; this module is the only one that touches the system's clock and its
 import asyncio
 import random
 import time
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
+
+
+class Handle(Protocol):
+    """A callback that waits for its time."""
+
+    def cancel(self) -> object:
+        """Never call it. Once it was called, this does nothing."""
+        ...
 
 
 class Clock(Protocol):
@@ -34,6 +43,10 @@ class Clock(Protocol):
         """
         ...
 
+    def call_later(self, seconds: float, callback: Callable[[], object]) -> Handle:
+        """Call `callback` in `seconds`, on the running event loop and in the present context."""
+        ...
+
 
 class SystemClock:
     """The machine's own time."""
@@ -53,6 +66,10 @@ class SystemClock:
     def timeout(self, seconds: float | None) -> asyncio.Timeout:
         """Return `asyncio.timeout(seconds)`."""
         return asyncio.timeout(seconds)
+
+    def call_later(self, seconds: float, callback: Callable[[], object]) -> asyncio.TimerHandle:
+        """Leave it to the running event loop."""
+        return asyncio.get_running_loop().call_later(seconds, callback)
 
 
 class Randomizer(Protocol):

@@ -1,12 +1,16 @@
 """Time and chance under a test's control."""
 
 import asyncio
+import contextvars
 import heapq
 import itertools
 from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 from typing import TypeVar
 
 T = TypeVar("T")
+
+_Timer = tuple[float, int, Callable[[], object]]
 
 SETTLE_TURNS = 30
 
@@ -23,7 +27,7 @@ class FakeClock:
     def __init__(self, start: float = 1_800_000_000.0) -> None:
         self._start = start
         self._elapsed = 0.0
-        self._timers: list[tuple[float, int, Callable[[], None]]] = []
+        self._timers: list[_Timer] = []
         self._order = itertools.count()
         self.sleeps: list[float] = []
 
@@ -44,6 +48,10 @@ class FakeClock:
 
     def timeout(self, seconds: float | None) -> "_FakeTimeout":
         return _FakeTimeout(self, seconds)
+
+    def call_later(self, seconds: float, callback: Callable[[], object]) -> "_FakeHandle":
+        in_context = partial(contextvars.copy_context().run, callback)
+        return _FakeHandle(self._timers, self._at(self._elapsed + seconds, in_context))
 
     async def advance(self, seconds: float) -> None:
         """Move time, waking whoever is due in order and letting all run after each."""
@@ -72,13 +80,28 @@ class FakeClock:
         finally:
             task.cancel()
 
-    def _at(self, when: float, callback: Callable[[], object]) -> None:
-        heapq.heappush(self._timers, (when, next(self._order), callback))
+    def _at(self, when: float, callback: Callable[[], object]) -> _Timer:
+        timer = (when, next(self._order), callback)
+        heapq.heappush(self._timers, timer)
+        return timer
 
     def _fire_next(self) -> None:
         when, _, callback = heapq.heappop(self._timers)
         self._elapsed = max(self._elapsed, when)
         callback()
+
+
+class _FakeHandle:
+    """Takes a timer back."""
+
+    def __init__(self, timers: list[_Timer], timer: _Timer) -> None:
+        self._timers = timers
+        self._timer = timer
+
+    def cancel(self) -> None:
+        if self._timer in self._timers:
+            self._timers.remove(self._timer)
+            heapq.heapify(self._timers)
 
 
 class _FakeTimeout:

@@ -201,18 +201,23 @@ class TestCancellation:
 
     async def test_impatience_does_not_leave_an_attempt_behind(self, clock: FakeClock):
         left = asyncio.Event()
-        running = True
+        begun = 0
+        running = 0
 
         async def call() -> None:
-            nonlocal running
+            nonlocal begun, running
+            begun += 1
+            running += 1
+            is_first = begun == 1
             try:
                 await clock.sleep(60)
             finally:
-                await left.wait()
-                running = False
+                if not is_first:  # the first runs in the caller's own task, impatience and all
+                    await left.wait()
+                running -= 1
 
         caller = asyncio.create_task(hedging(clock).run(call))
-        await clock.advance(0.5)
+        await clock.advance(1.5)
         for _ in range(2):
             caller.cancel()
             await settle()
@@ -222,7 +227,143 @@ class TestCancellation:
         await settle()
 
         assert caller.cancelled()
-        assert not running
+        assert running == 0
+
+    async def test_it_stays_one_when_an_attempt_answers_at_the_same_time(self, clock: FakeClock):
+        begun = 0
+
+        async def call() -> str:
+            nonlocal begun
+            begun += 1
+            if begun == 1:
+                await clock.sleep(60)
+            caller.cancel()
+            return "done"
+
+        caller = asyncio.create_task(hedging(clock).run(call))
+        await clock.advance(1.0)
+
+        assert caller.cancelled()
+
+    async def test_it_stays_one_when_the_last_attempt_under_way_answers_at_the_same_time(
+        self, clock: FakeClock
+    ):
+        begun = 0
+
+        async def call() -> str:
+            nonlocal begun
+            begun += 1
+            if begun == 1:
+                await clock.sleep(1.2)
+                raise ConnectionError
+            await clock.sleep(1.0)
+            caller.cancel()
+            return "done"
+
+        caller = asyncio.create_task(hedging(clock).run(call))
+        await clock.advance(2.0)
+
+        assert caller.cancelled()
+
+    async def test_an_error_the_first_attempt_makes_of_it_is_raised_at_once(self, clock: FakeClock):
+        begun = 0
+
+        async def call() -> None:
+            nonlocal begun
+            begun += 1
+            is_first = begun == 1
+            try:
+                await clock.sleep(60)
+            except asyncio.CancelledError:
+                if is_first:
+                    raise ConnectionError("cut off") from None
+                raise
+
+        caller = asyncio.create_task(hedging(clock).run(call))
+        await clock.advance(1.5)
+        caller.cancel()
+        await settle()
+
+        with pytest.raises(ConnectionError, match="cut off"):
+            await caller
+
+    async def test_it_stays_one_when_it_comes_after_the_answer(self, clock: FakeClock):
+        left = asyncio.Event()
+        begun = 0
+
+        async def call() -> str:
+            nonlocal begun
+            begun += 1
+            if begun == 2:
+                return "done"
+            try:
+                await clock.sleep(60)
+            finally:
+                await left.wait()
+            raise AssertionError("not reached")
+
+        caller = asyncio.create_task(hedging(clock).run(call))
+        await clock.advance(1.0)
+        assert not caller.done(), "the first attempt takes its time to leave"
+
+        caller.cancel()
+        await settle()
+
+        assert caller.cancelled()
+
+    async def test_the_one_that_stops_the_first_attempt_leaves_no_trace(self, clock: FakeClock):
+        service = Service(clock, (60, None), (0.5, None))
+
+        async def cancellations_after_a_hedge_won() -> int:
+            assert await hedging(clock).run(service) == 2
+            await asyncio.sleep(0)
+            task = asyncio.current_task()
+            return -1 if task is None else task.cancelling()
+
+        assert await clock.drive(cancellations_after_a_hedge_won()) == 0
+        assert service.cancelled == [1]
+
+    async def test_it_begins_no_attempt_while_the_first_is_leaving(self, clock: FakeClock):
+        begun = 0
+
+        async def call() -> None:
+            nonlocal begun
+            begun += 1
+            try:
+                await clock.sleep(60)
+            finally:
+                await clock.sleep(5)
+
+        caller = asyncio.create_task(hedging(clock).run(call))
+        await clock.advance(0.5)
+        caller.cancel()
+        await clock.advance(10)
+
+        assert caller.cancelled()
+        assert begun == 1
+
+    async def test_it_ends_the_wait_for_another_after_the_first_failed(self, clock: FakeClock):
+        service = Service(clock, (1.2, ConnectionError()), (60, None))
+        caller = asyncio.create_task(hedging(clock).run(service))
+        await clock.advance(1.5)
+        assert not caller.done()
+
+        caller.cancel()
+        await settle()
+
+        assert caller.cancelled()
+        assert service.running == 0
+
+    async def test_a_limit_around_it_is_still_one(self, clock: FakeClock):
+        service = Service(clock, (60, None), (60, None))
+
+        async def limited() -> int:
+            async with clock.timeout(1.5):
+                return await hedging(clock).run(service)
+
+        with pytest.raises(TimeoutError):
+            await clock.drive(limited())
+        assert service.cancelled == [1, 2]
 
     async def test_a_call_that_cancels_itself_ends_it_all(self, clock: FakeClock):
         service = Service(clock, (60, None), (0.5, asyncio.CancelledError()))
@@ -235,12 +376,30 @@ class TestCancellation:
 
 async def test_attempts_see_the_context_of_their_caller(clock: FakeClock):
     request_id = contextvars.ContextVar("request_id", default="none")
-    request_id.set("r-1")
+    seen = []
 
-    async def call() -> str:
-        return request_id.get()
+    async def call() -> None:
+        seen.append(request_id.get())
+        await clock.sleep(60)
 
-    assert await hedging(clock).run(call) == "r-1"
+    async def request() -> None:
+        request_id.set("r-1")
+        await hedging(clock).run(call)
+
+    await clock.drive(asyncio.create_task(request()))
+
+    assert seen == ["r-1", "r-1"]
+
+
+async def test_a_call_that_answers_in_time_leaves_no_timer_and_takes_no_task(clock: FakeClock):
+    async def call() -> asyncio.Task[object] | None:
+        return asyncio.current_task()
+
+    assert await hedging(clock).run(call) is asyncio.current_task()
+    began = clock.monotonic()
+    with pytest.raises(AssertionError, match="no timer"):
+        await clock.drive(asyncio.Event().wait())
+    assert clock.monotonic() == began
 
 
 @pytest.mark.parametrize(
