@@ -1,0 +1,265 @@
+"""Cache stores against a plain model: whatever happens in whatever order, both say the same.
+
+Redis' own clock goes on while a test runs. So time here passes by tens of seconds and what runs out does so
+halfway between two of them: neither that nor a rounding to milliseconds can put anything on the other side.
+"""
+
+import asyncio
+import itertools
+import math
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, rule
+
+from src.resilience.cache_store import CacheOptions, Entry, Lease, MemoryCacheStore
+from src.storage.cache_store import RedisCacheStore
+from src.storage.client import RedisAddress, RedisLink, connect, connect_in_process
+from tests.support.clock import FakeClock
+
+KEYS = ("summary:cpu:hourly", "summary:cpu:all")
+LEEWAY_SECONDS = 4.9
+
+keys = st.sampled_from(KEYS)
+steps = st.sampled_from([10, 30, 110])
+options = st.builds(
+    CacheOptions,
+    ttl_seconds=st.just(105),
+    stale_seconds=st.sampled_from([305, 55, 0]),
+    lease_seconds=st.just(35),
+    revalidate_seconds=st.sampled_from([0, 50]),
+)
+begun_within = st.sampled_from([0, math.inf, 45])
+
+
+@dataclass(frozen=True)
+class Answer:
+    body: bytes
+    begun_at: float
+    stored_at: float
+
+
+@dataclass(frozen=True)
+class Claim:
+    token: str
+    begun_at: float
+    ends_at: float
+
+
+class Model:
+    """One key as one would explain it: an answer, the last good copy of one, and who computes."""
+
+    def __init__(self, options, clock):
+        self.options, self.clock = options, clock
+        self.answer, self.last_good, self.claim = None, None, None
+
+    @property
+    def now(self):
+        return self.clock.monotonic()
+
+    def read(self):
+        return self.aged(self.answer, 0, self.options.ttl_seconds)
+
+    def read_expired(self):
+        return self.aged(self.answer, self.options.ttl_seconds, self.options.served_seconds)
+
+    def read_last_good(self):
+        return self.aged(self.last_good, 0, self.options.stale_seconds)
+
+    def aged(self, answer, from_seconds, to_seconds):
+        return answer if answer and from_seconds <= self.now - answer.stored_at < to_seconds else None
+
+    def take_lease(self, token, begun_within_seconds):
+        answer = self.read()
+        if answer and self.now - answer.begun_at < begun_within_seconds:
+            return answer
+        if self.claim and self.now < self.claim.ends_at:
+            return Lease.HELD
+        self.claim = Claim(token, self.now, self.now + self.options.lease_seconds)
+        return Lease.TAKEN
+
+    def holds(self, token):
+        return self.claim is not None and self.claim.token == token and self.now < self.claim.ends_at
+
+    def fill(self, token, body):
+        if not self.holds(token):
+            return False
+        self.answer = self.last_good = Answer(body, self.claim.begun_at, self.now)
+        self.claim = None
+        return True
+
+    def release(self, token):
+        if not self.holds(token):
+            return False
+        self.claim = None
+        return True
+
+    def invalidate(self):
+        self.answer = self.claim = None
+
+
+class CacheMachine(RuleBasedStateMachine):
+    """Does the same to a store and to the model, and compares what it can see of them after every step."""
+
+    leases = Bundle("leases")
+
+    def __init__(self):
+        super().__init__()
+        self.runner = asyncio.Runner()
+        self.clock = FakeClock()
+        self.models = {}
+        self.numbers = itertools.count()
+        self.granted = {key: {} for key in KEYS}  # by the store: when each lease ends, unless it was ended
+        self.accepted = {key: set() for key in KEYS}  # by the store, from whoever held the lease
+
+    def make_store(self):
+        return MemoryCacheStore(self.clock)
+
+    def teardown(self):
+        self.runner.close()
+
+    @initialize(options=options)
+    def set_up(self, options):
+        self.options = options
+        self.models = {key: Model(options, self.clock) for key in KEYS}
+        self.store = self.make_store()
+
+    @rule(target=leases, key=keys, begun_within_seconds=begun_within)
+    def take_lease(self, key, begun_within_seconds):
+        token = f"token {next(self.numbers)}"
+        reply = self.runner.run(self.store.take_lease(key, token, begun_within_seconds, self.options))
+        expected = self.models[key].take_lease(token, begun_within_seconds)
+        if isinstance(reply, Entry):
+            assert isinstance(expected, Answer)
+            self.check(key, reply, expected, self.options.ttl_seconds)
+            return multiple()
+        assert reply is expected
+        if reply is Lease.TAKEN:
+            self.granted[key][token] = self.clock.monotonic() + self.options.lease_seconds
+        return key, token  # a refused one too: it must be good for nothing
+
+    @rule(lease=leases)
+    def fill(self, lease):
+        key, token = lease
+        body = b"\x00\xff answer %d\r\n" % next(self.numbers)
+        is_stored = self.runner.run(self.store.fill(key, token, body, self.options))
+        assert is_stored == self.models[key].fill(token, body)
+        if is_stored:
+            assert self.granted[key].pop(token) > self.clock.monotonic()
+            self.accepted[key].add(body)
+
+    @rule(lease=leases)
+    def release(self, lease):
+        key, token = lease
+        is_ended = self.runner.run(self.store.release(key, token))
+        assert is_ended == self.models[key].release(token)
+        if is_ended:
+            assert self.granted[key].pop(token) > self.clock.monotonic()
+
+    @rule(key=keys, seconds=st.sampled_from([0, 10, 30, 110]))
+    def compute(self, key, seconds):
+        if isinstance(lease := self.take_lease(key, 0), tuple):
+            self.pass_time(seconds)
+            self.fill(lease)
+
+    @rule(some=st.lists(keys, max_size=2))
+    def invalidate(self, some):
+        self.runner.run(self.store.invalidate(some))
+        for key in some:
+            self.models[key].invalidate()
+            self.granted[key].clear()
+
+    @rule(seconds=steps)
+    def pass_time(self, seconds):
+        self.clock.jump(seconds)
+
+    @invariant()
+    def both_say_the_same(self):
+        for key, model in self.models.items():
+            fresh, expired, last_good = self.runner.run(self.read_all(key))
+            self.check(key, fresh, model.read(), self.options.ttl_seconds)
+            self.check(key, expired, model.read_expired(), self.options.served_seconds)
+            self.check(key, last_good, model.read_last_good(), self.options.stale_seconds, has_cost=False)
+
+    async def read_all(self, key):
+        reads = (self.store.read, self.store.read_expired, self.store.read_last_good)
+        return await asyncio.gather(*(read(key, self.options) for read in reads))
+
+    @invariant()
+    def at_most_one_holds_a_lease(self):
+        for granted in self.granted.values():
+            assert sum(ends_at > self.clock.monotonic() for ends_at in granted.values()) <= 1
+
+    def check(self, key, entry, expected, lifetime_seconds, has_cost=True):
+        assert (entry is None) == (expected is None)
+        if entry is None:
+            return
+        assert entry.body == expected.body
+        assert entry.body in self.accepted[key], "nobody who held the lease stored it"
+        assert entry.age_seconds == about(self.clock.monotonic() - expected.stored_at)
+        assert entry.age_seconds + entry.remaining_seconds == pytest.approx(lifetime_seconds)
+        if has_cost:
+            assert entry.cost_seconds == about(expected.stored_at - expected.begun_at)
+
+
+def about(seconds):
+    return pytest.approx(seconds, abs=LEEWAY_SECONDS)
+
+
+class RedisCacheMachine(CacheMachine):
+    link = None
+
+    def make_store(self):
+        self.runner.run(self.connect())
+        return RedisCacheStore(self.link)
+
+    async def connect(self):
+        self.link = RedisLink(self.make_client(), self.clock)
+        await self.link.send("FLUSHALL")
+
+    def make_client(self):
+        return connect_in_process()
+
+    def teardown(self):
+        if self.link is not None:
+            self.runner.run(self.link.aclose())
+        super().teardown()
+
+    @rule(seconds=steps)
+    def pass_time(self, seconds):
+        super().pass_time(seconds)
+        self.runner.run(self.bring_expiries_nearer(seconds))
+
+    async def bring_expiries_nearer(self, seconds):
+        stored = await self.link.send("KEYS", "*")
+        remaining_ms = await self.link.send_all([("PTTL", key) for key in stored])
+        assert all(left_ms != -1 for left_ms in remaining_ms), "something never runs out"
+        await self.link.send_all(
+            [  # in the past: deletes
+                ("PEXPIRE", key, left_ms - seconds * 1000)
+                for key, left_ms in zip(stored, remaining_ms, strict=True)
+            ]
+        )
+
+
+class RealRedisCacheMachine(RedisCacheMachine):
+    server = None
+
+    def make_client(self):
+        return connect(RedisAddress(self.server.url))
+
+
+TestMemoryCache = CacheMachine.TestCase
+TestMemoryCache.settings = settings(max_examples=30, stateful_step_count=25, deadline=None)
+TestFakeRedisCache = RedisCacheMachine.TestCase
+TestFakeRedisCache.settings = settings(max_examples=30, stateful_step_count=25, deadline=None)
+
+
+class TestRealRedisCache(RealRedisCacheMachine.TestCase):
+    settings = settings(max_examples=30, stateful_step_count=25, deadline=None)
+
+    @pytest.fixture(autouse=True)
+    def server(self, redis_server):
+        RealRedisCacheMachine.server = redis_server
