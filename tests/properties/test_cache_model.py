@@ -29,7 +29,7 @@ options = st.builds(
     ttl_seconds=st.just(105),
     stale_seconds=st.sampled_from([305, 55, 0]),
     lease_seconds=st.just(35),
-    revalidate_seconds=st.sampled_from([0, 50]),
+    revalidate_seconds=st.sampled_from([150, 0]),
 )
 begun_within = st.sampled_from([0, math.inf, 45])
 
@@ -164,7 +164,7 @@ class CacheMachine(RuleBasedStateMachine):
             self.pass_time(seconds)
             self.fill(lease)
 
-    @rule(some=st.lists(keys, max_size=2))
+    @rule(some=st.lists(keys, min_size=1, max_size=2))
     def invalidate(self, some):
         self.runner.run(self.store.invalidate(some))
         for key in some:
