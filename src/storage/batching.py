@@ -17,15 +17,18 @@ import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextvars import Context
-from typing import Any, NamedTuple, TypeAlias, cast
+from itertools import islice
+from typing import Any, NamedTuple, TypeAlias
 
+from hiredis import pack_command
 from redis.asyncio import Redis
+from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import MaxConnectionsError, RedisError
+from redis.exceptions import MaxConnectionsError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 Argument: TypeAlias = bytes | str | int | float
-Command: TypeAlias = Sequence[Argument]
+Command: TypeAlias = tuple[Argument, ...]
 Reply: TypeAlias = Any
 """What RESP2 can say: bytes, int, None, or a list of these. Each store narrows its own replies."""
 
@@ -40,12 +43,12 @@ BUDGET_SECONDS = 0.25
 
 _WAIT_SECONDS = 0.025
 
-_Sending: TypeAlias = "asyncio.Task[Sequence[Reply]]"
+_Sending: TypeAlias = "asyncio.Task[list[Reply]]"
 
 
 class _Pending(NamedTuple):
-    command: Command
-    future: "asyncio.Future[Reply]"
+    commands: Sequence[Command]
+    future: "asyncio.Future[list[Reply]]"
     ends_at: float
     """Count of waits at which its caller is told that its time is over."""
 
@@ -82,32 +85,32 @@ class Batcher:
         self._timer: asyncio.TimerHandle | None = None
         self.round_trips = 0
 
-    def add(self, command: Command, *, hurried: bool = False) -> "asyncio.Future[Reply]":
-        """Send `command` at the end of this tick.
+    def add(self, *commands: Command, hurried: bool = False) -> "asyncio.Future[list[Reply]]":
+        """Send `commands` at the end of this tick, with nothing between them.
 
         Args:
-            command: Its name and arguments.
-            hurried: Give up on it after `BUDGET_SECONDS`.
+            commands: Each its name and arguments.
+            hurried: Give up on them after `BUDGET_SECONDS`.
 
         Returns:
-            A future of its reply. It raises the server's answer to this one command as a `RedisError`, the
-            error of the connection, which then all commands of the round trip share, or a `TimeoutError` of
-            Redis when its time is over; a command that has not left by then never does.
+            A future of their replies, of which each may be the server's refusal of that one command, a
+            `RedisError`. It raises the error of the connection, which then all commands of the round trip
+            share, or a `TimeoutError` of Redis when its time is over; what has not left by then never does.
         """
         patience = _waits(BUDGET_SECONDS) if hurried else self._patience
-        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Pending(command, future, self._waits + patience))
+        future: asyncio.Future[list[Reply]] = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Pending(commands, future, self._waits + patience))
         self._flush_soon()
         return future
 
-    def add_alone(self, command: Command, timeout_seconds: float) -> "asyncio.Future[Reply]":
-        """Send `command` in a round trip of its own that may take `timeout_seconds` from when it leaves.
+    def add_alone(self, *commands: Command, timeout_seconds: float) -> "asyncio.Future[list[Reply]]":
+        """Send `commands` in a round trip of their own that may take `timeout_seconds` from when it leaves.
 
         At most `MAX_ALONE` of these are under way at once; the next ones wait for as long as it takes. While
         one is under way, that others get no answer is no sign that Redis is lost.
         """
-        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        self._waiting_alone.append((_Pending(command, future, math.inf), _waits(timeout_seconds)))
+        future: asyncio.Future[list[Reply]] = asyncio.get_running_loop().create_future()
+        self._waiting_alone.append((_Pending(commands, future, math.inf), _waits(timeout_seconds)))
         self._flush_soon()
         return future
 
@@ -152,32 +155,36 @@ class Batcher:
                 self._begin(self._alone, [pending], patience)
 
     def _begin(self, lane: dict[_Sending, _RoundTrip], batch: list[_Pending], patience: int) -> None:
-        task = asyncio.create_task(self._send([pending.command for pending in batch]))
+        task = asyncio.create_task(self._send([command for pending in batch for command in pending.commands]))
         lane[task] = _RoundTrip(batch, self._waits + patience)
         task.add_done_callback(self._landed)
 
     def _landed(self, task: _Sending) -> None:
         trip = self._in_flight.pop(task, None) or self._alone.pop(task)
-        replies: Sequence[Reply]
-        if task.cancelled():
-            replies = [RedisTimeoutError("no answer in time")] * len(trip.batch)
-        elif error := task.exception():
-            if isinstance(error, OSError):
-                error = RedisConnectionError(str(error))
-            if isinstance(error, RedisConnectionError):
-                if not isinstance(error, MaxConnectionsError):  # which would be our own doing
-                    self._on_lost(error)
-            elif isinstance(error, RedisTimeoutError) and not self._alone:  # no connection in time
-                self._on_lost(error)
-            replies = [error] * len(trip.batch)
+        if error := self._error(task):
+            for pending in trip.batch:
+                _fail(pending.future, error)
         else:
-            replies = task.result()
-        for pending, reply in zip(trip.batch, replies, strict=True):
-            if isinstance(reply, BaseException):
-                _fail(pending.future, reply)
-            elif not pending.future.done():
-                pending.future.set_result(reply)
+            replies = iter(task.result())
+            for pending in trip.batch:
+                own = list(islice(replies, len(pending.commands)))
+                if not pending.future.done():  # else its caller has gone
+                    pending.future.set_result(own)
         self._flush()
+
+    def _error(self, task: _Sending) -> BaseException | None:
+        """Return why a round trip came to nothing, and have it known if Redis is lost."""
+        if task.cancelled():
+            return RedisTimeoutError("no answer in time")
+        error = task.exception()
+        if isinstance(error, OSError):
+            error = RedisConnectionError(str(error))
+        if isinstance(error, RedisConnectionError):
+            if not isinstance(error, MaxConnectionsError):  # which would be our own doing
+                self._on_lost(error)
+        elif isinstance(error, RedisTimeoutError) and not self._alone:  # no connection in time
+            self._on_lost(error)
+        return error
 
     def _end_wait(self) -> None:
         """Count one more wait, and give up whatever has had its last."""
@@ -206,12 +213,23 @@ class Batcher:
         for task in over:
             task.cancel()
 
-    async def _send(self, commands: Sequence[Command]) -> Sequence[Reply]:
+    async def _send(self, commands: Sequence[Command]) -> list[Reply]:
         self.round_trips += 1
-        pipeline = self._client.pipeline(transaction=False)
-        for command in commands:
-            pipeline.execute_command(*command)
-        return cast("Sequence[Reply]", await pipeline.execute(raise_on_error=False))
+        pool = self._client.connection_pool
+        connection = await pool.get_connection()  # type: ignore[no-untyped-call]
+        try:
+            packed = b"".join(map(pack_command, commands))  # type: ignore[arg-type] -- its stub wants one item
+            await connection.send_packed_command(packed, check_health=False)
+            return [await _reply(connection) for _ in commands]
+        finally:
+            await pool.release(connection)
+
+
+async def _reply(connection: "AbstractConnection") -> Reply:
+    try:
+        return await connection.read_response(disable_decoding=True)
+    except ResponseError as error:
+        return error
 
 
 def _waits(seconds: float) -> int:

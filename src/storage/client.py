@@ -21,7 +21,7 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import NoScriptError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from src.resilience.clock import Clock
@@ -127,22 +127,15 @@ class RedisLink:
             StorageRefusedError: It refuses: its memory is full, it is a replica, …
             RedisError: The command is wrong.
         """
-        return await self._send(command)
+        (reply,) = await self._send(command)
+        return reply
 
     async def send_all(self, commands: Iterable[Command]) -> list[Reply]:
         """Send several commands in one round trip and return their replies in order.
 
         They are a pipeline, not a transaction. Raises as `send` does, for the first that failed.
         """
-        self._refuse_while_down()
-        futures = [self._batcher.add(command) for command in commands]
-        replies = await asyncio.gather(*futures, return_exceptions=True)
-        for reply in replies:
-            if isinstance(reply, RedisError):
-                self._raise_if_unavailable(reply)
-            if isinstance(reply, BaseException):
-                raise reply
-        return replies
+        return await self._send(*commands)
 
     async def run(
         self,
@@ -169,9 +162,14 @@ class RedisLink:
         """
         tail = (len(keys), *keys, *arguments)
         try:
-            return await self._send(("EVALSHA", script.sha, *tail), hurried, timeout_seconds)
+            (reply,) = await self._send(
+                ("EVALSHA", script.sha, *tail), hurried=hurried, alone=timeout_seconds
+            )
         except NoScriptError:
-            return await self._send(("EVAL", script.source, *tail), hurried, timeout_seconds)
+            (reply,) = await self._send(
+                ("EVAL", script.source, *tail), hurried=hurried, alone=timeout_seconds
+            )
+        return reply
 
     async def ping(self, timeout_seconds: float = CALL_TIMEOUT_SECONDS) -> bool:
         """Return whether Redis answers within `timeout_seconds`. Whether it takes writes is not asked."""
@@ -202,16 +200,22 @@ class RedisLink:
         await self._client.aclose()
 
     async def _send(
-        self, command: Command, hurried: bool = False, timeout_seconds: float | None = None
-    ) -> Reply:
+        self, *commands: Command, hurried: bool = False, alone: float | None = None
+    ) -> list[Reply]:
         self._refuse_while_down()
         try:
-            if timeout_seconds is None:
-                return await self._batcher.add(command, hurried=hurried)
-            return await self._batcher.add_alone(command, timeout_seconds)
+            if alone is None:
+                replies = await self._batcher.add(*commands, hurried=hurried)
+            else:
+                replies = await self._batcher.add_alone(*commands, timeout_seconds=alone)
+            for reply in replies:
+                if isinstance(reply, RedisError):
+                    raise reply
         except RedisError as error:
             self._raise_if_unavailable(error)
             raise
+        else:
+            return replies
 
     def _refuse_while_down(self) -> None:
         if self._prober is not None:
@@ -248,9 +252,7 @@ class RedisLink:
         try:
             if self._revive is not None:
                 await self._revive()
-            await self._batcher.add(("PING",))
-        except ResponseError:  # a refusal is an answer
-            return True
+            await self._batcher.add(("PING",))  # a refusal is an answer
         except (RedisError, OSError):
             return False
         return True
