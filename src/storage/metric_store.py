@@ -41,6 +41,7 @@ from src.services.metrics import (
 )
 from src.storage.batching import Argument, Command, Reply
 from src.storage.client import CALL_TIMEOUT_SECONDS, RedisLink
+from src.storage.group_commit import GroupCommit
 from src.storage.scripts import SERVER_TIME, load_script
 
 IDEMPOTENCY_SECONDS = 24 * 3600
@@ -96,6 +97,7 @@ class RedisMetricStore:
         self._clock = clock
         self._retention_seconds = retention_seconds
         self._add_points = load_script("add_points", time_source=time_source)
+        self._singles = GroupCommit(self._add)
         self._list_points = load_script("list_points", time_source=time_source)
 
     async def add(self, points: Sequence[Point], idempotency: Idempotency | None = None) -> bool:
@@ -109,6 +111,12 @@ class RedisMetricStore:
             StorageUnavailableError: Redis is away. Without an idempotency key it is not known whether the
                 points are stored.
         """
+        if idempotency is None and len(points) == 1:
+            await self._singles.add(points[0])
+            return True
+        return await self._add(points, idempotency)
+
+    async def _add(self, points: Sequence[Point], idempotency: Idempotency | None = None) -> bool:
         sketches_from_us = round(self._clock.now() * 1e6) - SKETCH_SECONDS * 1_000_000
         folds = fold(points, sketches_from_us)
         keys, fingerprint = ["types"], ""
