@@ -19,6 +19,7 @@ from src.api import errors, openapi
 from src.api.admin_access import AdminAccess
 from src.api.client_address import ClientAddress
 from src.api.dependencies import BodyLimits, State
+from src.api.middleware.fast_lane import FastLaneMiddleware
 from src.api.middleware.request_context import RequestContextMiddleware
 from src.api.routes import admin, circuit_breaker, events, health, lab, metrics
 from src.config.settings import InvalidSettingsError, Settings, load_settings
@@ -59,7 +60,7 @@ from src.storage.limiter_store import redis_rate_limiter
 from src.storage.metric_store import RedisMetricStore
 from src.storage.stress_lease import RedisStressLease
 from src.telemetry.event_log import log_event
-from src.telemetry.logs import configure_logging
+from src.telemetry.logs import configure_logging, request_log
 from src.telemetry.prometheus import count_event, exposition, observe_request
 
 EXTERNAL_SERVICE = "external-service"
@@ -96,7 +97,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=partial(_lifespan, settings, clock),
         redirect_slashes=False,  # it would send the client to whatever Host it named
     )
-    app.add_middleware(RequestContextMiddleware, clock=clock, observe=observe_request)
+    app.add_middleware(FastLaneMiddleware, lanes=metrics.LANES)
+    observers = (observe_request, request_log(settings.log_level, settings.log_format, clock))
+    app.add_middleware(RequestContextMiddleware, clock=clock, observers=observers)
     errors.install(app)
     for module in (metrics, health, circuit_breaker, admin, lab, events):
         app.include_router(module.router)

@@ -6,6 +6,7 @@ inflation; here too much of either is a problem document.
 
 import zlib
 from email.message import Message
+from functools import lru_cache
 from typing import TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -37,13 +38,18 @@ def media_type(request: Request, *supported: str) -> str:
     given = request.headers.get("content-type")
     if given is None:
         return supported[0]
-    message = Message()
-    message["content-type"] = given
-    charset = message.get_content_charset("utf-8")
-    if message.get_content_type() not in supported or charset not in {"utf-8", "us-ascii"}:
+    kind, charset = _content_type(given)
+    if kind not in supported or charset not in {"utf-8", "us-ascii"}:
         wanted = " or ".join(supported)
         raise ProblemError(Problem(415, "UNSUPPORTED_MEDIA_TYPE", f"The body must be {wanted}, in UTF-8"))
-    return message.get_content_type()
+    return kind
+
+
+@lru_cache
+def _content_type(header: str) -> tuple[str, str]:
+    message = Message()
+    message["content-type"] = header
+    return message.get_content_type(), message.get_content_charset("utf-8")
 
 
 async def read_body(request: Request, max_bytes: int, clock: Clock) -> bytes:

@@ -144,6 +144,9 @@ _TABLE: dict[type[Exception], Callable[[Any], Problem]] = {
 }
 """What a client is told of each foreseen error. The one nobody foresaw is an `INTERNAL_ERROR`."""
 
+FORESEEN = tuple(_TABLE)
+"""The errors that `problem_of` knows."""
+
 
 def field_errors(errors: Sequence[Mapping[str, object]]) -> list[FieldError]:
     """Return pydantic's errors as ours. What was sent is not sent back."""

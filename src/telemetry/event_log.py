@@ -1,28 +1,30 @@
 """The listener that writes resilience events to the log."""
 
 import dataclasses
+import logging
 
-import structlog
+from src.resilience.events import Bypassed, CacheAnswered, Event, LimitChanged, Rejected, StateChanged
 
-from src.resilience.events import Bypassed, CacheAnswered, Event, LimitChanged, StateChanged
-
-_log = structlog.stdlib.get_logger("src.resilience")
+_log = logging.getLogger("src.resilience")
 
 
 def log_event(event: Event) -> None:
     """Log `event` at the level it deserves.
 
-    A breaker that changes its state is a warning. What happens with every request is for debugging only; a
-    limiter that fails open says so itself, once.
+    A breaker that changes its state is a warning. What happens with every request, or with every one while
+    too many come, is for debugging only: the request's own line tells how it was answered, and a limiter that
+    fails open says so itself, once.
     """
+    match event:
+        case StateChanged():
+            level = logging.WARNING
+        case CacheAnswered(outcome="hit" | "miss") | Rejected() | Bypassed() | LimitChanged():
+            level = logging.DEBUG
+        case _:
+            level = logging.INFO
+    if not _log.isEnabledFor(level):
+        return
     fields = {field.name: getattr(event, field.name) for field in dataclasses.fields(event)}
     if isinstance(error := fields.get("error"), BaseException):
         fields["error"] = f"{type(error).__name__}: {error}"
-    match event:
-        case StateChanged():
-            log = _log.warning
-        case CacheAnswered(outcome="hit" | "miss") | Bypassed() | LimitChanged():
-            log = _log.debug
-        case _:
-            log = _log.info
-    log(type(event).__name__, **fields)
+    _log.log(level, type(event).__name__, extra=fields)

@@ -6,11 +6,26 @@ are given, with the context bound to the request.
 
 import logging
 import sys
-from typing import Literal
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Literal, Protocol
 
 import orjson
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
+
+from src.resilience.clock import Clock
+
+
+class RequestLog(Protocol):
+    """Logs an answered request: its method, the route and the path it had, its status, how long it took."""
+
+    def __call__(self, method: str, route: str, path: str, status: int, seconds: float) -> None:
+        """Write the line."""
+        ...
+
+
+_requests = structlog.stdlib.get_logger("src.requests")
 
 _FIRST = ("timestamp", "level", "event", "request_id")
 """What a reader's eye looks for at the start of the line."""
@@ -66,6 +81,43 @@ def configure_logging(level: str, log_format: Literal["json", "console"]) -> Non
         logger.handlers = []
         logger.propagate = name != "uvicorn.access"  # the service writes its own line for each request
     logging.getLogger("httpx").setLevel(logging.WARNING)  # or each call to the provider would be a line
+
+
+def request_log(level: str, log_format: Literal["json", "console"], clock: Clock) -> RequestLog:
+    """Return what logs answered requests: a line each, at level INFO, like every other line.
+
+    It is the one line that every request has, so in JSON it is written at once and not by way of the standard
+    library's loggers, which takes ten times as long.
+
+    Args:
+        level: Least severe level that is logged.
+        log_format: As for `configure_logging`.
+        clock: Dates the lines.
+    """
+
+    def log_json(method: str, route: str, path: str, status: int, seconds: float) -> None:  # noqa: ARG001
+        line = orjson.dumps(
+            {
+                "timestamp": datetime.fromtimestamp(clock.now(), UTC),
+                "level": "info",
+                "event": "request",
+                **structlog.contextvars.get_contextvars(),
+                "method": method,
+                "path": path,
+                "status": status,
+                "duration_ms": round(seconds * 1000, 2),
+            },
+            option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z,
+        )
+        with suppress(OSError, ValueError):  # nobody reads any more: no reason not to answer
+            sys.stdout.buffer.write(line)
+            sys.stdout.buffer.flush()
+
+    def log_text(method: str, route: str, path: str, status: int, seconds: float) -> None:  # noqa: ARG001
+        duration_ms = round(seconds * 1000, 2)
+        _requests.info("request", method=method, path=path, status=status, duration_ms=duration_ms)
+
+    return log_text if log_format == "console" or logging.getLevelName(level) > logging.INFO else log_json
 
 
 def _drop_color_message(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

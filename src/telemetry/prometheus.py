@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import stat
 import tempfile
+from functools import cache
 from pathlib import Path
 
 MULTIPROC_DIR = "PROMETHEUS_MULTIPROC_DIR"
@@ -52,11 +53,17 @@ _events = Counter(
 )
 
 
-def observe_request(method: str, route: str, status: int, seconds: float) -> None:
+_request_counter = cache(_requests.labels)
+_request_seconds = cache(_seconds.labels)
+_event_counter = cache(_events.labels)
+"""To look a child up by its labels costs as much as to count, and there are few of them."""
+
+
+def observe_request(method: str, route: str, path: str, status: int, seconds: float) -> None:  # noqa: ARG001
     """Count one answered request."""
     known = method if method in {"GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH"} else "other"
-    _requests.labels(known, route, status).inc()
-    _seconds.labels(known, route).observe(seconds)
+    _request_counter(known, route, status).inc()
+    _request_seconds(known, route).observe(seconds)
 
 
 def count_event(event: Event) -> None:
@@ -68,7 +75,7 @@ def count_event(event: Event) -> None:
             detail = event.outcome
         case _:
             detail = ""
-    _events.labels(event.policy, type(event).__name__, detail).inc()
+    _event_counter(event.policy, type(event).__name__, detail).inc()
 
 
 def exposition() -> tuple[bytes, str]:

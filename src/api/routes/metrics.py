@@ -1,7 +1,9 @@
 """Measurements in, summaries and lists out."""
 
 import hashlib
-from typing import Annotated
+import re
+from collections.abc import Awaitable
+from typing import Annotated, cast, get_args
 from urllib.parse import urlencode
 from urllib.request import parse_http_list
 
@@ -15,9 +17,11 @@ from src.api.body import MAX_OBJECT_BYTES, media_type, parse_json, read_body, to
 from src.api.cursor import decode_cursor, encode_cursor
 from src.api.dependencies import state
 from src.api.errors import Problem, ProblemError, validation_problem
+from src.api.middleware.fast_lane import Lane
 from src.api.middleware.request_context import add_headers
 from src.api.models import (
     METRIC_IN,
+    TYPE_PATTERN,
     BatchReceived,
     MetricIn,
     MetricOut,
@@ -158,10 +162,14 @@ async def summary(
     has it computed anew. When the external service fails, the last good summary is served with
     `X-Cache: STALE` and `"degraded": true`.
     """
+    return await _summarize(request, type, period)
+
+
+async def _summarize(request: Request, metric_type: str, period: Period) -> Response:
     services = state(request)
     summaries = services["summaries"]
-    entry = await admit_alongside(request, services["read_admission"], summaries.lookup(type, period))
-    answer = await summaries.get(type, period, entry, refresh=_wants_it_anew(request))
+    entry = await admit_alongside(request, services["read_admission"], summaries.lookup(metric_type, period))
+    answer = await summaries.get(metric_type, period, entry, refresh=_wants_it_anew(request))
     return _render_summary(request, answer, services["cache_ttl_seconds"])
 
 
@@ -295,3 +303,19 @@ def _position(cursor: str | None, metric_type: str | None) -> Position | None:
 
 def _cursor_after(last: StoredPoint) -> str:
     return encode_cursor(Position(last.point.timestamp_us, last.point.type, last.arrival))
+
+
+_PLAIN_SUMMARY = re.compile(f"type=({TYPE_PATTERN[1:-1]})(?:&period=({'|'.join(get_args(Period))}))?")
+
+
+def _plain_summary(request: Request) -> Awaitable[Response] | None:
+    match = _PLAIN_SUMMARY.fullmatch(request.scope["query_string"].decode("latin-1"))
+    return match and _summarize(request, match[1], cast("Period", match[2] or "all"))
+
+
+LANES = (
+    Lane("POST", "/api/metrics", ingest),
+    Lane("POST", "/api/metrics/batch", ingest_batch),
+    Lane("GET", "/api/metrics/summary", _plain_summary),
+)
+"""The routes that are served past the framework."""

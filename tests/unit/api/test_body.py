@@ -107,7 +107,13 @@ async def test_members_are_inflated_without_copying_the_rest_for_each(monkeypatc
 
 
 @pytest.mark.parametrize(
-    "body", [b"not gzip", gzip.compress(b"hello")[:-4], b"", gzip.compress(b"a") + b"rest"]
+    "body",
+    [
+        pytest.param(b"not gzip", id="plain"),
+        pytest.param(gzip.compress(b"hello")[:-4], id="cut short"),
+        pytest.param(b"", id="empty"),
+        pytest.param(gzip.compress(b"a") + b"rest", id="more after it"),
+    ],
 )
 async def test_broken_gzip_is_a_bad_request(body):
     assert await status_of(read(request(body, content_encoding="gzip"), 100)) == 400

@@ -1,0 +1,62 @@
+"""The busiest routes: the same answers as the ordinary way, for less work."""
+
+import asyncio
+
+import pytest
+
+from tests.support.api import metric
+
+VARYING = {"date", "x-request-id", "x-ratelimit-remaining", "x-ratelimit-reset", "ratelimit", "age"}
+
+
+@pytest.fixture
+def round_trips(api):
+    link = api.state["redis_answers"].__self__
+    return lambda: link.round_trips
+
+
+def gist(answer):
+    return answer.status_code, answer.content, {k: v for k, v in answer.headers.items() if k not in VARYING}
+
+
+@pytest.mark.parametrize(
+    ("plain", "elaborate"),
+    [
+        ("type=cpu", "%74ype=cpu"),
+        ("type=cpu&period=hourly", "period=hourly&type=cpu"),
+        ("type=a/b:c.d_e-f", "type=a%2Fb%3Ac.d_e-f"),
+    ],
+)
+async def test_a_summary_is_the_same_however_the_query_is_written(api, plain, elaborate):
+    await api.post("/api/metrics", json=metric())
+    await api.get(f"/api/metrics/summary?{plain}")
+    by_lane = await api.get(f"/api/metrics/summary?{plain}")
+    assert by_lane.headers["x-cache"] == "HIT"
+    assert gist(by_lane) == gist(await api.get(f"/api/metrics/summary?{elaborate}"))
+
+
+@pytest.mark.parametrize("query", ["", "type=", "type=cpu&period=weekly", "type=-cpu", "type=" + "a" * 129])
+async def test_what_is_wrong_is_told_as_ever_and_counts(api, query):
+    answer = await api.get(f"/api/metrics/summary?{query}")
+    assert (answer.status_code, answer.json()["code"]) == (422, "VALIDATION_ERROR")
+    assert "ratelimit" in answer.headers
+
+
+async def test_a_cached_summary_is_one_round_trip_and_a_measurement_two(api, round_trips):
+    await api.post("/api/metrics", json=metric())
+    await api.get("/api/metrics/summary?type=cpu")
+    before = round_trips()
+    await api.get("/api/metrics/summary?type=cpu")
+    assert round_trips() == before + 1
+    await api.post("/api/metrics", json=metric())
+    assert round_trips() == before + 3
+
+
+async def test_measurements_that_come_at_once_share_their_round_trips(api, round_trips):
+    await api.post("/api/metrics", json=metric())
+    before = round_trips()
+    answers = await asyncio.gather(*(api.post("/api/metrics", json=metric(n)) for n in range(20)))
+    assert {answer.status_code for answer in answers} == {201}
+    assert round_trips() - before <= 10, "twenty alone would take forty"
+    summary = await api.get("/api/metrics/summary?type=cpu", headers={"Cache-Control": "no-cache"})
+    assert summary.json()["count"] == 21
