@@ -1,12 +1,12 @@
 """One measurement, and the way between a timestamp's text and its number.
 
 Inside the service an instant is an integer: microseconds since 1970-01-01T00:00:00Z, negative before. Both
-directions are exact integer arithmetic; no float and no `datetime` comes near it.
+directions are exact integer arithmetic; no float comes near it.
 """
 
 import re
-from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime
+from typing import NamedTuple
 
 _EPOCH_DAY = date(1970, 1, 1).toordinal()
 _LAST_DAY = date.max.toordinal()
@@ -19,8 +19,14 @@ _TIMESTAMP = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Point:
+_PLAIN_TIMESTAMP = re.compile(
+    r"\d{4}-\d{2}-\d{2}T(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d{1,6})?(?:Z|[+-](?:[01]\d|2[0-3]):[0-5]\d)",
+    re.ASCII,
+)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Point(NamedTuple):
     """One measurement.
 
     Attributes:
@@ -47,6 +53,8 @@ def parse_timestamp(text: str) -> int:
     Raises:
         ValueError: It is none, or lies outside the years 1 to 9999 of UTC. The message is fit for a user.
     """
+    if (plain := _parse_plain_timestamp(text)) is not None:
+        return plain
     match = _TIMESTAMP.fullmatch(text)
     if match is None:
         raise ValueError("not an RFC 3339 timestamp such as 2026-01-31T12:00:00Z")
@@ -69,6 +77,18 @@ def parse_timestamp(text: str) -> int:
     if not 1 <= seconds // 86_400 + _EPOCH_DAY <= _LAST_DAY:
         raise ValueError("the timestamp lies outside the years 0001 to 9999 of UTC")
     return 1_000_000 * seconds + int((match["fraction"] or "")[:6].ljust(6, "0"))
+
+
+def _parse_plain_timestamp(text: str) -> int | None:
+    """Read a timestamp as nearly everybody writes it, in a third of the time; None where it needs thought."""
+    if not _PLAIN_TIMESTAMP.fullmatch(text):
+        return None
+    try:
+        instant = datetime.fromisoformat(text).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
+    since = instant - _EPOCH
+    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
 
 
 def format_timestamp(timestamp_us: int) -> str:

@@ -46,7 +46,7 @@ class Batch:
             self._reject(index, [{"field": "body", "message": message}])
             return True
         try:
-            self.points.append(METRIC_IN.validate_json(text).point())
+            self.points.append(METRIC_IN.validator.validate_json(text).point())
         except ValidationError as error:
             errors = error.errors(include_url=False, include_context=False, include_input=False)
             self._reject(index, field_errors(errors) if len(self.errors) < MAX_ERRORS else [])
