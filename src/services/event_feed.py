@@ -22,7 +22,7 @@ import orjson
 from src.analytics.points import format_seconds
 from src.resilience.clock import Clock
 from src.resilience.errors import ResilienceError
-from src.resilience.events import CacheAnswered, CacheRefreshed, Event, Listener, notify
+from src.resilience.events import CacheAnswered, CacheRefreshed, Event, Listener, Rejected, notify
 from src.services.errors import ServiceError, StorageUnavailableError
 from src.services.external_service import ExternalServiceError, ExternalServiceRefusedError
 
@@ -86,6 +86,13 @@ class EventLog(Protocol):
         ...
 
 
+@dataclass(slots=True)
+class _Noted:
+    event: Event
+    at: float
+    times: int = 1
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventDropped(Event):
     """An event was not written. For counting only; it is not written either."""
@@ -93,6 +100,9 @@ class EventDropped(Event):
 
 class EventRecorder:
     """The listener that writes to the log: all but a cache's daily business of hits, misses and refreshes.
+
+    A policy's refusals that gather between two writings are written as the first of them, with a count
+    (`times`): a flood of them is one line that grows, and not the end of everything else in the log.
 
     Args:
         log: Where to.
@@ -106,7 +116,8 @@ class EventRecorder:
         self._clock = clock
         self._worker = worker
         self._listener = listener
-        self._buffer: deque[tuple[float, Event]] = deque()
+        self._buffer: deque[_Noted] = deque()
+        self._refusals: dict[str, _Noted] = {}
         self._has_some = asyncio.Event()
         self._is_dropping = False
         self._writer: asyncio.Task[None] | None = None
@@ -116,10 +127,18 @@ class EventRecorder:
         match event:
             case CacheRefreshed() | CacheAnswered(outcome="hit" | "miss"):
                 return
+            case Rejected() if refusal := self._refusals.get(event.policy):
+                refusal.times += 1
+                return
         if len(self._buffer) == BUFFERED_EVENTS:
-            self._buffer.popleft()
-            self._drop(1)
-        self._buffer.append((self._clock.now(), event))
+            oldest = self._buffer.popleft()
+            if isinstance(oldest.event, Rejected):
+                del self._refusals[oldest.event.policy]
+            self._drop(oldest.times)
+        noted = _Noted(event, self._clock.now())
+        self._buffer.append(noted)
+        if isinstance(event, Rejected):
+            self._refusals[event.policy] = noted
         self._has_some.set()
 
     def start(self) -> None:
@@ -144,12 +163,15 @@ class EventRecorder:
     async def _write(self) -> None:
         if not self._buffer:
             return
-        gathered = [self._body(at, event) for at, event in self._buffer]
+        gathered = list(self._buffer)
         self._buffer.clear()
+        self._refusals.clear()
         try:
-            await self._event_log.append(gathered)
+            await self._event_log.append([self._body(noted) for noted in gathered])
         except StorageUnavailableError:
-            self._drop(len(gathered))  # whether some were written after all is not known
+            self._drop(
+                sum(noted.times for noted in gathered)
+            )  # whether some were written after all is not known
         else:
             self._is_dropping = False
 
@@ -160,10 +182,13 @@ class EventRecorder:
         for _ in range(count):
             notify(self._listener, EventDropped(policy="event-log"))
 
-    def _body(self, at: float, event: Event) -> bytes:
+    def _body(self, noted: _Noted) -> bytes:
+        event = noted.event
         details = {field.name: _plain(getattr(event, field.name)) for field in dataclasses.fields(event)}
+        if noted.times > 1:
+            details["times"] = noted.times
         return orjson.dumps({
-            "at": format_seconds(at),
+            "at": format_seconds(noted.at),
             "worker": self._worker,
             "policy": details.pop("policy"),
             "event": type(event).__name__,

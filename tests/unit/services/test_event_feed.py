@@ -33,7 +33,7 @@ from src.services.event_feed import (
 )
 from src.services.external_service import ExternalServiceError
 
-AN_EVENT = Rejected(policy="p", retry_after=1.0)
+AN_EVENT = TimedOut(policy="p", seconds=1.0)
 
 
 class MemoryLog:
@@ -151,11 +151,29 @@ class TestRecording:
         assert len(log.events) == 1
         assert len(listener.events) == 3
 
+    async def test_refusals_that_gather_are_one_event_with_a_count(self, recorder, log, clock):
+        for policy in ("ingest", "read", "ingest", "ingest"):
+            recorder(Rejected(policy=policy, retry_after=1.0))
+        await clock.advance(GATHER_SECONDS)
+        assert [(told["policy"], told.get("times")) for told in log.told] == [("ingest", 3), ("read", None)]
+        recorder(Rejected(policy="ingest", retry_after=1.0))
+        await clock.advance(GATHER_SECONDS)
+        assert "times" not in log.told[-1], "the next gathering counts anew"
+
+    async def test_a_refusal_that_was_dropped_is_not_counted_on(self, recorder, log, clock, listener):
+        refusal = Rejected(policy="ingest", retry_after=1.0)
+        for event in (refusal, refusal, *[AN_EVENT] * BUFFERED_EVENTS, refusal):
+            recorder(event)
+        await clock.advance(GATHER_SECONDS)
+        assert log.told[-1]["policy"] == "ingest"
+        assert "times" not in log.told[-1]
+        assert sum(isinstance(event, EventDropped) for event in listener.events) == 3
+
     async def test_of_too_many_the_oldest_are_dropped_and_counted(self, recorder, log, clock, listener):
         for n in range(BUFFERED_EVENTS + 7):
-            recorder(dataclasses.replace(AN_EVENT, retry_after=float(n)))
+            recorder(dataclasses.replace(AN_EVENT, seconds=float(n)))
         await clock.advance(GATHER_SECONDS)
-        assert [event["retry_after"] for event in log.told] == [n + 7 for n in range(BUFFERED_EVENTS)]
+        assert [event["seconds"] for event in log.told] == [n + 7 for n in range(BUFFERED_EVENTS)]
         assert listener.events == [EventDropped(policy="event-log")] * 7
 
     async def test_what_is_left_at_the_end_is_written(self, log, clock, listener):
