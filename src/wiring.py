@@ -21,7 +21,7 @@ from src.api.client_address import ClientAddress
 from src.api.dependencies import BodyLimits, State
 from src.api.middleware.fast_lane import FastLaneMiddleware
 from src.api.middleware.request_context import RequestContextMiddleware
-from src.api.routes import admin, circuit_breaker, events, health, lab, metrics
+from src.api.routes import admin, circuit_breaker, events, health, lab, metrics, telemetry
 from src.config.settings import InvalidSettingsError, Settings, load_settings
 from src.provider.app import create_provider_app
 from src.provider.faults import Faults
@@ -59,9 +59,19 @@ from src.storage.failure_rate_store import RedisFailureRateStore
 from src.storage.limiter_store import redis_rate_limiter
 from src.storage.metric_store import RedisMetricStore
 from src.storage.stress_lease import RedisStressLease
+from src.telemetry import tracing
 from src.telemetry.event_log import log_event
+from src.telemetry.instruments import (
+    Measured,
+    count_event,
+    limiter_observer,
+    observe_request,
+    observe_round_trip,
+    observe_write,
+    read_breaker,
+)
 from src.telemetry.logs import configure_logging, request_log
-from src.telemetry.prometheus import count_event, exposition, observe_request
+from src.telemetry.prometheus import exposition
 
 EXTERNAL_SERVICE = "external-service"
 DATA_FOLDER = Path("data")
@@ -89,6 +99,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         raise SystemExit(str(error)) from None
     configure_logging(settings.log_level, settings.log_format)
     clock = SystemClock()
+    is_traced = tracing.is_asked_for(os.environ)
     app = FastAPIOffline(
         title="Resilient Analytics API",
         version="0.1.0",
@@ -96,12 +107,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         license_info={"name": "MIT", "identifier": "MIT"},
         lifespan=partial(_lifespan, settings, clock),
         redirect_slashes=False,  # it would send the client to whatever Host it named
+        telemetry=tracing.telemetry(on=is_traced),
     )
-    app.add_middleware(FastLaneMiddleware, lanes=metrics.LANES)
+    if not is_traced:  # it is FastAPI's routing that tells a span its route
+        app.add_middleware(FastLaneMiddleware, lanes=metrics.LANES)
     observers = (observe_request, request_log(settings.log_level, settings.log_format, clock))
     app.add_middleware(RequestContextMiddleware, clock=clock, observers=observers)
     errors.install(app)
-    for module in (metrics, health, circuit_breaker, admin, lab, events):
+    for module in (metrics, health, circuit_breaker, admin, lab, events, telemetry):
         app.include_router(module.router)
     app.include_router(lab.runs)
     openapi.install(app)
@@ -118,7 +131,8 @@ async def _lifespan(settings: Settings, clock: Clock, _app: FastAPI) -> AsyncIte
         pipeline = _pipeline(settings, breaker, clock, listener)
         client = await stack.enter_async_context(_external_client(settings, clock))
         shared_rate = RedisFailureRateStore(link) if settings.external_service_url is None else None
-        external_service = ExternalService(client, pipeline, shared_rate)
+        measured = Pipeline(Measured(EXTERNAL_SERVICE, clock, is_failure), pipeline)
+        external_service = ExternalService(client, measured, shared_rate)
         lab = Lab(
             external_service.attempt,
             pipeline,
@@ -140,7 +154,7 @@ async def _lifespan(settings: Settings, clock: Clock, _app: FastAPI) -> AsyncIte
         admission = partial(_admission, settings, link, clock, listener)
         yield State(
             clock=clock,
-            metrics=MetricService(store, forget),
+            metrics=MetricService(store, forget, observe_write),
             summaries=summaries,
             external_service=external_service,
             breaker=breaker,
@@ -153,7 +167,7 @@ async def _lifespan(settings: Settings, clock: Clock, _app: FastAPI) -> AsyncIte
             body_limits=BodyLimits(settings.max_body_bytes, settings.batch_max_points),
             cache_ttl_seconds=settings.cache_ttl_seconds,
             redis_answers=link.ping,
-            exposition=exposition,
+            exposition=partial(exposition, partial(read_breaker, breaker)),
         )
 
 
@@ -170,7 +184,7 @@ async def _redis_link(settings: Settings, clock: Clock, stack: AsyncExitStack) -
         _refuse_several_workers()
         client = connect_in_process()
         _log.warning("redis_in_process", extra={"detail": "no redis-server found: data is not kept"})
-    link = RedisLink(client, clock, revive)
+    link = RedisLink(client, clock, revive, observe_round_trip)
     stack.push_async_callback(link.aclose)
     await link.warn_of_eviction()
     return link
@@ -218,7 +232,8 @@ def _admission(
 ) -> Admission:
     quota = Quota(limit, settings.rate_limit_window_seconds)
     limiter = redis_rate_limiter(settings.rate_limit_algorithm, quota, link, clock)
-    return Admission(name, quota, limiter, listener)
+    observe = limiter_observer(name, settings.rate_limit_algorithm)
+    return Admission(name, quota, limiter, listener, observe)
 
 
 def _breaker(settings: Settings, link: RedisLink, clock: Clock, listener: Listener) -> CircuitBreaker:
@@ -254,22 +269,26 @@ def _longest_call_seconds(settings: Settings) -> float:
 
 
 def _external_client(settings: Settings, clock: Clock) -> httpx.AsyncClient:
+    hooks = {"request": [tracing.send_trace_context]} if tracing.is_asked_for(os.environ) else {}
     if settings.external_service_url is not None:
-        timeout = settings.external_service_timeout
-        return httpx.AsyncClient(base_url=str(settings.external_service_url), timeout=timeout)
+        base_url, timeout = str(settings.external_service_url), settings.external_service_timeout
+        return httpx.AsyncClient(base_url=base_url, timeout=timeout, event_hooks=hooks)
     provider = create_provider_app(
         Faults(failure_rate=settings.external_service_failure_rate),
         chance=SystemRandomizer().random,
         now=clock.monotonic,
         sleep=clock.sleep,
     )
-    return httpx.AsyncClient(transport=httpx.ASGITransport(provider), base_url="http://provider")
+    transport = httpx.ASGITransport(provider)
+    return httpx.AsyncClient(transport=transport, base_url="http://provider", event_hooks=hooks)
 
 
 def _pipeline(settings: Settings, breaker: CircuitBreaker, clock: Clock, listener: Listener) -> Pipeline:
     """Return what stands around every call of the external service; the fallback is the summary cache's."""
     patience = settings.external_service_timeout
     permits = settings.external_service_max_concurrency
+    attempt = f"{EXTERNAL_SERVICE}.attempt"
+    spans = [tracing.Traced(attempt)] if tracing.is_asked_for(os.environ) else []
     rate = Quota(settings.external_service_rate_per_second, 1)
     retry = RetryOptions(
         settings.external_service_attempts,
@@ -292,5 +311,7 @@ def _pipeline(settings: Settings, breaker: CircuitBreaker, clock: Clock, listene
         ),
         breaker,
         Retry(retry, clock, SystemRandomizer(), name=EXTERNAL_SERVICE, listener=listener),
+        Measured(attempt, clock, is_failure),
+        *spans,
         Timeout(patience, clock, name=EXTERNAL_SERVICE, listener=listener),
     )

@@ -48,7 +48,7 @@ class State(TypedDict):
     body_limits: BodyLimits
     cache_ttl_seconds: int
     redis_answers: Callable[[], Awaitable[bool]]
-    exposition: Callable[[], tuple[bytes, str]]
+    exposition: Callable[[], Awaitable[tuple[bytes, str]]]
 
 
 def state(request: Request) -> State:

@@ -7,12 +7,16 @@ available than one that did not count.
 """
 
 import logging
+from collections.abc import Callable
+from typing import Literal, TypeAlias
 
 from src.resilience.events import Bypassed, Listener, Rejected, notify
 from src.resilience.rate_limiter import Decision, Quota, RateLimiter
 from src.services.errors import StorageUnavailableError
 
 _log = logging.getLogger(__name__)
+
+Outcome: TypeAlias = Literal["allowed", "refused", "bypassed"]
 
 
 class Admission:
@@ -23,13 +27,22 @@ class Admission:
         quota: How many requests in which window.
         limiter: Decides.
         listener: Told of every refusal and every bypass.
+        observe: Told the outcome of every request; an event for each that is allowed would cost too much.
     """
 
-    def __init__(self, name: str, quota: Quota, limiter: RateLimiter, listener: Listener) -> None:
+    def __init__(
+        self,
+        name: str,
+        quota: Quota,
+        limiter: RateLimiter,
+        listener: Listener,
+        observe: Callable[[Outcome], object] = lambda _outcome: None,
+    ) -> None:
         self.name = name
         self.quota = quota
         self._limiter = limiter
         self._listener = listener
+        self._observe = observe
         self._fails_open = False
 
     async def decide(self, client: str) -> Decision | None:
@@ -42,9 +55,11 @@ class Admission:
             decision = await self._limiter.hit(f"rl:{self.name}:{client}")
         except StorageUnavailableError as error:
             self._note(fails_open=True)
+            self._observe("bypassed")
             notify(self._listener, Bypassed(policy=self.name, error=error))
             return None
         self._note(fails_open=False)
+        self._observe("allowed" if decision.allowed else "refused")
         if not decision.allowed:
             notify(self._listener, Rejected(policy=self.name, retry_after=decision.retry_after))
         return decision

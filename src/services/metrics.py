@@ -104,13 +104,18 @@ class MetricService:
     Args:
         store: Where points live.
         forget: Told the types that have new points; None where cached answers may grow old.
+        observe: Told how many points each write stored.
     """
 
     def __init__(
-        self, store: MetricStore, forget: Callable[[set[str]], Awaitable[None]] | None = None
+        self,
+        store: MetricStore,
+        forget: Callable[[set[str]], Awaitable[None]] | None = None,
+        observe: Callable[[int], object] = lambda _points: None,
     ) -> None:
         self._store = store
         self._forget = forget
+        self._observe = observe
         self.newest = store.newest
         self.types = store.types
 
@@ -125,6 +130,8 @@ class MetricService:
             StorageUnavailableError: Nothing is known to be stored.
         """
         is_new = await self._store.add(points, idempotency)
-        if is_new and self._forget is not None:
-            await self._forget({point.type for point in points})
+        if is_new:
+            self._observe(len(points))
+            if self._forget is not None:
+                await self._forget({point.type for point in points})
         return is_new

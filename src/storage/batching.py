@@ -32,6 +32,8 @@ Command: TypeAlias = tuple[Argument, ...]
 Reply: TypeAlias = Any
 """What RESP2 can say: bytes, int, None, or a list of these. Each store narrows its own replies."""
 
+RoundTripObserver: TypeAlias = Callable[[int, float], object]
+
 MAX_IN_FLIGHT = 8
 """Round trips under way at once, those of long commands not counted."""
 
@@ -68,14 +70,20 @@ class Batcher:
             left, connecting included.
         on_lost: Told, once for each round trip that found it so, that Redis cannot be reached or is silent;
             before the callers are, and even where they have all gone.
+        observe: Told of each round trip that ended, well or not: its commands, and the seconds since it left.
     """
 
     def __init__(
-        self, client: "Redis", timeout_seconds: float, on_lost: Callable[[RedisError], object]
+        self,
+        client: "Redis",
+        timeout_seconds: float,
+        on_lost: Callable[[RedisError], object],
+        observe: RoundTripObserver,
     ) -> None:
         self._client = client
         self._patience = _waits(timeout_seconds)
         self._on_lost = on_lost
+        self._observe = observe
         self._waiting: list[_Pending] = []
         self._waiting_alone: deque[tuple[_Pending, int]] = deque()
         self._in_flight: dict[_Sending, _RoundTrip] = {}
@@ -215,10 +223,18 @@ class Batcher:
 
     async def _send(self, commands: Sequence[Command]) -> list[Reply]:
         self.round_trips += 1
+        now = asyncio.get_running_loop().time
+        left = now()
+        try:
+            return await self._exchange(commands)
+        finally:
+            self._observe(len(commands), now() - left)
+
+    async def _exchange(self, commands: Sequence[Command]) -> list[Reply]:
         pool = self._client.connection_pool
         connection = await pool.get_connection()  # type: ignore[no-untyped-call]
         try:
-            packed = b"".join(map(pack_command, commands))  # type: ignore[arg-type] -- its stub wants one item
+            packed = b"".join(map(pack_command, commands))  # type: ignore[arg-type]
             await connection.send_packed_command(packed, check_health=False)
             return [await _reply(connection) for _ in commands]
         finally:

@@ -26,7 +26,15 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from src.resilience.clock import Clock
 from src.services.errors import StorageRefusedError, StorageUnavailableError
-from src.storage.batching import MAX_ALONE, MAX_IN_FLIGHT, Argument, Batcher, Command, Reply
+from src.storage.batching import (
+    MAX_ALONE,
+    MAX_IN_FLIGHT,
+    Argument,
+    Batcher,
+    Command,
+    Reply,
+    RoundTripObserver,
+)
 from src.storage.scripts import Script
 
 _log = logging.getLogger(__name__)
@@ -97,15 +105,20 @@ class RedisLink:
         client: From `connect`, or a fake of the same kind.
         clock: Paces the probes during an outage.
         revive: Awaited before each probe: starts a server that is ours to start.
+        observe: Told of each round trip: its commands and its seconds.
     """
 
     def __init__(
-        self, client: "Redis", clock: Clock, revive: Callable[[], Awaitable[None]] | None = None
+        self,
+        client: "Redis",
+        clock: Clock,
+        revive: Callable[[], Awaitable[None]] | None = None,
+        observe: RoundTripObserver = lambda _commands, _seconds: None,
     ) -> None:
         self._client = client
         self._clock = clock
         self._revive = revive
-        self._batcher = Batcher(client, CALL_TIMEOUT_SECONDS, self._went_down)
+        self._batcher = Batcher(client, CALL_TIMEOUT_SECONDS, self._went_down, observe)
         self._prober: asyncio.Task[None] | None = None
         self._reminded_at: dict[str, float] = {}
 

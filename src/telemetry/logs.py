@@ -1,4 +1,6 @@
-"""Logs: one JSON object a line on stdout, with `timestamp`, `level`, `event` and, in a request, `request_id`.
+"""Logs: one JSON object a line on stdout, with `timestamp`, `level` and `event`.
+
+In a request there is its `request_id` too, and its `trace_id` where it belongs to a trace.
 
 Everything goes through here, uvicorn's lines included: structlog renders what the standard library's loggers
 are given, with the context bound to the request.
@@ -27,7 +29,7 @@ class RequestLog(Protocol):
 
 _requests = structlog.stdlib.get_logger("src.requests")
 
-_FIRST = ("timestamp", "level", "event", "request_id")
+_FIRST = ("timestamp", "level", "event", "request_id", "trace_id")
 """What a reader's eye looks for at the start of the line."""
 
 _TRACEBACKS = structlog.tracebacks.ExceptionDictTransformer(show_locals=False, max_frames=20)

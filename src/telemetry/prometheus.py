@@ -1,15 +1,21 @@
-"""Prometheus metrics, right with several workers.
+"""prometheus-client, right with several workers: what metrics are made of, and the answer to `GET /metrics`.
 
 With several workers prometheus-client's multiprocess mode keeps each one's figures in a file of a folder that
 they share, and adds them up when asked. It looks for the folder when it is imported, so this module names it
-first: `python -m src` makes one for its workers, any other parent's workers find one by the parent's pid.
+first, and whoever makes a metric imports its kind from here: `python -m src` makes a folder for its workers,
+any other parent's workers find one by the parent's pid.
+
+A counter outlives the worker that counted, as it has to: the sum never falls. A gauge is read when it is
+asked for, from where the fleet agrees on it, and of the readings on file the newest is shown (`mostrecent`),
+so nothing has to be cleared away after a worker that died.
 """
 
+import asyncio
 import multiprocessing
 import os
 import stat
 import tempfile
-from functools import cache
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 MULTIPROC_DIR = "PROMETHEUS_MULTIPROC_DIR"
@@ -34,52 +40,25 @@ from prometheus_client import (  # noqa: E402 -- see above
     REGISTRY,
     CollectorRegistry,
     Counter,
+    Gauge,
     Histogram,
+    disable_created_metrics,
     generate_latest,
 )
 from prometheus_client.multiprocess import MultiProcessCollector  # noqa: E402
 
-from src.resilience.events import CacheAnswered, Event, StateChanged  # noqa: E402
+__all__ = ["MULTIPROC_DIR", "Counter", "Gauge", "Histogram", "exposition"]
 
-_requests = Counter("http_requests_total", "Answered requests", ["method", "route", "status"])
-_seconds = Histogram(
-    "http_request_duration_seconds",
-    "From the request's arrival to the end of the answer",
-    ["method", "route"],
-    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
-)
-_events = Counter(
-    "resilience_events_total", "Decisions of the resilience patterns", ["policy", "event", "detail"]
-)
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, which several workers would not have
 
 
-_request_counter = cache(_requests.labels)
-_request_seconds = cache(_seconds.labels)
-_event_counter = cache(_events.labels)
-"""To look a child up by its labels costs as much as to count, and there are few of them."""
+async def exposition(*readings: Callable[[], Awaitable[object]]) -> tuple[bytes, str]:
+    """Return all workers' metrics in Prometheus' text format, and its content type.
 
-
-def observe_request(method: str, route: str, path: str, status: int, seconds: float) -> None:  # noqa: ARG001
-    """Count one answered request."""
-    known = method if method in {"GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH"} else "other"
-    _request_counter(known, route, status).inc()
-    _request_seconds(known, route).observe(seconds)
-
-
-def count_event(event: Event) -> None:
-    """Be the listener that counts."""
-    match event:
-        case StateChanged():
-            detail = f"{event.before}->{event.after}"
-        case CacheAnswered():
-            detail = event.outcome
-        case _:
-            detail = ""
-    _event_counter(event.policy, type(event).__name__, detail).inc()
-
-
-def exposition() -> tuple[bytes, str]:
-    """Return all workers' metrics in Prometheus' text format, and its content type."""
+    Args:
+        readings: Each brings one gauge up to date first; all are taken side by side.
+    """
+    await asyncio.gather(*(read() for read in readings))
     registry = REGISTRY
     if MULTIPROC_DIR in os.environ:
         registry = CollectorRegistry()

@@ -1,4 +1,4 @@
-"""Around every request: its id, the error nobody foresaw, and those who are told of it.
+"""Around every request: its id and its trace's, the error nobody foresaw, and those who are told of it.
 
 Outermost of our middleware, so that whatever happens inside, the answer carries `X-Request-ID`, an
 unexpected error becomes a problem document, and those who are told of the request hear what was really sent.
@@ -11,12 +11,15 @@ from itertools import count
 from typing import Protocol
 
 import structlog
+from opentelemetry import trace
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from src.api import errors
 from src.resilience.clock import Clock
 
 _SANE_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}\Z")
+_TRACE_CONTEXT = TraceContextTextMapPropagator()
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -62,7 +65,7 @@ class RequestContextMiddleware:
         request_id = _request_id(scope)
         scope["request_id"] = request_id
         structlog.contextvars.clear_contextvars()
-        structlog.contextvars.bind_contextvars(request_id=request_id)
+        structlog.contextvars.bind_contextvars(request_id=request_id, **_trace_id(scope))
         began = self._clock.monotonic()
         status = 0
 
@@ -94,3 +97,18 @@ def _request_id(scope: Scope) -> str:
         if name == b"x-request-id" and _SANE_ID.match(value):
             return str(value.decode("ascii"))
     return f"{_PROCESS}{next(_numbers):016x}"  # unlike a UUID, at no cost to speak of
+
+
+def _trace_id(scope: Scope) -> dict[str, str]:
+    """Return the `trace_id` to log: of the request's span, else of the caller's trace, where there is one.
+
+    The caller's stands in its W3C `traceparent`, whether or not spans are recorded here.
+    """
+    found = trace.get_current_span().get_span_context()
+    if not found.is_valid:
+        parents = [value for name, value in scope["headers"] if name == b"traceparent"]
+        if len(parents) != 1:
+            return {}
+        parent = _TRACE_CONTEXT.extract({"traceparent": parents[0].decode("latin-1")})
+        found = trace.get_current_span(parent).get_span_context()
+    return {"trace_id": trace.format_trace_id(found.trace_id)} if found.is_valid else {}

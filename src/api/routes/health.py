@@ -47,10 +47,3 @@ async def live() -> Liveness:
 async def ready(request: Request) -> Response:
     """Answer 200 when requests can be served, 503 while they can't."""
     return await _health(request)
-
-
-@router.get("/metrics", summary="Prometheus metrics", response_class=Response, tags=["telemetry"])
-async def exposition(request: Request) -> Response:
-    """Return the metrics of all workers in Prometheus' text format."""
-    content, content_type = state(request)["exposition"]()
-    return Response(content, headers={"Content-Type": content_type})

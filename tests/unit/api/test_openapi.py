@@ -9,10 +9,11 @@ from src.api.admin_access import RequireAdmin
 from src.api.errors import Problem
 from src.api.models import METRIC_IN, MetricIn
 from src.api.openapi import headers, json_body, problems
-from src.api.routes import admin, circuit_breaker, events, health, lab, metrics
+from src.api.routes import admin, circuit_breaker, events, health, lab, metrics, telemetry
 
 ROUTERS = (
-    admin.router, circuit_breaker.router, events.router, health.router, lab.router, lab.runs, metrics.router
+    admin.router, circuit_breaker.router, events.router, health.router, lab.router, lab.runs, metrics.router,
+    telemetry.router,
 )  # fmt: skip
 QUOTA_HEADERS = {
     "RateLimit-Policy", "RateLimit", "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset",

@@ -45,3 +45,14 @@ async def test_an_outage_is_logged_once_and_its_end_too(clock, listener, caplog)
     for _ in range(3):
         await admission.decide("1.2.3.4")
     assert [record.getMessage() for record in caplog.records] == ["limiter_fails_open", "limiter_is_back"]
+
+
+async def test_every_request_is_observed_with_its_outcome(clock, listener):
+    outcomes = []
+    limiter = memory_rate_limiter("sliding_window_log", QUOTA, clock)
+    admission = Admission("ingest", QUOTA, limiter, listener, outcomes.append)
+    await admission.decide("1.2.3.4")
+    await admission.decide("1.2.3.4")
+    admission._limiter = BrokenLimiter(StorageUnavailableError("away"))
+    await admission.decide("1.2.3.4")
+    assert outcomes == ["allowed", "refused", "bypassed"]

@@ -1,0 +1,190 @@
+"""The metrics, and who is told what they count. docs/telemetry.md has them in a table.
+
+Names and units are Prometheus' own: base units, the unit in the name, `_total` for what only grows. No label
+holds what a client chooses, such as an address or a metric type: each value would be a series for good.
+
+A series is looked up by its labels once and kept: there are few of them, and to look one up costs several
+times as much as to count.
+"""
+
+from collections.abc import Awaitable, Callable
+from functools import cache
+from typing import TypeVar, get_args
+
+from src.resilience.breaker_store import BreakerState
+from src.resilience.circuit_breaker import CircuitBreaker
+from src.resilience.clock import Clock
+from src.resilience.errors import CallTimeoutError, RejectedError
+from src.resilience.events import CacheAnswered, Event, StateChanged
+from src.resilience.policy import Call
+from src.services.admission import Outcome
+from src.telemetry.prometheus import Counter, Gauge, Histogram
+
+T = TypeVar("T")
+
+_METHODS = frozenset({"GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH"})
+
+HTTP_REQUESTS = Counter("http_requests_total", "Answered requests", ["method", "route", "status"])
+HTTP_SECONDS = Histogram(
+    "http_request_duration_seconds",
+    "From a request's arrival to the end of its answer",
+    ["method", "route"],
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+)
+POINTS = Counter("ingested_points_total", "Measurements stored")
+BATCH_POINTS = Histogram(
+    "ingest_batch_points",
+    "Measurements in one stored write",
+    buckets=(1, 10, 100, 1_000, 10_000),
+)
+LIMITER_DECISIONS = Counter(
+    "rate_limiter_decisions_total",
+    "Requests allowed, refused, or bypassed since the limiter had no verdict",
+    ["quota", "algorithm", "outcome"],
+)
+CACHE_ANSWERS = Counter("cache_answers_total", "Answers of a read-through cache", ["cache", "outcome"])
+BREAKER_STATE = Gauge(
+    "circuit_breaker_state",
+    "1 for the state that a circuit breaker is in, 0 for the others",
+    ["breaker", "state"],
+    multiprocess_mode="mostrecent",
+)
+BREAKER_TRANSITIONS = Counter(
+    "circuit_breaker_transitions_total",
+    "Changes of a circuit breaker's state",
+    ["breaker", "before", "after"],
+)
+EVENTS = Counter(
+    "resilience_events_total", "All other decisions of the resilience patterns", ["policy", "event"]
+)
+CALL_SECONDS = Histogram(
+    "resilience_call_duration_seconds",
+    "How long a protected call took, and what came of it",
+    ["policy", "outcome"],
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+)
+QUEUE_LENGTH = Gauge(
+    "proxy_queue_length", "Callers in the proxy's line, of all workers", multiprocess_mode="mostrecent"
+)
+QUEUE_WAIT_SECONDS = Histogram(
+    "proxy_queue_wait_seconds",
+    "How long a caller stood in the proxy's line until its turn",
+    buckets=(0.01, 0.1, 0.5, 1, 2, 5, 10, 20, 30, 60),
+)
+REDIS_ROUND_TRIPS = Counter("redis_round_trips_total", "Round trips to Redis, failed ones included")
+REDIS_SECONDS = Histogram(
+    "redis_round_trip_duration_seconds",
+    "From when a round trip left to its last answer, connecting included",
+    buckets=(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1),
+)
+REDIS_COMMANDS = Histogram(
+    "redis_round_trip_commands",
+    "Commands that shared a round trip",
+    buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512),
+)
+
+
+_requests = cache(HTTP_REQUESTS.labels)
+_request_seconds = cache(HTTP_SECONDS.labels)
+_cache_answers = cache(CACHE_ANSWERS.labels)
+_transitions = cache(BREAKER_TRANSITIONS.labels)
+_events = cache(EVENTS.labels)
+
+
+def observe_request(method: str, route: str, path: str, status: int, seconds: float) -> None:  # noqa: ARG001
+    """Count one answered request. The path is not told, since a client chooses it."""
+    known = method if method in _METHODS else "other"
+    _requests(known, route, status).inc()
+    _request_seconds(known, route).observe(seconds)
+
+
+def observe_write(points: int) -> None:
+    """Count one stored write of so many points."""
+    POINTS.inc(points)
+    BATCH_POINTS.observe(points)
+
+
+def observe_round_trip(commands: int, seconds: float) -> None:
+    """Count one round trip to Redis."""
+    REDIS_ROUND_TRIPS.inc()
+    REDIS_SECONDS.observe(seconds)
+    REDIS_COMMANDS.observe(commands)
+
+
+def limiter_observer(quota: str, algorithm: str) -> Callable[[Outcome], None]:
+    """Return what counts the decisions of one limiter, each of its outcomes from 0 on."""
+    series = {outcome: LIMITER_DECISIONS.labels(quota, algorithm, outcome) for outcome in get_args(Outcome)}
+    return lambda outcome: series[outcome].inc()
+
+
+def count_event(event: Event) -> None:
+    """Be the listener that counts."""
+    match event:
+        case CacheAnswered():
+            _cache_answers(event.policy, event.outcome).inc()
+        case StateChanged():
+            _transitions(event.policy, event.before, event.after).inc()
+        case _:
+            _events(event.policy, type(event).__name__).inc()
+
+
+class Measured:
+    """A policy that decides nothing, and observes how long each call took and what came of it.
+
+    The outcome is "succeeded", "rejected" by a policy further in, "timed_out", or "failed". A cancelled
+    call has none and is not observed.
+
+    Args:
+        name: Of what is called.
+        clock: Measures.
+        is_failure: Judges what a call raised, as it does for the circuit breaker: what is no failure of the
+            thing called is an answer of it, and so a success.
+    """
+
+    def __init__(self, name: str, clock: Clock, is_failure: Callable[[Exception], bool | None]) -> None:
+        self._clock = clock
+        self._is_failure = is_failure
+        self._series = {
+            outcome: CALL_SECONDS.labels(name, outcome)
+            for outcome in ("succeeded", "failed", "timed_out", "rejected")
+        }
+
+    async def run(self, call: Call[T]) -> T:
+        """Run `call`. Returns and raises what it does."""
+        began = self._clock.monotonic()
+        try:
+            result = await call()
+        except Exception as error:
+            self._observe(began, self._judge(error))
+            raise
+        self._observe(began, "succeeded")
+        return result
+
+    def _judge(self, error: Exception) -> str:
+        match error:
+            case RejectedError():
+                return "rejected"
+            case CallTimeoutError():
+                return "timed_out"
+            case _:
+                return "failed" if self._is_failure(error) else "succeeded"
+
+    def _observe(self, began: float, outcome: str) -> None:
+        self._series[outcome].observe(self._clock.monotonic() - began)
+
+
+async def read_breaker(breaker: CircuitBreaker) -> None:
+    """Bring `circuit_breaker_state` up to date: what the fleet agrees on, or this worker where it can't."""
+    now = (await breaker.status()).state
+    for state in BreakerState:
+        BREAKER_STATE.labels(breaker.name, state).set(state is now)
+
+
+async def read_queue_length(length: Callable[[], Awaitable[int]]) -> None:
+    """Bring `proxy_queue_length` up to date."""
+    QUEUE_LENGTH.set(await length())
+
+
+def observe_queue_wait(seconds: float) -> None:
+    """Count one caller whose turn came in the proxy's line."""
+    QUEUE_WAIT_SECONDS.observe(seconds)

@@ -1,0 +1,208 @@
+"""OpenTelemetry of a running service: a real collector's end of OTLP, and what arrives there."""
+
+import contextlib
+import json
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import httpx
+import pytest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
+
+from tests.integration.test_processes import (
+    environment,
+    free_port,
+    start_server,  # noqa: F401 -- a fixture
+)
+
+TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
+PARENT_ID = "00f067aa0ba902b7"
+TRACEPARENT = {"traceparent": f"00-{TRACE_ID}-{PARENT_ID}-01"}
+
+
+class Collector(ThreadingHTTPServer):
+    """Takes OTLP over HTTP and keeps it."""
+
+    daemon_threads = True
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Receiver)
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        self.received = {"/v1/traces": [], "/v1/metrics": []}
+
+    @property
+    def spans(self):
+        requests = map(ExportTraceServiceRequest.FromString, self.received["/v1/traces"])
+        return [
+            span
+            for request in requests
+            for resource in request.resource_spans
+            for scope in resource.scope_spans
+            for span in scope.spans
+        ]
+
+    @property
+    def metrics(self):
+        requests = map(ExportMetricsServiceRequest.FromString, self.received["/v1/metrics"])
+        return {
+            metric.name: metric
+            for request in requests
+            for resource in request.resource_metrics
+            for scope in resource.scope_metrics
+            for metric in scope.metrics
+        }
+
+    @property
+    def services(self):
+        """What those who sent metrics are called."""
+        requests = map(ExportMetricsServiceRequest.FromString, self.received["/v1/metrics"])
+        resources = [one.resource for request in requests for one in request.resource_metrics]
+        return {attributes(resource)["service.name"] for resource in resources}
+
+
+class Receiver(BaseHTTPRequestHandler):
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        kind = self.headers["Content-Type"]
+        self.server.received[self.path].append(body if kind == "application/x-protobuf" else b"?")
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+def attributes(described):
+    return {
+        attribute.key: attribute.value.string_value or attribute.value.int_value
+        for attribute in described.attributes
+    }
+
+
+@pytest.fixture
+def collector():
+    with Collector() as collector:
+        thread = threading.Thread(target=collector.serve_forever, daemon=True)
+        thread.start()
+        yield collector
+        collector.shutdown()
+        thread.join()
+
+
+def lines(server):
+    found = []
+    for line in server.log.read_text("utf-8").splitlines():
+        with contextlib.suppress(ValueError):
+            found.append(json.loads(line))
+    return found
+
+
+async def calls(server, *paths, headers=None):
+    async with httpx.AsyncClient(base_url=server.url, timeout=20) as client:
+        await server.until_healthy(client)
+        return [await client.get(path, headers=headers) for path in paths]
+
+
+@pytest.mark.slow
+async def test_a_request_and_its_attempts_are_spans_of_the_callers_trace(start_server, collector):  # noqa: F811
+    server = start_server(
+        OTEL_EXPORTER_OTLP_ENDPOINT=collector.url,
+        OTEL_SERVICE_NAME="under-test",
+        EXTERNAL_SERVICE_FAILURE_RATE="1",
+        EXTERNAL_SERVICE_ATTEMPTS="2",
+    )
+    await calls(server, "/api/metrics/summary?type=cpu", "/nowhere", "/metrics", headers=TRACEPARENT)
+    server.stop()  # what is gathered is sent
+
+    served = [span for span in collector.spans if span.kind == Span.SPAN_KIND_SERVER]
+    (summary,) = [span for span in served if span.name == "GET /api/metrics/summary"]
+    assert summary.trace_id.hex() == TRACE_ID
+    assert summary.parent_span_id.hex() == PARENT_ID
+    told = attributes(summary)
+    assert told["http.route"] == "/api/metrics/summary"
+    assert told["http.response.status_code"] == 503
+
+    attempts = [span for span in collector.spans if span.name == "external-service.attempt"]
+    assert len(attempts) == 2
+    for attempt in attempts:
+        assert attempt.kind == Span.SPAN_KIND_CLIENT
+        assert attempt.trace_id == summary.trace_id
+        assert attempt.parent_span_id == summary.span_id
+        assert attempt.status.code == Status.STATUS_CODE_ERROR
+    # the external service, here in process, was told which attempt calls it
+    called = [span for span in served if attributes(span).get("url.path") == "/kv/metric-types/cpu"]
+    assert {span.parent_span_id for span in called} == {attempt.span_id for attempt in attempts}
+    # and what machines ask for every few seconds is left out
+    assert not {attributes(span).get("url.path") for span in served} & {"/health", "/metrics"}
+
+    durations = collector.metrics["http.server.request.duration"]
+    assert durations.unit == "s"
+    routes = {attributes(point).get("http.route") for point in durations.histogram.data_points}
+    assert "/api/metrics/summary" in routes
+    assert collector.services == {"under-test"}
+
+    # every line of the request says whose it is
+    ids = {line["request_id"] for line in lines(server) if line.get("path") == "/api/metrics/summary"}
+    (request_id,) = ids
+    own = [line for line in lines(server) if line.get("request_id") == request_id]
+    assert {"request", "Retried", "RetriesExhausted"} <= {line["event"] for line in own}
+    assert {line["trace_id"] for line in own} == {TRACE_ID}
+
+
+@pytest.mark.slow
+async def test_without_a_parent_a_request_begins_a_trace_that_its_log_line_names(start_server, collector):  # noqa: F811
+    server = start_server(OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=f"{collector.url}/v1/traces")
+    await calls(server, "/api/metrics/types")
+    server.stop()
+    (span,) = [span for span in collector.spans if span.name == "GET /api/metrics/types"]
+    (line,) = [line for line in lines(server) if line.get("path") == "/api/metrics/types"]
+    assert line["trace_id"] == span.trace_id.hex()
+    assert collector.received["/v1/metrics"] == []  # which nobody asked for
+
+
+@pytest.mark.slow
+async def test_disabled_it_sends_nothing(start_server, collector):  # noqa: F811
+    server = start_server(OTEL_EXPORTER_OTLP_ENDPOINT=collector.url, OTEL_SDK_DISABLED="true")
+    await calls(server, "/api/metrics/types", headers=TRACEPARENT)
+    server.stop()
+    assert collector.received == {"/v1/traces": [], "/v1/metrics": []}
+    (line,) = [line for line in lines(server) if line.get("path") == "/api/metrics/types"]
+    assert line["trace_id"] == TRACE_ID  # the caller's all the same
+
+
+@pytest.mark.slow
+async def test_a_collector_that_is_away_harms_nobody(start_server):  # noqa: F811
+    nowhere = f"http://127.0.0.1:{free_port()}"
+    server = start_server(OTEL_EXPORTER_OTLP_ENDPOINT=nowhere, OTEL_EXPORTER_OTLP_TIMEOUT="1")
+    answers = await calls(server, *["/api/metrics/types"] * 20)
+    assert {answer.status_code for answer in answers} == {200}
+    server.stop()
+    assert any("export" in line["event"].lower() for line in lines(server))  # what was lost is told
+
+
+@pytest.mark.slow
+def test_where_nobody_asks_nothing_is_set_up_nor_imported():
+    program = """if True:
+        import asyncio, sys
+        from src.main import app
+        async def receive(messages=[{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}]):
+            return messages.pop(0)
+        sent = []
+        async def send(message):
+            sent.append(message["type"])
+        asyncio.run(app({"type": "lifespan", "state": {}}, receive, send))
+        assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete"], sent
+        unwanted = ("opentelemetry.exporter", "opentelemetry.sdk.trace")
+        print(*(name for name in sys.modules if name.startswith(unwanted)))
+        assert not app._native_telemetry.enabled()
+    """
+    settings = environment(REDIS_URL=f"redis://127.0.0.1:{free_port()}", LOG_LEVEL="CRITICAL")
+    ran = subprocess.run(
+        [sys.executable, "-c", program], env=settings, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (ran.returncode, ran.stdout.strip()) == (0, ""), ran.stderr

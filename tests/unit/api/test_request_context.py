@@ -1,0 +1,73 @@
+"""What is bound to a request, so that every line it logs has it."""
+
+import pytest
+import structlog
+from opentelemetry import trace
+
+from src.api.middleware.request_context import RequestContextMiddleware
+
+TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
+TRACEPARENT = f"00-{TRACE_ID}-00f067aa0ba902b7-01"
+
+
+@pytest.fixture
+def bound(clock):
+    """Sends a request with these headers and returns what was bound while it was served."""
+
+    async def bound(*headers):
+        found = {}
+
+        async def app(scope, receive, send):
+            found.update(structlog.contextvars.get_contextvars())
+
+        middleware = RequestContextMiddleware(app, clock, [])
+        scope = {"type": "http", "method": "GET", "path": "/", "headers": headers}
+        await middleware(scope, None, None)
+        return found
+
+    yield bound
+    structlog.contextvars.clear_contextvars()
+
+
+async def test_the_trace_of_the_caller_is_told(bound):
+    found = await bound((b"x-request-id", b"abc"), (b"traceparent", TRACEPARENT.encode()))
+    assert found == {"request_id": "abc", "trace_id": TRACE_ID}
+
+
+async def test_one_that_is_in_no_trace_has_no_trace_id(bound):
+    assert await bound((b"x-request-id", b"abc")) == {"request_id": "abc"}
+
+
+@pytest.mark.parametrize(
+    "traceparent",
+    [
+        b"",
+        b"nonsense",
+        TRACEPARENT[:-1].encode(),
+        TRACEPARENT.upper().encode(),
+        b"ff" + TRACEPARENT[2:].encode(),
+        TRACEPARENT.replace(TRACE_ID, "0" * 32).encode(),
+        b'00-"},{"level":"forged"-00f067aa0ba902b7-01',
+        b"\xff" * 55,
+    ],
+)
+async def test_what_is_no_traceparent_is_not_believed(bound, traceparent):
+    assert "trace_id" not in await bound((b"traceparent", traceparent))
+
+
+async def test_two_traceparents_are_none(bound):
+    """As the W3C has it: whoever gets several does not know which one to go on with."""
+    header = (b"traceparent", TRACEPARENT.encode())
+    assert "trace_id" not in await bound(header, header)
+
+
+async def test_the_trace_of_our_own_span_goes_first(bound):
+    context = trace.SpanContext(0xABC, 0xDEF, is_remote=False)
+    with trace.use_span(trace.NonRecordingSpan(context)):
+        found = await bound((b"traceparent", TRACEPARENT.encode()))
+    assert found["trace_id"] == f"{0xABC:032x}"
+
+
+async def test_a_trace_ends_with_its_request(bound):
+    assert "trace_id" in await bound((b"traceparent", TRACEPARENT.encode()))
+    assert "trace_id" not in await bound()

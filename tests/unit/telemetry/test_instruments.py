@@ -1,0 +1,229 @@
+"""What is counted, of what, and under which labels."""
+
+import asyncio
+import re
+from pathlib import Path
+
+import pytest
+from prometheus_client import REGISTRY
+from prometheus_client.metrics import MetricWrapperBase
+
+from src.resilience.breaker_store import CircuitBreakerOptions
+from src.resilience.circuit_breaker import CircuitBreaker
+from src.resilience.errors import CallTimeoutError, RejectedError
+from src.resilience.events import CacheAnswered, ProbeStarted, StateChanged
+from src.resilience.memory_breaker_store import MemoryBreakerStore
+from src.telemetry import instruments
+from src.telemetry.instruments import (
+    Measured,
+    count_event,
+    limiter_observer,
+    observe_queue_wait,
+    observe_request,
+    observe_round_trip,
+    observe_write,
+    read_breaker,
+    read_queue_length,
+)
+
+PAGE = Path("docs/telemetry.md")
+METRICS = [metric for metric in vars(instruments).values() if isinstance(metric, MetricWrapperBase)]
+
+
+def value(name, **labels):
+    return REGISTRY.get_sample_value(name, labels) or 0
+
+
+def described(metric):
+    (told,) = metric.describe()
+    name = f"{told.name}_total" if told.type == "counter" else told.name
+    return name, told.type, metric._labelnames, told.documentation
+
+
+# The metrics
+
+
+def test_the_page_tells_of_every_metric_as_it_is():
+    rows = re.findall(
+        r"^\| `(\w+)` \| (\w+) \|(.*?)\| [^|]+ \| (.+) \|$", PAGE.read_text("utf-8"), re.MULTILINE
+    )
+    told = [
+        (name, kind, tuple(re.findall(r"`(\w+)`", labels)), meaning) for name, kind, labels, meaning in rows
+    ]
+    assert told == [described(metric) for metric in METRICS]
+
+
+def test_the_alerts_ask_for_metrics_and_labels_that_there_are():
+    labels = {name: set(names) for name, _, names, _ in map(described, METRICS)}
+    (rules,) = re.findall(r"```yaml\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
+    asked = re.findall(r"\b([a-z_]+_(?:total|state))(?:\{(\w+)=)?", rules)
+    assert len(asked) == 4
+    for name, label in asked:
+        assert not label or label in labels[name]
+
+
+@pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric._name)
+def test_no_label_is_what_a_client_chooses(metric):
+    assert not {"client", "ip", "address", "type", "path", "request_id"} & set(metric._labelnames)
+
+
+@pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric._name)
+def test_what_takes_time_is_in_seconds(metric):
+    assert metric._type != "histogram" or metric._name.endswith(("_seconds", "_points", "_commands"))
+
+
+# Who counts
+
+
+@pytest.mark.parametrize(
+    ("event", "name", "labels"),
+    [
+        (
+            StateChanged(policy="counted", before="CLOSED", after="OPEN", reason="5 failures"),
+            "circuit_breaker_transitions_total",
+            {"breaker": "counted", "before": "CLOSED", "after": "OPEN"},
+        ),
+        (
+            CacheAnswered(policy="counted", outcome="stale"),
+            "cache_answers_total",
+            {"cache": "counted", "outcome": "stale"},
+        ),
+        (
+            ProbeStarted(policy="counted"),
+            "resilience_events_total",
+            {"policy": "counted", "event": "ProbeStarted"},
+        ),
+    ],
+)
+def test_an_event_is_counted_once_where_it_belongs(event, name, labels):
+    before = value(name, **labels)
+    count_event(event)
+    count_event(event)
+    assert value(name, **labels) == before + 2
+
+
+def test_a_request_is_counted_under_its_route_and_not_its_path():
+    observe_request("GET", "/a/{b}", "/a/secret", 200, 0.003)
+    observe_request("BREW", "unmatched", "/coffee", 404, 0.003)
+    assert value("http_requests_total", method="GET", route="/a/{b}", status="200") == 1
+    assert value("http_requests_total", method="other", route="unmatched", status="404") == 1
+    within = {"method": "GET", "route": "/a/{b}"}
+    assert value("http_request_duration_seconds_bucket", le="0.0025", **within) == 0
+    assert value("http_request_duration_seconds_bucket", le="0.005", **within) == 1
+
+
+def test_a_write_is_counted_in_points():
+    names = ("ingested_points_total", "ingest_batch_points_sum", "ingest_batch_points_count")
+    before = [value(name) for name in names]
+    observe_write(250)
+    assert [value(name) for name in names] == [before[0] + 250, before[1] + 250, before[2] + 1]
+
+
+def test_a_round_trip_is_counted_with_its_time_and_its_commands():
+    names = (
+        "redis_round_trips_total",
+        "redis_round_trip_duration_seconds_sum",
+        "redis_round_trip_commands_sum",
+    )
+    before = [value(name) for name in names]
+    observe_round_trip(3, 0.5)
+    assert [value(name) for name in names] == [before[0] + 1, before[1] + 0.5, before[2] + 3]
+
+
+def test_a_limiters_outcomes_are_there_before_there_is_any():
+    name, own = "rate_limiter_decisions_total", {"quota": "counted", "algorithm": "token_bucket"}
+    observe = limiter_observer("counted", "token_bucket")
+    for outcome in ("allowed", "refused", "bypassed"):
+        assert REGISTRY.get_sample_value(name, {**own, "outcome": outcome}) == 0
+    observe("bypassed")
+    assert value(name, **own, outcome="bypassed") == 1
+    assert value(name, **own, outcome="allowed") == 0
+
+
+def test_a_wait_in_line_is_counted():
+    before = value("proxy_queue_wait_seconds_sum")
+    observe_queue_wait(1.5)
+    assert value("proxy_queue_wait_seconds_sum") == before + 1.5
+
+
+# What is read when it is asked for
+
+
+async def test_a_breaker_is_in_one_state_at_a_time(clock):
+    breaker = CircuitBreaker("read", MemoryBreakerStore(clock), CircuitBreakerOptions(), clock)
+
+    async def states():
+        await read_breaker(breaker)
+        return {
+            state: value("circuit_breaker_state", breaker="read", state=state)
+            for state in ("CLOSED", "OPEN", "HALF_OPEN")
+        }
+
+    assert await states() == {"CLOSED": 1, "OPEN": 0, "HALF_OPEN": 0}
+    await breaker.force_open()
+    assert await states() == {"CLOSED": 0, "OPEN": 1, "HALF_OPEN": 0}
+
+
+async def test_the_line_is_as_long_as_it_is_when_asked():
+    lengths = [7, 0]
+
+    async def length():
+        return lengths.pop(0)
+
+    for expected in (7, 0):
+        await read_queue_length(length)
+        assert value("proxy_queue_length") == expected
+
+
+# The policy that measures
+
+
+def outcomes(name):
+    return {
+        outcome: value("resilience_call_duration_seconds_count", policy=name, outcome=outcome)
+        for outcome in ("succeeded", "failed", "timed_out", "rejected")
+    }
+
+
+NONE = {"succeeded": 0, "failed": 0, "timed_out": 0, "rejected": 0}
+
+
+@pytest.mark.parametrize(
+    ("error", "judgement", "outcome"),
+    [
+        (None, None, "succeeded"),
+        (ValueError("broken"), True, "failed"),
+        (ValueError("not found"), None, "succeeded"),
+        (ValueError("refused"), False, "succeeded"),
+        (CallTimeoutError(5), True, "timed_out"),
+        (RejectedError("bulkhead", "full", 1), True, "rejected"),
+    ],
+)
+async def test_a_call_is_observed_with_its_outcome_and_time(clock, request, error, judgement, outcome):
+    name = request.node.name
+    measured = Measured(name, clock, lambda _error: judgement)
+
+    async def call():
+        await clock.advance(2.0)
+        if error:
+            raise error
+        return "answer"
+
+    if error:
+        with pytest.raises(type(error)) as raised:
+            await measured.run(call)
+        assert raised.value is error
+    else:
+        assert await measured.run(call) == "answer"
+    assert outcomes(name) == {**NONE, outcome: 1}
+    assert value("resilience_call_duration_seconds_sum", policy=name, outcome=outcome) == 2.0
+
+
+async def test_a_cancelled_call_has_no_outcome(clock):
+    measured = Measured("cancelled", clock, lambda _error: True)
+    task = asyncio.create_task(measured.run(asyncio.Event().wait))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert outcomes("cancelled") == NONE
