@@ -5,7 +5,7 @@ directions are exact integer arithmetic; no float comes near it.
 """
 
 import re
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import NamedTuple
 
 _EPOCH_DAY = date(1970, 1, 1).toordinal()
@@ -24,6 +24,7 @@ _PLAIN_TIMESTAMP = re.compile(
     re.ASCII,
 )
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_EPOCH_UTC = _EPOCH.replace(tzinfo=None)  # which is written without an offset
 
 
 class Point(NamedTuple):
@@ -100,13 +101,10 @@ def format_timestamp(timestamp_us: int) -> str:
     Raises:
         ValueError: It lies outside those years.
     """
-    seconds, fraction = divmod(timestamp_us, 1_000_000)
-    day, second = divmod(seconds, 86_400)
-    if not 1 <= day + _EPOCH_DAY <= _LAST_DAY:
-        raise ValueError("the timestamp lies outside the years 0001 to 9999 of UTC")
-    minute, second = divmod(second, 60)
-    time = f"{minute // 60:02}:{minute % 60:02}:{second:02}"
-    return f"{date.fromordinal(day + _EPOCH_DAY)}T{time}{f'.{fraction:06}' if fraction else ''}Z"
+    try:
+        return f"{(_EPOCH_UTC + timedelta(microseconds=timestamp_us)).isoformat()}Z"
+    except OverflowError:
+        raise ValueError("the timestamp lies outside the years 0001 to 9999 of UTC") from None
 
 
 def format_seconds(unix_seconds: float) -> str:

@@ -43,11 +43,10 @@ class ClientAddress:
         client = self._peer(scope)
         if client is None:
             return "unknown"
-        if self._is_trusted(client):
-            client = self._spoken_for(client, _forwarded_for(scope))
-        if isinstance(client, IPv6Address):
-            return str(ip_network((client, _IPV6_PREFIX), strict=False))
-        return str(client)
+        forwarded = _forwarded_for(scope)
+        if forwarded and self._is_trusted(client):
+            client = self._spoken_for(client, forwarded)
+        return _name(client)
 
     def _peer(self, scope: Scope) -> _Address | None:
         """Return who is at the other end of the connection.
@@ -83,6 +82,13 @@ def _forwarded_for(scope: Scope) -> str:
     # Not by way of Headers: nearly every request comes by here, and hardly any has one.
     return ",".join(
         [value.decode("latin-1") for name, value in scope["headers"] if name == b"x-forwarded-for"]
+    )
+
+
+@lru_cache
+def _name(client: _Address) -> str:
+    return str(
+        ip_network((client, _IPV6_PREFIX), strict=False) if isinstance(client, IPv6Address) else client
     )
 
 

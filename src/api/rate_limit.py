@@ -7,6 +7,7 @@ Headers: `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-header
 import asyncio
 import math
 from collections.abc import Callable, Coroutine
+from functools import cache
 from typing import Any, TypeVar
 
 from fastapi.exceptions import RequestValidationError
@@ -17,6 +18,7 @@ from starlette.responses import Response
 from src.api.dependencies import state
 from src.api.errors import ProblemError, rate_limit_problem
 from src.api.middleware.request_context import add_headers
+from src.resilience.rate_limiter import Quota
 from src.services.admission import Admission
 
 T = TypeVar("T")
@@ -30,22 +32,26 @@ async def admit(request: Request, admission: Admission) -> None:
     """
     services = state(request)
     decision = await admission.decide(services["client_address"].of(request.scope))
-    name, quota = admission.name, admission.quota
-    policy = f'"{name}";q={quota.limit};w={quota.window_seconds:g}'.encode("ascii")
-    add_headers(request.scope, (b"ratelimit-policy", policy))
+    name = admission.name.encode("ascii")
+    add_headers(request.scope, (b"ratelimit-policy", _policy(name, admission.quota)))
     if decision is None:
         return
     seconds = math.ceil(decision.reset_after)
     resets_at = math.ceil(services["clock"].now() + decision.reset_after)
     add_headers(
         request.scope,
-        (b"ratelimit", b'"%s";r=%d;t=%d' % (name.encode("ascii"), decision.remaining, seconds)),
+        (b"ratelimit", b'"%s";r=%d;t=%d' % (name, decision.remaining, seconds)),
         (b"x-ratelimit-limit", b"%d" % decision.limit),
         (b"x-ratelimit-remaining", b"%d" % decision.remaining),
         (b"x-ratelimit-reset", b"%d" % resets_at),
     )
     if not decision.allowed:
         raise ProblemError(rate_limit_problem(decision.retry_after))
+
+
+@cache
+def _policy(name: bytes, quota: Quota) -> bytes:
+    return b'"%s";q=%d;w=%s' % (name, quota.limit, f"{quota.window_seconds:g}".encode("ascii"))
 
 
 async def admit_alongside(request: Request, admission: Admission, work: Coroutine[Any, Any, T]) -> T:

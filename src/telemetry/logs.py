@@ -6,6 +6,7 @@ Everything goes through here, uvicorn's lines included: structlog renders what t
 are given, with the context bound to the request.
 """
 
+import asyncio
 import logging
 import sys
 from contextlib import suppress
@@ -88,14 +89,21 @@ def configure_logging(level: str, log_format: Literal["json", "console"]) -> Non
 def request_log(level: str, log_format: Literal["json", "console"], clock: Clock) -> RequestLog:
     """Return what logs answered requests: a line each, at level INFO, like every other line.
 
-    It is the one line that every request has, so in JSON it is written at once and not by way of the standard
-    library's loggers, which takes ten times as long.
+    It is the one line that every request has, so in JSON it goes past the standard library's loggers, which
+    takes a tenth of the time, and the lines of one tick of the event loop are written at once.
 
     Args:
         level: Least severe level that is logged.
         log_format: As for `configure_logging`.
         clock: Dates the lines.
     """
+    lines: list[bytes] = []
+
+    def write() -> None:
+        with suppress(OSError, ValueError):  # nobody reads any more: no reason not to answer
+            sys.stdout.buffer.write(b"".join(lines))
+            sys.stdout.buffer.flush()
+        lines.clear()
 
     def log_json(method: str, route: str, path: str, status: int, seconds: float) -> None:  # noqa: ARG001
         line = orjson.dumps(
@@ -111,9 +119,9 @@ def request_log(level: str, log_format: Literal["json", "console"], clock: Clock
             },
             option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z,
         )
-        with suppress(OSError, ValueError):  # nobody reads any more: no reason not to answer
-            sys.stdout.buffer.write(line)
-            sys.stdout.buffer.flush()
+        if not lines:
+            asyncio.get_running_loop().call_soon(write)
+        lines.append(line)
 
     def log_text(method: str, route: str, path: str, status: int, seconds: float) -> None:  # noqa: ARG001
         duration_ms = round(seconds * 1000, 2)

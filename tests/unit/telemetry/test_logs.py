@@ -1,14 +1,17 @@
 """What is logged, and how it looks."""
 
+import asyncio
 import json
 import logging
+import sys
+from types import SimpleNamespace
 
 import pytest
 import structlog
 
 from src.resilience.events import Bypassed, CacheAnswered, FellBack, StateChanged
 from src.telemetry.event_log import log_event
-from src.telemetry.logs import configure_logging
+from src.telemetry.logs import configure_logging, request_log
 
 
 @pytest.fixture(autouse=True)
@@ -98,3 +101,45 @@ def test_events_are_logged_at_the_level_they_deserve(logged):
         "info",
         "ValueError: gone",
     )
+
+
+class TestRequests:
+    async def test_a_request_is_a_line_like_the_others(self, logged, clock):
+        configure_logging("INFO", "json")
+        log = request_log("INFO", "json", clock)
+        structlog.contextvars.bind_contextvars(request_id="abc")
+        log("GET", "/things/{id}", "/things/1", 200, 0.0123456)
+        log("GET", "unmatched", "/nothing\x1b[2J\nhere", 404, 1.0)
+        await asyncio.sleep(0)
+        logging.getLogger("another").info("another")
+        first, second, another = logged()
+        assert first.items() >= {"level": "info", "event": "request", "request_id": "abc"}.items()
+        assert (first["method"], first["path"], first["status"]) == ("GET", "/things/1", 200)
+        assert first["duration_ms"] == 12.35
+        assert second["path"] == "/nothing\x1b[2J\nhere", "on one line still"
+        assert list(first)[:4] == ["timestamp", "level", "event", "request_id"]
+        assert len(first["timestamp"]) in {len("2026-01-31T12:00:00Z"), len(another["timestamp"])}
+
+    async def test_in_text_it_goes_the_way_of_the_others(self, capsys, clock):
+        configure_logging("INFO", "console")
+        request_log("INFO", "console", clock)("GET", "/x", "/x", 200, 0.5)
+        assert "path=/x" in capsys.readouterr().out
+
+    @pytest.mark.parametrize("log_format", ["json", "console"])
+    async def test_above_its_level_nothing_is_logged(self, capsys, clock, log_format):
+        configure_logging("WARNING", log_format)
+        request_log("WARNING", log_format, clock)("GET", "/x", "/x", 200, 0.5)
+        await asyncio.sleep(0)
+        assert capsys.readouterr().out == ""
+
+    async def test_a_reader_that_has_gone_harms_nobody(self, clock, monkeypatch):
+        log = request_log("INFO", "json", clock)
+
+        class Gone:
+            def write(self, _):
+                raise BrokenPipeError
+
+        with monkeypatch.context() as patched:
+            patched.setattr(sys, "stdout", SimpleNamespace(buffer=Gone()))
+            log("GET", "/x", "/x", 200, 0.5)
+            await asyncio.sleep(0)
