@@ -15,8 +15,10 @@ old answer even once the ttl would have been over deletes `{k}:cost` with it.
 
 **When Redis is away, or refuses** (its memory is full), here and nowhere else: every read is a miss, every
 lease is granted and held, and nothing is stored. So callers compute, each worker for itself. A foreign value
-under the key does the same and is logged. The one promise that suffers is invalidation: an entry that could
-not be dropped is served until its ttl and `revalidate_seconds` are over.
+under the key does the same and is logged. Where recent entries are kept, a worker that finds Redis away
+serves those it read before, until they run out. The one promise that suffers is invalidation: an entry that
+could not be dropped, in Redis or in a worker that was not told, is served until its ttl and
+`revalidate_seconds` are over.
 """
 
 import logging
@@ -30,6 +32,7 @@ from src.resilience.cache_store import CacheOptions, Entry, Lease
 from src.services.errors import StorageUnavailableError
 from src.storage.batching import Reply
 from src.storage.client import RedisLink
+from src.storage.recent_entries import RecentEntries
 from src.storage.scripts import load_script
 
 _log = logging.getLogger(__name__)
@@ -46,18 +49,23 @@ class RedisCacheStore:
 
     Args:
         link: Where Redis is.
+        recent: Keeps what was read, for while Redis is away; None: nothing.
     """
 
-    def __init__(self, link: RedisLink) -> None:
+    def __init__(self, link: RedisLink, recent: RecentEntries | None = None) -> None:
         self._link = link
+        self._recent = recent
 
     async def read(self, key: str, options: CacheOptions) -> Entry | None:
         """Return the fresh entry, if there is one, in one round trip."""
         reply = await _unless_away(self._link.send_all([("MGET", key, _cost(key)), ("PTTL", key)]), None)
         if reply is None:
-            return None
+            return None if self._recent is None else self._recent.get(key)
         (body, cost_ms), remaining_ms = reply
-        return _entry(body, remaining_ms, cost_ms, options.ttl_seconds, options.ttl_seconds)
+        entry = _entry(body, remaining_ms, cost_ms, options.ttl_seconds, options.ttl_seconds)
+        if self._recent is not None:
+            self._recent.put(key, entry)
+        return entry
 
     async def read_last_good(self, key: str, options: CacheOptions) -> Entry | None:
         """Return the last answer stored, fresh or not, if it is younger than `stale_seconds`."""
@@ -124,6 +132,9 @@ class RedisCacheStore:
 
         A `DEL` is atomic, so no script is needed; there is one for each key since keys may differ in slot.
         """
+        if self._recent is not None:
+            for key in keys:
+                self._recent.drop(key)
         await _unless_away(self._link.send_all([("DEL", key, _cost(key), _lease(key)) for key in keys]), [])
 
 

@@ -74,6 +74,18 @@ async def test_frozen_and_thawed(api, own_redis):
     assert (await api.post("/api/metrics", json=metric())).status_code == 201
 
 
+@pytest.mark.parametrize("how", ["freeze", "kill"])
+async def test_cached_summaries_are_served_until_they_run_out(api, own_redis, how):
+    await api.post("/api/metrics", json=metric())
+    for _ in range(2):
+        hit = await api.get("/api/metrics/summary?type=cpu")
+    getattr(own_redis, how)()
+    answer = await api.get("/api/metrics/summary?type=cpu")
+    assert (answer.status_code, answer.headers["x-cache"], answer.content) == (200, "HIT", hit.content)
+    assert_problem(await api.get("/api/metrics/summary?type=cpu&period=daily"), 503, "REDIS_UNAVAILABLE")
+    assert_problem(await api.get("/api/metrics/summary?type=cpu", headers=FRESH), 503, "REDIS_UNAVAILABLE")
+
+
 async def test_frozen_under_many_requests_all_are_told_within_a_second(api, own_redis):
     await api.get("/api/metrics/summary?type=cpu")
     took = []
