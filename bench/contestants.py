@@ -33,11 +33,11 @@ class Contestant:
     is_bare: bool = False
 
     def command(self, python: Path, port: int) -> list[str]:
-        """Return how it is started. Its one worker writes no access log; this API cannot help it."""
+        """Return how it is started: one worker, which logs each request as this API does, unless it is bare."""
         if self.module == "src":
             return [str(python), "-m", "src"]
         serve = ["-m", "uvicorn", f"{self.module}:app", "--host", "127.0.0.1", "--port", str(port)]
-        return [str(python), *serve, "--no-access-log", "--log-level", "warning"]
+        return [str(python), *serve, *(["--no-access-log"] if self.is_bare else [])]
 
 
 OURS = Contestant("this API", "src")

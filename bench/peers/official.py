@@ -23,8 +23,8 @@ from bench.peers.measurements import (
 )
 
 provider = httpx.AsyncClient(base_url=PROVIDER_URL, timeout=5)
-ingest_quota = Depends(rate_limit(limit=INGEST_LIMIT, window=WINDOW_SECONDS))
-read_quota = Depends(rate_limit(limit=READ_LIMIT, window=WINDOW_SECONDS))
+ingest_quota = Depends(rate_limit(limit=INGEST_LIMIT, window=WINDOW_SECONDS, ietf_headers=True))
+read_quota = Depends(rate_limit(limit=READ_LIMIT, window=WINDOW_SECONDS, ietf_headers=True))
 cached = Depends(cache(ttl=CACHE_TTL_SECONDS))
 
 app = FastAPI()
