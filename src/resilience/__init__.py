@@ -66,6 +66,9 @@ from src.resilience.errors import (
     BulkheadFullError,
     CallTimeoutError,
     CircuitOpenError,
+    QueueClosedError,
+    QueueFullError,
+    QueueTimeoutError,
     RateLimitedError,
     RejectedError,
     ResilienceError,
@@ -90,6 +93,7 @@ from src.resilience.events import (
     RetriesExhausted,
     StateChanged,
     TimedOut,
+    TurnTaken,
     ignore,
     notify,
 )
@@ -109,6 +113,7 @@ from src.resilience.hedging import (
     HedgingOptions,
 )
 from src.resilience.memory_breaker_store import MemoryBreakerStore
+from src.resilience.memory_pace_store import MemoryPaceStore
 from src.resilience.memory_rate_limiter import (
     FixedWindow,
     LeakyBucket,
@@ -116,6 +121,19 @@ from src.resilience.memory_rate_limiter import (
     SlidingWindowLog,
     TokenBucket,
     memory_rate_limiter,
+)
+from src.resilience.pace_store import (
+    Offer,
+    PacedQueueOptions,
+    PaceStatus,
+    PaceStore,
+    QueuePolicy,
+    Turn,
+    Verdict,
+    check_policy,
+)
+from src.resilience.paced_queue import (
+    PacedQueue,
 )
 from src.resilience.pipeline import (
     Pipeline,
@@ -207,11 +225,21 @@ __all__ = [
     "Listeners",
     "MemoryBreakerStore",
     "MemoryCacheStore",
+    "MemoryPaceStore",
+    "Offer",
     "Order",
     "Outcome",
+    "PaceStatus",
+    "PaceStore",
+    "PacedQueue",
+    "PacedQueueOptions",
     "Pipeline",
     "Policy",
     "ProbeStarted",
+    "QueueClosedError",
+    "QueueFullError",
+    "QueuePolicy",
+    "QueueTimeoutError",
     "Quota",
     "Randomizer",
     "RateLimit",
@@ -242,8 +270,12 @@ __all__ = [
     "Timeout",
     "TokenBucket",
     "Transition",
+    "Turn",
+    "TurnTaken",
+    "Verdict",
     "always",
     "any_error_fails",
+    "check_policy",
     "every_error",
     "ignore",
     "memory_rate_limiter",

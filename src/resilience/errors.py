@@ -4,10 +4,13 @@
 
     ResilienceError
     ├── CallTimeoutError             the call took longer than it was given
+    ├── QueueTimeoutError            the call was not begun: its turn did not come in time
     └── RejectedError                the call was not begun; says when to come back
         ├── CircuitOpenError         the breaker is open, or its probes are all out
         ├── RateLimitedError         the quota is spent
-        └── BulkheadFullError        no permit, and no place in the waiting line
+        ├── BulkheadFullError        no permit, and no place in the waiting line
+        ├── QueueFullError           no place in the paced line
+        └── QueueClosedError         the paced line takes nobody any more
 
 An error of the call itself is never wrapped: a retry that gives up raises the last one as it came.
 """
@@ -26,6 +29,18 @@ class CallTimeoutError(ResilienceError):
 
     def __init__(self, seconds: float) -> None:
         super().__init__(f"the call took longer than {seconds:g} s")
+        self.seconds = seconds
+
+
+class QueueTimeoutError(ResilienceError):
+    """The call was not begun: it stood in line for as long as it may.
+
+    Args:
+        seconds: The limit that was reached.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"the turn did not come within {seconds:g} s")
         self.seconds = seconds
 
 
@@ -54,3 +69,11 @@ class RateLimitedError(RejectedError):
 
 class BulkheadFullError(RejectedError):
     """Every permit is in use and the waiting line is full, or the longest wait is over."""
+
+
+class QueueFullError(RejectedError):
+    """There is no place in the paced line."""
+
+
+class QueueClosedError(RejectedError):
+    """The paced line takes nobody any more, and has turned away those who were in it."""

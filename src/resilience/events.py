@@ -32,6 +32,13 @@ class Rejected(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TurnTaken(Event):
+    """A call in a paced line began, after it had waited `seconds`."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StateChanged(Event):
     """A circuit breaker went from one state to another, such as "CLOSED" to "OPEN", and why."""
 

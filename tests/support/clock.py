@@ -12,12 +12,16 @@ T = TypeVar("T")
 
 _Timer = tuple[float, int, Callable[[], object]]
 
-SETTLE_TURNS = 30
+SETTLE_TURNS = range(30, 300)
+"""Turns of the loop that `settle` takes at least, and at most, since some tasks never come to rest."""
 
 
 async def settle() -> None:
     """Let every task run until it waits for something."""
-    for _ in range(SETTLE_TURNS):
+    loop = asyncio.get_running_loop()
+    for turn in range(SETTLE_TURNS.stop):
+        if turn >= SETTLE_TURNS.start and not loop._ready:
+            break
         await asyncio.sleep(0)
 
 
@@ -137,3 +141,13 @@ class FakeRandomizer:
 
     def random(self) -> float:
         return self._draws.pop(0) if len(self._draws) > 1 else self._draws[0]
+
+
+class CyclingRandomizer:
+    """A `Randomizer` that draws the numbers it was given over and over."""
+
+    def __init__(self, draws: Iterable[float]) -> None:
+        self._draws = itertools.cycle(draws)
+
+    def random(self) -> float:
+        return next(self._draws)

@@ -1,0 +1,67 @@
+-- Takes note of how a worker's line stands, gives its newcomers places and perhaps it a turn.
+--
+-- KEYS      those of paced.lua
+-- ARGV      1 interval in µs, 2 capacity, 3 µs of grace, 4 µs between polls, 5 worker, 6 callers in its line,
+--           7 newcomers, 8 age in µs of the one who came first, 9 lead in µs of the first by priority,
+--           10 number of the last turn it knows of, 11 the policy it knows
+-- reply     {newcomers admitted, 1 if it has a turn, number of the last turn, policy, µs to wait,
+--           callers in all lines}
+local interval, capacity, grace, poll = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local worker, size, newcomers = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])
+local mine = {fifo = now - ARGV[8], priority = now - ARGV[9]}
+local known_turn = tonumber(ARGV[10])
+
+local policy = redis.call('HGET', PACE, 'policy')
+if not policy then
+  policy = ARGV[11]
+  redis.call('HSET', PACE, 'policy', policy)
+end
+
+local turn = get('turn') or 0
+-- A clock that was set back holds nobody up for longer than an interval.
+local next_due = math.min(get('next_us') or now, now + interval)
+if known_turn > turn then
+  -- Redis has lost turns this worker knows of, and perhaps later ones: none was given later than now.
+  turn, next_due = known_turn, now + interval
+  redis.call('HSET', PACE, 'turn', whole(turn), 'next_us', whole(next_due), 'next_before_us', whole(next_due))
+end
+local not_before = get('not_before_us') or now
+
+redis.call('HDEL', LINES, worker)
+local others, in_line, dead = live_lines()
+if #dead > 0 then
+  redis.call('HDEL', LINES, unpack(dead))
+end
+
+local function is_first()
+  for other, line in pairs(others) do
+    -- A worker that waits for a later turn, since this one was given back, does not know of it.
+    local is_aware = line.due <= now
+    if is_aware and (line[policy] < mine[policy] or line[policy] == mine[policy] and other < worker) then
+      return false
+    end
+  end
+  return true
+end
+
+local has_turn = size + newcomers > 0 and math.max(next_due, not_before) <= now and is_first()
+local room = capacity - in_line - size + (has_turn and 1 or 0)
+local admitted = math.min(math.max(room, 0), newcomers)
+if has_turn and size + admitted > 0 then
+  turn = turn + 1
+  size = size - 1
+  redis.call('HSET', PACE, 'turn', whole(turn), 'next_us', whole(now + interval), 'next_before_us', whole(next_due))
+  next_due = now + interval
+else
+  has_turn = false
+end
+
+size = size + admitted
+local due = math.max(next_due, not_before)
+if size > 0 then
+  local expires = math.max(now, due) + grace
+  local line = {whole(mine.fifo), whole(mine.priority), whole(size), whole(due), whole(expires)}
+  redis.call('HSET', LINES, worker, table.concat(line, ' '))
+end
+local wait = due > now and due - now or poll
+return {admitted, has_turn and 1 or 0, turn, policy, wait, in_line + size}

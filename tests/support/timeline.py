@@ -1,0 +1,50 @@
+"""What should become of calls, told as generators: what happens, with a `yield` of the seconds it waits."""
+
+import heapq
+import itertools
+from collections.abc import Generator, Hashable
+
+from tests.support.calls import CANCELLED
+
+Life = Generator[float, None, object]
+"""What should become of one call. It yields seconds and returns the answer, or the error, of the call."""
+
+
+class Timeline:
+    """Plays lives side by side, in order of time and then of who began to wait first.
+
+    Attributes:
+        now: The time.
+        outcomes: When each life ended, and with what.
+    """
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.outcomes: dict[Hashable, tuple[float, object]] = {}
+        self._order = itertools.count()
+        self._waiting: list[tuple[float, int, Hashable, Life]] = []
+
+    def begin(self, who: Hashable, life: Life) -> None:
+        self._play(who, life)
+
+    def cancel(self, who: Hashable) -> None:
+        """End a life that is not over."""
+        if who not in self.outcomes:
+            self._waiting = [waiting for waiting in self._waiting if waiting[2] != who]
+            heapq.heapify(self._waiting)
+            self.outcomes[who] = self.now, CANCELLED
+
+    def go_on_until(self, now: float) -> None:
+        while self._waiting and self._waiting[0][0] <= now:
+            self.now, _, who, life = heapq.heappop(self._waiting)
+            self._play(who, life)
+        self.now = now
+
+    def _play(self, who: Hashable, life: Life) -> None:
+        try:
+            while not (seconds := next(life)):
+                pass
+        except StopIteration as end:
+            self.outcomes[who] = self.now, end.value
+        else:
+            heapq.heappush(self._waiting, (self.now + seconds, next(self._order), who, life))
