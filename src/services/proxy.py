@@ -1,0 +1,398 @@
+"""The internal proxy: many callers, and an upstream that takes one call an interval.
+
+What a request goes through, in this order:
+
+1. **Cache.** A fresh copy answers at once.
+2. **Shared call.** Equal requests in line share one call. It belongs to none of them: a caller who leaves
+   harms no other, and when the last one leaves while the call is still in line, the call leaves the line.
+3. **Breaker.** Open: refused at once, and not after a wait.
+4. **Line.** The paced queue gives the call its turn, among those of all workers.
+5. **Cache again.** Another worker may have had the same request, and an earlier turn; then this one is given
+   back.
+6. **Breaker, timeout, upstream.** The answer goes on as it comes in, and is kept once it is whole.
+
+What fails, or finds the line full, is answered with the last good copy, if there is one.
+
+Requests that speak for somebody (`Authorization`, `Cookie`) are neither shared nor answered from copies. An
+answer that turns out to be for one alone (`private`, `Set-Cookie`, `Vary`) is the first caller's; others who
+shared the call stand in line again, each for itself.
+"""
+
+import asyncio
+import hashlib
+import math
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from http import HTTPStatus
+from typing import Literal
+
+from src.resilience.breaker_store import BreakerState, BreakerStatus
+from src.resilience.cache_store import CacheOptions, CacheStore, Entry
+from src.resilience.circuit_breaker import CircuitBreaker, any_error_fails
+from src.resilience.clock import Clock
+from src.resilience.errors import CallTimeoutError, CircuitOpenError, QueueTimeoutError, RejectedError
+from src.resilience.events import CacheAnswered, Listener, ignore, notify
+from src.resilience.pace_store import PaceStatus, QueuePolicy
+from src.resilience.paced_queue import PacedQueue
+from src.resilience.pipeline import Pipeline
+from src.resilience.timeout import Timeout
+from src.services.external_service import ExternalServiceError, ExternalServiceUnavailableError
+from src.services.proxy_headers import (
+    Headers,
+    are_personal,
+    for_upstream,
+    may_be_kept,
+    may_be_shared,
+    told_apart_by,
+)
+from src.services.proxy_totals import Outcome, ProxyTally, ProxyTotals
+from src.services.tape import Head, Tape
+from src.services.upstream import Upstream, UpstreamAnswerTooLargeError, UpstreamRequest
+from src.services.upstream_target import UpstreamTarget
+
+PACE_MARGIN = 0.02
+"""Share by which turns are further apart than the upstream asks: its count is of arrivals, and no two calls
+take equally long to get there."""
+
+MAX_KEPT_BYTES = 256 * 1024
+"""Of a body that is kept. All copies lie in one Redis, with everything else."""
+
+_SHUT_SECONDS = 30.0
+"""When to come back to a breaker that only an order closes; nobody knows."""
+
+_FAILURES = (RejectedError, ExternalServiceError, CallTimeoutError)
+"""What a stale copy may stand in for."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyRequest:
+    """A request to the proxy.
+
+    Attributes:
+        method: GET or HEAD.
+        path: In the upstream, as it was sent; begins with a slash.
+        query: For the upstream, as it was sent, without its question mark.
+        headers: All of them, with names in lower case.
+        request_id: Names the request here and in the upstream.
+        priority: In a line by priority, lower is sooner.
+    """
+
+    method: Literal["GET", "HEAD"]
+    path: bytes
+    query: bytes = b""
+    headers: Headers = ()
+    request_id: bytes = b""
+    priority: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyAnswer:
+    """An answer, of which at least the head is there.
+
+    Attributes:
+        tape: Status, headers and body.
+        copy: "MISS": the upstream's own. "HIT": a fresh copy. "STALE": an older one, in place of an error.
+        waited_seconds: How long this request stood in line.
+        age_seconds: Of a copy, since it was stored.
+    """
+
+    tape: Tape
+    copy: Literal["MISS", "HIT", "STALE"]
+    waited_seconds: float = 0.0
+    age_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyStatus:
+    """The proxy, over all workers.
+
+    Attributes:
+        line: The line and its policy.
+        totals: What became of the requests.
+        breaker: The upstream's circuit breaker.
+        interval_seconds: What the upstream is promised between two calls.
+    """
+
+    line: PaceStatus
+    totals: ProxyTotals
+    breaker: BreakerStatus
+    interval_seconds: float
+
+
+def is_upstream_failure(error: Exception) -> bool | None:
+    """Judge what a call raised, for the proxy's circuit breaker: an answer too long is an answer."""
+    return False if isinstance(error, UpstreamAnswerTooLargeError) else any_error_fails(error)
+
+
+class _AnsweredMeanwhileError(RejectedError):
+    """A call need not be made: its turn goes to the next one, as that of any call an inner policy refuses."""
+
+    def __init__(self, entry: Entry) -> None:
+        super().__init__("proxy", "the same was asked and answered meanwhile", 0)
+        self.entry = entry
+
+
+@dataclass(eq=False, slots=True)
+class _Flight:
+    """One call, in line or under way, and those who wait for it."""
+
+    asked: UpstreamRequest
+    priority: int
+    key: str | None
+    """Of the copies of its answer; None where it is nobody else's."""
+    tape: Tape = field(default_factory=Tape)
+    entry: Entry | None = None
+    """The copy that answered in place of the upstream."""
+    turn_came_at: float | None = None
+    waiting: int = 0
+    task: "asyncio.Task[None] | None" = None
+
+    @property
+    def course(self) -> tuple[str | None, int]:
+        """What those who share it have in common: who is in more of a hurry waits in no other's place."""
+        return self.key, self.priority
+
+
+class Proxy:
+    """The proxy. See the module's docstring for what it does in which order.
+
+    Args:
+        target: Makes the URLs.
+        upstream: Makes the calls.
+        queue: Says when. Its longest wait must be longer than any caller's.
+        breaker: The upstream's; judges by `is_upstream_failure`.
+        timeout: How long a call may take, to the end of its answer.
+        store: Where copies are kept.
+        cache_options: How long.
+        tally: Counts.
+        clock: Measures waits.
+        interval_seconds: What the upstream is promised between two calls.
+        patience_seconds: How long a request may wait for the head of its answer.
+        name: What events call the cache.
+        listener: Told how the cache answered.
+    """
+
+    def __init__(
+        self,
+        *,
+        target: UpstreamTarget,
+        upstream: Upstream,
+        queue: PacedQueue,
+        breaker: CircuitBreaker,
+        timeout: Timeout,
+        store: CacheStore,
+        cache_options: CacheOptions,
+        tally: ProxyTally,
+        clock: Clock,
+        interval_seconds: float,
+        patience_seconds: float,
+        name: str = "proxy",
+        listener: Listener = ignore,
+    ) -> None:
+        self.name = name
+        self._target = target
+        self._upstream = upstream
+        self._queue = queue
+        self._breaker = breaker
+        self._guards = Pipeline(breaker, timeout)
+        self._store = store
+        self._cache_options = cache_options
+        self._tally = tally
+        self._clock = clock
+        self._interval_seconds = interval_seconds
+        self._patience_seconds = patience_seconds
+        self._listener = listener
+        self._shared: dict[tuple[str | None, int], _Flight] = {}
+        self._flights: set[_Flight] = set()
+
+    async def answer(self, request: ProxyRequest) -> ProxyAnswer:
+        """Answer `request` as soon as the head of its answer is there.
+
+        Raises:
+            UnsafeTargetError: Its path tries to leave the upstream.
+            QueueFullError: The line is full.
+            QueueClosedError: This worker is stopping.
+            QueueTimeoutError: It waited longer than `patience_seconds`.
+            CircuitOpenError: The breaker is open.
+            ExternalServiceUnavailableError: The upstream did not answer, or failed.
+            UpstreamAnswerTooLargeError: It answers with more than is passed on.
+        """
+        url = self._target.url(request.path, request.query)
+        asked = UpstreamRequest(request.method, url, for_upstream(request.headers, request.request_id))
+        arrived_at = self._clock.monotonic()
+        self._tally.count_request()
+        try:
+            answer = await self._answer(asked, request.priority, arrived_at)
+        except Exception:
+            self._tally.count_answer("failures", self._clock.monotonic() - arrived_at)
+            raise
+        self._tally.count_answer(_OUTCOMES[answer.copy], self._clock.monotonic() - arrived_at)
+        notify(self._listener, CacheAnswered(policy=self.name, outcome=answer.copy.lower()))
+        return answer
+
+    async def status(self) -> ProxyStatus:
+        """Return how the proxy stands."""
+        line, totals, breaker = await asyncio.gather(
+            self._queue.status(), self._tally.totals(), self._breaker.status()
+        )
+        return ProxyStatus(line, totals, breaker, self._interval_seconds)
+
+    async def policy(self) -> QueuePolicy:
+        """Return by which policy turns are given."""
+        return (await self._queue.status()).policy
+
+    async def set_policy(self, policy: QueuePolicy) -> None:
+        """Have turns given by `policy`, in every worker. Nobody loses a place.
+
+        Raises:
+            StorageUnavailableError: The workers can't agree on it now.
+        """
+        await self._queue.set_policy(policy)
+
+    async def aclose(self) -> None:
+        """Stop every call, in line or under way."""
+        tasks = [flight.task for flight in self._flights if flight.task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _answer(self, asked: UpstreamRequest, priority: int, arrived_at: float) -> ProxyAnswer:
+        key = None if are_personal(asked.headers) else _key(asked)
+        if key is not None:
+            entry = await self._store.read(key, self._cache_options)
+            if entry is not None:
+                return ProxyAnswer(_tape_of(entry), "HIT", age_seconds=entry.age_seconds)
+        return await self._ask(_Flight(asked, priority, key), arrived_at)
+
+    async def _stand_in(self, key: str | None, error: Exception, waited: float) -> ProxyAnswer:
+        """Answer with the last good copy where a call failed with `error`, or say so to the caller."""
+        entry = None if key is None else await self._store.read_last_good(key, self._cache_options)
+        if entry is not None:
+            return ProxyAnswer(_tape_of(entry), "STALE", waited, entry.age_seconds)
+        if isinstance(error, RejectedError):
+            raise error
+        breaker = await self._breaker.status()  # this failure may have been the one that opened it
+        raise ExternalServiceUnavailableError(breaker.retry_after or self._interval_seconds) from error
+
+    async def _ask(self, wanted: _Flight, arrived_at: float) -> ProxyAnswer:
+        """Answer from `wanted`, or from one like it that was there before."""
+        flight = None
+        try:
+            flight = await self._board(wanted)
+            head = await self._head(flight, arrived_at)
+        except _FAILURES as error:
+            return await self._stand_in(wanted.key, error, self._waited(flight, arrived_at))
+        if flight is not wanted and not may_be_shared(head.headers):
+            return await self._ask(_Flight(wanted.asked, wanted.priority, key=None), arrived_at)
+        waited = self._waited(flight, arrived_at)
+        if flight.entry is not None:
+            return ProxyAnswer(flight.tape, "HIT", waited, flight.entry.age_seconds)
+        return ProxyAnswer(flight.tape, "MISS", waited)
+
+    async def _board(self, wanted: _Flight) -> _Flight:
+        """Return the call to wait for: one in `wanted`'s place, or that, which is begun."""
+        found = self._shared.get(wanted.course)
+        if found is None:
+            await self._refuse_while_open()
+            found = self._shared.get(wanted.course)  # another may have begun it meanwhile
+        if found is None:
+            self._begin(wanted)
+        return found or wanted
+
+    async def _head(self, flight: _Flight, arrived_at: float) -> Head:
+        patience = self._patience_seconds - (self._clock.monotonic() - arrived_at)
+        with self._waiting_for(flight):
+            try:
+                async with self._clock.timeout(patience):
+                    return await flight.tape.head()
+            except TimeoutError as error:
+                raise QueueTimeoutError(self._patience_seconds) from error
+
+    def _waited(self, flight: _Flight | None, arrived_at: float) -> float:
+        """Return how long a request has stood in line: not at all where it was refused a place."""
+        if flight is None:
+            return 0.0
+        until = self._clock.monotonic() if flight.turn_came_at is None else flight.turn_came_at
+        return max(0.0, until - arrived_at)
+
+    async def _refuse_while_open(self) -> None:
+        breaker = await self._breaker.status()
+        if breaker.state is BreakerState.OPEN:
+            raise CircuitOpenError(breaker.name, "the circuit is open", breaker.retry_after or _SHUT_SECONDS)
+
+    def _begin(self, flight: _Flight) -> None:
+        flight.task = asyncio.create_task(self._fly(flight))
+        flight.task.add_done_callback(lambda _: self._land(flight))
+        self._flights.add(flight)
+        if flight.key is not None:
+            self._shared[flight.course] = flight
+
+    def _land(self, flight: _Flight) -> None:
+        self._flights.discard(flight)
+        self._close_to_others(flight)
+
+    def _close_to_others(self, flight: _Flight) -> None:
+        if self._shared.get(flight.course) is flight:
+            del self._shared[flight.course]
+
+    @contextmanager
+    def _waiting_for(self, flight: _Flight) -> Iterator[None]:
+        flight.waiting += 1
+        try:
+            yield
+        finally:
+            flight.waiting -= 1
+            if flight.waiting == 0 and flight.turn_came_at is None and flight.task is not None:
+                self._close_to_others(flight)  # at once, and not when the cancellation is through
+                flight.task.cancel()
+
+    async def _fly(self, flight: _Flight) -> None:
+        try:
+            await self._queue.run(partial(self._take_turn, flight), priority=flight.priority)
+        except _AnsweredMeanwhileError as found:
+            flight.entry = found.entry
+            flight.tape.unpack(HTTPStatus.OK, found.entry.body)
+        except Exception as error:  # noqa: BLE001 -- raised again by whoever reads the tape
+            flight.tape.fail(error)
+
+    async def _take_turn(self, flight: _Flight) -> None:
+        flight.turn_came_at = self._clock.monotonic()
+        token = uuid.uuid4().hex
+        if flight.key is not None:
+            found = await self._store.take_lease(flight.key, token, math.inf, self._cache_options)
+            if isinstance(found, Entry):
+                raise _AnsweredMeanwhileError(found)
+        asked, tape = flight.asked, flight.tape
+        kept: bytes | None = None
+        try:
+            last = await self._guards.run(partial(self._upstream.call, asked, tape, flight.turn_came_at))
+            head = await tape.head()
+            is_small = tape.length + len(last) <= MAX_KEPT_BYTES
+            if is_small and head.status == HTTPStatus.OK and may_be_kept(head.headers):
+                kept = tape.packed(last)
+        finally:
+            # Before anybody has the whole answer: who asks again then finds it kept.
+            if flight.key is not None and kept is not None:
+                await self._store.fill(flight.key, token, kept, self._cache_options)
+            elif flight.key is not None:
+                await self._store.release(flight.key, token)
+        tape.write(last)
+        tape.end()
+
+
+_OUTCOMES: dict[str, Outcome] = {"MISS": "successes", "HIT": "cache_hits", "STALE": "fallbacks"}
+
+
+def _key(asked: UpstreamRequest) -> str:
+    """Return what the copies of the answer are kept under: equal for requests that may share it."""
+    parts = (asked.method.encode(), str(asked.url).encode(), *map(b":".join, told_apart_by(asked.headers)))
+    return "proxy:" + hashlib.sha256(b"\n".join(parts)).hexdigest()
+
+
+def _tape_of(entry: Entry) -> Tape:
+    tape = Tape()
+    tape.unpack(HTTPStatus.OK, entry.body)
+    return tape

@@ -1,0 +1,111 @@
+"""An answer of the upstream as it comes in: written once, read by many, each from the start.
+
+Whoever reads gets what has arrived so far and waits for the rest. So a first byte goes on before the last has
+come, and a slow reader keeps nobody waiting. A tape holds its whole answer; who writes it bounds it.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from src.services.errors import ServiceError
+from src.services.proxy_headers import Headers
+
+_END_OF_LINE = b"\r\n"
+_END_OF_HEADERS = b"\r\n\r\n"
+
+
+class TapeCutError(ServiceError):
+    """The answer broke off after it had begun. The message says why, and the cause is what it failed with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What comes before the body."""
+
+    status: int
+    headers: Headers
+
+
+class Tape:
+    """One answer.
+
+    Attributes:
+        length: Of the body so far, in bytes.
+    """
+
+    def __init__(self) -> None:
+        self.length = 0
+        self._head: Head | None = None
+        self._chunks: list[bytes] = []
+        self._is_over = False
+        self._error: Exception | None = None
+        self._news = asyncio.Event()
+
+    def begin(self, head: Head) -> None:
+        """Write what comes before the body."""
+        self._head = head
+        self._tell()
+
+    def write(self, chunk: bytes) -> None:
+        """Write the next piece of the body."""
+        self._chunks.append(chunk)
+        self.length += len(chunk)
+        self._tell()
+
+    def end(self) -> None:
+        """Say that the answer is complete."""
+        self._is_over = True
+        self._tell()
+
+    def fail(self, error: Exception) -> None:
+        """Say that nothing more comes, and why."""
+        self._error = error
+        self.end()
+
+    async def head(self) -> Head:
+        """Return what comes before the body as soon as it is there.
+
+        Raises:
+            Exception: What the tape failed with before.
+        """
+        while self._head is None:
+            if self._error is not None:
+                raise self._error
+            await self._news.wait()
+        return self._head
+
+    async def body(self) -> AsyncIterator[bytes]:
+        """Yield the body piece by piece, from its start, as it comes.
+
+        Raises:
+            TapeCutError: It broke off; all that came before has been yielded.
+        """
+        position = 0
+        while True:
+            while position < len(self._chunks):
+                yield self._chunks[position]
+                position += 1
+            if self._error is not None:
+                raise TapeCutError(str(self._error)) from self._error
+            if self._is_over:
+                return
+            await self._news.wait()
+
+    def packed(self, last: bytes = b"") -> bytes:
+        """Return headers and body, with `last` at its end, as one value to be kept; without the status."""
+        assert self._head is not None, "a tape has a head before it has a body"
+        lines = (name + b":" + value for name, value in self._head.headers)
+        return b"".join((_END_OF_LINE.join(lines), _END_OF_HEADERS, *self._chunks, last))
+
+    def unpack(self, status: int, packed: bytes) -> None:
+        """Write the whole answer that `packed` was made of."""
+        lines, _, body = packed.partition(_END_OF_HEADERS)
+        fields = (line.partition(b":") for line in lines.split(_END_OF_LINE))
+        self.begin(Head(status, tuple((name, value) for name, colon, value in fields if colon)))
+        self.write(body)
+        self.end()
+
+    def _tell(self) -> None:
+        self._news.set()
+        self._news = asyncio.Event()

@@ -1,0 +1,168 @@
+"""One call of the proxy's upstream, written to a tape as the answer comes in.
+
+The upstream counts calls as they arrive, and a turn only says when one may leave. So what happens on the way
+is watched, and where it took long the next turn is put off: the next call leaves an interval after this one
+has left, and after its answer has come, if that is soon. An answer proves that the call has arrived; one that
+takes longer tells nothing of when.
+"""
+
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from typing import Literal
+
+import httpx
+
+from src.resilience.clock import Clock
+from src.services.errors import ServiceError
+from src.services.external_service import ExternalServiceError
+from src.services.proxy_headers import Headers, first, for_caller
+from src.services.tape import Head, Tape
+
+MAX_POSTPONED_SECONDS = 300.0
+"""The longest a `Retry-After` of the upstream is honoured."""
+
+SOON = 0.15
+"""Share of the interval within which an answer comes soon."""
+
+_REQUEST_LEFT = "send_request_headers.complete"
+_ANSWER_CAME = "receive_response_headers.complete"
+"""How the events end by which the HTTP client tells of it."""
+
+
+class UpstreamAnswerTooLargeError(ServiceError):
+    """The answer is longer than the proxy passes on. The upstream is well: it did answer.
+
+    Args:
+        max_bytes: The most a body may be.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        super().__init__(f"the upstream's answer is longer than {max_bytes} bytes")
+        self.max_bytes = max_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamRequest:
+    """What the upstream is asked.
+
+    Attributes:
+        method: GET or HEAD.
+        url: Made by `UpstreamTarget`.
+        headers: All that are sent, but for `Host`.
+    """
+
+    method: Literal["GET", "HEAD"]
+    url: httpx.URL
+    headers: Headers
+
+
+class Upstream:
+    """Makes the calls, each on its own: no cookies are kept and no redirect is followed.
+
+    Args:
+        client: Sends them. Its own limits of time should be no tighter than those around this.
+        clock: Measures how late a call leaves, and dates a `Retry-After`.
+        postpone: Told the seconds during which no call, of any worker, may begin.
+        interval_seconds: What there is to be between two calls when they arrive.
+        allowed_lateness_seconds: How long after its turn a call may leave, or arrive, without the next one
+            having to wait for it: what turns are further apart than calls must be.
+        max_body_bytes: The longest answer that is passed on.
+    """
+
+    def __init__(
+        self,
+        client: httpx.AsyncClient,
+        clock: Clock,
+        postpone: Callable[[float], Awaitable[None]],
+        *,
+        interval_seconds: float,
+        allowed_lateness_seconds: float,
+        max_body_bytes: int,
+    ) -> None:
+        self._client = client
+        self._clock = clock
+        self._postpone = postpone
+        self._interval_seconds = interval_seconds
+        self._allowed_lateness_seconds = allowed_lateness_seconds
+        self._max_body_bytes = max_body_bytes
+
+    async def call(self, asked: UpstreamRequest, tape: Tape, turn_came_at: float) -> bytes:
+        """Make one call and write the answer to `tape`, all but its last piece.
+
+        Args:
+            asked: What to ask.
+            tape: Not begun. It is not ended either.
+            turn_came_at: Monotonic reading of when the call was allowed to leave.
+
+        Returns:
+            The last piece of the body, if its length was told: with it a reader would have all, and the
+            writer may have something to do before.
+
+        Raises:
+            ExternalServiceError: No answer, a server error, or an answer that was cut off.
+            UpstreamAnswerTooLargeError: The answer is too long; before the tape has begun, if that is told.
+        """
+
+        async def watch(event: str, _details: object) -> None:
+            seconds = self._clock.monotonic() - turn_came_at
+            is_soon = seconds <= SOON * self._interval_seconds
+            tells = event.endswith(_REQUEST_LEFT) or (event.endswith(_ANSWER_CAME) and is_soon)
+            if tells and seconds > self._allowed_lateness_seconds:
+                await self._postpone(self._interval_seconds)
+
+        request = httpx.Request(
+            asked.method, asked.url, headers=list(asked.headers), extensions={"trace": watch}
+        )
+        try:
+            answer = await self._client.send(request, stream=True)
+            try:
+                return await self._write(answer, tape)
+            finally:
+                await answer.aclose()
+        except (httpx.HTTPError, OSError) as error:  # OSError: a connection that a provider in process cut
+            raise ExternalServiceError(f"no answer: {type(error).__name__}") from error
+
+    async def _write(self, answer: httpx.Response, tape: Tape) -> bytes:
+        headers = tuple((name.lower(), value) for name, value in answer.headers.raw)
+        if answer.status_code == httpx.codes.TOO_MANY_REQUESTS:
+            await self._honour_retry_after(headers)
+        if answer.is_server_error:
+            raise ExternalServiceError(f"status {answer.status_code}")
+        declared = _length(headers) if answer.request.method != "HEAD" else None
+        if declared is not None and declared > self._max_body_bytes:
+            raise UpstreamAnswerTooLargeError(self._max_body_bytes)
+        tape.begin(Head(answer.status_code, for_caller(headers)))
+        received, last = 0, b""
+        async for chunk in answer.aiter_raw():
+            received += len(chunk)
+            if received > self._max_body_bytes:
+                raise UpstreamAnswerTooLargeError(self._max_body_bytes)
+            if received == declared:
+                last = chunk
+            else:
+                tape.write(chunk)
+        return last
+
+    async def _honour_retry_after(self, headers: Headers) -> None:
+        seconds = _retry_after(first(headers, b"retry-after") or b"", self._clock.now())
+        if seconds > 0:
+            await self._postpone(min(seconds, MAX_POSTPONED_SECONDS))
+
+
+def _length(headers: Headers) -> int | None:
+    value = first(headers, b"content-length") or b""
+    return int(value) if value.isdigit() else None
+
+
+def _retry_after(value: bytes, now: float) -> float:
+    """Return the seconds that a `Retry-After` asks for (RFC 9110, section 10.2.3); 0: it can't be read."""
+    text = value.decode("latin-1").strip()
+    if text.isascii() and text.isdigit():
+        return float(text)
+    with suppress(ValueError):
+        date: datetime = parsedate_to_datetime(text)
+        return date.timestamp() - now
+    return 0.0

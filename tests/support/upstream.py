@@ -1,0 +1,61 @@
+"""An upstream of the tests' own: plain HTTP/1.1 over a socket, that notes when each request arrived."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from itertools import pairwise
+
+Answer = Callable[["Upstream", str, asyncio.StreamWriter], Awaitable[None]]
+
+
+class Upstream:
+    """A running one.
+
+    Attributes:
+        url: Where.
+        arrivals: Time (of the running loop) and request line of each request, in order.
+        headers: Header lines of each request, in lower case.
+    """
+
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
+        self.url = ""
+        self.arrivals: list[tuple[float, str]] = []
+        self.headers: list[list[str]] = []
+
+    @property
+    def gaps(self) -> list[float]:
+        """Seconds between each request and the next."""
+        times = [at for at, _ in self.arrivals]
+        return [later - earlier for earlier, later in pairwise(times)]
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                line, *headers = head.decode().strip().split("\r\n")
+                self.arrivals.append((asyncio.get_running_loop().time(), line))
+                self.headers.append([header.lower() for header in headers])
+                await self._answer(self, line, writer)
+                await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+            pass
+        finally:
+            writer.close()
+
+
+async def echo(_upstream: Upstream, line: str, writer: asyncio.StreamWriter) -> None:
+    """Answer with the request line."""
+    body = b"" if line.startswith("HEAD") else line.encode()
+    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(line), body))
+
+
+@asynccontextmanager
+async def running_upstream(answer: Answer = echo) -> AsyncIterator[Upstream]:
+    """An upstream on a free port."""
+    upstream = Upstream(answer)
+    server = await asyncio.start_server(upstream.serve, "127.0.0.1", 0)
+    upstream.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    try:
+        yield upstream
+    finally:
+        server.close()

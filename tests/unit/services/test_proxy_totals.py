@@ -1,0 +1,100 @@
+"""The proxy's counting: gathered here, added up elsewhere."""
+
+import asyncio
+
+import pytest
+
+from src.services.errors import StorageUnavailableError
+from src.services.proxy_totals import GATHER_SECONDS, ProxyTally, ProxyTotals
+
+
+class Totals:
+    """A `ProxyTotalsStore` in memory that may be away."""
+
+    def __init__(self):
+        self.fleet = ProxyTotals()
+        self.added = []
+        self.is_away = False
+
+    async def add(self, totals):
+        if self.is_away:
+            raise StorageUnavailableError("away")
+        self.added.append(totals)
+        self.fleet += totals
+        return self.fleet
+
+
+def work(tally):
+    tally.count_request()
+    tally.count_answer("successes", 0.2)
+    tally.count_request()
+    tally.count_answer("cache_hits", 0.1)
+    tally.count_request()
+
+
+async def test_what_was_counted_is_sent_a_batch_at_a_time(clock):
+    store = Totals()
+    tally = ProxyTally(store, clock)
+    work(tally)
+    await clock.advance(GATHER_SECONDS)
+    assert store.added == [ProxyTotals(requests=3, successes=1, cache_hits=1, latency_us=300_000)]
+
+
+async def test_the_mean_is_over_those_who_were_answered(clock):
+    tally = ProxyTally(Totals(), clock)
+    assert (await tally.totals()).mean_latency_ms is None
+    work(tally)
+    assert (await tally.totals()).mean_latency_ms == pytest.approx(150)
+
+
+async def test_totals_are_the_fleets_and_include_what_was_counted_just_now(clock):
+    store = Totals()
+    one, other = ProxyTally(store, clock), ProxyTally(store, clock)
+    work(one)
+    await one.totals()
+    work(other)
+    assert (await other.totals()).requests == 6
+    assert (await one.totals()).requests == 6
+
+
+async def test_while_the_store_is_away_nothing_is_lost(clock):
+    store = Totals()
+    tally = ProxyTally(store, clock)
+    work(tally)
+    await tally.totals()
+    store.is_away = True
+    work(tally)
+    await clock.advance(GATHER_SECONDS)
+    assert (await tally.totals()).requests == 6
+    assert store.fleet.requests == 3
+    store.is_away = False
+    tally.count_request()
+    await clock.advance(GATHER_SECONDS)
+    assert store.fleet.requests == 7
+
+
+async def test_what_is_left_is_sent_at_the_end(clock):
+    store = Totals()
+    tally = ProxyTally(store, clock)
+    work(tally)
+    await tally.aclose()
+    assert store.fleet.requests == 3
+
+
+async def test_a_sending_that_is_cancelled_loses_nothing(clock):
+    store = Totals()
+    begun = asyncio.Event()
+
+    async def hang(totals):
+        begun.set()
+        await asyncio.Event().wait()
+
+    tally = ProxyTally(store, clock)
+    work(tally)
+    store.add = hang
+    sending = asyncio.create_task(tally.totals())
+    await begun.wait()
+    sending.cancel()
+    await asyncio.gather(sending, return_exceptions=True)
+    del store.add
+    assert (await tally.totals()).requests == 3

@@ -1,0 +1,224 @@
+"""One call of the proxy's upstream."""
+
+import asyncio
+
+import httpx
+import pytest
+
+from src.services.external_service import ExternalServiceError
+from src.services.tape import Tape
+from src.services.upstream import (
+    MAX_POSTPONED_SECONDS,
+    Upstream,
+    UpstreamAnswerTooLargeError,
+    UpstreamRequest,
+)
+from tests.support.clock import settle
+
+MAX_BYTES = 1000
+
+
+class Bench:
+    """An upstream of that transport; remembers what it was told to postpone."""
+
+    def __init__(self, clock, transport):
+        self.postponed = []
+        self.tape = Tape()
+        self.clock = clock
+        self._upstream = Upstream(
+            httpx.AsyncClient(transport=transport),
+            clock,
+            self._postpone,
+            interval_seconds=1.0,
+            allowed_lateness_seconds=0.02,
+            max_body_bytes=MAX_BYTES,
+        )
+
+    async def _postpone(self, seconds):
+        self.postponed.append(seconds)
+
+    async def call(self, method="GET", headers=()):
+        asked = UpstreamRequest(method, httpx.URL("http://upstream.example/a%2Cb?c"), headers)
+        return await self._upstream.call(asked, self.tape, self.clock.monotonic())
+
+    async def body(self):
+        self.tape.end()
+        return b"".join([chunk async for chunk in self.tape.body()])
+
+
+@pytest.fixture
+def bench(clock):
+    def build(answer):
+        is_transport = isinstance(answer, httpx.AsyncBaseTransport)
+        return Bench(clock, answer if is_transport else httpx.MockTransport(answer))
+
+    return build
+
+
+class Chunks(httpx.AsyncByteStream):
+    def __init__(self, *chunks):
+        self._chunks = chunks
+
+    async def __aiter__(self):
+        for chunk in self._chunks:
+            if isinstance(chunk, Exception):
+                raise chunk
+            yield chunk
+
+
+def answering(status, *chunks, headers=None):
+    return lambda _: httpx.Response(status, headers=headers, stream=Chunks(*chunks))
+
+
+async def test_it_asks_what_it_is_told_and_nothing_more(bench):
+    asked = []
+
+    def answer(request):
+        asked.append(request)
+        headers = [("Set-Cookie", "a=b"), ("X-Both", "1"), ("X-Both", "2")]
+        return httpx.Response(200, headers=headers, stream=Chunks())
+
+    upstream = bench(answer)
+    for _ in range(2):
+        upstream.tape = Tape()
+        await upstream.call("HEAD", ((b"accept", b"*/*"), (b"x-both", b"1"), (b"x-both", b"2")))
+    for request in asked:
+        assert (request.method, str(request.url)) == ("HEAD", "http://upstream.example/a%2Cb?c")
+        assert request.headers.raw == [
+            (b"Host", b"upstream.example"), (b"accept", b"*/*"), (b"x-both", b"1"), (b"x-both", b"2"),
+        ]  # fmt: skip
+    head = await upstream.tape.head()
+    assert head.headers == ((b"set-cookie", b"a=b"), (b"x-both", b"1"), (b"x-both", b"2"))
+
+
+async def test_a_body_of_known_length_is_held_back_by_its_last_piece(bench):
+    upstream = bench(answering(200, b"abc", b"def", headers={"Content-Length": "6"}))
+    assert await upstream.call() == b"def"
+    assert await upstream.body() == b"abc"
+
+
+async def test_a_body_of_unknown_length_is_written_whole(bench):
+    upstream = bench(answering(404, b"abc", b"def"))
+    assert await upstream.call() == b""
+    assert (await upstream.tape.head()).status == 404
+    assert await upstream.body() == b"abcdef"
+
+
+async def test_pieces_can_be_read_before_the_last_has_come(bench):
+    rest = asyncio.Event()
+
+    class Slow(httpx.AsyncByteStream):
+        async def __aiter__(self):
+            yield b"first"
+            await rest.wait()
+            yield b"last"
+
+    upstream = bench(lambda _: httpx.Response(200, stream=Slow()))
+    calling = asyncio.create_task(upstream.call())
+    pieces = upstream.tape.body()
+    assert await anext(pieces) == b"first"
+    assert not calling.done()
+    rest.set()
+    assert await anext(pieces) == b"last"
+    await calling
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        answering(500, b"oops"),
+        answering(200, b"half", httpx.ReadError("cut")),
+        answering(200, b"half", ConnectionResetError("cut")),
+    ],
+)
+async def test_a_server_error_or_a_cut_is_a_failure_of_the_upstream(bench, answer):
+    with pytest.raises(ExternalServiceError):
+        await bench(answer).call()
+
+
+@pytest.mark.parametrize("error", [httpx.ConnectError("refused"), httpx.ReadTimeout("slow"), OSError("gone")])
+async def test_no_answer_is_a_failure_of_the_upstream(bench, error):
+    def answer(request):
+        raise error
+
+    with pytest.raises(ExternalServiceError, match="no answer"):
+        await bench(answer).call()
+
+
+async def test_an_answer_that_is_declared_too_long_is_not_begun(bench):
+    upstream = bench(answering(200, headers={"Content-Length": str(MAX_BYTES + 1)}))
+    with pytest.raises(UpstreamAnswerTooLargeError) as caught:
+        await upstream.call()
+    assert caught.value.max_bytes == MAX_BYTES
+    waiting = asyncio.create_task(upstream.tape.head())
+    await settle()
+    assert not waiting.done()
+    waiting.cancel()
+
+
+async def test_the_head_of_a_long_answer_may_be_asked_for(bench):
+    upstream = bench(answering(200, headers={"Content-Length": str(MAX_BYTES + 1)}))
+    await upstream.call("HEAD")
+    assert (await upstream.tape.head()).headers == ((b"content-length", b"1001"),)
+
+
+async def test_an_answer_that_turns_out_too_long_is_cut(bench):
+    upstream = bench(answering(200, b"x" * MAX_BYTES, b"y"))
+    with pytest.raises(UpstreamAnswerTooLargeError):
+        await upstream.call()
+    assert await upstream.body() == b"x" * MAX_BYTES
+
+
+async def test_an_answer_as_long_as_may_be_is_passed_on(bench):
+    upstream = bench(answering(200, b"x" * MAX_BYTES))
+    await upstream.call()
+    assert await upstream.body() == b"x" * MAX_BYTES
+
+
+@pytest.mark.parametrize(
+    ("retry_after", "postponed"),
+    [
+        ("7", [7.0]),
+        ("Fri, 15 Jan 2027 08:00:20 GMT", [20.0]),  # the clock's 1,800,000,000 is 08:00:00
+        ("Fri, 15 Jan 2027 07:59:00 GMT", []),
+        ("99999999999999999999", [MAX_POSTPONED_SECONDS]),
+        ("0", []),
+        ("soon", []),
+        ("-1", []),
+        (None, []),
+    ],
+)
+async def test_a_429_is_passed_on_and_its_retry_after_is_for_everybody(bench, retry_after, postponed):
+    headers = {} if retry_after is None else {"Retry-After": retry_after}
+    upstream = bench(answering(429, headers=headers))
+    await upstream.call()
+    assert (await upstream.tape.head()).status == 429
+    assert upstream.postponed == postponed
+
+
+@pytest.mark.parametrize(
+    ("left_after", "answered_after", "postponed"),
+    [
+        (0.02, 0.0, []),  # in time
+        (0.03, 5.0, [1.0]),  # left late
+        (0.01, 0.02, [1.0]),  # left in time, and was a while on its way
+        (0.01, 0.2, []),  # answered too late to tell how long
+        (0.03, 0.02, [1.0, 1.0]),
+    ],
+)
+async def test_a_call_that_may_have_arrived_late_holds_up_the_next(
+    bench, clock, left_after, answered_after, postponed
+):
+    class Connecting(httpx.AsyncBaseTransport):
+        async def handle_async_request(self, request):
+            trace = request.extensions["trace"]
+            await trace("connection.connect_tcp.complete", {})
+            clock.jump(left_after)
+            await trace("http11.send_request_headers.complete", {})
+            clock.jump(answered_after)
+            await trace("http11.receive_response_headers.complete", {})
+            return httpx.Response(200, stream=Chunks())
+
+    upstream = bench(Connecting())
+    await upstream.call()
+    assert upstream.postponed == postponed
