@@ -1,21 +1,7 @@
 """Metrics in Redis: rollups by minute, hour and day, quantile sketches, and the points themselves.
 
-========================  ====================================================================================
-``m:{t}:all``             hash: the rollup of all points of type t, in its one field ``all``
-``m:{t}:d``               hash: rollups by day
-``m:{t}:h:<day>``         hash: rollups by hour of that day
-``m:{t}:n:<hour>``        hash: rollups by minute of that hour
-``m:{t}:q:all``           hash: count by sketch bin, of all points
-``m:{t}:q:<s>:<number>``  hash: count by sketch bin, of one bucket of s seconds; kept for `SKETCH_SECONDS`
-``m:{t}:raw:<hour>``      sorted set: the hour's points, by µs within it
-``m:{t}:hours``           sorted set: the hours that have points
-``m:{t}:seq``             number of points ever stored
-``types``                 sorted set: every type, by its latest timestamp
-``idem:<digest>``         an idempotency record
-========================  ====================================================================================
-
-Days, hours and minutes are numbered from 1970 on. A batch is one script, a summary one transaction, so each
-sees all of the other or nothing.
+`src.storage.metric_layout` tells which key holds what. A batch is one script, a summary one transaction, so
+each sees all of the other or nothing.
 """
 
 import asyncio
@@ -29,7 +15,7 @@ from src.analytics.fold import ROLLUP_STEPS_US, SKETCH_STEPS_US, Fold, fold
 from src.analytics.points import Point
 from src.analytics.rollup import Rollup
 from src.analytics.sketch import LogBinSketch, bin_of, merge_bins
-from src.analytics.window import DAY_US, HOUR_US, Window
+from src.analytics.window import HOUR_US, Window
 from src.resilience.clock import Clock
 from src.services.metrics import (
     Aggregate,
@@ -42,6 +28,7 @@ from src.services.metrics import (
 from src.storage.batching import Argument, Command, Reply
 from src.storage.client import CALL_TIMEOUT_SECONDS, RedisLink
 from src.storage.group_commit import GroupCommit
+from src.storage.metric_layout import key_of, points_of, raw_bounds, raw_ranges, rollup_place
 from src.storage.scripts import SERVER_TIME, load_script
 
 IDEMPOTENCY_SECONDS = 24 * 3600
@@ -65,10 +52,7 @@ say that Redis does not answer, until it does again.
 T = TypeVar("T")
 
 _NEVER = "-"
-_PREFIX = "m:{%s}:"
 _VALUE = struct.Struct(">d")
-_MEMBER = struct.Struct(">HId")
-"""A stored point: its arrival in 6 bytes, and its value."""
 _ARRIVAL_LIMIT = 256**6
 
 
@@ -233,7 +217,7 @@ class RedisMetricStore:
         hashes = defaultdict(list, {("all", _NEVER): [f"all {folded.total.encode()}"]})
         for step, rollups in folded.rollups.items():
             for number, rollup in rollups.items():
-                partition, field, end_us = _rollup_place(step, number)
+                partition, field, end_us = rollup_place(step, number)
                 hashes[partition, self._expiry(end_us)].append(f"{field} {rollup.encode()}")
         yield len(hashes)
         for (partition, expiry), lines in hashes.items():
@@ -263,10 +247,10 @@ class RedisMetricStore:
         commands = [_all_command(metric_type), *edges, *rollups, *sketches]
         replies = iter(await self._transaction(commands))
         total = _rollup(next(replies))
-        entries = [entry for hour in hours for entry in _entries(hour, next(replies))]
+        points = [entry for hour in hours for entry in points_of(hour, next(replies))]
         records = [record for _ in rollups for record in next(replies) if record is not None]
-        rollup = Rollup.decode(*records).merge(Rollup.of_entries(entries))
-        bins = merge_bins([Counter(bin_of(value) for _, _, value in entries), _bins(replies)])
+        rollup = Rollup.decode(*records).merge(Rollup.of_entries(points))
+        bins = merge_bins([Counter(bin_of(value) for _, _, value in points), _bins(replies)])
         return total.latest_us, Aggregate(rollup, LogBinSketch(bins, rollup.minimum, rollup.maximum))
 
     async def _transaction(self, commands: Sequence[Command]) -> list[Reply]:
@@ -275,18 +259,18 @@ class RedisMetricStore:
         return results
 
     async def _page(self, metric_type: str, limit: int, before: Position | None) -> list[StoredPoint]:
-        arguments: list[Argument] = [_key(metric_type, "raw:"), limit]
+        arguments: list[Argument] = [key_of(metric_type, "raw:"), limit]
         if before is not None:
             arguments += divmod(before.timestamp_us, HOUR_US)
             if metric_type == before.type:
                 arguments.append(before.arrival)
             else:  # of the same µs, all of a type that comes later, none of one that came before
                 arguments.append(_ARRIVAL_LIMIT if metric_type < before.type else 0)
-        reply = await self._link.run(self._list_points, [_key(metric_type, "hours")], arguments)
+        reply = await self._link.run(self._list_points, [key_of(metric_type, "hours")], arguments)
         return [
             StoredPoint(Point(metric_type, timestamp, value), arrival)
             for hour, members in zip(reply[::2], reply[1::2], strict=True)
-            for timestamp, arrival, value in _entries(int(hour), members)
+            for timestamp, arrival, value in points_of(int(hour), members)
         ]
 
 
@@ -294,27 +278,12 @@ def _chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     return (items[first : first + size] for first in range(0, len(items), size))
 
 
-def _key(metric_type: str, suffix: str) -> str:
-    return _PREFIX % metric_type + suffix
-
-
 def _all_command(metric_type: str) -> Command:
-    return ("HGET", _key(metric_type, "all"), "all")
+    return ("HGET", key_of(metric_type, "all"), "all")
 
 
 def _bins_command(metric_type: str, suffix: str) -> Command:
-    return ("HGETALL", _key(metric_type, f"q:{suffix}"))
-
-
-def _rollup_place(step_us: int, number: int) -> tuple[str, int, int]:
-    """Return where the rollup of a bucket is: partition, field, and the partition's end in µs."""
-    if step_us == DAY_US:
-        return "d", number, (number + 1) * DAY_US
-    if step_us == HOUR_US:
-        day, hour = divmod(number, 24)
-        return f"h:{day}", hour, (day + 1) * DAY_US
-    hour, minute = divmod(number, 60)
-    return f"n:{hour}", minute, (hour + 1) * HOUR_US
+    return ("HGETALL", key_of(metric_type, f"q:{suffix}"))
 
 
 def _sketch_suffix(step_us: int, number: int) -> str:
@@ -341,11 +310,9 @@ def _edge_commands(metric_type: str, window: Window, *, open_ended: bool) -> tup
     for step, first, stop in window.cover(ROLLUP_STEPS_US, open_ended=open_ended):
         if step > 1:
             continue
-        for hour in range(first // HOUR_US, (stop - 1) // HOUR_US + 1):
-            start = hour * HOUR_US
-            raw, low, high = _key(metric_type, f"raw:{hour}"), max(first - start, 0), stop - start
-            hours.append(hour)
-            commands.append(("ZRANGEBYSCORE", raw, low, f"({high}", "WITHSCORES"))
+        for raw in raw_ranges(first, stop):
+            hours.append(raw.hour)
+            commands.append(("ZRANGEBYSCORE", *raw_bounds(metric_type, raw), "WITHSCORES"))
     return hours, commands
 
 
@@ -354,9 +321,9 @@ def _rollup_commands(metric_type: str, window: Window, *, open_ended: bool) -> l
     for step, first, stop in window.cover(ROLLUP_STEPS_US, open_ended=open_ended):
         if step > 1:
             for number in range(first, stop):
-                partition, field, _ = _rollup_place(step, number)
+                partition, field, _ = rollup_place(step, number)
                 partitions[partition].append(field)
-    return [("HMGET", _key(metric_type, partition), *fields) for partition, fields in partitions.items()]
+    return [("HMGET", key_of(metric_type, partition), *fields) for partition, fields in partitions.items()]
 
 
 def _sketch_commands(metric_type: str, window: Window, *, open_ended: bool) -> list[Command]:
@@ -376,16 +343,6 @@ def _bins(replies: Iterable[Sequence[bytes]]) -> dict[int, int]:
     """Return the sum of sketches as HGETALL replies; bins become numbers only once they are added up."""
     parts = (dict(zip(reply[::2], map(int, reply[1::2]), strict=True)) for reply in replies)
     return {int(number): count for number, count in merge_bins(parts).items()}
-
-
-def _entries(hour: int, reply: Sequence[bytes]) -> list[tuple[int, int, float]]:
-    """Return (timestamp in µs, arrival, value) of each point that Redis returned with its score."""
-    start = hour * HOUR_US
-    members = map(_MEMBER.unpack, reply[::2])
-    return [
-        (start + offset, high << 32 | low, value)
-        for (high, low, value), offset in zip(members, map(int, reply[1::2]), strict=True)
-    ]
 
 
 def _place(stored: StoredPoint) -> tuple[int, str, int]:

@@ -176,7 +176,11 @@ async def test_two_workers_answer_as_one(start_server):  # noqa: F811 -- the fix
         assert of(found, "http_request_duration_seconds_count", **KEPT) == 60
         limiter = {"quota": "ingest", "algorithm": "sliding_window_log"}
         assert of(found, "rate_limiter_decisions_total", outcome="allowed", **limiter) == 60
-        assert of(found, "redis_round_trips_total") == of(found, "redis_round_trip_commands_count") > 0
+        # the other worker reports its pulse, and may have done so between the reading of its two files
+        assert of(found, "redis_round_trips_total") > 0
+        assert of(found, "redis_round_trip_commands_count") == pytest.approx(
+            of(found, "redis_round_trips_total"), abs=1
+        )
         assert breaker_states(found) == {"CLOSED": 0, "OPEN": 1, "HALF_OPEN": 0}
 
     # and a gauge follows, though the worker that answered before it has its own reading on file

@@ -19,7 +19,7 @@ from src.services.metrics import (
 
 
 class MemoryMetricStore:
-    """A `MetricStore` in memory: the oracle of the others, and a store for tests that need any."""
+    """A `MetricStore` in memory, and a `SeriesStore`: the oracle of the others, and what a test may need."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -58,6 +58,9 @@ class MemoryMetricStore:
             latest.point.value,
         )
         return Aggregate(rollup, LogBinSketch.of(values))
+
+    async def rollups(self, metric_type: str, windows: Sequence[Window]) -> list[Rollup]:
+        return [(await self.aggregate(metric_type, window)).rollup for window in windows]
 
     async def newest(
         self, metric_type: str | None, limit: int, before: Position | None = None

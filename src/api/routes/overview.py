@@ -1,0 +1,82 @@
+"""The fleet at a glance, for the operator's page."""
+
+from fastapi import APIRouter, Request
+
+from src.analytics.points import format_seconds
+from src.api.dependencies import state
+from src.api.models import (
+    BreakerOut,
+    CacheOut,
+    ExternalServiceOut,
+    LatencyOut,
+    LimiterOut,
+    OverviewOut,
+    ProxyStatusOut,
+    RedisOut,
+    StatusOut,
+    TrafficOut,
+)
+from src.services.overview import Overview
+from src.services.pulse_store import PulseReading
+
+router = APIRouter(prefix="/api", tags=["telemetry"])
+
+
+@router.get("/overview", summary="The fleet at a glance")
+async def overview(request: Request) -> OverviewOut:
+    """Show what is true of the whole service, all workers together.
+
+    Rates are over the last ten whole seconds, so what happens now shows a second later. A reading is kept for
+    half a second. While Redis is away the rates are those of the worker that answers.
+    """
+    return overview_out(await state(request)["overview"].get())
+
+
+def overview_out(found: Overview[ProxyStatusOut]) -> OverviewOut:
+    """Return an overview as it is shown."""
+    pulse, said = found.pulse, found.verdict
+    beat = pulse.beat
+    return OverviewOut(
+        generated_at=format_seconds(found.read_at),
+        status=StatusOut(level=said.level, code=said.code, message=said.message),
+        workers=pulse.workers,
+        traffic=TrafficOut(
+            requests_per_second=pulse.per_second("requests"),
+            points_per_second=pulse.per_second("points"),
+            errors_per_second=pulse.per_second("errors"),
+            latency_ms=LatencyOut(
+                p50=beat.latency_ms(0.50), p95=beat.latency_ms(0.95), p99=beat.latency_ms(0.99)
+            ),
+        ),
+        limiter=LimiterOut(
+            allowed_per_second=pulse.per_second("allowed"),
+            refused_per_second=pulse.per_second("refused"),
+            bypassed_per_second=pulse.per_second("bypassed"),
+        ),
+        cache=CacheOut(
+            hits_per_second=pulse.per_second("hits"),
+            misses_per_second=pulse.per_second("misses"),
+            stale_per_second=pulse.per_second("stale"),
+            hit_ratio=_ratio(beat["hits"], beat["hits"] + beat["misses"] + beat["stale"]),
+        ),
+        breaker=BreakerOut.of(found.breaker),
+        proxy=found.proxy,
+        redis=_redis_out(pulse, found.memory_bytes),
+        external_service=ExternalServiceOut(failure_rate=found.failure_rate),
+    )
+
+
+def _redis_out(pulse: PulseReading, memory_bytes: int | None) -> RedisOut:
+    round_trips = pulse.beat["round_trips"]
+    latency_us = _ratio(pulse.beat["round_trip_us"], round_trips)
+    connected = pulse.outage is None or pulse.outage.kind == "refuses"
+    return RedisOut(
+        connected=connected,
+        latency_ms=latency_us / 1000 if connected and latency_us is not None else None,
+        round_trips_per_second=pulse.per_second("round_trips"),
+        memory_bytes=memory_bytes,
+    )
+
+
+def _ratio(part: int, whole: int) -> float | None:
+    return part / whole if whole else None

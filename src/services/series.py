@@ -1,0 +1,86 @@
+"""The points of a type over time, step by step: what a chart is drawn from."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from src.analytics.points import parse_timestamp
+from src.analytics.rollup import Rollup
+from src.analytics.series import Steps
+from src.analytics.window import Window
+from src.resilience.clock import Clock
+from src.services.errors import ServiceError
+
+MAX_STEPS = 2_000
+DEFAULT_STEP_SECONDS = 60
+DEFAULT_SECONDS = 3_600
+"""How long a series is whose beginning is not given."""
+
+_EARLIEST_US = parse_timestamp("0001-01-01T00:00:00Z")
+
+
+class SeriesError(ServiceError):
+    """The series asked for can't be had; `field` is what to ask for otherwise."""
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(reason)
+        self.field = field
+
+
+class SeriesStore(Protocol):
+    """Where points are summed up by window."""
+
+    async def rollups(self, metric_type: str, windows: Sequence[Window]) -> list[Rollup]:
+        """Return what the points of `metric_type` in each of `windows`, which do not overlap, come to.
+
+        Each is exact; what is stored meanwhile may count in one and not yet in another.
+
+        Raises:
+            SeriesError: It would take too much reading.
+            StorageUnavailableError: The store is away.
+        """
+        ...
+
+
+class SeriesService:
+    """Series of metric types.
+
+    Args:
+        store: Sums the points up.
+        clock: Says where a series ends whose end is not given.
+    """
+
+    def __init__(self, store: SeriesStore, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+
+    async def get(
+        self, metric_type: str, start_us: int | None, stop_us: int | None, step_seconds: int
+    ) -> list[tuple[int, Rollup]]:
+        """Return where each step begins, in microseconds since 1970, and what its points come to.
+
+        Args:
+            metric_type: Whose points.
+            start_us: The first instant; None is `DEFAULT_SECONDS` before the end, or a little earlier, where
+                a step begins.
+            stop_us: The instant after the last; None is the end of the step that is under way.
+            step_seconds: Length of a step, 1 or more.
+
+        Raises:
+            SeriesError: The stretch is empty, has more than `MAX_STEPS`, begins before the year 1, or would
+                take too much reading.
+            StorageUnavailableError: The store is away.
+        """
+        step_us = step_seconds * 1_000_000
+        if stop_us is None:
+            stop_us = -(-round(self._clock.now() * 1e6) // step_us) * step_us
+        if start_us is None:
+            start_us = (stop_us - DEFAULT_SECONDS * 1_000_000) // step_us * step_us
+        if start_us >= stop_us:
+            raise SeriesError("from", "must be before `to`, which is now where it is not given")
+        steps = Steps(start_us, stop_us, step_us)
+        if len(steps) > MAX_STEPS:
+            raise SeriesError("step", f"makes {len(steps)} steps of it, and {MAX_STEPS} are the most")
+        if steps.first_us < _EARLIEST_US:
+            raise SeriesError("step", "makes the first step begin before the year 1")
+        rollups = await self._store.rollups(metric_type, list(steps.windows()))
+        return list(zip(steps.times(), rollups, strict=True))

@@ -1,0 +1,209 @@
+"""The contract of every series store: each window exact, and no more read than is bearable."""
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from src.analytics.series import Steps
+from src.analytics.window import Window
+from src.resilience.clock import SystemClock
+from src.services.errors import StorageUnavailableError
+from src.services.series import SeriesError
+from src.storage import series_store
+from src.storage.client import RedisAddress, RedisLink, connect
+from src.storage.metric_store import RedisMetricStore
+from src.storage.series_store import RedisSeriesStore
+from tests.contract.conftest import StoreTime
+from tests.contract.test_metric_store import (
+    DAY,
+    HOUR,
+    MINUTE,
+    NOW,
+    SECOND,
+    on_redis,
+    points,
+    sent_at_once,
+    store,
+)
+from tests.support.metric_model import MemoryMetricStore
+
+__all__ = ["sent_at_once", "store"]
+
+
+@pytest.fixture
+def series(store, store_time: StoreTime):
+    return store if store_time.link is None else RedisSeriesStore(store_time.link)
+
+
+def over(start: int, stop: int, step: int) -> list[Window]:
+    return list(Steps(start, stop, step).windows())
+
+
+def figures(rollups) -> list[tuple[object, ...]]:
+    return [
+        (rollup.count, rollup.average, rollup.minimum, rollup.maximum) if rollup.count else (0,)
+        for rollup in rollups
+    ]
+
+
+async def test_each_step_has_its_own_points(store, series):
+    await store.add(points((NOW, 1.0), (NOW + 59 * SECOND, 3.0), (NOW + 2 * MINUTE, 5.0)))
+    rollups = await series.rollups("cpu", over(NOW, NOW + 3 * MINUTE, MINUTE))
+    assert figures(rollups) == [(2, 2.0, 1.0, 3.0), (0,), (1, 5.0, 5.0, 5.0)]
+
+
+async def test_of_another_type_there_is_nothing(store, series):
+    await store.add(points((NOW, 1.0)))
+    assert figures(await series.rollups("mem", over(NOW, NOW + MINUTE, 10 * SECOND))) == [(0,)] * 6
+
+
+@pytest.mark.parametrize("step", [SECOND, 7 * SECOND, MINUTE, 90 * SECOND, HOUR, 90 * MINUTE, DAY, 36 * HOUR])
+async def test_edges_are_exact_to_the_microsecond(store, series, step):
+    edge = NOW // step * step + step
+    await store.add(points((edge - 1, 1.0), (edge, 2.0), (edge + step - 1, 4.0), (edge + step, 8.0)))
+    assert figures(await series.rollups("cpu", over(edge, edge + step, step))) == [(2, 3.0, 2.0, 4.0)]
+    cut = await series.rollups("cpu", over(edge - 1, edge + 1, step))
+    assert figures(cut) == [(1, 1.0, 1.0, 1.0), (1, 2.0, 2.0, 2.0)]
+
+
+async def test_before_1970_it_is_the_same(store, series):
+    await store.add(points((-1, 1.0), (-HOUR, 2.0), (0, 4.0)))
+    rollups = await series.rollups("cpu", over(-HOUR, HOUR, HOUR))
+    assert figures(rollups) == [(2, 1.5, 1.0, 2.0), (1, 4.0, 4.0, 4.0)]
+
+
+BATCH = st.lists(
+    st.tuples(
+        st.one_of(
+            st.integers(NOW - 3 * DAY, NOW + DAY),
+            st.integers(-4000, 60).flatmap(lambda n: st.integers(-1, 1).map(lambda d: NOW + n * MINUTE + d)),
+        ),
+        st.integers(-(2**40), 2**40).map(lambda n: n / 8),  # so that sums are exact in any order
+    ),
+    max_size=30,
+)
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    batch=BATCH,
+    start=st.integers(NOW - 3 * DAY, NOW),
+    seconds=st.one_of(st.integers(1, 4 * 86400), st.integers(1, 100).map(lambda n: 60 * n)),
+    many=st.integers(1, 40),
+    aligned=st.booleans(),
+)
+async def test_it_says_what_the_model_says(store_time, batch, start, seconds, many, aligned):
+    step = max(1, seconds // many) * SECOND
+    if aligned:
+        start = start // step * step
+    windows = over(start, start + seconds * SECOND, step)
+    model = MemoryMetricStore(store_time.clock)
+    await model.add(points(*batch))
+    ours = model
+    if store_time.link is not None:
+        await store_time.link.send("FLUSHALL")
+        await RedisMetricStore(store_time.link, store_time.clock).add(points(*batch))
+        ours = RedisSeriesStore(store_time.link)
+    assert figures(await ours.rollups("cpu", windows)) == figures(await model.rollups("cpu", windows))
+
+
+# ---------------------------------------------------------------- what only Redis has
+
+
+@on_redis
+async def test_whole_minutes_are_read_in_one_round_trip_whatever_they_hold(store, series, sent_at_once):
+    await store.add(points(*((NOW + n * 10_000, float(n)) for n in range(9_000))))
+    sent_at_once.clear()
+    rollups = await series.rollups("cpu", over(NOW - 58 * MINUTE, NOW + 2 * MINUTE, MINUTE))
+    assert [rollup.count for rollup in rollups[-2:]] == [6_000, 3_000]
+    assert sent_at_once == [2]  # the hashes of two hours
+
+
+@on_redis
+async def test_of_long_steps_the_longest_rollups_are_read(store, series, sent_at_once):
+    await store.add(points(*((NOW + n * HOUR, 1.0) for n in range(24 * 20))))
+    sent_at_once.clear()
+    start = NOW // DAY * DAY
+    rollups = await series.rollups("cpu", over(start, start + 20 * DAY, DAY))
+    assert sum(rollup.count for rollup in rollups) == 24 * 20 - 8  # NOW is eight o'clock
+    assert sent_at_once == [1]
+
+
+@on_redis
+async def test_points_and_rollups_are_read_a_portion_at_a_time(store, series, sent_at_once, monkeypatch):
+    monkeypatch.setattr(series_store, "POINTS_AT_ONCE", 50)
+    monkeypatch.setattr(series_store, "ROLLUPS_AT_ONCE", 20)
+    await store.add(points(*((NOW + n * SECOND, float(n)) for n in range(120))))
+    sent_at_once.clear()
+    rollups = await series.rollups("cpu", over(NOW, NOW + 2 * MINUTE, 10 * SECOND))
+    assert [rollup.count for rollup in rollups] == [10] * 12
+    assert sent_at_once == [12, 5, 5, 2]  # counted, then read
+    sent_at_once.clear()
+    await series.rollups("cpu", over(NOW, NOW + HOUR, MINUTE))
+    assert sent_at_once == [1, 1, 1]
+
+
+@on_redis
+async def test_empty_steps_are_not_read(store, series, sent_at_once):
+    await store.add(points((NOW, 1.0), (NOW + HOUR, 2.0)))
+    sent_at_once.clear()
+    rollups = await series.rollups("cpu", over(NOW, NOW + HOUR + 2 * SECOND, 2 * SECOND))
+    assert sum(rollup.count for rollup in rollups) == 2
+    assert sent_at_once == [1801, 2]
+
+
+@on_redis
+async def test_too_many_points_are_refused_unread(store, series, sent_at_once, monkeypatch):
+    monkeypatch.setattr(series_store, "MAX_POINTS", 100)
+    await store.add(points(*((NOW, float(n)) for n in range(101))))
+    sent_at_once.clear()
+    with pytest.raises(SeriesError, match="101 points") as refused:
+        await series.rollups("cpu", over(NOW, NOW + MINUTE, SECOND))
+    assert refused.value.field == "step"
+    assert sent_at_once == [60]
+    assert figures(await series.rollups("cpu", over(NOW, NOW + MINUTE, MINUTE))) == [(101, 50.0, 0.0, 100.0)]
+
+
+@on_redis
+@pytest.mark.parametrize(
+    ("stop", "step"),
+    [(NOW + 2000 * (DAY - MINUTE), DAY - MINUTE), (NOW + 130_000 * DAY, 130_000 * DAY)],
+    ids=["steps that fit neither hours nor days", "centuries"],
+)
+async def test_too_many_rollups_are_refused_unread(store, series, sent_at_once, stop, step):
+    with pytest.raises(SeriesError, match="ask for a shorter time") as refused:
+        await series.rollups("cpu", over(NOW // step * step, stop // step * step, step))
+    assert refused.value.field == "step"
+    assert sent_at_once == []
+
+
+@on_redis
+@pytest.mark.parametrize("step", [59 * MINUTE, 45 * MINUTE, 23 * HOUR, 30 * DAY])
+def test_two_thousand_steps_of_whole_minutes_hours_or_days_are_not_too_many(series, step):
+    spans = [
+        (0, span)
+        for window in over(NOW // step * step, NOW // step * step + 2000 * step, step)
+        for span in window.cover(series_store.ROLLUP_STEPS_US)
+    ]
+    series_store._refuse_too_many_rollups(spans)
+
+
+@on_redis
+async def test_what_has_expired_counts_as_nothing(store, series, store_time):
+    await store.add(points((NOW, 1.0), (NOW + HOUR, 2.0)))
+    for suffix in (f"raw:{NOW // HOUR}", f"n:{NOW // HOUR}"):
+        await store_time.link.send("DEL", f"m:{{cpu}}:{suffix}")  # as their expiry does
+    for step in (10 * SECOND, MINUTE):
+        rollups = await series.rollups("cpu", over(NOW, NOW + 2 * HOUR, step))
+        assert sum(rollup.count for rollup in rollups) == 1
+    assert [r.count for r in await series.rollups("cpu", over(NOW, NOW + 2 * HOUR, HOUR))] == [1, 1]
+
+
+async def test_without_redis_it_says_so(own_redis):
+    link = RedisLink(connect(RedisAddress(own_redis.url)), SystemClock())
+    store = RedisSeriesStore(link)
+    own_redis.kill()
+    for step in (SECOND, MINUTE):
+        with pytest.raises(StorageUnavailableError):
+            await store.rollups("cpu", over(NOW, NOW + HOUR, step))
+    await link.aclose()

@@ -1,0 +1,140 @@
+"""The fleet at a glance, over HTTP: numbers move, troubles show, many pages cost what one costs."""
+
+import asyncio
+import math
+
+import pytest
+
+from src.services.pulse_store import Beat
+from src.storage.pulse_store import RedisPulseStore
+from tests.support.api import CALM, PLENTY, metric, running_api
+
+QUICK = 0.02
+
+
+@pytest.fixture(autouse=True)
+def quick(no_reports, monkeypatch):
+    monkeypatch.setattr("src.services.overview.REMEMBERED_SECONDS", 0)
+    monkeypatch.setattr("src.services.pulse.REPORT_SECONDS", QUICK)
+
+
+async def overview(api) -> dict:
+    answer = await api.get("/api/overview")
+    assert answer.status_code == 200
+    return answer.json()
+
+
+async def until(api, holds) -> dict:
+    """Look until what is seen is as it should be."""
+    async with asyncio.timeout(10):
+        while not holds(seen := await overview(api)):
+            await asyncio.sleep(QUICK)
+    return seen
+
+
+async def test_at_rest_it_has_all_there_is_to_see(api):
+    seen = await until(api, lambda seen: seen["workers"] and seen["redis"]["latency_ms"] is not None)
+    assert seen["status"] == {"level": "ok", "code": "ALL_WELL", "message": "All well"}
+    assert seen["workers"] == 1
+    assert seen["breaker"] == (await api.get("/api/circuit-breaker/status")).json()
+    assert seen["proxy"] == (await api.get("/api/proxy/status")).json()
+    assert seen["redis"]["connected"] is True
+    assert seen["redis"]["latency_ms"] > 0
+    assert seen["redis"]["round_trips_per_second"] > 0
+    assert seen["redis"]["memory_bytes"] > 100_000
+    assert seen["cache"]["hit_ratio"] is None
+    assert seen["external_service"] == {"failure_rate": 0.0}
+    assert seen["generated_at"].endswith("Z")
+
+
+async def test_what_happens_shows(redis_server):
+    quota = {"rate_limit_requests": 2, "rate_limit_read_requests": 100}
+    async with running_api(redis_server.url, **quota, **CALM) as api:
+        await api.post("/api/metrics/batch", json=[metric(n) for n in range(30)])
+        for _ in range(2):
+            await api.post("/api/metrics", json=metric())  # the second is refused
+        for _ in range(4):
+            await api.get("/api/metrics/summary?type=cpu")
+        limiter = {"allowed_per_second": 0.6, "refused_per_second": 0.1, "bypassed_per_second": 0.0}
+        cache = {
+            "hits_per_second": 0.3, "misses_per_second": 0.1, "stale_per_second": 0.0, "hit_ratio": 0.75,
+        }  # fmt: skip
+        seen = await until(api, lambda seen: seen["limiter"] == limiter and seen["cache"] == cache)
+        assert seen["traffic"]["points_per_second"] == 3.1
+        assert seen["traffic"]["errors_per_second"] == 0
+        times = seen["traffic"]["latency_ms"]
+        assert 0 < times["p50"] <= times["p95"] <= times["p99"]
+        await until(api, lambda seen: seen["traffic"]["requests_per_second"] >= 0.8)
+
+
+async def test_all_workers_are_seen(api):
+    link = api.state["redis_answers"].__self__
+    await RedisPulseStore(link, "another").add(Beat({"points": 500}))
+    seen = await until(api, lambda seen: seen["traffic"]["points_per_second"])
+    assert (seen["workers"], seen["traffic"]["points_per_second"]) == (2, 50.0)
+
+
+async def test_a_breaker_opened_shows_at_once(api):
+    await api.post("/api/admin/circuit-breaker/open")
+    seen = await overview(api)
+    assert (seen["status"]["level"], seen["status"]["code"]) == ("critical", "BREAKER_OPEN")
+    assert seen["status"]["message"].startswith("Breaker held open by hand for 0 s")
+    assert seen["breaker"]["state"] == "OPEN"
+    await api.post("/api/admin/circuit-breaker/close")
+    assert (await overview(api))["status"]["code"] == "ALL_WELL"
+
+
+async def test_the_failure_rate_follows(api):
+    await api.put("/api/admin/external-service/failure-rate", json={"failure_rate": 0.7})
+    await until(api, lambda seen: seen["external_service"]["failure_rate"] == 0.7)
+
+
+async def test_it_takes_one_round_trip_however_many_ask(redis_server, monkeypatch):
+    monkeypatch.setattr("src.services.pulse.REPORT_SECONDS", 3600)
+    async with running_api(redis_server.url, **PLENTY, **CALM) as api:
+        link, overviews = api.state["redis_answers"].__self__, api.state["overview"]
+        await until(api, lambda seen: seen["external_service"]["failure_rate"] is not None)
+        monkeypatch.setattr("src.services.overview.FAILURE_RATE_SECONDS", 0)  # asked this time as well
+        monkeypatch.setattr("src.services.overview.REMEMBERED_SECONDS", 3600)
+        overviews._read_at = -math.inf
+        before = link.round_trips
+        answers = await asyncio.gather(*(api.get("/api/overview") for _ in range(50)))
+        assert len({answer.content for answer in answers}) == 1
+        assert link.round_trips - before == 1
+
+
+async def test_an_open_event_stream_is_no_latency(api):
+    async with asyncio.timeout(10):
+        try:
+            async with asyncio.timeout(0.3):
+                await api.get("/api/events")
+        except TimeoutError:
+            pass
+    seen = await until(api, lambda seen: seen["traffic"]["requests_per_second"] > 1)
+    assert seen["traffic"]["latency_ms"]["p99"] < 290
+
+
+async def test_without_redis_it_is_one_workers_view_and_says_so(own_redis):
+    async with running_api(own_redis.url, **PLENTY, **CALM) as api:
+        await until(api, lambda seen: seen["redis"]["latency_ms"] is not None)
+        own_redis.kill()
+        seen = await until(api, lambda seen: not seen["redis"]["connected"])
+        assert (seen["status"]["level"], seen["status"]["code"]) == ("critical", "REDIS_AWAY")
+        assert seen["status"]["message"].startswith("Redis away for 0 s: nothing is stored")
+        assert seen["workers"] == 1
+        assert (seen["redis"]["memory_bytes"], seen["redis"]["latency_ms"]) == (None, None)
+        assert (await api.post("/api/metrics", json=metric())).status_code == 503
+        await until(api, lambda seen: seen["traffic"]["errors_per_second"] > 0)
+        assert (await overview(api))["breaker"]["state"] == "CLOSED"
+        own_redis.start()
+        await until(api, lambda seen: seen["status"]["code"] != "REDIS_AWAY" and seen["redis"]["connected"])
+
+
+async def test_a_redis_that_takes_no_writes_is_said_to(own_redis):
+    async with running_api(own_redis.url, **PLENTY, **CALM) as api:
+        with own_redis.connect() as client:
+            client.execute_command("CONFIG", "SET", "maxmemory", "1")
+            seen = await until(api, lambda seen: seen["status"]["code"] == "REDIS_REFUSES")
+            assert seen["redis"]["connected"] is True
+            client.execute_command("CONFIG", "SET", "maxmemory", "0")
+        await until(api, lambda seen: seen["status"]["code"] != "REDIS_REFUSES")

@@ -1,0 +1,171 @@
+"""The overview: one reading for all who ask, and nobody waits for the external service."""
+
+import asyncio
+from dataclasses import dataclass, field
+
+import pytest
+
+from src.resilience.breaker_store import CircuitBreakerOptions
+from src.resilience.circuit_breaker import CircuitBreaker
+from src.resilience.memory_breaker_store import MemoryBreakerStore
+from src.services.external_service import ExternalServiceUnavailableError, SimulatedFaults
+from src.services.overview import FAILURE_RATE_SECONDS, REMEMBERED_SECONDS, OverviewService
+from src.services.pulse_store import Beat, MemoryPulseStore
+from tests.support.clock import settle
+from tests.unit.services.test_verdict import PROXY_OPEN
+
+
+@dataclass
+class Parts:
+    """What an overview is read from, as a test has set it."""
+
+    memory: int | None = 1_234_567
+    failure_rate: float | Exception = 0.25
+    asked: int = 0
+    failure_rate_asked: int = 0
+    goes_on: asyncio.Event = field(default_factory=asyncio.Event)
+    answers: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def memory_bytes(self) -> int | None:
+        self.asked += 1
+        await self.goes_on.wait()
+        return self.memory
+
+    async def faults(self) -> SimulatedFaults:
+        self.failure_rate_asked += 1
+        await self.answers.wait()
+        if isinstance(self.failure_rate, Exception):
+            raise self.failure_rate
+        return SimulatedFaults(self.failure_rate, 0)
+
+
+@pytest.fixture
+def parts() -> Parts:
+    parts = Parts()
+    parts.goes_on.set()
+    parts.answers.set()
+    return parts
+
+
+@pytest.fixture
+def pulses(clock) -> MemoryPulseStore:
+    return MemoryPulseStore(clock)
+
+
+@pytest.fixture
+def breaker(clock) -> CircuitBreaker:
+    return CircuitBreaker("external-service", MemoryBreakerStore(clock), CircuitBreakerOptions(), clock)
+
+
+@pytest.fixture
+async def service(parts, pulses, breaker, clock):
+    service = OverviewService(pulses, breaker, parts.memory_bytes, parts.faults, clock)
+    yield service
+    await service.aclose()
+
+
+async def test_it_has_all_there_is_to_see(service, pulses, clock):
+    await pulses.add(Beat({"requests": 20}))
+    await clock.advance(1)
+    found = await service.get()
+    assert found.pulse.beat["requests"] == 20
+    assert found.breaker.name == "external-service"
+    assert found.memory_bytes == 1_234_567
+    assert found.proxy is None
+    assert found.verdict.code == "ALL_WELL"
+    assert found.read_at == clock.now()
+
+
+async def test_what_is_true_follows_from_what_was_read(service, breaker):
+    await breaker.force_open()
+    assert (await service.get()).verdict.code == "BREAKER_OPEN"
+
+
+async def test_the_proxy_is_asked_where_there_is_one(parts, pulses, breaker, clock):
+    async def proxy():
+        return PROXY_OPEN
+
+    service = OverviewService(pulses, breaker, parts.memory_bytes, parts.faults, clock, proxy=proxy)
+    found = await service.get()
+    assert (found.proxy, found.verdict.code) == (PROXY_OPEN, "PROXY_BREAKER_OPEN")
+    await service.aclose()
+
+
+async def test_those_who_ask_at_the_same_time_share_one_reading(service, parts):
+    parts.goes_on.clear()
+    asking = [asyncio.create_task(service.get()) for _ in range(50)]
+    await settle()
+    parts.goes_on.set()
+    assert len({id(found) for found in await asyncio.gather(*asking)}) == 1
+    assert parts.asked == 1
+
+
+async def test_a_reading_is_good_for_half_a_second_from_when_it_was_made(service, parts, clock):
+    first = await service.get()
+    clock.jump(REMEMBERED_SECONDS - 0.01)
+    assert await service.get() is first
+    clock.jump(0.01)
+    assert await service.get() is not first
+    assert parts.asked == 2
+
+
+async def test_one_who_leaves_harms_no_other(service, parts):
+    parts.goes_on.clear()
+    leaving, staying = asyncio.create_task(service.get()), asyncio.create_task(service.get())
+    await settle()
+    leaving.cancel()
+    await settle()
+    parts.goes_on.set()
+    assert (await staying).memory_bytes == 1_234_567
+    assert leaving.cancelled()
+    assert parts.asked == 1
+
+
+async def test_a_reading_that_failed_is_not_kept(service, parts, monkeypatch):
+    async def broken():
+        raise RuntimeError("a mistake of ours")
+
+    monkeypatch.setattr(service, "_memory_bytes", broken)
+    with pytest.raises(RuntimeError):
+        await service.get()
+    monkeypatch.setattr(service, "_memory_bytes", parts.memory_bytes)
+    assert (await service.get()).memory_bytes == 1_234_567
+
+
+async def test_nobody_waits_for_the_external_service(service, parts, clock):
+    parts.answers.clear()
+    assert (await service.get()).failure_rate is None
+    parts.answers.set()
+    await settle()
+    clock.jump(REMEMBERED_SECONDS)
+    assert (await service.get()).failure_rate == 0.25
+
+
+async def test_it_is_asked_every_two_seconds_while_anybody_looks(service, parts, clock):
+    for _ in range(9):  # at 0, 0.5, … 4 s
+        await service.get()
+        await settle()
+        clock.jump(REMEMBERED_SECONDS)
+    assert parts.failure_rate_asked == 1 + 4 / FAILURE_RATE_SECONDS
+    clock.jump(3600)
+    assert parts.failure_rate_asked == 3
+
+
+async def test_a_service_that_does_not_say_is_not_known(service, parts, clock):
+    await service.get()
+    await settle()
+    parts.failure_rate = ExternalServiceUnavailableError()
+    for _ in range(2):
+        clock.jump(FAILURE_RATE_SECONDS)
+        found = await service.get()
+        await settle()
+    assert found.failure_rate is None
+
+
+async def test_closing_ends_what_is_under_way(service, parts):
+    parts.goes_on.clear()
+    asking = asyncio.create_task(service.get())
+    await settle()
+    await service.aclose()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
