@@ -33,7 +33,7 @@ class Contestant:
     is_bare: bool = False
 
     def command(self, python: Path, port: int) -> list[str]:
-        """Return how it is started: one worker, which logs each request as this API does, unless it is bare."""
+        """Return how it is started: one worker, which logs each request, as this API does, unless bare."""
         if self.module == "src":
             return [str(python), "-m", "src"]
         serve = ["-m", "uvicorn", f"{self.module}:app", "--host", "127.0.0.1", "--port", str(port)]

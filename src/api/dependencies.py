@@ -8,6 +8,7 @@ from starlette.requests import Request
 
 from src.api.admin_access import AdminAccess
 from src.api.client_address import ClientAddress
+from src.api.models import ProxyStatusOut
 from src.resilience.circuit_breaker import CircuitBreaker
 from src.resilience.clock import Clock
 from src.services.admission import Admission
@@ -15,6 +16,9 @@ from src.services.event_feed import EventFeed
 from src.services.external_service import ExternalService
 from src.services.lab import Lab
 from src.services.metrics import MetricService
+from src.services.overview import OverviewService
+from src.services.proxy import Proxy
+from src.services.series import SeriesService
 from src.services.summary import SummaryService
 
 
@@ -36,11 +40,14 @@ class State(TypedDict):
 
     clock: Clock
     metrics: MetricService
+    series: SeriesService
     summaries: SummaryService
     external_service: ExternalService
     breaker: CircuitBreaker
     lab: Lab
+    proxy: Proxy
     event_feed: EventFeed
+    overview: OverviewService[ProxyStatusOut]
     ingest_admission: Admission
     read_admission: Admission
     client_address: ClientAddress

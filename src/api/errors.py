@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from http import HTTPStatus
 from typing import Any
 
@@ -16,10 +17,12 @@ from starlette.responses import Response
 from src.analytics.points import format_seconds
 from src.api.admin_access import AdminClosedError, AdminKeyError
 from src.api.dependencies import state
-from src.resilience.errors import CircuitOpenError
+from src.resilience.errors import CircuitOpenError, QueueClosedError, QueueFullError, QueueTimeoutError
 from src.services.errors import StorageUnavailableError
 from src.services.external_service import ExternalServiceUnavailableError
 from src.services.metrics import IdempotencyKeyReusedError
+from src.services.upstream import UpstreamAnswerTooLargeError
+from src.services.upstream_target import UnsafeTargetError
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -135,6 +138,29 @@ _TABLE: dict[type[Exception], Callable[[Any], Problem]] = {
         "The external service did not answer, and no earlier answer is kept",
         retry_after=error.retry_after,
     ),
+    UnsafeTargetError: lambda error: Problem(400, "BAD_REQUEST", str(error)),
+    UpstreamAnswerTooLargeError: lambda error: Problem(
+        502,
+        "UPSTREAM_ANSWER_TOO_LARGE",
+        f"The upstream's answer is longer than the {error.max_bytes} bytes that are passed on",
+    ),
+    QueueFullError: lambda error: Problem(
+        503,
+        "QUEUE_FULL",
+        "The line for the upstream is full, and no earlier answer is kept",
+        retry_after=error.retry_after,
+    ),
+    QueueClosedError: lambda error: Problem(
+        503,
+        "QUEUE_CLOSED",
+        "This worker is stopping and turns its line away, and no earlier answer is kept",
+        retry_after=error.retry_after,
+    ),
+    QueueTimeoutError: lambda error: Problem(
+        504,
+        "QUEUE_TIMEOUT",
+        f"The turn of this request, or the answer to it, did not come within {error.seconds:g} s",
+    ),
     StorageUnavailableError: lambda error: Problem(
         503,
         "REDIS_UNAVAILABLE",
@@ -166,6 +192,7 @@ def _field(location: object) -> str:
     return ".".join(str(part) for part in parts) or "body"
 
 
+@cache
 def title(status: int) -> str:
     """Return the name of an HTTP status as RFC 9110 has it, whatever the interpreter calls it."""
     return _TITLES.get(status) or HTTPStatus(status).phrase

@@ -1,11 +1,16 @@
 """What goes over the wire: request models that validate, and answers as the documentation shows them."""
 
+from dataclasses import astuple
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from src.analytics.points import Point, parse_timestamp
+from src.analytics.points import Point, format_seconds, parse_timestamp
+from src.resilience.breaker_store import BreakerStatus
+from src.services.external_service import MAX_SIMULATED_LATENCY_MS
+from src.services.series import DEFAULT_STEP_SECONDS
+from src.services.verdict import Code
 
 TYPE_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.:/-]{0,127}$"
 
@@ -164,6 +169,61 @@ class BreakerOut(BaseModel):
     retry_after: float | None = Field(description="Seconds until an open breaker lets a probe through")
     transitions: list[BreakerTransition] = Field(description="The last 20")
 
+    @classmethod
+    def of(cls, status: BreakerStatus) -> "BreakerOut":
+        """Return the breaker as it is shown."""
+        return cls(
+            state=status.state,
+            failure_count=status.failure_count,
+            success_count=status.success_count,
+            failure_rate=status.failure_rate,
+            name=status.name,
+            opened_at=None if status.opened_at is None else format_seconds(status.opened_at),
+            retry_after=status.retry_after,
+            transitions=[
+                BreakerTransition(at=format_seconds(at), before=before, after=after, reason=reason)
+                for at, before, after, reason in map(astuple, status.transitions)
+            ],
+        )
+
+
+class ProxyPolicy(BaseModel):
+    """By which policy the proxy's line is served."""
+
+    model_config = ConfigDict(strict=True, json_schema_extra={"examples": [{"policy": "priority"}]})
+
+    policy: Literal["fifo", "priority"] = Field(
+        description="fifo: by arrival. priority: by priority and arrival; waiting raises a request's rank"
+    )
+
+
+class ProxyBreaker(BaseModel):
+    """The circuit breaker of the proxy's upstream, in short."""
+
+    state: Literal["CLOSED", "OPEN", "HALF_OPEN"]
+    retry_after: float | None = Field(description="Seconds until a call may be let through", examples=[None])
+
+
+class ProxyStatusOut(BaseModel):
+    """The proxy, the same from every worker. The counts are of requests, since the first one there was."""
+
+    policy: Literal["fifo", "priority"]
+    interval_seconds: float = Field(description="Between two calls of the upstream", examples=[1.0])
+    queue_size: int = Field(description="Calls in line", examples=[7])
+    capacity: int = Field(description="Calls there may be in line", examples=[100])
+    oldest_age_seconds: float | None = Field(
+        description="How long the longest has waited; null: the line is empty", examples=[6.21]
+    )
+    requests: int = Field(description="Taken in, those that still wait included", examples=[120])
+    successes: int = Field(description="Answered by the upstream, with any status below 500", examples=[70])
+    failures: int = Field(description="Answered with an error of the proxy", examples=[1])
+    fallbacks: int = Field(description="Answered with a stale copy in place of an error", examples=[2])
+    cache_hits: int = Field(description="Answered with a fresh copy", examples=[40])
+    mean_latency_ms: float | None = Field(
+        description="From arrival to the beginning of the answer, waits included", examples=[2310.4]
+    )
+    breaker: ProxyBreaker
+
 
 class FailureRate(BaseModel):
     """The simulated failure rate of the external service."""
@@ -171,6 +231,28 @@ class FailureRate(BaseModel):
     model_config = ConfigDict(strict=True, json_schema_extra={"examples": [{"failure_rate": 0.3}]})
 
     failure_rate: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+
+
+class FaultChangesIn(BaseModel):
+    """How the simulated external service is to misbehave. What is left out stays."""
+
+    model_config = ConfigDict(
+        strict=True, extra="forbid", json_schema_extra={"examples": [{"latency_ms": 400}]}
+    )
+
+    failure_rate: float = Field(
+        0, ge=0, le=1, allow_inf_nan=False, description="Share of calls that fail", examples=[0.3]
+    )
+    latency_ms: int = Field(
+        0, ge=0, le=MAX_SIMULATED_LATENCY_MS, description="Milliseconds each call waits first", examples=[400]
+    )
+
+
+class FaultsOut(BaseModel):
+    """How the simulated external service misbehaves."""
+
+    failure_rate: float = Field(description="Share of calls that fail, 0 to 1", examples=[0.3])
+    latency_ms: int = Field(description="Milliseconds each call waits first", examples=[400])
 
 
 class ProblemField(BaseModel):
@@ -252,3 +334,109 @@ class CircuitStateOut(BaseModel):
     state: Literal["CLOSED", "OPEN", "HALF_OPEN"]
     fail_count: int = Field(description="Failures in a row, or those that opened it", examples=[5])
     opened_at: str | None = Field(examples=["2026-01-31T12:00:00Z"])
+
+
+class SeriesQuery(BaseModel):
+    """What a series is asked for by."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    type: MetricType
+    from_: TimestampMicroseconds | None = Field(
+        None,
+        alias="from",
+        description="RFC 3339. The beginning, included; without it, an hour before the end",
+        examples=["2026-01-31T11:00:00Z"],
+    )
+    to: TimestampMicroseconds | None = Field(
+        None,
+        description="RFC 3339. The end, not included; without it, that of the step now under way",
+        examples=["2026-01-31T12:00:00Z"],
+    )
+    step: int = Field(DEFAULT_STEP_SECONDS, ge=1, description="Length of a step in seconds")
+
+
+class SeriesStep(BaseModel):
+    """What the points of one step come to. Without any, count is 0 and the figures are null."""
+
+    time: str = Field(description="Where the step begins", examples=["2026-01-31T12:00:00Z"])
+    count: int = Field(examples=[60])
+    average: float | None = Field(
+        description="Null also where the sum is beyond a double's range", examples=[40.1]
+    )
+    min: float | None = Field(examples=[12.0])
+    max: float | None = Field(examples=[97.5])
+
+
+class StatusOut(BaseModel):
+    """What is true of the service; of several things that are wrong, the worst."""
+
+    level: Literal["ok", "warning", "critical"] = Field(
+        description="critical: clients are turned away. warning: they get less than the best"
+    )
+    code: Code
+    message: str = Field(examples=["Breaker open for 12 s: external service failing, summaries served stale"])
+
+
+class LatencyOut(BaseModel):
+    """How long requests took, in milliseconds, each within 1 %; null without any."""
+
+    p50: float | None = Field(examples=[1.2])
+    p95: float | None = Field(examples=[3.4])
+    p99: float | None = Field(examples=[9.9])
+
+
+class TrafficOut(BaseModel):
+    """What came in."""
+
+    requests_per_second: float = Field(examples=[12.3])
+    points_per_second: float = Field(description="Measurements stored", examples=[1234.0])
+    errors_per_second: float = Field(description="Answers with a status from 500 on", examples=[0.1])
+    latency_ms: LatencyOut
+
+
+class LimiterOut(BaseModel):
+    """What the rate limiter said."""
+
+    allowed_per_second: float = Field(examples=[11.0])
+    refused_per_second: float = Field(examples=[0.4])
+    bypassed_per_second: float = Field(description="Let through for want of a verdict", examples=[0.0])
+
+
+class CacheOut(BaseModel):
+    """How the summaries were answered."""
+
+    hits_per_second: float = Field(examples=[9.3])
+    misses_per_second: float = Field(examples=[0.7])
+    stale_per_second: float = Field(description="Last good ones, in a time of need", examples=[0.0])
+    hit_ratio: float | None = Field(description="Null without any", examples=[0.93])
+
+
+class RedisOut(BaseModel):
+    """Redis, as the workers find it."""
+
+    connected: bool = Field(description="Whether it answers, if only to refuse")
+    latency_ms: float | None = Field(description="Mean of a round trip; null without any", examples=[0.4])
+    round_trips_per_second: float = Field(examples=[55.0])
+    memory_bytes: int | None = Field(description="Null where it does not say", examples=[1_234_567])
+
+
+class ExternalServiceOut(BaseModel):
+    """The external service."""
+
+    failure_rate: float | None = Field(description="Simulated; null while it is not known", examples=[0.1])
+
+
+class OverviewOut(BaseModel):
+    """The fleet at one moment: rates over its last ten whole seconds; while Redis is away, one worker's."""
+
+    generated_at: str = Field(examples=["2026-01-31T12:00:05Z"])
+    status: StatusOut
+    workers: int = Field(description="That have been heard of in the last 3 s", examples=[2])
+    traffic: TrafficOut
+    limiter: LimiterOut
+    cache: CacheOut
+    breaker: BreakerOut
+    proxy: ProxyStatusOut | None = Field(description="Null where there is no proxy")
+    redis: RedisOut
+    external_service: ExternalServiceOut

@@ -23,11 +23,12 @@ from src.api.errors import (
     rate_limit_problem,
     validation_problem,
 )
-from src.api.models import FailureRate, MetricIn, ProblemOut
-from src.resilience.errors import CircuitOpenError
+from src.api.models import FailureRate, MetricIn, ProblemOut, ProxyPolicy
+from src.resilience.errors import CircuitOpenError, QueueClosedError, QueueFullError, QueueTimeoutError
 from src.services.errors import StorageUnavailableError
 from src.services.external_service import ExternalServiceUnavailableError
 from src.services.metrics import IdempotencyKeyReusedError
+from src.services.upstream import UpstreamAnswerTooLargeError
 
 Fragment = dict[str, Any]
 Responses = dict[int | str, Fragment]
@@ -59,6 +60,10 @@ _PROBLEMS = {
         problem_of(CircuitOpenError("external-service", "open", retry_after=30)),
         problem_of(ExternalServiceUnavailableError()),
         problem_of(StorageUnavailableError("away")),
+        problem_of(UpstreamAnswerTooLargeError(10 * 1024 * 1024)),
+        problem_of(QueueFullError("proxy", "full", retry_after=43)),
+        problem_of(QueueClosedError("proxy", "closed", retry_after=1)),
+        problem_of(QueueTimeoutError(60)),
     )
 }
 
@@ -71,7 +76,9 @@ _DESCRIPTIONS = {
     422: "Something in the request is wrong",
     429: "No room for it now; see Retry-After",
     500: "Our fault, and logged",
+    502: "The upstream's answer can't be passed on",
     503: "Something this needs is away; see Retry-After",
+    504: "The upstream's turn or answer did not come in time",
 }
 
 _REQUEST_HEADERS: dict[str, Fragment] = {
@@ -86,6 +93,10 @@ _REQUEST_HEADERS: dict[str, Fragment] = {
     "If-None-Match": {
         "description": "The ETag of what is at hand; while it is still right, the answer is 304",
         "schema": {"type": "string"},
+    },
+    "client-id": {
+        "description": "Who asks, for the logs here and in the upstream",
+        "schema": {"type": "string", "pattern": "^[A-Za-z0-9._:@/-]{1,128}$"},
     },
     "Cache-Control": {
         "description": "no-cache: compute it anew",
@@ -112,6 +123,7 @@ _ANSWER_HEADERS = {
     "X-RateLimit-Reset": _header("Unix time in seconds at which all of them are left again", 1_769_860_860),
     "Idempotency-Replayed": _header("true: the request had been carried out before", "true"),
     "X-Cache": _header("MISS: computed now. HIT: from the cache. STALE: the last good one", "HIT"),
+    "X-Queue-Wait-Ms": _header("Milliseconds the request stood in line", 1020),
     "Age": _header("Seconds since it was computed", 12),
     "ETag": _header("For If-None-Match", '"6f1c3d0a9b2e4f5a7c8d9e0f"'),
     "Cache-Control": _header("How long it may be kept", "private, max-age=288"),
@@ -231,7 +243,7 @@ def _examples(answer: Fragment) -> Fragment:
 
 def _schemas() -> Fragment:
     """Return the schemas that only this module refers to."""
-    models: tuple[type[BaseModel], ...] = (ProblemOut, MetricIn, FailureRate)
+    models: tuple[type[BaseModel], ...] = (ProblemOut, MetricIn, FailureRate, ProxyPolicy)
     _, schemas = models_json_schema([(model, "validation") for model in models], ref_template=_REFERENCE)
     definitions: Fragment = schemas["$defs"]
     return definitions

@@ -1,7 +1,8 @@
 """The external service's client: reference data of a metric type, asked for through the pipeline."""
 
 import os
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Protocol, TypedDict
 from urllib.parse import quote
 
 import httpx
@@ -13,6 +14,7 @@ from src.resilience.pipeline import Pipeline
 from src.services.errors import ServiceError, StorageUnavailableError
 
 MAX_REFERENCE_BYTES = 64 * 1024
+MAX_SIMULATED_LATENCY_MS = 60_000
 _OWN_API_TIMEOUT_SECONDS = 5.0
 _NO_ANSWER = (httpx.HTTPError, OSError)  # OSError: a connection that the service in process cut
 
@@ -45,15 +47,35 @@ class ExternalServiceUnavailableError(ServiceError):
         self.retry_after = retry_after
 
 
-class FailureRateStore(Protocol):
-    """Where the workers agree on the failure rate of a simulated service that each runs in process."""
+@dataclass(frozen=True, slots=True)
+class SimulatedFaults:
+    """How the simulated service misbehaves.
 
-    async def get(self) -> float | None:
-        """Return the agreed rate, None when nobody has set one."""
+    Attributes:
+        failure_rate: Share of calls that fail, 0 to 1.
+        latency_ms: Milliseconds each call waits first, whether it fails or not, 0 to 60,000.
+    """
+
+    failure_rate: float
+    latency_ms: int
+
+
+class FaultChanges(TypedDict, total=False):
+    """Some of `SimulatedFaults`; what is missing is left as it is."""
+
+    failure_rate: float
+    latency_ms: int
+
+
+class FaultStore(Protocol):
+    """Where the workers agree on the faults of a simulated service that each runs in process."""
+
+    async def get(self) -> FaultChanges:
+        """Return what has been agreed, and nothing of what nobody has set."""
         ...
 
-    async def set(self, rate: float) -> None:
-        """Make `rate` the agreed one."""
+    async def set(self, changes: FaultChanges) -> None:
+        """Make `changes`, of which there is at least one, what is agreed; the rest stays."""
         ...
 
 
@@ -73,16 +95,16 @@ class ExternalService:
     Args:
         client: Bound to the service's base URL; a real one, or one whose transport is the app in process.
         pipeline: Stands around every call for reference data.
-        shared_rate: Where the service runs in process, in every worker: what they agree its failure rate is.
+        shared_faults: Where the service runs in process, in every worker: what they agree its faults are.
     """
 
     def __init__(
-        self, client: httpx.AsyncClient, pipeline: Pipeline, shared_rate: FailureRateStore | None = None
+        self, client: httpx.AsyncClient, pipeline: Pipeline, shared_faults: FaultStore | None = None
     ) -> None:
         self._client = client
         self._pipeline = pipeline
-        self._shared_rate = shared_rate
-        self._applied_rate: float | None = None
+        self._shared_faults = shared_faults
+        self._applied = FaultChanges()
 
     async def reference(self, metric_type: str) -> object | None:
         """Return what the service knows of `metric_type`: any JSON value, None when it knows nothing.
@@ -100,19 +122,28 @@ class ExternalService:
         except (ExternalServiceError, ExternalServiceRefusedError, ResilienceError) as error:
             raise ExternalServiceUnavailableError from error
 
-    async def failure_rate(self) -> float:
-        """Return the simulated failure rate, 0 to 1."""
-        if self._shared_rate is not None:
-            await self._follow_shared_rate(self._shared_rate)
-        return await self._faults("GET")
+    async def faults(self) -> SimulatedFaults:
+        """Return how the simulated service misbehaves.
 
-    async def set_failure_rate(self, rate: float) -> float:
-        """Set the simulated failure rate, 0 to 1, for every worker; return it."""
-        if self._shared_rate is not None:
-            await self._shared_rate.set(rate)
-        rate = await self._faults("PUT", {"failure_rate": rate})
-        self._applied_rate = rate
-        return rate
+        Raises:
+            ExternalServiceUnavailableError: It does not answer, or is no simulated one.
+        """
+        await self._follow_shared_faults()
+        return await self._ask_faults("GET")
+
+    async def change_faults(self, changes: FaultChanges) -> SimulatedFaults:
+        """Have the simulated service misbehave like that, for every worker; return all its faults.
+
+        Raises:
+            ExternalServiceUnavailableError: It does not answer, or is no simulated one.
+            StorageUnavailableError: The workers can't be told.
+        """
+        await self._follow_shared_faults()
+        if self._shared_faults is not None and changes:
+            await self._shared_faults.set(changes)
+        faults = await self._ask_faults("PUT", changes)
+        self._applied = {**self._applied, **changes}
+        return faults
 
     async def attempt(self, path: str) -> bytes:
         """Ask for `path` once, with nothing around it, and return the body of a good answer.
@@ -121,8 +152,7 @@ class ExternalService:
             ExternalServiceError: The service failed.
             ExternalServiceRefusedError: The service refused.
         """
-        if self._shared_rate is not None:
-            await self._follow_shared_rate(self._shared_rate)
+        await self._follow_shared_faults()
         try:
             answer = await self._get(path)
         except _NO_ANSWER as error:
@@ -156,21 +186,24 @@ class ExternalService:
                     raise ExternalServiceError(f"an answer of more than {MAX_REFERENCE_BYTES} bytes")
             return httpx.Response(answer.status_code, content=bytes(body))
 
-    async def _follow_shared_rate(self, shared_rate: FailureRateStore) -> None:
+    async def _follow_shared_faults(self) -> None:
+        if self._shared_faults is None:
+            return
         try:
-            rate = await shared_rate.get()
+            agreed = await self._shared_faults.get()
         except StorageUnavailableError:
             return  # what was agreed last still holds
-        if rate is not None and rate != self._applied_rate:
-            await self._faults("PUT", {"failure_rate": rate})
-            self._applied_rate = rate
+        if agreed != self._applied:
+            await self._ask_faults("PUT", agreed)
+            self._applied = agreed
 
-    async def _faults(self, method: str, change: dict[str, float] | None = None) -> float:
-        """Read or change how the service misbehaves; return its failure rate."""
+    async def _ask_faults(self, method: str, changes: FaultChanges | None = None) -> SimulatedFaults:
+        """Read or change how the service misbehaves."""
         try:
-            answer = await self._client.request(method, "/faults", json=change)
+            answer = await self._client.request(method, "/faults", json=changes)
             answer.raise_for_status()
-            return float(answer.json()["failure_rate"])
+            faults = answer.json()
+            return SimulatedFaults(float(faults["failure_rate"]), int(faults["latency_ms"]))
         except (*_NO_ANSWER, ValueError, KeyError, TypeError) as error:  # or a service that has no such thing
             raise ExternalServiceUnavailableError from error
 

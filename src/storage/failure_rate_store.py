@@ -1,25 +1,5 @@
-"""The failure rate that all workers agree on for a simulated service that each runs in process."""
+"""The old name of `src.storage.fault_store`, until the wiring knows the new one."""
 
-from src.storage.client import RedisLink
+from src.storage.fault_store import RedisFaultStore as RedisFailureRateStore
 
-_KEY = "external-service:failure-rate"
-
-
-class RedisFailureRateStore:
-    """A `FailureRateStore` in Redis.
-
-    Args:
-        link: To Redis.
-    """
-
-    def __init__(self, link: RedisLink) -> None:
-        self._link = link
-
-    async def get(self) -> float | None:
-        """Return the agreed rate, None when nobody has set one."""
-        rate = await self._link.send("GET", _KEY)
-        return None if rate is None else float(rate)
-
-    async def set(self, rate: float) -> None:
-        """Make `rate` the agreed one."""
-        await self._link.send("SET", _KEY, repr(rate))
+__all__ = ["RedisFailureRateStore"]

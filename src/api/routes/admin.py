@@ -1,4 +1,6 @@
-"""What an operator may do: set the simulated failure rate, open and close the breaker."""
+"""What an operator may do: trouble the simulated service, open or close the breaker, switch the proxy."""
+
+from typing import TypeVar, cast
 
 from fastapi import APIRouter, Request
 from pydantic import TypeAdapter
@@ -6,13 +8,26 @@ from pydantic import TypeAdapter
 from src.api.admin_access import RequireAdmin
 from src.api.body import MAX_OBJECT_BYTES, media_type, parse_json, read_body, too_large
 from src.api.dependencies import state
-from src.api.models import BreakerOut, FailureRate
+from src.api.models import BreakerOut, FailureRate, FaultChangesIn, FaultsOut, ProxyPolicy
 from src.api.openapi import ADMIN_ERRORS, BODY_ERRORS, json_body, problems, request_headers
 from src.api.routes.circuit_breaker import breaker_out
+from src.services.external_service import FaultChanges, SimulatedFaults
+
+T = TypeVar("T")
 
 router = APIRouter(prefix="/api/admin", tags=["admin"])
 
 _FAILURE_RATE = TypeAdapter(FailureRate)
+_FAULT_CHANGES = TypeAdapter(FaultChangesIn)
+_PROXY_POLICY = TypeAdapter(ProxyPolicy)
+
+_CHANGE_ERRORS = problems(
+    *ADMIN_ERRORS,
+    *BODY_ERRORS,
+    too_large(MAX_OBJECT_BYTES),
+    "REDIS_UNAVAILABLE",
+    "EXTERNAL_SERVICE_UNAVAILABLE",
+)
 
 
 @router.get(
@@ -22,31 +37,47 @@ _FAILURE_RATE = TypeAdapter(FailureRate)
 )
 async def failure_rate(request: Request) -> FailureRate:
     """Return the share of calls that the simulated external service fails."""
-    return FailureRate(failure_rate=await state(request)["external_service"].failure_rate())
+    faults = await state(request)["external_service"].faults()
+    return FailureRate(failure_rate=faults.failure_rate)
 
 
 @router.put(
     "/external-service/failure-rate",
     summary="Set the simulated failure rate",
     dependencies=[RequireAdmin],
-    responses=problems(
-        *ADMIN_ERRORS,
-        *BODY_ERRORS,
-        too_large(MAX_OBJECT_BYTES),
-        "REDIS_UNAVAILABLE",
-        "EXTERNAL_SERVICE_UNAVAILABLE",
-    ),
+    responses=_CHANGE_ERRORS,
     openapi_extra=request_headers("Content-Encoding") | json_body(FailureRate),
 )
 async def set_failure_rate(request: Request) -> FailureRate:
     """Have the simulated external service fail that share of its calls, whichever worker makes them."""
-    services = state(request)
-    media_type(request, "application/json")
-    max_bytes = min(MAX_OBJECT_BYTES, services["body_limits"].max_bytes)
-    body = await read_body(request, max_bytes, services["clock"])
-    wanted = parse_json(_FAILURE_RATE, body)
-    rate = await services["external_service"].set_failure_rate(wanted.failure_rate)
-    return FailureRate(failure_rate=rate)
+    wanted = await _read_object(request, _FAILURE_RATE)
+    external_service = state(request)["external_service"]
+    faults = await external_service.change_faults({"failure_rate": wanted.failure_rate})
+    return FailureRate(failure_rate=faults.failure_rate)
+
+
+@router.get(
+    "/external-service/faults",
+    summary="Simulated faults",
+    responses=problems("EXTERNAL_SERVICE_UNAVAILABLE"),
+)
+async def faults(request: Request) -> FaultsOut:
+    """Return how the simulated external service misbehaves."""
+    return _faults_out(await state(request)["external_service"].faults())
+
+
+@router.put(
+    "/external-service/faults",
+    summary="Change the simulated faults",
+    dependencies=[RequireAdmin],
+    responses=_CHANGE_ERRORS,
+    openapi_extra=request_headers("Content-Encoding") | json_body(FaultChangesIn),
+)
+async def change_faults(request: Request) -> FaultsOut:
+    """Have the simulated external service fail, or be slow, whichever worker calls it."""
+    wanted = await _read_object(request, _FAULT_CHANGES)
+    changes = cast("FaultChanges", wanted.model_dump(exclude_unset=True))
+    return _faults_out(await state(request)["external_service"].change_faults(changes))
 
 
 @router.post(
@@ -73,3 +104,34 @@ async def close_breaker(request: Request) -> BreakerOut:
     breaker = state(request)["breaker"]
     await breaker.close()
     return await breaker_out(breaker)
+
+
+@router.get("/proxy/policy", summary="Policy of the proxy's line")
+async def proxy_policy(request: Request) -> ProxyPolicy:
+    """Return by which policy the proxy's line is served."""
+    return ProxyPolicy(policy=await state(request)["proxy"].policy())
+
+
+@router.put(
+    "/proxy/policy",
+    summary="Switch the policy of the proxy's line",
+    dependencies=[RequireAdmin],
+    responses=problems(*ADMIN_ERRORS, *BODY_ERRORS, too_large(MAX_OBJECT_BYTES), "REDIS_UNAVAILABLE"),
+    openapi_extra=request_headers("Content-Encoding") | json_body(ProxyPolicy),
+)
+async def set_proxy_policy(request: Request) -> ProxyPolicy:
+    """Have the proxy's line served by that policy, in every worker. Nobody in line loses a place."""
+    wanted = await _read_object(request, _PROXY_POLICY)
+    await state(request)["proxy"].set_policy(wanted.policy)
+    return wanted
+
+
+async def _read_object(request: Request, adapter: TypeAdapter[T]) -> T:
+    services = state(request)
+    media_type(request, "application/json")
+    max_bytes = min(MAX_OBJECT_BYTES, services["body_limits"].max_bytes)
+    return parse_json(adapter, await read_body(request, max_bytes, services["clock"]))
+
+
+def _faults_out(faults: SimulatedFaults) -> FaultsOut:
+    return FaultsOut(failure_rate=faults.failure_rate, latency_ms=faults.latency_ms)

@@ -17,6 +17,7 @@ from src.api.body import MAX_OBJECT_BYTES, media_type, parse_json, read_body, to
 from src.api.cursor import decode_cursor, encode_cursor
 from src.api.dependencies import state
 from src.api.errors import Problem, ProblemError, validation_problem
+from src.api.etag import client_has
 from src.api.middleware.fast_lane import Lane
 from src.api.middleware.request_context import add_headers
 from src.api.models import (
@@ -276,16 +277,9 @@ def _render_summary(request: Request, answer: Answer, ttl_seconds: int) -> Respo
         "ETag": etag,
         "Cache-Control": "no-store" if is_stale else f"private, max-age={freshness}",
     }
-    if _matches(request.headers.get("if-none-match"), etag):
+    if client_has(request.headers.get("if-none-match"), etag):
         return Response(status_code=304, headers=headers)
     return Response(answer.body, headers=headers, media_type=JSON)
-
-
-def _matches(if_none_match: str | None, etag: str) -> bool:
-    if if_none_match is None:
-        return False
-    candidates = [candidate.strip().removeprefix("W/") for candidate in if_none_match.split(",")]
-    return etag in candidates or "*" in candidates
 
 
 def _position(cursor: str | None, metric_type: str | None) -> Position | None:

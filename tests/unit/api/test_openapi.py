@@ -9,11 +9,12 @@ from src.api.admin_access import RequireAdmin
 from src.api.errors import Problem
 from src.api.models import METRIC_IN, MetricIn
 from src.api.openapi import headers, json_body, problems
-from src.api.routes import admin, circuit_breaker, events, health, lab, metrics, telemetry
+from src.api.routes import admin, circuit_breaker, events, health, lab, metrics, overview, proxy, series, telemetry
 
 ROUTERS = (
     admin.router, circuit_breaker.router, events.router, health.router, lab.router, lab.runs, metrics.router,
-    telemetry.router,
+    overview.router, series.router,
+    proxy.router, telemetry.router,
 )  # fmt: skip
 QUOTA_HEADERS = {
     "RateLimit-Policy", "RateLimit", "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset",
@@ -130,6 +131,7 @@ def test_whatever_is_limited_shows_the_quota_on_each_answer_and_nothing_else_doe
         "GET /api/metrics/summary",
         "GET /api/metrics/list",
         "GET /api/metrics/types",
+        "GET /api/metrics/series",
         "GET /invoke",
         "GET /invoke_delay",
         "GET /invoke_error",
@@ -161,6 +163,9 @@ def test_what_admins_alone_may_do_asks_for_the_key_and_nothing_else_does(documen
         ("POST /api/metrics/batch", {"Idempotency-Key", "Content-Encoding"}),
         ("PUT /api/admin/external-service/failure-rate", {"Content-Encoding"}),
         ("GET /api/metrics/summary", {"If-None-Match", "Cache-Control"}),
+        ("GET /proxy/{path}", {"client-id"}),
+        ("HEAD /proxy/{path}", {"client-id"}),
+        ("PUT /api/admin/proxy/policy", {"Content-Encoding"}),
     ],
 )
 def test_headers_that_a_route_reads_can_be_sent_from_the_pages(document, name, expected):
@@ -178,6 +183,7 @@ def test_headers_that_a_route_reads_can_be_sent_from_the_pages(document, name, e
         ("GET /api/metrics/summary", "200", {"X-Cache", "Age", "ETag", "Cache-Control"}),
         ("GET /api/metrics/summary", "304", {"X-Cache", "Age", "ETag", "Cache-Control"}),
         ("GET /api/metrics/list", "200", {"Link"}),
+        ("GET /proxy/{path}", "200", {"X-Cache", "X-Queue-Wait-Ms", "Age"}),
     ],
 )
 def test_headers_of_an_answer_stand_where_they_occur(document, name, status, expected):
@@ -197,8 +203,12 @@ def test_503_is_told_where_and_why_it_can_be(document):
         "GET /api/metrics/summary": reasons,
         "GET /api/metrics/list": {"REDIS_UNAVAILABLE"},
         "GET /api/metrics/types": {"REDIS_UNAVAILABLE"},
+        "GET /api/metrics/series": {"REDIS_UNAVAILABLE"},
         "GET /api/admin/external-service/failure-rate": {"EXTERNAL_SERVICE_UNAVAILABLE"},
         "PUT /api/admin/external-service/failure-rate": {"REDIS_UNAVAILABLE", "EXTERNAL_SERVICE_UNAVAILABLE"},
         "POST /stress": {"REDIS_UNAVAILABLE"},
         "GET /logs": {"REDIS_UNAVAILABLE"},
+        "GET /proxy/{path}": {"CIRCUIT_OPEN", "EXTERNAL_SERVICE_UNAVAILABLE"},
+        "HEAD /proxy/{path}": {"CIRCUIT_OPEN", "EXTERNAL_SERVICE_UNAVAILABLE"},
+        "PUT /api/admin/proxy/policy": {"REDIS_UNAVAILABLE"},
     }

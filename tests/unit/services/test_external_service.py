@@ -1,6 +1,7 @@
 """The external service's client: what is an answer, what a failure, what neither."""
 
 import httpx
+import orjson
 import pytest
 
 from src.resilience.errors import CallTimeoutError, CircuitOpenError, RateLimitedError
@@ -11,6 +12,7 @@ from src.services.external_service import (
     ExternalServiceError,
     ExternalServiceRefusedError,
     ExternalServiceUnavailableError,
+    SimulatedFaults,
     is_failure,
     is_worth_retrying,
     set_failure_rate,
@@ -40,28 +42,28 @@ class Keeping:
             raise
 
 
-class SharedRate:
-    def __init__(self, rate=None, *, away=False):
-        self.rate = rate
+class SharedFaults:
+    def __init__(self, agreed=None, *, away=False):
+        self.agreed = agreed or {}
         self.away = away
 
     async def get(self):
         if self.away:
             raise StorageUnavailableError("away")
-        return self.rate
+        return dict(self.agreed)
 
-    async def set(self, rate):
-        self.rate = rate
+    async def set(self, changes):
+        self.agreed |= changes
 
 
 def _raise(error):
     raise error
 
 
-def service(answer, pipeline=None, shared_rate=None):
+def service(answer, pipeline=None, shared_faults=None):
     transport = httpx.MockTransport(answer)
     client = httpx.AsyncClient(transport=transport, base_url="http://service")
-    return ExternalService(client, pipeline or Pipeline(), shared_rate)
+    return ExternalService(client, pipeline or Pipeline(), shared_faults)
 
 
 async def test_reference_data_is_any_json():
@@ -119,11 +121,18 @@ def test_what_another_attempt_cannot_mend_is_not_retried():
 
 
 @pytest.mark.parametrize(
-    "answer", [httpx.Response(404), httpx.Response(200, text="<html>"), httpx.Response(200, json=[])]
+    "answer",
+    [
+        httpx.Response(404),
+        httpx.Response(200, text="<html>"),
+        httpx.Response(200, json=[]),
+        httpx.Response(200, json={"failure_rate": 0.5}),
+        httpx.Response(200, json={"failure_rate": 0.5, "latency_ms": None}),
+    ],
 )
 async def test_a_service_that_has_no_faults_to_set_is_said_to_be_unavailable(answer):
     with pytest.raises(ExternalServiceUnavailableError):
-        await service(lambda _: answer).set_failure_rate(0.5)
+        await service(lambda _: answer).change_faults({"failure_rate": 0.5})
 
 
 async def test_an_open_circuit_is_told_as_such():
@@ -137,36 +146,53 @@ async def test_another_rejection_keeps_its_retry_after():
     assert caught.value.retry_after == 7
 
 
-class TestSharedFailureRate:
+class TestSharedFaults:
     """Where the service runs in process, in every worker."""
 
     @staticmethod
     def recorder(puts):
+        faults = {"failure_rate": 0.0, "latency_ms": 0}
+
         def answer(request):
             if request.url.path == "/faults":
                 if request.method == "PUT":
                     puts.append(request.content)
-                return httpx.Response(200, json={"failure_rate": 0.5})
+                    faults.update(orjson.loads(request.content))
+                return httpx.Response(200, json=faults)
             return httpx.Response(404)
 
         return answer
 
-    async def test_a_rate_set_by_another_worker_is_followed_once(self):
+    async def test_what_another_worker_set_is_followed_once(self):
         puts = []
-        shared = SharedRate(0.5)
-        external = service(self.recorder(puts), shared_rate=shared)
+        external = service(self.recorder(puts), shared_faults=SharedFaults({"failure_rate": 0.5}))
         await external.reference("cpu")
         await external.reference("cpu")
         assert puts == [b'{"failure_rate":0.5}']
 
-    async def test_setting_it_tells_the_others(self):
-        shared = SharedRate()
-        assert await service(self.recorder([]), shared_rate=shared).set_failure_rate(0.5) == 0.5
-        assert shared.rate == 0.5
-
-    async def test_while_the_store_is_away_the_last_rate_holds(self):
+    async def test_a_change_tells_the_others_and_is_not_followed_back(self):
         puts = []
-        external = service(self.recorder(puts), shared_rate=SharedRate(0.5, away=True))
+        shared = SharedFaults()
+        external = service(self.recorder(puts), shared_faults=shared)
+        assert await external.change_faults({"latency_ms": 40}) == SimulatedFaults(0.0, 40)
+        await external.reference("cpu")
+        assert shared.agreed == {"latency_ms": 40}
+        assert puts == [b'{"latency_ms":40}']
+
+    async def test_a_change_leaves_what_others_set(self):
+        external = service(self.recorder([]), shared_faults=SharedFaults({"failure_rate": 0.5}))
+        assert await external.change_faults({"latency_ms": 40}) == SimulatedFaults(0.5, 40)
+
+    async def test_no_change_is_an_answer_and_no_write(self):
+        shared = SharedFaults({"failure_rate": 0.5})
+        assert await service(self.recorder([]), shared_faults=shared).change_faults({}) == SimulatedFaults(
+            0.5, 0
+        )
+        assert shared.agreed == {"failure_rate": 0.5}
+
+    async def test_while_the_store_is_away_the_last_faults_hold(self):
+        puts = []
+        external = service(self.recorder(puts), shared_faults=SharedFaults({"failure_rate": 0.5}, away=True))
         assert await external.reference("cpu") is None
         assert puts == []
 
