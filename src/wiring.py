@@ -427,7 +427,6 @@ async def _running_proxy(
             clock,
             queue.postpone,
             interval_seconds=interval,
-            allowed_lateness_seconds=PACE_MARGIN * interval,
             max_body_bytes=settings.proxy_max_body_bytes,
         )
         proxy = Proxy(

@@ -368,7 +368,7 @@ class Proxy:
         asked, tape = flight.asked, flight.tape
         kept: bytes | None = None
         try:
-            last = await self._guards.run(partial(self._upstream.call, asked, tape, flight.turn_came_at))
+            last = await self._guards.run(partial(self._upstream.call, asked, tape))
             head = await tape.head()
             is_small = tape.length + len(last) <= MAX_KEPT_BYTES
             if is_small and head.status == HTTPStatus.OK and may_be_kept(head.headers):

@@ -1,11 +1,12 @@
 """One call of the proxy's upstream, written to a tape as the answer comes in.
 
 The upstream counts calls as they arrive, and a turn only says when one may leave. So what happens on the way
-is watched, and where it took long the next turn is put off: the next call leaves an interval after this one
-has left, and after its answer has come, if that is soon. An answer proves that the call has arrived; one that
-takes longer tells nothing of when.
+puts off the next turn: to an interval after this call has left, and once its answer is there, to an interval
+after the call can have arrived at the latest. An answer proves that it has; what it took longer than the
+fastest of late may all have been on the way.
 """
 
+from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,8 +25,8 @@ from src.services.tape import Head, Tape
 MAX_POSTPONED_SECONDS = 300.0
 """The longest a `Retry-After` of the upstream is honoured."""
 
-SOON = 0.15
-"""Share of the interval within which an answer comes soon."""
+LATE_ANSWERS = 10
+"""Calls of late, of which the fastest tells what an answer takes that nothing holds up."""
 
 _REQUEST_LEFT = "send_request_headers.complete"
 _ANSWER_CAME = "receive_response_headers.complete"
@@ -64,11 +65,9 @@ class Upstream:
 
     Args:
         client: Sends them. Its own limits of time should be no tighter than those around this.
-        clock: Measures how late a call leaves, and dates a `Retry-After`.
+        clock: Measures how long answers take, and dates a `Retry-After`.
         postpone: Told the seconds during which no call, of any worker, may begin.
         interval_seconds: What there is to be between two calls when they arrive.
-        allowed_lateness_seconds: How long after its turn a call may leave, or arrive, without the next one
-            having to wait for it: what turns are further apart than calls must be.
         max_body_bytes: The longest answer that is passed on.
     """
 
@@ -79,23 +78,21 @@ class Upstream:
         postpone: Callable[[float], Awaitable[None]],
         *,
         interval_seconds: float,
-        allowed_lateness_seconds: float,
         max_body_bytes: int,
     ) -> None:
         self._client = client
         self._clock = clock
         self._postpone = postpone
         self._interval_seconds = interval_seconds
-        self._allowed_lateness_seconds = allowed_lateness_seconds
         self._max_body_bytes = max_body_bytes
+        self._took: deque[float] = deque(maxlen=LATE_ANSWERS)
 
-    async def call(self, asked: UpstreamRequest, tape: Tape, turn_came_at: float) -> bytes:
+    async def call(self, asked: UpstreamRequest, tape: Tape) -> bytes:
         """Make one call and write the answer to `tape`, all but its last piece.
 
         Args:
             asked: What to ask.
             tape: Not begun. It is not ended either.
-            turn_came_at: Monotonic reading of when the call was allowed to leave.
 
         Returns:
             The last piece of the body, if its length was told: with it a reader would have all, and the
@@ -105,13 +102,15 @@ class Upstream:
             ExternalServiceError: No answer, a server error, or an answer that was cut off.
             UpstreamAnswerTooLargeError: The answer is too long; before the tape has begun, if that is told.
         """
+        left_at = self._clock.monotonic()
 
         async def watch(event: str, _details: object) -> None:
-            seconds = self._clock.monotonic() - turn_came_at
-            is_soon = seconds <= SOON * self._interval_seconds
-            tells = event.endswith(_REQUEST_LEFT) or (event.endswith(_ANSWER_CAME) and is_soon)
-            if tells and seconds > self._allowed_lateness_seconds:
+            nonlocal left_at
+            if event.endswith(_REQUEST_LEFT):
+                left_at = self._clock.monotonic()
                 await self._postpone(self._interval_seconds)
+            elif event.endswith(_ANSWER_CAME):
+                await self._learn(self._clock.monotonic() - left_at)
 
         request = httpx.Request(
             asked.method, asked.url, headers=list(asked.headers), extensions={"trace": watch}
@@ -124,6 +123,13 @@ class Upstream:
                 await answer.aclose()
         except (httpx.HTTPError, OSError) as error:  # OSError: a connection that a provider in process cut
             raise ExternalServiceError(f"no answer: {type(error).__name__}") from error
+
+    async def _learn(self, took_seconds: float) -> None:
+        """Put off the next turn for as long as this call may have been on its way."""
+        fastest = min(self._took, default=0.0)
+        self._took.append(took_seconds)
+        if fastest < took_seconds <= self._interval_seconds:  # later, the next one may have left long ago
+            await self._postpone(self._interval_seconds - fastest)
 
     async def _write(self, answer: httpx.Response, tape: Tape) -> bytes:
         headers = tuple((name.lower(), value) for name, value in answer.headers.raw)

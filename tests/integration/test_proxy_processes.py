@@ -1,7 +1,6 @@
 """The internal proxy as two processes before one upstream: one pace, one order, nobody dropped."""
 
 import asyncio
-import contextlib
 import functools
 import itertools
 import signal
@@ -19,24 +18,8 @@ from tests.support.upstream import running_upstream
 
 pytestmark = pytest.mark.slow
 
-INTERVAL = 0.5
-TRIES = 3
-
-
-def in_one_of_three_tries(test):
-    """Let a test of real time fail only if it does so each time: a machine that is busy shows nothing.
-
-    What does not depend on time is tested without: tests/unit/services/test_proxy.py.
-    """
-
-    @functools.wraps(test)
-    async def patient(*args, **fixtures):
-        for _ in range(TRIES - 1):
-            with contextlib.suppress(AssertionError):
-                return await test(*args, **fixtures)
-        return await test(*args, **fixtures)
-
-    return patient
+INTERVAL = 1.0
+"""Long against the tenths of a second by which a process is late on a busy machine."""
 
 
 class Instance:
@@ -125,7 +108,12 @@ async def until_asked(upstream, times):
     await until(is_so)
 
 
-@in_one_of_three_tries
+async def has_told(instance, **figures):
+    """Say whether it tells these: what the other one did is known to it a second later."""
+    found = (await instance.ask("/api/proxy/status")).json()
+    return found | figures == found
+
+
 async def test_twenty_requests_do_not_overrun_the_provider(start_two):
     with running() as provider:
         async with start_two(EXTERNAL_SERVICE_URL=provider.url) as both:
@@ -133,27 +121,24 @@ async def test_twenty_requests_do_not_overrun_the_provider(start_two):
             answers = await asyncio.gather(*ask_in_turn(both, paths))
             assert {answer.status_code for answer in answers} == {200}
             for instance in both:
-                found = (await instance.ask("/api/proxy/status")).json()
-                assert (found["requests"], found["successes"], found["queue_size"]) == (20, 20, 0)
+                await until(functools.partial(has_told, instance, requests=20, successes=20, queue_size=0))
         stats = httpx.get(f"{provider.url}/stats").json()
         assert (stats["by_endpoint"]["score"], stats["refused"], stats["failed"]) == (20, 0, 0)
 
 
-@in_one_of_three_tries
 async def test_the_upstream_is_not_kept_waiting_while_there_is_a_line(start_two):
     async with (
         running_upstream() as upstream,
         start_two(PROXY_UPSTREAM_URL=upstream.url, PROXY_RATE_LIMIT_SECONDS=str(INTERVAL)) as both,
     ):
         await asyncio.gather(*(instance.ask(f"/proxy/warm-up/{instance.url[-4:]}") for instance in both))
-        await asyncio.gather(*ask_in_turn(both, (f"/proxy/{n}" for n in range(20))))
+        await asyncio.gather(*ask_in_turn(both, (f"/proxy/{n}" for n in range(12))))
         gaps = upstream.gaps[2:]
-        assert len(gaps) == 19
+        assert len(gaps) == 11
         assert max(gaps) <= 1.2 * INTERVAL, gaps
         assert min(gaps) >= 0.9 * INTERVAL, gaps  # as seen by an upstream that is itself busy
 
 
-@in_one_of_three_tries
 async def test_the_same_asked_of_both_is_asked_once(start_two):
     async with (
         running_upstream() as upstream,
@@ -164,15 +149,14 @@ async def test_the_same_asked_of_both_is_asked_once(start_two):
         assert len(upstream.arrivals) == 1
 
 
-@in_one_of_three_tries
 async def test_a_process_that_is_killed_does_not_stall_the_other(start_two):
     async with (
         running_upstream() as upstream,
         start_two(PROXY_UPSTREAM_URL=upstream.url, PROXY_RATE_LIMIT_SECONDS=str(INTERVAL)) as both,
     ):
         doomed, other = both
-        dying = ask_in_turn([doomed], (f"/proxy/dying/{n}" for n in range(10)))
-        living = ask_in_turn([other], (f"/proxy/living/{n}" for n in range(10)))
+        dying = ask_in_turn([doomed], (f"/proxy/dying/{n}" for n in range(6)))
+        living = ask_in_turn([other], (f"/proxy/living/{n}" for n in range(6)))
         await until_asked(upstream, 4)
         doomed.process.send_signal(signal.SIGKILL)
         await asyncio.gather(*dying, return_exceptions=True)

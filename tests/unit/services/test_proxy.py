@@ -80,7 +80,6 @@ class World:
                 self.clock,
                 queue.postpone,
                 interval_seconds=INTERVAL,
-                allowed_lateness_seconds=0.02,
                 max_body_bytes=MAX_BYTES,
             ),
             queue=queue,

@@ -8,6 +8,7 @@ import pytest
 from src.services.external_service import ExternalServiceError
 from src.services.tape import Tape
 from src.services.upstream import (
+    LATE_ANSWERS,
     MAX_POSTPONED_SECONDS,
     Upstream,
     UpstreamAnswerTooLargeError,
@@ -30,7 +31,6 @@ class Bench:
             clock,
             self._postpone,
             interval_seconds=1.0,
-            allowed_lateness_seconds=0.02,
             max_body_bytes=MAX_BYTES,
         )
 
@@ -39,7 +39,7 @@ class Bench:
 
     async def call(self, method="GET", headers=()):
         asked = UpstreamRequest(method, httpx.URL("http://upstream.example/a%2Cb?c"), headers)
-        return await self._upstream.call(asked, self.tape, self.clock.monotonic())
+        return await self._upstream.call(asked, self.tape)
 
     async def body(self):
         self.tape.end()
@@ -196,29 +196,38 @@ async def test_a_429_is_passed_on_and_its_retry_after_is_for_everybody(bench, re
     assert upstream.postponed == postponed
 
 
+class Watched(httpx.AsyncBaseTransport):
+    """Takes a while to connect, and then as long to answer as it is told."""
+
+    def __init__(self, clock, answered_after):
+        self._clock = clock
+        self._answered_after = iter(answered_after)
+
+    async def handle_async_request(self, request):
+        trace = request.extensions["trace"]
+        self._clock.jump(0.3)
+        await trace("http11.send_request_headers.complete", {})
+        self._clock.jump(next(self._answered_after))
+        await trace("http11.receive_response_headers.complete", {})
+        return httpx.Response(200, stream=Chunks())
+
+
 @pytest.mark.parametrize(
-    ("left_after", "answered_after", "postponed"),
+    ("answered_after", "postponed"),
     [
-        (0.02, 0.0, []),  # in time
-        (0.03, 5.0, [1.0]),  # left late
-        (0.01, 0.02, [1.0]),  # left in time, and was a while on its way
-        (0.01, 0.2, []),  # answered too late to tell how long
-        (0.03, 0.02, [1.0, 1.0]),
+        ([0.1], [1.0, 1.0]),  # it may have been on its way until it was answered
+        ([0.125, 0.125], [1.0, 1.0, 1.0]),  # what an answer takes is known now
+        ([0.125, 0.375], [1.0, 1.0, 1.0, 0.875]),  # a quarter of a second of it, it may have been on its way
+        ([0.5, 0.25, 0.5], [1.0, 1.0, 1.0, 1.0, 0.75]),  # the fastest counts
+        ([5.0], [1.0]),  # the next one may have left
+        ([0.1, *[0.5] * LATE_ANSWERS, 0.5], [1.0, 1.0, *[1.0, 0.9] * LATE_ANSWERS, 1.0]),  # of late
     ],
 )
-async def test_a_call_that_may_have_arrived_late_holds_up_the_next(
-    bench, clock, left_after, answered_after, postponed
+async def test_the_next_call_is_an_interval_after_this_one_left_and_can_have_arrived(
+    bench, clock, answered_after, postponed
 ):
-    class Connecting(httpx.AsyncBaseTransport):
-        async def handle_async_request(self, request):
-            trace = request.extensions["trace"]
-            await trace("connection.connect_tcp.complete", {})
-            clock.jump(left_after)
-            await trace("http11.send_request_headers.complete", {})
-            clock.jump(answered_after)
-            await trace("http11.receive_response_headers.complete", {})
-            return httpx.Response(200, stream=Chunks())
-
-    upstream = bench(Connecting())
-    await upstream.call()
-    assert upstream.postponed == postponed
+    upstream = bench(Watched(clock, answered_after))
+    for _ in answered_after:
+        upstream.tape = Tape()
+        await upstream.call()
+    assert upstream.postponed == pytest.approx(postponed)
