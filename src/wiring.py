@@ -102,6 +102,7 @@ from src.telemetry.instruments import (
     observe_round_trip,
     observe_write,
     read_breaker,
+    read_proxy,
 )
 from src.telemetry.logs import configure_logging, request_log
 from src.telemetry.prometheus import exposition
@@ -227,7 +228,9 @@ async def _lifespan(settings: Settings, clock: Clock, pulse: Pulse, _app: FastAP
             body_limits=BodyLimits(settings.max_body_bytes, settings.batch_max_points),
             cache_ttl_seconds=settings.cache_ttl_seconds,
             redis_answers=link.ping,
-            exposition=partial(exposition, partial(read_breaker, breaker)),
+            exposition=partial(
+                exposition, partial(read_breaker, breaker), partial(read_proxy, running_proxy)
+            ),
         )
 
 

@@ -3,7 +3,15 @@
 import dataclasses
 import logging
 
-from src.resilience.events import Bypassed, CacheAnswered, Event, LimitChanged, Rejected, StateChanged
+from src.resilience.events import (
+    Bypassed,
+    CacheAnswered,
+    Event,
+    LimitChanged,
+    Rejected,
+    StateChanged,
+    TurnTaken,
+)
 
 _log = logging.getLogger("src.resilience")
 
@@ -18,7 +26,7 @@ def log_event(event: Event) -> None:
     match event:
         case StateChanged():
             level = logging.WARNING
-        case CacheAnswered(outcome="hit" | "miss") | Rejected() | Bypassed() | LimitChanged():
+        case CacheAnswered(outcome="hit" | "miss") | Rejected() | Bypassed() | LimitChanged() | TurnTaken():
             level = logging.DEBUG
         case _:
             level = logging.INFO

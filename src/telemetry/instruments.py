@@ -7,17 +7,18 @@ A series is looked up by its labels once and kept: there are few of them, and to
 times as much as to count.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from functools import cache
 from typing import TypeVar, get_args
 
-from src.resilience.breaker_store import BreakerState
+from src.resilience.breaker_store import BreakerState, BreakerStatus
 from src.resilience.circuit_breaker import CircuitBreaker
 from src.resilience.clock import Clock
 from src.resilience.errors import CallTimeoutError, RejectedError
-from src.resilience.events import CacheAnswered, Event, StateChanged
+from src.resilience.events import CacheAnswered, Event, StateChanged, TurnTaken
 from src.resilience.policy import Call
 from src.services.admission import Outcome
+from src.services.proxy import Proxy
 from src.telemetry.prometheus import Counter, Gauge, Histogram
 
 T = TypeVar("T")
@@ -124,6 +125,8 @@ def count_event(event: Event) -> None:
             _cache_answers(event.policy, event.outcome).inc()
         case StateChanged():
             _transitions(event.policy, event.before, event.after).inc()
+        case TurnTaken():
+            QUEUE_WAIT_SECONDS.observe(event.seconds)
         case _:
             _events(event.policy, type(event).__name__).inc()
 
@@ -175,16 +178,16 @@ class Measured:
 
 async def read_breaker(breaker: CircuitBreaker) -> None:
     """Bring `circuit_breaker_state` up to date: what the fleet agrees on, or this worker where it can't."""
-    now = (await breaker.status()).state
+    _set_breaker(await breaker.status())
+
+
+async def read_proxy(proxy: Proxy) -> None:
+    """Bring `proxy_queue_length` up to date, and the state of the upstream's circuit breaker."""
+    status = await proxy.status()
+    QUEUE_LENGTH.set(status.line.size)
+    _set_breaker(status.breaker)
+
+
+def _set_breaker(status: BreakerStatus) -> None:
     for state in BreakerState:
-        BREAKER_STATE.labels(breaker.name, state).set(state is now)
-
-
-async def read_queue_length(length: Callable[[], Awaitable[int]]) -> None:
-    """Bring `proxy_queue_length` up to date."""
-    QUEUE_LENGTH.set(await length())
-
-
-def observe_queue_wait(seconds: float) -> None:
-    """Count one caller whose turn came in the proxy's line."""
-    QUEUE_WAIT_SECONDS.observe(seconds)
+        BREAKER_STATE.labels(status.name, state).set(state is status.state)

@@ -11,19 +11,21 @@ from prometheus_client.metrics import MetricWrapperBase
 from src.resilience.breaker_store import CircuitBreakerOptions
 from src.resilience.circuit_breaker import CircuitBreaker
 from src.resilience.errors import CallTimeoutError, RejectedError
-from src.resilience.events import CacheAnswered, ProbeStarted, StateChanged
+from src.resilience.events import CacheAnswered, ProbeStarted, StateChanged, TurnTaken
 from src.resilience.memory_breaker_store import MemoryBreakerStore
+from src.resilience.pace_store import PaceStatus
+from src.services.proxy import ProxyStatus
+from src.services.proxy_totals import ProxyTotals
 from src.telemetry import instruments
 from src.telemetry.instruments import (
     Measured,
     count_event,
     limiter_observer,
-    observe_queue_wait,
     observe_request,
     observe_round_trip,
     observe_write,
     read_breaker,
-    read_queue_length,
+    read_proxy,
 )
 
 PAGE = Path("docs/telemetry.md")
@@ -142,7 +144,7 @@ def test_a_limiters_outcomes_are_there_before_there_is_any():
 
 def test_a_wait_in_line_is_counted():
     before = value("proxy_queue_wait_seconds_sum")
-    observe_queue_wait(1.5)
+    count_event(TurnTaken(policy="proxy", seconds=1.5))
     assert value("proxy_queue_wait_seconds_sum") == before + 1.5
 
 
@@ -164,15 +166,23 @@ async def test_a_breaker_is_in_one_state_at_a_time(clock):
     assert await states() == {"CLOSED": 0, "OPEN": 1, "HALF_OPEN": 0}
 
 
-async def test_the_line_is_as_long_as_it_is_when_asked():
-    lengths = [7, 0]
+async def test_the_proxys_line_and_breaker_are_as_they_are_when_asked(clock):
+    breaker = CircuitBreaker("proxy", MemoryBreakerStore(clock), CircuitBreakerOptions(), clock)
 
-    async def length():
-        return lengths.pop(0)
+    class Proxied:
+        def __init__(self):
+            self.sizes = [7, 0]
 
-    for expected in (7, 0):
-        await read_queue_length(length)
-        assert value("proxy_queue_length") == expected
+        async def status(self):
+            line = PaceStatus("fifo", self.sizes.pop(0), 100, None)
+            return ProxyStatus(line, ProxyTotals(), await breaker.status(), 1.0)
+
+    proxy = Proxied()
+    for size, closed in ((7, 1), (0, 0)):
+        await read_proxy(proxy)
+        assert value("proxy_queue_length") == size
+        assert value("circuit_breaker_state", breaker="proxy", state="CLOSED") == closed
+        await breaker.force_open()
 
 
 # The policy that measures
