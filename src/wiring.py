@@ -82,7 +82,7 @@ from src.storage.cache_store import RedisCacheStore
 from src.storage.client import RedisAddress, RedisLink, connect, connect_in_process
 from src.storage.embedded import EmbeddedRedis, find_redis_server
 from src.storage.event_log import RedisEventLog
-from src.storage.failure_rate_store import RedisFailureRateStore
+from src.storage.fault_store import RedisFaultStore
 from src.storage.limiter_store import redis_rate_limiter
 from src.storage.metric_store import RedisMetricStore
 from src.storage.pace_store import FailoverPaceStore, RedisPaceStore
@@ -176,9 +176,9 @@ async def _lifespan(settings: Settings, clock: Clock, pulse: Pulse, _app: FastAP
         pipeline = _pipeline(settings, breaker, clock, listener)
         provider = None if settings.external_service_url else _provider_in_process(settings, clock)
         client = await stack.enter_async_context(_external_client(settings, provider))
-        shared_rate = RedisFailureRateStore(link) if settings.external_service_url is None else None
+        shared_faults = RedisFaultStore(link) if settings.external_service_url is None else None
         measured = Pipeline(Measured(EXTERNAL_SERVICE, clock, is_failure), pipeline)
-        external_service = ExternalService(client, measured, shared_rate)
+        external_service = ExternalService(client, measured, shared_faults)
         lab = Lab(
             external_service.attempt,
             pipeline,

@@ -23,7 +23,7 @@ from src.api.errors import (
     rate_limit_problem,
     validation_problem,
 )
-from src.api.models import FailureRate, MetricIn, ProblemOut, ProxyPolicy
+from src.api.models import FailureRate, FaultChangesIn, MetricIn, ProblemOut, ProxyPolicy
 from src.resilience.errors import CircuitOpenError, QueueClosedError, QueueFullError, QueueTimeoutError
 from src.services.errors import StorageUnavailableError
 from src.services.external_service import ExternalServiceUnavailableError
@@ -243,7 +243,7 @@ def _examples(answer: Fragment) -> Fragment:
 
 def _schemas() -> Fragment:
     """Return the schemas that only this module refers to."""
-    models: tuple[type[BaseModel], ...] = (ProblemOut, MetricIn, FailureRate, ProxyPolicy)
+    models: tuple[type[BaseModel], ...] = (ProblemOut, MetricIn, FailureRate, FaultChangesIn, ProxyPolicy)
     _, schemas = models_json_schema([(model, "validation") for model in models], ref_template=_REFERENCE)
     definitions: Fragment = schemas["$defs"]
     return definitions

@@ -9,7 +9,18 @@ from src.api.admin_access import RequireAdmin
 from src.api.errors import Problem
 from src.api.models import METRIC_IN, MetricIn
 from src.api.openapi import headers, json_body, problems
-from src.api.routes import admin, circuit_breaker, events, health, lab, metrics, overview, proxy, series, telemetry
+from src.api.routes import (
+    admin,
+    circuit_breaker,
+    events,
+    health,
+    lab,
+    metrics,
+    overview,
+    proxy,
+    series,
+    telemetry,
+)
 
 ROUTERS = (
     admin.router, circuit_breaker.router, events.router, health.router, lab.router, lab.runs, metrics.router,
@@ -206,6 +217,8 @@ def test_503_is_told_where_and_why_it_can_be(document):
         "GET /api/metrics/series": {"REDIS_UNAVAILABLE"},
         "GET /api/admin/external-service/failure-rate": {"EXTERNAL_SERVICE_UNAVAILABLE"},
         "PUT /api/admin/external-service/failure-rate": {"REDIS_UNAVAILABLE", "EXTERNAL_SERVICE_UNAVAILABLE"},
+        "GET /api/admin/external-service/faults": {"EXTERNAL_SERVICE_UNAVAILABLE"},
+        "PUT /api/admin/external-service/faults": {"REDIS_UNAVAILABLE", "EXTERNAL_SERVICE_UNAVAILABLE"},
         "POST /stress": {"REDIS_UNAVAILABLE"},
         "GET /logs": {"REDIS_UNAVAILABLE"},
         "GET /proxy/{path}": {"CIRCUIT_OPEN", "EXTERNAL_SERVICE_UNAVAILABLE"},
