@@ -54,7 +54,7 @@ class PacedQueue:
 
     A caller that is cancelled, or has waited too long, leaves the line at once and costs no turn; one that is
     cancelled just as its turn comes gives it back. So does one whose call an inner policy rejects, since that
-    never began: behind an open circuit breaker the line is told at once, and not one caller an interval.
+    never began: behind an open circuit breaker a worker's first turn serves to tell its whole line.
 
     While the store fails, its error is raised to callers who come; those in line stay there, and it is asked
     again an interval later.
@@ -151,9 +151,8 @@ class PacedQueue:
         self._is_closed = True
         for place in (*self._line, *self._newcomers):
             self._line.count_out(place)
-            if not place.turn.done():
+            if place.is_waiting:
                 place.turn.set_exception(self._closed_error())
-        self._newcomers.clear()
         self._stir()
 
     async def aclose(self) -> None:
@@ -221,7 +220,7 @@ class PacedQueue:
 
     async def _ask(self) -> int:
         """Ask the store once, act on what it says, and return when to ask again, in µs."""
-        self._newcomers = [place for place in self._newcomers if not place.turn.done()]
+        self._newcomers = [place for place in self._newcomers if place.is_waiting]
         asking = len(self._newcomers)
         heads = self._heads()
         offer = self._offer(*heads)
@@ -232,7 +231,8 @@ class PacedQueue:
         except Exception as error:
             self._is_in_store = False  # if it is, that will expire
             for place in self._take_newcomers(asking):
-                place.refuse(error)
+                if place.is_waiting:
+                    place.turn.set_exception(error)
             raise
         self._is_in_store = offer.size + verdict.admitted - (verdict.turn is not None) > 0
         self._admit(self._take_newcomers(asking), verdict)
@@ -263,8 +263,9 @@ class PacedQueue:
         for place in newcomers[: verdict.admitted]:
             self._line.add(place)
         for place in newcomers[verdict.admitted :]:
-            notify(self._listener, Rejected(policy=self.name, retry_after=verdict.retry_after))
-            place.refuse(QueueFullError(self.name, "the line is full", verdict.retry_after))
+            if place.is_waiting:
+                notify(self._listener, Rejected(policy=self.name, retry_after=verdict.retry_after))
+                place.turn.set_exception(QueueFullError(self.name, "the line is full", verdict.retry_after))
 
     def _hand_over(self, turn: Turn, policy: QueuePolicy) -> None:
         place = self._line.first(policy)
@@ -283,7 +284,7 @@ class PacedQueue:
                 return left_us
             self._line.count_out(oldest)
             notify(self._listener, TimedOut(policy=self.name, seconds=self._options.max_wait_seconds))
-            oldest.refuse(QueueTimeoutError(self._options.max_wait_seconds))
+            oldest.turn.set_exception(QueueTimeoutError(self._options.max_wait_seconds))
             self._stirred.set()
         return max_wait_us
 
@@ -309,9 +310,9 @@ class _Place:
     number: int
     is_counted: bool = False
 
-    def refuse(self, error: Exception) -> None:
-        if not self.turn.done():
-            self.turn.set_exception(error)
+    @property
+    def is_waiting(self) -> bool:
+        return not self.turn.done()
 
 
 class _Line:
@@ -333,7 +334,7 @@ class _Line:
         return (place for *_, place in self._by_arrival if place.is_counted)
 
     def add(self, place: _Place) -> None:
-        if place.turn.done():  # it left while the store was asked
+        if not place.is_waiting:  # it left while the store was asked
             return
         place.is_counted = True
         self.size += 1
@@ -344,7 +345,7 @@ class _Line:
         order = self._by_arrival if policy == "fifo" else self._by_rank
         while order:
             *_, place = order[0]
-            if place.is_counted and not place.turn.done():
+            if place.is_counted and place.is_waiting:
                 return place
             heapq.heappop(order)
         return None

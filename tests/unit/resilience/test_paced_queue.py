@@ -718,17 +718,19 @@ async def test_callers_of_one_tick_share_a_question(queue_of, bank, clock, slow_
     assert slow_store.questions == 2  # one for places and a turn, one for who is first now
 
 
-async def test_those_who_left_do_not_pile_up(queue_of, bank, clock):
-    """Whether callers leave or have their turn, the line keeps no more of them than wait."""
-    queue = queue_of(policy="priority", capacity=MANY)
-    await line_up(queue, bank, clock, "first")
-    for lap in range(20):
-        callers = await line_up(queue, bank, clock, *((lap, number) for number in range(20)))
-        for caller in callers[:19]:
+async def test_those_who_left_do_not_pile_up_behind_one_who_waits(queue_of, bank, clock):
+    queue = queue_of(max_wait_seconds=1000)
+    await queue.postpone(100)
+    await line_up(queue, bank, clock, "patient")
+    for _ in range(10):
+        leaving = await line_up(queue, bank, clock, *range(30))
+        for caller in leaving:
             caller.task.cancel()
-        await clock.advance(1)
-    orders = queue._line._by_arrival, queue._line._by_rank
-    assert all(len(order) <= 2 * queue._line.size + 64 for order in orders)
+        await settle()
+    assert queue._line.size == 1
+    assert all(len(order) < 70 for order in (queue._line._by_arrival, queue._line._by_rank))
+    await clock.advance(100)
+    assert bank.starts == {"patient": 100}
 
 
 # ---------------------------------------------------------------- options
