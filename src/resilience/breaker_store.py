@@ -5,7 +5,7 @@
               too many failures              open long enough
     CLOSED ──────────────────────▶ OPEN ──────────────────────▶ HALF_OPEN
        ▲                            ▲         next call probes     │   │
-       │                            └──────────── a probe fails ───┘   │
+       │                            └───── too many probes fail ───┘   │
        └──────────────────────────────────── enough probes succeed ────┘
 
 By hand it can be forced open, and forced closed: then it counts and never opens. The states and their names
@@ -38,10 +38,12 @@ class CircuitBreakerOptions:
         window_seconds: Length of the window in seconds, exact to a tenth of it; None: it is told in calls.
         minimum_calls: Calls the window must hold before a rate means anything, at least 1.
         open_seconds: How long the breaker stays open.
-        open_seconds_factor: What that grows by each time a probe fails, at least 1, which is not at all.
+        open_seconds_factor: What that grows by each time probing fails, at least 1, which is not at all.
         open_seconds_max: What it grows to; needed with a factor above 1.
         half_open_permits: Calls let through to probe, at least 1; all the others are rejected meanwhile.
-        half_open_successes: How many of these must succeed, from 1 to all; None: all.
+        half_open_successes: How many of these must succeed, from 1 to all; None: all, or the share below.
+        half_open_success_rate: What share of them must succeed, in (0, 1], rounded up to whole probes; None:
+            all, or the number above. Only one of the two can be set.
         probe_lease_seconds: How long a probe may take before its permit goes to another caller, in case
             the one who had it died. Longer than the longest call.
 
@@ -63,6 +65,7 @@ class CircuitBreakerOptions:
     open_seconds_max: float | None = None
     half_open_permits: int = 1
     half_open_successes: int | None = None
+    half_open_success_rate: float | None = None
     probe_lease_seconds: float = 30.0
 
     def __post_init__(self) -> None:
@@ -76,7 +79,7 @@ class CircuitBreakerOptions:
             value = getattr(self, duration)
             _require(value is None or 0.001 <= value < math.inf, duration, "must be finite, at least 0.001")
         _require(
-            any(getattr(self, threshold) is not None for threshold in ("failure_threshold", *_SHARES)),
+            any(getattr(self, threshold) is not None for threshold in _THRESHOLDS),
             "failure_threshold",
             "is None and so is every rate: nothing would open the breaker",
         )
@@ -108,15 +111,24 @@ class CircuitBreakerOptions:
             "half_open_successes",
             "must not exceed half_open_permits",
         )
+        _require(
+            self.half_open_success_rate is None or self.half_open_successes is None,
+            "half_open_success_rate",
+            "and half_open_successes exclude one another",
+        )
 
     @property
     def successes_to_close(self) -> int:
         """How many probes must succeed."""
+        if self.half_open_success_rate is not None:
+            # A hair less, or 0.07 of 100, which comes to 7.000000000000001, would be 8.
+            return math.ceil(self.half_open_success_rate * self.half_open_permits * (1 - 1e-9))
         return self.half_open_successes or self.half_open_permits
 
 
 _COUNTS = ("failure_threshold", "window_calls", "minimum_calls", "half_open_permits", "half_open_successes")
-_SHARES = ("failure_rate_threshold", "slow_call_rate_threshold")
+_THRESHOLDS = ("failure_threshold", "failure_rate_threshold", "slow_call_rate_threshold")
+_SHARES = ("failure_rate_threshold", "slow_call_rate_threshold", "half_open_success_rate")
 _DURATIONS = (
     "slow_call_seconds", "window_seconds", "open_seconds", "open_seconds_max", "probe_lease_seconds",
 )  # fmt: skip

@@ -323,19 +323,25 @@ async def test_every_permit_must_come_back_well(half_open):
     assert (await breaker.record(third)).after is CLOSED
 
 
-async def test_it_opens_again_as_soon_as_too_few_can_still_succeed(half_open):
-    breaker = await half_open(half_open_permits=3, half_open_successes=2)
+TWO_OF_THREE = [{"half_open_successes": 2}, {"half_open_success_rate": 0.5}]
+
+
+@pytest.mark.parametrize("enough", TWO_OF_THREE, ids=["number", "share"])
+async def test_it_opens_again_as_soon_as_too_few_can_still_succeed(half_open, enough):
+    breaker = await half_open(half_open_permits=3, **enough)
     first, second, third = [await breaker.enter() for _ in range(3)]
     assert await breaker.record(first, failed=True) is None
     assert (await breaker.record(second, failed=True)).after is OPEN
     assert await breaker.record(third) is None
 
 
-async def test_a_share_of_the_permits_can_be_enough(half_open):
-    breaker = await half_open(half_open_permits=3, half_open_successes=2)
+@pytest.mark.parametrize("enough", TWO_OF_THREE, ids=["number", "share"])
+async def test_where_not_all_must_succeed_one_that_fails_decides_nothing(half_open, enough):
+    breaker = await half_open(half_open_permits=3, **enough)
     first, second, third = [await breaker.enter() for _ in range(3)]
-    await breaker.record(first, failed=True)
-    await breaker.record(second)
+    assert await breaker.record(first, failed=True) is None
+    assert (await breaker.status()).state is HALF_OPEN
+    assert await breaker.record(second) is None
     assert (await breaker.record(third)).after is CLOSED
 
 

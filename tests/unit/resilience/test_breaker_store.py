@@ -25,7 +25,9 @@ def test_a_count_is_at_least_one(option, value):
         CircuitBreakerOptions(**{option: value})
 
 
-@pytest.mark.parametrize("option", ["failure_rate_threshold", "slow_call_rate_threshold"])
+@pytest.mark.parametrize(
+    "option", ["failure_rate_threshold", "slow_call_rate_threshold", "half_open_success_rate"]
+)
 @pytest.mark.parametrize("value", [0, -0.1, 1.1, math.nan])
 def test_a_rate_is_a_share_above_none(option, value):
     with pytest.raises(ValueError, match=f"^{option} must be above 0"):
@@ -54,12 +56,33 @@ def test_a_duration_is_finite_and_at_least_a_millisecond(option, value):
         ("open_seconds_factor", {"open_seconds_factor": math.inf, "open_seconds_max": 60}),
         ("open_seconds_max", {"open_seconds_factor": 2}),
         ("open_seconds_max", {"open_seconds_max": 29}),
+        ("failure_threshold", {"failure_threshold": None, "half_open_success_rate": 0.5}),
         ("half_open_successes", {"half_open_permits": 2, "half_open_successes": 3}),
+        ("half_open_success_rate", {"half_open_success_rate": 0.5, "half_open_successes": 1}),
     ],
 )
 def test_options_that_contradict_one_another_are_refused_by_name(option, options):
     with pytest.raises(ValueError, match=f"^{option} "):
         CircuitBreakerOptions(**options)
+
+
+@pytest.mark.parametrize(
+    ("rate", "permits", "successes"),
+    [
+        (0.5, 2, 1),
+        (0.5, 3, 2),  # rounded up
+        (1, 3, 3),
+        (0.01, 3, 1),  # never none at all
+        (0.7, 10, 7),
+        (0.07, 100, 7),  # 7.000000000000001 to a float
+        (0.29, 100, 29),
+        (2 / 3, 3, 2),
+        (1 - 1 / 3, 3, 2),
+    ],
+)
+def test_a_share_of_the_probes_comes_to_a_number_of_them(rate, permits, successes):
+    options = CircuitBreakerOptions(half_open_success_rate=rate, half_open_permits=permits)
+    assert options.successes_to_close == successes
 
 
 def test_equal_thresholds_of_every_kind_are_no_contradiction():
