@@ -1,29 +1,16 @@
 """Circuit breakers against a plain model: whatever happens in whatever order, both say the same."""
 
-import asyncio
 import itertools
 import math
 
-import fakeredis
-import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    Bundle,
-    RuleBasedStateMachine,
-    initialize,
-    invariant,
-    multiple,
-    precondition,
-    rule,
-)
+from hypothesis.stateful import Bundle, initialize, invariant, multiple, precondition, rule
 
 from src.resilience.breaker_store import CircuitBreakerOptions, Order, Ticket
 from src.resilience.memory_breaker_store import MemoryBreakerStore
 from src.storage.breaker_store import RedisBreakerStore
-from src.storage.client import RedisAddress, RedisLink, connect
-from tests.contract.conftest import TEST_TIME, StoreTime
-from tests.support.clock import FakeClock
+from tests.contract.conftest import TEST_TIME
+from tests.support.machines import StoreMachine, prove
 
 NAME = "upstream"
 
@@ -32,12 +19,18 @@ thresholds = st.sampled_from([None, None, 4, 1])
 rates = st.sampled_from([0.5, None, 0.1, 1.0])
 
 
+def enough_probes(permits):
+    number = st.fixed_dictionaries({"half_open_successes": st.none() | st.integers(1, permits)})
+    share = st.fixed_dictionaries({"half_open_success_rate": st.sampled_from([0.25, 0.5, 0.7, 1])})
+    return number | share
+
+
 @st.composite
 def breaker_options(draw):
     failure_threshold, failure_rate, slow_rate = draw(thresholds), draw(rates), draw(rates)
     if failure_threshold is failure_rate is slow_rate is None:
         failure_threshold = 1
-    permits = draw(st.integers(1, 3))
+    permits = draw(st.integers(1, 4))
     window_calls = draw(st.integers(1, 6))
     open_seconds = draw(quarters)
     return CircuitBreakerOptions(
@@ -52,7 +45,7 @@ def breaker_options(draw):
         open_seconds_factor=draw(st.sampled_from([1, 2])),
         open_seconds_max=open_seconds * draw(st.integers(1, 5)),
         half_open_permits=permits,
-        half_open_successes=draw(st.none() | st.integers(1, permits)),
+        **draw(enough_probes(permits)),
         probe_lease_seconds=draw(quarters),
     )
 
@@ -120,15 +113,21 @@ class Model:
             self.calls.append((self.now, failed, slow))
             self.probes[ticket] = not failed and not slow
             results = [result for result in self.probes.values() if isinstance(result, bool)]
-            needed = self.options.half_open_successes or self.options.half_open_permits
-            if results.count(True) >= needed:
+            successes, to_come = results.count(True), self.options.half_open_permits - len(results)
+            if self.is_enough(successes):
                 self.go("CLOSED")
-            elif results.count(False) > self.options.half_open_permits - needed:
+            elif not self.is_enough(successes + to_come):
                 self.go("OPEN")
         else:
             self.calls.append((self.now, failed, slow))
             if self.state == "CLOSED" and self.is_too_bad():
                 self.go("OPEN")
+
+    def is_enough(self, successes):
+        options = self.options
+        if options.half_open_success_rate is not None:
+            return successes / options.half_open_permits >= options.half_open_success_rate
+        return successes >= (options.half_open_successes or options.half_open_permits)
 
     def release(self, era, ticket):
         if era == self.era and not isinstance(self.probes.get(ticket, True), bool):
@@ -171,34 +170,24 @@ class Model:
         )
 
 
-class BreakerMachine(RuleBasedStateMachine):
+class BreakerMachine(StoreMachine):
     """Does the same to a store and to the model, and compares what it can see of them after every step."""
 
     tickets = Bundle("tickets")
-
-    def __init__(self):
-        super().__init__()
-        self.runner = asyncio.Runner()
-        self.clock = FakeClock()
-        self.time = StoreTime(self.clock, None)
-        self.model = None
-
-    def make_store(self):
-        return MemoryBreakerStore(self.clock)
-
-    def teardown(self):
-        self.runner.close()
 
     @initialize(options=breaker_options())
     def set_up(self, options):
         self.options = options
         self.model = Model(options, self.clock)
-        self.store = self.make_store()
-        self.runner.run(self.time.publish())
+        self.do(self.time.publish())
+        if self.link is None:
+            self.store = MemoryBreakerStore(self.clock)
+        else:
+            self.store = RedisBreakerStore(self.link, time_source=TEST_TIME)
 
     @rule(target=tickets)
     def admit(self):
-        admission = self.runner.run(self.store.admit(NAME, self.options))
+        admission = self.do(self.store.admit(NAME, self.options))
         wait = self.model.admit(admission)
         if not isinstance(admission, Ticket):
             assert admission.retry_after == wait > 0
@@ -212,7 +201,7 @@ class BreakerMachine(RuleBasedStateMachine):
         era, ticket = call
         slow = slow and self.options.slow_call_rate_threshold is not None
         before = len(self.model.transitions)
-        transition = self.runner.run(self.store.record(NAME, self.options, ticket, failed=failed, slow=slow))
+        transition = self.do(self.store.record(NAME, self.options, ticket, failed=failed, slow=slow))
         self.model.record(era, ticket, failed, slow)
         assert (transition is not None) == (len(self.model.transitions) > before)
 
@@ -225,21 +214,23 @@ class BreakerMachine(RuleBasedStateMachine):
     @rule(call=tickets)
     def release(self, call):
         era, ticket = call
-        self.runner.run(self.store.release(NAME, ticket))
+        self.do(self.store.release(NAME, ticket))
         self.model.release(era, ticket)
 
+    @precondition(lambda self: self.model.calls)  # before any call there is nothing to see
     @rule(seconds=quarters)
     def pass_time(self, seconds):
-        self.runner.run(self.time.advance(seconds))
+        self.do(self.time.advance(seconds))
 
+    @precondition(lambda self: self.model.wait())
     @rule()
     def wait_as_long_as_told(self):
-        self.pass_time(self.model.wait() or 0)
+        self.pass_time(self.model.wait())
 
     @precondition(lambda self: len(self.model.transitions) % 4 == 3)  # seldom, or little else would happen
     @rule(order=st.sampled_from(Order))
     def order(self, order):
-        self.runner.run(self.store.obey(NAME, self.options, order))
+        self.do(self.store.obey(NAME, self.options, order))
         if self.model.state != order.name:
             self.model.go(order.name)
         elif order is Order.CLOSED:
@@ -247,9 +238,7 @@ class BreakerMachine(RuleBasedStateMachine):
 
     @invariant()
     def both_say_the_same(self):
-        if self.model is None:
-            return
-        status = self.runner.run(self.store.status(NAME, self.options))
+        status = self.do(self.store.status(NAME, self.options))
         assert self.model.status() == (
             status.state,
             status.retry_after,
@@ -261,44 +250,5 @@ class BreakerMachine(RuleBasedStateMachine):
         )
 
 
-class RedisBreakerMachine(BreakerMachine):
-    def make_store(self):
-        self.runner.run(self.connect())
-        return RedisBreakerStore(self.time.link, time_source=TEST_TIME)
-
-    async def connect(self):
-        self.time.link = RedisLink(self.make_client(), self.clock)
-        await self.time.link.send("FLUSHALL")
-
-    def make_client(self):
-        client = fakeredis.FakeAsyncRedis(protocol=2)
-        client.response_callbacks.clear()
-        return client
-
-    def teardown(self):
-        if self.time.link is not None:
-            self.runner.run(self.time.link.aclose())
-        super().teardown()
-
-
-class RealRedisBreakerMachine(RedisBreakerMachine):
-    """Its Lua is not fakeredis': -0 is no integer to it."""
-
-    server = None
-
-    def make_client(self):
-        return connect(RedisAddress(self.server.url))
-
-
-TestMemoryBreaker = BreakerMachine.TestCase
-TestMemoryBreaker.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)
-TestFakeRedisBreaker = RedisBreakerMachine.TestCase
-TestFakeRedisBreaker.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
-
-
-class TestRealRedisBreaker(RealRedisBreakerMachine.TestCase):
-    settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
-
-    @pytest.fixture(autouse=True)
-    def server(self, redis_server):
-        RealRedisBreakerMachine.server = redis_server
+def test_every_store_keeps_to_the_model(make_client):
+    prove(lambda: BreakerMachine(make_client), examples=80 if make_client is None else 20, steps=40)

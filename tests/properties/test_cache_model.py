@@ -10,14 +10,12 @@ import math
 from dataclasses import dataclass
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, rule
+from hypothesis.stateful import Bundle, initialize, invariant, multiple, rule
 
 from src.resilience.cache_store import CacheOptions, Entry, Lease, MemoryCacheStore
 from src.storage.cache_store import RedisCacheStore
-from src.storage.client import RedisAddress, RedisLink, connect, connect_in_process
-from tests.support.clock import FakeClock
+from tests.support.machines import StoreMachine, prove
 
 KEYS = ("summary:cpu:hourly", "summary:cpu:all")
 LEEWAY_SECONDS = 4.9
@@ -100,36 +98,28 @@ class Model:
         self.answer = self.claim = None
 
 
-class CacheMachine(RuleBasedStateMachine):
+class CacheMachine(StoreMachine):
     """Does the same to a store and to the model, and compares what it can see of them after every step."""
 
     leases = Bundle("leases")
 
-    def __init__(self):
-        super().__init__()
-        self.runner = asyncio.Runner()
-        self.clock = FakeClock()
+    def __init__(self, make_client):
+        super().__init__(make_client)
         self.models = {}
         self.numbers = itertools.count()
         self.granted = {key: {} for key in KEYS}  # by the store: when each lease ends, unless it was ended
         self.accepted = {key: set() for key in KEYS}  # by the store, from whoever held the lease
 
-    def make_store(self):
-        return MemoryCacheStore(self.clock)
-
-    def teardown(self):
-        self.runner.close()
-
     @initialize(options=options)
     def set_up(self, options):
         self.options = options
         self.models = {key: Model(options, self.clock) for key in KEYS}
-        self.store = self.make_store()
+        self.store = MemoryCacheStore(self.clock) if self.link is None else RedisCacheStore(self.link)
 
     @rule(target=leases, key=keys, begun_within_seconds=begun_within)
     def take_lease(self, key, begun_within_seconds):
         token = f"token {next(self.numbers)}"
-        reply = self.runner.run(self.store.take_lease(key, token, begun_within_seconds, self.options))
+        reply = self.do(self.store.take_lease(key, token, begun_within_seconds, self.options))
         expected = self.models[key].take_lease(token, begun_within_seconds)
         if isinstance(reply, Entry):
             assert isinstance(expected, Answer)
@@ -144,7 +134,7 @@ class CacheMachine(RuleBasedStateMachine):
     def fill(self, lease):
         key, token = lease
         body = b"\x00\xff answer %d\r\n" % next(self.numbers)
-        is_stored = self.runner.run(self.store.fill(key, token, body, self.options))
+        is_stored = self.do(self.store.fill(key, token, body, self.options))
         assert is_stored == self.models[key].fill(token, body)
         if is_stored:
             assert self.granted[key].pop(token) > self.clock.monotonic()
@@ -153,7 +143,7 @@ class CacheMachine(RuleBasedStateMachine):
     @rule(lease=leases)
     def release(self, lease):
         key, token = lease
-        is_ended = self.runner.run(self.store.release(key, token))
+        is_ended = self.do(self.store.release(key, token))
         assert is_ended == self.models[key].release(token)
         if is_ended:
             assert self.granted[key].pop(token) > self.clock.monotonic()
@@ -166,7 +156,7 @@ class CacheMachine(RuleBasedStateMachine):
 
     @rule(some=st.lists(keys, min_size=1, max_size=2))
     def invalidate(self, some):
-        self.runner.run(self.store.invalidate(some))
+        self.do(self.store.invalidate(some))
         for key in some:
             self.models[key].invalidate()
             self.granted[key].clear()
@@ -174,11 +164,24 @@ class CacheMachine(RuleBasedStateMachine):
     @rule(seconds=steps)
     def pass_time(self, seconds):
         self.clock.jump(seconds)
+        if self.link is not None:
+            self.do(self.bring_expiries_nearer(seconds))
+
+    async def bring_expiries_nearer(self, seconds):
+        stored = await self.link.send("KEYS", "*")
+        remaining_ms = await self.link.send_all([("PTTL", key) for key in stored])
+        assert all(left_ms != -1 for left_ms in remaining_ms), "something never runs out"
+        await self.link.send_all(
+            [  # in the past: deletes
+                ("PEXPIRE", key, left_ms - seconds * 1000)
+                for key, left_ms in zip(stored, remaining_ms, strict=True)
+            ]
+        )
 
     @invariant()
     def both_say_the_same(self):
         for key, model in self.models.items():
-            fresh, expired, last_good = self.runner.run(self.read_all(key))
+            fresh, expired, last_good = self.do(self.read_all(key))
             self.check(key, fresh, model.read(), self.options.ttl_seconds)
             self.check(key, expired, model.read_expired(), self.options.served_seconds)
             self.check(key, last_good, model.read_last_good(), self.options.stale_seconds, has_cost=False)
@@ -208,58 +211,5 @@ def about(seconds):
     return pytest.approx(seconds, abs=LEEWAY_SECONDS)
 
 
-class RedisCacheMachine(CacheMachine):
-    link = None
-
-    def make_store(self):
-        self.runner.run(self.connect())
-        return RedisCacheStore(self.link)
-
-    async def connect(self):
-        self.link = RedisLink(self.make_client(), self.clock)
-        await self.link.send("FLUSHALL")
-
-    def make_client(self):
-        return connect_in_process()
-
-    def teardown(self):
-        if self.link is not None:
-            self.runner.run(self.link.aclose())
-        super().teardown()
-
-    @rule(seconds=steps)
-    def pass_time(self, seconds):
-        super().pass_time(seconds)
-        self.runner.run(self.bring_expiries_nearer(seconds))
-
-    async def bring_expiries_nearer(self, seconds):
-        stored = await self.link.send("KEYS", "*")
-        remaining_ms = await self.link.send_all([("PTTL", key) for key in stored])
-        assert all(left_ms != -1 for left_ms in remaining_ms), "something never runs out"
-        await self.link.send_all(
-            [  # in the past: deletes
-                ("PEXPIRE", key, left_ms - seconds * 1000)
-                for key, left_ms in zip(stored, remaining_ms, strict=True)
-            ]
-        )
-
-
-class RealRedisCacheMachine(RedisCacheMachine):
-    server = None
-
-    def make_client(self):
-        return connect(RedisAddress(self.server.url))
-
-
-TestMemoryCache = CacheMachine.TestCase
-TestMemoryCache.settings = settings(max_examples=30, stateful_step_count=25, deadline=None)
-TestFakeRedisCache = RedisCacheMachine.TestCase
-TestFakeRedisCache.settings = settings(max_examples=30, stateful_step_count=25, deadline=None)
-
-
-class TestRealRedisCache(RealRedisCacheMachine.TestCase):
-    settings = settings(max_examples=30, stateful_step_count=25, deadline=None)
-
-    @pytest.fixture(autouse=True)
-    def server(self, redis_server):
-        RealRedisCacheMachine.server = redis_server
+def test_every_store_keeps_to_the_model(make_client):
+    prove(lambda: CacheMachine(make_client), examples=30, steps=25)

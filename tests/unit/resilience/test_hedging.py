@@ -8,35 +8,16 @@ import pytest
 
 from src.resilience.events import Hedged, HedgedAttemptFailed, HedgeWon
 from src.resilience.hedging import Hedging, HedgingOptions
+from tests.support.calls import CANCELLED, ScriptedCall
 from tests.support.clock import FakeClock, settle
 from tests.support.listener import RecordingListener
 
 
-class Service:
-    """Takes and answers each attempt as told: seconds, then the number of the attempt or an error."""
-
-    def __init__(self, clock: FakeClock, *attempts: tuple[float, BaseException | None]) -> None:
-        self._clock = clock
-        self._attempts = attempts
-        self.began: list[float] = []
-        self.running = 0
-        self.cancelled: list[int] = []
-
-    async def __call__(self) -> int:
-        seconds, error = self._attempts[len(self.began)]
-        self.began.append(self._clock.monotonic())
-        number = len(self.began)
-        self.running += 1
-        try:
-            await self._clock.sleep(seconds)
-        except asyncio.CancelledError:
-            self.cancelled.append(number)
-            raise
-        finally:
-            self.running -= 1
-        if error is not None:
-            raise error
-        return number
+def service_of(clock: FakeClock, *attempts: tuple[float, object]) -> ScriptedCall:
+    """Takes and ends each attempt as told: seconds, then an error, or None for the number of the attempt."""
+    return ScriptedCall(
+        clock, *((seconds, error or number) for number, (seconds, error) in enumerate(attempts, 1))
+    )
 
 
 def hedging(clock: FakeClock, attempts: int = 2, listener=lambda _: None) -> Hedging:
@@ -46,7 +27,7 @@ def hedging(clock: FakeClock, attempts: int = 2, listener=lambda _: None) -> Hed
 
 class TestSlowness:
     async def test_a_call_that_answers_in_time_runs_once(self, clock: FakeClock, listener: RecordingListener):
-        service = Service(clock, (0.9, None))
+        service = service_of(clock, (0.9, None))
 
         assert await clock.drive(hedging(clock, listener=listener).run(service)) == 1
         assert service.began == [0.0]
@@ -55,7 +36,7 @@ class TestSlowness:
     async def test_a_slow_call_is_begun_again_and_the_first_answer_wins(
         self, clock: FakeClock, listener: RecordingListener
     ):
-        service = Service(clock, (60, None), (0.5, None))
+        service = service_of(clock, (60, None), (0.5, None))
 
         assert await clock.drive(hedging(clock, listener=listener).run(service)) == 2
         assert clock.monotonic() == 1.5
@@ -66,7 +47,7 @@ class TestSlowness:
         ]
 
     async def test_the_first_attempt_may_still_win(self, clock: FakeClock, listener: RecordingListener):
-        service = Service(clock, (1.2, None), (0.5, None))
+        service = service_of(clock, (1.2, None), (0.5, None))
 
         assert await clock.drive(hedging(clock, listener=listener).run(service)) == 1
         assert service.cancelled == [2]
@@ -92,7 +73,7 @@ class TestSlowness:
     async def test_each_further_attempt_waits_its_turn_and_there_are_no_more_than_allowed(
         self, clock: FakeClock
     ):
-        service = Service(clock, *[(60, None)] * 3)
+        service = service_of(clock, *[(60, None)] * 3)
 
         assert await clock.drive(hedging(clock, attempts=3).run(service)) == 1
         assert service.began == [0.0, 1.0, 2.0]
@@ -104,7 +85,7 @@ class TestFailures:
         self, clock: FakeClock, listener: RecordingListener
     ):
         error = ConnectionError("no")
-        service = Service(clock, (0.5, error))
+        service = service_of(clock, (0.5, error))
 
         with pytest.raises(ConnectionError) as raised:
             await clock.drive(hedging(clock, listener=listener).run(service))
@@ -117,7 +98,7 @@ class TestFailures:
         self, clock: FakeClock, listener: RecordingListener
     ):
         error = ConnectionError("no")
-        service = Service(clock, (1.2, error), (1.0, None))
+        service = service_of(clock, (1.2, error), (1.0, None))
 
         assert await clock.drive(hedging(clock, listener=listener).run(service)) == 2
         assert listener.events == [
@@ -127,7 +108,7 @@ class TestFailures:
         ]
 
     async def test_a_failure_does_not_put_off_the_next_attempt(self, clock: FakeClock):
-        service = Service(clock, (60, None), (0.5, ConnectionError()), (0.5, None))
+        service = service_of(clock, (60, None), (0.5, ConnectionError()), (0.5, None))
 
         assert await clock.drive(hedging(clock, attempts=3).run(service)) == 3
         assert service.began == [0.0, 1.0, 2.0]
@@ -136,7 +117,7 @@ class TestFailures:
         self, clock: FakeClock, listener: RecordingListener
     ):
         first, second = ConnectionError("first"), TimeoutError("second")
-        service = Service(clock, (2.0, first), (0.5, second))
+        service = service_of(clock, (2.0, first), (0.5, second))
 
         with pytest.raises(ConnectionError) as raised:
             await clock.drive(hedging(clock, listener=listener).run(service))
@@ -146,7 +127,7 @@ class TestFailures:
         assert listener.of(HedgeWon) == []
 
     async def test_a_timeout_error_of_the_call_is_not_taken_for_the_delay(self, clock: FakeClock):
-        service = Service(clock, (0.5, TimeoutError("its own")))
+        service = service_of(clock, (0.5, TimeoutError("its own")))
 
         with pytest.raises(TimeoutError, match="its own"):
             await clock.drive(hedging(clock).run(service))
@@ -163,7 +144,7 @@ class TestFailures:
 
 class TestLosers:
     async def test_they_have_ended_when_the_answer_is_there(self, clock: FakeClock):
-        service = Service(clock, (60, None), (60, None), (0.5, None))
+        service = service_of(clock, (60, None), (60, None), (0.5, None))
 
         assert await clock.drive(hedging(clock, attempts=3).run(service)) == 3
         assert service.running == 0
@@ -188,7 +169,7 @@ class TestLosers:
 class TestCancellation:
     @pytest.mark.parametrize("after", [0.5, 1.5])
     async def test_it_stops_every_attempt(self, clock: FakeClock, listener: RecordingListener, after: float):
-        service = Service(clock, (60, None), (60, None))
+        service = service_of(clock, (60, None), (60, None))
         caller = asyncio.create_task(hedging(clock, listener=listener).run(service))
         await clock.advance(after)
 
@@ -312,7 +293,7 @@ class TestCancellation:
         assert caller.cancelled()
 
     async def test_the_one_that_stops_the_first_attempt_leaves_no_trace(self, clock: FakeClock):
-        service = Service(clock, (60, None), (0.5, None))
+        service = service_of(clock, (60, None), (0.5, None))
 
         async def cancellations_after_a_hedge_won() -> int:
             assert await hedging(clock).run(service) == 2
@@ -343,7 +324,7 @@ class TestCancellation:
         assert begun == 1
 
     async def test_it_ends_the_wait_for_another_after_the_first_failed(self, clock: FakeClock):
-        service = Service(clock, (1.2, ConnectionError()), (60, None))
+        service = service_of(clock, (1.2, ConnectionError()), (60, None))
         caller = asyncio.create_task(hedging(clock).run(service))
         await clock.advance(1.5)
         assert not caller.done()
@@ -355,7 +336,7 @@ class TestCancellation:
         assert service.running == 0
 
     async def test_a_limit_around_it_is_still_one(self, clock: FakeClock):
-        service = Service(clock, (60, None), (60, None))
+        service = service_of(clock, (60, None), (60, None))
 
         async def limited() -> int:
             async with clock.timeout(1.5):
@@ -366,7 +347,7 @@ class TestCancellation:
         assert service.cancelled == [1, 2]
 
     async def test_a_call_that_cancels_itself_ends_it_all(self, clock: FakeClock):
-        service = Service(clock, (60, None), (0.5, asyncio.CancelledError()))
+        service = service_of(clock, (60, None), (0.5, CANCELLED))
 
         with pytest.raises(asyncio.CancelledError):
             await clock.drive(hedging(clock).run(service))

@@ -1,0 +1,202 @@
+"""Rate limiters against plain models, and against the bounds they state, on arrivals made to break them."""
+
+from dataclasses import dataclass, replace
+from typing import get_args
+
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import initialize, precondition, rule
+
+from src.resilience.memory_rate_limiter import memory_rate_limiter
+from src.resilience.rate_limiter import Algorithm, Decision, Quota
+from src.storage.limiter_store import redis_rate_limiter
+from tests.contract.conftest import TEST_TIME
+from tests.support.clock import FakeClock
+from tests.support.machines import StoreMachine, prove
+from tests.support.rate_limiter_model import RateLimiterModel
+
+US = 1e-6
+
+keys = st.sampled_from(["ann", "ann", "bob"])
+costs = st.sampled_from([1, 1, 1, 2, 3, 8])
+workers = st.integers(0, 1)
+
+BOUNDS = {
+    "sliding_window_log": lambda limit: limit,
+    "sliding_window_counter": lambda limit: max(1, 2 * limit - 2),
+    "fixed_window": lambda limit: 2 * limit - 1,
+    "token_bucket": lambda limit: 2 * limit - 1,
+    "leaky_bucket": lambda limit: 2 * limit - 1,
+}
+"""The most units that may be let through in any window."""
+
+
+def most_in_a_window(units, window_us):
+    return max((sum(start <= then < start + window_us for then in units) for start in units), default=0)
+
+
+@dataclass
+class Refusal:
+    """What Redis last refused a worker, which the worker repeats by itself until the time told.
+
+    Attributes:
+        stands: Nobody has changed anything about the key since, so that Redis would say the same.
+    """
+
+    cost: int
+    at_us: int
+    told: Decision
+    stands: bool = True
+
+    def repeated(self, cost, now_us):
+        """Return what the worker says by itself; None where it is to ask Redis."""
+        gone = now_us - self.at_us
+        retry_after, reset_after = round(self.told.retry_after / US), round(self.told.reset_after / US)
+        if cost != self.cost or gone >= retry_after:
+            return None
+        return replace(
+            self.told, retry_after=(retry_after - gone) / 1e6, reset_after=(reset_after - gone) / 1e6
+        )
+
+
+class RateLimiterMachine(StoreMachine):
+    """Asks limiters and the model the same, and compares every figure of what they say.
+
+    In Redis there are two limiters, each of a worker of its own.
+    """
+
+    def __init__(self, algorithm, make_client):
+        super().__init__(make_client)
+        self.algorithm = algorithm
+        self.refusals = {}  # by worker and key
+        self.last_asked = None
+
+    # Keys expire on the server's own clock, so there a window must outlast the machine.
+    @initialize(
+        limit=st.sampled_from([1, 2, 3, 5, 8]), window_us=st.sampled_from([8, 1000, 60_000_000, 59_999_983])
+    )
+    def set_up(self, limit, window_us):
+        self.window_us = window_us if self.link is None else max(window_us, 59_999_983)
+        self.quota = Quota(limit, self.window_us * US)
+        self.model = RateLimiterModel(self.algorithm, self.quota, self.clock)
+        if self.link is None:
+            self.limiters = [memory_rate_limiter(self.algorithm, self.quota, self.clock)]
+        else:
+            shared = self.algorithm, self.quota, self.link, self.clock
+            self.limiters = [redis_rate_limiter(*shared, time_source=TEST_TIME) for _ in range(2)]
+        self.do(self.time.publish())
+
+    @rule(worker=workers, key=keys, cost=costs)
+    def hit(self, worker, key, cost):
+        self.ask(worker, key, cost, "hit")
+
+    @rule(worker=workers, key=keys, cost=costs)
+    def peek(self, worker, key, cost):
+        self.ask(worker, key, cost, "peek")
+
+    @rule(key=keys, quarters=st.lists(st.integers(0, 4), min_size=1, max_size=10))
+    def hit_again_and_again(self, key, quarters):
+        for quarter in quarters:
+            self.advance(quarter * self.window_us // self.quota.limit // 4)
+            self.ask(0, key, 1, "hit")
+
+    def ask(self, worker, key, cost, method):
+        worker, cost = worker % len(self.limiters), min(cost, self.quota.limit)
+        self.last_asked = worker, key, cost, method
+        refusal = self.refusals.get((worker, key))
+        repeated = refusal and refusal.repeated(cost, self.model.now_us)
+        self.last = self.do(getattr(self.limiters[worker], method)(key, cost))
+        if repeated is None:
+            assert self.last == getattr(self.model, method)(key, cost)
+            self.take_note(worker, key, cost, spent=method == "hit" and self.last.allowed)
+        else:
+            assert self.last == repeated
+            if refusal.stands:  # there may be more remaining than told, though not enough
+                now = self.model.peek(key, cost)
+                assert replace(now, remaining=repeated.remaining) == repeated
+                assert repeated.remaining <= now.remaining < cost
+
+    def take_note(self, worker, key, cost, *, spent):
+        if spent:
+            self.key_changed(key)
+            most = most_in_a_window(self.model.units(key), self.window_us)
+            assert most <= BOUNDS[self.algorithm](self.quota.limit)
+        if self.last.allowed:
+            self.refusals.pop((worker, key), None)
+        elif self.link is not None:
+            self.refusals[worker, key] = Refusal(cost, self.model.now_us, self.last)
+
+    def key_changed(self, key):
+        for (_, refused), refusal in self.refusals.items():
+            refusal.stands &= refused != key
+
+    @rule(worker=workers, key=keys, costs=st.lists(costs, min_size=2, max_size=6))
+    def hit_for_more_and_for_less(self, worker, key, costs):
+        for cost in costs:
+            self.ask(worker, key, cost, "hit")
+
+    @precondition(lambda self: self.last_asked)
+    @rule(is_reset=st.booleans())
+    def ask_the_same_again(self, is_reset):
+        worker, key, cost, method = self.last_asked
+        if is_reset:
+            self.reset(worker, key)
+        self.ask(worker, key, cost, method)
+
+    @precondition(lambda self: self.last_asked)
+    @rule(worker=workers, key=keys)
+    def reset(self, worker, key):
+        worker %= len(self.limiters)
+        self.do(self.limiters[worker].reset(key))
+        self.model.reset(key)
+        self.key_changed(key)
+        self.refusals.pop((worker, key), None)
+
+    @precondition(lambda self: self.last_asked)
+    @rule(units=st.integers(1, 8), off=st.sampled_from([-1, 0, 1]))
+    def pass_time_to_an_edge(self, units, off):
+        self.advance(min(units, self.quota.limit) * self.window_us // self.quota.limit + off)
+
+    @precondition(lambda self: self.last_asked)
+    @rule(thousandths=st.integers(0, 700))
+    def pass_time(self, thousandths):
+        self.advance(self.window_us * thousandths // 1000)
+
+    @precondition(lambda self: self.last_asked and not self.last.allowed)
+    @rule(off=st.sampled_from([-1, 0, 0, 1]))
+    def wait_as_long_as_told(self, off):
+        self.advance(round(self.last.retry_after / US) + off)
+
+    @precondition(lambda self: self.last_asked)
+    @rule(off=st.sampled_from([-1, 0]))
+    def wait_until_all_is_free(self, off):
+        self.advance(max(0, round(self.last.reset_after / US) + off))
+
+    def advance(self, us):
+        self.do(self.time.advance(us * US))
+
+
+@pytest.mark.parametrize("algorithm", get_args(Algorithm))
+def test_every_limiter_says_what_the_model_says(algorithm, make_client):
+    prove(lambda: RateLimiterMachine(algorithm, make_client), examples=25 if make_client is None else 12)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "gaps", "worst"),
+    [
+        # One hit to begin the window, the rest at its very end, then as fast as it lets through.
+        ("fixed_window", [0, 59_999_999, 0, 0, 0, 1] + [0] * 4, 9),
+        ("sliding_window_counter", [0, 59_999_999, 0, 0, 0] + [1_000_000] * 60, 8),
+        ("token_bucket", [0] * 5 + [12_000_000] * 5, 9),
+    ],
+)
+async def test_the_stated_bounds_are_reached(algorithm, gaps, worst):
+    clock = FakeClock()
+    limiter = memory_rate_limiter(algorithm, Quota(5, 60), clock)
+    now, units = 0, []
+    for gap in gaps:
+        now += gap
+        clock.jump(gap * US)
+        if (await limiter.hit("ann")).allowed:
+            units.append(now)
+    assert most_in_a_window(units, 60_000_000) == worst == BOUNDS[algorithm](5)

@@ -1,0 +1,106 @@
+"""Calls that do as they are told, and callers that note what became of them."""
+
+import asyncio
+from collections.abc import Callable
+
+from src.resilience.policy import Call, Policy
+from tests.support.clock import FakeClock
+
+CANCELLED = "cancelled"
+"""How a call ends that is cancelled."""
+
+
+def _end(ending: object) -> object:
+    if ending is CANCELLED:
+        raise asyncio.CancelledError
+    if isinstance(ending, Exception):
+        raise ending
+    return ending
+
+
+class ScriptedCall:
+    """Takes and ends each attempt as told: so many seconds, then an answer, an error or `CANCELLED`.
+
+    Args:
+        clock: To take time by.
+        attempts: Seconds and ending of each.
+        leaving: Seconds it still takes once it is cancelled.
+
+    Attributes:
+        began: When each attempt began.
+        running: Attempts under way.
+        cancelled: Numbers, from 1, of those that were cancelled.
+    """
+
+    def __init__(self, clock: FakeClock, *attempts: tuple[float, object], leaving: float = 0.0) -> None:
+        self._clock = clock
+        self._attempts = attempts
+        self._leaving = leaving
+        self.began: list[float] = []
+        self.running = 0
+        self.cancelled: list[int] = []
+
+    async def __call__(self) -> object:
+        seconds, ending = self._attempts[len(self.began)]
+        self.began.append(self._clock.monotonic())
+        number = len(self.began)
+        self.running += 1
+        try:
+            await self._clock.sleep(seconds)
+        except asyncio.CancelledError:
+            self.cancelled.append(number)
+            if self._leaving:
+                await self._clock.sleep(self._leaving)
+            raise
+        finally:
+            self.running -= 1
+        return _end(ending)
+
+
+class OpenCall:
+    """Goes on until it is told how to end: with an answer, an error or `CANCELLED`.
+
+    Args:
+        on_begin: Called when it begins.
+
+    Attributes:
+        is_under_way: Whether it has begun and not ended.
+    """
+
+    def __init__(self, on_begin: Callable[[], object] = lambda: None) -> None:
+        self.is_under_way = False
+        self._on_begin = on_begin
+        self._ending = asyncio.get_running_loop().create_future()
+
+    def end(self, ending: object = "done") -> None:
+        if not self._ending.done():
+            self._ending.set_result(ending)
+
+    async def __call__(self) -> object:
+        self.is_under_way = True
+        self._on_begin()
+        try:
+            return _end(await self._ending)
+        finally:
+            self.is_under_way = False
+
+
+class Caller:
+    """Runs a call through a policy, in a task of its own.
+
+    Attributes:
+        call: The call.
+        task: The task.
+        outcome: None until it has ended; then when, and how: an answer, an error or `CANCELLED`.
+    """
+
+    def __init__(self, policy: Policy, call: Call[object], clock: FakeClock) -> None:
+        self.call = call
+        self.outcome: tuple[float, object] | None = None
+        self._clock = clock
+        self.task = asyncio.create_task(policy.run(call))
+        self.task.add_done_callback(self._note)
+
+    def _note(self, task: asyncio.Task[object]) -> None:
+        ending = CANCELLED if task.cancelled() else task.exception() or task.result()
+        self.outcome = self._clock.monotonic(), ending

@@ -1,0 +1,149 @@
+"""What state machines stand on: an event loop and a clock of their own, calls to make, a store to ask."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import TypeVar
+
+import redis.asyncio
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from src.resilience.policy import Call, Policy
+from src.storage.client import RedisLink
+from tests.contract.conftest import StoreTime
+from tests.support.calls import Caller
+from tests.support.clock import FakeClock, settle
+from tests.support.timeline import Life, Timeline
+
+T = TypeVar("T")
+
+quarters = st.integers(0, 24).map(lambda n: n / 4)
+"""Seconds whose sums are exact."""
+
+MakeClient = Callable[[], redis.asyncio.Redis]
+
+
+def prove(machine: Callable[[], RuleBasedStateMachine], *, examples: int, steps: int = 30) -> None:
+    """Run a machine so many times, so many steps each."""
+    run_state_machine_as_test(
+        machine, settings=settings(max_examples=examples, stateful_step_count=steps, deadline=None)
+    )
+
+
+class AsyncMachine(RuleBasedStateMachine):
+    """A machine whose rules run on one event loop, so that a task begun by one goes on in the next."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock = FakeClock()
+        self._runner = asyncio.Runner()
+
+    def do(self, work: Coroutine[object, object, T]) -> T:
+        return self._runner.run(work)
+
+    def act(self, action: Callable[[], T]) -> T:
+        """Do something that may begin, end or cancel tasks, and let all run until they wait for something."""
+
+        async def act_and_settle() -> T:
+            done = action()
+            await settle()
+            return done
+
+        return self.do(act_and_settle())
+
+    def teardown(self) -> None:
+        self._runner.close()  # cancels whatever is still under way
+
+
+class StoreMachine(AsyncMachine):
+    """A machine about a store: in a Redis, or in memory where there is no client for one."""
+
+    def __init__(self, make_client: MakeClient | None) -> None:
+        super().__init__()
+        self.link = None if make_client is None else self.do(self._connect(make_client))
+        self.time = StoreTime(self.clock, self.link)
+
+    async def _connect(self, make_client: MakeClient) -> RedisLink:
+        link = RedisLink(make_client(), self.clock)
+        await link.send("FLUSHALL")
+        return link
+
+    def teardown(self) -> None:
+        if self.link is not None:
+            self.do(self.link.aclose())
+        super().teardown()
+
+
+class CallsMachine(AsyncMachine):
+    """A machine about calls through a policy, each by a caller of its own that may hang up.
+
+    Calls are begun with `begin`. Whoever has a model that must hear of it extends `hang_up` and `advance`.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.callers: list[Caller] = []
+
+    @property
+    def now(self) -> float:
+        return self.clock.monotonic()
+
+    def begin(self, policy: Policy, make_call: Callable[[], Call[object]]) -> int:
+        """Let another caller run a call, and return its number."""
+        self.callers.append(self.act(lambda: Caller(policy, make_call(), self.clock)))
+        return len(self.callers) - 1
+
+    def hang_up(self, number: int) -> None:
+        self.act(self.callers[number].task.cancel)
+
+    def advance(self, seconds: float) -> None:
+        self.do(self.clock.advance(seconds))
+
+    @precondition(lambda self: self.callers)
+    @rule(place=st.integers(0, 30))
+    def somebody_hangs_up(self, place: int) -> None:
+        self.hang_up(place % len(self.callers))
+
+    @precondition(lambda self: self.callers)  # a run without any call is not worth its time
+    @rule(seconds=quarters)
+    def pass_time(self, seconds: float) -> None:
+        self.advance(seconds)
+
+    def teardown(self) -> None:
+        self.act(lambda: [caller.task.cancel() for caller in self.callers])
+        self.do(self.clock.advance(60))  # for whoever takes time to leave
+        super().teardown()
+
+
+class TimelineMachine(CallsMachine):
+    """A machine whose model is a timeline: each call has a life beside it, which says how it should end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.timeline = Timeline()
+
+    def begin_beside(
+        self, life: Callable[[int], Life], policy: Policy, make_call: Callable[[], Call[object]]
+    ) -> None:
+        number = self.begin(policy, make_call)
+        self.timeline.begin(number, life(number))
+
+    def hang_up(self, number: int) -> None:
+        super().hang_up(number)
+        self.timeline.cancel(number)
+
+    def advance(self, seconds: float) -> None:
+        super().advance(seconds)
+        self.timeline.go_on_until(self.now)
+
+    @invariant()
+    def each_ends_when_and_as_it_should(self) -> None:
+        for number, caller in enumerate(self.callers):
+            assert caller.outcome == self.timeline.outcomes.get(number)
