@@ -30,6 +30,7 @@ from src.api.models import ProxyStatusOut
 from src.api.routes import (
     admin,
     circuit_breaker,
+    dashboard,
     events,
     health,
     lab,
@@ -159,7 +160,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     observers = (observe_request, pulse.observe_request, log_request)
     app.add_middleware(RequestContextMiddleware, clock=clock, observers=observers)
     errors.install(app)
-    for module in (metrics, series, overview, health, circuit_breaker, admin, lab, events, proxy, telemetry):
+    for module in (
+        metrics, series, overview, health, circuit_breaker, admin, lab, events, proxy, telemetry, dashboard,
+    ):  # fmt: skip
         app.include_router(module.router)
     app.include_router(lab.runs)
     openapi.install(app)

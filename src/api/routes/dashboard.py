@@ -1,0 +1,108 @@
+"""The operator's page: its files and Chart.js, read and compressed once, served out of memory.
+
+Chart.js comes out of the installed `chartkick` package, so that the page asks no other host for anything. The
+page finds its files and the API by relative addresses, and so works below any path a proxy puts it at.
+"""
+
+import gzip
+import hashlib
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import PurePath
+
+from fastapi import APIRouter, HTTPException, Request
+from starlette.responses import RedirectResponse, Response
+
+from src.api.etag import client_has
+
+router = APIRouter(include_in_schema=False)
+
+_MEDIA_TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+    "require-trusted-types-for 'script'; trusted-types 'none'"  # no string becomes markup or code
+)
+
+_HEADERS = {
+    "Content-Security-Policy": _POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-cache",  # kept, but asked for each time: a 304 unless it changed
+    "Vary": "Accept-Encoding",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """A file of the page, ready to be sent: by encoding, its bytes and their entity tag."""
+
+    media_type: str
+    encodings: dict[str, tuple[bytes, str]]
+
+
+@cache
+def _files() -> dict[str, _File]:
+    """Return every file of the page by its name."""
+    found: list[Traversable] = [
+        *files("src").joinpath("dashboard").iterdir(),
+        files("chartkick").joinpath("django/static/chartkick/Chart.bundle.js"),
+    ]
+    return {
+        entry.name: _File(_MEDIA_TYPES[suffix], _encodings(entry.read_bytes()))
+        for entry in found
+        if (suffix := PurePath(entry.name).suffix) in _MEDIA_TYPES
+    }
+
+
+def _encodings(body: bytes) -> dict[str, tuple[bytes, str]]:
+    digest = hashlib.blake2b(body, digest_size=12).hexdigest()
+    return {
+        "identity": (body, f'"{digest}"'),
+        "gzip": (gzip.compress(body, compresslevel=6, mtime=0), f'"{digest}-gzip"'),
+    }
+
+
+# Plain functions: the first request reads and compresses, which is no work for the event loop.
+
+
+@router.get("/dashboard")
+def page(request: Request) -> Response:
+    """Send the page."""
+    return _answer(request, "index.html")
+
+
+@router.get("/dashboard/")
+def page_with_a_slash() -> Response:
+    """Send the browser to the page. The address is relative, so no Host header has a say in it."""
+    return RedirectResponse("../dashboard", status_code=308)
+
+
+@router.get("/dashboard/{name}")
+def file(request: Request, name: str) -> Response:
+    """Send a file of the page."""
+    return _answer(request, name)
+
+
+def _answer(request: Request, name: str) -> Response:
+    found = _files().get(name)
+    if found is None:
+        raise HTTPException(404)
+    encoding = "gzip" if "gzip" in request.headers.get("accept-encoding", "") else "identity"
+    body, tag = found.encodings[encoding]
+    headers = {**_HEADERS, "ETag": tag}
+    if client_has(request.headers.get("if-none-match"), tag):
+        return Response(status_code=304, headers=headers)
+    if encoding != "identity":
+        headers["Content-Encoding"] = encoding
+    return Response(body, headers=headers, media_type=found.media_type)

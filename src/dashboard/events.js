@@ -1,0 +1,95 @@
+/** The list of what the resilience patterns decided, newest first. */
+
+import { byId, element, show, showChip } from "./dom.js";
+import { duration, timeOfDay } from "./format.js";
+import { followEvents } from "./stream.js";
+
+/** @typedef {import("./dom.js").Level} Level */
+
+/**
+ * @typedef {object} Entry Events of the same kind that followed one another.
+ * @property {Record<string, any>} event The last of them, without the count it may have come with.
+ * @property {number} times
+ */
+
+const KEPT = 60;
+const DRAW_MS = 250;
+
+const SIGNS = { ok: "✓", warning: "▲", critical: "✕", unknown: "○" };
+
+/** @type {Record<string, (event: Record<string, any>) => [Level, string, string]>} How serious, a name, a sentence. */
+const TOLD = {
+  StateChanged: (event) => [
+    /** @type {Record<string, Level>} */ ({ OPEN: "critical", HALF_OPEN: "warning", CLOSED: "ok" })[event.after] ?? "unknown",
+    `${event.before} → ${event.after}`,
+    event.reason,
+  ],
+  ProbeStarted: () => ["unknown", "Probe", "one call is let through to see"],
+  Rejected: (event) => ["warning", "Refused", `worth another try in ${duration(event.retry_after)}`],
+  Retried: (event) => ["unknown", "Retry", `attempt ${event.attempt} failed: ${event.error}`],
+  RetriesExhausted: (event) => ["warning", "Gave up", `after ${event.attempts} attempts: ${event.error}`],
+  TimedOut: (event) => ["warning", "Timed out", `stopped after ${event.seconds} s`],
+  FellBack: (event) => ["warning", "Fallback", `answered in place of: ${event.error}`],
+  Bypassed: (event) => ["warning", "Let through unasked", event.error],
+  CacheAnswered: (event) => ["warning", `Answered ${event.outcome}`, "what was kept, since no new answer could be had"],
+  CacheRefreshFailed: (event) => ["warning", "Refresh failed", event.error],
+};
+
+/** Begin to follow, and go on. */
+export function watchEvents() {
+  /** @type {Entry[]} */
+  const entries = [];
+  let timer = 0;
+  let isHeld = false;
+
+  function draw() {
+    timer = 0;
+    if (!isHeld) byId("events").replaceChildren(...entries.map(row));
+  }
+
+  followEvents({
+    onEvent({ times = 1, ...event }) {
+      const newest = entries[0];
+      if (newest && newest.event.event === event.event && newest.event.policy === event.policy && event.event !== "StateChanged") {
+        entries[0] = { event, times: newest.times + times };
+      } else {
+        entries.unshift({ event, times });
+        entries.length = Math.min(entries.length, KEPT);
+      }
+      timer ||= setTimeout(draw, DRAW_MS); // a storm of events is drawn four times a second
+    },
+    onState(state, why) {
+      if (state === "live") showChip("events-chip", "ok", "live");
+      else showChip("events-chip", "warning", why);
+    },
+  });
+
+  const hold = byId("events-pause");
+  hold.addEventListener("click", () => {
+    isHeld = !isHeld;
+    hold.setAttribute("aria-pressed", String(isHeld));
+    show("events-pause", isHeld ? "Go on" : "Hold still");
+    draw();
+  });
+}
+
+/** @param {Entry} entry */
+function row({ event, times }) {
+  const [level, name, sentence] = (TOLD[event.event] ?? plainly)(event);
+  return element(
+    "li",
+    { "data-level": level },
+    element("span", { class: "mark", "aria-hidden": "true" }, SIGNS[level]),
+    element("span", { class: "what" }, times > 1 ? `${name} × ${times}` : name, element("time", {}, timeOfDay(event.at))),
+    element("span", { class: "words" }, `${event.policy}: ${sentence}`),
+  );
+}
+
+/**
+ * Tell an event the page has no words of its own for.
+ * @param {Record<string, any>} event
+ * @returns {[Level, string, string]}
+ */
+function plainly({ at, worker, policy, event, ...details }) {
+  return ["unknown", event, Object.entries(details).map(([name, value]) => `${name} ${value}`).join(", ")];
+}

@@ -1,0 +1,148 @@
+/** Load, and an account of what came of it: every call is in exactly one row. */
+
+import { isAskingForKey } from "./admin_key.js";
+import { ask, callAsAdmin } from "./api.js";
+import { milliseconds, number } from "./format.js";
+
+/**
+ * @typedef {object} Run
+ * @property {number} amount Requests or seconds, as the target counts.
+ * @property {number} concurrency
+ * @property {AbortSignal} signal Ends it early.
+ * @property {(share: number) => void} onProgress Told how much is done, 0 to 1.
+ */
+
+/**
+ * @typedef {object} Target
+ * @property {string} label
+ * @property {string} words What it does.
+ * @property {{label: string, max: number, value: number}} amount
+ * @property {{max: number, value: number}} concurrency
+ * @property {(run: Run) => Promise<[string, string][]>} run Returns the rows of the account.
+ */
+
+/** A browser has six connections to a host; the page itself needs two of them. */
+const BROWSER_CONNECTIONS = 4;
+
+/** @type {Target[]} */
+export const TARGETS = [
+  {
+    label: "Provider, through the pipeline",
+    words: "The API calls the provider over and over: POST /stress, for admins.",
+    amount: { label: "Seconds", max: 60, value: 5 },
+    concurrency: { max: 200, value: 20 },
+    run: stress,
+  },
+  {
+    label: "Ingest, from this browser",
+    words: "POST /api/metrics. The limiter refuses what is beyond the quota of this address.",
+    amount: { label: "Requests", max: 1000, value: 60 },
+    concurrency: { max: BROWSER_CONNECTIONS, value: BROWSER_CONNECTIONS },
+    run: (run) =>
+      fromHere(run, (number) => {
+        const body = { timestamp: new Date().toISOString(), value: number % 100, type: "load_test" };
+        return ask("POST", "api/metrics", { body, signal: run.signal, timeoutMs: 0 });
+      }),
+  },
+  {
+    label: "Proxy line, from this browser",
+    words: "GET /proxy/get, each request another, so that each takes its place in line.",
+    amount: { label: "Requests", max: 200, value: 10 },
+    concurrency: { max: BROWSER_CONNECTIONS, value: BROWSER_CONNECTIONS },
+    run: (run) => {
+      const test = Date.now();
+      return fromHere(run, (number) => ask("GET", `proxy/get?test=${test}-${number}`, { signal: run.signal, timeoutMs: 0 }));
+    },
+  },
+];
+
+/**
+ * Have the API put its pipeline under load.
+ * @param {Run} run
+ * @returns {Promise<[string, string][]>}
+ */
+async function stress({ amount, concurrency, signal, onProgress }) {
+  let began = performance.now();
+  const timer = setInterval(() => {
+    if (isAskingForKey()) began = performance.now();
+    onProgress(Math.min(1, (performance.now() - began) / 1000 / amount));
+  }, 200);
+  try {
+    const report = await callAsAdmin("POST", `stress?seconds=${amount}&concurrency=${concurrency}`, { signal, timeoutMs: 0 });
+    return [
+      ["Succeeded", number(report.succeeded)],
+      ["Recovered by a retry", number(report.recovered)],
+      ["Answered by the fallback", number(report.fallback)],
+      ["Rejected", number(report.rejected)],
+      ["Unfinished", number(report.unfinished)],
+      ["Calls a second", number(report.throughput_per_second)],
+      ["p50", milliseconds(report.p50_ms)],
+      ["p95", milliseconds(report.p95_ms)],
+      ["p99", milliseconds(report.p99_ms)],
+    ];
+  } finally {
+    clearInterval(timer);
+  }
+}
+
+/**
+ * Send requests from here, so many at once, and account for them.
+ * @param {Run} run
+ * @param {(number: number) => Promise<Response>} send Sends request number 0, 1, …
+ * @returns {Promise<[string, string][]>}
+ */
+async function fromHere({ amount, concurrency, signal, onProgress }, send) {
+  /** @type {Map<string, number>} */
+  const outcomes = new Map();
+  /** @type {number[]} */
+  const times = [];
+  const began = performance.now();
+  let next = 0;
+  let done = 0;
+
+  async function sender() {
+    while (next < amount && !signal.aborted) {
+      const sent = performance.now();
+      const outcome = await outcomeOf(send(next++), signal);
+      if (outcome === "stopped") continue;
+      times.push(performance.now() - sent);
+      outcomes.set(outcome, (outcomes.get(outcome) ?? 0) + 1);
+      onProgress(++done / amount);
+    }
+  }
+  await Promise.all(Array.from({ length: concurrency }, sender));
+
+  times.sort((a, b) => a - b);
+  const seconds = (performance.now() - began) / 1000;
+  return [
+    ...[...outcomes].sort().map(([outcome, count]) => /** @type {[string, string]} */ ([outcome, number(count)])),
+    ...(done < amount ? [/** @type {[string, string]} */ (["Not sent, or stopped", number(amount - done)])] : []),
+    ["Requests a second", number(done / seconds)],
+    ["p50", milliseconds(quantile(times, 0.5))],
+    ["p95", milliseconds(quantile(times, 0.95))],
+  ];
+}
+
+/**
+ * @param {Promise<Response>} request
+ * @param {AbortSignal} signal
+ * @returns {Promise<string>} The status in words, or what happened in its place.
+ */
+async function outcomeOf(request, signal) {
+  try {
+    const answer = await request;
+    await answer.arrayBuffer(); // all of it: that is when the connection is free again
+    return `${answer.status} ${answer.statusText}`.trim();
+  } catch {
+    return signal.aborted ? "stopped" : "No answer";
+  }
+}
+
+/**
+ * @param {number[]} sorted
+ * @param {number} share
+ * @returns {number | null} By nearest rank.
+ */
+function quantile(sorted, share) {
+  return sorted[Math.max(0, Math.ceil(share * sorted.length) - 1)] ?? null;
+}

@@ -1,0 +1,11 @@
+/** The page put together. */
+
+import { installAdminKey } from "./admin_key.js";
+import { installControls } from "./controls.js";
+import { watchEvents } from "./events.js";
+import { watchMetrics } from "./metrics.js";
+import { watchOverview } from "./overview.js";
+
+installAdminKey();
+installControls(watchOverview(), watchMetrics());
+watchEvents();

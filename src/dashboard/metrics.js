@@ -1,0 +1,201 @@
+/**
+ * What is measured: the types, each with its last hour as a line, and a chart of the chosen one.
+ *
+ * These reads come out of the client's quota (120 a minute unless set otherwise), which all pages behind one
+ * address share. So a page asks for the chosen series every 10 s, for the types every 30 s, and for each of
+ * the eight lines every two minutes: twelve reads a minute. When the quota is spent it says so and waits
+ * until it is not.
+ */
+
+import { ApiError, call } from "./api.js";
+import { seriesChart } from "./charts.js";
+import { byId, element, show } from "./dom.js";
+import { counted, duration, number } from "./format.js";
+import { repeat } from "./poll.js";
+import { drawSparkline } from "./sparkline.js";
+
+/** @typedef {import("./charts.js").Step} Step */
+/** @typedef {{type: string, count: number, latest_timestamp: string, latest_value: number}} MetricType */
+
+const POLL_SECONDS = 10;
+const TYPES_SECONDS = 30;
+const TYPES_SHOWN = 8;
+const LINE = { seconds: 3600, step: 120, everySeconds: 120 };
+
+/** By seconds shown: seconds of a step. Whole minutes, which cost the same however many points there are. */
+const STEPS = new Map([[900, 60], [3600, 60], [21600, 300], [86400, 1200]]);
+
+/**
+ * Begin to look, and go on.
+ * @returns {() => void} To be called when there are new points: looks at everything anew.
+ */
+export function watchMetrics() {
+  const draw = seriesChart(/** @type {HTMLCanvasElement} */ (byId("series-chart")));
+  const find = /** @type {HTMLInputElement} */ (byId("find-type"));
+  /** @type {MetricType[]} */
+  let types = [];
+  let typesAt = 0;
+  /** @type {string | null} */
+  let chosen = null;
+  let seconds = 3600;
+  let notBefore = 0;
+  /** @type {Map<string, {values: (number | null)[], at: number}>} */
+  const lines = new Map();
+
+  const lookNow = repeat(POLL_SECONDS, async (signal) => {
+    if (Date.now() < notBefore) return;
+    try {
+      if (chosen === null || isOver(typesAt, TYPES_SECONDS)) await refreshTypes(signal);
+      if (chosen !== null) await showChosen(chosen, signal);
+      await refreshLines(signal);
+      byId("metrics-note").hidden = true;
+    } catch (error) {
+      if (signal.aborted || !(error instanceof ApiError)) throw error;
+      apologise(error);
+    }
+  });
+
+  /** @param {AbortSignal} signal */
+  async function refreshTypes(signal) {
+    types = await call("GET", "api/metrics/types", { signal });
+    typesAt = Date.now();
+    chosen ??= types[0]?.type ?? null;
+    showTypes();
+  }
+
+  /**
+   * @param {string} type
+   * @param {AbortSignal} signal
+   */
+  async function showChosen(type, signal) {
+    const steps = await series(type, seconds, STEPS.get(seconds) ?? 60, signal);
+    draw(steps);
+    show("series-caption", caption(type, steps, seconds));
+  }
+
+  /** @param {AbortSignal} signal */
+  async function refreshLines(signal) {
+    for (const { type } of matching().slice(0, TYPES_SHOWN)) {
+      if (!isOver(lines.get(type)?.at ?? 0, LINE.everySeconds)) continue;
+      const steps = await series(type, LINE.seconds, LINE.step, signal);
+      lines.set(type, { values: steps.map((step) => step.average), at: Date.now() });
+      showTypes();
+    }
+  }
+
+  /** @param {ApiError} error */
+  function apologise(error) {
+    const wait = error.retryAfter ?? POLL_SECONDS;
+    notBefore = Date.now() + wait * 1000;
+    const why = error.status === 429 ? "The read quota of this address is spent" : error.message;
+    show("metrics-note", `${why}. What stands here is not new; the next look is in ${duration(wait)}.`);
+    byId("metrics-note").hidden = false;
+  }
+
+  function matching() {
+    const wanted = find.value.trim().toLowerCase();
+    return types.filter(({ type }) => type.toLowerCase().includes(wanted));
+  }
+
+  function showTypes() {
+    const found = matching();
+    const shown = found.slice(0, TYPES_SHOWN);
+    const list = byId("types");
+    while (list.children.length > shown.length) list.lastElementChild?.remove();
+    while (list.children.length < shown.length) list.append(typeRow(choose));
+    shown.forEach((metric, place) => fillRow(list.children[place], metric, metric.type === chosen, lines.get(metric.type)?.values));
+    byId("find").hidden = types.length <= TYPES_SHOWN;
+    const rest = found.length - shown.length;
+    show("types-more", types.length === 0 ? "No points yet. The controls can post some." : rest > 0 ? `and ${counted(rest, "more type")}` : "");
+  }
+
+  /** @param {string} type */
+  function choose(type) {
+    chosen = type;
+    showTypes();
+    lookNow();
+  }
+
+  find.addEventListener("input", showTypes);
+  find.addEventListener("change", lookNow);
+  byId("range").addEventListener("change", (event) => {
+    seconds = Number(/** @type {HTMLInputElement} */ (event.target).value);
+    lookNow();
+  });
+  return () => {
+    typesAt = 0;
+    lines.clear();
+    lookNow();
+  };
+}
+
+/**
+ * @param {number} since
+ * @param {number} seconds
+ */
+function isOver(since, seconds) {
+  return Date.now() - since >= seconds * 1000;
+}
+
+/**
+ * @param {string} type
+ * @param {number} seconds
+ * @param {number} step In seconds.
+ * @param {AbortSignal} signal
+ * @returns {Promise<Step[]>}
+ */
+function series(type, seconds, step, signal) {
+  const first = Math.floor((Date.now() / 1000 - seconds) / step) * step;
+  const from = new Date(first * 1000).toISOString();
+  return call("GET", `api/metrics/series?${new URLSearchParams({ type, from, step: String(step) })}`, { signal });
+}
+
+/** @param {(type: string) => void} choose */
+function typeRow(choose) {
+  const line = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  line.setAttribute("class", "spark");
+  line.setAttribute("aria-hidden", "true");
+  const button = element(
+    "button",
+    { type: "button", class: "type" },
+    element("span", { class: "name" }),
+    line,
+    element("span", { class: "latest" }),
+  );
+  button.addEventListener("click", () => choose(button.dataset.type ?? ""));
+  return element("li", {}, button);
+}
+
+/**
+ * @param {Element} row
+ * @param {MetricType} metric
+ * @param {boolean} isChosen
+ * @param {(number | null)[] | undefined} values
+ */
+function fillRow(row, metric, isChosen, values) {
+  const button = /** @type {HTMLElement} */ (row.firstElementChild);
+  const [name, line, latest] = button.children;
+  button.dataset.type = metric.type;
+  button.setAttribute("aria-pressed", String(isChosen));
+  button.title = metric.type;
+  name.replaceChildren(metric.type, element("span", { class: "count" }, counted(metric.count, "point")));
+  latest.textContent = number(metric.latest_value);
+  drawSparkline(line, values ?? []);
+}
+
+/**
+ * Say in words what the chart shows.
+ * @param {string} type
+ * @param {Step[]} steps
+ * @param {number} seconds
+ */
+function caption(type, steps, seconds) {
+  const full = steps.filter((step) => step.count > 0);
+  const span = seconds < 3600 ? `${seconds / 60} minutes` : seconds === 3600 ? "hour" : `${seconds / 3600} hours`;
+  if (full.length === 0) return `${type}: no points in the last ${span}`;
+  const count = full.reduce((sum, step) => sum + step.count, 0);
+  const average = full.reduce((sum, step) => sum + step.count * (step.average ?? 0), 0) / count;
+  const lowest = Math.min(...full.map((step) => step.min ?? Infinity));
+  const highest = Math.max(...full.map((step) => step.max ?? -Infinity));
+  return `${type}, last ${span}: ${counted(count, "point")}, average ${number(average)}, from ${number(lowest)} to ${number(highest)}`;
+}

@@ -1,0 +1,84 @@
+"""The API as a process, a browser, and a page of it that may neither complain nor ask another host."""
+
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page
+
+from tests.browser.browser import CHROMIUM, Record, open_page, running_chromium
+from tests.integration.test_processes import Server
+from tests.support.api import PLENTY
+
+TIMEOUT_MS = 20_000
+
+
+@pytest.fixture(
+    scope="package"
+)  # while it runs, so does an event loop, and no test elsewhere could have its own
+def browser() -> Iterator[Browser]:
+    if CHROMIUM is None:
+        pytest.skip("no chromium on PATH")
+    with running_chromium() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def server(shared_redis, tmp_path_factory) -> Iterator[Server]:
+    """Two workers that refuse nobody, with a provider that does not fail by itself."""
+    plenty = {name.upper(): str(limit) for name, limit in PLENTY.items()}
+    running = Server(shared_redis.url, tmp_path_factory.mktemp("server"), **plenty)
+    until_healthy(running)
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def start_server(redis_server, tmp_path):
+    """Start another server, with settings of its own."""
+    servers = []
+
+    def start(**settings: str) -> Server:
+        servers.append(Server(redis_server.url, tmp_path, **settings))
+        until_healthy(servers[-1])
+        return servers[-1]
+
+    yield start
+    for running in servers:
+        running.stop()
+
+
+def until_healthy(running: Server) -> None:
+    transport = httpx.HTTPTransport(retries=8)  # 0, 0.5, 1, 2, 4, … s apart, for as long as nobody listens
+    with httpx.Client(transport=transport, timeout=20) as client:
+        assert client.get(f"{running.url}/health").status_code == 200
+
+
+@pytest.fixture
+def api(server, redis_server) -> Iterator[httpx.Client]:
+    """A client of the server, whose Redis is empty."""
+    with httpx.Client(base_url=server.url, timeout=20) as client:
+        client.put("/api/admin/external-service/faults", json={"failure_rate": 0, "latency_ms": 0})
+        yield client
+
+
+@pytest.fixture
+def record() -> Record:
+    return Record()
+
+
+@pytest.fixture
+def context(browser, record) -> Iterator[BrowserContext]:
+    """A browser without a past. When the test is over, it must have had nothing to complain of."""
+    with browser.new_context(viewport={"width": 1280, "height": 900}) as fresh:
+        fresh.set_default_timeout(TIMEOUT_MS)
+        record.follow(fresh)
+        yield fresh
+    assert record.complaints == []
+    assert len({urlsplit(request.url).netloc for request in record.requests}) <= 1  # no other host
+
+
+@pytest.fixture
+def page(context, server, api) -> Page:
+    return open_page(context, server.url)
