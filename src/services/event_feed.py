@@ -14,7 +14,9 @@ import logging
 from collections import deque
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from contextvars import Context
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import orjson
@@ -34,8 +36,11 @@ BUFFERED_EVENTS = 500
 GATHER_SECONDS = 0.1
 """How long events gather before they are written, so that a storm of them costs few round trips."""
 
-POLL_SECONDS = 0.25
+POLL_SECONDS = 0.5
 """How often a follower looks for more."""
+
+SHARED_SECONDS = POLL_SECONDS / 2
+"""For how long what one follower read serves the others who are where it was."""
 
 PAGE_EVENTS = 200
 """Events read in one round trip."""
@@ -208,6 +213,7 @@ class EventFeed:
         self._event_log = log
         self._clock = clock
         self._places: list[float] = []  # until when each is taken
+        self._readings: dict[str | None, asyncio.Task[list[LoggedEvent]]] = {}
         self._is_over = False
 
     async def recent(self) -> list[LoggedEvent]:
@@ -249,7 +255,7 @@ class EventFeed:
             until: From `place`; the end.
         """
         while not self._is_over and self._clock.monotonic() < until:
-            page = await self._read_or_nothing(after)
+            page = await self._read_together(after)
             if page:
                 after = page[-1].id
                 yield page
@@ -259,6 +265,17 @@ class EventFeed:
     def end(self) -> None:
         """Have every follower end soon: the process is told to stop, and waits for them."""
         self._is_over = True
+
+    async def _read_together(self, after: str | None) -> list[LoggedEvent]:
+        """Read what comes after a place, once for all followers who are there and ask at about this time."""
+        reading = self._readings.get(after)
+        if reading is None:
+            # It belongs to no follower: a clean context.
+            reading = asyncio.create_task(self._read_or_nothing(after), context=Context())
+            self._readings[after] = reading
+            self._clock.call_later(SHARED_SECONDS, partial(self._readings.pop, after))
+        await asyncio.wait((reading,))  # a follower that leaves harms no other
+        return reading.result()
 
     async def _read_or_nothing(self, after: str | None) -> list[LoggedEvent]:
         try:

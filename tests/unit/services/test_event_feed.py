@@ -42,6 +42,7 @@ class MemoryLog:
     def __init__(self):
         self.events = []
         self.appends = 0
+        self.reads = 0
         self.away = False
 
     async def append(self, bodies):
@@ -52,6 +53,7 @@ class MemoryLog:
 
     async def read(self, after, limit):
         self._answer()
+        self.reads += 1
         start = 0 if after is None else int(after) + 1
         return self.events[start : start + limit]
 
@@ -213,6 +215,24 @@ class TestReading:
         await clock.advance(POLL_SECONDS)
         assert following.bodies == [*written, b"next"]
         following.task.cancel()
+
+    async def test_followers_at_the_same_place_share_a_reading(self, feed, log, clock):
+        following = []
+        for _ in range(20):
+            following.append(Following(feed))
+            await clock.advance(POLL_SECONDS / 50)
+        log.reads = 0
+        await log.append([b"1"])
+        await clock.advance(2 * POLL_SECONDS)
+        assert [each.bodies for each in following] == [[b"1"]] * 20
+        assert log.reads <= 6, "twenty alone would have asked forty times"
+        leaving, *staying = following
+        leaving.task.cancel()
+        await log.append([b"2"])
+        await clock.advance(2 * POLL_SECONDS)
+        assert [each.bodies for each in staying] == [[b"1", b"2"]] * 19
+        for each in staying:
+            each.task.cancel()
 
     async def test_one_that_comes_back_goes_on_where_it_was(self, feed, log, clock):
         await log.append([b"1", b"2", b"3"])
