@@ -24,7 +24,7 @@ def browser() -> Iterator[Browser]:
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")  # no longer, for its workers report to the Redis of all tests
 def server(shared_redis, tmp_path_factory) -> Iterator[Server]:
     """Two workers that refuse nobody, with a provider that does not fail by itself."""
     plenty = {name.upper(): str(limit) for name, limit in PLENTY.items()}
