@@ -15,7 +15,6 @@ import logging
 import math
 import re
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 
 from redis.asyncio import Redis
@@ -211,8 +210,7 @@ class RedisLink:
             self._prober.cancel()
             await asyncio.gather(self._prober, return_exceptions=True)
         await self._batcher.aclose()
-        with suppress(RedisTimeoutError):  # a connection that closes late is closed all the same
-            await self._client.aclose()
+        await self._client.aclose()
 
     async def _send(
         self, *commands: Command, hurried: bool = False, alone: float | None = None
