@@ -148,7 +148,8 @@ class RedisLink:
 
         They are a pipeline, not a transaction. Raises as `send` does, for the first that failed.
         """
-        return await self._send(*commands)
+        wanted = tuple(commands)
+        return await self._send(*wanted) if wanted else []  # to send nothing would be a round trip too
 
     async def run(
         self,

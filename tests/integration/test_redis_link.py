@@ -301,3 +301,9 @@ async def test_what_looks_for_redis_is_no_part_of_the_request_that_missed_it(own
 
 async def test_the_address_keeps_its_password_to_itself():
     assert "secret" not in repr(RedisAddress("redis://:secret@localhost/0"))
+
+
+async def test_nothing_to_send_is_no_round_trip(redis_link):
+    before = redis_link.round_trips
+    assert await redis_link.send_all([]) == []
+    assert redis_link.round_trips == before
