@@ -25,7 +25,7 @@ FAILURE_RATE_SECONDS = 2.0
 P = TypeVar("P", bound=ProxyState)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # each is itself: what is made of one can be kept
 class Overview(Generic[P]):
     """The fleet at one moment.
 
