@@ -8,8 +8,8 @@ few calls in the pipeline at a time; the rest of it waits outside. A stress test
 import asyncio
 import uuid
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol, TypeVar, get_args
 
@@ -237,9 +237,6 @@ class Lab:
             LabBusyError: Another is under way, here or in another worker.
             StorageUnavailableError: Nobody can tell whether one is.
         """
-        token = uuid.uuid4().hex
-        if held_for := await self._lease.take(token, seconds + _LEASE_MARGIN_SECONDS):
-            raise LabBusyError(held_for)
         calls: list[CallReport] = []
         begun = 0
 
@@ -249,15 +246,13 @@ class Lab:
                 begun += 1
                 calls.append(await self._call(begun, "/get"))
 
-        try:
+        async with self._only_one(seconds + _LEASE_MARGIN_SECONDS):
             began = self._clock.monotonic()
             with suppress(TimeoutError):
                 async with self._clock.timeout(seconds), asyncio.TaskGroup() as tasks:
                     for _ in range(concurrency):
                         tasks.create_task(make_one_after_another())
             duration = self._clock.monotonic() - began
-        finally:
-            await self._lease.release(token)
         latencies = LogBinSketch.of(call.duration_ms for call in calls)
         return StressReport(
             **_tally(calls, begun),
@@ -269,6 +264,19 @@ class Lab:
             p95_ms=_rounded(latencies.quantile(0.95)),
             p99_ms=_rounded(latencies.quantile(0.99)),
         )
+
+    @asynccontextmanager
+    async def _only_one(self, seconds: float) -> AsyncIterator[None]:
+        """Hold the lease of the stress test, for `seconds` at most."""
+        token = uuid.uuid4().hex
+        taking = asyncio.ensure_future(self._lease.take(token, seconds))
+        try:
+            if held_for := await asyncio.shield(taking):
+                raise LabBusyError(held_for)
+            yield
+        finally:
+            await asyncio.wait((taking,))  # or it could be taken after it was given back
+            await self._lease.release(token)
 
     async def _call(self, number: int, path: str) -> CallReport:
         errors: list[Exception] = []

@@ -60,8 +60,15 @@ class Lease:
         self.held_for = held_for
         self._away = away
         self.holders = []
+        self.answers = asyncio.Event()
+        self.answers.set()
 
     async def take(self, token, seconds):
+        # Who stops waiting for it does not take back a command that has left.
+        return await asyncio.shield(asyncio.ensure_future(self._take(token)))
+
+    async def _take(self, token):
+        await self.answers.wait()
         if self._away:
             raise StorageUnavailableError("away")
         if not self.held_for:
@@ -69,7 +76,8 @@ class Lease:
         return self.held_for
 
     async def release(self, token):
-        self.holders.remove(token)
+        if token in self.holders:
+            self.holders.remove(token)
 
 
 @pytest.fixture
@@ -324,6 +332,18 @@ class TestStress:
             await running
         assert lease.holders == []
         assert provider.open == 0
+
+    async def test_so_it_is_by_who_hangs_up_before_it_is_known_to_be_taken(self, make_lab, lease, provider):
+        lease.answers.clear()
+        running = asyncio.create_task(make_lab().stress(60, 9))
+        await settle()
+        running.cancel()
+        await settle()
+        lease.answers.set()
+        await settle()
+        assert running.cancelled()
+        assert lease.holders == []
+        assert provider.calls == 0
 
 
 async def test_each_call_has_one_outcome(make_lab, clock, breaker):
