@@ -25,7 +25,7 @@ from src.api.admin_access import AdminAccess
 from src.api.client_address import ClientAddress
 from src.api.dependencies import BodyLimits, State
 from src.api.middleware.fast_lane import FastLaneMiddleware
-from src.api.middleware.request_context import RequestContextMiddleware
+from src.api.middleware.request_context import RequestContext, RequestContextMiddleware
 from src.api.models import ProxyStatusOut
 from src.api.routes import (
     admin,
@@ -154,11 +154,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redirect_slashes=False,  # it would send the client to whatever Host it named
         telemetry=tracing.telemetry(on=is_traced),
     )
-    if not is_traced:  # it is FastAPI's routing that tells a span its route
-        app.add_middleware(FastLaneMiddleware, lanes=metrics.LANES)
     log_request = request_log(settings.log_level, settings.log_format, clock)
-    observers = (observe_request, pulse.observe_request, log_request)
-    app.add_middleware(RequestContextMiddleware, clock=clock, observers=observers)
+    context = RequestContext(clock, (observe_request, pulse.observe_request, log_request))
+    app.add_middleware(RequestContextMiddleware, context=context)
     errors.install(app)
     for module in (
         metrics, series, overview, health, circuit_breaker, admin, lab, events, proxy, telemetry, dashboard,
@@ -166,6 +164,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         app.include_router(module.router)
     app.include_router(lab.runs)
     openapi.install(app)
+    if not is_traced:  # it is FastAPI's routing that tells a span its route
+        app.middleware_stack = FastLaneMiddleware(app.build_middleware_stack(), context, metrics.LANES)
     return app
 
 

@@ -18,6 +18,7 @@ import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from src.resilience.clock import Clock
+from src.services.log_context import log_fields
 
 
 class RequestLog(Protocol):
@@ -45,7 +46,7 @@ def configure_logging(level: str, log_format: Literal["json", "console"]) -> Non
         log_format: "json" for machines, "console" for people.
     """
     shared: list[Processor] = [
-        structlog.contextvars.merge_contextvars,
+        _add_log_fields,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.stdlib.ExtraAdder(),
@@ -111,7 +112,7 @@ def request_log(level: str, log_format: Literal["json", "console"], clock: Clock
                 "timestamp": datetime.fromtimestamp(clock.now(), UTC),
                 "level": "info",
                 "event": "request",
-                **structlog.contextvars.get_contextvars(),
+                **log_fields.get(),
                 "method": method,
                 "path": path,
                 "status": status,
@@ -128,6 +129,10 @@ def request_log(level: str, log_format: Literal["json", "console"], clock: Clock
         _requests.info("request", method=method, path=path, status=status, duration_ms=duration_ms)
 
     return log_text if log_format == "console" or logging.getLevelName(level) > logging.INFO else log_json
+
+
+def _add_log_fields(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    return {**log_fields.get(), **event}
 
 
 def _drop_color_message(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

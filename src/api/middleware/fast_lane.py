@@ -1,4 +1,4 @@
-"""The fast lane: the busiest routes, past the framework's routing, dependencies and validation.
+"""The fast lane: the busiest routes, past the framework's middleware, routing, dependencies and validation.
 
 What it serves stands in FastAPI's router all the same: that is where the documentation comes from, and where
 a request goes on to whose lane does not want it. So a lane takes the plain case, which is nearly every one,
@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from src.api import errors
-from src.api.dependencies import state
+from src.api.middleware.request_context import RequestContext
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,25 +35,35 @@ class FastLaneMiddleware:
     """Serves the lanes and hands everything else on.
 
     Args:
-        app: What everything else goes to.
+        app: What everything else goes to. It has its own context around it.
+        context: What is around each request that is served here.
         lanes: What to serve.
     """
 
-    def __init__(self, app: ASGIApp, lanes: Iterable[Lane]) -> None:
+    def __init__(self, app: ASGIApp, context: RequestContext, lanes: Iterable[Lane]) -> None:
         self._app = app
+        self._context = context
         self._lanes = {(lane.method, lane.path): lane for lane in lanes}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         lane = self._lanes.get((scope["method"], scope["path"])) if scope["type"] == "http" else None
-        answer = lane and lane.serve(request := Request(scope, receive))
+        answer = lane and lane.serve(Request(scope, receive))
         if not answer:
             await self._app(scope, receive, send)
             return
+        began = self._context.begin(scope)
         scope["route"] = lane  # whose path the request is counted under
+        status = 0
         try:
-            response = await answer
-        except errors.FORESEEN as error:
-            now = state(request)["clock"].now()
-            response = errors.render(errors.problem_of(error), scope["request_id"], now)
-        await response(scope, receive, send)
+            try:
+                response = await answer
+            except errors.FORESEEN as error:
+                response = self._context.render(scope, errors.problem_of(error))
+            except Exception:  # noqa: BLE001 -- logged and answered
+                response = self._context.render_unexpected(scope)
+            response.raw_headers.extend(scope["extra_headers"])
+            status = response.status_code
+            await response(scope, receive, send)
+        finally:
+            self._context.end(scope, status, began)

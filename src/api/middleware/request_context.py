@@ -1,7 +1,7 @@
 """Around every request: its id and its trace's, the error nobody foresaw, and those who are told of it.
 
-Outermost of our middleware, so that whatever happens inside, the answer carries `X-Request-ID`, an
-unexpected error becomes a problem document, and those who are told of the request hear what was really sent.
+Whatever happens inside, the answer carries `X-Request-ID`, an unexpected error becomes a problem document,
+and those who are told of the request hear what was really sent.
 """
 
 import re
@@ -13,10 +13,12 @@ from typing import Protocol
 import structlog
 from opentelemetry import trace
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from src.api import errors
 from src.resilience.clock import Clock
+from src.services.log_context import log_fields
 
 _SANE_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}\Z")
 _TRACE_CONTEXT = TraceContextTextMapPropagator()
@@ -40,75 +42,110 @@ class RequestObserver(Protocol):
 
 def add_headers(scope: Scope, *headers: tuple[bytes, bytes]) -> None:
     """Have `headers` put on the answer to the request of `scope`, whatever it will be."""
-    scope.setdefault("extra_headers", []).extend(headers)
+    scope["extra_headers"].extend(headers)
 
 
-class RequestContextMiddleware:
-    """The middleware.
+class RequestContext:
+    """What is around each request, wherever it is served.
 
     Args:
-        app: What it stands around.
         clock: Measures each request.
         observers: Told of each answered request.
     """
 
-    def __init__(self, app: ASGIApp, clock: Clock, observers: Sequence[RequestObserver]) -> None:
-        self._app = app
+    def __init__(self, clock: Clock, observers: Sequence[RequestObserver]) -> None:
         self._clock = clock
         self._observers = observers
+
+    def begin(self, scope: Scope) -> float:
+        """Name a request: in `scope`, in what it logs, and in the headers of its answer, `extra_headers`.
+
+        Returns:
+            When it began, for `end`.
+        """
+        request_id, trace_id = _identify(scope)
+        scope["request_id"] = request_id
+        scope["extra_headers"] = [(b"x-request-id", request_id.encode("ascii"))]
+        fields = {"request_id": request_id}
+        log_fields.set(fields if trace_id is None else fields | {"trace_id": trace_id})
+        return self._clock.monotonic()
+
+    def render(self, scope: Scope, problem: errors.Problem) -> Response:
+        """Return the answer for `problem`."""
+        return errors.render(problem, scope["request_id"], self._clock.now())
+
+    def render_unexpected(self, scope: Scope) -> Response:
+        """Log the error that is being handled, which nobody foresaw, and return the answer for it."""
+        _log.exception("unexpected_error", method=scope["method"], path=scope["path"])
+        return self.render(scope, errors.INTERNAL_ERROR)
+
+    def end(self, scope: Scope, status: int, began: float) -> None:
+        """Tell the observers what was sent: `status`, 0 for nothing."""
+        seconds = self._clock.monotonic() - began
+        route = getattr(scope.get("route"), "path", "unmatched")
+        for observe in self._observers:
+            observe(scope["method"], route, scope["path"], status, seconds)
+
+
+class RequestContextMiddleware:
+    """The context around an app.
+
+    Args:
+        app: What it stands around.
+        context: What is to be around it.
+    """
+
+    def __init__(self, app: ASGIApp, context: RequestContext) -> None:
+        self._app = app
+        self._context = context
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = _request_id(scope)
-        scope["request_id"] = request_id
-        structlog.contextvars.clear_contextvars()
-        structlog.contextvars.bind_contextvars(request_id=request_id, **_trace_id(scope))
-        began = self._clock.monotonic()
+        began = self._context.begin(scope)
         status = 0
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = [*message["headers"], (b"x-request-id", request_id.encode("ascii"))]
-                message["headers"] = headers + scope.get("extra_headers", [])
+                message["headers"] = [*message["headers"], *scope["extra_headers"]]
             await send(message)
 
         try:
             await self._app(scope, receive, send_with_headers)
         except Exception:
-            _log.exception("unexpected_error", method=scope["method"], path=scope["path"])
+            answer = self._context.render_unexpected(scope)
             if status:
                 raise  # too late to say so: the server cuts the connection
-            answer = errors.render(errors.INTERNAL_ERROR, request_id, self._clock.now())
             await answer(scope, receive, send_with_headers)
         finally:
-            seconds = self._clock.monotonic() - began
-            route = getattr(scope.get("route"), "path", "unmatched")
-            for observe in self._observers:
-                observe(scope["method"], route, scope["path"], status, seconds)
+            self._context.end(scope, status, began)
 
 
-def _request_id(scope: Scope) -> str:
+def _identify(scope: Scope) -> tuple[str, str | None]:
+    """Return a request's id, the caller's or a new one, and the id of its trace, if it is in one."""
+    request_id = None
+    parents = []
     for name, value in scope["headers"]:
-        if name == b"x-request-id" and _SANE_ID.match(value):
-            return str(value.decode("ascii"))
-    return f"{_PROCESS}{next(_numbers):016x}"  # unlike a UUID, at no cost to speak of
+        if name == b"x-request-id" and request_id is None and _SANE_ID.match(value):
+            request_id = value.decode("ascii")
+        elif name == b"traceparent":
+            parents.append(value)
+    if request_id is None:
+        request_id = f"{_PROCESS}{next(_numbers):016x}"  # unlike a UUID, at no cost to speak of
+    return request_id, _trace_id(parents)
 
 
-def _trace_id(scope: Scope) -> dict[str, str]:
-    """Return the `trace_id` to log: of the request's span, else of the caller's trace, where there is one.
+def _trace_id(parents: Sequence[bytes]) -> str | None:
+    """Return the id of the trace that our own span belongs to, else of the caller's, where there is one.
 
     The caller's stands in its W3C `traceparent`, whether or not spans are recorded here.
     """
     found = trace.get_current_span().get_span_context()
-    if not found.is_valid:
-        parents = [value for name, value in scope["headers"] if name == b"traceparent"]
-        if len(parents) != 1:
-            return {}
+    if not found.is_valid and len(parents) == 1:
         parent = _TRACE_CONTEXT.extract({"traceparent": parents[0].decode("latin-1")})
         found = trace.get_current_span(parent).get_span_context()
-    return {"trace_id": trace.format_trace_id(found.trace_id)} if found.is_valid else {}
+    return trace.format_trace_id(found.trace_id) if found.is_valid else None

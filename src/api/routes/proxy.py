@@ -15,6 +15,7 @@ from src.api.errors import Problem, ProblemError, problem_of
 from src.api.models import ProxyBreaker, ProxyStatusOut
 from src.api.openapi import Fragment, Responses, headers, problems, request_headers
 from src.resilience.paced_queue import MAX_PRIORITY
+from src.services.log_context import log_fields
 from src.services.proxy import Proxy, ProxyAnswer, ProxyRequest
 from src.services.proxy_headers import Headers, first
 from src.services.tape import Head, TapeCutError
@@ -161,7 +162,7 @@ def _read(request: Request, priority: int) -> ProxyRequest:
     client_id = first(scope["headers"], _CLIENT_ID) or b""
     is_sane = _SANE_CLIENT_ID.match(client_id)
     if is_sane:
-        structlog.contextvars.bind_contextvars(client_id=client_id.decode())
+        log_fields.set({**log_fields.get(), "client_id": client_id.decode()})
     return ProxyRequest(
         method=cast("Literal['GET', 'HEAD']", scope["method"]),
         path=path[len(_PREFIX) - 1 :],

@@ -5,7 +5,7 @@ from starlette.responses import PlainTextResponse, Response
 
 from src.api.errors import Problem, ProblemError
 from src.api.middleware.fast_lane import FastLaneMiddleware, Lane
-from tests.support.clock import FakeClock
+from src.api.middleware.request_context import RequestContext
 
 
 async def ordinary(scope, receive, send):
@@ -30,42 +30,50 @@ def scopes():
 
 
 @pytest.fixture
-async def client(scopes):
-    app = FastLaneMiddleware(ordinary, [Lane("POST", "/points", serve)])
+def observed():
+    return []
 
-    async def with_state(scope, receive, send):
+
+@pytest.fixture
+async def client(clock, scopes, observed):
+    context = RequestContext(clock, [lambda *request: observed.append(request)])
+    app = FastLaneMiddleware(ordinary, context, [Lane("POST", "/points", serve)])
+
+    async def remember(scope, receive, send):
         scopes.append(scope)
-        scope["state"] = {"clock": FakeClock()}
-        scope["request_id"] = "abc"
         await app(scope, receive, send)
 
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(with_state), base_url="http://api") as client:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(remember), base_url="http://api") as client:
         yield client
 
 
-async def test_a_plain_request_takes_the_lane_and_is_counted_under_its_path(client, scopes):
-    assert (await client.post("/points?plain")).text == "the fast lane"
-    assert scopes[0]["route"].path == "/points"
+async def test_a_plain_request_takes_the_lane_and_is_counted_under_its_path(client, observed):
+    answer = await client.post("/points?plain", headers={"X-Request-ID": "abc"})
+    assert answer.text == "the fast lane"
+    assert answer.headers["x-request-id"] == "abc"
+    assert observed == [("POST", "/points", "/points", 200, 0.0)]
 
 
 @pytest.mark.parametrize(
     ("method", "path"), [("POST", "/points?other"), ("GET", "/points?plain"), ("POST", "/points/?plain")]
 )
-async def test_everything_else_goes_the_ordinary_way(client, scopes, method, path):
+async def test_everything_else_goes_the_ordinary_way(client, scopes, observed, method, path):
     assert (await client.request(method, path)).text == "the ordinary way"
     assert "route" not in scopes[0]
+    assert observed == [], "the ordinary way has its own observers"
 
 
-async def test_a_foreseen_error_is_a_problem_document(client):
-    answer = await client.post("/points?plain", content=b"bad")
-    assert (answer.status_code, answer.json()["code"], answer.json()["request_id"]) == (
-        400,
-        "BAD_REQUEST",
-        "abc",
-    )
+async def test_a_foreseen_error_is_a_problem_document(client, observed):
+    answer = await client.post("/points?plain", content=b"bad", headers={"X-Request-ID": "abc"})
+    problem = answer.json()
+    assert (answer.status_code, problem["code"], problem["request_id"]) == (400, "BAD_REQUEST", "abc")
     assert answer.headers["content-type"] == "application/problem+json"
+    assert observed == [("POST", "/points", "/points", 400, 0.0)]
 
 
-async def test_an_error_nobody_foresaw_goes_on(client):
-    with pytest.raises(KeyError):
-        await client.post("/points?plain", content=b"broken")
+async def test_an_error_nobody_foresaw_is_logged_and_tells_nothing(client, observed, capsys):
+    answer = await client.post("/points?plain", content=b"broken")
+    assert (answer.status_code, answer.json()["code"]) == (500, "INTERNAL_ERROR")
+    assert "nobody foresaw it" not in answer.text
+    assert "unexpected_error" in capsys.readouterr().out
+    assert observed == [("POST", "/points", "/points", 500, 0.0)]

@@ -1,10 +1,10 @@
 """What is bound to a request, so that every line it logs has it."""
 
 import pytest
-import structlog
 from opentelemetry import trace
 
-from src.api.middleware.request_context import RequestContextMiddleware
+from src.api.middleware.request_context import RequestContext, RequestContextMiddleware
+from src.services.log_context import log_fields
 
 TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
 TRACEPARENT = f"00-{TRACE_ID}-00f067aa0ba902b7-01"
@@ -18,15 +18,16 @@ def bound(clock):
         found = {}
 
         async def app(scope, receive, send):
-            found.update(structlog.contextvars.get_contextvars())
+            found.update(log_fields.get())
 
-        middleware = RequestContextMiddleware(app, clock, [])
+        middleware = RequestContextMiddleware(app, RequestContext(clock, []))
         scope = {"type": "http", "method": "GET", "path": "/", "headers": headers}
         await middleware(scope, None, None)
         return found
 
+    before = log_fields.set({})
     yield bound
-    structlog.contextvars.clear_contextvars()
+    log_fields.reset(before)
 
 
 async def test_the_trace_of_the_caller_is_told(bound):

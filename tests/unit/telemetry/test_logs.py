@@ -10,6 +10,7 @@ import pytest
 import structlog
 
 from src.resilience.events import Bypassed, CacheAnswered, FellBack, StateChanged
+from src.services.log_context import log_fields
 from src.telemetry.event_log import log_event
 from src.telemetry.logs import configure_logging, request_log
 
@@ -21,7 +22,7 @@ def logging_as_it_was():
     yield
     root.handlers = handlers
     root.setLevel(level)
-    structlog.contextvars.clear_contextvars()
+    log_fields.set({})
     structlog.reset_defaults()
 
 
@@ -32,7 +33,7 @@ def logged(capsys):
 
 def test_a_line_is_one_json_object_whoever_wrote_it(logged):
     configure_logging("INFO", "json")
-    structlog.contextvars.bind_contextvars(request_id="abc")
+    log_fields.set({"request_id": "abc"})
     structlog.stdlib.get_logger("ours").info("first", answer=42)
     logging.getLogger("uvicorn.error").warning("second %d", 2, extra={"color_message": "coloured"})
     first, second = logged()
@@ -107,7 +108,7 @@ class TestRequests:
     async def test_a_request_is_a_line_like_the_others(self, logged, clock):
         configure_logging("INFO", "json")
         log = request_log("INFO", "json", clock)
-        structlog.contextvars.bind_contextvars(request_id="abc")
+        log_fields.set({"request_id": "abc"})
         log("GET", "/things/{id}", "/things/1", 200, 0.0123456)
         log("GET", "unmatched", "/nothing\x1b[2J\nhere", 404, 1.0)
         await asyncio.sleep(0)
