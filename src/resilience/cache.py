@@ -139,12 +139,13 @@ class ReadThroughCache:
         self._refreshing: set[str] = set()
         self._tasks: set[asyncio.Task[object]] = set()
 
-    async def lookup(self, key: str) -> Entry | None:
+    def lookup(self, key: str) -> Awaitable[Entry | None]:
         """Return the fresh entry of `key`, if there is one, for `get`.
 
-        It is a step of its own so that it can share a round trip with something else the caller asks.
+        It is a step of its own so that it can share a round trip with something else the caller asks: it is
+        asked for at once, whatever the caller awaits first, and need not be awaited.
         """
-        return await self._store.read(key, self._options)
+        return self._store.read(key, self._options)
 
     async def get(
         self, key: str, compute: Compute, *, entry: Entry | None = None, refresh: bool = False

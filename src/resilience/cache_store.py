@@ -7,12 +7,15 @@ the lease was taken. What a worker's clock says is never compared with another's
 
 import math
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from functools import partial
+from typing import Any, Generic, Protocol, TypeVar
 
 from src.resilience.clock import Clock
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +86,31 @@ class Lease(Enum):
     HELD = "held by another"
 
 
+@dataclass(slots=True, eq=False)
+class Asked(Generic[T]):
+    """An answer on its way, whether or not anybody awaits it.
+
+    A coroutine does not begin before it is awaited, and complains if it never is.
+
+    Attributes:
+        finish: Waits for the answer; called when this is awaited.
+    """
+
+    finish: Callable[[], Coroutine[Any, Any, T]]
+
+    def __await__(self) -> Generator[Any, None, T]:
+        """Wait for the answer."""
+        return self.finish().__await__()
+
+
 class CacheStore(Protocol):
     """Where entries, last good copies and leases are. No method fails because the store is away."""
 
-    async def read(self, key: str, options: CacheOptions) -> Entry | None:
-        """Return the fresh entry, if there is one."""
+    def read(self, key: str, options: CacheOptions) -> Awaitable[Entry | None]:
+        """Return the fresh entry, if there is one.
+
+        It is asked for at once, whatever the caller awaits first, and need not be awaited.
+        """
         ...
 
     async def read_last_good(self, key: str, options: CacheOptions) -> Entry | None:
@@ -162,8 +185,11 @@ class MemoryCacheStore:
         self._copies: OrderedDict[str, _Copy] = OrderedDict()
         self._claims: dict[str, _Claim] = {}
 
-    async def read(self, key: str, options: CacheOptions) -> Entry | None:
+    def read(self, key: str, options: CacheOptions) -> Awaitable[Entry | None]:
         """Return the fresh entry, if there is one."""
+        return Asked(partial(self._read, key, options))
+
+    async def _read(self, key: str, options: CacheOptions) -> Entry | None:
         copy = self._copies.get(key)
         return None if copy is None or not copy.is_valid else self._entry(key, copy, options.ttl_seconds)
 

@@ -4,6 +4,7 @@ Rollups and reference data are rendered to bytes once; those bytes are cached, a
 """
 
 import asyncio
+from collections.abc import Awaitable
 from typing import Literal, get_args
 
 import orjson
@@ -47,9 +48,9 @@ class SummaryService:
         self._external_service = external_service
         self._clock = clock
 
-    async def lookup(self, metric_type: str, period: Period) -> Entry | None:
-        """Return the cached summary, if there is one."""
-        return await self._cache.lookup(cache_key(metric_type, period))
+    def lookup(self, metric_type: str, period: Period) -> Awaitable[Entry | None]:
+        """Return the cached summary, if there is one. It is asked for at once, and need not be awaited."""
+        return self._cache.lookup(cache_key(metric_type, period))
 
     async def get(
         self, metric_type: str, period: Period, entry: Entry | None, *, refresh: bool = False

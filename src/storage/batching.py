@@ -255,3 +255,4 @@ def _waits(seconds: float) -> int:
 def _fail(future: "asyncio.Future[Reply]", error: BaseException) -> None:
     if not future.done():  # else its caller has gone
         future.set_exception(error)
+        future.exception()  # counts as seen, though its caller may not want it any more

@@ -24,11 +24,12 @@ could not be dropped, in Redis or in a worker that was not told, is served until
 import logging
 import math
 from collections.abc import Awaitable, Sequence
+from functools import partial
 from typing import TypeVar
 
 from redis.exceptions import RedisError
 
-from src.resilience.cache_store import CacheOptions, Entry, Lease
+from src.resilience.cache_store import Asked, CacheOptions, Entry, Lease
 from src.services.errors import StorageUnavailableError
 from src.storage.batching import Reply
 from src.storage.client import RedisLink
@@ -56,9 +57,13 @@ class RedisCacheStore:
         self._link = link
         self._recent = recent
 
-    async def read(self, key: str, options: CacheOptions) -> Entry | None:
+    def read(self, key: str, options: CacheOptions) -> Awaitable[Entry | None]:
         """Return the fresh entry, if there is one, in one round trip."""
-        reply = await _unless_away(self._link.send_all([("MGET", key, _cost(key)), ("PTTL", key)]), None)
+        asked = self._link.ask(("MGET", key, _cost(key)), ("PTTL", key), hurried=self._recent is not None)
+        return Asked(partial(self._read, key, options, asked))
+
+    async def _read(self, key: str, options: CacheOptions, asked: Awaitable[Sequence[Reply]]) -> Entry | None:
+        reply = await _unless_away(asked, None)
         if reply is None:
             return None if self._recent is None else self._recent.get(key)
         (body, cost_ms), remaining_ms = reply

@@ -16,6 +16,8 @@ import math
 import re
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeAlias
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
@@ -24,6 +26,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from src.resilience.cache_store import Asked
 from src.resilience.clock import Clock
 from src.services.errors import StorageRefusedError, StorageUnavailableError
 from src.storage.batching import (
@@ -38,6 +41,9 @@ from src.storage.batching import (
 from src.storage.scripts import Script
 
 _log = logging.getLogger(__name__)
+
+_Sent: TypeAlias = "asyncio.Future[list[Reply]] | None"
+"""Replies that are to come; None: nothing was sent, since Redis is away."""
 
 CONNECT_TIMEOUT_SECONDS = 0.5
 CALL_TIMEOUT_SECONDS = 0.6
@@ -151,6 +157,18 @@ class RedisLink:
         wanted = tuple(commands)
         return await self._send(*wanted) if wanted else []  # to send nothing would be a round trip too
 
+    def ask(self, *commands: Command, hurried: bool = False) -> Awaitable[list[Reply]]:
+        """Send `commands`, at least one, with this tick's batch, whatever the caller awaits meanwhile.
+
+        Args:
+            commands: Each its name and arguments.
+            hurried: Give up on them after `BUDGET_SECONDS`.
+
+        Returns:
+            What brings the replies, and raises as `send_all` does. It need not be awaited.
+        """
+        return Asked(partial(self._replies, self._add(*commands, hurried=hurried)))
+
     async def run(
         self,
         script: Script,
@@ -216,12 +234,20 @@ class RedisLink:
     async def _send(
         self, *commands: Command, hurried: bool = False, alone: float | None = None
     ) -> list[Reply]:
-        self._refuse_while_down()
+        return await self._replies(self._add(*commands, hurried=hurried, alone=alone))
+
+    def _add(self, *commands: Command, hurried: bool = False, alone: float | None = None) -> _Sent:
+        if not self.is_up:
+            return None
+        if alone is not None:
+            return self._batcher.add_alone(*commands, timeout_seconds=alone)
+        return self._batcher.add(*commands, hurried=hurried)
+
+    async def _replies(self, sent: _Sent) -> list[Reply]:
+        if sent is None:
+            raise StorageUnavailableError("Redis is away")
         try:
-            if alone is None:
-                replies = await self._batcher.add(*commands, hurried=hurried)
-            else:
-                replies = await self._batcher.add_alone(*commands, timeout_seconds=alone)
+            replies = await sent
             for reply in replies:
                 if isinstance(reply, RedisError):
                     raise reply
@@ -230,10 +256,6 @@ class RedisLink:
             raise
         else:
             return replies
-
-    def _refuse_while_down(self) -> None:
-        if self._prober is not None:
-            raise StorageUnavailableError("Redis is away")
 
     def _raise_if_unavailable(self, error: RedisError) -> None:
         if isinstance(error, (RedisConnectionError, RedisTimeoutError)):
