@@ -1,6 +1,7 @@
 """What every cache store promises, and what the one in Redis promises besides."""
 
 import asyncio
+import gc
 import logging
 import math
 from collections.abc import Awaitable, Callable
@@ -11,6 +12,7 @@ import pytest
 from src.resilience.cache import POLL_INTERVAL_SECONDS, ReadThroughCache
 from src.resilience.cache_store import CacheOptions, CacheStore, Entry, Lease, MemoryCacheStore
 from src.resilience.clock import SystemClock, SystemRandomizer
+from src.services.errors import StorageUnavailableError
 from src.storage.cache_store import RedisCacheStore
 from src.storage.client import RedisAddress, RedisLink, connect
 from tests.support.clock import FakeClock
@@ -321,12 +323,27 @@ class TestInRedis:
             assert set(keys) == {KEY, *(f"{{{KEY}}}:{part}" for part in ("cost", "last-good", "lease"))}
             assert all(outside.ttl(key) > 0 for key in keys)
 
-    async def test_a_lookup_is_one_round_trip(self, store: RedisCacheStore, redis_link: RedisLink):
+    async def test_a_lookup_shares_a_round_trip_with_what_its_caller_awaits_first(
+        self, store: RedisCacheStore, redis_link: RedisLink
+    ):
+        assert await fill(store, b"body")
         before = redis_link.round_trips
 
-        await asyncio.gather(store.read(KEY, OPTIONS), redis_link.send("PING"))
+        lookup = store.read(KEY, OPTIONS)
+        await redis_link.send("PING")
+        entry = await lookup
 
+        assert entry is not None and entry.body == b"body"
         assert redis_link.round_trips == before + 1
+
+    async def test_a_lookup_need_not_be_awaited_even_where_it_fails(self, caplog):
+        link = RedisLink(connect(RedisAddress("redis://127.0.0.1:1")), SystemClock())
+        RedisCacheStore(link).read(KEY, OPTIONS)
+        with pytest.raises(StorageUnavailableError):
+            await link.send("PING")
+        await link.aclose()
+        gc.collect()
+        assert "never" not in caplog.text
 
     async def test_two_workers_compute_once(self, store: RedisCacheStore, redis_server: RedisServer):
         link = RedisLink(connect(RedisAddress(redis_server.url)), SystemClock())
