@@ -232,8 +232,10 @@ def render(problem: Problem, request_id: str, now: float) -> Response:
 
 def problem_of(error: Exception) -> Problem:
     """Return what a client is told of `error`, one of the foreseen."""
-    kind = next(kind for kind in type(error).__mro__ if kind in _TABLE)
-    return _TABLE[kind](error)
+    for kind in type(error).__mro__:
+        if tell := _TABLE.get(kind):
+            return tell(error)
+    raise AssertionError("it was not foreseen")
 
 
 def install(app: FastAPI) -> None:

@@ -333,7 +333,8 @@ class TestInRedis:
         await redis_link.send("PING")
         entry = await lookup
 
-        assert entry is not None and entry.body == b"body"
+        assert entry is not None
+        assert entry.body == b"body"
         assert redis_link.round_trips == before + 1
 
     async def test_a_lookup_need_not_be_awaited_even_where_it_fails(self, caplog):
