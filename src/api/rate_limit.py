@@ -7,7 +7,7 @@ Headers: `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-header
 import asyncio
 import math
 from collections.abc import Callable, Coroutine
-from functools import cache
+from functools import lru_cache
 from typing import Any, TypeVar
 
 from fastapi.exceptions import RequestValidationError
@@ -18,7 +18,6 @@ from starlette.responses import Response
 from src.api.dependencies import state
 from src.api.errors import ProblemError, rate_limit_problem
 from src.api.middleware.request_context import add_headers
-from src.resilience.rate_limiter import Quota
 from src.services.admission import Admission
 
 T = TypeVar("T")
@@ -32,8 +31,8 @@ async def admit(request: Request, admission: Admission) -> None:
     """
     services = state(request)
     decision = await admission.decide(services["client_address"].of(request.scope))
-    name = admission.name.encode("ascii")
-    add_headers(request.scope, (b"ratelimit-policy", _policy(name, admission.quota)))
+    name, policy = _described(admission)
+    add_headers(request.scope, (b"ratelimit-policy", policy))
     if decision is None:
         return
     seconds = math.ceil(decision.reset_after)
@@ -49,9 +48,12 @@ async def admit(request: Request, admission: Admission) -> None:
         raise ProblemError(rate_limit_problem(decision.retry_after))
 
 
-@cache
-def _policy(name: bytes, quota: Quota) -> bytes:
-    return b'"%s";q=%d;w=%s' % (name, quota.limit, f"{quota.window_seconds:g}".encode("ascii"))
+@lru_cache
+def _described(admission: Admission) -> tuple[bytes, bytes]:
+    """Return the name and the `RateLimit-Policy` of a quota."""
+    name, quota = admission.name, admission.quota
+    policy = f'"{name}";q={quota.limit};w={quota.window_seconds:g}'
+    return name.encode("ascii"), policy.encode("ascii")
 
 
 async def admit_alongside(request: Request, admission: Admission, work: Coroutine[Any, Any, T]) -> T:

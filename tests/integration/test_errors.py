@@ -20,25 +20,36 @@ async def test_a_method_that_is_not_allowed_is_told_which_are(api):
     assert answer.headers["allow"] == "GET"
 
 
-async def test_the_unforeseen_is_an_internal_error_that_tells_nothing(api, monkeypatch):
+either_way = pytest.mark.parametrize("method", ["GET", "POST"], ids=["the ordinary way", "the fast lane"])
+
+
+async def ask_what_is_broken(api, method, **options):
+    path = "/api/metrics/types" if method == "GET" else "/api/metrics"
+    return await api.request(method, path, json=metric(), **options)
+
+
+@either_way
+async def test_the_unforeseen_is_an_internal_error_that_tells_nothing(api, monkeypatch, method):
     async def broken(*_):
         raise RuntimeError("secret detail at /srv/app.py")
 
     monkeypatch.setattr(api.state["metrics"], "types", broken)
-    answer = await api.get("/api/metrics/types")
+    monkeypatch.setattr(api.state["metrics"], "ingest", broken)
+    answer = await ask_what_is_broken(api, method)
     assert_problem(answer, 500, "INTERNAL_ERROR")
     assert "secret" not in answer.text
 
 
-async def test_the_unforeseen_is_logged_without_what_the_client_sent(redis_server, capsys):
+@either_way
+async def test_the_unforeseen_is_logged_without_what_the_client_sent(redis_server, capsys, method):
     """The line of a 500 had every frame's local variables: 322 kB, with the headers, and so the admin key."""
 
     async def broken(*_):
         raise RuntimeError("broken")
 
     async with running_api(redis_server.url, log_level="INFO", **PLENTY, **CALM) as api:
-        api.state["metrics"].types = broken
-        await api.get("/api/metrics/types", headers={"X-API-Key": "hunter2"})
+        api.state["metrics"].types = api.state["metrics"].ingest = broken
+        await ask_what_is_broken(api, method, headers={"X-API-Key": "hunter2"})
     output = capsys.readouterr().out
     (line,) = (line for line in output.splitlines() if '"unexpected_error"' in line)
     assert "hunter2" not in output

@@ -252,7 +252,8 @@ def _idempotency(request: Request, body: bytes) -> Idempotency | None:
 
 
 def _wants_it_anew(request: Request) -> bool:
-    directives = parse_http_list(",".join(request.headers.getlist("cache-control")))
+    fields = request.headers.getlist("cache-control")
+    directives = parse_http_list(",".join(fields)) if fields else ()
     return any(directive.partition("=")[0].lower() == "no-cache" for directive in directives)
 
 
@@ -272,15 +273,16 @@ def _render_summary(request: Request, answer: Answer, ttl_seconds: int) -> Respo
     age = int(answer.age_seconds)
     freshness = 0 if is_stale else max(0, ttl_seconds - age)
     etag = f'"{hashlib.blake2b(answer.body, digest_size=12).hexdigest()}"'
-    headers = {
-        "X-Cache": answer.outcome.upper(),
-        "Age": str(age),
-        "ETag": etag,
-        "Cache-Control": "no-store" if is_stale else f"private, max-age={freshness}",
-    }
+    add_headers(
+        request.scope,
+        (b"x-cache", answer.outcome.upper().encode("ascii")),
+        (b"age", b"%d" % age),
+        (b"etag", etag.encode("ascii")),
+        (b"cache-control", b"no-store" if is_stale else b"private, max-age=%d" % freshness),
+    )
     if client_has(request.headers.get("if-none-match"), etag):
-        return Response(status_code=304, headers=headers)
-    return Response(answer.body, headers=headers, media_type=JSON)
+        return Response(status_code=304)
+    return Response(answer.body, media_type=JSON)
 
 
 def _position(cursor: str | None, metric_type: str | None) -> Position | None:
