@@ -30,7 +30,7 @@ from bench.figures import (
 )
 from bench.load import Load, driver_name
 from bench.processes import CHECKOUT
-from bench.rounds import FROZEN_RATE, Bench, HalfLoad, bench
+from bench.rounds import FROZEN_RATE, FROZEN_SECONDS, Bench, HalfLoad, bench
 from bench.summary_growth import Growth
 from bench.works import BATCH_CONNECTIONS, CONNECTIONS, Work, works
 
@@ -127,7 +127,8 @@ def _frozen_row(found: dict[str, Load]) -> list[str]:
     hits = (cached.requests - cached.errors) / (cached.requests + cached.lost)
     refused = found["refused"]
     told = f"429s {refused.p99_ms:.1f} ms; summaries {cached.p99_ms:.1f} ms, {hits:.0%} of them answered"
-    return [f"p99 while Redis is stopped, {FROZEN_RATE:.0f} a second", told, "≤ 20 ms", ""]
+    title = f"p99 of the first {FROZEN_SECONDS} s with Redis stopped, {FROZEN_RATE:.0f} a second"
+    return [title, told, "≤ 20 ms", ""]
 
 
 def _growth_row(growth: Growth) -> list[str]:

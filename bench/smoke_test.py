@@ -24,6 +24,6 @@ def test_a_short_run_prints_every_table_it_was_asked_for(
 
     printed = capsys.readouterr()
     assert "`POST /api/metrics`, limiter on" in printed.out
-    assert "p99 while Redis is stopped" in printed.out
+    assert "with Redis stopped" in printed.out
     assert printed.out.count("| this API") == 4, "a row for each work at full speed"
     assert Path("docs/performance.md").read_bytes() == page, "a part of the run writes nothing"

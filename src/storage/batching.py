@@ -8,7 +8,8 @@ How long Redis may take is counted in short waits, between which the loop reads 
 that is itself late, under load, blames its lateness on nobody: Redis is slow when it is silent, wait after
 wait, and not when its answer lies unread.
 
-A command's time begins when it is added, wherever it then waits, and its end is its caller's affair alone.
+A command's time begins when it is added, wherever it then waits, and its end is its caller's affair alone;
+but once one that was in a hurry has waited in vain, none of its kind waits any more until Redis has spoken.
 A round trip's time begins when it leaves, and its end says that Redis is lost.
 """
 
@@ -53,6 +54,7 @@ class _Pending(NamedTuple):
     future: "asyncio.Future[list[Reply]]"
     ends_at: float
     """Count of waits at which its caller is told that its time is over."""
+    is_hurried: bool = False
 
 
 class _RoundTrip(NamedTuple):
@@ -91,6 +93,7 @@ class Batcher:
         self._waits = 0
         self._flush_is_due = False
         self._timer: asyncio.TimerHandle | None = None
+        self._is_silent = False
         self.round_trips = 0
 
     def add(self, *commands: Command, hurried: bool = False) -> "asyncio.Future[list[Reply]]":
@@ -98,16 +101,19 @@ class Batcher:
 
         Args:
             commands: Each its name and arguments.
-            hurried: Give up on them after `BUDGET_SECONDS`.
+            hurried: Give up on them after `BUDGET_SECONDS`, or at once while others waited that long in vain.
 
         Returns:
             A future of their replies, of which each may be the server's refusal of that one command, a
             `RedisError`. It raises the error of the connection, which then all commands of the round trip
             share, or a `TimeoutError` of Redis when its time is over; what has not left by then never does.
         """
-        patience = _waits(BUDGET_SECONDS) if hurried else self._patience
         future: asyncio.Future[list[Reply]] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Pending(commands, future, self._waits + patience))
+        if hurried and self._is_silent:
+            _fail(future, _over_budget())
+            return future
+        patience = _HURRIED_PATIENCE if hurried else self._patience
+        self._waiting.append(_Pending(commands, future, self._waits + patience, hurried))
         self._flush_soon()
         return future
 
@@ -173,6 +179,7 @@ class Batcher:
             for pending in trip.batch:
                 _fail(pending.future, error)
         else:
+            self._is_silent = False
             replies = iter(task.result())
             for pending in trip.batch:
                 own = list(islice(replies, len(pending.commands)))
@@ -199,10 +206,12 @@ class Batcher:
         self._waits += 1
         self._timer = None
         self._give_up_round_trips()
-        batches = (trip.batch for trip in self._in_flight.values())
-        for pending in (*self._waiting, *(pending for batch in batches for pending in batch)):
-            if pending.ends_at <= self._waits:
-                _fail(pending.future, RedisTimeoutError("no answer within the budget"))
+        batches = [self._waiting, *(trip.batch for trip in self._in_flight.values())]
+        pending = [each for batch in batches for each in batch if not each.future.done()]
+        self._is_silent |= any(each.is_hurried and each.ends_at <= self._waits for each in pending)
+        for each in pending:
+            if each.ends_at <= self._waits or (each.is_hurried and self._is_silent):
+                _fail(each.future, _over_budget())
         # Whose caller has gone, for that or another reason, need not leave.
         self._waiting = [pending for pending in self._waiting if not pending.future.done()]
         if self._waiting or self._waiting_alone or self._in_flight or self._alone:
@@ -250,6 +259,13 @@ async def _reply(connection: "AbstractConnection") -> Reply:
 
 def _waits(seconds: float) -> int:
     return math.ceil(seconds / _WAIT_SECONDS)
+
+
+_HURRIED_PATIENCE = _waits(BUDGET_SECONDS)
+
+
+def _over_budget() -> RedisTimeoutError:
+    return RedisTimeoutError("no answer within the budget")
 
 
 def _fail(future: "asyncio.Future[Reply]", error: BaseException) -> None:

@@ -162,7 +162,7 @@ class RedisLink:
 
         Args:
             commands: Each its name and arguments.
-            hurried: Give up on them after `BUDGET_SECONDS`.
+            hurried: Give up on them after `BUDGET_SECONDS`, or at once while others waited that long in vain.
 
         Returns:
             What brings the replies, and raises as `send_all` does. It need not be awaited.
@@ -187,7 +187,7 @@ class RedisLink:
             script: What to run.
             keys: Its KEYS.
             arguments: Its ARGV.
-            hurried: Give up on it after `BUDGET_SECONDS`.
+            hurried: Give up on it after `BUDGET_SECONDS`, or at once while others waited that long in vain.
             timeout_seconds: For a run so large that it may take longer than `CALL_TIMEOUT_SECONDS`: how
                 long from when it leaves. It has a round trip of its own then, after others of its kind, and
                 while it lasts, that others get no answer is no sign that Redis is away.

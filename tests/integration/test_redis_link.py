@@ -115,6 +115,24 @@ async def test_a_hurried_caller_gives_up_early_and_leaves_the_round_trip_to_the_
     assert await patient == b"patient"
 
 
+async def test_once_one_waited_in_vain_nobody_in_a_hurry_waits_until_redis_has_spoken(link, own_redis):
+    await link.send("PING")
+    own_redis.freeze()
+    patient = asyncio.create_task(link.send("ECHO", "patient"))
+    first = asyncio.create_task(link.run(ECHO, [], ["first"], hurried=True))
+    await asyncio.sleep(BUDGET_SECONDS / 2)
+    second = asyncio.create_task(link.run(ECHO, [], ["second"], hurried=True))
+    await asyncio.wait((first, second))
+    third = asyncio.create_task(link.run(ECHO, [], ["third"], hurried=True))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert [type(task.exception()) for task in (first, second, third)] == [StorageUnavailableError] * 3
+    assert not patient.done()
+    own_redis.thaw()
+    assert await patient == b"patient"
+    assert await link.run(ECHO, [], ["fourth"], hurried=True) == b"fourth"
+
+
 async def test_a_loop_that_is_late_itself_does_not_blame_redis(redis_link):
     hurried = asyncio.create_task(redis_link.run(ECHO, [], ["x"], hurried=True))
     for _ in range(4):
