@@ -143,7 +143,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         raise SystemExit(str(error)) from None
     configure_logging(settings.log_level, settings.log_format)
     clock = SystemClock()
-    pulse = Pulse(cache=SUMMARY_CACHE, untimed_routes=frozenset({"/api/events"}))
+    pulse = Pulse(cache=SUMMARY_CACHE, untimed_routes=frozenset({"/api/events", "/logs"}))
     is_traced = tracing.is_asked_for(os.environ)
     app = FastAPIOffline(
         title="Resilient Analytics API",
