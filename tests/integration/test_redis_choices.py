@@ -4,13 +4,13 @@ import json
 
 import pytest
 
-from src import wiring
+from src.wiring import redis_link
 from tests.support.api import CALM, PLENTY, metric, running_api
 
 
 async def test_where_no_redis_server_can_be_had_a_stand_in_serves_and_says_so(monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(wiring, "find_redis_server", lambda: None)
+    monkeypatch.setattr(redis_link, "find_redis_server", lambda: None)
     async with running_api("embedded://", log_level="WARNING", **PLENTY, **CALM) as api:
         assert (await api.post("/api/metrics", json=metric())).status_code == 201
         assert (await api.get("/api/metrics/summary?type=cpu")).json()["count"] == 1
@@ -21,8 +21,8 @@ async def test_where_no_redis_server_can_be_had_a_stand_in_serves_and_says_so(mo
 
 
 async def test_the_stand_in_serves_one_worker_only(monkeypatch):
-    monkeypatch.setattr(wiring, "find_redis_server", lambda: None)
-    monkeypatch.setattr(wiring.multiprocessing, "parent_process", object)
+    monkeypatch.setattr(redis_link, "find_redis_server", lambda: None)
+    monkeypatch.setattr(redis_link.multiprocessing, "parent_process", object)
     with pytest.raises(SystemExit, match="only one worker"):
         async with running_api("embedded://"):
             pass

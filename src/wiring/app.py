@@ -1,0 +1,260 @@
+"""The app, its lifespan, and the parts that belong to neither the external service nor the proxy."""
+
+import os
+import uuid
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from typing import ParamSpec
+
+from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
+
+from src.api import errors, openapi
+from src.api.admin_access import AdminAccess
+from src.api.client_address import ClientAddress
+from src.api.dependencies import BodyLimits, State
+from src.api.middleware.fast_lane import FastLaneMiddleware
+from src.api.middleware.request_context import RequestContext, RequestContextMiddleware
+from src.api.models import ProxyStatusOut
+from src.api.routes import (
+    admin,
+    circuit_breaker,
+    dashboard,
+    events,
+    health,
+    lab,
+    metrics,
+    overview,
+    proxy,
+    series,
+    telemetry,
+)
+from src.config.settings import InvalidSettingsError, Settings, load_settings
+from src.resilience.cache import ReadThroughCache
+from src.resilience.cache_store import CacheOptions
+from src.resilience.clock import Clock, SystemClock, SystemRandomizer
+from src.resilience.errors import CircuitOpenError
+from src.resilience.events import Listener, Listeners
+from src.resilience.pipeline import Pipeline
+from src.resilience.rate_limiter import Quota
+from src.services.admission import Admission
+from src.services.event_feed import EventFeed, EventRecorder
+from src.services.external_service import (
+    ExternalService,
+    ExternalServiceUnavailableError,
+    is_failure,
+)
+from src.services.lab import Lab
+from src.services.metrics import MetricService
+from src.services.overview import OverviewService
+from src.services.pulse import Pulse, PulseReporter
+from src.services.pulse_store import FailoverPulseStore, MemoryPulseStore, PulseStore
+from src.services.series import SeriesService
+from src.services.summary import SummaryService
+from src.storage.cache_store import RedisCacheStore
+from src.storage.client import RedisLink
+from src.storage.event_log import RedisEventLog
+from src.storage.fault_store import RedisFaultStore
+from src.storage.limiter_store import redis_rate_limiter
+from src.storage.metric_store import RedisMetricStore
+from src.storage.pulse_store import RedisPulseStore
+from src.storage.recent_entries import RecentEntries
+from src.storage.series_store import RedisSeriesStore
+from src.storage.server_memory import used_memory_bytes
+from src.storage.stress_lease import RedisStressLease
+from src.telemetry import tracing
+from src.telemetry.event_log import log_event
+from src.telemetry.instruments import (
+    Measured,
+    count_event,
+    limiter_observer,
+    observe_request,
+    observe_round_trip,
+    observe_write,
+    read_breaker,
+    read_proxy,
+)
+from src.telemetry.logs import configure_logging, request_log
+from src.telemetry.prometheus import exposition
+from src.wiring import external_service as external
+from src.wiring.exit_signal import on_exit_signal
+from src.wiring.proxy import running_proxy
+from src.wiring.redis_link import redis_link
+
+SUMMARY_CACHE = "summary"
+RECENT_SUMMARIES_BYTES = 8 * 2**20
+"""What each worker keeps of the summaries it served, for while Redis is away: some ten thousand."""
+
+P = ParamSpec("P")
+
+DESCRIPTION = """
+A self-hosted metrics service. Post measurements, ask for summaries; what the service depends on may fail
+without taking it down, and everyone can watch how.
+"""
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """Return the API.
+
+    Args:
+        settings: What to go by; None reads the environment and `.env`.
+
+    Raises:
+        SystemExit: A setting has a value it cannot have; the message is one line that names it.
+    """
+    try:
+        settings = settings or load_settings()
+    except InvalidSettingsError as error:
+        raise SystemExit(str(error)) from None
+    configure_logging(settings.log_level, settings.log_format)
+    clock = SystemClock()
+    pulse = Pulse(cache=SUMMARY_CACHE, untimed_routes=frozenset({"/api/events", "/logs"}))
+    is_traced = tracing.is_asked_for(os.environ)
+    app = FastAPIOffline(
+        title="Resilient Analytics API",
+        version="0.1.0",
+        description=DESCRIPTION,
+        license_info={"name": "MIT", "identifier": "MIT"},
+        lifespan=partial(_lifespan, settings, clock, pulse),
+        redirect_slashes=False,  # it would send the client to whatever Host it named
+        telemetry=tracing.telemetry(on=is_traced),
+    )
+    log_request = request_log(settings.log_level, settings.log_format, clock)
+    context = RequestContext(clock, (observe_request, pulse.observe_request, log_request))
+    app.add_middleware(RequestContextMiddleware, context=context)
+    errors.install(app)
+    for module in (
+        metrics, series, overview, health, circuit_breaker, admin, lab, events, proxy, telemetry, dashboard,
+    ):  # fmt: skip
+        app.include_router(module.router)
+    app.include_router(lab.runs)
+    openapi.install(app)
+    if not is_traced:  # it is FastAPI's routing that tells a span its route
+        app.middleware_stack = FastLaneMiddleware(app.build_middleware_stack(), context, metrics.LANES)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(settings: Settings, clock: Clock, pulse: Pulse, _app: FastAPI) -> AsyncIterator[State]:
+    async with AsyncExitStack() as stack:
+        link = await redis_link(settings, clock, _each(observe_round_trip, pulse.observe_round_trip), stack)
+        event_log = RedisEventLog(link)
+        listener = _listener(event_log, clock, pulse, stack)
+        breaker = external.breaker(settings, link, clock, listener)
+        pipeline = external.pipeline(settings, breaker, clock, listener)
+        provider = None if settings.external_service_url else external.provider_in_process(settings, clock)
+        client = await stack.enter_async_context(external.client(settings, provider))
+        shared_faults = RedisFaultStore(link) if settings.external_service_url is None else None
+        measured = Pipeline(Measured(external.NAME, clock, is_failure), pipeline)
+        external_service = ExternalService(client, measured, shared_faults)
+        lab = Lab(
+            external_service.attempt,
+            pipeline,
+            RedisStressLease(link),
+            clock,
+            # In the bulkhead's line, the API's own calls find at most as many of a run's as are being served.
+            at_once=2 * settings.external_service_max_concurrency,
+            name=external.NAME,
+            listener=listener,
+        )
+        event_feed = EventFeed(event_log, clock)
+        stack.enter_context(on_exit_signal(event_feed.end))
+        cache = _summary_cache(settings, link, clock, listener)
+        stack.push_async_callback(cache.aclose)
+        store = RedisMetricStore(link, clock, settings.metric_retention_seconds)
+        summaries = SummaryService(store, cache, external_service, clock)
+        forget = summaries.forget if settings.cache_invalidate_on_write else None
+        key = settings.admin_api_key
+        admission = partial(_admission, settings, link, clock, listener, pulse=pulse)
+        internal_proxy = await stack.enter_async_context(
+            running_proxy(settings, link, provider, clock, listener)
+        )
+        overviews = OverviewService[ProxyStatusOut](
+            _pulse_store(link, clock, pulse, stack),
+            breaker,
+            partial(used_memory_bytes, link),
+            external_service.faults,
+            clock,
+            proxy=partial(proxy.proxy_status, internal_proxy),
+        )
+        stack.push_async_callback(overviews.aclose)
+        yield State(
+            clock=clock,
+            metrics=MetricService(store, forget, _each(observe_write, pulse.observe_write)),
+            series=SeriesService(RedisSeriesStore(link), clock),
+            overview=overviews,
+            summaries=summaries,
+            external_service=external_service,
+            breaker=breaker,
+            lab=lab,
+            proxy=internal_proxy,
+            event_feed=event_feed,
+            ingest_admission=admission("ingest", limit=settings.rate_limit_requests),
+            read_admission=admission("read", limit=settings.rate_limit_read_requests),
+            client_address=ClientAddress(settings.trusted_proxies),
+            admin_access=AdminAccess(key.get_secret_value() if key else None),
+            body_limits=BodyLimits(settings.max_body_bytes, settings.batch_max_points),
+            cache_ttl_seconds=settings.cache_ttl_seconds,
+            redis_answers=link.ping,
+            exposition=partial(
+                exposition, partial(read_breaker, breaker), partial(read_proxy, internal_proxy)
+            ),
+        )
+
+
+def _listener(event_log: RedisEventLog, clock: Clock, pulse: Pulse, stack: AsyncExitStack) -> Listener:
+    recorder = EventRecorder(event_log, clock, os.getpid(), count_event)
+    recorder.start()
+    stack.push_async_callback(recorder.aclose)
+    return Listeners([count_event, pulse, log_event, recorder])
+
+
+def _each(*observers: Callable[P, object]) -> Callable[P, None]:
+    def observe(*args: P.args, **kwargs: P.kwargs) -> None:
+        for tell in observers:
+            tell(*args, **kwargs)
+
+    return observe
+
+
+def _pulse_store(link: RedisLink, clock: Clock, pulse: Pulse, stack: AsyncExitStack) -> PulseStore:
+    fleet = RedisPulseStore(link, uuid.uuid4().hex)
+    store = FailoverPulseStore(fleet, MemoryPulseStore(clock), clock)
+    reporter = PulseReporter(pulse, store, clock)
+    reporter.start()
+    stack.push_async_callback(reporter.aclose)
+    return store
+
+
+def _admission(
+    settings: Settings,
+    link: RedisLink,
+    clock: Clock,
+    listener: Listener,
+    name: str,
+    *,
+    limit: int,
+    pulse: Pulse,
+) -> Admission:
+    quota = Quota(limit, settings.rate_limit_window_seconds)
+    limiter = redis_rate_limiter(settings.rate_limit_algorithm, quota, link, clock)
+    observe = _each(limiter_observer(name, settings.rate_limit_algorithm), pulse.observe_decision)
+    return Admission(name, quota, limiter, listener, observe)
+
+
+def _summary_cache(settings: Settings, link: RedisLink, clock: Clock, listener: Listener) -> ReadThroughCache:
+    options = CacheOptions(
+        ttl_seconds=settings.cache_ttl_seconds,
+        stale_seconds=settings.cache_stale_seconds,
+        lease_seconds=external.longest_call_seconds(settings),
+    )
+    return ReadThroughCache(
+        RedisCacheStore(link, RecentEntries(clock, RECENT_SUMMARIES_BYTES)),
+        options,
+        clock,
+        SystemRandomizer(),
+        stale_on=(CircuitOpenError, ExternalServiceUnavailableError),
+        name=SUMMARY_CACHE,
+        listener=listener,
+    )

@@ -1,0 +1,105 @@
+"""The external service, and what stands around every call of it."""
+
+import os
+
+import httpx
+
+from src.config.settings import Settings
+from src.provider.app import create_provider_app
+from src.provider.faults import Faults
+from src.resilience.breaker_store import CircuitBreakerOptions
+from src.resilience.bulkhead import Bulkhead, BulkheadOptions
+from src.resilience.circuit_breaker import CircuitBreaker
+from src.resilience.clock import Clock, SystemRandomizer
+from src.resilience.events import Listener
+from src.resilience.memory_breaker_store import MemoryBreakerStore
+from src.resilience.memory_rate_limiter import memory_rate_limiter
+from src.resilience.pipeline import Pipeline
+from src.resilience.rate_limiter import Quota, RateLimit, RateLimitOptions
+from src.resilience.retry import Retry, RetryOptions
+from src.resilience.timeout import Timeout
+from src.services.external_service import is_failure, is_worth_retrying
+from src.storage.breaker_store import FailoverBreakerStore, RedisBreakerStore
+from src.storage.client import RedisLink
+from src.telemetry import tracing
+from src.telemetry.instruments import Measured
+
+NAME = "external-service"
+
+
+def breaker(settings: Settings, link: RedisLink, clock: Clock, listener: Listener) -> CircuitBreaker:
+    """Return the circuit breaker around the external service, the fleet's."""
+    options = CircuitBreakerOptions(
+        failure_threshold=settings.circuit_breaker_failure_threshold,
+        open_seconds=settings.circuit_breaker_reset_timeout,
+        probe_lease_seconds=longest_call_seconds(settings),
+    )
+    store = breaker_store(link, clock)
+    return CircuitBreaker(NAME, store, options, clock, listener=listener, is_failure=is_failure)
+
+
+def breaker_store(link: RedisLink, clock: Clock) -> FailoverBreakerStore:
+    """Return where a breaker's state is: in Redis, or in this process while Redis is away."""
+    return FailoverBreakerStore(RedisBreakerStore(link), MemoryBreakerStore(clock))
+
+
+def longest_call_seconds(settings: Settings) -> float:
+    """Return how long a call of the external service may take, all its attempts and waits included."""
+    return settings.external_service_attempts * (settings.external_service_timeout + 5) + 5
+
+
+def provider_in_process(settings: Settings, clock: Clock) -> httpx.ASGITransport:
+    """Return a provider to be called without a network."""
+    provider = create_provider_app(
+        Faults(failure_rate=settings.external_service_failure_rate),
+        chance=SystemRandomizer().random,
+        now=clock.monotonic,
+        sleep=clock.sleep,
+    )
+    return httpx.ASGITransport(provider)
+
+
+def client(settings: Settings, provider: httpx.ASGITransport | None) -> httpx.AsyncClient:
+    """Return a client of the provider: the one in this process, None for the one that the settings name."""
+    url, timeout = url_of(settings), settings.external_service_timeout
+    hooks = {"request": [tracing.send_trace_context]} if tracing.is_asked_for(os.environ) else {}
+    return httpx.AsyncClient(base_url=url, timeout=timeout, transport=provider, event_hooks=hooks)
+
+
+def url_of(settings: Settings) -> str:
+    """Return where the external service is."""
+    return str(settings.external_service_url or "http://provider")
+
+
+def pipeline(settings: Settings, breaker: CircuitBreaker, clock: Clock, listener: Listener) -> Pipeline:
+    """Return what stands around every call of the external service; the fallback is the summary cache's."""
+    patience = settings.external_service_timeout
+    permits = settings.external_service_max_concurrency
+    attempt = f"{NAME}.attempt"
+    spans = [tracing.Traced(attempt)] if tracing.is_asked_for(os.environ) else []
+    rate = Quota(settings.external_service_rate_per_second, 1)
+    retry = RetryOptions(
+        settings.external_service_attempts,
+        total_seconds=longest_call_seconds(settings),
+        retry_on=is_worth_retrying,
+    )
+    return Pipeline(
+        RateLimit(
+            memory_rate_limiter("token_bucket", rate, clock),
+            RateLimitOptions(key=NAME, max_wait_seconds=patience),
+            clock,
+            name=f"{NAME}.rate-limiter",
+            listener=listener,
+        ),
+        Bulkhead(
+            BulkheadOptions(permits, max_waiting=10 * permits, max_wait_seconds=patience),
+            clock,
+            name=f"{NAME}.bulkhead",
+            listener=listener,
+        ),
+        breaker,
+        Retry(retry, clock, SystemRandomizer(), name=NAME, listener=listener),
+        Measured(attempt, clock, is_failure),
+        *spans,
+        Timeout(patience, clock, name=NAME, listener=listener),
+    )

@@ -1,0 +1,124 @@
+"""The internal proxy, from its client to its line."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
+from functools import partial
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+
+import httpx
+
+from src.config.settings import Settings
+from src.resilience.breaker_store import CircuitBreakerOptions
+from src.resilience.cache_store import CacheOptions
+from src.resilience.circuit_breaker import CircuitBreaker
+from src.resilience.clock import Clock
+from src.resilience.events import Listener
+from src.resilience.pace_store import MAX_SECONDS, PacedQueueOptions
+from src.resilience.paced_queue import PacedQueue
+from src.resilience.timeout import Timeout
+from src.services.proxy import PACE_MARGIN, Proxy, is_upstream_failure
+from src.services.proxy_totals import ProxyTally
+from src.services.upstream import Upstream
+from src.services.upstream_target import UpstreamTarget
+from src.storage.cache_store import RedisCacheStore
+from src.storage.client import RedisLink
+from src.storage.pace_store import FailoverPaceStore, RedisPaceStore
+from src.storage.proxy_totals import RedisProxyTotals
+from src.wiring.exit_signal import on_exit_signal
+from src.wiring.external_service import breaker_store, url_of
+
+NAME = "proxy"
+
+_KEEPALIVE_SECONDS = 3.0
+"""How long an idle connection is used again: shorter than servers keep one, or the two would meet."""
+
+
+@asynccontextmanager
+async def running_proxy(
+    settings: Settings,
+    link: RedisLink,
+    provider: httpx.ASGITransport | None,
+    clock: Clock,
+    listener: Listener,
+) -> AsyncIterator[Proxy]:
+    """Have the proxy run.
+
+    Args:
+        settings: What to go by.
+        link: To Redis.
+        provider: The provider in this process, which is the upstream where none is named.
+        clock: Everything's.
+        listener: Told what the proxy's patterns decide.
+    """
+    interval = settings.proxy_rate_limit_seconds
+    queue, tally = _queue(settings, link, clock, listener), ProxyTally(RedisProxyTotals(link), clock)
+    url = str(settings.proxy_upstream_url or url_of(settings))
+    async with _client(None if settings.proxy_upstream_url else provider) as client:
+        upstream = Upstream(
+            client,
+            clock,
+            queue.postpone,
+            interval_seconds=interval,
+            max_body_bytes=settings.proxy_max_body_bytes,
+        )
+        proxy = Proxy(
+            target=UpstreamTarget(url),
+            upstream=upstream,
+            queue=queue,
+            breaker=_breaker(settings, link, clock, listener),
+            timeout=Timeout(settings.proxy_upstream_timeout, clock, name=NAME, listener=listener),
+            store=RedisCacheStore(link),
+            cache_options=CacheOptions(
+                ttl_seconds=settings.proxy_cache_ttl_seconds,
+                stale_seconds=settings.cache_stale_seconds,
+                lease_seconds=_longest_call_seconds(settings),
+            ),
+            tally=tally,
+            clock=clock,
+            interval_seconds=interval,
+            patience_seconds=settings.proxy_request_timeout_seconds,
+            listener=listener,
+        )
+        turn_away = partial(asyncio.get_running_loop().call_soon_threadsafe, queue.close)
+        with on_exit_signal(turn_away):
+            async with aclosing(tally), aclosing(queue), aclosing(proxy):
+                yield proxy
+
+
+def _queue(settings: Settings, link: RedisLink, clock: Clock, listener: Listener) -> PacedQueue:
+    options = PacedQueueOptions(
+        interval_seconds=settings.proxy_rate_limit_seconds * (1 + PACE_MARGIN),
+        capacity=settings.queue_max_size,
+        max_wait_seconds=settings.proxy_request_timeout_seconds,
+    )
+    fleet = RedisPaceStore(NAME, options, link)
+    store = FailoverPaceStore(fleet, options, clock, workers=settings.web_concurrency)
+    # A call waits for as long as somebody waits for it, of whom each has had enough at another time.
+    patient = replace(options, max_wait_seconds=MAX_SECONDS)
+    return PacedQueue(patient, store, clock, name=NAME, listener=listener)
+
+
+def _breaker(settings: Settings, link: RedisLink, clock: Clock, listener: Listener) -> CircuitBreaker:
+    options = CircuitBreakerOptions(
+        failure_threshold=settings.proxy_circuit_breaker_fail_max,
+        open_seconds=settings.proxy_circuit_breaker_reset_timeout,
+        probe_lease_seconds=_longest_call_seconds(settings),
+    )
+    store = breaker_store(link, clock)
+    return CircuitBreaker(NAME, store, options, clock, listener=listener, is_failure=is_upstream_failure)
+
+
+def _client(transport: httpx.ASGITransport | None) -> httpx.AsyncClient:
+    """Return a client that remembers nothing between calls, since each is another caller's."""
+    return httpx.AsyncClient(
+        transport=transport,
+        timeout=None,  # noqa: S113 -- the proxy's own stands around each call
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+        limits=httpx.Limits(keepalive_expiry=_KEEPALIVE_SECONDS),
+    )
+
+
+def _longest_call_seconds(settings: Settings) -> float:
+    return settings.proxy_upstream_timeout + 5

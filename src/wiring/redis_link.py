@@ -1,0 +1,44 @@
+"""The link to Redis: the one that was named, a private one, or one in this process."""
+
+import logging
+import multiprocessing
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from src.config.settings import Settings
+from src.resilience.clock import Clock
+from src.storage.batching import RoundTripObserver
+from src.storage.client import RedisAddress, RedisLink, connect, connect_in_process
+from src.storage.embedded import EmbeddedRedis, find_redis_server
+
+DATA_FOLDER = Path("data")
+
+_log = logging.getLogger(__name__)
+
+
+async def redis_link(
+    settings: Settings, clock: Clock, observe: RoundTripObserver, stack: AsyncExitStack
+) -> RedisLink:
+    """Return the link; `stack` closes it, and whatever was started for it."""
+    revive: Callable[[], Awaitable[None]] | None = None
+    if settings.redis_address != "embedded://":
+        client = connect(RedisAddress(settings.redis_address))
+    elif find_redis_server() is not None:
+        embedded = EmbeddedRedis(DATA_FOLDER)
+        client = connect(RedisAddress(await embedded.start()))
+        stack.push_async_callback(embedded.stop)
+        revive = embedded.ensure_running
+    else:
+        _refuse_several_workers()
+        client = connect_in_process()
+        _log.warning("redis_in_process", extra={"detail": "no redis-server found: data is not kept"})
+    link = RedisLink(client, clock, revive, observe)
+    stack.push_async_callback(link.aclose)
+    await link.warn_of_eviction()
+    return link
+
+
+def _refuse_several_workers() -> None:
+    if multiprocessing.parent_process() is not None:  # a server's only worker is no child of another
+        raise SystemExit("Without a redis-server only one worker may run: set WEB_CONCURRENCY=1")
