@@ -35,12 +35,23 @@ const TOLD = {
   CacheRefreshFailed: (event) => ["warning", "Refresh failed", event.error],
 };
 
-/** Begin to follow, and go on. */
-export function watchEvents() {
+/**
+ * Begin to follow, and go on.
+ * @param {{ follow: (listener: (overview: any) => void) => void }} overview Tells whether there can be any.
+ */
+export function watchEvents(overview) {
   /** @type {Entry[]} */
   const entries = [];
   let timer = 0;
   let isHeld = false;
+  let away = "connecting";
+  let hasLog = true;
+
+  function showState() {
+    if (away) showChip("events-chip", "warning", away);
+    else if (!hasLog) showChip("events-chip", "warning", "none without Redis");
+    else showChip("events-chip", "ok", "live");
+  }
 
   function draw() {
     timer = 0;
@@ -59,9 +70,13 @@ export function watchEvents() {
       timer ||= setTimeout(draw, DRAW_MS); // a storm of events is drawn four times a second
     },
     onState(state, why) {
-      if (state === "live") showChip("events-chip", "ok", "live");
-      else showChip("events-chip", "warning", why);
+      away = state === "live" ? "" : why;
+      showState();
     },
+  });
+  overview.follow(({ redis }) => {
+    hasLog = redis.connected;
+    showState();
   });
 
   const hold = byId("events-pause");

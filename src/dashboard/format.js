@@ -70,7 +70,7 @@ export function bytes(value) {
 }
 
 /**
- * @param {string} timestamp RFC 3339.
+ * @param {string | number} timestamp RFC 3339, or milliseconds since 1970.
  * @returns {string} The time of day where the reader is, to the second.
  */
 export function timeOfDay(timestamp) {

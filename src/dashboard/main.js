@@ -7,5 +7,6 @@ import { watchMetrics } from "./metrics.js";
 import { watchOverview } from "./overview.js";
 
 installAdminKey();
-installControls(watchOverview(), watchMetrics());
-watchEvents();
+const overview = watchOverview();
+installControls(overview, watchMetrics());
+watchEvents(overview);

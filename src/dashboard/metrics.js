@@ -10,7 +10,7 @@
 import { ApiError, call } from "./api.js";
 import { seriesChart } from "./charts.js";
 import { byId, element, show } from "./dom.js";
-import { counted, duration, number } from "./format.js";
+import { counted, number, timeOfDay } from "./format.js";
 import { repeat } from "./poll.js";
 import { drawSparkline } from "./sparkline.js";
 
@@ -85,10 +85,11 @@ export function watchMetrics() {
 
   /** @param {ApiError} error */
   function apologise(error) {
-    const wait = error.retryAfter ?? POLL_SECONDS;
-    notBefore = Date.now() + wait * 1000;
+    const wait = Math.max(error.retryAfter ?? 0, POLL_SECONDS) * 1000;
+    notBefore = Date.now() + wait;
+    setTimeout(lookNow, wait);
     const why = error.status === 429 ? "The read quota of this address is spent" : error.message;
-    show("metrics-note", `${why}. What stands here is not new; the next look is in ${duration(wait)}.`);
+    show("metrics-note", `${why}. What stands here is not new; the next look is at ${timeOfDay(notBefore)}.`);
     byId("metrics-note").hidden = false;
   }
 

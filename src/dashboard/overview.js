@@ -97,10 +97,10 @@ let announced = "";
 function showStatus(level, message, code) {
   byId("truth").dataset.level = level;
   show("message", message);
+  document.title = `${level === "ok" ? "" : "● "}${message.split(/[:.] /)[0]} | Resilient Analytics`;
   if (code === announced) return;
   announced = code;
   show("announcement", message);
-  document.title = `${level === "ok" ? "" : "● "}${message.split(":")[0]} | Resilient Analytics`;
 }
 
 /** The numbers and lines that have a past: how they went since the page was opened. */
@@ -166,7 +166,7 @@ function showParts(overview) {
   show("limiter-allowed", number(limiter.allowed_per_second));
   show("limiter-refused", number(limiter.refused_per_second));
   show("limiter-bypassed", number(limiter.bypassed_per_second));
-  if (limiter.bypassed_per_second > 0) showChip("limiter-chip", "warning", "lets all through");
+  if (limiter.bypassed_per_second > 0 || !redis.connected) showChip("limiter-chip", "warning", "lets all through");
   else if (limiter.refused_per_second > 0) showChip("limiter-chip", "warning", "refusing");
   else showChip("limiter-chip", "ok", "within quota");
 
@@ -249,7 +249,9 @@ function showProxy(proxy) {
   show("proxy-age", size > 0 ? duration(oldest) : "nobody waits");
   show("proxy-policy-now", proxy.policy === "fifo" ? "First come" : "Priority");
   if (size >= capacity) showChip("proxy-chip", "critical", "full");
-  else if (proxy.breaker.state !== "CLOSED") showChip("proxy-chip", "critical", `breaker ${words(proxy.breaker.state)}`);
+  else if (proxy.breaker.state !== "CLOSED") {
+    showChip("proxy-chip", BREAKER_STATES[proxy.breaker.state].level, `breaker ${words(proxy.breaker.state)}`);
+  }
   else if (size > 0) showChip("proxy-chip", "ok", "moving");
   else showChip("proxy-chip", "ok", "empty");
 }

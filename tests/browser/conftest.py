@@ -36,11 +36,11 @@ def server(shared_redis, tmp_path_factory) -> Iterator[Server]:
 
 @pytest.fixture
 def start_server(redis_server, tmp_path):
-    """Start another server, with settings of its own."""
+    """Start another server, with settings of its own, and a Redis if need be."""
     servers = []
 
-    def start(**settings: str) -> Server:
-        servers.append(Server(redis_server.url, tmp_path, **settings))
+    def start(redis=redis_server, **settings: str) -> Server:
+        servers.append(Server(redis.url, tmp_path, **settings))
         until_healthy(servers[-1])
         return servers[-1]
 
@@ -69,7 +69,7 @@ def record() -> Record:
 
 
 @pytest.fixture
-def context(browser, record) -> Iterator[BrowserContext]:
+def context(browser, record, start_server) -> Iterator[BrowserContext]:  # closed before any server is
     """A browser without a past. When the test is over, it must have had nothing to complain of."""
     with browser.new_context(viewport={"width": 1280, "height": 900}) as fresh:
         fresh.set_default_timeout(TIMEOUT_MS)

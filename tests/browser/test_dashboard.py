@@ -273,6 +273,23 @@ class TestWhenThingsGoWrong:
         assert len(record.sent("/api/metrics/types")) == asked
         expect(page.locator("#freshness-words")).to_have_text("live")  # the overview is not limited
 
+    def test_every_part_knows_that_redis_is_away_and_when_it_is_back(self, context, own_redis, start_server):
+        page = open_page(context, start_server(own_redis).url)
+        expect(page.locator("#events-chip")).to_have_text("live")
+        own_redis.freeze()
+        expect(page.locator("#message")).to_contain_text("Redis away")
+        expect(page.locator("#redis-chip")).to_have_text("away")
+        expect(page.locator("#limiter-chip")).to_have_text("lets all through")
+        expect(page.locator("#events-chip")).to_have_text("none without Redis")
+        expect(page).to_have_title(re.compile(r"● Redis away for [3-9] s \|"))  # it counts
+        expect(page.locator("#metrics-note")).to_contain_text(
+            re.compile(r"the next look is at \d\d:\d\d:\d\d")
+        )
+        own_redis.thaw()
+        expect(page.locator("#message")).to_have_text("All well")
+        expect(page.locator("#events-chip")).to_have_text("live")
+        expect(page.locator("#metrics-note")).to_be_hidden()
+
     def test_an_event_stream_that_was_cut_goes_on_where_it_was(self, page, record):
         page.get_by_role("button", name="Force open").click()
         expect(page.locator("#events li")).to_have_count(1)
