@@ -214,6 +214,10 @@ class ProxyStatusOut(BaseModel):
     oldest_age_seconds: float | None = Field(
         description="How long the longest has waited; null: the line is empty", examples=[6.21]
     )
+    next_turn_seconds: float = Field(
+        description="Until the next call may begin; more than the interval where the upstream asked to wait",
+        examples=[0.35],
+    )
     requests: int = Field(description="Taken in, those that still wait included", examples=[120])
     successes: int = Field(description="Answered by the upstream, with any status below 500", examples=[70])
     failures: int = Field(description="Answered with an error of the proxy", examples=[1])

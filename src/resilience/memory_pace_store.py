@@ -93,6 +93,7 @@ class MemoryPaceStore:
             size=sum(line.size for line in lines),
             capacity=self._options.capacity,
             oldest_age_seconds=max(((now_us - line.arrived_us) / 1e6 for line in lines), default=None),
+            next_turn_seconds=max(0, self._due_us() - now_us) / 1e6,
         )
 
     def _is_first(self, worker: str, mine: _Line) -> bool:

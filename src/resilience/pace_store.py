@@ -169,12 +169,14 @@ class PaceStatus:
         size: Callers in line.
         capacity: The most there may be.
         oldest_age_seconds: How long the one who came first has waited; None where nobody waits.
+        next_turn_seconds: Until the next turn is due; 0 where it is.
     """
 
     policy: QueuePolicy
     size: int
     capacity: int
     oldest_age_seconds: float | None
+    next_turn_seconds: float
 
 
 class PaceStore(Protocol):

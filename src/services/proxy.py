@@ -3,15 +3,17 @@
 What a request goes through, in this order:
 
 1. **Cache.** A fresh copy answers at once.
-2. **Shared call.** Equal requests in line share one call. It belongs to none of them: a caller who leaves
-   harms no other, and when the last one leaves while the call is still in line, the call leaves the line.
+2. **Shared call.** Equal requests of a worker share one call, in line or under way. It belongs to none of
+   them: a caller who leaves harms no other, and when the last one leaves while the call is still in line, the
+   call leaves the line.
 3. **Breaker.** Open: refused at once, and not after a wait.
 4. **Line.** The paced queue gives the call its turn, among those of all workers.
 5. **Cache again.** Another worker may have had the same request, and an earlier turn; then this one is given
    back.
 6. **Breaker, timeout, upstream.** The answer goes on as it comes in, and is kept once it is whole.
 
-What fails, or finds the line full, is answered with the last good copy, if there is one.
+What fails, or finds the line full, is answered with the last good copy, if there is one; what waits too long
+is not.
 
 Requests that speak for somebody (`Authorization`, `Cookie`) are neither shared nor answered from copies. An
 answer that turns out to be for one alone (`private`, `Set-Cookie`, `Vary`) is the first caller's; others who
@@ -49,7 +51,7 @@ from src.services.proxy_headers import (
     told_apart_by,
 )
 from src.services.proxy_totals import Outcome, ProxyTally, ProxyTotals
-from src.services.tape import Head, Tape
+from src.services.tape import Head, Tape, TapeShelf
 from src.services.upstream import Upstream, UpstreamAnswerTooLargeError, UpstreamRequest
 from src.services.upstream_target import UpstreamTarget
 
@@ -59,6 +61,10 @@ take equally long to get there."""
 
 MAX_KEPT_BYTES = 256 * 1024
 """Of a body that is kept. All copies lie in one Redis, with everything else."""
+
+UNREAD_ANSWERS = 8
+"""So many answers of the greatest length may lie in a worker for readers that have not taken all of them yet;
+beyond that, the readers of the oldest are cut."""
 
 _SHUT_SECONDS = 30.0
 """When to come back to a breaker that only an order closes; nobody knows."""
@@ -207,6 +213,7 @@ class Proxy:
         self._listener = listener
         self._shared: dict[tuple[str | None, int], _Flight] = {}
         self._flights: set[_Flight] = set()
+        self._unread = TapeShelf(UNREAD_ANSWERS * upstream.max_body_bytes)
 
     async def answer(self, request: ProxyRequest) -> ProxyAnswer:
         """Answer `request` as soon as the head of its answer is there.
@@ -333,6 +340,7 @@ class Proxy:
     def _land(self, flight: _Flight) -> None:
         self._flights.discard(flight)
         self._close_to_others(flight)
+        self._unread.put(flight.tape)
 
     def _close_to_others(self, flight: _Flight) -> None:
         if self._shared.get(flight.course) is flight:

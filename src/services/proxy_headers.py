@@ -4,7 +4,7 @@ Names are in lower case throughout. RFC 9110, section 7.6.1, for the headers tha
 sections 3 and 4.1, for what a shared cache may keep.
 """
 
-from collections.abc import Iterable
+from http import HTTPStatus
 
 Headers = tuple[tuple[bytes, bytes], ...]
 
@@ -13,43 +13,46 @@ _HOP_BY_HOP = frozenset({
     b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade",
 })  # fmt: skip
 
-_KEPT_FROM_UPSTREAM = _HOP_BY_HOP | {
-    # for this service alone, or set by it
-    b"host", b"x-api-key", b"x-request-id", b"accept-encoding",
-    # the answer is shared with callers who did not say so
-    b"if-match", b"if-modified-since", b"if-none-match", b"if-range", b"if-unmodified-since", b"range",
-    # about a body, which is not passed on
-    b"content-encoding", b"content-length", b"content-type", b"expect",
-    # who speaks for whom is the business of this service's own proxies
-    b"forwarded", b"via", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-port", b"x-forwarded-prefix",
-    b"x-forwarded-proto", b"x-real-ip",
-    # would make it another method than the one that was asked for
-    b"x-http-method", b"x-http-method-override", b"x-method-override",
-}  # fmt: skip
+_SHARED_BY = frozenset({b"accept", b"accept-language"})
+"""Request headers that tell shared answers apart."""
+
+_PERSONAL = frozenset({b"authorization", b"cookie"})
+"""Request headers that make the answer nobody else's."""
+
+_TO_UPSTREAM = _SHARED_BY | _PERSONAL | {b"client-id", b"user-agent", b"traceparent", b"tracestate"}
+"""All that goes out. An upstream may answer by any header it gets, such as `X-Original-URL`, and the answer
+is shared with callers who did not send it. So what neither tells answers apart nor keeps them from being
+shared stays here, but for what only says who asks."""
 
 _KEPT_FROM_CALLER = _HOP_BY_HOP | {
     # set by this service or its server
     b"age", b"content-security-policy", b"date", b"server", b"x-cache", b"x-content-type-options",
     b"x-queue-wait-ms", b"x-request-id",
     # speak for a whole origin, and the origin is this service's
-    b"alt-svc", b"clear-site-data", b"service-worker-allowed", b"strict-transport-security",
+    b"accept-ch", b"alt-svc", b"clear-site-data", b"critical-ch", b"nel", b"origin-agent-cluster",
+    b"report-to", b"reporting-endpoints", b"service-worker-allowed", b"strict-transport-security",
 }  # fmt: skip
 
-_SHARED_BY = frozenset({b"accept", b"accept-language"})
-"""Request headers that tell shared answers apart."""
-
-_PERSONAL = frozenset({b"authorization", b"cookie"})
+_BODILESS = frozenset({HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED})
 
 
 def for_upstream(headers: Headers, request_id: bytes) -> Headers:
     """Return what of a request's `headers` goes to the upstream, with `request_id` to name it there."""
     own = ((b"accept-encoding", b"identity"), (b"x-request-id", request_id))
-    return _end_to_end(headers, _KEPT_FROM_UPSTREAM) + own
+    passed_on = _TO_UPSTREAM - _listed(headers, b"connection")
+    return tuple(header for header in headers if header[0] in passed_on) + own
 
 
-def for_caller(headers: Headers) -> Headers:
-    """Return what of an answer's `headers` goes to the caller."""
-    return _end_to_end(headers, _KEPT_FROM_CALLER)
+def for_caller(status: int, headers: Headers) -> Headers:
+    """Return what of an answer's `headers` goes to the caller.
+
+    Among them is no `Content-Length` where something else says how long the body is: its transfer encoding
+    (RFC 9112, section 6.3), or a `status` that has none.
+    """
+    kept = _KEPT_FROM_CALLER | _listed(headers, b"connection")
+    if status in _BODILESS or first(headers, b"transfer-encoding") is not None:
+        kept |= {b"content-length"}
+    return tuple(header for header in headers if header[0] not in kept)
 
 
 def are_personal(headers: Headers) -> bool:
@@ -77,11 +80,6 @@ def may_be_kept(headers: Headers) -> bool:
 def first(headers: Headers, name: bytes) -> bytes | None:
     """Return the value of the first header of that name, None where there is none."""
     return next((value for found, value in headers if found == name), None)
-
-
-def _end_to_end(headers: Headers, kept: Iterable[bytes]) -> Headers:
-    dropped = _listed(headers, b"connection").union(kept)
-    return tuple(header for header in headers if header[0] not in dropped)
 
 
 def _directives(headers: Headers) -> set[bytes]:

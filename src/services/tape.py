@@ -1,12 +1,14 @@
 """An answer of the upstream as it comes in: written once, read by many, each from the start.
 
 Whoever reads gets what has arrived so far and waits for the rest. So a first byte goes on before the last has
-come, and a slow reader keeps nobody waiting. A tape holds its whole answer; who writes it bounds it.
+come, and a slow reader keeps nobody waiting. A tape holds its whole answer; who writes it bounds it, and a
+`TapeShelf` bounds what readers who take their time keep from being freed.
 """
 
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 from src.services.errors import ServiceError
 from src.services.proxy_headers import Headers
@@ -63,6 +65,12 @@ class Tape:
         self._error = error
         self.end()
 
+    def forget(self) -> None:
+        """Let go of the body: whoever has not read all of it is cut."""
+        self._chunks.clear()
+        self.length = 0
+        self.fail(TapeCutError("it was read too slowly, and newer answers need the memory"))
+
     async def head(self) -> Head:
         """Return what comes before the body as soon as it is there.
 
@@ -109,3 +117,30 @@ class Tape:
     def _tell(self) -> None:
         self._news.set()
         self._news = asyncio.Event()
+
+
+class TapeShelf:
+    """Tapes that are written and still read.
+
+    A reader that takes nothing keeps its tape from being freed for as long as its connection lasts. So the
+    shelf forgets the oldest when all of them become too much.
+
+    Args:
+        max_bytes: What the bodies may come to. One alone may be longer.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._tapes: WeakKeyDictionary[Tape, None] = WeakKeyDictionary()  # in the order they were put
+
+    def put(self, tape: Tape) -> None:
+        """Put a tape to which nothing more is written."""
+        older = [each for each in self._tapes if each.length]
+        self._tapes[tape] = None
+        held = tape.length + sum(each.length for each in older)
+        for oldest in older:
+            if held <= self._max_bytes:
+                return
+            held -= oldest.length
+            del self._tapes[oldest]
+            oldest.forget()

@@ -6,11 +6,13 @@ after the call can have arrived at the latest. An answer proves that it has; wha
 fastest of late may all have been on the way.
 """
 
+import math
+import re
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Literal
 
@@ -31,6 +33,11 @@ LATE_ANSWERS = 10
 _REQUEST_LEFT = "send_request_headers.complete"
 _ANSWER_CAME = "receive_response_headers.complete"
 """How the events end by which the HTTP client tells of it."""
+
+_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+"""What no header's value may hold (RFC 9110, section 5.5), though the HTTP client lets some of it through."""
+
+_WHOLE_SECONDS = re.compile(rb"0*[1-9][0-9]*\Z")
 
 
 class UpstreamAnswerTooLargeError(ServiceError):
@@ -69,6 +76,9 @@ class Upstream:
         postpone: Told the seconds during which no call, of any worker, may begin.
         interval_seconds: What there is to be between two calls when they arrive.
         max_body_bytes: The longest answer that is passed on.
+
+    Attributes:
+        max_body_bytes: As given.
     """
 
     def __init__(
@@ -84,7 +94,7 @@ class Upstream:
         self._clock = clock
         self._postpone = postpone
         self._interval_seconds = interval_seconds
-        self._max_body_bytes = max_body_bytes
+        self.max_body_bytes = max_body_bytes
         self._took: deque[float] = deque(maxlen=LATE_ANSWERS)
 
     async def call(self, asked: UpstreamRequest, tape: Tape) -> bytes:
@@ -99,7 +109,8 @@ class Upstream:
             writer may have something to do before.
 
         Raises:
-            ExternalServiceError: No answer, a server error, or an answer that was cut off.
+            ExternalServiceError: No answer, one that is none of HTTP's, a server error, or an answer that was
+                cut off.
             UpstreamAnswerTooLargeError: The answer is too long; before the tape has begun, if that is told.
         """
         left_at = self._clock.monotonic()
@@ -132,30 +143,40 @@ class Upstream:
             await self._postpone(self._interval_seconds - fastest)
 
     async def _write(self, answer: httpx.Response, tape: Tape) -> bytes:
+        status = answer.status_code
         headers = tuple((name.lower(), value) for name, value in answer.headers.raw)
-        if answer.status_code == httpx.codes.TOO_MANY_REQUESTS:
-            await self._honour_retry_after(headers)
-        if answer.is_server_error:
-            raise ExternalServiceError(f"status {answer.status_code}")
-        declared = _length(headers) if answer.request.method != "HEAD" else None
-        if declared is not None and declared > self._max_body_bytes:
-            raise UpstreamAnswerTooLargeError(self._max_body_bytes)
-        tape.begin(Head(answer.status_code, for_caller(headers)))
+        if not 200 <= status < 500:
+            raise ExternalServiceError(f"status {status}")
+        if any(_CONTROL.search(value) for _, value in headers):
+            raise ExternalServiceError("control characters in a header")
+        passed_on = for_caller(status, headers)
+        if status == httpx.codes.TOO_MANY_REQUESTS:
+            passed_on = await self._honour_retry_after(passed_on)
+        declared = _length(passed_on) if answer.request.method != "HEAD" else None
+        if declared is not None and declared > self.max_body_bytes:
+            raise UpstreamAnswerTooLargeError(self.max_body_bytes)
+        tape.begin(Head(status, passed_on))
         received, last = 0, b""
         async for chunk in answer.aiter_raw():
             received += len(chunk)
-            if received > self._max_body_bytes:
-                raise UpstreamAnswerTooLargeError(self._max_body_bytes)
+            if received > self.max_body_bytes:
+                raise UpstreamAnswerTooLargeError(self.max_body_bytes)
             if received == declared:
                 last = chunk
             else:
                 tape.write(chunk)
         return last
 
-    async def _honour_retry_after(self, headers: Headers) -> None:
-        seconds = _retry_after(first(headers, b"retry-after") or b"", self._clock.now())
+    async def _honour_retry_after(self, headers: Headers) -> Headers:
+        """Hold up the line, and return `headers` with whole seconds to wait, at least 1, for the caller."""
+        value = first(headers, b"retry-after") or b""
+        seconds = _retry_after(value, self._clock.now())
         if seconds > 0:
             await self._postpone(min(seconds, MAX_POSTPONED_SECONDS))
+        if _WHOLE_SECONDS.match(value):
+            return headers
+        others = tuple(header for header in headers if header[0] != b"retry-after")
+        return (*others, (b"retry-after", b"%d" % max(1, math.ceil(seconds))))
 
 
 def _length(headers: Headers) -> int | None:
@@ -168,7 +189,7 @@ def _retry_after(value: bytes, now: float) -> float:
     text = value.decode("latin-1").strip()
     if text.isascii() and text.isdigit():
         return float(text)
-    with suppress(ValueError):
+    with suppress(ValueError, OverflowError):
         date: datetime = parsedate_to_datetime(text)
-        return date.timestamp() - now
+        return date.replace(tzinfo=date.tzinfo or UTC).timestamp() - now
     return 0.0

@@ -1,14 +1,18 @@
 """Where in the upstream a proxied request goes: never to another host, and never above its base path.
 
 The path is passed on as it was sent, since decoding and encoding it again could change what it means. So it
-is judged first, as the most trusting upstream would read it: percent-decoded until nothing is left to decode.
-A path that could then be read as leaving is refused, not repaired (RFC 3986, sections 3.3 and 5.2.4).
+is judged first, as the most trusting upstream would read it: percent-decoded until nothing is left to decode,
+which must be the case after `MAX_ENCODINGS` times. A path that could then be read as leaving is refused, not
+repaired (RFC 3986, sections 3.3 and 5.2.4).
 """
 
 import re
 from urllib.parse import unquote_plus, unquote_to_bytes
 
 import httpx
+
+MAX_ENCODINGS = 4
+"""How often over a path may be percent-encoded. Each takes a pass over the whole path to undo."""
 
 _VISIBLE = re.compile(rb"[!-~]*\Z")
 _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
@@ -73,6 +77,9 @@ def _refuse_to_leave(path: bytes) -> None:
 
 
 def _fully_decoded(path: bytes) -> bytes:
-    while (decoded := unquote_to_bytes(path)) != path:
+    for _ in range(MAX_ENCODINGS + 1):
+        decoded = unquote_to_bytes(path)
+        if decoded == path:
+            return path
         path = decoded
-    return path
+    raise UnsafeTargetError(f"The path must not be percent-encoded more than {MAX_ENCODINGS} times over")

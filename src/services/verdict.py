@@ -14,10 +14,13 @@ from src.services.pulse_store import Outage, PulseReading
 MANY_ERRORS = 0.05
 """Share of answers that may be the server's own errors (5xx) before it is said."""
 
+LINE_HELD_SECONDS = 2.0
+"""How much later than an interval from now the proxy's next turn may be due before it is said."""
+
 Code = Literal[
     "REDIS_AWAY", "REDIS_REFUSES", "BREAKER_OPEN", "SERVER_ERRORS",
     "BREAKER_HALF_OPEN", "LIMITER_OPEN", "PROXY_BREAKER_OPEN", "PROXY_LINE_FULL",
-    "ALL_WELL",
+    "PROXY_LINE_HELD", "PROXY_BREAKER_HALF_OPEN", "ALL_WELL",
 ]  # fmt: skip
 """The findings, the worst first."""
 
@@ -35,6 +38,11 @@ class ProxyState(Protocol):
     """How the proxy stands."""
 
     @property
+    def interval_seconds(self) -> float:
+        """Between two calls of the upstream."""
+        ...
+
+    @property
     def queue_size(self) -> int:
         """Calls in line."""
         ...
@@ -47,6 +55,11 @@ class ProxyState(Protocol):
     @property
     def oldest_age_seconds(self) -> float | None:
         """How long the longest has waited; None: the line is empty."""
+        ...
+
+    @property
+    def next_turn_seconds(self) -> float:
+        """Until the next call may begin."""
         ...
 
     @property
@@ -103,13 +116,24 @@ def _findings(
     if pulse.beat["bypassed"]:
         passed = f"{pulse.per_second('bypassed'):.1f} requests a second let through unexamined"
         yield Verdict("warning", "LIMITER_OPEN", f"Rate limiter open: {passed}")
-    if proxy is not None and proxy.breaker.state == BreakerState.OPEN:
+    if proxy is not None:
+        yield from _of_proxy(proxy)
+    yield Verdict("ok", "ALL_WELL", "All well")
+
+
+def _of_proxy(proxy: ProxyState) -> Iterator[Verdict]:
+    if proxy.breaker.state == BreakerState.OPEN:
         message = "Proxy's breaker open: its upstream is failing, copies served where there are any"
         yield Verdict("warning", "PROXY_BREAKER_OPEN", message)
-    if proxy is not None and proxy.queue_size >= proxy.capacity:
+    if proxy.queue_size >= proxy.capacity:
         waits = f"{proxy.queue_size} wait, the first of them {_for(proxy.oldest_age_seconds or 0)}"
         yield Verdict("warning", "PROXY_LINE_FULL", f"Proxy's line full: {waits}")
-    yield Verdict("ok", "ALL_WELL", "All well")
+    if proxy.queue_size and proxy.next_turn_seconds > proxy.interval_seconds + LINE_HELD_SECONDS:
+        left = f"{proxy.next_turn_seconds:.0f} s left, {proxy.queue_size} in line"
+        yield Verdict("warning", "PROXY_LINE_HELD", f"Proxy's line held: its upstream asked to wait, {left}")
+    if proxy.breaker.state == BreakerState.HALF_OPEN:
+        message = "Proxy's breaker half-open: the next call shows whether its upstream is back"
+        yield Verdict("warning", "PROXY_BREAKER_HALF_OPEN", message)
 
 
 def _of_outage(outage: Outage, monotonic: float) -> Verdict:

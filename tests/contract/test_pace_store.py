@@ -97,7 +97,7 @@ async def test_a_line_that_was_idle_saves_no_turns_up(store, store_time):
 async def test_nobody_waiting_gets_no_turn(store):
     verdict = await store.ask(A, GONE)
     assert (verdict.admitted, verdict.turn) == (0, None)
-    assert await store.status() == PaceStatus("fifo", 0, 100, None)
+    assert await store.status() == PaceStatus("fifo", 0, 100, None, 0)
     await take(store)
 
 
@@ -254,7 +254,29 @@ async def test_the_status_shows_the_line_over_all_workers(stores, store_time):
     await refused(ours, A, waiting(2, age=0.25))
     await refused(theirs, B, waiting(3, age=0.5))
     await store_time.advance(0.25)
-    assert await ours.status() == await theirs.status() == PaceStatus("fifo", 5, 7, 0.75)
+    assert await ours.status() == await theirs.status() == PaceStatus("fifo", 5, 7, 0.75, 0.75)
+
+
+async def test_the_status_tells_when_the_next_turn_is_due(stores, store_time):
+    ours, theirs = stores(2)
+
+    async def due():
+        seconds = (await ours.status()).next_turn_seconds
+        assert (await theirs.status()).next_turn_seconds == seconds
+        return seconds
+
+    assert await due() == 0
+    turn = await take(ours)
+    assert await due() == 1
+    await store_time.advance(0.25)
+    assert await due() == 0.75
+    await ours.postpone(30)
+    assert await due() == 30
+    await ours.give_back(turn)
+    await store_time.advance(29.5)
+    assert await due() == 0.5
+    await store_time.advance(9)
+    assert await due() == 0
 
 
 # ---------------------------------------------------------------- turns given back
@@ -389,6 +411,7 @@ class TestRedis:
         await take(ours)
         store_time.clock._start -= 3600
         await store_time.publish()
+        assert (await ours.status()).next_turn_seconds == 1
         assert await refused(ours, A, waiting()) == 1
 
     async def test_dead_workers_leave_nothing_behind(self, stores, store_time):
@@ -607,7 +630,7 @@ class TestFailingOver:
         await take(store, A, waiting(age=4))
         assert await refused(store) == 4
         assert (await store.ask(A, waiting(newcomers=9))).admitted == 1
-        assert await store.status() == PaceStatus("fifo", 2, 2, 0)
+        assert await store.status() == PaceStatus("fifo", 2, 2, 0, 4)
 
     async def test_back_again_it_gives_no_turn_before_every_worker_knows(self, store, fleets, store_time):
         await take(store)

@@ -41,6 +41,7 @@ async def until_waiting(api, size):
 
 async def test_a_request_goes_on_as_it_is_and_its_answer_comes_back(api, upstream):
     sent = {"client-id": "billing", "X-API-Key": "secret", "Range": "bytes=0-1", "X-Request-ID": "trace-1"}
+    sent |= {"X-Original-URL": "/admin", "X-Forwarded-For": "10.0.0.1"}
     answer = await api.get("/proxy/a%20b//c?x=%2F&priority=7&y=1&y=2", headers=sent)
     assert (answer.status_code, answer.text) == (200, "GET /base/a%20b//c?x=%2F&y=1&y=2 HTTP/1.1")
     assert answer.headers["x-cache"] == "MISS"
@@ -51,7 +52,7 @@ async def test_a_request_goes_on_as_it_is_and_its_answer_comes_back(api, upstrea
     (headers,) = upstream.headers
     assert {"client-id: billing", "x-request-id: trace-1", "accept-encoding: identity"} <= set(headers)
     assert f"host: {upstream.url.removeprefix('http://')}" in headers
-    assert not [header for header in headers if header.startswith(("x-api-key", "range"))]
+    assert not [header for header in headers if header.startswith(("x-api-key", "range", "x-orig", "x-forw"))]
 
 
 async def test_the_second_time_it_is_answered_from_the_cache(api, upstream):
@@ -183,6 +184,33 @@ async def test_an_answer_that_is_too_long_is_a_502(start_api):
         assert (answer.status_code, answer.json()["code"]) == (502, "UPSTREAM_ANSWER_TOO_LARGE")
 
 
+@pytest.mark.parametrize(
+    "head",
+    [b"600 Odd\r\n", b"999 Odd\r\n", b"200 OK\r\nX-Odd: a\x01b\r\n", b"404 Not Found\r\nX-Odd: \x7f\r\n"],
+)
+async def test_what_is_no_answer_of_http_is_a_503_and_not_kept(start_api, head):
+    async def odd(_upstream, _line, writer):
+        writer.write(b"HTTP/1.1 " + head + b"Content-Length: 2\r\n\r\nhi")
+
+    async with running_upstream(odd) as upstream, start_api(proxy_upstream_url=upstream.url) as api:
+        for asked in (1, 2):
+            answer = await api.get("/proxy/a")
+            assert (answer.status_code, answer.json()["code"]) == (503, "EXTERNAL_SERVICE_UNAVAILABLE")
+            assert len(upstream.arrivals) == asked
+
+
+async def test_a_transfer_encoding_says_how_long_a_body_is_and_no_length_beside_it(start_api):
+    async def both(_upstream, _line, writer):
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n")
+        writer.write(b"5\r\nhello\r\n0\r\n\r\n")
+
+    async with running_upstream(both) as upstream, start_api(proxy_upstream_url=upstream.url) as api:
+        for copy in ("MISS", "HIT"):
+            answer = await api.get("/proxy/a")
+            assert (answer.headers["x-cache"], answer.text) == (copy, "hello")
+            assert "content-length" not in answer.headers
+
+
 async def test_an_encoded_body_goes_on_as_it_is(start_api):
     packed = gzip.compress(b"hello")
 
@@ -224,6 +252,21 @@ async def test_a_429_holds_up_the_line_for_everybody(start_api):
         assert upstream.gaps[0] >= 1
 
 
+async def test_a_line_that_is_held_up_is_seen_to_be(start_api):
+    async def refuse(_upstream, _line, writer):
+        writer.write(b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 200\r\nContent-Length: 0\r\n\r\n")
+
+    async with running_upstream(refuse) as upstream, start_api(proxy_upstream_url=upstream.url) as api:
+        await api.get("/proxy/a")
+        waiting = asyncio.create_task(api.get("/proxy/b"))
+        await until_waiting(api, 1)
+        assert 100 < (await api.get("/api/proxy/status")).json()["next_turn_seconds"] <= 200
+        overview = (await api.get("/api/overview")).json()
+        assert overview["status"]["code"] == "PROXY_LINE_HELD"
+        assert 100 < overview["proxy"]["next_turn_seconds"] <= 200
+        waiting.cancel()
+
+
 async def test_the_policy_is_switched_for_all_and_shown(start_api):
     async with start_api() as one, start_api() as other:
         assert (await one.get("/api/admin/proxy/policy")).json() == {"policy": "fifo"}
@@ -256,13 +299,14 @@ async def test_the_status_tells_it_all(api):
     await api.get("/proxy/a")
     await api.get("/proxy/a")
     status = (await api.get("/api/proxy/status")).json()
-    latency = status.pop("mean_latency_ms")
+    latency, next_turn = status.pop("mean_latency_ms"), status.pop("next_turn_seconds")
     assert status == {
         "policy": "fifo", "interval_seconds": 0.05, "queue_size": 0, "capacity": 100,
         "oldest_age_seconds": None, "requests": 2, "successes": 1, "failures": 0, "fallbacks": 0,
         "cache_hits": 1, "breaker": {"state": "CLOSED", "retry_after": None},
     }  # fmt: skip
     assert latency > 0
+    assert 0 <= next_turn < 0.06
 
 
 async def test_without_redis_it_goes_on_by_itself(own_redis, upstream):

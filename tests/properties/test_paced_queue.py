@@ -115,7 +115,7 @@ class StoreModel:
     def status(self):
         oldest = [oldest for oldest, *_ in self.lines().values()]
         age = (self.now - min(oldest)) / 1e6 if oldest else None
-        return PaceStatus(self.policy, self.size(), self.capacity, age)
+        return PaceStatus(self.policy, self.size(), self.capacity, age, (self.due() - self.now) / 1e6)
 
 
 class PaceStoreMachine(StoreMachine):

@@ -144,6 +144,7 @@ async def proxy_status(proxy: Proxy) -> ProxyStatusOut:
         queue_size=line.size,
         capacity=line.capacity,
         oldest_age_seconds=line.oldest_age_seconds,
+        next_turn_seconds=line.next_turn_seconds,
         requests=totals.requests,
         successes=totals.successes,
         failures=totals.failures,

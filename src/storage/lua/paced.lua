@@ -18,6 +18,11 @@ local function get(field)
   return tonumber(redis.call('HGET', PACE, field))
 end
 
+-- Returns when the next turn is due by the pace. A clock that was set back holds nobody up for longer than that.
+local function due_by_pace(interval)
+  return math.min(get('next_us') or now, now + interval)
+end
+
 -- Returns the lines that have not expired, by worker, the callers in them all, and whose lines have.
 local function live_lines()
   local lines, callers, dead = {}, 0, {}

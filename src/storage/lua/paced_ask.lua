@@ -18,8 +18,7 @@ if not policy then
 end
 
 local turn = get('turn') or 0
--- A clock that was set back holds nobody up for longer than an interval.
-local next_due = math.min(get('next_us') or now, now + interval)
+local next_due = due_by_pace(interval)
 if known_turn > turn then
   -- Redis has lost turns this worker knows of, and perhaps later ones: none was given later than now.
   turn, next_due = known_turn, now + interval

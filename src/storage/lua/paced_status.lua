@@ -1,10 +1,13 @@
 -- Tells how the line stands. Changes nothing.
 --
--- KEYS   those of paced.lua
--- reply  {policy or nil, callers in line, age in µs of the one who came first or nil}
+-- KEYS     those of paced.lua
+-- ARGV[1]  interval in µs
+-- reply    {policy or nil, callers in line, age in µs of the one who came first or nil, µs until the next turn is
+--          due}
 local lines, callers = live_lines()
 local oldest
 for _, line in pairs(lines) do
   oldest = math.min(oldest or line.fifo, line.fifo)
 end
-return {redis.call('HGET', PACE, 'policy'), callers, oldest and now - oldest or false}
+local due = math.max(due_by_pace(tonumber(ARGV[1])), get('not_before_us') or now)
+return {redis.call('HGET', PACE, 'policy'), callers, oldest and now - oldest or false, math.max(0, due - now)}

@@ -17,7 +17,7 @@ from src.resilience.pace_store import PacedQueueOptions
 from src.resilience.paced_queue import PacedQueue
 from src.resilience.timeout import Timeout
 from src.services.external_service import ExternalServiceUnavailableError
-from src.services.proxy import MAX_KEPT_BYTES, Proxy, ProxyRequest, is_upstream_failure
+from src.services.proxy import MAX_KEPT_BYTES, UNREAD_ANSWERS, Proxy, ProxyRequest, is_upstream_failure
 from src.services.proxy_totals import ProxyTally, ProxyTotals
 from src.services.tape import TapeCutError
 from src.services.upstream import Upstream, UpstreamAnswerTooLargeError
@@ -293,6 +293,27 @@ class TestCopies:
                 assert (await proxy.answer(get("/a"))).copy == "HIT"
 
 
+class TestSlowReaders:
+    async def test_the_oldest_is_cut_when_unread_answers_become_too_much(self, world, clock):
+        world.answers = {f"/{n}": (200, {}, b"x" * MAX_BYTES) for n in range(UNREAD_ANSWERS + 1)}
+        waiting = asks(world.worker(), *(get(path) for path in world.answers))
+        await clock.advance(UNREAD_ANSWERS * INTERVAL)
+        oldest, *others = [task.result() for task in waiting]
+        with pytest.raises(TapeCutError, match="too slowly"):
+            await body(oldest)
+        assert {len(await body(answer)) for answer in others} == {MAX_BYTES}
+
+    async def test_one_that_broke_off_counts_as_well(self, world, clock):
+        async def cut(_):
+            return 200, {}, b"x" * MAX_BYTES, b"and too much"
+
+        world.answers = dict.fromkeys((f"/{n}" for n in range(UNREAD_ANSWERS + 1)), cut)
+        waiting = asks(world.worker(), *(get(path) for path in world.answers))
+        await clock.advance(UNREAD_ANSWERS * INTERVAL)
+        lengths = [task.result().tape.length for task in waiting]
+        assert lengths == [0] + [MAX_BYTES] * UNREAD_ANSWERS
+
+
 class TestFailures:
     async def failing(self, world, clock):
         """A worker that has a stale copy of /a, and whose upstream fails."""
@@ -380,6 +401,17 @@ class TestFailures:
             await body(answer)
         assert not world.cache._copies
         assert (await proxy.status()).breaker.failure_count == 1
+
+    @pytest.mark.parametrize("answer", [(600, {}), (200, {"X-Odd": b"a\x01b"})])
+    async def test_what_is_no_answer_of_http_is_a_failure_and_not_kept(self, world, clock, answer):
+        proxy = await self.failing(world, clock)
+        world.answers |= dict.fromkeys(("/a", "/b"), answer)
+        assert (await clock.drive(proxy.answer(get("/a")))).copy == "STALE"
+        assert (await proxy.status()).breaker.failure_count == 1
+        copies = dict(world.cache._copies)
+        with pytest.raises(ExternalServiceUnavailableError):
+            await clock.drive(proxy.answer(get("/b")))
+        assert world.cache._copies == copies
 
     async def test_an_answer_too_long_is_said_to_be_and_is_no_failure(self, world, clock):
         world.answers["/a"] = (200, {"Content-Length": str(MAX_BYTES + 1)}, b"x")

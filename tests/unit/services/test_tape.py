@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from src.services.tape import Head, Tape, TapeCutError
+from src.services.tape import Head, Tape, TapeCutError, TapeShelf
 from tests.support.clock import settle
 
 HEAD = Head(200, ((b"content-type", b"text/plain"), (b"x-odd", b"a:b, c"), (b"x-empty", b"")))
@@ -72,3 +72,57 @@ async def test_a_packed_answer_is_the_same_unpacked(head):
     assert await copy.head() == head
     assert b"".join(got) == b"a\r\n\r\nb\r\n"
     assert copy.length == 8
+
+
+def written(body):
+    tape = Tape()
+    tape.begin(HEAD)
+    tape.write(body)
+    tape.end()
+    return tape
+
+
+async def test_what_is_still_read_is_bounded_and_the_oldest_goes_first():
+    shelf = TapeShelf(10)
+    oldest, older, newest = tapes = [written(body) for body in (b"1234", b"5678", b"90123")]
+    reading = oldest.body()
+    for tape in tapes[:2]:
+        shelf.put(tape)
+    assert await anext(reading) == b"1234"
+    shelf.put(newest)
+    with pytest.raises(TapeCutError, match="too slowly"):
+        await anext(reading)
+    assert [tape.length for tape in tapes] == [0, 4, 5]
+    assert b"1234" not in oldest.packed()
+    for tape in (older, newest):
+        got = []
+        await read(tape, got)
+        assert got
+
+
+async def test_what_nobody_reads_any_more_counts_for_nothing():
+    shelf = TapeShelf(10)
+    kept = written(b"12345")
+    shelf.put(kept)
+    for _ in range(9):
+        shelf.put(written(b"12345"))
+    assert kept.length == 5
+
+
+async def test_one_that_failed_before_it_began_says_why_however_much_is_held():
+    shelf, failed = TapeShelf(10), Tape()
+    failed.fail(RuntimeError("no answer"))
+    for tape in (failed, long := written(b"12345678901"), short := written(b"1")):
+        shelf.put(tape)
+    with pytest.raises(RuntimeError, match="no answer"):
+        await failed.head()
+    assert (long.length, short.length) == (0, 1)
+
+
+async def test_one_that_is_longer_than_all_may_be_is_read_until_another_comes():
+    shelf = TapeShelf(10)
+    long, short = written(b"12345678901"), written(b"1")
+    shelf.put(long)
+    assert long.length == 11
+    shelf.put(short)
+    assert (long.length, short.length) == (0, 1)

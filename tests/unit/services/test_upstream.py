@@ -1,6 +1,7 @@
 """One call of the proxy's upstream."""
 
 import asyncio
+import time
 
 import httpx
 import pytest
@@ -127,11 +128,16 @@ async def test_pieces_can_be_read_before_the_last_has_come(bench):
     "answer",
     [
         answering(500, b"oops"),
+        answering(600),
+        answering(999),
+        answering(199),
+        answering(200, headers={"X-Odd": b"a\x01b"}),
+        answering(404, headers={"X-Odd": b"a\x7f"}),
         answering(200, b"half", httpx.ReadError("cut")),
         answering(200, b"half", ConnectionResetError("cut")),
     ],
 )
-async def test_a_server_error_or_a_cut_is_a_failure_of_the_upstream(bench, answer):
+async def test_a_server_error_a_cut_or_what_is_no_answer_is_a_failure_of_the_upstream(bench, answer):
     with pytest.raises(ExternalServiceError):
         await bench(answer).call()
 
@@ -156,6 +162,14 @@ async def test_an_answer_that_is_declared_too_long_is_not_begun(bench):
     waiting.cancel()
 
 
+async def test_a_length_beside_a_transfer_encoding_says_nothing(bench):
+    headers = {"Content-Length": str(MAX_BYTES + 1), "Transfer-Encoding": "chunked"}
+    upstream = bench(answering(200, b"abc", headers=headers))
+    assert await upstream.call() == b""
+    assert (await upstream.tape.head()).headers == ()
+    assert await upstream.body() == b"abc"
+
+
 async def test_the_head_of_a_long_answer_may_be_asked_for(bench):
     upstream = bench(answering(200, headers={"Content-Length": str(MAX_BYTES + 1)}))
     await upstream.call("HEAD")
@@ -176,24 +190,40 @@ async def test_an_answer_as_long_as_may_be_is_passed_on(bench):
 
 
 @pytest.mark.parametrize(
-    ("retry_after", "postponed"),
+    ("retry_after", "postponed", "told"),
     [
-        ("7", [7.0]),
-        ("Fri, 15 Jan 2027 08:00:20 GMT", [20.0]),  # the clock's 1,800,000,000 is 08:00:00
-        ("Fri, 15 Jan 2027 07:59:00 GMT", []),
-        ("99999999999999999999", [MAX_POSTPONED_SECONDS]),
-        ("0", []),
-        ("soon", []),
-        ("-1", []),
-        (None, []),
+        ("7", [7.0], "7"),
+        ("Fri, 15 Jan 2027 08:00:20 GMT", [20.0], "20"),  # the clock's 1,800,000,000 is 08:00:00
+        ("Fri, 15 Jan 2027 07:59:00 GMT", [], "1"),
+        ("Mon, 01 Jan 2024 00:00:00 +99999999999999", [], "1"),
+        ("99999999999999999999", [MAX_POSTPONED_SECONDS], "99999999999999999999"),
+        ("9" * 400, [MAX_POSTPONED_SECONDS], "9" * 400),
+        ("0", [], "1"),
+        ("soon", [], "1"),
+        ("-1", [], "1"),
+        (None, [], "1"),
     ],
 )
-async def test_a_429_is_passed_on_and_its_retry_after_is_for_everybody(bench, retry_after, postponed):
+async def test_a_429_is_passed_on_and_its_retry_after_is_for_everybody(bench, retry_after, postponed, told):
     headers = {} if retry_after is None else {"Retry-After": retry_after}
     upstream = bench(answering(429, headers=headers))
     await upstream.call()
-    assert (await upstream.tape.head()).status == 429
+    head = await upstream.tape.head()
+    assert (head.status, head.headers) == (429, ((b"retry-after", told.encode()),))
     assert upstream.postponed == postponed
+
+
+@pytest.mark.skipif(not hasattr(time, "tzset"), reason="the time zone can't be changed here")
+async def test_a_date_without_a_zone_is_in_utc(bench, monkeypatch):
+    monkeypatch.setenv("TZ", "EST5")
+    time.tzset()
+    try:
+        upstream = bench(answering(429, headers={"Retry-After": "Fri Jan 15 08:00:20 2027"}))
+        await upstream.call()
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert upstream.postponed == [20.0]
 
 
 class Watched(httpx.AsyncBaseTransport):

@@ -1,8 +1,11 @@
 """Where a proxied request goes, and what is refused before it goes anywhere."""
 
+from urllib.parse import unquote_to_bytes
+
 import pytest
 
-from src.services.upstream_target import UnsafeTargetError, UpstreamTarget, without
+from src.services import upstream_target
+from src.services.upstream_target import MAX_ENCODINGS, UnsafeTargetError, UpstreamTarget, without
 
 TARGET = UpstreamTarget("https://bank.example:8443/v1/")
 
@@ -37,6 +40,26 @@ def test_path_and_query_go_on_as_they_were_sent(path, query, url):
 def test_a_path_that_tries_to_leave_is_refused(path):
     with pytest.raises(UnsafeTargetError, match="The path"):
         TARGET.url(path)
+
+
+def encoded(times):
+    return b"/%" + b"25" * (times - 1) + b"41"
+
+
+def test_a_path_may_be_encoded_a_few_times_over_and_no_more(monkeypatch):
+    passes = []
+
+    def unquote(path):
+        passes.append(path)
+        return unquote_to_bytes(path)
+
+    monkeypatch.setattr(upstream_target, "unquote_to_bytes", unquote)
+    assert TARGET.url(encoded(MAX_ENCODINGS)).raw_path == b"/v1" + encoded(MAX_ENCODINGS)
+    for times in (MAX_ENCODINGS + 1, 30_000):
+        passes.clear()
+        with pytest.raises(UnsafeTargetError, match="times over"):
+            TARGET.url(encoded(times))
+        assert len(passes) == MAX_ENCODINGS + 1  # each is linear in the path's length
 
 
 @pytest.mark.parametrize("query", [b"a b", b"a\r\nb", b"\xff", b"a#b"])

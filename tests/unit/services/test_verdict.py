@@ -7,7 +7,7 @@ import pytest
 
 from src.resilience.breaker_store import BreakerState, BreakerStatus
 from src.services.pulse_store import Beat, Outage, PulseReading
-from src.services.verdict import Code, Verdict, verdict
+from src.services.verdict import LINE_HELD_SECONDS, Code, Verdict, verdict
 
 NOW, MONOTONIC = 1_800_000_000.0, 500.0
 
@@ -27,6 +27,8 @@ class Proxy:
     queue_size: int = 7
     capacity: int = 100
     oldest_age_seconds: float | None = 6.2
+    interval_seconds: float = 1.0
+    next_turn_seconds: float = 0.4
     breaker: Breaker = field(default_factory=Breaker)
 
 
@@ -44,9 +46,22 @@ FAILING = counted(requests=100, errors=12)
 BYPASSING = counted(requests=100, bypassed=25)
 PROXY_OPEN = Proxy(breaker=Breaker("OPEN"))
 PROXY_FULL = Proxy(queue_size=100, oldest_age_seconds=43.9)
+PROXY_HELD = Proxy(queue_size=3, next_turn_seconds=238.4)
+PROXY_HALF_OPEN = Proxy(breaker=Breaker("HALF_OPEN"))
 
 
-@pytest.mark.parametrize("proxy", [None, Proxy(), Proxy(queue_size=99), Proxy(0, oldest_age_seconds=None)])
+@pytest.mark.parametrize(
+    "proxy",
+    [
+        None,
+        Proxy(),
+        Proxy(queue_size=99),
+        Proxy(0, oldest_age_seconds=None),
+        Proxy(next_turn_seconds=1 + LINE_HELD_SECONDS),
+        Proxy(interval_seconds=300, next_turn_seconds=238.4),
+        replace(PROXY_HELD, queue_size=0),
+    ],
+)
 def test_all_well(proxy):
     assert judge(proxy=proxy) == Verdict("ok", "ALL_WELL", "All well")
 
@@ -90,6 +105,14 @@ def test_all_well(proxy):
             {"proxy": PROXY_FULL}, "warning", "PROXY_LINE_FULL",
             "Proxy's line full: 100 wait, the first of them for 43 s",
         ),
+        (
+            {"proxy": PROXY_HELD}, "warning", "PROXY_LINE_HELD",
+            "Proxy's line held: its upstream asked to wait, 238 s left, 3 in line",
+        ),
+        (
+            {"proxy": PROXY_HALF_OPEN}, "warning", "PROXY_BREAKER_HALF_OPEN",
+            "Proxy's breaker half-open: the next call shows whether its upstream is back",
+        ),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_said_in_words(given, level, code, message):
@@ -99,6 +122,7 @@ def test_what_is_wrong_is_said_in_words(given, level, code, message):
 def test_the_worst_is_said_first():
     everything = replace(counted(requests=100, errors=50, bypassed=9), outage=AWAY.outage)
     both = replace(PROXY_OPEN, queue_size=100)
+    held = replace(PROXY_HALF_OPEN, next_turn_seconds=99)
     said = [
         judge(everything, OPEN, both).code,
         judge(replace(everything, outage=REFUSES.outage), OPEN, both).code,
@@ -107,12 +131,14 @@ def test_the_worst_is_said_first():
         judge(BYPASSING, HALF_OPEN, both).code,
         judge(BYPASSING, CLOSED, both).code,
         judge(QUIET, CLOSED, both).code,
-        judge(QUIET, CLOSED, PROXY_FULL).code,
+        judge(QUIET, CLOSED, replace(held, queue_size=100)).code,
+        judge(QUIET, CLOSED, held).code,
+        judge(QUIET, CLOSED, PROXY_HALF_OPEN).code,
         judge().code,
     ]
     assert said == [
         "REDIS_AWAY", "REDIS_REFUSES", "BREAKER_OPEN", "SERVER_ERRORS", "BREAKER_HALF_OPEN", "LIMITER_OPEN",
-        "PROXY_BREAKER_OPEN", "PROXY_LINE_FULL", "ALL_WELL",
+        "PROXY_BREAKER_OPEN", "PROXY_LINE_FULL", "PROXY_LINE_HELD", "PROXY_BREAKER_HALF_OPEN", "ALL_WELL",
     ]  # fmt: skip
     assert said == list(get_args(Code))
 

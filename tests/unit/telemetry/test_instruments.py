@@ -174,7 +174,7 @@ async def test_the_proxys_line_and_breaker_are_as_they_are_when_asked(clock):
             self.sizes = [7, 0]
 
         async def status(self):
-            line = PaceStatus("fifo", self.sizes.pop(0), 100, None)
+            line = PaceStatus("fifo", self.sizes.pop(0), 100, None, 0)
             return ProxyStatus(line, ProxyTotals(), await breaker.status(), 1.0)
 
     proxy = Proxied()
