@@ -18,6 +18,8 @@ const FEWEST_SLOTS = 30;
 /** Older than this, what is shown is no longer said to be so. */
 const STALE_SECONDS = 6;
 const TRANSITIONS_SHOWN = 5;
+/** The proxy's line is held up when its next turn is further off than an interval and this. */
+const HELD_SECONDS = 2;
 
 /** @type {Record<string, { level: Level, lead: string, chip: string }>} */
 const BREAKER_STATES = {
@@ -248,10 +250,12 @@ function showProxy(proxy) {
   show("proxy-size", `${number(size)} of ${number(capacity)}`);
   show("proxy-age", size > 0 ? duration(oldest) : "nobody waits");
   show("proxy-policy-now", proxy.policy === "fifo" ? "First come" : "Priority");
+  const isHeld = size > 0 && proxy.next_turn_seconds > proxy.interval_seconds + HELD_SECONDS;
   if (size >= capacity) showChip("proxy-chip", "critical", "full");
   else if (proxy.breaker.state !== "CLOSED") {
     showChip("proxy-chip", BREAKER_STATES[proxy.breaker.state].level, `breaker ${words(proxy.breaker.state)}`);
   }
+  else if (isHeld) showChip("proxy-chip", "warning", `held for ${duration(proxy.next_turn_seconds)}`);
   else if (size > 0) showChip("proxy-chip", "ok", "moving");
   else showChip("proxy-chip", "ok", "empty");
 }

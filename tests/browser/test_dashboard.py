@@ -109,6 +109,18 @@ class TestLooking:
         expect(words).not_to_have_text(words.inner_text())
         assert number_in(page, "#breaker-words") < before
 
+    def test_a_line_that_is_held_up_is_not_said_to_move(self, page):
+        def hold(route):
+            answer = route.fetch()
+            overview = answer.json()
+            overview["proxy"] |= {"queue_size": 3, "next_turn_seconds": 42.0}
+            route.fulfill(response=answer, json=overview)
+
+        page.route("**/api/overview", hold)
+        expect(page.locator("#proxy-chip")).to_have_text("held for 42 s")
+        page.unroute("**/api/overview")
+        expect(page.locator("#proxy-chip")).to_have_text("empty")
+
     def test_events_hold_still_when_told_to(self, page, api):
         page.get_by_role("button", name="Hold still").click()
         api.post(OPEN)
