@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import TypeVar
 
 from pydantic import TypeAdapter, ValidationError
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
 from src.api.errors import BAD_JSON, Problem, ProblemError, field_errors, validation_problem
 from src.resilience.clock import Clock
@@ -80,8 +80,6 @@ async def read_body(request: Request, max_bytes: int, clock: Clock) -> bytes:
     try:
         async with clock.timeout(BODY_SECONDS):
             return await _read(request, max_bytes, _Inflator() if encoding == "gzip" else None)
-    except ClientDisconnect:
-        raise ProblemError(Problem(400, "BAD_REQUEST", "The body broke off")) from None
     except TimeoutError:
         message = f"The body did not arrive in time: it may take {BODY_SECONDS} seconds"
         hang_up = {"Connection": "close"}  # or the connection would go on waiting for the rest
@@ -91,7 +89,12 @@ async def read_body(request: Request, max_bytes: int, clock: Clock) -> bytes:
 async def _read(request: Request, max_bytes: int, inflator: "_Inflator | None") -> bytes:
     body = bytearray()  # not a list of chunks: of two bytes each, they would weigh twenty times as much
     received = 0
-    async for chunk in request.stream():
+    more = True
+    while more:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ProblemError(Problem(400, "BAD_REQUEST", "The body broke off"))
+        chunk, more = message.get("body", b""), message.get("more_body", False)
         received += len(chunk)
         body += chunk if inflator is None else inflator.inflate(chunk, max_bytes - len(body))
         if max(received, len(body)) > max_bytes:
