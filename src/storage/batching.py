@@ -35,8 +35,9 @@ Reply: TypeAlias = Any
 
 RoundTripObserver: TypeAlias = Callable[[int, float], object]
 
-MAX_IN_FLIGHT = 8
-"""Round trips under way at once, those of long commands not counted."""
+MAX_IN_FLIGHT = 2
+"""Round trips under way at once, those of long commands not counted: one that Redis works on, and one on its
+way. Redis does one thing at a time, so that more would only be smaller."""
 
 MAX_ALONE = 2
 """Long commands under way at once. Together with the others, the most connections one process opens."""
