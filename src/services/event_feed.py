@@ -4,8 +4,9 @@ Recording never holds up the call it tells of: the listener puts the event into 
 a task of its own writes what has gathered, a batch at a time. What does not fit, or finds the log away, is
 dropped and counted.
 
-Followers read the log themselves, each from where it is, so a slow one keeps nothing waiting and nothing in
-memory, and one that comes back goes on where it was, on any worker.
+For all of a worker's followers one task, the tail, reads the log on, and wakes them when there is something.
+Who is not where the tail is, being slow or just back, reads the log from its own place. So a follower keeps
+nothing waiting and nothing in memory, and one that comes back goes on where it was, on any worker.
 """
 
 import asyncio
@@ -16,7 +17,6 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import Context
 from dataclasses import dataclass
-from functools import partial
 from typing import Protocol
 
 import orjson
@@ -24,7 +24,15 @@ import orjson
 from src.analytics.points import format_seconds
 from src.resilience.clock import Clock
 from src.resilience.errors import ResilienceError
-from src.resilience.events import CacheAnswered, CacheRefreshed, Event, Listener, Rejected, notify
+from src.resilience.events import (
+    CacheAnswered,
+    CacheRefreshed,
+    Event,
+    Listener,
+    Rejected,
+    TurnTaken,
+    notify,
+)
 from src.services.errors import ServiceError, StorageUnavailableError
 from src.services.external_service import ExternalServiceError, ExternalServiceRefusedError
 
@@ -37,10 +45,10 @@ GATHER_SECONDS = 0.1
 """How long events gather before they are written, so that a storm of them costs few round trips."""
 
 POLL_SECONDS = 0.5
-"""How often a follower looks for more."""
+"""How often a worker that is followed looks for more."""
 
-SHARED_SECONDS = POLL_SECONDS / 2
-"""For how long what one follower read serves the others who are where it was."""
+QUIET_SECONDS = 15.0
+"""How long a follower hears nothing, about and at most: where nothing comes it gets an empty page."""
 
 PAGE_EVENTS = 200
 """Events read in one round trip."""
@@ -104,7 +112,7 @@ class EventDropped(Event):
 
 
 class EventRecorder:
-    """The listener that writes to the log: all but a cache's daily business of hits, misses and refreshes.
+    """The listener that writes to the log: all but the daily business of hits, misses, refreshes and turns.
 
     A policy's refusals that gather between two writings are written as the first of them, with a count
     (`times`): a flood of them is one line that grows, and not the end of everything else in the log.
@@ -130,7 +138,7 @@ class EventRecorder:
     def __call__(self, event: Event) -> None:
         """Take note of `event`."""
         match event:
-            case CacheRefreshed() | CacheAnswered(outcome="hit" | "miss"):
+            case CacheRefreshed() | CacheAnswered(outcome="hit" | "miss") | TurnTaken():
                 return
             case Rejected() if refusal := self._refusals.get(event.policy):
                 refusal.times += 1
@@ -213,7 +221,11 @@ class EventFeed:
         self._event_log = log
         self._clock = clock
         self._places: list[float] = []  # until when each is taken
-        self._readings: dict[str | None, asyncio.Task[list[LoggedEvent]]] = {}
+        self._tail: asyncio.Task[None] | None = None
+        self._reached: str | None = None  # up to where the tail has read the log
+        self._page: Sequence[LoggedEvent] = ()  # what it read last,
+        self._page_after: str | None = None  # which is what comes after this place
+        self._news = asyncio.Event()  # set when there is more, and then replaced
         self._is_over = False
 
     async def recent(self) -> list[LoggedEvent]:
@@ -237,51 +249,76 @@ class EventFeed:
         """
         now = self._clock.monotonic()
         if len(self._places) >= MAX_FOLLOWERS:
-            raise TooManyFollowersError(min(self._places) - now)
+            raise TooManyFollowersError(min(self._places) + QUIET_SECONDS - now)
         until = now + FOLLOW_SECONDS
+        if not self._places:
+            self._tail = asyncio.create_task(self._read_on(), context=Context())  # it is no follower's
         self._places.append(until)
         try:
             yield until
         finally:
             self._places.remove(until)
+            if not self._places and self._tail is not None:
+                self._tail.cancel()
+                self._page_after, self._page = self._reached, ()  # for whom comes later it would be old
 
     async def follow(self, after: str | None, until: float) -> AsyncIterator[Sequence[LoggedEvent]]:
         """Yield what is in the log after the place `after` (None: all), then what comes, in pages.
 
-        While the log is away nothing comes; what it has when it is back comes then.
+        A page may be empty, so that there is one every `QUIET_SECONDS` or so. While the log is away there are
+        only such; what it has when it is back comes then.
 
         Args:
             after: The `id` of a `LoggedEvent`.
-            until: From `place`; the end.
+            until: From `place`, which is to be held meanwhile; the end, or `QUIET_SECONDS` later.
         """
         while not self._is_over and self._clock.monotonic() < until:
-            page = await self._read_together(after)
+            news = self._news  # before the reading: what comes during it wakes us as well
+            try:
+                page = await self._read(after)
+            except StorageUnavailableError:
+                yield ()
+                await self._clock.sleep(POLL_SECONDS)
+                continue
+            yield page
             if page:
                 after = page[-1].id
-                yield page
-            if len(page) < PAGE_EVENTS:
-                await self._clock.sleep(POLL_SECONDS)
+            if not page or after == self._reached:
+                await news.wait()
 
     def end(self) -> None:
         """Have every follower end soon: the process is told to stop, and waits for them."""
         self._is_over = True
 
-    async def _read_together(self, after: str | None) -> list[LoggedEvent]:
-        """Read what comes after a place, once for all followers who are there and ask at about this time."""
-        reading = self._readings.get(after)
-        if reading is None:
-            # It belongs to no follower: a clean context.
-            reading = asyncio.create_task(self._read_or_nothing(after), context=Context())
-            self._readings[after] = reading
-            self._clock.call_later(SHARED_SECONDS, partial(self._readings.pop, after))
-        await asyncio.wait((reading,))  # a follower that leaves harms no other
-        return reading.result()
+    async def _read(self, after: str | None) -> Sequence[LoggedEvent]:
+        """Return a page of what comes after a place, out of the log unless the tail was just there."""
+        if after == self._reached:
+            return ()
+        if after == self._page_after:
+            return self._page
+        return await self._event_log.read(after, PAGE_EVENTS)
 
-    async def _read_or_nothing(self, after: str | None) -> list[LoggedEvent]:
-        try:
-            return await self._event_log.read(after, PAGE_EVENTS)
-        except StorageUnavailableError:
-            return []
+    async def _read_on(self) -> None:
+        """Be the tail: go on where the one before ended."""
+        woken_at = self._clock.monotonic()
+        while not self._is_over:
+            try:
+                page = await self._event_log.read(self._reached, PAGE_EVENTS)
+            except StorageUnavailableError:
+                page = []
+            if page:
+                self._page_after, self._page, self._reached = self._reached, page, page[-1].id
+            now = self._clock.monotonic()
+            if page or now - woken_at >= QUIET_SECONDS:
+                self._wake()
+                woken_at = now
+            if len(page) < PAGE_EVENTS:
+                await self._clock.sleep(POLL_SECONDS)
+        self._wake()
+
+    def _wake(self) -> None:
+        self._news.set()
+        self._news = asyncio.Event()
 
 
 def _plain(value: object) -> object:

@@ -1,6 +1,7 @@
 """The points of a type over time, step by step: what a chart is drawn from."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Protocol
 
 from src.analytics.points import parse_timestamp
@@ -82,5 +83,10 @@ class SeriesService:
             raise SeriesError("step", f"makes {len(steps)} steps of it, and {MAX_STEPS} are the most")
         if steps.first_us < _EARLIEST_US:
             raise SeriesError("step", "makes the first step begin before the year 1")
-        rollups = await self._store.rollups(metric_type, list(steps.windows()))
+        rollups = await self._store.rollups(metric_type, _windows(steps))
         return list(zip(steps.times(), rollups, strict=True))
+
+
+@lru_cache(maxsize=8)  # whatever their type, charts of one length ask for the same until a step is over
+def _windows(steps: Steps) -> tuple[Window, ...]:
+    return tuple(steps.windows())

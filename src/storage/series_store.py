@@ -7,6 +7,7 @@ kept from others for long, and no more than a bound of each. What retention has 
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from itertools import islice
 
 from src.analytics.fold import ROLLUP_STEPS_US
@@ -26,6 +27,9 @@ MAX_POINTS = 50_000
 POINTS_AT_ONCE = 5_000
 """In one round trip, unless it is of one window alone."""
 
+FEW_RECORDS = 5
+"""Rollups in one step of a usual chart. What so many at the most come to is remembered."""
+
 
 class RedisSeriesStore:
     """A `SeriesStore` in Redis.
@@ -39,9 +43,7 @@ class RedisSeriesStore:
 
     async def rollups(self, metric_type: str, windows: Sequence[Window]) -> list[Rollup]:
         """Return what the points of `metric_type` in each of `windows` come to."""
-        spans = [
-            (number, span) for number, window in enumerate(windows) for span in window.cover(ROLLUP_STEPS_US)
-        ]
+        spans = _spans(tuple(windows))
         _refuse_too_many_rollups(spans)
         rollups = [Rollup.empty()] * len(windows)
         await self._merge_points(metric_type, spans, rollups)
@@ -92,7 +94,21 @@ class RedisSeriesStore:
                     if record is not None:
                         records[number].append(record)
             for number, found in records.items():
-                into[number] = into[number].merge(Rollup.decode(*found))
+                into[number] = into[number].merge(_decode(found))
+
+
+@lru_cache(maxsize=8)  # whatever their type, charts of one length ask for the same until a step is over
+def _spans(windows: tuple[Window, ...]) -> tuple[tuple[int, Span], ...]:
+    return tuple(
+        (number, span) for number, window in enumerate(windows) for span in window.cover(ROLLUP_STEPS_US)
+    )
+
+
+def _decode(records: Sequence[bytes]) -> Rollup:
+    return (_decode_few if len(records) <= FEW_RECORDS else Rollup.decode)(*records)
+
+
+_decode_few = lru_cache(maxsize=4096)(Rollup.decode)  # of a chart that is drawn again, most is as it was
 
 
 def _refuse_too_many_rollups(spans: Iterable[tuple[int, Span]]) -> None:

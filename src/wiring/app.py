@@ -131,7 +131,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(lab.runs)
     openapi.install(app)
     if not is_traced:  # it is FastAPI's routing that tells a span its route
-        app.middleware_stack = FastLaneMiddleware(app.build_middleware_stack(), context, metrics.LANES)
+        lanes = (*metrics.LANES, *series.LANES, *overview.LANES)
+        app.middleware_stack = FastLaneMiddleware(app.build_middleware_stack(), context, lanes)
     return app
 
 

@@ -52,6 +52,14 @@ async def test_each_step_has_its_own_points(store, series):
     assert figures(rollups) == [(2, 2.0, 1.0, 3.0), (0,), (1, 5.0, 5.0, 5.0)]
 
 
+async def test_read_again_it_has_what_came_since(store, series):
+    windows = over(NOW, NOW + 2 * MINUTE, MINUTE)
+    await store.add(points((NOW, 1.0), (NOW + MINUTE, 3.0)))
+    assert figures(await series.rollups("cpu", windows)) == [(1, 1.0, 1.0, 1.0), (1, 3.0, 3.0, 3.0)]
+    await store.add(points((NOW + 1, 5.0)))
+    assert figures(await series.rollups("cpu", windows)) == [(2, 3.0, 1.0, 5.0), (1, 3.0, 3.0, 3.0)]
+
+
 async def test_of_another_type_there_is_nothing(store, series):
     await store.add(points((NOW, 1.0)))
     assert figures(await series.rollups("mem", over(NOW, NOW + MINUTE, 10 * SECOND))) == [(0,)] * 6

@@ -7,6 +7,7 @@ from starlette.responses import Response
 
 from src.analytics.points import format_seconds
 from src.api.dependencies import state
+from src.api.middleware.fast_lane import Lane
 from src.api.models import (
     BreakerOut,
     CacheOut,
@@ -88,3 +89,6 @@ def _redis_out(pulse: PulseReading, memory_bytes: int | None) -> RedisOut:
 
 def _ratio(part: int, whole: int) -> float | None:
     return part / whole if whole else None
+
+
+LANES = (Lane("GET", "/api/overview", overview),)

@@ -2,9 +2,13 @@
 
 import asyncio
 import dataclasses
+import math
+from unittest.mock import patch
 
 import orjson
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from src.resilience.errors import CallTimeoutError
 from src.resilience.events import (
@@ -16,6 +20,7 @@ from src.resilience.events import (
     Rejected,
     StateChanged,
     TimedOut,
+    TurnTaken,
 )
 from src.services.errors import StorageUnavailableError
 from src.services.event_feed import (
@@ -25,6 +30,7 @@ from src.services.event_feed import (
     MAX_FOLLOWERS,
     PAGE_EVENTS,
     POLL_SECONDS,
+    QUIET_SECONDS,
     EventDropped,
     EventFeed,
     EventRecorder,
@@ -32,6 +38,7 @@ from src.services.event_feed import (
     TooManyFollowersError,
 )
 from src.services.external_service import ExternalServiceError
+from tests.support.clock import FakeClock, settle
 
 AN_EVENT = TimedOut(policy="p", seconds=1.0)
 
@@ -44,6 +51,7 @@ class MemoryLog:
         self.appends = 0
         self.reads = 0
         self.away = False
+        self.forgotten = 0
 
     async def append(self, bodies):
         self._answer()
@@ -54,7 +62,7 @@ class MemoryLog:
     async def read(self, after, limit):
         self._answer()
         self.reads += 1
-        start = 0 if after is None else int(after) + 1
+        start = max(self.forgotten, 0 if after is None else int(after) + 1)
         return self.events[start : start + limit]
 
     def _answer(self):
@@ -131,6 +139,7 @@ class TestRecording:
         recorder(CacheAnswered(policy="summary", outcome="hit"))
         recorder(CacheAnswered(policy="summary", outcome="miss"))
         recorder(CacheRefreshed(policy="summary", early=True))
+        recorder(TurnTaken(policy="proxy", seconds=1.0))
         recorder(CacheAnswered(policy="summary", outcome="stale"))
         recorder(CacheRefreshFailed(policy="summary", error=OSError()))
         recorder(Bypassed(policy="ingest", error=OSError()))
@@ -187,15 +196,48 @@ class TestRecording:
 
 
 class Following:
-    """Follows in the background and keeps the bodies that came."""
+    """Follows in the background, having taken a place, and keeps the bodies that came.
 
-    def __init__(self, feed, after=None, until=FOLLOW_SECONDS):
+    Args:
+        feed: What is followed.
+        after: From where on.
+        is_slow: Whether it takes nothing more until `takes` is set.
+    """
+
+    def __init__(self, feed, after=None, *, is_slow=False):
         self.bodies = []
-        self.task = asyncio.create_task(self._follow(feed, after, until))
+        self.signs_of_life = 0
+        self.takes = asyncio.Event()
+        if not is_slow:
+            self.takes.set()
+        self.task = asyncio.create_task(self._follow(feed, after))
 
-    async def _follow(self, feed, after, until):
-        async for page in feed.follow(after, until):
-            self.bodies += [event.body for event in page]
+    async def _follow(self, feed, after):
+        with feed.place() as until:
+            async for page in feed.follow(after, until):
+                assert len(page) <= PAGE_EVENTS
+                self.bodies += [event.body for event in page]
+                self.signs_of_life += not page
+                await self.takes.wait()
+
+    async def leave(self):
+        self.task.cancel()
+        await asyncio.gather(self.task, return_exceptions=True)
+
+
+@pytest.fixture
+async def follow(feed, clock):
+    """Begins to follow `feed`, and has whoever does leave in the end."""
+    followings = []
+
+    async def begin(after=None, **options):
+        followings.append(Following(feed, after, **options))
+        await clock.advance(0)
+        return followings[-1]
+
+    yield begin
+    for following in followings:
+        await following.leave()
 
 
 class TestReading:
@@ -205,66 +247,117 @@ class TestReading:
         await log.append(written)
         assert [event.body for event in await feed.recent()] == written
 
-    async def test_a_follower_gets_what_is_there_and_then_what_comes(self, feed, log, clock):
+    async def test_a_follower_gets_what_is_there_and_then_what_comes(self, follow, log, clock):
         written = [b"%d" % n for n in range(PAGE_EVENTS + 1)]
         await log.append(written)
-        following = Following(feed)
-        await clock.advance(0)
+        following = await follow()
         assert following.bodies == written
         await log.append([b"next"])
         await clock.advance(POLL_SECONDS)
         assert following.bodies == [*written, b"next"]
-        following.task.cancel()
 
-    async def test_followers_at_the_same_place_share_a_reading(self, feed, log, clock):
-        following = []
-        for _ in range(20):
-            following.append(Following(feed))
-            await clock.advance(POLL_SECONDS / 50)
-        log.reads = 0
-        await log.append([b"1"])
-        await clock.advance(2 * POLL_SECONDS)
-        assert [each.bodies for each in following] == [[b"1"]] * 20
-        assert log.reads <= 6, "twenty alone would have asked forty times"
-        leaving, *staying = following
-        leaving.task.cancel()
-        await log.append([b"2"])
-        await clock.advance(2 * POLL_SECONDS)
-        assert [each.bodies for each in staying] == [[b"1", b"2"]] * 19
-        for each in staying:
-            each.task.cancel()
-
-    async def test_one_that_comes_back_goes_on_where_it_was(self, feed, log, clock):
-        await log.append([b"1", b"2", b"3"])
-        following = Following(feed, after=log.events[1].id)
-        await clock.advance(0)
-        assert following.bodies == [b"3"]
-        following.task.cancel()
-
-    async def test_an_outage_is_a_pause(self, feed, log, clock):
-        following = Following(feed)
-        await log.append([b"1"])
+    async def test_for_all_followers_the_log_is_read_once(self, follow, log, clock):
+        followings = [await follow() for _ in range(20)]
+        log.reads = followings[-1].signs_of_life = 0
+        for n in range(10):
+            await log.append([b"%d" % n])
+            await clock.advance(POLL_SECONDS)
+        assert [each.bodies for each in followings] == [[b"%d" % n for n in range(10)]] * 20
+        assert log.reads == 10
+        assert followings[-1].signs_of_life == 0, "the events are sign enough"
+        leaving, *staying = followings
+        await leaving.leave()
+        await log.append([b"more"])
         await clock.advance(POLL_SECONDS)
-        log.away = True
+        assert {each.bodies[-1] for each in staying} == {b"more"}
+
+    async def test_a_log_that_nobody_follows_is_not_read(self, follow, log, clock):
+        first, last = await follow(), await follow()
+        await first.leave()
+        await clock.advance(POLL_SECONDS)
+        await last.leave()
+        log.reads = 0
         await clock.advance(10 * POLL_SECONDS)
-        log.away = False
+        assert log.reads == 0
+        await log.append([b"1"])
+        assert (await follow()).bodies == [b"1"]
+
+    async def test_one_that_comes_back_goes_on_where_it_was(self, follow, log, clock):
+        await log.append([b"1", b"2", b"3"])
+        await follow()
+        following = await follow(after=log.events[1].id)
+        assert following.bodies == [b"3"]
+        await log.append([b"4"])
+        await clock.advance(POLL_SECONDS)
+        assert following.bodies == [b"3", b"4"]
+
+    async def test_a_place_that_is_in_no_log_keeps_nothing_from_others(self, follow, log, clock):
+        await log.append([b"1"])
+        nowhere = await follow(after="1000000")
+        following = await follow()
         await log.append([b"2"])
         await clock.advance(POLL_SECONDS)
         assert following.bodies == [b"1", b"2"]
-        following.task.cancel()
+        assert nowhere.bodies == []
 
-    async def test_following_ends_in_time(self, feed, clock):
-        with feed.place() as until:
-            following = Following(feed, until=until)
-            await clock.advance(FOLLOW_SECONDS)
-            await following.task
+    async def test_a_slow_follower_keeps_nobody_waiting_and_misses_nothing(self, follow, log, clock):
+        following = await follow()
+        slow = await follow(is_slow=True)
+        written = []
+        for n in range(2 * PAGE_EVENTS):
+            written += [b"%d" % n]
+            await log.append(written[-1:])
+            await clock.advance(POLL_SECONDS)
+        assert following.bodies == written
+        assert len(slow.bodies) <= 1
+        slow.takes.set()
+        await clock.advance(POLL_SECONDS)
+        assert slow.bodies == written
 
-    async def test_following_ends_when_the_process_does(self, feed, clock):
-        following = Following(feed)
-        await clock.advance(0)
+    async def test_who_comes_after_a_pause_is_told_what_the_log_has_and_no_more(self, follow, log):
+        await log.append([b"1"])
+        await (await follow()).leave()
+        log.forgotten = 1
+        await log.append([b"2"])
+        assert (await follow()).bodies == [b"2"]
+
+    async def test_an_outage_is_a_pause(self, follow, log, clock):
+        await log.append([b"0", b"1"])
+        following = await follow()
+        log.away = True
+        back = await follow(after=log.events[0].id)
+        await clock.advance(10 * POLL_SECONDS)
+        log.away = False
+        await clock.advance(POLL_SECONDS)
+        assert back.bodies == [b"1"]
+        await log.append([b"2"])
+        await clock.advance(POLL_SECONDS)
+        assert following.bodies == [b"0", b"1", b"2"]
+        assert back.bodies == [b"1", b"2"]
+
+    @pytest.mark.parametrize("away", [False, True])
+    async def test_while_nothing_comes_there_are_signs_of_life(self, follow, log, clock, away):
+        following = await follow()
+        log.away = away
+        following.signs_of_life = 0
+        await clock.advance(10 * (QUIET_SECONDS + POLL_SECONDS))
+        assert following.signs_of_life == 10
+
+    async def test_following_ends_in_time(self, follow, clock):
+        following = await follow()
+        await clock.advance(FOLLOW_SECONDS - 1)
+        assert not following.task.done()
+        await clock.advance(1 + QUIET_SECONDS)
+        assert following.task.done()
+
+    async def test_following_ends_when_the_process_does(self, feed, follow, log, clock):
+        following = await follow()
+        log.away = True
+        back = await follow(after="7")
         feed.end()
         await clock.advance(POLL_SECONDS)
-        await following.task
+        assert following.task.done()
+        assert back.task.done()
 
     async def test_places_are_limited_and_come_back(self, feed, clock):
         held = [feed.place() for _ in range(MAX_FOLLOWERS)]
@@ -273,7 +366,69 @@ class TestReading:
             await clock.advance(1)
         with pytest.raises(TooManyFollowersError) as refused, feed.place():
             pass
-        assert refused.value.retry_after == FOLLOW_SECONDS - MAX_FOLLOWERS
-        held[3].__exit__(None, None, None)
+        assert refused.value.retry_after == FOLLOW_SECONDS + QUIET_SECONDS - MAX_FOLLOWERS
+        held.pop(3).__exit__(None, None, None)
         with feed.place():
             pass
+        for place in held:
+            place.__exit__(None, None, None)
+
+
+class DistantLog(MemoryLog):
+    """One whose answers are under way for a while."""
+
+    def __init__(self, clock):
+        super().__init__()
+        self._clock = clock
+
+    async def read(self, after, limit):
+        page = await super().read(after, limit)
+        await self._clock.sleep(0.15)
+        return page
+
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("write"), st.integers(1, PAGE_EVENTS + 1)),
+        st.tuples(st.just("follow"), st.tuples(st.one_of(st.just(0), st.floats(0, 1)), st.booleans())),
+        st.tuples(st.sampled_from(["hurry", "leave"]), st.integers(0, 4)),
+        st.tuples(st.just("away"), st.booleans()),
+        st.tuples(st.just("wait"), st.sampled_from([0.1, POLL_SECONDS])),
+    ),
+    max_size=30,
+)
+
+
+@patch(
+    "src.services.event_feed.QUIET_SECONDS", math.inf
+)  # or a follower that was forgotten would be helped on
+@settings(max_examples=200, deadline=None)
+@given(STEPS)
+async def test_every_follower_gets_all_that_comes_after_its_place_once_and_in_order(steps):
+    clock = FakeClock()
+    log = DistantLog(clock)
+    feed, followings = EventFeed(log, clock), []
+    for step, how in steps:
+        match step:
+            case "write" if not log.away:
+                await log.append([b"%d" % n for n in range(len(log.events), len(log.events) + how)])
+            case "follow":
+                start = round(how[0] * len(log.events))
+                after = log.events[start - 1].id if start else None
+                followings.append((Following(feed, after, is_slow=how[1]), start))
+            case "hurry" if how < len(followings):
+                followings[how][0].takes.set()
+            case "leave" if how < len(followings):
+                await followings.pop(how)[0].leave()
+            case "away":
+                log.away = how
+            case "wait":
+                await clock.advance(how)
+        await settle()
+    log.away = False
+    for following, _ in followings:
+        following.takes.set()
+    await clock.advance(20 * POLL_SECONDS)
+    for following, start in followings:
+        assert following.bodies == [event.body for event in log.events[start:]]
+        await following.leave()
