@@ -1,7 +1,9 @@
 """Does a summary cost more when more is stored? Five thousand points against five million.
 
-Starts a redis-server of its own, stores both sets over the same 30 days up to now, one type each, and times
-`aggregate` of either in turn: no cache, no HTTP, nothing kept between calls. Run it from the checkout::
+Starts a redis-server of its own, stores both sets over the same 30 days, one type each, and times `aggregate`
+of either in turn: no cache, no HTTP, nothing kept between calls. Of how many hours and minutes a window is
+made depends on the time of day it ends at: here that is `SECONDS_PAST_MIDNIGHT`, when they are most. Run it
+from the checkout::
 
     python -m bench.summary_growth
     python -m bench.summary_growth --points 5000 500000 --rounds 200
@@ -26,10 +28,23 @@ from src.storage.client import RedisAddress, RedisLink, connect
 from src.storage.metric_store import RedisMetricStore
 
 DAYS = 30
+SECONDS_PAST_MIDNIGHT = 1
+"""Of today, UTC: the windows are then made of yesterday's hours and minutes and a minute's points."""
 BATCH = 10_000
 READS_OF_ALL = 3
 _VALUE = struct.Struct(">d")  # at the end of a stored member
 WINDOW_SECONDS = {"all": None, "daily": 24 * 3600, "hourly": 3600}
+
+
+class StoppedClock(SystemClock):
+    """The machine's own time, but for the time of day, which is `unix_seconds`."""
+
+    def __init__(self, unix_seconds: float) -> None:
+        self._unix_seconds = unix_seconds
+
+    def now(self) -> float:
+        """Return it."""
+        return self._unix_seconds
 
 
 @dataclass(slots=True)
@@ -39,19 +54,22 @@ class Growth:
     Attributes:
         counts: Points stored, by size.
         seconds: Median time of a summary of each size, by period.
+        ratios: How many times longer the last size takes than the first, by period: the median of what that
+            was in each round.
         bytes_a_point: What Redis needs for a point, by size.
         read_all_seconds: Median time of reading every point of the last size, and of adding up the values.
     """
 
     counts: list[int]
     seconds: dict[str, list[float]] = field(default_factory=dict)
+    ratios: dict[str, float] = field(default_factory=dict)
     bytes_a_point: list[float] = field(default_factory=list)
     read_all_seconds: float = 0.0
 
     @property
     def worst(self) -> float:
-        """How many times longer the last size takes than the first, for the period that grows most."""
-        return max(some[-1] / some[0] for some in self.seconds.values())
+        """The ratio of the period that grows most."""
+        return max(self.ratios.values())
 
 
 def points_of(name: str, count: int, now_us: int, seed: int) -> Iterator[list[Point]]:
@@ -74,9 +92,10 @@ async def memory_bytes(link: RedisLink) -> int:
 async def measure(socket: Path, counts: list[int], rounds: int) -> Growth:
     """Load and time."""
     clock, growth = SystemClock(), Growth(counts)
+    now_us = int(clock.now() * 1e6) // DAY_US * DAY_US + SECONDS_PAST_MIDNIGHT * 1_000_000
+    time_source = f"local function now_us() return {now_us} end"
     async with aclosing(RedisLink(connect(RedisAddress(f"unix://{socket}")), clock)) as link:
-        store = RedisMetricStore(link, clock)
-        now_us = round(clock.now() * 1e6)
+        store = RedisMetricStore(link, StoppedClock(now_us / 1e6), time_source=time_source)
         names = [f"points-{count}" for count in counts]
         for seed, (name, count) in enumerate(zip(names, counts, strict=True)):
             before = await memory_bytes(link)
@@ -85,7 +104,9 @@ async def measure(socket: Path, counts: list[int], rounds: int) -> Growth:
             growth.bytes_a_point.append((await memory_bytes(link) - before) / count)
         for period, window_seconds in WINDOW_SECONDS.items():
             window = None if window_seconds is None else Window.rolling(now_us, window_seconds)
-            growth.seconds[period] = await time_in_turn(store, names, window, rounds)
+            turns = await time_in_turn(store, names, window, rounds)
+            growth.seconds[period] = [statistics.median(turn[name] for turn in turns) for name in names]
+            growth.ratios[period] = statistics.median(turn[names[-1]] / turn[names[0]] for turn in turns)
         reads = [await time_read_of_all(link, names[-1], counts[-1]) for _ in range(READS_OF_ALL)]
         growth.read_all_seconds = statistics.median(reads)
     return growth
@@ -93,19 +114,20 @@ async def measure(socket: Path, counts: list[int], rounds: int) -> Growth:
 
 async def time_in_turn(
     store: RedisMetricStore, names: list[str], window: Window | None, rounds: int
-) -> list[float]:
-    """Return the median seconds of `aggregate` for each type, all of them timed in every round."""
+) -> list[dict[str, float]]:
+    """Return what `aggregate` took in each round, in seconds by type; every other round runs backwards."""
     clock = SystemClock()
-    seconds: dict[str, list[float]] = {name: [] for name in names}
-    for _ in range(rounds):
-        for name in names:
+    turns: list[dict[str, float]] = []
+    for number in range(rounds):
+        turns.append({})
+        for name in names if number % 2 else reversed(names):
             started = clock.monotonic()
             aggregate = await store.aggregate(name, window)
             aggregate.sketch.quantile(0.5)
             aggregate.sketch.quantile(0.95)
             aggregate.sketch.quantile(0.99)
-            seconds[name].append(clock.monotonic() - started)
-    return [statistics.median(some) for some in seconds.values()]
+            turns[-1][name] = clock.monotonic() - started
+    return turns
 
 
 async def time_read_of_all(link: RedisLink, name: str, count: int) -> float:
@@ -139,7 +161,7 @@ def main() -> None:
     growth = run(options.points, options.rounds)
     heads = ["summary", *(f"{count:,} points" for count in growth.counts), "ratio"]
     rows = [
-        [period, *(f"{1000 * some:.3f} ms" for some in seconds), f"{seconds[-1] / seconds[0]:.2f}"]
+        [period, *(f"{1000 * some:.3f} ms" for some in seconds), f"{growth.ratios[period]:.2f}"]
         for period, seconds in growth.seconds.items()
     ]
     rows.append(["bytes of Redis a point", *(f"{some:.0f}" for some in growth.bytes_a_point), ""])

@@ -1,8 +1,11 @@
 """What a set of points comes to, small enough to keep for every minute and mergeable into any longer time."""
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+import orjson
 
 from src.analytics.points import Point
 
@@ -11,6 +14,9 @@ _LATEST_BIAS = 2 * 10**17
 
 Lua, where texts are compared, has doubles only, which microseconds outgrow in the year 2255.
 """
+
+_NO_LONGER_FINITE = re.compile(rb"-?(?:inf|nan)")
+"""As Python and Lua write a sum that overflowed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,31 +61,29 @@ class Rollup:
     @classmethod
     def of_entries(cls, entries: Sequence[tuple[int, int, float]]) -> "Rollup":
         """Return the rollup of points given as (timestamp in µs, arrival, value)."""
-        if not entries:
-            return cls.empty()
-        values = [value for _, _, value in entries]
+        return cls.of_values([value for _, _, value in entries], max(entries)) if entries else cls.empty()
+
+    @classmethod
+    def of_values(cls, values: Sequence[float], latest: tuple[int, int, float]) -> "Rollup":
+        """Return the rollup of points, one at least, given as their values and the latest of them."""
         total, compensation = _exact_sum(values)
-        return cls(len(values), total, compensation, min(values), max(values), *max(entries))
+        return cls(len(values), total, compensation, min(values), max(values), *latest)
 
     @classmethod
     def decode(cls, *texts: bytes) -> "Rollup":
         """Return what `encode` wrote, as bytes: of several texts, the merger of all."""
         if not texts:
             return cls.empty()
-        columns = zip(*(text.split() for text in texts), strict=True)
+        text = b",".join(texts).replace(b" ", b",")  # a JSON parser reads numbers faster than float() does
+        if overflowed := b"n" in text:
+            text = _NO_LONGER_FINITE.sub(b"0", text)
+        fields = orjson.loads(b"[%b]" % text)
+        columns = (fields[place::8] for place in range(8))
         counts, sums, compensations, minima, maxima, latest, arrivals, values = columns
-        total, compensation = _exact_sum([*map(float, sums), *map(float, compensations)])
-        latest_us, arrival, value = max(zip(latest, map(int, arrivals), values, strict=True))
-        return cls(
-            sum(map(int, counts)),
-            total,
-            compensation,
-            min(map(float, minima)),
-            max(map(float, maxima)),
-            int(latest_us) - _LATEST_BIAS,
-            arrival,
-            float(value),
-        )
+        total, compensation = (math.nan, 0.0) if overflowed else _exact_sum(sums + compensations)
+        latest_us, arrival, value = max(zip(latest, arrivals, values, strict=True))
+        latest_us -= _LATEST_BIAS
+        return cls(sum(counts), total, compensation, min(minima), max(maxima), latest_us, arrival, value)
 
     def encode(self) -> str:
         """Return the rollup as text, no digit lost.

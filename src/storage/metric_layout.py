@@ -5,8 +5,8 @@
 ``m:{t}:d``               hash: rollups by day
 ``m:{t}:h:<day>``         hash: rollups by hour of that day
 ``m:{t}:n:<hour>``        hash: rollups by minute of that hour
-``m:{t}:q:all``           hash: count by sketch bin, of all points
-``m:{t}:q:<s>:<number>``  hash: count by sketch bin, of one bucket of s seconds
+``m:{t}:p:all``           hash: the sketch of all points, page by page
+``m:{t}:p:<s>:<number>``  hash: the sketch of one bucket of s seconds
 ``m:{t}:raw:<hour>``      sorted set: the hour's points, by µs within it
 ``m:{t}:hours``           sorted set: the hours that have points
 ``m:{t}:seq``             number of points ever stored
@@ -27,6 +27,7 @@ from src.storage.batching import Command
 _PREFIX = "m:{%s}:"
 _MEMBER = struct.Struct(">HId")
 """A stored point: its arrival in 6 bytes, and its value."""
+_VALUE_OF_MEMBER = struct.Struct(">6xd")
 
 
 class RawRange(NamedTuple):
@@ -87,3 +88,8 @@ def points_of(hour: int, reply: Sequence[bytes]) -> list[tuple[int, int, float]]
         (start + offset, high << 32 | low, value)
         for (high, low, value), offset in zip(members, map(int, reply[1::2]), strict=True)
     ]
+
+
+def values_of(reply: Sequence[bytes]) -> list[float]:
+    """Return the value of each point that Redis returned without its score."""
+    return [value for (value,) in _VALUE_OF_MEMBER.iter_unpack(b"".join(reply))]

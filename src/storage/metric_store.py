@@ -8,13 +8,14 @@ import asyncio
 import hashlib
 import struct
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import TypeVar
 
 from src.analytics.fold import ROLLUP_STEPS_US, SKETCH_STEPS_US, Fold, fold
 from src.analytics.points import Point
 from src.analytics.rollup import Rollup
-from src.analytics.sketch import LogBinSketch, bin_of, merge_bins
+from src.analytics.sketch import LogBinSketch, bin_of, bins_of
 from src.analytics.window import HOUR_US, Window
 from src.resilience.clock import Clock
 from src.services.metrics import (
@@ -28,7 +29,7 @@ from src.services.metrics import (
 from src.storage.batching import Argument, Command, Reply
 from src.storage.client import CALL_TIMEOUT_SECONDS, RedisLink
 from src.storage.group_commit import GroupCommit
-from src.storage.metric_layout import key_of, points_of, raw_bounds, raw_ranges, rollup_place
+from src.storage.metric_layout import key_of, points_of, raw_bounds, raw_ranges, rollup_place, values_of
 from src.storage.scripts import SERVER_TIME, load_script
 
 IDEMPOTENCY_SECONDS = 24 * 3600
@@ -52,7 +53,6 @@ say that Redis does not answer, until it does again.
 T = TypeVar("T")
 
 _NEVER = "-"
-_VALUE = struct.Struct(">d")
 _ARRIVAL_LIMIT = 256**6
 
 
@@ -225,17 +225,19 @@ class RedisMetricStore:
 
     def _hour_arguments(self, folded: Fold) -> Iterator[Argument]:
         yield len(folded.hours)
-        for hour, entries in folded.hours.items():
-            packed = b"".join([b"%010d%b" % (offset, _VALUE.pack(value)) for offset, value in entries])
-            yield from (hour, self._expiry((hour + 1) * HOUR_US), packed)
+        for hour, (offsets, values) in folded.hours.items():
+            yield from (hour, self._expiry((hour + 1) * HOUR_US))
+            yield "%010d" * len(offsets) % tuple(offsets)
+            yield struct.pack(f">{len(values)}d", *values)
 
     def _expiry(self, end_us: int) -> str:
         return str(end_us // 1_000_000 + self._retention_seconds) if self._retention_seconds else _NEVER
 
     async def _aggregate_all(self, metric_type: str) -> Aggregate:
-        record, bins = await self._transaction([_all_command(metric_type), _bins_command(metric_type, "all")])
+        commands = [_all_command(metric_type), _sketch_command(metric_type, "all")]
+        record, sketch = await self._transaction(commands)
         rollup = _rollup(record)
-        return Aggregate(rollup, LogBinSketch(_bins([bins]), rollup.minimum, rollup.maximum))
+        return Aggregate(rollup, LogBinSketch(_bins([sketch]), rollup.minimum, rollup.maximum))
 
     async def _aggregate_window(
         self, metric_type: str, window: Window, *, open_ended: bool
@@ -247,10 +249,15 @@ class RedisMetricStore:
         commands = [_all_command(metric_type), *edges, *rollups, *sketches]
         replies = iter(await self._transaction(commands))
         total = _rollup(next(replies))
-        points = [entry for hour in hours for entry in points_of(hour, next(replies))]
+        parts, values = [], []
+        for hour in hours:
+            some = values_of(next(replies))
+            values += some
+            parts += [Rollup.of_values(some, latest) for latest in points_of(hour, next(replies))]
         records = [record for _ in rollups for record in next(replies) if record is not None]
-        rollup = Rollup.decode(*records).merge(Rollup.of_entries(points))
-        bins = merge_bins([Counter(bin_of(value) for _, _, value in points), _bins(replies)])
+        rollup = Rollup.decode(*records).merge(*parts)
+        bins = Counter(_bins(replies))
+        bins.update(map(bin_of, values))
         return total.latest_us, Aggregate(rollup, LogBinSketch(bins, rollup.minimum, rollup.maximum))
 
     async def _transaction(self, commands: Sequence[Command]) -> list[Reply]:
@@ -282,8 +289,8 @@ def _all_command(metric_type: str) -> Command:
     return ("HGET", key_of(metric_type, "all"), "all")
 
 
-def _bins_command(metric_type: str, suffix: str) -> Command:
-    return ("HGETALL", key_of(metric_type, f"q:{suffix}"))
+def _sketch_command(metric_type: str, suffix: str) -> Command:
+    return ("HGETALL", key_of(metric_type, f"p:{suffix}"))
 
 
 def _sketch_suffix(step_us: int, number: int) -> str:
@@ -292,27 +299,31 @@ def _sketch_suffix(step_us: int, number: int) -> str:
 
 def _sketch_arguments(folded: Fold) -> Iterator[Argument]:
     yield 1 + sum(map(len, folded.sketches.values()))
-    yield from ("q:all", _NEVER, _bins_text(folded.bins))
+    yield from ("p:all", _NEVER, len(folded.sketch))
+    yield from chain.from_iterable(folded.sketch.items())
     for step, sketches in folded.sketches.items():
-        for number, bins in sketches.items():
+        for number, pages in sketches.items():
             expiry = (number + 1) * step // 1_000_000 + SKETCH_SECONDS
-            yield from (f"q:{_sketch_suffix(step, number)}", expiry, _bins_text(bins))
-
-
-def _bins_text(bins: Mapping[int, int]) -> str:
-    return " ".join([f"{number} {count}" for number, count in bins.items()])
+            yield from (f"p:{_sketch_suffix(step, number)}", expiry, len(pages))
+            yield from chain.from_iterable(pages.items())
 
 
 def _edge_commands(metric_type: str, window: Window, *, open_ended: bool) -> tuple[list[int], list[Command]]:
-    """Return the commands that read the points no bucket covers, and the hour of each."""
+    """Return the hours of the points that no bucket covers, and two commands for each.
+
+    One reads all members of the hour in question, the other the latest with its score: to write a score down
+    takes Redis several times as long as the rest of a point does.
+    """
     hours: list[int] = []
     commands: list[Command] = []
     for step, first, stop in window.cover(ROLLUP_STEPS_US, open_ended=open_ended):
         if step > 1:
             continue
         for raw in raw_ranges(first, stop):
+            key, low, high = raw_bounds(metric_type, raw)
             hours.append(raw.hour)
-            commands.append(("ZRANGEBYSCORE", *raw_bounds(metric_type, raw), "WITHSCORES"))
+            commands.append(("ZRANGEBYSCORE", key, low, high))
+            commands.append(("ZREVRANGEBYSCORE", key, high, low, "WITHSCORES", "LIMIT", 0, 1))
     return hours, commands
 
 
@@ -328,7 +339,7 @@ def _rollup_commands(metric_type: str, window: Window, *, open_ended: bool) -> l
 
 def _sketch_commands(metric_type: str, window: Window, *, open_ended: bool) -> list[Command]:
     return [
-        _bins_command(metric_type, _sketch_suffix(step, number))
+        _sketch_command(metric_type, _sketch_suffix(step, number))
         for step, first, stop in window.cover(SKETCH_STEPS_US, open_ended=open_ended)
         if step > 1
         for number in range(first, stop)
@@ -340,9 +351,9 @@ def _rollup(record: bytes | None) -> Rollup:
 
 
 def _bins(replies: Iterable[Sequence[bytes]]) -> dict[int, int]:
-    """Return the sum of sketches as HGETALL replies; bins become numbers only once they are added up."""
-    parts = (dict(zip(reply[::2], map(int, reply[1::2]), strict=True)) for reply in replies)
-    return {int(number): count for number, count in merge_bins(parts).items()}
+    """Return the bins of sketches as HGETALL replies, all of them together."""
+    flat = list(chain.from_iterable(replies))
+    return bins_of(zip(flat[::2], flat[1::2], strict=True))
 
 
 def _place(stored: StoredPoint) -> tuple[int, str, int]:

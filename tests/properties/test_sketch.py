@@ -2,12 +2,13 @@
 
 import math
 import sys
+from collections import Counter
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src.analytics.sketch import LogBinSketch, bin_of, merge_bins
+from src.analytics.sketch import LogBinSketch, bin_of, bins_of, pages_of
 
 NORMAL = sys.float_info.min
 
@@ -29,20 +30,16 @@ def test_a_quantile_is_within_one_percent_of_the_nearest_rank(sample, percent):
     assert min(sample) <= estimate <= max(sample)
 
 
-@given(st.lists(st.lists(values)))
-def test_merged_bins_are_those_of_all_values(parts):
-    merged = merge_bins(dict(_bins(part)) for part in parts)
-    assert merged == _bins([value for part in parts for value in part])
+@given(st.lists(st.dictionaries(values.map(bin_of), st.integers(1, 2**40))))
+def test_pages_of_several_sketches_have_the_bins_of_all(sketches):
+    pages = [(str(page).encode(), content) for bins in sketches for page, content in pages_of(bins).items()]
+    expected = Counter()
+    for bins in sketches:
+        expected.update(bins)
+    assert bins_of(pages) == expected
 
 
 @given(values, values)
 def test_bins_never_order_against_values(one, other):
     if one < other:
         assert bin_of(one) <= bin_of(other)
-
-
-def _bins(sample):
-    counts = {}
-    for value in sample:
-        counts[bin_of(value)] = counts.get(bin_of(value), 0) + 1
-    return counts

@@ -10,14 +10,17 @@
 --         number of rollup hashes, and for each  suffix, expiry, a line "<field> <record>" for each bucket:
 --                                                records as Rollup.encode writes them, arrival counted
 --                                                within the batch
---         number of sketches, and for each       suffix, expiry, "<bin> <count> <bin> <count> …"
+--         number of sketches, and for each       suffix, expiry, number of pages, and for each
+--                                                its number, its content: src/analytics/sketch.py
 --         number of hours, and for each          number of the hour, expiry, its points in order of arrival:
---                                                10 digits of µs within the hour, 8 bytes of the double
+--                                                their µs within the hour, in 10 digits each, and their
+--                                                values, as doubles of 8 bytes each
 --       An expiry is Unix time in seconds, or - for never. What expires with its bucket is not written at
 --       all when that is past.
 --
 -- Reply 1 stored now, 0 stored before, -1 the idempotency key came before with another fingerprint
 
+local PAGE = 16 -- bins of which a sketch keeps the counts together
 local CHUNK = 500 -- pairs of arguments in one call; Lua unpacks no more than some 8000 values
 
 local taken = 0
@@ -84,65 +87,73 @@ local function merged(old, new)
     number(lost) + number(lost2) + rounding, low, high, latest, arrival, value)
 end
 
-local function merge_into(key, fields, records)
-  for first = 1, #fields, CHUNK do
-    local last = math.min(first + CHUNK - 1, #fields)
-    local old, chunk = redis.call('HMGET', key, unpack(fields, first, last)), {}
-    for i = first, last do
-      local there = old[i - first + 1]
-      chunk[#chunk + 1] = fields[i]
-      chunk[#chunk + 1] = there and merged(there, records[i]) or records[i]
-    end
-    redis.call('HSET', key, unpack(chunk))
-  end
-end
-
 local function add_rollups(prefix, arrivals)
   for _ = 1, tonumber(take()) do
     local key, expiry, lines = prefix .. take(), tonumber(take()), take()
     if not is_past(expiry) then
-      local fields, records = {}, {}
       for field, head, arrival, value in lines:gmatch('(%S+) ([^\n]+ )(%d+)( %S+)') do
-        fields[#fields + 1] = field
-        records[#records + 1] = head .. string.format('%.0f', arrivals + arrival) .. value
+        local record = head .. string.format('%.0f', arrivals + arrival) .. value
+        local old = redis.call('HGET', key, field)
+        redis.call('HSET', key, field, old and merged(old, record) or record)
       end
-      merge_into(key, fields, records)
       let_expire(key, expiry)
     end
   end
 end
 
+-- A page has the lowest bytes of its counts, then the next ones, for as long as any count has more.
+local function added(old, new)
+  local sum, more = {old:byte(1, -1)}, {new:byte(1, -1)}
+  local size, i = math.max(#sum, #more), 1
+  while i <= size do
+    local digit = (sum[i] or 0) + (more[i] or 0)
+    if digit > 255 then
+      digit, more[i + PAGE] = digit - 256, (more[i + PAGE] or 0) + 1
+      size = math.max(size, math.ceil(i / PAGE + 1) * PAGE)
+    end
+    sum[i] = digit
+    i = i + 1
+  end
+  return string.char(unpack(sum))
+end
+
 local function add_sketches(prefix)
   for _ = 1, tonumber(take()) do
-    local key, expiry, bins = prefix .. take(), tonumber(take()), take()
-    if not is_past(expiry) then
-      for bin, count in bins:gmatch('(%S+) (%S+)') do
-        redis.call('HINCRBY', key, bin, count)
+    local key, expiry = prefix .. take(), tonumber(take())
+    local wanted = not is_past(expiry)
+    for _ = 1, tonumber(take()) do
+      local page, content = take(), take()
+      if wanted then
+        local old = redis.call('HGET', key, page)
+        redis.call('HSET', key, page, old and added(old, content) or content)
       end
+    end
+    if wanted then
       let_expire(key, expiry)
     end
   end
 end
 
 -- A member is its arrival as 6 bytes, so that equal timestamps sort by it, and the 8 of its value.
-local function add_raw(key, points, arrival)
-  local chunk, head = {}, nil
-  for at = 1, #points, 18 do
+local function add_raw(key, offsets, values, arrival)
+  local chunk, size, head = {}, 0, nil
+  for i = 0, #values / 8 - 1 do
     arrival = arrival + 1
-    local low = arrival % 65536
+    local low = arrival % 256
     if not head or low == 0 then
-      local high = math.floor(arrival / 65536)
-      head = string.char(math.floor(high / 16777216) % 256, math.floor(high / 65536) % 256,
-        math.floor(high / 256) % 256, high % 256)
+      local high = math.floor(arrival / 256)
+      head = string.char(math.floor(high / 4294967296) % 256, math.floor(high / 16777216) % 256,
+        math.floor(high / 65536) % 256, math.floor(high / 256) % 256, high % 256)
     end
-    chunk[#chunk + 1] = points:sub(at, at + 9)
-    chunk[#chunk + 1] = head .. string.char(math.floor(low / 256), low % 256) .. points:sub(at + 10, at + 17)
-    if #chunk == 2 * CHUNK then
+    chunk[size + 1] = offsets:sub(10 * i + 1, 10 * i + 10)
+    chunk[size + 2] = head .. string.char(low) .. values:sub(8 * i + 1, 8 * i + 8)
+    size = size + 2
+    if size == 2 * CHUNK then
       redis.call('ZADD', key, unpack(chunk))
-      chunk = {}
+      chunk, size = {}, 0
     end
   end
-  if #chunk > 0 then
+  if size > 0 then
     redis.call('ZADD', key, unpack(chunk))
   end
   return arrival
@@ -151,12 +162,12 @@ end
 local function add_hours(prefix, arrival)
   local index = prefix .. 'hours'
   for _ = 1, tonumber(take()) do
-    local hour, expiry, points = take(), tonumber(take()), take()
+    local hour, expiry, offsets, values = take(), tonumber(take()), take(), take()
     if is_past(expiry) then
-      arrival = arrival + #points / 18
+      arrival = arrival + #values / 8
     else
       local key = prefix .. 'raw:' .. hour
-      arrival = add_raw(key, points, arrival)
+      arrival = add_raw(key, offsets, values, arrival)
       redis.call('ZADD', index, hour, hour)
       let_expire(key, expiry)
       let_expire(index, expiry)

@@ -78,6 +78,14 @@ def test_a_negative_zero_keeps_its_sign():
     assert math.copysign(1, decoded.latest_value) == -1
 
 
+@pytest.mark.parametrize("overflowed", [b"inf 0.0", b"-inf 0", b"nan -nan", b"-nan nan"])
+def test_of_several_texts_one_without_a_sum_leaves_all_else_right(overflowed):
+    texts = [b"2 %b 1.5 8.5 200000000000000009 3 2.5" % overflowed, rollup_of(9.0).encode().encode()]
+    rollup = Rollup.decode(*texts)
+    assert (rollup.total, rollup.count, rollup.minimum, rollup.maximum) == (None, 3, 1.5, 9.0)
+    assert (rollup.latest_us, rollup.latest_arrival, rollup.latest_value) == (9, 3, 2.5)
+
+
 def test_several_texts_are_merged():
     one, two = rollup_of(0.1, 0.2, timestamp_us=5), rollup_of(-7.0, timestamp_us=9)
     assert Rollup.decode(one.encode().encode(), two.encode().encode()) == one.merge(two)
