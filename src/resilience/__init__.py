@@ -37,6 +37,7 @@ from src.resilience.cache import (
     ReadThroughCache,
 )
 from src.resilience.cache_store import (
+    Asked,
     CacheOptions,
     CacheStore,
     Entry,
@@ -169,6 +170,7 @@ __all__ = [
     "Aimd",
     "Algorithm",
     "Answer",
+    "Asked",
     "Backoff",
     "BreakerState",
     "BreakerStatus",
