@@ -25,6 +25,7 @@ import logging
 import math
 from collections.abc import Awaitable, Sequence
 from functools import partial
+from itertools import chain
 from typing import TypeVar
 
 from redis.exceptions import RedisError
@@ -33,6 +34,7 @@ from src.resilience.cache_store import Asked, CacheOptions, Entry, Lease
 from src.services.errors import StorageUnavailableError
 from src.storage.batching import Reply
 from src.storage.client import RedisLink
+from src.storage.gathering import Gathering
 from src.storage.recent_entries import RecentEntries
 from src.storage.scripts import load_script
 
@@ -56,17 +58,31 @@ class RedisCacheStore:
     def __init__(self, link: RedisLink, recent: RecentEntries | None = None) -> None:
         self._link = link
         self._recent = recent
+        self._reads = Gathering(self._read_all)
 
     def read(self, key: str, options: CacheOptions) -> Awaitable[Entry | None]:
-        """Return the fresh entry, if there is one, in one round trip."""
-        asked = self._link.ask(("MGET", key, _cost(key)), ("PTTL", key), hurried=self._recent is not None)
-        return Asked(partial(self._read, key, options, asked))
+        """Return the fresh entry, if there is one; all that is read in one tick is one round trip."""
+        return Asked(partial(self._read, key, options, self._reads.add(key)))
 
-    async def _read(self, key: str, options: CacheOptions, asked: Awaitable[Sequence[Reply]]) -> Entry | None:
+    async def _read_all(self, keys: list[str]) -> list[tuple[Reply, Reply, int]]:
+        """Return for each of `keys` its body, what that cost, and the milliseconds until it runs out."""
+        wanted = list(dict.fromkeys(keys))
+        values = ("MGET", *chain.from_iterable((key, _cost(key)) for key in wanted))
+        replies = await self._link.send_all(
+            [values, *(("PTTL", key) for key in wanted)], hurried=self._recent is not None
+        )
+        found = dict(
+            zip(wanted, zip(replies[0][::2], replies[0][1::2], replies[1:], strict=True), strict=True)
+        )
+        return [found[key] for key in keys]
+
+    async def _read(
+        self, key: str, options: CacheOptions, asked: Awaitable[tuple[Reply, Reply, int]]
+    ) -> Entry | None:
         reply = await _unless_away(asked, None)
         if reply is None:
             return None if self._recent is None else self._recent.get(key)
-        (body, cost_ms), remaining_ms = reply
+        body, cost_ms, remaining_ms = reply
         entry = _entry(body, remaining_ms, cost_ms, options.ttl_seconds, options.ttl_seconds)
         if self._recent is not None:
             self._recent.put(key, entry)

@@ -16,8 +16,6 @@ import math
 import re
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import TypeAlias
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
@@ -26,7 +24,6 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from src.resilience.cache_store import Asked
 from src.resilience.clock import Clock
 from src.services.errors import StorageRefusedError, StorageUnavailableError
 from src.storage.batching import (
@@ -41,9 +38,6 @@ from src.storage.batching import (
 from src.storage.scripts import Script
 
 _log = logging.getLogger(__name__)
-
-_Sent: TypeAlias = "asyncio.Future[list[Reply]] | None"
-"""Replies that are to come; None: nothing was sent, since Redis is away."""
 
 CONNECT_TIMEOUT_SECONDS = 0.5
 CALL_TIMEOUT_SECONDS = 0.6
@@ -149,25 +143,18 @@ class RedisLink:
         (reply,) = await self._send(command)
         return reply
 
-    async def send_all(self, commands: Iterable[Command]) -> list[Reply]:
+    async def send_all(self, commands: Iterable[Command], *, hurried: bool = False) -> list[Reply]:
         """Send several commands in one round trip and return their replies in order.
 
         They are a pipeline, not a transaction. Raises as `send` does, for the first that failed.
-        """
-        wanted = tuple(commands)
-        return await self._send(*wanted) if wanted else []  # to send nothing would be a round trip too
-
-    def ask(self, *commands: Command, hurried: bool = False) -> Awaitable[list[Reply]]:
-        """Send `commands`, at least one, with this tick's batch, whatever the caller awaits meanwhile.
 
         Args:
             commands: Each its name and arguments.
             hurried: Give up on them after `BUDGET_SECONDS`, or at once while others waited that long in vain.
-
-        Returns:
-            What brings the replies, and raises as `send_all` does. It need not be awaited.
         """
-        return Asked(partial(self._replies, self._add(*commands, hurried=hurried)))
+        wanted = tuple(commands)
+        # To send nothing would be a round trip too.
+        return await self._send(*wanted, hurried=hurried) if wanted else []
 
     async def run(
         self,
@@ -203,6 +190,13 @@ class RedisLink:
             )
         return reply
 
+    def checked(self, reply: Reply) -> Reply:
+        """Return `reply`, or raise as `send` does where it is a refusal, as a part of a script's may be."""
+        if isinstance(reply, RedisError):
+            self._raise_if_unavailable(reply)
+            raise reply
+        return reply
+
     async def ping(self, timeout_seconds: float = CALL_TIMEOUT_SECONDS) -> bool:
         """Return whether Redis answers within `timeout_seconds`. Whether it takes writes is not asked."""
         try:
@@ -234,28 +228,20 @@ class RedisLink:
     async def _send(
         self, *commands: Command, hurried: bool = False, alone: float | None = None
     ) -> list[Reply]:
-        return await self._replies(self._add(*commands, hurried=hurried, alone=alone))
-
-    def _add(self, *commands: Command, hurried: bool = False, alone: float | None = None) -> _Sent:
         if not self.is_up:
-            return None
-        if alone is not None:
-            return self._batcher.add_alone(*commands, timeout_seconds=alone)
-        return self._batcher.add(*commands, hurried=hurried)
-
-    async def _replies(self, sent: _Sent) -> list[Reply]:
-        if sent is None:
             raise StorageUnavailableError("Redis is away")
+        if alone is not None:
+            sent = self._batcher.add_alone(*commands, timeout_seconds=alone)
+        else:
+            sent = self._batcher.add(*commands, hurried=hurried)
         try:
             replies = await sent
-            for reply in replies:
-                if isinstance(reply, RedisError):
-                    raise reply
         except RedisError as error:
             self._raise_if_unavailable(error)
             raise
-        else:
-            return replies
+        for reply in replies:
+            self.checked(reply)
+        return replies
 
     def _raise_if_unavailable(self, error: RedisError) -> None:
         if isinstance(error, (RedisConnectionError, RedisTimeoutError)):

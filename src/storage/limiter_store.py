@@ -1,5 +1,6 @@
-"""Rate limiters that all workers share: the memory forms' contract, decided in Redis by one script a call.
+"""Rate limiters that all workers share: the memory forms' contract, decided in Redis by one script.
 
+The hits of one tick of the event loop, whosever they are, are one run of it; each is decided in turn.
 Time is the server's, in whole microseconds, so workers whose clocks differ still agree.
 
 **A key that is over the limit** costs one round trip and not one a call: what Redis refused it is refused
@@ -11,11 +12,14 @@ forward, a worker that was told a time goes on refusing until then. So it does w
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from src.resilience.clock import Clock
 from src.resilience.rate_limiter import Algorithm, Decision, Quota
+from src.storage.batching import Argument, Reply
 from src.storage.client import RedisLink
-from src.storage.scripts import SERVER_TIME, Script, load_script
+from src.storage.gathering import Gathering
+from src.storage.scripts import SERVER_TIME, load_script
 
 MAX_REFUSALS = 10_000
 """Keys that a limiter refuses without Redis; beyond that the one that asked longest ago goes back to it."""
@@ -37,6 +41,12 @@ class _Refusal:
         return cost == self.cost and now_us < self.asked_at_us + self.retry_after_us
 
 
+class _Hit(NamedTuple):
+    key: str
+    cost: int
+    spend: bool
+
+
 class RedisRateLimiter:
     """A `RateLimiter` in Redis.
 
@@ -49,20 +59,32 @@ class RedisRateLimiter:
     Every method raises `StorageUnavailableError` when Redis is away, unless it need not ask.
 
     Args:
-        link: To Redis.
-        clock: Says how much of a refusal's time has gone by.
-        script: The algorithm.
+        algorithm: What decides.
         quota: The same for every key.
-        prefix: Put before every key. The script's name is put after it: each algorithm keeps another kind of
-            value, and one that is newly chosen must not trip over what the last one left.
+        link: To Redis.
+        clock: Says how much of a refusal's time has gone by in this process.
+        prefix: Put before every key. The algorithm is put after it: each keeps another kind of value, and one
+            that is newly chosen must not trip over what the last one left.
+        time_source: Lua that defines `now_us()`.
     """
 
-    def __init__(self, link: RedisLink, clock: Clock, script: Script, quota: Quota, prefix: str) -> None:
+    def __init__(
+        self,
+        algorithm: Algorithm,
+        quota: Quota,
+        link: RedisLink,
+        clock: Clock,
+        *,
+        prefix: str = "",
+        time_source: str = SERVER_TIME,
+    ) -> None:
         self._link = link
         self._clock = clock
-        self._script = script
+        self._algorithm = algorithm
+        self._script = load_script("hits", "quota", algorithm, time_source=time_source)
         self._quota = quota
         self._prefix = prefix
+        self._hits = Gathering(self._run)
         self._window_us = quota.window_us
         self._refusals: OrderedDict[str, _Refusal] = OrderedDict()
         self._resets = 0
@@ -91,12 +113,8 @@ class RedisRateLimiter:
             self._refusals.move_to_end(key)
             return self._repeat(refusal, asked_at_us)
         resets = self._resets
-        allowed, remaining, retry_after_us, reset_after_us = await self._link.run(
-            self._script,
-            [self._name(key)],
-            [self._quota.limit, self._window_us, cost, int(spend)],
-            hurried=True,
-        )
+        reply = self._link.checked(await self._hits.add(_Hit(key, cost, spend)))
+        allowed, remaining, retry_after_us, reset_after_us = reply
         if allowed:  # what was refused before is refused for longer, or not at all
             self._refusals.pop(key, None)
         elif resets == self._resets:  # else this may be from before a reset
@@ -106,6 +124,14 @@ class RedisRateLimiter:
         return Decision(
             bool(allowed), self._quota.limit, remaining, retry_after_us / 1e6, reset_after_us / 1e6
         )
+
+    async def _run(self, hits: list[_Hit]) -> list[Reply]:
+        arguments: list[Argument] = [self._quota.limit, self._window_us]
+        for hit in hits:
+            arguments += (hit.cost, int(hit.spend))
+        keys = [self._name(hit.key) for hit in hits]
+        replies: list[Reply] = await self._link.run(self._script, keys, arguments, hurried=True)
+        return replies
 
     def _remember(self, key: str, refusal: _Refusal) -> None:
         self._refusals[key] = refusal
@@ -127,26 +153,4 @@ class RedisRateLimiter:
         return round(self._clock.monotonic() * 1e6)
 
     def _name(self, key: str) -> str:
-        return f"{self._prefix}{key}:{self._script.name}"
-
-
-def redis_rate_limiter(
-    algorithm: Algorithm,
-    quota: Quota,
-    link: RedisLink,
-    clock: Clock,
-    *,
-    prefix: str = "",
-    time_source: str = SERVER_TIME,
-) -> RedisRateLimiter:
-    """Return a rate limiter for all processes that share a Redis.
-
-    Args:
-        algorithm: What decides.
-        quota: The same for every key.
-        link: To Redis.
-        clock: Says how much of a refusal's time has gone by in this process.
-        prefix: Put before every key.
-        time_source: Lua that defines `now_us()`.
-    """
-    return RedisRateLimiter(link, clock, load_script(algorithm, time_source=time_source), quota, prefix)
+        return f"{self._prefix}{key}:{self._algorithm}"

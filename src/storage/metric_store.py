@@ -28,7 +28,7 @@ from src.services.metrics import (
 )
 from src.storage.batching import Argument, Command, Reply
 from src.storage.client import CALL_TIMEOUT_SECONDS, RedisLink
-from src.storage.group_commit import GroupCommit
+from src.storage.gathering import Gathering
 from src.storage.metric_layout import key_of, points_of, raw_bounds, raw_ranges, rollup_place, values_of
 from src.storage.scripts import SERVER_TIME, load_script
 
@@ -81,7 +81,7 @@ class RedisMetricStore:
         self._clock = clock
         self._retention_seconds = retention_seconds
         self._add_points = load_script("add_points", time_source=time_source)
-        self._singles = GroupCommit(self._add)
+        self._singles = Gathering(self._add_singles)
         self._list_points = load_script("list_points", time_source=time_source)
 
     async def add(self, points: Sequence[Point], idempotency: Idempotency | None = None) -> bool:
@@ -99,6 +99,10 @@ class RedisMetricStore:
             await self._singles.add(points[0])
             return True
         return await self._add(points, idempotency)
+
+    async def _add_singles(self, points: list[Point]) -> list[None]:
+        await self._add(points)
+        return [None] * len(points)
 
     async def _add(self, points: Sequence[Point], idempotency: Idempotency | None = None) -> bool:
         sketches_from_us = round(self._clock.now() * 1e6) - SKETCH_SECONDS * 1_000_000

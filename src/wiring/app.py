@@ -56,7 +56,7 @@ from src.storage.cache_store import RedisCacheStore
 from src.storage.client import RedisLink
 from src.storage.event_log import RedisEventLog
 from src.storage.fault_store import RedisFaultStore
-from src.storage.limiter_store import redis_rate_limiter
+from src.storage.limiter_store import RedisRateLimiter
 from src.storage.metric_store import RedisMetricStore
 from src.storage.pulse_store import RedisPulseStore
 from src.storage.recent_entries import RecentEntries
@@ -239,7 +239,7 @@ def _admission(
     pulse: Pulse,
 ) -> Admission:
     quota = Quota(limit, settings.rate_limit_window_seconds)
-    limiter = redis_rate_limiter(settings.rate_limit_algorithm, quota, link, clock)
+    limiter = RedisRateLimiter(settings.rate_limit_algorithm, quota, link, clock)
     observe = _each(limiter_observer(name, settings.rate_limit_algorithm), pulse.observe_decision)
     return Admission(name, quota, limiter, listener, observe)
 

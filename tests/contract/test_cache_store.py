@@ -12,11 +12,13 @@ import pytest
 from src.resilience.cache import POLL_INTERVAL_SECONDS, ReadThroughCache
 from src.resilience.cache_store import CacheOptions, CacheStore, Entry, Lease, MemoryCacheStore
 from src.resilience.clock import SystemClock, SystemRandomizer
+from src.resilience.rate_limiter import Quota
 from src.services.errors import StorageUnavailableError
 from src.storage.cache_store import RedisCacheStore
 from src.storage.client import RedisAddress, RedisLink, connect
+from src.storage.limiter_store import RedisRateLimiter
 from tests.support.clock import FakeClock
-from tests.support.redis_server import RedisServer
+from tests.support.redis_server import RedisServer, calls
 
 KEY = "summary:cpu:hourly"
 OPTIONS = CacheOptions(ttl_seconds=300, stale_seconds=3600, lease_seconds=100)
@@ -323,23 +325,38 @@ class TestInRedis:
             assert set(keys) == {KEY, *(f"{{{KEY}}}:{part}" for part in ("cost", "last-good", "lease"))}
             assert all(outside.ttl(key) > 0 for key in keys)
 
-    async def test_a_lookup_shares_a_round_trip_with_what_its_caller_awaits_first(
+    async def test_a_lookup_shares_a_round_trip_with_the_verdict_its_caller_awaits_first(
         self, store: RedisCacheStore, redis_link: RedisLink
     ):
         assert await fill(store, b"body")
+        limiter = RedisRateLimiter("sliding_window_log", Quota(10, 60), redis_link, SystemClock())
+        await limiter.hit("client")  # teaches Redis the script
         before = redis_link.round_trips
 
         lookup = store.read(KEY, OPTIONS)
-        await redis_link.send("PING")
+        await limiter.hit("client")
         entry = await lookup
 
         assert entry is not None
         assert entry.body == b"body"
         assert redis_link.round_trips == before + 1
 
+    async def test_what_is_read_in_one_tick_is_one_command_and_each_gets_its_own(
+        self, store: RedisCacheStore, redis_link: RedisLink
+    ):
+        assert await fill(store, b"body")
+        await redis_link.send("SET", "other", b"another", "PX", 60_000)
+        before = await calls(redis_link, "mget")
+
+        entries = await asyncio.gather(*(store.read(key, OPTIONS) for key in (KEY, "none", "other", KEY)))
+
+        assert [entry and entry.body for entry in entries] == [b"body", None, b"another", b"body"]
+        assert await calls(redis_link, "mget") == before + 1
+
     async def test_a_lookup_need_not_be_awaited_even_where_it_fails(self, caplog):
         link = RedisLink(connect(RedisAddress("redis://127.0.0.1:1")), SystemClock())
         RedisCacheStore(link).read(KEY, OPTIONS)
+        await asyncio.sleep(0)
         with pytest.raises(StorageUnavailableError):
             await link.send("PING")
         await link.aclose()

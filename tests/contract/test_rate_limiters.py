@@ -4,14 +4,16 @@ import asyncio
 from typing import get_args
 
 import pytest
+from redis.exceptions import ResponseError
 
 from src.resilience.clock import SystemClock
 from src.resilience.memory_rate_limiter import memory_rate_limiter
 from src.resilience.rate_limiter import Algorithm, Decision, Quota
 from src.storage import limiter_store
 from src.storage.client import RedisAddress, RedisLink, connect
-from src.storage.limiter_store import redis_rate_limiter
+from src.storage.limiter_store import RedisRateLimiter
 from tests.contract.conftest import TEST_TIME
+from tests.support.redis_server import calls
 
 ALGORITHMS = get_args(Algorithm)
 TICK = 1e-6
@@ -26,7 +28,7 @@ def make(store_time):
     def make(algorithm, quota):
         if store_time.link is None:
             return memory_rate_limiter(algorithm, quota, store_time.clock)
-        return redis_rate_limiter(algorithm, quota, store_time.link, store_time.clock, time_source=TEST_TIME)
+        return RedisRateLimiter(algorithm, quota, store_time.link, store_time.clock, time_source=TEST_TIME)
 
     return make
 
@@ -251,7 +253,7 @@ async def count_admitted(limiters, each):
 @every_algorithm
 async def test_redis_workers_that_race_share_one_quota(redis_server, algorithm):
     links = [RedisLink(connect(RedisAddress(redis_server.url)), SystemClock()) for _ in range(2)]
-    limiters = [redis_rate_limiter(algorithm, Quota(10, 3600), link, SystemClock()) for link in links]
+    limiters = [RedisRateLimiter(algorithm, Quota(10, 3600), link, SystemClock()) for link in links]
     admitted = await count_admitted(limiters, 50)
     for link in links:
         await link.aclose()
@@ -260,7 +262,7 @@ async def test_redis_workers_that_race_share_one_quota(redis_server, algorithm):
 
 @every_algorithm
 async def test_redis_is_asked_once_a_hit(redis_link, algorithm):
-    limiter = redis_rate_limiter(algorithm, Quota(10, 60), redis_link, SystemClock())
+    limiter = RedisRateLimiter(algorithm, Quota(10, 60), redis_link, SystemClock())
     await limiter.peek("k")  # teaches the server the script
     before = redis_link.round_trips
     await limiter.hit("k", 3)
@@ -268,8 +270,31 @@ async def test_redis_is_asked_once_a_hit(redis_link, algorithm):
 
 
 @every_algorithm
+async def test_hits_of_one_tick_are_one_run_of_the_script_each_decided_in_turn(redis_link, algorithm):
+    limiter = RedisRateLimiter(algorithm, Quota(3, 3600), redis_link, SystemClock())
+    await limiter.peek("k")  # teaches the server the script
+    before = await calls(redis_link, "evalsha")
+    hits = [limiter.hit("k"), limiter.hit("other"), limiter.peek("k"), limiter.hit("k", 2), limiter.hit("k")]
+    told = [(decision.allowed, decision.remaining) for decision in await asyncio.gather(*hits)]
+    assert told == [(True, 2), (True, 2), (True, 2), (True, 0), (False, 0)]
+    assert await calls(redis_link, "evalsha") == before + 1
+
+
+@every_algorithm
+@pytest.mark.parametrize("backend", ["fakeredis", "redis"])
+async def test_a_foreign_value_under_one_key_is_no_other_clients_trouble(make, store_time, algorithm):
+    limiter = make(algorithm, Quota(3, 60))
+    await store_time.link.send("ZADD", f"foreign:{algorithm}", 1, "member")
+    hits = (limiter.hit(key) for key in ("k", "foreign", "k"))
+    first, second, third = await asyncio.gather(*hits, return_exceptions=True)
+    assert (first.remaining, third.remaining) == (2, 1)
+    assert isinstance(second, ResponseError)
+    assert "WRONGTYPE" in str(second)
+
+
+@every_algorithm
 async def test_redis_forgets_a_key_by_itself_but_not_before_it_has_ceased_to_matter(redis_link, algorithm):
-    limiter = redis_rate_limiter(algorithm, Quota(3, 60), redis_link, SystemClock(), prefix="app:")
+    limiter = RedisRateLimiter(algorithm, Quota(3, 60), redis_link, SystemClock(), prefix="app:")
     decision = await limiter.hit("rl:ingest:10.0.0.1", 3)
     left_ms = await redis_link.send("PTTL", f"app:rl:ingest:10.0.0.1:{algorithm}")
     longest_wait = 120 if algorithm == "sliding_window_counter" else 60
@@ -279,15 +304,15 @@ async def test_redis_forgets_a_key_by_itself_but_not_before_it_has_ceased_to_mat
 @every_algorithm
 async def test_redis_takes_another_algorithm_for_the_same_key(redis_link, algorithm):
     for other in ALGORITHMS:
-        await redis_rate_limiter(other, Quota(3, 60), redis_link, SystemClock()).hit("k")
-    again = redis_rate_limiter(algorithm, Quota(3, 60), redis_link, SystemClock())
+        await RedisRateLimiter(other, Quota(3, 60), redis_link, SystemClock()).hit("k")
+    again = RedisRateLimiter(algorithm, Quota(3, 60), redis_link, SystemClock())
     assert (await again.hit("k")).remaining == 1
 
 
 @every_algorithm
 async def test_redis_takes_a_smaller_quota_for_the_same_key(redis_link, algorithm):
-    await redis_rate_limiter(algorithm, Quota(100, 60), redis_link, SystemClock()).hit("k", 100)
-    refused = await redis_rate_limiter(algorithm, Quota(10, 30), redis_link, SystemClock()).hit("k")
+    await RedisRateLimiter(algorithm, Quota(100, 60), redis_link, SystemClock()).hit("k", 100)
+    refused = await RedisRateLimiter(algorithm, Quota(10, 30), redis_link, SystemClock()).hit("k")
     assert not refused.allowed
     assert refused.remaining == 0
     assert refused.retry_after > 0
@@ -372,12 +397,15 @@ async def test_a_refusal_from_before_a_reset_is_not_kept(clock):
 
         async def run(self, *_args, **_kwargs):
             await self.answer.wait()
-            return [0, 0, 60_000_000, 60_000_000]
+            return [[0, 0, 60_000_000, 60_000_000]]
 
         async def send(self, *_command):
             return 1
 
-    limiter = redis_rate_limiter("fixed_window", Quota(1, 60), link := Link(), clock)
+        def checked(self, reply):
+            return reply
+
+    limiter = RedisRateLimiter("fixed_window", Quota(1, 60), link := Link(), clock)
     hit = asyncio.create_task(limiter.hit("k"))
     await asyncio.sleep(0)
     await limiter.reset("k")
@@ -401,9 +429,12 @@ async def test_the_way_to_redis_makes_no_refusal_longer_and_no_time_told_shorter
         async def run(self, *_args, **_kwargs):
             self.asked += 1
             clock.jump(0.2)
-            return [0, 0, 1_000_000, 3_000_000]
+            return [[0, 0, 1_000_000, 3_000_000]]
 
-    limiter = redis_rate_limiter("fixed_window", Quota(1, 3), link := SlowLink(), clock)
+        def checked(self, reply):
+            return reply
+
+    limiter = RedisRateLimiter("fixed_window", Quota(1, 3), link := SlowLink(), clock)
     assert (await limiter.hit("k")).retry_after == 1
     clock.jump(0.5)
     assert await limiter.hit("k") == Decision(False, 1, 0, retry_after=0.5, reset_after=2.5)

@@ -24,7 +24,7 @@ from contextlib import aclosing
 from src.resilience import CircuitBreaker, CircuitBreakerOptions, CircuitOpenError, Quota, SystemClock
 from src.storage.breaker_store import RedisBreakerStore
 from src.storage.client import RedisAddress, RedisLink, connect
-from src.storage.limiter_store import redis_rate_limiter
+from src.storage.limiter_store import RedisRateLimiter
 
 def tell(what):
     print(json.dumps(what), flush=True)
@@ -37,7 +37,7 @@ def bank(link, options):
 
 async def hit(link, algorithm, callers):
     "Take a unit of a quota of 10, so many at once; tell how many were allowed."
-    limiter = redis_rate_limiter(algorithm, Quota(10, 3600), link, SystemClock())
+    limiter = RedisRateLimiter(algorithm, Quota(10, 3600), link, SystemClock())
     decisions = await asyncio.gather(*(limiter.hit("alice") for _ in range(callers)))
     tell(sum(decision.allowed for decision in decisions))
 

@@ -9,7 +9,7 @@ from hypothesis.stateful import initialize, precondition, rule
 
 from src.resilience.memory_rate_limiter import memory_rate_limiter
 from src.resilience.rate_limiter import Algorithm, Decision, Quota
-from src.storage.limiter_store import redis_rate_limiter
+from src.storage.limiter_store import RedisRateLimiter
 from tests.contract.conftest import TEST_TIME
 from tests.support.clock import FakeClock
 from tests.support.machines import StoreMachine, prove
@@ -83,7 +83,7 @@ class RateLimiterMachine(StoreMachine):
             self.limiters = [memory_rate_limiter(self.algorithm, self.quota, self.clock)]
         else:
             shared = self.algorithm, self.quota, self.link, self.clock
-            self.limiters = [redis_rate_limiter(*shared, time_source=TEST_TIME) for _ in range(2)]
+            self.limiters = [RedisRateLimiter(*shared, time_source=TEST_TIME) for _ in range(2)]
         self.do(self.time.publish())
 
     @rule(worker=workers, key=keys, cost=costs)

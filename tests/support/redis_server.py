@@ -1,11 +1,13 @@
 """A real redis-server of the tests' own, that can be killed, frozen, emptied and brought back."""
 
+import re
 import signal
 import subprocess
 from pathlib import Path
 
 import redis
 
+from src.storage.client import RedisLink
 from src.storage.embedded import find_redis_server
 
 
@@ -78,3 +80,10 @@ def _until_it_answers(client: "redis.Redis") -> None:
             time.sleep(0.01)
         else:
             return
+
+
+async def calls(link: RedisLink, command: str) -> int:
+    """Return how often the server behind `link` has been given `command`, in small letters."""
+    stats = (await link.send("INFO", "commandstats")).decode()
+    found = re.search(rf"^cmdstat_{command}:calls=(\d+)", stats, re.MULTILINE)
+    return int(found[1]) if found else 0

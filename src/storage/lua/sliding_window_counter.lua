@@ -1,35 +1,34 @@
 -- Sliding window counter: the previous window's count, weighted by its share still in sight, plus the current
 -- one's. Exact arithmetic while limit * window in µs is below 2^53, such as 100,000 a day.
 --
--- KEYS[1]  hash: start of the current window in µs, previous and current count
--- ARGV     limit, window in µs, cost, 1 to spend or 0 to look
--- reply    {allowed 1 or 0, remaining, µs until there is room for cost, µs until the whole limit is free}
-local limit, window, cost = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local now = now_us()
+-- key      hash: start of the current window in µs, previous and current count
 
-local state = redis.call('HMGET', KEYS[1], 'start', 'previous', 'current')
-local start, previous, current = tonumber(state[1] or now), tonumber(state[2] or 0), tonumber(state[3] or 0)
-if now - start >= 2 * window then
-  start, previous, current = now, 0, 0
-elseif now - start >= window then
-  start, previous, current = start + window, current, 0
-end
-
-local age = now - start
-local remaining = limit - current - math.ceil(previous * (window - age) / window)
-local wait = 0
-if cost > remaining then
-  if current + cost <= limit then -- once enough of the previous window is out of sight
-    wait = window - math.floor((limit - current - cost) * window / previous) - age
-  else -- the current one must become the previous one first
-    wait = 2 * window - math.floor((limit - cost) * window / current) - age
+-- Return {allowed 1 or 0, remaining, µs until there is room for cost, µs until the whole limit is free}.
+local function hit(key, cost, spend)
+  local state = redis.call('HMGET', key, 'start', 'previous', 'current')
+  local start, previous, current = tonumber(state[1] or now), tonumber(state[2] or 0), tonumber(state[3] or 0)
+  if now - start >= 2 * window then
+    start, previous, current = now, 0, 0
+  elseif now - start >= window then
+    start, previous, current = start + window, current, 0
   end
-elseif ARGV[4] == '1' then
-  current, remaining = current + cost, remaining - cost
-  redis.call('HSET', KEYS[1], 'start', start, 'previous', previous, 'current', current)
-  redis.call('PEXPIRE', KEYS[1], math.ceil(2 * window / 1000) + 1) -- clean-up only, never early
-end
 
-local windows_to_go = current > 0 and 2 or previous > 0 and 1 or 0
-local reset = windows_to_go > 0 and windows_to_go * window - age or 0
-return {wait == 0 and 1 or 0, math.max(0, remaining), wait, reset}
+  local age = now - start
+  local remaining = limit - current - math.ceil(previous * (window - age) / window)
+  local wait = 0
+  if cost > remaining then
+    if current + cost <= limit then -- once enough of the previous window is out of sight
+      wait = window - math.floor((limit - current - cost) * window / previous) - age
+    else -- the current one must become the previous one first
+      wait = 2 * window - math.floor((limit - cost) * window / current) - age
+    end
+  elseif spend then
+    current, remaining = current + cost, remaining - cost
+    redis.call('HSET', key, 'start', start, 'previous', previous, 'current', current)
+    redis.call('PEXPIRE', key, math.ceil(2 * window / 1000) + 1) -- clean-up only, never early
+  end
+
+  local windows_to_go = current > 0 and 2 or previous > 0 and 1 or 0
+  local reset = windows_to_go > 0 and windows_to_go * window - age or 0
+  return {wait == 0 and 1 or 0, math.max(0, remaining), wait, reset}
+end

@@ -1,22 +1,21 @@
 -- Token bucket: `limit` tokens at most, refilled evenly at `limit` a window. Credit is kept in µs: it grows by
 -- one a µs and a token costs an interval, so every figure is whole and nothing drifts.
 --
--- KEYS[1]  hash: credit in µs, and the time in µs at which it was reckoned
--- ARGV     limit, window in µs, cost, 1 to spend or 0 to look
--- reply    {allowed 1 or 0, remaining, µs until there is room for cost, µs until the whole limit is free}
-local limit, window, cost = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+-- key      hash: credit in µs, and the time in µs at which it was reckoned
 local interval = math.ceil(window / limit)
 local capacity = limit * interval
 
-local state = redis.call('HMGET', KEYS[1], 'credit', 'at')
-local now = now_us()
-local at = math.max(now, tonumber(state[2] or now)) -- a clock set back gives no credit twice
-local credit = math.min(capacity, tonumber(state[1] or capacity) + at - tonumber(state[2] or at))
+-- Return {allowed 1 or 0, remaining, µs until there is room for cost, µs until the whole limit is free}.
+local function hit(key, cost, spend)
+  local state = redis.call('HMGET', key, 'credit', 'at')
+  local at = math.max(now, tonumber(state[2] or now)) -- a clock set back gives no credit twice
+  local credit = math.min(capacity, tonumber(state[1] or capacity) + at - tonumber(state[2] or at))
 
-local wait = math.max(0, cost * interval - credit)
-if wait == 0 and ARGV[4] == '1' then
-  credit = credit - cost * interval
-  redis.call('HSET', KEYS[1], 'credit', credit, 'at', at)
-  redis.call('PEXPIRE', KEYS[1], math.ceil(capacity / 1000) + 1) -- clean-up only, never early
+  local wait = math.max(0, cost * interval - credit)
+  if wait == 0 and spend then
+    credit = credit - cost * interval
+    redis.call('HSET', key, 'credit', credit, 'at', at)
+    redis.call('PEXPIRE', key, math.ceil(capacity / 1000) + 1) -- clean-up only, never early
+  end
+  return {wait == 0 and 1 or 0, math.floor(credit / interval), wait, capacity - credit}
 end
-return {wait == 0 and 1 or 0, math.floor(credit / interval), wait, capacity - credit}

@@ -1,0 +1,64 @@
+"""Gathering: what several callers ask in one tick of the event loop is asked in one step.
+
+Each caller waits for its own answer, or is told why there is none, as if it had asked alone; only the work
+is shared. Databases so write their logs, and call it group commit. (DeWitt et al., "Implementation
+Techniques for Main Memory Database Systems", SIGMOD 1984.)
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from contextvars import Context
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+A = TypeVar("A")
+
+
+class Gathering(Generic[T, A]):
+    """Gathers what is asked.
+
+    Args:
+        ask: Answers a tick's questions, in the order they came: as many answers, in the same order.
+    """
+
+    def __init__(self, ask: Callable[[list[T]], Awaitable[Sequence[A]]]) -> None:
+        self._ask = ask
+        self._questions: list[T] = []
+        self._waiting: list[asyncio.Future[A]] = []
+        self._asking: set[asyncio.Task[None]] = set()
+
+    def add(self, question: T) -> "asyncio.Future[A]":
+        """Return a future of the answer to `question`, which raises what asking raised.
+
+        Who stops waiting for it does not take the question back, and it need not be awaited.
+        """
+        if self._waiting:
+            loop = self._waiting[0].get_loop()  # to ask which one runs is a system call, up to Python 3.11
+        else:
+            loop = asyncio.get_running_loop()
+            # What is asked belongs to none of the callers: a clean context.
+            loop.call_soon(self._begin, context=Context())
+        future: asyncio.Future[A] = loop.create_future()
+        self._questions.append(question)
+        self._waiting.append(future)
+        return future
+
+    def _begin(self) -> None:
+        questions, self._questions = self._questions, []
+        waiting, self._waiting = self._waiting, []
+        task = asyncio.create_task(self._run(questions, waiting))
+        self._asking.add(task)
+        task.add_done_callback(self._asking.discard)
+
+    async def _run(self, questions: list[T], waiting: "list[asyncio.Future[A]]") -> None:
+        try:
+            answers = await self._ask(questions)
+        except BaseException as error:  # noqa: BLE001 -- its callers' affair
+            for future in waiting:
+                if not future.done():  # else its caller has gone
+                    future.set_exception(error)
+                    future.exception()  # counts as seen, though its caller may not want it any more
+            return
+        for future, answer in zip(waiting, answers, strict=True):
+            if not future.done():
+                future.set_result(answer)
