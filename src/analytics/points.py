@@ -24,6 +24,8 @@ _PLAIN_TIMESTAMP = re.compile(
     re.ASCII,
 )
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_FIRST_US = 86_400_000_000 * (date.min.toordinal() - _EPOCH_DAY)
+_LAST_US = 86_400_000_000 * (_LAST_DAY + 1 - _EPOCH_DAY) - 1
 _EPOCH_UTC = _EPOCH.replace(tzinfo=None)  # which is written without an offset
 
 
@@ -85,11 +87,11 @@ def _parse_plain_timestamp(text: str) -> int | None:
     if not _PLAIN_TIMESTAMP.fullmatch(text):
         return None
     try:
-        instant = datetime.fromisoformat(text).astimezone(UTC)
-    except (ValueError, OverflowError):
+        since = datetime.fromisoformat(text) - _EPOCH
+    except ValueError:
         return None
-    since = instant - _EPOCH
-    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
+    timestamp_us = (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
+    return timestamp_us if _FIRST_US <= timestamp_us <= _LAST_US else None
 
 
 def format_timestamp(timestamp_us: int) -> str:

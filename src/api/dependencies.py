@@ -1,5 +1,6 @@
 """What the routes are given: the services, typed, out of the lifespan state."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypedDict, cast
@@ -53,6 +54,7 @@ class State(TypedDict):
     client_address: ClientAddress
     admin_access: AdminAccess
     body_limits: BodyLimits
+    batch_turn: asyncio.Lock  # of whose batch is read: Redis stores one while the next is read
     cache_ttl_seconds: int
     redis_answers: Callable[[], Awaitable[bool]]
     exposition: Callable[[], Awaitable[tuple[bytes, str]]]

@@ -1,5 +1,6 @@
 """The app, its lifespan, and the parts that belong to neither the external service nor the proxy."""
 
+import asyncio
 import os
 import uuid
 from collections.abc import AsyncIterator, Callable
@@ -196,6 +197,7 @@ async def _lifespan(settings: Settings, clock: Clock, pulse: Pulse, _app: FastAP
             client_address=ClientAddress(settings.trusted_proxies),
             admin_access=AdminAccess(key.get_secret_value() if key else None),
             body_limits=BodyLimits(settings.max_body_bytes, settings.batch_max_points),
+            batch_turn=asyncio.Lock(),
             cache_ttl_seconds=settings.cache_ttl_seconds,
             redis_answers=link.ping,
             exposition=partial(

@@ -122,7 +122,8 @@ async def ingest_batch(request: Request) -> Response:
     limits = services["body_limits"]
     body = await read_body(request, limits.max_bytes, services["clock"])
     read = read_ndjson if kind == NDJSON else read_json_array
-    batch = read(body, limits.max_points)
+    async with services["batch_turn"]:
+        batch = await read(body, limits.max_points, services["clock"])
     idempotency = _idempotency(request, body)
     if not batch.points:
         raise ProblemError(_nothing_accepted(batch))

@@ -1,5 +1,6 @@
 """Reading batches."""
 
+import asyncio
 import json
 import tracemalloc
 from contextlib import suppress
@@ -8,12 +9,21 @@ import pytest
 
 from src.analytics.points import Point
 from src.api import batch as batch_module
-from src.api.batch import MAX_DEPTH, MAX_ERRORS, read_json_array, read_ndjson
+from src.api.batch import MAX_DEPTH, MAX_ERRORS, SLICE_POINTS
 from src.api.body import MAX_OBJECT_BYTES
 from src.api.errors import ProblemError
+from src.resilience.clock import SystemClock
 
 GOOD = {"timestamp": "2026-01-31T12:00:00Z", "value": 1.5, "type": "cpu"}
 POINT = Point("cpu", 1_769_860_800_000_000, 1.5)
+
+
+def read_json_array(body, max_points):
+    return asyncio.run(batch_module.read_json_array(body, max_points, SystemClock()))
+
+
+def read_ndjson(body, max_points):
+    return asyncio.run(batch_module.read_ndjson(body, max_points, SystemClock()))
 
 
 def status_of(read, body, limit=10):
@@ -158,6 +168,24 @@ def test_a_point_that_is_too_large_spoils_only_itself(read):
     (error,) = batch.errors
     assert (error["index"], error["field"]) == (1, "body")
     assert str(MAX_OBJECT_BYTES) in error["message"]
+
+
+@pytest.mark.parametrize("read", [batch_module.read_json_array, batch_module.read_ndjson])
+async def test_others_have_a_turn_between_slices(read):
+    texts = [json.dumps(GOOD)] * (3 * SLICE_POINTS)
+    body = "[" + ",".join(texts) + "]" if read is batch_module.read_json_array else "\n".join(texts)
+    turns = 0
+
+    async def count_turns():
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    counting = asyncio.create_task(count_turns())
+    await read(body.encode(), len(texts), SystemClock())
+    counting.cancel()
+    assert turns == 3
 
 
 def test_no_class_of_ours_is_named():
