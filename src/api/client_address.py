@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
-from starlette.datastructures import Headers
 from starlette.types import Scope
+
+from src.api.header import header
 
 _Address = IPv4Address | IPv6Address
 
@@ -19,7 +20,7 @@ _LOOPBACK = IPv4Address("127.0.0.1")
 _IPV6_PREFIX = 64
 """One IPv6 customer has at least a /64; a limit for each address in it would limit nobody."""
 
-FORWARDING_HEADERS = ("x-forwarded-for", "forwarded", "x-real-ip")
+FORWARDING_HEADERS = (b"x-forwarded-for", b"forwarded", b"x-real-ip")
 
 
 class ClientAddress:
@@ -43,7 +44,7 @@ class ClientAddress:
         client = self._peer(scope)
         if client is None:
             return "unknown"
-        forwarded = _forwarded_for(scope)
+        forwarded = header(scope, b"x-forwarded-for")
         if forwarded and self._is_trusted(client):
             client = self._spoken_for(client, forwarded)
         return _name(client)
@@ -62,7 +63,7 @@ class ClientAddress:
         host, port = scope.get("client") or ("", 0)
         if not self._trusts_loopback and (port == 0 or _is_loopback(scope.get("server"))):
             return _LOOPBACK
-        return _parse_peer(host)
+        return _parse_end(host)
 
     def _is_one_of_ours(self, address: _Address) -> bool:
         return any(address in network for network in self._trusted_proxies)
@@ -78,13 +79,6 @@ class ClientAddress:
         return client
 
 
-def _forwarded_for(scope: Scope) -> str:
-    # Not by way of Headers: nearly every request comes by here, and hardly any has one.
-    return ",".join(
-        [value.decode("latin-1") for name, value in scope["headers"] if name == b"x-forwarded-for"]
-    )
-
-
 @lru_cache
 def _name(client: _Address) -> str:
     return str(
@@ -94,20 +88,19 @@ def _name(client: _Address) -> str:
 
 def is_direct_loopback(scope: Scope) -> bool:
     """Return whether the request came from this machine, and through no proxy that says so."""
-    headers = Headers(scope=scope)
-    forwarded = any(name in headers for name in FORWARDING_HEADERS)
+    forwarded = any(header(scope, name) is not None for name in FORWARDING_HEADERS)
     return _is_loopback(scope.get("client")) and not forwarded
 
 
 def _is_loopback(end: tuple[str, int | None] | None) -> bool:
     """Return whether one end of a connection, an address and a port, is on this machine's loopback."""
-    address = _parse(end[0]) if end else None
+    address = _parse_end(end[0]) if end else None
     return address is not None and address.is_loopback
 
 
 @lru_cache
-def _parse_peer(text: str) -> _Address | None:
-    return _parse(text)  # there are few at a time, and each asks again
+def _parse_end(text: str) -> _Address | None:
+    return _parse(text)  # of a connection: there are few at a time, and each asks again
 
 
 def _parse(text: str) -> _Address | None:

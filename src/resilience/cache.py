@@ -37,7 +37,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextvars import Context
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Literal, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 from src.resilience.cache_store import CacheOptions, CacheStore, Entry, Lease
 from src.resilience.clock import Clock, Randomizer
@@ -67,8 +67,7 @@ _Course = tuple[str, bool]
 """What tells the flights of a process apart: the key, and whether it is a refresh. No two share a course."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """What a caller gets.
 
     Attributes:

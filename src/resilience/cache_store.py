@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from src.resilience.clock import Clock
 
@@ -61,8 +61,7 @@ class CacheOptions:
         return max(self.stale_seconds, self.served_seconds) if self.revalidate_seconds else self.stale_seconds
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """What a store has under a key.
 
     Attributes:

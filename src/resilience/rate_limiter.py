@@ -20,7 +20,7 @@ reckoned in whole microseconds, here as in the scripts that do the same in Redis
 import asyncio
 import math
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeAlias, TypeVar
+from typing import Literal, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from src.resilience.clock import Clock
 from src.resilience.errors import RateLimitedError
@@ -72,8 +72,7 @@ class Quota:
             raise ValueError(f"cost must be between 1 and the limit of {self.limit}, not {cost}")
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """What a rate limiter says.
 
     Attributes:

@@ -122,7 +122,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         telemetry=tracing.telemetry(on=is_traced),
     )
     log_request = request_log(settings.log_level, settings.log_format, clock)
-    context = RequestContext(clock, (observe_request, pulse.observe_request, log_request))
+    observers = (observe_request, pulse.observe_request, log_request)
+    context = RequestContext(clock, observers, is_traced=is_traced)
     app.add_middleware(RequestContextMiddleware, context=context)
     errors.install(app)
     for module in (

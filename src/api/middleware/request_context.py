@@ -51,10 +51,14 @@ class RequestContext:
     Args:
         clock: Measures each request.
         observers: Told of each answered request.
+        is_traced: Whether spans are recorded here, so that a request may be in one of our own.
     """
 
-    def __init__(self, clock: Clock, observers: Sequence[RequestObserver]) -> None:
+    def __init__(
+        self, clock: Clock, observers: Sequence[RequestObserver], *, is_traced: bool = False
+    ) -> None:
         self._clock = clock
+        self._is_traced = is_traced
         self._observers = observers
 
     def begin(self, scope: Scope) -> float:
@@ -63,7 +67,8 @@ class RequestContext:
         Returns:
             When it began, for `end`.
         """
-        request_id, trace_id = _identify(scope)
+        request_id, parents = _identify(scope)
+        trace_id = _trace_id(parents) if parents or self._is_traced else None
         scope["request_id"] = request_id
         scope["extra_headers"] = [(b"x-request-id", request_id.encode("ascii"))]
         fields = {"request_id": request_id}
@@ -125,10 +130,10 @@ class RequestContextMiddleware:
             self._context.end(scope, status, began)
 
 
-def _identify(scope: Scope) -> tuple[str, str | None]:
-    """Return a request's id, the caller's or a new one, and the id of its trace, if it is in one."""
+def _identify(scope: Scope) -> tuple[str, Sequence[bytes]]:
+    """Return a request's id, the caller's or a new one, and what it says of the trace it is in."""
     request_id = None
-    parents = []
+    parents: list[bytes] = []
     for name, value in scope["headers"]:
         if name == b"x-request-id" and request_id is None and _SANE_ID.match(value):
             request_id = value.decode("ascii")
@@ -136,7 +141,7 @@ def _identify(scope: Scope) -> tuple[str, str | None]:
             parents.append(value)
     if request_id is None:
         request_id = f"{_PROCESS}{next(_numbers):016x}"  # unlike a UUID, at no cost to speak of
-    return request_id, _trace_id(parents)
+    return request_id, parents
 
 
 def _trace_id(parents: Sequence[bytes]) -> str | None:

@@ -18,6 +18,7 @@ from src.api.cursor import decode_cursor, encode_cursor
 from src.api.dependencies import state
 from src.api.errors import Problem, ProblemError, validation_problem
 from src.api.etag import client_has
+from src.api.header import header
 from src.api.middleware.fast_lane import Lane
 from src.api.middleware.request_context import add_headers
 from src.api.models import (
@@ -242,7 +243,7 @@ async def list_types(request: Request) -> Response:
 
 
 def _idempotency(request: Request, body: bytes) -> Idempotency | None:
-    key = request.headers.get("idempotency-key")
+    key = header(request.scope, b"idempotency-key")
     if key is None:
         return None
     if not (1 <= len(key) <= 255 and all("!" <= character <= "~" for character in key)):
@@ -253,8 +254,8 @@ def _idempotency(request: Request, body: bytes) -> Idempotency | None:
 
 
 def _wants_it_anew(request: Request) -> bool:
-    fields = request.headers.getlist("cache-control")
-    directives = parse_http_list(",".join(fields)) if fields else ()
+    field = header(request.scope, b"cache-control")
+    directives = parse_http_list(field) if field else ()
     return any(directive.partition("=")[0].lower() == "no-cache" for directive in directives)
 
 
@@ -281,7 +282,7 @@ def _render_summary(request: Request, answer: Answer, ttl_seconds: int) -> Respo
         (b"etag", etag.encode("ascii")),
         (b"cache-control", b"no-store" if is_stale else b"private, max-age=%d" % freshness),
     )
-    if client_has(request.headers.get("if-none-match"), etag):
+    if client_has(header(request.scope, b"if-none-match"), etag):
         return Response(status_code=304)
     return Response(answer.body, media_type=JSON)
 

@@ -1,0 +1,19 @@
+"""One header of a request.
+
+Starlette's `Headers` are made anew for each request, to look up what each request of the fast lane is asked
+five times over, and what hardly any has.
+"""
+
+from starlette.types import Scope
+
+
+def header(scope: Scope, name: bytes) -> str | None:
+    """Return a header's value; None where there is none.
+
+    Args:
+        scope: Of the request.
+        name: Of the header, in small letters. Where it came more than once, its values are joined by commas,
+            which means the same (RFC 9110, section 5.3).
+    """
+    values = [value for key, value in scope["headers"] if key == name]
+    return b",".join(values).decode("latin-1") if values else None
