@@ -12,6 +12,7 @@ from typing import TypeVar, cast
 from pydantic import TypeAdapter, ValidationError
 from starlette.requests import Request
 
+from src.api.begun import Begun
 from src.api.errors import BAD_JSON, Problem, ProblemError, field_errors, validation_problem
 from src.api.header import header
 from src.resilience.clock import Clock
@@ -78,9 +79,14 @@ async def read_body(request: Request, max_bytes: int, clock: Clock) -> bytes:
     declared = header(request.scope, b"content-length") or "0"
     if declared.isdecimal() and int(declared) > max_bytes:
         raise ProblemError(too_large(max_bytes))
+    reading = Begun(_read(request, max_bytes, _Inflator() if encoding == "gzip" else None))
+    if (
+        reading.is_done
+    ):  # it came along with the headers, as most do: a timer would be a tenth of all the work
+        return await reading
     try:
         async with clock.timeout(BODY_SECONDS):
-            return await _read(request, max_bytes, _Inflator() if encoding == "gzip" else None)
+            return await reading
     except TimeoutError:
         message = f"The body did not arrive in time: it may take {BODY_SECONDS} seconds"
         hang_up = {"Connection": "close"}  # or the connection would go on waiting for the rest

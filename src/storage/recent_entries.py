@@ -1,7 +1,6 @@
 """Cache entries as a worker last saw them, for while Redis is away."""
 
 from collections import OrderedDict
-from dataclasses import replace
 
 from src.resilience.cache_store import Entry
 from src.resilience.clock import Clock
@@ -45,8 +44,8 @@ class RecentEntries:
             self.drop(key)
             return None
         self._entries.move_to_end(key)
-        return replace(
-            entry, age_seconds=entry.age_seconds + since, remaining_seconds=entry.remaining_seconds - since
+        return entry._replace(
+            age_seconds=entry.age_seconds + since, remaining_seconds=entry.remaining_seconds - since
         )
 
     def drop(self, key: str) -> None:
