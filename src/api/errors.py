@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import cache
 from http import HTTPStatus
 from typing import Any
@@ -14,7 +15,6 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from src.analytics.points import format_seconds
 from src.api.admin_access import AdminClosedError, AdminKeyError
 from src.api.dependencies import state
 from src.resilience.errors import CircuitOpenError, QueueClosedError, QueueFullError, QueueTimeoutError
@@ -198,8 +198,8 @@ def title(status: int) -> str:
     return _TITLES.get(status) or HTTPStatus(status).phrase
 
 
-def document(problem: Problem, request_id: str, now: float) -> dict[str, object]:
-    """Return what the body of the answer for `problem` says.
+def document(problem: Problem, request_id: str, now: float) -> bytes:
+    """Return the body of the answer for `problem`.
 
     Args:
         problem: What happened.
@@ -213,13 +213,13 @@ def document(problem: Problem, request_id: str, now: float) -> dict[str, object]
         "detail": problem.message,
         "code": problem.code,
         "message": problem.message,
-        "timestamp": format_seconds(now),
+        "timestamp": datetime.fromtimestamp(now, UTC),
         "request_id": request_id,
         **problem.extra,
     }
     if problem.errors is not None:
         members["errors"] = problem.errors
-    return members
+    return orjson.dumps(members, option=orjson.OPT_UTC_Z)
 
 
 def render(problem: Problem, request_id: str, now: float) -> Response:
@@ -227,7 +227,7 @@ def render(problem: Problem, request_id: str, now: float) -> Response:
     headers = dict(problem.headers or {})
     if problem.retry_after is not None:
         headers["Retry-After"] = str(max(1, math.ceil(problem.retry_after)))
-    return Response(orjson.dumps(document(problem, request_id, now)), problem.status, headers, MEDIA_TYPE)
+    return Response(document(problem, request_id, now), problem.status, headers, MEDIA_TYPE)
 
 
 def problem_of(error: Exception) -> Problem:

@@ -156,7 +156,7 @@ def problems(*errors: str | Problem) -> Responses:
     for error in errors:
         problem = _PROBLEMS[error] if isinstance(error, str) else error
         answer = responses.setdefault(problem.status, _problem_answer(problem.status))
-        example = document(problem, _EXAMPLE_REQUEST_ID, _EXAMPLE_TIME)
+        example = orjson.loads(document(problem, _EXAMPLE_REQUEST_ID, _EXAMPLE_TIME))
         _examples(answer)[problem.code] = {"value": example}
     return responses
 

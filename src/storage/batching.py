@@ -94,6 +94,8 @@ class Batcher:
         self._waits = 0
         self._flush_is_due = False
         self._timer: asyncio.TimerHandle | None = None
+        # Of whoever adds. Up to Python 3.11, to ask which one runs is a system call.
+        self._loop: asyncio.AbstractEventLoop
         self._is_silent = False
         self.round_trips = 0
 
@@ -109,7 +111,7 @@ class Batcher:
             `RedisError`. It raises the error of the connection, which then all commands of the round trip
             share, or a `TimeoutError` of Redis when its time is over; what has not left by then never does.
         """
-        future: asyncio.Future[list[Reply]] = asyncio.get_running_loop().create_future()
+        future = self._future()
         if hurried and self._is_silent:
             _fail(future, _over_budget())
             return future
@@ -124,7 +126,7 @@ class Batcher:
         At most `MAX_ALONE` of these are under way at once; the next ones wait for as long as it takes. While
         one is under way, that others get no answer is no sign that Redis is lost.
         """
-        future: asyncio.Future[list[Reply]] = asyncio.get_running_loop().create_future()
+        future = self._future()
         self._waiting_alone.append((_Pending(commands, future, math.inf), _waits(timeout_seconds)))
         self._flush_soon()
         return future
@@ -150,14 +152,17 @@ class Batcher:
         if self._timer is not None:
             self._timer.cancel()
 
+    def _future(self) -> "asyncio.Future[list[Reply]]":
+        self._loop = asyncio.get_running_loop()
+        return self._loop.create_future()
+
     def _flush_soon(self) -> None:
         # Neither a round trip nor a wait belongs to the caller that happened to be first: clean contexts.
-        loop = asyncio.get_running_loop()
         if self._timer is None:
-            self._timer = loop.call_later(_WAIT_SECONDS, self._end_wait, context=Context())
+            self._timer = self._loop.call_later(_WAIT_SECONDS, self._end_wait, context=Context())
         if not self._flush_is_due:
             self._flush_is_due = True
-            loop.call_soon(self._flush, context=Context())
+            self._loop.call_soon(self._flush, context=Context())
 
     def _flush(self) -> None:
         self._flush_is_due = False
@@ -170,7 +175,8 @@ class Batcher:
                 self._begin(self._alone, [pending], patience)
 
     def _begin(self, lane: dict[_Sending, _RoundTrip], batch: list[_Pending], patience: int) -> None:
-        task = asyncio.create_task(self._send([command for pending in batch for command in pending.commands]))
+        commands = [command for pending in batch for command in pending.commands]
+        task = self._loop.create_task(self._send(commands))
         lane[task] = _RoundTrip(batch, self._waits + patience)
         task.add_done_callback(self._landed)
 
@@ -216,8 +222,7 @@ class Batcher:
         # Whose caller has gone, for that or another reason, need not leave.
         self._waiting = [pending for pending in self._waiting if not pending.future.done()]
         if self._waiting or self._waiting_alone or self._in_flight or self._alone:
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(_WAIT_SECONDS, self._end_wait)
+            self._timer = self._loop.call_later(_WAIT_SECONDS, self._end_wait)
 
     def _give_up_round_trips(self) -> None:
         over = {
@@ -233,12 +238,11 @@ class Batcher:
 
     async def _send(self, commands: Sequence[Command]) -> list[Reply]:
         self.round_trips += 1
-        now = asyncio.get_running_loop().time
-        left = now()
+        left = self._loop.time()
         try:
             return await self._exchange(commands)
         finally:
-            self._observe(len(commands), now() - left)
+            self._observe(len(commands), self._loop.time() - left)
 
     async def _exchange(self, commands: Sequence[Command]) -> list[Reply]:
         pool = self._client.connection_pool

@@ -37,16 +37,16 @@ class Gathering(Generic[T, A]):
         else:
             loop = asyncio.get_running_loop()
             # What is asked belongs to none of the callers: a clean context.
-            loop.call_soon(self._begin, context=Context())
+            loop.call_soon(self._begin, loop, context=Context())
         future: asyncio.Future[A] = loop.create_future()
         self._questions.append(question)
         self._waiting.append(future)
         return future
 
-    def _begin(self) -> None:
+    def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
         questions, self._questions = self._questions, []
         waiting, self._waiting = self._waiting, []
-        task = asyncio.create_task(self._run(questions, waiting))
+        task = loop.create_task(self._run(questions, waiting))
         self._asking.add(task)
         task.add_done_callback(self._asking.discard)
 
