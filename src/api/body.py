@@ -7,7 +7,7 @@ inflation; here too much of either is a problem document.
 import zlib
 from email.message import Message
 from functools import lru_cache
-from typing import TypeVar, cast
+from typing import NamedTuple, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
 from starlette.requests import Request
@@ -31,6 +31,18 @@ _PIECE_BYTES = 1024
 """Inflated at a time. After each member zlib copies what is left, and a member may be of 20 bytes."""
 
 
+class SentBody(NamedTuple):
+    """A body as it was sent.
+
+    Attributes:
+        data: Its bytes.
+        is_gzip: Whether they are compressed.
+    """
+
+    data: bytes
+    is_gzip: bool
+
+
 def media_type(request: Request, *supported: str) -> str:
     """Return which of the `supported` media types the body is; without a Content-Type, the first.
 
@@ -48,23 +60,28 @@ def media_type(request: Request, *supported: str) -> str:
 
 
 @lru_cache
-def _content_type(header: str) -> tuple[str, str]:
+def _content_type(text: str) -> tuple[str, str]:
     message = Message()
-    message["content-type"] = header
+    message["content-type"] = text
     return message.get_content_type(), message.get_content_charset("utf-8")
 
 
 async def read_body(request: Request, max_bytes: int, clock: Clock) -> bytes:
-    """Return the whole body, inflated if it came with `Content-Encoding: gzip`.
+    """Return the whole body, inflated if it came compressed. It is `inflated` what `receive_body` returns."""
+    return inflated(await receive_body(request, max_bytes, clock), max_bytes)
+
+
+async def receive_body(request: Request, max_bytes: int, clock: Clock) -> SentBody:
+    """Return the whole body as it was sent.
 
     Args:
         request: Whose body.
-        max_bytes: The most it may be, as it was sent and inflated. No more than that is ever held.
+        max_bytes: The most it may be. No more than that is ever held.
         clock: Counts the `BODY_SECONDS`.
 
     Raises:
-        ProblemError: 413, it is larger; 415, it is encoded in another way; 400, it is not what it says, or
-            did not arrive in time.
+        ProblemError: 413, it is larger; 415, it is encoded otherwise than by gzip; 400, it broke off, or did
+            not arrive in time.
     """
     encoding = (header(request.scope, b"content-encoding") or "identity").strip().lower()
     if encoding not in {"identity", "gzip"}:
@@ -79,35 +96,33 @@ async def read_body(request: Request, max_bytes: int, clock: Clock) -> bytes:
     declared = header(request.scope, b"content-length") or "0"
     if declared.isdecimal() and int(declared) > max_bytes:
         raise ProblemError(too_large(max_bytes))
-    reading = Begun(_read(request, max_bytes, _Inflator() if encoding == "gzip" else None))
-    if (
-        reading.is_done
-    ):  # it came along with the headers, as most do: a timer would be a tenth of all the work
-        return await reading
+    receiving = Begun(_receive(request, max_bytes))
+    # Most came along with their headers. A timer for those would be a tenth of all the work.
+    data = await (receiving if receiving.is_done else _in_time(receiving, clock))
+    return SentBody(data, encoding == "gzip")
+
+
+async def _in_time(receiving: Begun[bytes], clock: Clock) -> bytes:
     try:
         async with clock.timeout(BODY_SECONDS):
-            return await reading
+            return await receiving
     except TimeoutError:
         message = f"The body did not arrive in time: it may take {BODY_SECONDS} seconds"
         hang_up = {"Connection": "close"}  # or the connection would go on waiting for the rest
         raise ProblemError(Problem(400, "BAD_REQUEST", message, headers=hang_up)) from None
 
 
-async def _read(request: Request, max_bytes: int, inflator: "_Inflator | None") -> bytes:
+async def _receive(request: Request, max_bytes: int) -> bytes:
     body = bytearray()  # not a list of chunks: of two bytes each, they would weigh twenty times as much
-    received = 0
     more = True
     while more:
         message = await request.receive()
         if message["type"] == "http.disconnect":
             raise ProblemError(Problem(400, "BAD_REQUEST", "The body broke off"))
-        chunk, more = message.get("body", b""), message.get("more_body", False)
-        received += len(chunk)
-        body += chunk if inflator is None else inflator.inflate(chunk, max_bytes - len(body))
-        if max(received, len(body)) > max_bytes:
+        body += message.get("body", b"")
+        more = message.get("more_body", False)
+        if len(body) > max_bytes:
             raise ProblemError(too_large(max_bytes))
-    if inflator is not None and not inflator.is_complete:
-        raise _not_gzip()
     return bytes(body)
 
 
@@ -131,30 +146,29 @@ def parse_json(adapter: TypeAdapter[T], body: bytes) -> T:
         raise ProblemError(validation_problem(field_errors(errors))) from None
 
 
-class _Inflator:
-    """Inflates gzip a chunk at a time, never past a limit. A file may have several members (RFC 1952)."""
+def inflated(sent: SentBody, max_bytes: int) -> bytes:
+    """Return a body without its compression. Of gzip there may be several members (RFC 1952).
 
-    def __init__(self) -> None:
-        self._member = zlib.decompressobj(_GZIP)
-
-    @property
-    def is_complete(self) -> bool:
-        return self._member.eof
-
-    def inflate(self, chunk: bytes, room: int) -> bytes:
-        """Return what `chunk` inflates to, or something longer than `room` where that is too much."""
-        plain = bytearray()
-        rest = memoryview(chunk)
-        try:
-            while rest and len(plain) <= room:
-                if self._member.eof:
-                    self._member = zlib.decompressobj(_GZIP)
-                piece = rest[:_PIECE_BYTES]
-                plain += self._member.decompress(piece, room + 1 - len(plain))
-                rest = rest[len(piece) - len(self._member.unused_data) :]
-        except zlib.error:
-            raise _not_gzip() from None
-        return bytes(plain)
+    Raises:
+        ProblemError: 413, it is more than `max_bytes`, and no more is made; 400, it is no gzip or cut short.
+    """
+    if not sent.is_gzip:
+        return sent.data
+    plain, member, rest = bytearray(), zlib.decompressobj(_GZIP), memoryview(sent.data)
+    try:
+        while rest:
+            if member.eof:
+                member = zlib.decompressobj(_GZIP)
+            piece = rest[:_PIECE_BYTES]
+            plain += member.decompress(piece, max_bytes + 1 - len(plain))
+            if len(plain) > max_bytes:
+                raise ProblemError(too_large(max_bytes))
+            rest = rest[len(piece) - len(member.unused_data) :]
+    except zlib.error:
+        raise _not_gzip() from None
+    if not member.eof:
+        raise _not_gzip()
+    return bytes(plain)
 
 
 def _not_gzip() -> ProblemError:

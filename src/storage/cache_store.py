@@ -4,8 +4,8 @@ An entry is a plain string under the caller's own key, with an expiry of exactly
 answer, `TTL` how long it is fresh, and `DEL` makes the next reader compute. Beside `k` there are
 `{k}:cost` (how long the computation took, in milliseconds), `{k}:last-good` (the answer again, for when there
 is no entry) and `{k}:lease` (the token of whoever computes now). The braces make a hash tag, so that all four
-share a slot, and a key must therefore hold no braces of its own. These keys would be at home on a Redis
-Cluster; a write of metrics is not (docs/adr/0003). Everything runs out by Redis' own expiry, hence by Redis'
+share a slot, and a key must therefore hold no braces of its own. That would do for the scripts on a Redis
+Cluster; what is read in one tick, like a write of metrics, spans slots (docs/adr/0003). Everything runs out by Redis' own expiry, hence by Redis'
 clock, and ages are read off what remains: the entry's age off its ttl, what its computation cost off the
 lease.
 
@@ -151,7 +151,7 @@ class RedisCacheStore:
     async def invalidate(self, keys: Sequence[str]) -> None:
         """Drop the fresh entries and the leases of `keys`.
 
-        A `DEL` is atomic, so no script is needed; there is one for each key since keys may differ in slot.
+        A `DEL` is atomic, so no script is needed.
         """
         if self._recent is not None:
             for key in keys:

@@ -37,28 +37,24 @@ class Gathering(Generic[T, A]):
         else:
             loop = asyncio.get_running_loop()
             # What is asked belongs to none of the callers: a clean context.
-            loop.call_soon(self._begin, loop, context=Context())
+            task = loop.create_task(self._run(), context=Context())
+            self._asking.add(task)
+            task.add_done_callback(self._asking.discard)
         future: asyncio.Future[A] = loop.create_future()
         self._questions.append(question)
         self._waiting.append(future)
         return future
 
-    def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
+    async def _run(self) -> None:
         questions, self._questions = self._questions, []
         waiting, self._waiting = self._waiting, []
-        task = loop.create_task(self._run(questions, waiting))
-        self._asking.add(task)
-        task.add_done_callback(self._asking.discard)
-
-    async def _run(self, questions: list[T], waiting: "list[asyncio.Future[A]]") -> None:
         try:
-            answers = await self._ask(questions)
+            for future, answer in zip(waiting, await self._ask(questions), strict=True):
+                if not future.done():  # else its caller has gone
+                    future.set_result(answer)
         except BaseException as error:  # noqa: BLE001 -- its callers' affair
             for future in waiting:
-                if not future.done():  # else its caller has gone
+                if not future.done():
                     future.set_exception(error)
                     future.exception()  # counts as seen, though its caller may not want it any more
-            return
-        for future, answer in zip(waiting, answers, strict=True):
-            if not future.done():
-                future.set_result(answer)
+            del waiting, future  # they hold the error, whose traceback holds this frame

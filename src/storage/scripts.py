@@ -26,12 +26,10 @@ class Script:
     """A Lua script ready to be run by EVALSHA.
 
     Attributes:
-        name: Its file name without the ending, for logs and errors.
         source: The whole text, prelude included.
         sha: SHA-1 of the source in hex, as Redis computes it.
     """
 
-    name: str
     source: str
     sha: str = field(init=False)
 
@@ -50,4 +48,4 @@ def load_script(name: str, *preludes: str, time_source: str = SERVER_TIME) -> Sc
         time_source: Lua that defines `now_us()`.
     """
     files = [(_FOLDER / f"{part}.lua").read_text(encoding="utf-8") for part in (*preludes, name)]
-    return Script(name, "\n".join((time_source, *files)))
+    return Script("\n".join((time_source, *files)))

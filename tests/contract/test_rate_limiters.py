@@ -9,6 +9,7 @@ from redis.exceptions import ResponseError
 from src.resilience.clock import SystemClock
 from src.resilience.memory_rate_limiter import memory_rate_limiter
 from src.resilience.rate_limiter import Algorithm, Decision, Quota
+from src.services.errors import StorageRefusedError
 from src.storage import limiter_store
 from src.storage.client import RedisAddress, RedisLink, connect
 from src.storage.limiter_store import RedisRateLimiter
@@ -290,6 +291,19 @@ async def test_a_foreign_value_under_one_key_is_no_other_clients_trouble(make, s
     assert (first.remaining, third.remaining) == (2, 1)
     assert isinstance(second, ResponseError)
     assert "WRONGTYPE" in str(second)
+
+
+@every_algorithm
+async def test_a_full_memory_refuses_those_hits_that_need_some(own_redis, algorithm):
+    link = RedisLink(connect(RedisAddress(own_redis.url)), SystemClock())
+    limiter = RedisRateLimiter(algorithm, Quota(1, 60), link, SystemClock())
+    await limiter.hit("spent")
+    await link.send("CONFIG", "SET", "maxmemory", 1)
+    hits = (limiter.hit("k"), limiter.hit("spent"), limiter.peek("k"))
+    stored, refused, told = await asyncio.gather(*hits, return_exceptions=True)
+    await link.aclose()
+    assert isinstance(stored, StorageRefusedError)
+    assert (refused.allowed, told.allowed) == (False, True)
 
 
 @every_algorithm

@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import json
+import tracemalloc
 from typing import ClassVar
 
 import pytest
@@ -134,6 +135,24 @@ class TestBatch:
         answer = await api.post("/api/metrics/batch", json=batch)
         problem = assert_problem(answer, 422, "VALIDATION_ERROR")
         assert (problem["accepted"], problem["rejected"]) == (0, len(batch))
+
+    async def test_bodies_that_wait_to_be_read_are_not_inflated_yet(self, api):
+        """Five kilobytes that inflate to five megabytes were inflated by everyone in line."""
+        lines = (json.dumps(GOOD).encode() + b"\n") * 300  # which take several turns
+        packed = gzip.compress(lines.ljust(5 * 1024 * 1024, b"\n"))
+        headers = {"Content-Type": "application/x-ndjson", "Content-Encoding": "gzip"}
+
+        async def post():
+            return await api.post("/api/metrics/batch", content=packed, headers=headers)
+
+        tracemalloc.start()
+        try:
+            answers = await asyncio.gather(*(post() for _ in range(8)))
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert {answer.status_code for answer in answers} == {201}
+        assert peak < 25_000_000
 
     @pytest.mark.parametrize("encode", [lambda body: body, gzip.compress])
     async def test_ndjson_and_gzip(self, api, encode):

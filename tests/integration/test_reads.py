@@ -119,6 +119,24 @@ class TestSummary:
         assert link.round_trips - before == 1
 
 
+@pytest.mark.parametrize(
+    ("path", "round_trips"),
+    [
+        ("/api/metrics/list?type=cpu", 1),
+        ("/api/metrics/list", 2),  # which types, then their points
+        ("/api/metrics/types", 2),  # likewise
+        ("/api/metrics/series?type=cpu", 1),
+    ],
+)
+async def test_the_verdict_takes_no_round_trip_of_its_own(api, path, round_trips):
+    await post(api, metric(1))
+    await api.get(path)  # teaches Redis the scripts
+    link = api.state["redis_answers"].__self__
+    before = link.round_trips
+    assert (await api.get(path)).status_code == 200
+    assert link.round_trips - before == round_trips
+
+
 class TestList:
     async def test_newest_first_of_one_type_or_all(self, api):
         await post(api, metric(1, "a", ago=3), metric(2, "b", ago=2), metric(3, "a", ago=1))

@@ -17,9 +17,9 @@ from src.storage.scripts import Script
 from tests.support.clock import FakeClock
 from tests.support.redis_server import RedisServer
 
-ECHO = Script("echo", "return ARGV[1]")
-WRITE = Script("write", "return redis.call('SET', 'word', ARGV[1])")
-BUSY = Script("busy", "local n = 0 while n < tonumber(ARGV[1]) do n = n + 1 end return n")
+ECHO = Script("return ARGV[1]")
+WRITE = Script("return redis.call('SET', 'word', ARGV[1])")
+BUSY = Script("local n = 0 while n < tonumber(ARGV[1]) do n = n + 1 end return n")
 
 
 async def until(condition):
@@ -286,7 +286,7 @@ async def test_each_kind_of_refusal_is_logged_once_a_minute(own_redis, caplog):
 async def test_a_mistake_in_a_script_is_not_passed_off_as_an_outage(redis_link, mistake):
     await redis_link.send("SET", "word", "x")
     with pytest.raises(redis.ResponseError):
-        await redis_link.run(Script("wrong", mistake), [])
+        await redis_link.run(Script(mistake), [])
 
 
 async def test_a_server_that_wants_a_password_is_away_until_it_does_not(link, own_redis):

@@ -13,7 +13,15 @@ from starlette.responses import Response
 
 from src.analytics.points import format_timestamp
 from src.api.batch import Batch, read_json_array, read_ndjson
-from src.api.body import MAX_OBJECT_BYTES, media_type, parse_json, read_body, too_large
+from src.api.body import (
+    MAX_OBJECT_BYTES,
+    inflated,
+    media_type,
+    parse_json,
+    read_body,
+    receive_body,
+    too_large,
+)
 from src.api.cursor import decode_cursor, encode_cursor
 from src.api.dependencies import state
 from src.api.errors import Problem, ProblemError, validation_problem
@@ -120,12 +128,14 @@ async def ingest_batch(request: Request) -> Response:
     services = state(request)
     await admit(request, services["ingest_admission"])
     kind = media_type(request, JSON, NDJSON)
-    limits = services["body_limits"]
-    body = await read_body(request, limits.max_bytes, services["clock"])
+    limits, clock = services["body_limits"], services["clock"]
+    sent = await receive_body(request, limits.max_bytes, clock)
     read = read_ndjson if kind == NDJSON else read_json_array
     async with services["batch_turn"]:
-        batch = await read(body, limits.max_points, services["clock"])
-    idempotency = _idempotency(request, body)
+        body = inflated(sent, limits.max_bytes)  # not while it waits: a few KB may become megabytes
+        batch = await read(body, limits.max_points, clock)
+        idempotency = _idempotency(request, body)
+        del body, sent
     if not batch.points:
         raise ProblemError(_nothing_accepted(batch))
     is_new = await services["metrics"].ingest(batch.points, idempotency)

@@ -9,7 +9,7 @@ import pytest
 
 from src.analytics.points import Point
 from src.api import batch as batch_module
-from src.api.batch import MAX_DEPTH, MAX_ERRORS, SLICE_POINTS
+from src.api.batch import MAX_DEPTH, MAX_ERRORS, SLICE_BYTES
 from src.api.body import MAX_OBJECT_BYTES
 from src.api.errors import ProblemError
 from src.resilience.clock import SystemClock
@@ -170,9 +170,10 @@ def test_a_point_that_is_too_large_spoils_only_itself(read):
     assert str(MAX_OBJECT_BYTES) in error["message"]
 
 
+@pytest.mark.parametrize("text", [json.dumps(GOOD), json.dumps(GOOD | {"note": "x" * SLICE_BYTES}), "1"])
 @pytest.mark.parametrize("read", [batch_module.read_json_array, batch_module.read_ndjson])
-async def test_others_have_a_turn_between_slices(read):
-    texts = [json.dumps(GOOD)] * (3 * SLICE_POINTS)
+async def test_others_have_a_turn_between_slices(read, text):
+    texts = [text] * max(3, 3 * SLICE_BYTES // max(100, len(text)))
     body = "[" + ",".join(texts) + "]" if read is batch_module.read_json_array else "\n".join(texts)
     turns = 0
 

@@ -1,5 +1,6 @@
 import asyncio
 import gc
+import weakref
 
 import pytest
 
@@ -86,3 +87,37 @@ async def test_a_failure_nobody_waits_for_is_not_complained_of():
     await let_others_run()
     gc.collect()
     assert complaints == []
+
+
+async def test_too_few_answers_leave_nobody_waiting():
+    async def ask(questions):
+        return questions[1:]
+
+    gathering = Gathering(ask)
+    told = await asyncio.gather(gathering.add(1), gathering.add(2), return_exceptions=True)
+    assert told[0] == 2
+    assert isinstance(told[1], ValueError)
+
+
+async def test_a_failure_is_gone_once_it_was_told():
+    """Each left a circle of references behind, for the collector to find."""
+
+    class AwayError(Exception):
+        def __init__(self):
+            errors.append(weakref.ref(self))
+
+    errors = []
+
+    async def ask(_questions):
+        raise AwayError
+
+    gathering = Gathering(ask)
+    gc.disable()
+    try:
+        for _ in range(3):
+            with pytest.raises(AwayError):
+                await gathering.add(1)
+        await let_others_run()
+        assert [error() for error in errors] == [None, None, None]
+    finally:
+        gc.enable()
