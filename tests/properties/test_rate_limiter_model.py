@@ -1,6 +1,7 @@
 """Rate limiters against plain models, and against the bounds they state, on arrivals made to break them."""
 
-from dataclasses import dataclass, replace
+import asyncio
+from dataclasses import dataclass
 from typing import get_args
 
 import pytest
@@ -54,8 +55,8 @@ class Refusal:
         retry_after, reset_after = round(self.told.retry_after / US), round(self.told.reset_after / US)
         if cost != self.cost or gone >= retry_after:
             return None
-        return replace(
-            self.told, retry_after=(retry_after - gone) / 1e6, reset_after=(reset_after - gone) / 1e6
+        return self.told._replace(
+            retry_after=(retry_after - gone) / 1e6, reset_after=(reset_after - gone) / 1e6
         )
 
 
@@ -100,6 +101,24 @@ class RateLimiterMachine(StoreMachine):
             self.advance(quarter * self.window_us // self.quota.limit // 4)
             self.ask(0, key, 1, "hit")
 
+    @rule(worker=workers, asked=st.lists(st.tuples(keys, costs), min_size=2, max_size=8))
+    def hit_together(self, worker, asked):
+        worker = worker % len(self.limiters)
+        asked = [(key, min(cost, self.quota.limit)) for key, cost in asked]
+        known = [self.refusals.get((worker, key)) for key, _ in asked]
+        decisions = self.do(self.hit_all(worker, asked))
+        for (key, cost), refusal, told in zip(asked, known, decisions, strict=True):
+            again = refusal and refusal.repeated(cost, self.model.now_us)
+            if again is not None:
+                assert told == again
+                continue
+            self.last_asked, self.last = (worker, key, cost, "hit"), told
+            assert told == self.model.hit(key, cost)
+            self.take_note(worker, key, cost, spent=told.allowed)
+
+    async def hit_all(self, worker, asked):
+        return await asyncio.gather(*(self.limiters[worker].hit(key, cost) for key, cost in asked))
+
     def ask(self, worker, key, cost, method):
         worker, cost = worker % len(self.limiters), min(cost, self.quota.limit)
         self.last_asked = worker, key, cost, method
@@ -113,7 +132,7 @@ class RateLimiterMachine(StoreMachine):
             assert self.last == repeated
             if refusal.stands:  # there may be more remaining than told, though not enough
                 now = self.model.peek(key, cost)
-                assert replace(now, remaining=repeated.remaining) == repeated
+                assert now._replace(remaining=repeated.remaining) == repeated
                 assert repeated.remaining <= now.remaining < cost
 
     def take_note(self, worker, key, cost, *, spent):
