@@ -17,6 +17,7 @@ from starlette.responses import Response
 
 from src.api.admin_access import AdminClosedError, AdminKeyError
 from src.api.dependencies import state
+from src.api.ready_response import ReadyResponse
 from src.resilience.errors import CircuitOpenError, QueueClosedError, QueueFullError, QueueTimeoutError
 from src.services.errors import StorageUnavailableError
 from src.services.external_service import ExternalServiceUnavailableError
@@ -56,7 +57,7 @@ class Problem:
     code: str
     message: str
     retry_after: float | None = None
-    headers: Mapping[str, str] | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
     errors: Sequence[FieldError] | None = None
     extra: Mapping[str, object] = field(default_factory=dict)
 
@@ -107,7 +108,7 @@ _MESSAGES_BY_STATUS = {
 def _http_problem(error: HTTPException) -> Problem:
     code = _CODES_BY_STATUS.get(error.status_code, "BAD_REQUEST")
     message = _MESSAGES_BY_STATUS.get(error.status_code, title(error.status_code))
-    return Problem(error.status_code, code, message, headers=error.headers)
+    return Problem(error.status_code, code, message, headers=error.headers or {})
 
 
 _TABLE: dict[type[Exception], Callable[[Any], Problem]] = {
@@ -224,10 +225,10 @@ def document(problem: Problem, request_id: str, now: float) -> bytes:
 
 def render(problem: Problem, request_id: str, now: float) -> Response:
     """Return the answer for `problem`. The arguments are those of `document`."""
-    headers = dict(problem.headers or {})
+    headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in problem.headers.items()]
     if problem.retry_after is not None:
-        headers["Retry-After"] = str(max(1, math.ceil(problem.retry_after)))
-    return Response(document(problem, request_id, now), problem.status, headers, MEDIA_TYPE)
+        headers.append((b"retry-after", b"%d" % max(1, math.ceil(problem.retry_after))))
+    return ReadyResponse(document(problem, request_id, now), problem.status, MEDIA_TYPE.encode(), headers)
 
 
 def problem_of(error: Exception) -> Problem:

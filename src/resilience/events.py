@@ -176,12 +176,19 @@ class Listeners:
     def __call__(self, event: Event) -> None:
         """Tell every listener."""
         for listener in self._listeners:
-            notify(listener, event)
+            try:
+                listener(event)
+            except Exception:  # noqa: BLE001 -- whatever a listener does wrong stays its own affair
+                _complain(event)
 
 
 def notify(listener: Listener, event: Event) -> None:
     """Tell `listener` of `event`, and log whatever it raises."""
     try:
         listener(event)
-    except Exception:  # noqa: BLE001 -- whatever a listener does wrong stays its own affair
-        _log.exception("a listener failed on %s", type(event).__name__)
+    except Exception:  # noqa: BLE001 -- as above
+        _complain(event)
+
+
+def _complain(event: Event) -> None:
+    _log.exception("a listener failed on %s", type(event).__name__)

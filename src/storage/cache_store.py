@@ -5,9 +5,9 @@ answer, `TTL` how long it is fresh, and `DEL` makes the next reader compute. Bes
 `{k}:cost` (how long the computation took, in milliseconds), `{k}:last-good` (the answer again, for when there
 is no entry) and `{k}:lease` (the token of whoever computes now). The braces make a hash tag, so that all four
 share a slot, and a key must therefore hold no braces of its own. That would do for the scripts on a Redis
-Cluster; what is read in one tick, like a write of metrics, spans slots (docs/adr/0003). Everything runs out by Redis' own expiry, hence by Redis'
-clock, and ages are read off what remains: the entry's age off its ttl, what its computation cost off the
-lease.
+Cluster; what is read in one tick, like a write of metrics, spans slots (docs/adr/0003). Everything runs out
+by Redis' own expiry, hence by Redis' clock, and ages are read off what remains: the entry's age off its ttl,
+what its computation cost off the lease.
 
 The cost outlives the entry by `revalidate_seconds`, and while it is there the last good copy is served in
 place of an entry that ran out. An invalidation drops both. Whoever deletes `k` by hand and must not see the

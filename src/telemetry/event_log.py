@@ -16,6 +16,12 @@ from src.resilience.events import (
 _log = logging.getLogger("src.resilience")
 
 
+_LEVELS: dict[type[Event], int] = {
+    StateChanged: logging.WARNING,
+    **dict.fromkeys((Rejected, Bypassed, LimitChanged, TurnTaken), logging.DEBUG),
+}
+
+
 def log_event(event: Event) -> None:
     """Log `event` at the level it deserves.
 
@@ -23,13 +29,8 @@ def log_event(event: Event) -> None:
     too many come, is for debugging only: the request's own line tells how it was answered, and a limiter that
     fails open says so itself, once.
     """
-    match event:
-        case StateChanged():
-            level = logging.WARNING
-        case CacheAnswered(outcome="hit" | "miss") | Rejected() | Bypassed() | LimitChanged() | TurnTaken():
-            level = logging.DEBUG
-        case _:
-            level = logging.INFO
+    is_daily = isinstance(event, CacheAnswered) and event.outcome in {"hit", "miss"}
+    level = logging.DEBUG if is_daily else _LEVELS.get(type(event), logging.INFO)
     if not _log.isEnabledFor(level):
         return
     fields = {field.name: getattr(event, field.name) for field in dataclasses.fields(event)}

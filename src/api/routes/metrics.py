@@ -42,6 +42,7 @@ from src.api.models import (
 )
 from src.api.openapi import BODY_ERRORS, headers, json_body, problems, request_headers
 from src.api.rate_limit import ReadRoute, admit, admit_alongside
+from src.api.ready_response import ReadyResponse
 from src.resilience.cache import Answer
 from src.services.metrics import Idempotency, Position, StoredPoint
 from src.services.summary import Period
@@ -49,6 +50,7 @@ from src.services.summary import Period
 router = APIRouter(prefix="/api/metrics", tags=["metrics"], route_class=ReadRoute)
 
 JSON = "application/json"
+JSON_BYTES = JSON.encode()
 NDJSON = "application/x-ndjson"
 
 OptionalType = Annotated[MetricType | None, Query(description="Only this type; without it, every type")]
@@ -94,7 +96,7 @@ async def ingest(request: Request) -> Response:
         "timestamp": format_timestamp(point.timestamp_us),
         "type": point.type,
     }
-    return Response(orjson.dumps(received), 201, media_type=JSON)
+    return ReadyResponse(orjson.dumps(received), 201, JSON_BYTES)
 
 
 @router.post(
@@ -294,7 +296,7 @@ def _render_summary(request: Request, answer: Answer, ttl_seconds: int) -> Respo
     )
     if client_has(header(request.scope, b"if-none-match"), etag):
         return Response(status_code=304)
-    return Response(answer.body, media_type=JSON)
+    return ReadyResponse(answer.body, 200, JSON_BYTES)
 
 
 def _position(cursor: str | None, metric_type: str | None) -> Position | None:
