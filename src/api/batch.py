@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from src.analytics.points import Point
 from src.api.body import MAX_OBJECT_BYTES
 from src.api.errors import BAD_JSON, FieldError, Problem, ProblemError, field_errors, validation_problem
-from src.api.models import METRIC_IN
+from src.api.models.metrics import METRIC_IN
 from src.resilience.clock import Clock
 
 MAX_ERRORS = 100

@@ -9,7 +9,7 @@ from starlette.requests import Request
 
 from src.api.admin_access import AdminAccess
 from src.api.client_address import ClientAddress
-from src.api.models import ProxyStatusOut
+from src.api.models.proxy import ProxyStatusOut
 from src.resilience.circuit_breaker import CircuitBreaker
 from src.resilience.clock import Clock
 from src.services.admission import Admission

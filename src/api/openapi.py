@@ -23,7 +23,10 @@ from src.api.errors import (
     rate_limit_problem,
     validation_problem,
 )
-from src.api.models import FailureRate, FaultChangesIn, MetricIn, ProblemOut, ProxyPolicy
+from src.api.models.external_service import FailureRate, FaultChangesIn
+from src.api.models.metrics import MetricIn
+from src.api.models.problem import ProblemOut
+from src.api.models.proxy import ProxyPolicy
 from src.resilience.errors import CircuitOpenError, QueueClosedError, QueueFullError, QueueTimeoutError
 from src.services.errors import StorageUnavailableError
 from src.services.external_service import ExternalServiceUnavailableError

@@ -17,7 +17,7 @@ from src.api.client_address import ClientAddress
 from src.api.dependencies import BodyLimits, State
 from src.api.middleware.fast_lane import FastLaneMiddleware
 from src.api.middleware.request_context import RequestContext, RequestContextMiddleware
-from src.api.models import ProxyStatusOut
+from src.api.models.proxy import ProxyStatusOut
 from src.api.routes import (
     admin,
     circuit_breaker,

@@ -8,7 +8,9 @@ from pydantic import TypeAdapter
 from src.api.admin_access import RequireAdmin
 from src.api.body import MAX_OBJECT_BYTES, media_type, parse_json, read_body, too_large
 from src.api.dependencies import state
-from src.api.models import BreakerOut, FailureRate, FaultChangesIn, FaultsOut, ProxyPolicy
+from src.api.models.circuit_breaker import BreakerOut
+from src.api.models.external_service import FailureRate, FaultChangesIn, FaultsOut
+from src.api.models.proxy import ProxyPolicy
 from src.api.openapi import ADMIN_ERRORS, BODY_ERRORS, json_body, problems, request_headers
 from src.api.routes.circuit_breaker import breaker_out
 from src.services.external_service import FaultChanges, SimulatedFaults

@@ -5,7 +5,7 @@ from starlette.responses import JSONResponse, Response
 
 from src.analytics.points import format_seconds
 from src.api.dependencies import state
-from src.api.models import Health, Liveness
+from src.api.models.health import Health, Liveness
 from src.api.openapi import Responses
 
 router = APIRouter(tags=["health"])

@@ -14,7 +14,7 @@ from src.api.admin_access import RequireAdmin
 from src.api.dependencies import state
 from src.api.disconnect import CLIENT_CLOSED_REQUEST, while_client_waits
 from src.api.errors import Problem, ProblemError
-from src.api.models import CircuitStateOut, LabRun, StressOut
+from src.api.models.lab import CircuitStateOut, LabRun, StressOut
 from src.api.openapi import ADMIN_ERRORS, problems
 from src.api.rate_limit import ReadRoute, admit
 from src.api.routes.circuit_breaker import breaker_out

@@ -29,7 +29,7 @@ from src.api.etag import client_has
 from src.api.header import header
 from src.api.middleware.fast_lane import Lane
 from src.api.middleware.request_context import add_headers
-from src.api.models import (
+from src.api.models.metrics import (
     METRIC_IN,
     TYPE_PATTERN,
     BatchReceived,

@@ -8,18 +8,18 @@ from starlette.responses import Response
 from src.analytics.points import format_seconds
 from src.api.dependencies import state
 from src.api.middleware.fast_lane import Lane
-from src.api.models import (
-    BreakerOut,
+from src.api.models.circuit_breaker import BreakerOut
+from src.api.models.overview import (
     CacheOut,
     ExternalServiceOut,
     LatencyOut,
     LimiterOut,
     OverviewOut,
-    ProxyStatusOut,
     RedisOut,
     StatusOut,
     TrafficOut,
 )
+from src.api.models.proxy import ProxyStatusOut
 from src.services.overview import Overview
 from src.services.pulse_store import PulseReading
 

@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 from src.api.dependencies import state
 from src.api.disconnect import CLIENT_CLOSED_REQUEST, while_client_waits
 from src.api.errors import Problem, ProblemError, problem_of
-from src.api.models import ProxyBreaker, ProxyStatusOut
+from src.api.models.proxy import ProxyBreaker, ProxyStatusOut
 from src.api.openapi import Fragment, Responses, headers, problems, request_headers
 from src.resilience.paced_queue import MAX_PRIORITY
 from src.services.log_context import log_fields

@@ -14,7 +14,7 @@ from src.analytics.rollup import Rollup
 from src.api.dependencies import state
 from src.api.errors import ProblemError, validation_problem
 from src.api.middleware.fast_lane import Lane
-from src.api.models import SeriesQuery, SeriesStep
+from src.api.models.metrics import SeriesQuery, SeriesStep
 from src.api.openapi import problems
 from src.api.rate_limit import ReadRoute, admit_alongside
 from src.services.series import SeriesError

@@ -5,7 +5,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from src.api.errors import Problem, document, field_errors, problem_of, render, title
-from src.api.models import METRIC_IN
+from src.api.models.metrics import METRIC_IN
 from src.resilience.errors import CircuitOpenError
 
 NOW = 1_769_860_800.0

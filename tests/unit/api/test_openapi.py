@@ -7,7 +7,7 @@ from fastapi import FastAPI
 from src.api import openapi
 from src.api.admin_access import RequireAdmin
 from src.api.errors import Problem
-from src.api.models import METRIC_IN, MetricIn
+from src.api.models.metrics import METRIC_IN, MetricIn
 from src.api.openapi import headers, json_body, problems
 from src.api.routes import (
     admin,

@@ -1,0 +1,1 @@
+"""What goes over the wire: request models that validate, and answers as the documentation shows them."""

@@ -1,0 +1,161 @@
+"""Measurements, summaries and series over the wire."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+from src.analytics.points import Point, parse_timestamp
+from src.services.series import DEFAULT_STEP_SECONDS
+
+TYPE_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.:/-]{0,127}$"
+
+
+MetricType = Annotated[
+    str, Field(pattern=TYPE_PATTERN, description="Name of a metric type", examples=["cpu_usage"])
+]
+
+
+def _read_timestamp(value: object) -> int:
+    if not isinstance(value, str):
+        raise PydanticCustomError("timestamp", "must be an RFC 3339 string, such as 2026-01-31T12:00:00Z")
+    try:
+        return parse_timestamp(value)
+    except ValueError as error:
+        raise PydanticCustomError("timestamp", "{reason}", {"reason": str(error)}) from None
+
+
+TimestampMicroseconds = Annotated[
+    int,
+    BeforeValidator(_read_timestamp),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "format": "date-time",
+            "description": "RFC 3339; without an offset it is UTC; microseconds are kept",
+        }
+    ),
+]
+
+
+class MetricIn(BaseModel):
+    """One measurement as it is posted."""
+
+    model_config = ConfigDict(
+        strict=True,
+        json_schema_extra={
+            "examples": [
+                {"timestamp": "2026-01-31T12:00:00Z", "value": 42.5, "type": "cpu_usage"},
+                {"timestamp": "2026-01-31T12:00:01.5Z", "value": 512, "type": "memory_mb"},
+            ]
+        },
+    )
+
+    timestamp: TimestampMicroseconds
+    value: Annotated[float, Field(allow_inf_nan=False, description="A finite number")]
+    type: MetricType
+
+    def point(self) -> Point:
+        """Return the measurement as the analytics know it."""
+        return Point(self.type, self.timestamp, self.value)
+
+
+METRIC_IN = TypeAdapter(MetricIn)
+
+
+class MetricReceived(BaseModel):
+    """The answer to one measurement."""
+
+    message: Literal["Metric received"] = "Metric received"
+    timestamp: str = Field(examples=["2026-01-31T12:00:00Z"])
+    type: str = Field(examples=["cpu_usage"])
+
+
+class BatchError(BaseModel):
+    """Why one point of a batch was refused."""
+
+    index: int = Field(description="Its place in the batch, from 0", examples=[3])
+    field: str = Field(examples=["value"])
+    message: str = Field(examples=["Input should be a finite number"])
+
+
+class BatchReceived(BaseModel):
+    """The answer to a batch."""
+
+    accepted: int = Field(examples=[999])
+    rejected: int = Field(examples=[1])
+    errors: list[BatchError] = Field(description="The first 100")
+
+
+class MetricOut(BaseModel):
+    """One stored measurement."""
+
+    timestamp: str = Field(examples=["2026-01-31T12:00:00Z"])
+    value: float = Field(examples=[42.5])
+    type: str = Field(examples=["cpu_usage"])
+
+
+class MetricTypeOut(BaseModel):
+    """One metric type."""
+
+    type: str = Field(examples=["cpu_usage"])
+    count: int = Field(examples=[120])
+    latest_timestamp: str = Field(examples=["2026-01-31T12:00:00Z"])
+    latest_value: float = Field(examples=[42.5])
+
+
+class Summary(BaseModel):
+    """The summary of one metric type over one period. Without data, count is 0 and the figures are null."""
+
+    type: str = Field(examples=["cpu_usage"])
+    period: Literal["all", "daily", "hourly"]
+    count: int = Field(examples=[120])
+    average_value: float | None = Field(
+        description="Null also where the sum is beyond a double's range", examples=[40.1]
+    )
+    min_value: float | None = Field(examples=[12.0])
+    max_value: float | None = Field(examples=[97.5])
+    latest_value: float | None = Field(description="Latest by timestamp, then by arrival", examples=[42.5])
+    sum: float | None = Field(examples=[4812.0])
+    p50: float | None = Field(description="Relative error at most 1 %", examples=[39.9])
+    p95: float | None = Field(examples=[88.0])
+    p99: float | None = Field(examples=[95.2])
+    latest_timestamp: str | None = Field(examples=["2026-01-31T12:00:00Z"])
+    reference: object | None = Field(
+        description="What the external service knows of this type",
+        examples=[{"unit": "percent", "description": "Share of CPU time in use"}],
+    )
+    degraded: bool = Field(description="True when this is the last good summary, served in a time of need")
+    generated_at: str = Field(examples=["2026-01-31T12:00:05Z"])
+
+
+class SeriesQuery(BaseModel):
+    """What a series is asked for by."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    type: MetricType
+    from_: TimestampMicroseconds | None = Field(
+        None,
+        alias="from",
+        description="RFC 3339. The beginning, included; without it, an hour before the end",
+        examples=["2026-01-31T11:00:00Z"],
+    )
+    to: TimestampMicroseconds | None = Field(
+        None,
+        description="RFC 3339. The end, not included; without it, that of the step now under way",
+        examples=["2026-01-31T12:00:00Z"],
+    )
+    step: int = Field(DEFAULT_STEP_SECONDS, ge=1, description="Length of a step in seconds")
+
+
+class SeriesStep(BaseModel):
+    """What the points of one step come to. Without any, count is 0 and the figures are null."""
+
+    time: str = Field(description="Where the step begins", examples=["2026-01-31T12:00:00Z"])
+    count: int = Field(examples=[60])
+    average: float | None = Field(
+        description="Null also where the sum is beyond a double's range", examples=[40.1]
+    )
+    min: float | None = Field(examples=[12.0])
+    max: float | None = Field(examples=[97.5])
