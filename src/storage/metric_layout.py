@@ -68,6 +68,11 @@ def rollup_place(step_us: int, number: int) -> tuple[str, int, int]:
     return f"n:{hour}", minute, (hour + 1) * HOUR_US
 
 
+def sketch_suffix(step_us: int, number: int) -> str:
+    """Return the end of the key of a bucket's sketch: its length in seconds, and its number."""
+    return f"{step_us // 1_000_000}:{number}"
+
+
 def raw_ranges(first_us: int, stop_us: int) -> Iterator[RawRange]:
     """Yield where the points from `first_us` up to and without `stop_us` are, hour by hour."""
     for hour in range(first_us // HOUR_US, (stop_us - 1) // HOUR_US + 1):

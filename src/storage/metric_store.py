@@ -6,13 +6,12 @@ each sees all of the other or nothing.
 
 import asyncio
 import hashlib
-import struct
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import TypeVar
 
-from src.analytics.fold import ROLLUP_STEPS_US, SKETCH_STEPS_US, Fold, fold
+from src.analytics.fold import ROLLUP_STEPS_US, SKETCH_STEPS_US, fold
 from src.analytics.points import Point
 from src.analytics.rollup import Rollup
 from src.analytics.sketch import LogBinSketch, bin_of, bins_of
@@ -29,12 +28,19 @@ from src.services.metrics import (
 from src.storage.batching import Argument, Command, Reply
 from src.storage.client import CALL_TIMEOUT_SECONDS, RedisLink
 from src.storage.gathering import Gathering
-from src.storage.metric_layout import key_of, points_of, raw_bounds, raw_ranges, rollup_place, values_of
+from src.storage.metric_layout import (
+    key_of,
+    points_of,
+    raw_bounds,
+    raw_ranges,
+    rollup_place,
+    sketch_suffix,
+    values_of,
+)
+from src.storage.metric_write import SKETCH_SECONDS, fold_arguments
 from src.storage.scripts import SERVER_TIME, load_script
 
 IDEMPOTENCY_SECONDS = 24 * 3600
-SKETCH_SECONDS = 25 * 3600
-"""How long a bucket's sketch outlives the bucket: the longest window, and an hour for clocks that differ."""
 
 TYPES_AT_ONCE = 100
 """Types of which points are read in one round trip."""
@@ -52,7 +58,6 @@ say that Redis does not answer, until it does again.
 
 T = TypeVar("T")
 
-_NEVER = "-"
 _ARRIVAL_LIMIT = 256**6
 
 
@@ -113,10 +118,7 @@ class RedisMetricStore:
             fingerprint = idempotency.fingerprint
         arguments: list[Argument] = [fingerprint, IDEMPOTENCY_SECONDS, self._retention_seconds, len(folds)]
         for name, folded in folds.items():
-            arguments += (name, folded.total.latest_us, folded.total.count)
-            arguments += self._rollup_arguments(folded)
-            arguments += _sketch_arguments(folded)
-            arguments += self._hour_arguments(folded)
+            arguments += fold_arguments(name, folded, self._retention_seconds)
         # Each type costs Redis some 0.1 ms, however few its points are.
         seconds = None if len(folds) <= FEW_TYPES else CALL_TIMEOUT_SECONDS + len(folds) / TYPES_PER_SECOND
         verdict = await self._link.run(self._add_points, keys, arguments, timeout_seconds=seconds)
@@ -217,26 +219,6 @@ class RedisMetricStore:
             size = min(limit, 2 * size)
         return found
 
-    def _rollup_arguments(self, folded: Fold) -> Iterator[Argument]:
-        hashes = defaultdict(list, {("all", _NEVER): [f"all {folded.total.encode()}"]})
-        for step, rollups in folded.rollups.items():
-            for number, rollup in rollups.items():
-                partition, field, end_us = rollup_place(step, number)
-                hashes[partition, self._expiry(end_us)].append(f"{field} {rollup.encode()}")
-        yield len(hashes)
-        for (partition, expiry), lines in hashes.items():
-            yield from (partition, expiry, "\n".join(lines))
-
-    def _hour_arguments(self, folded: Fold) -> Iterator[Argument]:
-        yield len(folded.hours)
-        for hour, (offsets, values) in folded.hours.items():
-            yield from (hour, self._expiry((hour + 1) * HOUR_US))
-            yield "%010d" * len(offsets) % tuple(offsets)
-            yield struct.pack(f">{len(values)}d", *values)
-
-    def _expiry(self, end_us: int) -> str:
-        return str(end_us // 1_000_000 + self._retention_seconds) if self._retention_seconds else _NEVER
-
     async def _aggregate_all(self, metric_type: str) -> Aggregate:
         commands = [_all_command(metric_type), _sketch_command(metric_type, "all")]
         record, sketch = await self._transaction(commands)
@@ -297,21 +279,6 @@ def _sketch_command(metric_type: str, suffix: str) -> Command:
     return ("HGETALL", key_of(metric_type, f"p:{suffix}"))
 
 
-def _sketch_suffix(step_us: int, number: int) -> str:
-    return f"{step_us // 1_000_000}:{number}"
-
-
-def _sketch_arguments(folded: Fold) -> Iterator[Argument]:
-    yield 1 + sum(map(len, folded.sketches.values()))
-    yield from ("p:all", _NEVER, len(folded.sketch))
-    yield from chain.from_iterable(folded.sketch.items())
-    for step, sketches in folded.sketches.items():
-        for number, pages in sketches.items():
-            expiry = (number + 1) * step // 1_000_000 + SKETCH_SECONDS
-            yield from (f"p:{_sketch_suffix(step, number)}", expiry, len(pages))
-            yield from chain.from_iterable(pages.items())
-
-
 def _edge_commands(metric_type: str, window: Window, *, open_ended: bool) -> tuple[list[int], list[Command]]:
     """Return the hours of the points that no bucket covers, and two commands for each.
 
@@ -343,7 +310,7 @@ def _rollup_commands(metric_type: str, window: Window, *, open_ended: bool) -> l
 
 def _sketch_commands(metric_type: str, window: Window, *, open_ended: bool) -> list[Command]:
     return [
-        _sketch_command(metric_type, _sketch_suffix(step, number))
+        _sketch_command(metric_type, sketch_suffix(step, number))
         for step, first, stop in window.cover(SKETCH_STEPS_US, open_ended=open_ended)
         if step > 1
         for number in range(first, stop)
