@@ -6,6 +6,7 @@ directions are exact integer arithmetic; no float comes near it.
 
 import re
 from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
 from typing import NamedTuple
 
 _EPOCH_DAY = date(1970, 1, 1).toordinal()
@@ -103,8 +104,14 @@ def format_timestamp(timestamp_us: int) -> str:
     Raises:
         ValueError: It lies outside those years.
     """
+    seconds, fraction = divmod(timestamp_us, 1_000_000)
+    return f"{_second(seconds)}.{fraction:06}Z" if fraction else f"{_second(seconds)}Z"
+
+
+@lru_cache(maxsize=4096)  # what is written in one second is often of it
+def _second(seconds: int) -> str:
     try:
-        return f"{(_EPOCH_UTC + timedelta(microseconds=timestamp_us)).isoformat()}Z"
+        return (_EPOCH_UTC + timedelta(seconds=seconds)).isoformat()
     except OverflowError:
         raise ValueError("the timestamp lies outside the years 0001 to 9999 of UTC") from None
 

@@ -15,7 +15,8 @@ from src.api.header import header
 
 _Address = IPv4Address | IPv6Address
 
-_LOOPBACK = IPv4Address("127.0.0.1")
+_LOOPBACK = "127.0.0.1"
+_UNKNOWN = "unknown"
 
 _IPV6_PREFIX = 64
 """One IPv6 customer has at least a /64; a limit for each address in it would limit nobody."""
@@ -33,7 +34,7 @@ class ClientAddress:
     def __init__(self, trusted_proxies: Sequence[IPv4Network | IPv6Network]) -> None:
         self._trusted_proxies = tuple(trusted_proxies)
         self._is_trusted = lru_cache(self._is_one_of_ours)
-        self._trusts_loopback = self._is_trusted(_LOOPBACK)
+        self._trusts_loopback = self._is_trusted(ip_address(_LOOPBACK))
 
     def of(self, scope: Scope) -> str:
         """Return the client of a request, as the limiter counts it: an IPv4 address or an IPv6 /64.
@@ -41,16 +42,19 @@ class ClientAddress:
         "unknown" where there is no address, as on a unix socket. What a client sent is never kept, and never
         part of the name unless it is an address, so that long headers fill neither our memory nor Redis'.
         """
-        client = self._peer(scope)
-        if client is None:
-            return "unknown"
+        peer = self._peer(scope)
         forwarded = header(scope, b"x-forwarded-for")
-        if forwarded and self._is_trusted(client):
+        if forwarded is None:
+            return _name_of_end(peer)
+        client = _parse_end(peer)
+        if client is None:
+            return _UNKNOWN
+        if self._is_trusted(client):
             client = self._spoken_for(client, forwarded)
         return _name(client)
 
-    def _peer(self, scope: Scope) -> _Address | None:
-        """Return who is at the other end of the connection.
+    def _peer(self, scope: Scope) -> str:
+        """Return the address at the other end of the connection.
 
         Of a peer on 127.0.0.1, uvicorn believes X-Forwarded-For, unless run with --no-proxy-headers, and
         has put an address out of it, and its port or else 0, in the peer's place before we see the request.
@@ -63,7 +67,7 @@ class ClientAddress:
         host, port = scope.get("client") or ("", 0)
         if not self._trusts_loopback and (port == 0 or _is_loopback(scope.get("server"))):
             return _LOOPBACK
-        return _parse_end(host)
+        return host
 
     def _is_one_of_ours(self, address: _Address) -> bool:
         return any(address in network for network in self._trusted_proxies)
@@ -79,7 +83,6 @@ class ClientAddress:
         return client
 
 
-@lru_cache
 def _name(client: _Address) -> str:
     return str(
         ip_network((client, _IPV6_PREFIX), strict=False) if isinstance(client, IPv6Address) else client
@@ -98,9 +101,18 @@ def _is_loopback(end: tuple[str, int | None] | None) -> bool:
     return address is not None and address.is_loopback
 
 
+# Of the ends of connections there are few at a time, and each asks again.
+
+
+@lru_cache
+def _name_of_end(text: str) -> str:
+    address = _parse_end(text)
+    return _name(address) if address else _UNKNOWN
+
+
 @lru_cache
 def _parse_end(text: str) -> _Address | None:
-    return _parse(text)  # of a connection: there are few at a time, and each asks again
+    return _parse(text)
 
 
 def _parse(text: str) -> _Address | None:

@@ -3,9 +3,10 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TypedDict, cast
+from typing import TypedDict
 
 from starlette.requests import Request
+from starlette.types import Scope
 
 from src.api.admin_access import AdminAccess
 from src.api.client_address import ClientAddress
@@ -62,4 +63,10 @@ class State(TypedDict):
 
 def state(request: Request) -> State:
     """Return the lifespan state behind `request`."""
-    return cast("State", request.scope["state"])
+    return state_of(request.scope)
+
+
+def state_of(scope: Scope) -> State:
+    """Return the lifespan state behind the request of `scope`."""
+    found: State = scope["state"]
+    return found

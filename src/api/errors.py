@@ -3,8 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from functools import cache
+from functools import cache, lru_cache
 from http import HTTPStatus
 from typing import Any
 
@@ -15,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from src.analytics.points import format_seconds
 from src.api.admin_access import AdminClosedError, AdminKeyError
 from src.api.dependencies import state
 from src.api.ready_response import ReadyResponse
@@ -79,13 +79,9 @@ def validation_problem(errors: Sequence[FieldError]) -> Problem:
     return Problem(422, "VALIDATION_ERROR", message, errors=errors)
 
 
+RATE_LIMIT_EXCEEDED = Problem(429, "RATE_LIMIT_EXCEEDED", "Rate limit exceeded")
 BAD_JSON = Problem(400, "BAD_REQUEST", "The body is not readable JSON")
 INTERNAL_ERROR = Problem(500, "INTERNAL_ERROR", "Something went wrong on our side; it has been logged")
-
-
-def rate_limit_problem(retry_after: float) -> Problem:
-    """Return the 429 of a client whose quota is spent."""
-    return Problem(429, "RATE_LIMIT_EXCEEDED", "Rate limit exceeded", retry_after=retry_after)
 
 
 _CODES_BY_STATUS = {
@@ -209,27 +205,40 @@ def document(problem: Problem, request_id: str, now: float) -> bytes:
         now: Unix time in seconds.
     """
     members: dict[str, object] = {
-        "type": "about:blank",
-        "title": title(problem.status),
-        "status": problem.status,
-        "detail": problem.message,
-        "code": problem.code,
-        "message": problem.message,
-        "timestamp": datetime.fromtimestamp(now, UTC),
+        "timestamp": format_seconds(now),
         "request_id": request_id,
         **problem.extra,
     }
     if problem.errors is not None:
         members["errors"] = problem.errors
-    return orjson.dumps(members, option=orjson.OPT_UTC_Z)
+    kind = _kind(problem.status, problem.code, problem.message)
+    return kind[:-1] + b"," + orjson.dumps(members)[1:]
+
+
+@lru_cache(maxsize=64)
+def _kind(status: int, code: str, message: str) -> bytes:
+    """Return the members that are the same whenever and to whomever it happens."""
+    return orjson.dumps({
+        "type": "about:blank",
+        "title": title(status),
+        "status": status,
+        "detail": message,
+        "code": code,
+        "message": message,
+    })  # fmt: skip
 
 
 def render(problem: Problem, request_id: str, now: float) -> Response:
     """Return the answer for `problem`. The arguments are those of `document`."""
     headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in problem.headers.items()]
     if problem.retry_after is not None:
-        headers.append((b"retry-after", b"%d" % max(1, math.ceil(problem.retry_after))))
+        headers.append(retry_after(problem.retry_after))
     return ReadyResponse(document(problem, request_id, now), problem.status, _CONTENT_TYPE, headers)
+
+
+def retry_after(seconds: float) -> tuple[bytes, bytes]:
+    """Return the header that says when to come again: in whole seconds, at least one."""
+    return b"retry-after", b"%d" % max(1, math.ceil(seconds))
 
 
 def problem_of(error: Exception) -> Problem:

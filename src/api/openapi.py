@@ -4,6 +4,7 @@ A route hands over what is its own, as fragments for `responses` and `openapi_ex
 route, or follows from the errors it names, is added to all of them by `install`.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -17,10 +18,10 @@ from src.api.errors import (
     BAD_JSON,
     INTERNAL_ERROR,
     MEDIA_TYPE,
+    RATE_LIMIT_EXCEEDED,
     Problem,
     document,
     problem_of,
-    rate_limit_problem,
     validation_problem,
 )
 from src.api.models.external_service import FailureRate, FaultChangesIn
@@ -58,7 +59,7 @@ _PROBLEMS = {
         Problem(415, "UNSUPPORTED_MEDIA_TYPE", "The body must be application/json, in UTF-8"),
         validation_problem([{"field": "value", "message": "Input should be a valid number"}]),
         problem_of(IdempotencyKeyReusedError()),
-        rate_limit_problem(retry_after=1),
+        replace(RATE_LIMIT_EXCEEDED, retry_after=1),
         INTERNAL_ERROR,
         problem_of(CircuitOpenError("external-service", "open", retry_after=30)),
         problem_of(ExternalServiceUnavailableError()),

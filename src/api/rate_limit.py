@@ -7,20 +7,26 @@ Headers: `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-header
 import asyncio
 import math
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Scope
 
-from src.api.dependencies import state
-from src.api.errors import ProblemError, rate_limit_problem
+from src.api.dependencies import state, state_of
+from src.api.errors import RATE_LIMIT_EXCEEDED, ProblemError, render, retry_after
 from src.api.middleware.request_context import add_headers
+from src.resilience.rate_limiter import Decision
 from src.services.admission import Admission
 
 T = TypeVar("T")
+
+QuotaName: TypeAlias = Literal["ingest_admission", "read_admission"]
+"""Which of the services admits."""
 
 
 async def admit(request: Request, admission: Admission) -> None:
@@ -31,21 +37,56 @@ async def admit(request: Request, admission: Admission) -> None:
     """
     services = state(request)
     decision = await admission.decide(services["client_address"].of(request.scope))
-    name, policy = _described(admission)
-    add_headers(request.scope, (b"ratelimit-policy", policy))
     if decision is None:
+        add_headers(request.scope, (b"ratelimit-policy", _described(admission)[1]))
         return
-    seconds = math.ceil(decision.reset_after)
-    resets_at = math.ceil(services["clock"].now() + decision.reset_after)
-    add_headers(
-        request.scope,
-        (b"ratelimit", b'"%s";r=%d;t=%d' % (name, decision.remaining, seconds)),
-        (b"x-ratelimit-limit", b"%d" % decision.limit),
-        (b"x-ratelimit-remaining", b"%d" % decision.remaining),
+    resets_at = services["clock"].now() + decision.reset_after
+    told = decision.remaining, math.ceil(decision.reset_after), math.ceil(resets_at)
+    add_headers(request.scope, *_quota_headers(admission, *told))
+    if not decision.allowed:
+        raise ProblemError(replace(RATE_LIMIT_EXCEEDED, retry_after=decision.retry_after))
+
+
+def known_refusal(scope: Scope, quota: QuotaName | None) -> Coroutine[Any, Any, Response] | None:
+    """Refuse a request whose client is known to be over its quota; None where it has to be admitted.
+
+    Returns:
+        The 429, to be awaited, with the quota's headers put on it.
+    """
+    if quota is None:
+        return None
+    services = state_of(scope)
+    admission = services[quota]
+    refusal = admission.refusal(services["client_address"].of(scope))
+    return _refuse(scope, admission, refusal) if refusal else None
+
+
+async def _refuse(scope: Scope, admission: Admission, refusal: Decision) -> Response:
+    now = state_of(scope)["clock"].now()
+    reset_after = refusal.reset_after
+    told = refusal.remaining, math.ceil(reset_after), math.ceil(now + reset_after)
+    add_headers(scope, *_refusal_headers(admission, math.ceil(refusal.retry_after), *told))
+    return render(RATE_LIMIT_EXCEEDED, scope["request_id"], now)
+
+
+def _quota_headers(
+    admission: Admission, remaining: int, seconds: int, resets_at: int
+) -> tuple[tuple[bytes, bytes], ...]:
+    name, policy = _described(admission)
+    return (
+        (b"ratelimit-policy", policy),
+        (b"ratelimit", b'"%s";r=%d;t=%d' % (name, remaining, seconds)),
+        (b"x-ratelimit-limit", b"%d" % admission.quota.limit),
+        (b"x-ratelimit-remaining", b"%d" % remaining),
         (b"x-ratelimit-reset", b"%d" % resets_at),
     )
-    if not decision.allowed:
-        raise ProblemError(rate_limit_problem(decision.retry_after))
+
+
+@lru_cache  # who floods us is told the same for a second
+def _refusal_headers(
+    admission: Admission, retry_seconds: int, remaining: int, seconds: int, resets_at: int
+) -> tuple[tuple[bytes, bytes], ...]:
+    return *_quota_headers(admission, remaining, seconds, resets_at), retry_after(retry_seconds)
 
 
 @lru_cache

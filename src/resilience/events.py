@@ -19,9 +19,11 @@ class Event:
 
     Attributes:
         policy: Name of the policy that decided, such as "external-service".
+        times: How often it happened, where several are told as one: the first of them.
     """
 
     policy: str
+    times: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,7 +156,7 @@ class FaultInjected(Event):
 class Listener(Protocol):
     """Somebody who wants to know."""
 
-    def __call__(self, event: Event) -> None:
+    def __call__(self, event: Event, /) -> None:
         """Take note of `event`. Must not block: it runs on the event loop, in the caller's way."""
         ...
 

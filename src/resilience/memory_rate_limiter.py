@@ -45,6 +45,11 @@ class _MemoryRateLimiter(ABC, Generic[S]):
         """Say what a hit would be told."""
         return self._decide(key, cost, spend=False)
 
+    def refusal(self, key: str, cost: int = 1) -> Decision | None:
+        """Return what a hit that is refused would be told; None of one that is let through."""
+        decision = self._decide(key, cost, spend=False)
+        return None if decision.allowed else decision
+
     async def reset(self, key: str) -> None:
         """Forget `key`."""
         self._states.pop(key, None)

@@ -109,6 +109,14 @@ class RateLimiter(Protocol):
         """Say what a hit of `cost` would be told, and take nothing. Raises as `hit` does."""
         ...
 
+    def refusal(self, key: str, cost: int = 1) -> Decision | None:
+        """Return what a hit would be told that is known to be refused, without asking; None of any other.
+
+        Nobody has to wait for it, so it is the cheapest way to turn a flood away. Raises ValueError as `hit`
+        does.
+        """
+        ...
+
     async def reset(self, key: str) -> None:
         """Forget `key`: its whole limit is free."""
         ...

@@ -25,7 +25,6 @@ from src.analytics.points import format_seconds
 from src.resilience.clock import Clock
 from src.resilience.errors import ResilienceError
 from src.resilience.events import (
-    CacheAnswered,
     CacheRefreshed,
     Event,
     Listener,
@@ -33,6 +32,7 @@ from src.resilience.events import (
     TurnTaken,
     notify,
 )
+from src.services.daily_events import is_daily
 from src.services.errors import ServiceError, StorageUnavailableError
 from src.services.external_service import ExternalServiceError, ExternalServiceRefusedError
 
@@ -103,7 +103,7 @@ class EventLog(Protocol):
 class _Noted:
     event: Event
     at: float
-    times: int = 1
+    times: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,17 +138,19 @@ class EventRecorder:
     def __call__(self, event: Event) -> None:
         """Take note of `event`."""
         match event:
-            case CacheRefreshed() | CacheAnswered(outcome="hit" | "miss") | TurnTaken():
+            case CacheRefreshed() | TurnTaken():
+                return
+            case _ if is_daily(event):
                 return
             case Rejected() if refusal := self._refusals.get(event.policy):
-                refusal.times += 1
+                refusal.times += event.times
                 return
         if len(self._buffer) == BUFFERED_EVENTS:
             oldest = self._buffer.popleft()
             if isinstance(oldest.event, Rejected):
                 del self._refusals[oldest.event.policy]
             self._drop(oldest.times)
-        noted = _Noted(event, self._clock.now())
+        noted = _Noted(event, self._clock.now(), event.times)
         self._buffer.append(noted)
         if isinstance(event, Rejected):
             self._refusals[event.policy] = noted
@@ -192,12 +194,12 @@ class EventRecorder:
         if not self._is_dropping:
             self._is_dropping = True
             _log.warning("events_dropped")  # the first only; the listener counts them all
-        for _ in range(count):
-            notify(self._listener, EventDropped(policy="event-log"))
+        notify(self._listener, EventDropped(policy="event-log", times=count))
 
     def _body(self, noted: _Noted) -> bytes:
         event = noted.event
         details = {field.name: _plain(getattr(event, field.name)) for field in dataclasses.fields(event)}
+        del details["times"]
         if noted.times > 1:
             details["times"] = noted.times
         return orjson.dumps({

@@ -7,11 +7,14 @@ together. Nothing waits for it.
 
 import asyncio
 from collections import Counter
-from typing import Final, Literal
+from collections.abc import Mapping, Sequence
+from typing import Final
 
 from src.analytics.sketch import bin_of
 from src.resilience.clock import Clock
 from src.resilience.events import CacheAnswered, Event
+from src.services.admission import Outcome
+from src.services.answered import Answered
 from src.services.pulse_store import Beat, PulseStore, Tally
 
 REPORT_SECONDS = 1.0
@@ -38,21 +41,20 @@ class Pulse:
         self._tallies: Counter[Tally] = Counter()
         self._latencies: Counter[int] = Counter()
 
-    def observe_request(self, method: str, route: str, path: str, status: int, seconds: float) -> None:  # noqa: ARG002
-        """Count one answered request. `route` is the template of `path`."""
-        self._tallies["requests"] += 1
-        if status >= 500:
-            self._tallies["errors"] += 1
-        if route not in self._untimed_routes:
-            self._latencies[bin_of(seconds)] += 1
+    def observe_requests(self, requests: Sequence[Answered]) -> None:
+        """Count answered requests."""
+        self._tallies["requests"] += len(requests)
+        self._tallies["errors"] += sum(request.status >= 500 for request in requests)
+        timed = [request.seconds for request in requests if request.route not in self._untimed_routes]
+        self._latencies.update(map(bin_of, timed))
 
     def observe_write(self, points: int) -> None:
         """Count `points` that were stored."""
         self._tallies["points"] += points
 
-    def observe_decision(self, outcome: Literal["allowed", "refused", "bypassed"]) -> None:
-        """Count a request that the limiter allowed or refused, or had no verdict on."""
-        self._tallies[outcome] += 1
+    def observe_decisions(self, outcomes: Mapping[Outcome, int]) -> None:
+        """Count requests that the limiter allowed or refused, or had no verdict on."""
+        self._tallies.update(outcomes)
 
     def observe_round_trip(self, commands: int, seconds: float) -> None:  # noqa: ARG002
         """Count one round trip to Redis."""
@@ -62,7 +64,7 @@ class Pulse:
     def __call__(self, event: Event) -> None:
         """Be the listener that counts the cache's answers."""
         if isinstance(event, CacheAnswered) and event.policy == self._cache:
-            self._tallies[_CACHE_TALLIES[event.outcome]] += 1
+            self._tallies[_CACHE_TALLIES[event.outcome]] += event.times
 
     def take(self) -> Beat:
         """Return what was counted since this was last called."""

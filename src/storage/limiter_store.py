@@ -91,11 +91,20 @@ class RedisRateLimiter:
 
     async def hit(self, key: str, cost: int = 1) -> Decision:
         """Take `cost` units of `key`, all or none, in at most one round trip."""
-        return await self._decide(key, cost, spend=True)
+        return self.refusal(key, cost) or await self._ask(_Hit(key, cost, spend=True))
 
     async def peek(self, key: str, cost: int = 1) -> Decision:
         """Say what a hit would be told."""
-        return await self._decide(key, cost, spend=False)
+        return self.refusal(key, cost) or await self._ask(_Hit(key, cost, spend=False))
+
+    def refusal(self, key: str, cost: int = 1) -> Decision | None:
+        """Repeat what Redis refused; None where it has to be asked."""
+        self._quota.check(cost)
+        refusal = self._refusals.get(key)
+        if refusal is None or not refusal.holds(cost, now_us := self._now_us()):
+            return None
+        self._refusals.move_to_end(key)
+        return self._repeat(refusal, now_us)
 
     async def reset(self, key: str) -> None:
         """Forget `key`."""
@@ -105,22 +114,16 @@ class RedisRateLimiter:
             self._resets += 1
             self._refusals.pop(key, None)
 
-    async def _decide(self, key: str, cost: int, *, spend: bool) -> Decision:
-        self._quota.check(cost)
+    async def _ask(self, hit: _Hit) -> Decision:
         asked_at_us = self._now_us()
-        refusal = self._refusals.get(key)
-        if refusal is not None and refusal.holds(cost, asked_at_us):
-            self._refusals.move_to_end(key)
-            return self._repeat(refusal, asked_at_us)
         resets = self._resets
-        reply = self._link.checked(await self._hits.add(_Hit(key, cost, spend)))
+        reply = self._link.checked(await self._hits.add(hit))
         allowed, remaining, retry_after_us, reset_after_us = reply
         if allowed:  # what was refused before is refused for longer, or not at all
-            self._refusals.pop(key, None)
+            self._refusals.pop(hit.key, None)
         elif resets == self._resets:  # else this may be from before a reset
-            self._remember(
-                key, _Refusal(cost, asked_at_us, self._now_us(), remaining, retry_after_us, reset_after_us)
-            )
+            told = (remaining, retry_after_us, reset_after_us)
+            self._remember(hit.key, _Refusal(hit.cost, asked_at_us, self._now_us(), *told))
         return Decision(
             bool(allowed), self._quota.limit, remaining, retry_after_us / 1e6, reset_after_us / 1e6
         )

@@ -5,13 +5,13 @@ import logging
 
 from src.resilience.events import (
     Bypassed,
-    CacheAnswered,
     Event,
     LimitChanged,
     Rejected,
     StateChanged,
     TurnTaken,
 )
+from src.services.daily_events import is_daily
 
 _log = logging.getLogger("src.resilience")
 
@@ -29,8 +29,7 @@ def log_event(event: Event) -> None:
     too many come, is for debugging only: the request's own line tells how it was answered, and a limiter that
     fails open says so itself, once.
     """
-    is_daily = isinstance(event, CacheAnswered) and event.outcome in {"hit", "miss"}
-    level = logging.DEBUG if is_daily else _LEVELS.get(type(event), logging.INFO)
+    level = logging.DEBUG if is_daily(event) else _LEVELS.get(type(event), logging.INFO)
     if not _log.isEnabledFor(level):
         return
     fields = {field.name: getattr(event, field.name) for field in dataclasses.fields(event)}

@@ -7,7 +7,8 @@ A series is looked up by its labels once and kept: there are few of them, and to
 times as much as to count.
 """
 
-from collections.abc import Callable
+import collections
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import TypeVar, get_args
 
@@ -18,6 +19,7 @@ from src.resilience.errors import CallTimeoutError, RejectedError
 from src.resilience.events import CacheAnswered, Event, StateChanged, TurnTaken
 from src.resilience.policy import Call
 from src.services.admission import Outcome
+from src.services.answered import Answered
 from src.services.proxy import Proxy
 from src.telemetry.prometheus import Counter, Gauge, Histogram
 
@@ -92,11 +94,15 @@ _transitions = cache(BREAKER_TRANSITIONS.labels)
 _events = cache(EVENTS.labels)
 
 
-def observe_request(method: str, route: str, path: str, status: int, seconds: float) -> None:  # noqa: ARG001
-    """Count one answered request. The path is not told, since a client chooses it."""
-    known = method if method in _METHODS else "other"
-    _requests(known, route, status).inc()
-    _request_seconds(known, route).observe(seconds)
+def observe_requests(requests: Sequence[Answered]) -> None:
+    """Count answered requests. Their paths are not told, since clients choose them."""
+    answers: collections.Counter[tuple[str, str, int]] = collections.Counter()
+    for request in requests:
+        method = request.method if request.method in _METHODS else "other"
+        answers[method, request.route, request.status] += 1
+        _request_seconds(method, request.route).observe(request.seconds)
+    for labels, times in answers.items():
+        _requests(*labels).inc(times)
 
 
 def observe_write(points: int) -> None:
@@ -112,23 +118,28 @@ def observe_round_trip(commands: int, seconds: float) -> None:
     REDIS_COMMANDS.observe(commands)
 
 
-def limiter_observer(quota: str, algorithm: str) -> Callable[[Outcome], None]:
+def limiter_observer(quota: str, algorithm: str) -> Callable[[Mapping[Outcome, int]], None]:
     """Return what counts the decisions of one limiter, each of its outcomes from 0 on."""
     series = {outcome: LIMITER_DECISIONS.labels(quota, algorithm, outcome) for outcome in get_args(Outcome)}
-    return lambda outcome: series[outcome].inc()
+
+    def observe(outcomes: Mapping[Outcome, int]) -> None:
+        for outcome, times in outcomes.items():
+            series[outcome].inc(times)
+
+    return observe
 
 
 def count_event(event: Event) -> None:
     """Be the listener that counts."""
     match event:
         case CacheAnswered():
-            _cache_answers(event.policy, event.outcome).inc()
+            _cache_answers(event.policy, event.outcome).inc(event.times)
         case StateChanged():
-            _transitions(event.policy, event.before, event.after).inc()
+            _transitions(event.policy, event.before, event.after).inc(event.times)
         case TurnTaken():
             QUEUE_WAIT_SECONDS.observe(event.seconds)
         case _:
-            _events(event.policy, type(event).__name__).inc()
+            _events(event.policy, type(event).__name__).inc(event.times)
 
 
 class Measured:

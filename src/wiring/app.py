@@ -40,6 +40,8 @@ from src.resilience.events import Listener, Listeners
 from src.resilience.pipeline import Pipeline
 from src.resilience.rate_limiter import Quota
 from src.services.admission import Admission
+from src.services.answered import Answered
+from src.services.daily_events import DailyTogether
 from src.services.event_feed import EventFeed, EventRecorder
 from src.services.external_service import (
     ExternalService,
@@ -53,6 +55,7 @@ from src.services.pulse import Pulse, PulseReporter
 from src.services.pulse_store import FailoverPulseStore, MemoryPulseStore, PulseStore
 from src.services.series import SeriesService
 from src.services.summary import SummaryService
+from src.services.tick import Tick
 from src.storage.cache_store import RedisCacheStore
 from src.storage.client import RedisLink
 from src.storage.event_log import RedisEventLog
@@ -70,7 +73,7 @@ from src.telemetry.instruments import (
     Measured,
     count_event,
     limiter_observer,
-    observe_request,
+    observe_requests,
     observe_round_trip,
     observe_write,
     read_breaker,
@@ -122,8 +125,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         telemetry=tracing.telemetry(on=is_traced),
     )
     log_request = request_log(settings.log_level, settings.log_format, clock)
-    observers = (observe_request, pulse.observe_request, log_request)
-    context = RequestContext(clock, observers, is_traced=is_traced)
+    answered = Tick[Answered](_each(observe_requests, pulse.observe_requests, log_request))
+    context = RequestContext(clock, answered.add, is_traced=is_traced)
     app.add_middleware(RequestContextMiddleware, context=context)
     errors.install(app)
     for module in (
@@ -211,7 +214,7 @@ def _listener(event_log: RedisEventLog, clock: Clock, pulse: Pulse, stack: Async
     recorder = EventRecorder(event_log, clock, os.getpid(), count_event)
     recorder.start()
     stack.push_async_callback(recorder.aclose)
-    return Listeners([count_event, pulse, log_event, recorder])
+    return DailyTogether(Listeners([count_event, pulse, log_event, recorder]))
 
 
 def _each(*observers: Callable[P, object]) -> Callable[P, None]:
@@ -243,8 +246,8 @@ def _admission(
 ) -> Admission:
     quota = Quota(limit, settings.rate_limit_window_seconds)
     limiter = RedisRateLimiter(settings.rate_limit_algorithm, quota, link, clock)
-    observe = _each(limiter_observer(name, settings.rate_limit_algorithm), pulse.observe_decision)
-    return Admission(name, quota, limiter, listener, observe)
+    count = limiter_observer(name, settings.rate_limit_algorithm)
+    return Admission(name, quota, limiter, listener, _each(count, pulse.observe_decisions))
 
 
 def _summary_cache(settings: Settings, link: RedisLink, clock: Clock, listener: Listener) -> ReadThroughCache:

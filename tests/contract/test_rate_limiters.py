@@ -122,6 +122,8 @@ async def test_a_cost_is_taken_whole_or_not_at_all(make, algorithm):
 async def test_a_cost_that_could_never_be_let_through_is_an_error(make, algorithm, cost):
     limiter = make(algorithm, Quota(5, 60))
     with pytest.raises(ValueError, match="cost"):
+        limiter.refusal("k", cost)
+    with pytest.raises(ValueError, match="cost"):
         await limiter.hit("k", cost)
     with pytest.raises(ValueError, match="cost"):
         await limiter.peek("k", cost)
@@ -336,6 +338,21 @@ async def test_redis_takes_a_smaller_quota_for_the_same_key(redis_link, algorith
 
 
 in_redis = pytest.mark.parametrize("backend", ["fakeredis", "redis"])
+
+
+@every_algorithm
+async def test_what_is_known_to_be_refused_is_told_without_asking(make, store_time, algorithm):
+    limiter = make(algorithm, Quota(3, 60))
+    await spend(limiter, 3)
+    refused = await limiter.hit("k")
+    await store_time.advance(1)
+    known = limiter.refusal("k")
+    assert known == await limiter.hit("k")
+    assert known.retry_after == pytest.approx(refused.retry_after - 1)
+    assert limiter.refusal("another") is None
+    await store_time.advance(known.retry_after)
+    assert limiter.refusal("k") is None
+    assert (await limiter.hit("k")).allowed
 
 
 @in_redis

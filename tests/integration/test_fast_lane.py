@@ -4,9 +4,11 @@ import asyncio
 
 import pytest
 
-from tests.support.api import metric
+from tests.support.api import CALM, metric, running_api
 
 VARYING = {"date", "x-request-id", "x-ratelimit-remaining", "x-ratelimit-reset", "ratelimit", "age"}
+NOBODYS = {"timestamp", "request_id"}
+"""Members of a problem that are each one's own."""
 
 
 @pytest.fixture
@@ -60,3 +62,29 @@ async def test_measurements_that_come_at_once_share_their_round_trips(api, round
     assert round_trips() - before <= 10, "twenty alone would take forty"
     summary = await api.get("/api/metrics/summary?type=cpu", headers={"Cache-Control": "no-cache"})
     assert summary.json()["count"] == 21
+
+
+@pytest.mark.parametrize("query", ["type=cpu", "%74ype=cpu", "type="])
+async def test_who_is_known_to_be_over_the_quota_is_refused_at_the_entrance_as_ever(redis_server, query):
+    async with running_api(redis_server.url, rate_limit_read_requests=1, **CALM) as api:
+        await api.get("/api/metrics/list")
+        asked = await api.get("/api/metrics/list")  # which has no lane
+        link = api.state["redis_answers"].__self__
+        before = link.round_trips
+        known = await api.get(f"/api/metrics/summary?{query}", headers={"X-Request-ID": "abc"})
+        assert link.round_trips == before
+        assert (asked.status_code, known.status_code, known.headers["x-request-id"]) == (429, 429, "abc")
+        assert [name for name in known.headers if name not in asked.headers] == []
+        assert [name for name in asked.headers if name not in known.headers] == []
+        for name in ("content-type", "ratelimit-policy", "x-ratelimit-limit", "x-ratelimit-remaining"):
+            assert known.headers[name] == asked.headers[name]
+        assert abs(int(known.headers["retry-after"]) - int(asked.headers["retry-after"])) <= 1
+        told, ever = known.json(), asked.json()
+        assert (told["request_id"], told.keys()) == ("abc", ever.keys())
+        assert {name: told[name] for name in told.keys() - NOBODYS} == {
+            name: ever[name] for name in ever.keys() - NOBODYS
+        }
+        counted = (await api.get("/metrics")).text
+        for route in ("/api/metrics/list", "/api/metrics/summary"):
+            assert f'http_requests_total{{method="GET",route="{route}",status="429"}}' in counted
+        assert (await api.post("/api/metrics", json=metric())).status_code == 201, "another quota"

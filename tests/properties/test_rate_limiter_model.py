@@ -124,6 +124,8 @@ class RateLimiterMachine(StoreMachine):
         self.last_asked = worker, key, cost, method
         refusal = self.refusals.get((worker, key))
         repeated = refusal and refusal.repeated(cost, self.model.now_us)
+        known = repeated if self.link is not None else self.model.peek(key, cost)
+        assert self.limiters[worker].refusal(key, cost) == (None if known is None or known.allowed else known)
         self.last = self.do(getattr(self.limiters[worker], method)(key, cost))
         if repeated is None:
             assert self.last == getattr(self.model, method)(key, cost)

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from src.api import errors
 from src.api.middleware.request_context import RequestContext
+from src.api.rate_limit import QuotaName, known_refusal
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +25,14 @@ class Lane:
         method: The HTTP method.
         path: The whole path; it has no parameters.
         serve: Begins to answer a request, or returns None where the ordinary way is to answer it.
+        quota: Which admission counts its requests, if any. Who is known to be over it is refused at the
+            entrance, which costs half of what it costs further in.
     """
 
     method: str
     path: str
     serve: Callable[[Request], Awaitable[Response] | None]
+    quota: QuotaName | None = None
 
 
 class FastLaneMiddleware:
@@ -48,7 +52,10 @@ class FastLaneMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         lane = self._lanes.get((scope["method"], scope["path"])) if scope["type"] == "http" else None
-        answer = lane and lane.serve(Request(scope, receive))
+        if lane is None:
+            await self._app(scope, receive, send)
+            return
+        answer = known_refusal(scope, lane.quota) or lane.serve(Request(scope, receive))
         if not answer:
             await self._app(scope, receive, send)
             return

@@ -6,9 +6,8 @@ and those who are told of the request hear what was really sent.
 
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import count
-from typing import Protocol
 
 import structlog
 from opentelemetry import trace
@@ -18,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from src.api import errors
 from src.resilience.clock import Clock
+from src.services.answered import Answered
 from src.services.log_context import log_fields
 
 _SANE_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}\Z")
@@ -27,17 +27,6 @@ _log = structlog.stdlib.get_logger(__name__)
 
 _PROCESS = secrets.token_hex(8)
 _numbers = count(1)
-
-
-class RequestObserver(Protocol):
-    """Counts requests, or logs them."""
-
-    def __call__(self, method: str, route: str, path: str, status: int, seconds: float) -> None:
-        """Take note of one answered request.
-
-        `route` is the template of `path`, "unmatched" where there is none.
-        """
-        ...
 
 
 def add_headers(scope: Scope, *headers: tuple[bytes, bytes]) -> None:
@@ -50,16 +39,16 @@ class RequestContext:
 
     Args:
         clock: Measures each request.
-        observers: Told of each answered request.
+        observe: Told of each answered request.
         is_traced: Whether spans are recorded here, so that a request may be in one of our own.
     """
 
     def __init__(
-        self, clock: Clock, observers: Sequence[RequestObserver], *, is_traced: bool = False
+        self, clock: Clock, observe: Callable[[Answered], object], *, is_traced: bool = False
     ) -> None:
         self._clock = clock
         self._is_traced = is_traced
-        self._observers = observers
+        self._observe = observe
 
     def begin(self, scope: Scope) -> float:
         """Name a request: in `scope`, in what it logs, and in the headers of its answer, `extra_headers`.
@@ -85,11 +74,10 @@ class RequestContext:
         return self.render(scope, errors.INTERNAL_ERROR)
 
     def end(self, scope: Scope, status: int, began: float) -> None:
-        """Tell the observers what was sent: `status`, 0 for nothing."""
+        """Tell the observer what was sent: `status`, 0 for nothing."""
         seconds = self._clock.monotonic() - began
         route = getattr(scope.get("route"), "path", "unmatched")
-        for observe in self._observers:
-            observe(scope["method"], route, scope["path"], status, seconds)
+        self._observe(Answered(scope["method"], route, scope["path"], status, seconds, log_fields.get()))
 
 
 class RequestContextMiddleware:

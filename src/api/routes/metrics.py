@@ -325,8 +325,8 @@ def _plain_summary(request: Request) -> Awaitable[Response] | None:
 
 
 LANES = (
-    Lane("POST", "/api/metrics", ingest),
-    Lane("POST", "/api/metrics/batch", ingest_batch),
-    Lane("GET", "/api/metrics/summary", _plain_summary),
+    Lane("POST", "/api/metrics", ingest, "ingest_admission"),
+    Lane("POST", "/api/metrics/batch", ingest_batch, "ingest_admission"),
+    Lane("GET", "/api/metrics/summary", _plain_summary, "read_admission"),
 )
 """The routes that are served past the framework."""

@@ -6,7 +6,7 @@ import gc
 import pytest
 
 from src.api import rate_limit
-from src.api.errors import ProblemError, rate_limit_problem
+from src.api.errors import RATE_LIMIT_EXCEEDED, ProblemError
 from src.api.rate_limit import admit_alongside
 from tests.support.clock import settle
 
@@ -16,7 +16,7 @@ def refusing(monkeypatch):
     async def refuse(*_):
         await asyncio.sleep(0)
         await asyncio.sleep(0)
-        raise ProblemError(rate_limit_problem(1))
+        raise ProblemError(RATE_LIMIT_EXCEEDED)
 
     monkeypatch.setattr(rate_limit, "admit", refuse)
 

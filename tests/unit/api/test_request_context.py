@@ -20,7 +20,7 @@ def bound(clock):
         async def app(scope, receive, send):
             found.update(log_fields.get())
 
-        middleware = RequestContextMiddleware(app, RequestContext(clock, []))
+        middleware = RequestContextMiddleware(app, RequestContext(clock, lambda _answered: None))
         scope = {"type": "http", "method": "GET", "path": "/", "headers": headers}
         await middleware(scope, None, None)
         return found

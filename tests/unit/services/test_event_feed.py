@@ -170,6 +170,10 @@ class TestRecording:
         recorder(Rejected(policy="ingest", retry_after=1.0))
         await clock.advance(GATHER_SECONDS)
         assert "times" not in log.told[-1], "the next gathering counts anew"
+        for times in (20, 3):
+            recorder(Rejected(policy="ingest", times=times, retry_after=1.0))
+        await clock.advance(GATHER_SECONDS)
+        assert log.told[-1]["times"] == 23
 
     async def test_a_refusal_that_was_dropped_is_not_counted_on(self, recorder, log, clock, listener):
         refusal = Rejected(policy="ingest", retry_after=1.0)
@@ -178,7 +182,7 @@ class TestRecording:
         await clock.advance(GATHER_SECONDS)
         assert log.told[-1]["policy"] == "ingest"
         assert "times" not in log.told[-1]
-        assert sum(isinstance(event, EventDropped) for event in listener.events) == 3
+        assert sum(event.times for event in listener.of(EventDropped)) == 3
 
     async def test_of_too_many_the_oldest_are_dropped_and_counted(self, recorder, log, clock, listener):
         for n in range(BUFFERED_EVENTS + 7):

@@ -3,6 +3,7 @@
 import pytest
 
 from src.resilience.events import CacheAnswered, Rejected
+from src.services.answered import Answered
 from src.services.pulse import REPORT_SECONDS, Pulse, PulseReporter
 from src.services.pulse_store import MemoryPulseStore
 
@@ -13,7 +14,7 @@ def pulse() -> Pulse:
 
 
 def request(pulse, status=200, seconds=0.01, route="/api/metrics"):
-    pulse.observe_request("GET", route, route, status, seconds)
+    pulse.observe_requests([Answered("GET", route, route, status, seconds, {})])
 
 
 def test_requests_are_counted_and_those_that_failed_here_as_errors(pulse):
@@ -40,8 +41,8 @@ def test_an_answer_that_lasts_as_long_as_its_client_stays_is_no_latency(pulse):
 def test_points_decisions_and_round_trips_are_counted(pulse):
     pulse.observe_write(1000)
     pulse.observe_write(1)
-    for outcome in ("allowed", "allowed", "refused", "bypassed"):
-        pulse.observe_decision(outcome)
+    pulse.observe_decisions({"allowed": 1, "refused": 1, "bypassed": 1})
+    pulse.observe_decisions({"allowed": 1, "refused": 0})
     pulse.observe_round_trip(3, 0.0004)
     pulse.observe_round_trip(1, 0.0006)
     assert pulse.take().tallies == {
@@ -50,11 +51,12 @@ def test_points_decisions_and_round_trips_are_counted(pulse):
 
 
 def test_of_all_events_the_answers_of_its_cache_are_counted(pulse):
-    for outcome in ("hit", "hit", "updating", "miss", "stale"):
+    for outcome in ("hit", "updating", "miss", "stale"):
         pulse(CacheAnswered(policy="summary", outcome=outcome))
+    pulse(CacheAnswered(policy="summary", times=4, outcome="hit"))
     pulse(CacheAnswered(policy="proxy", outcome="hit"))
     pulse(Rejected(policy="ingest", retry_after=1))
-    assert pulse.take().tallies == {"hits": 3, "misses": 1, "stale": 1}
+    assert pulse.take().tallies == {"hits": 6, "misses": 1, "stale": 1}
 
 
 def test_what_was_taken_is_not_counted_again(pulse):
