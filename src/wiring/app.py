@@ -15,7 +15,7 @@ from src.api import errors, openapi
 from src.api.admin_access import AdminAccess
 from src.api.client_address import ClientAddress
 from src.api.dependencies import BodyLimits, State
-from src.api.middleware.fast_lane import FastLaneMiddleware
+from src.api.middleware.fast_lane import open_lanes
 from src.api.middleware.request_context import RequestContext, RequestContextMiddleware
 from src.api.models.proxy import ProxyStatusOut
 from src.api.routes import (
@@ -136,8 +136,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(lab.runs)
     openapi.install(app)
     if not is_traced:  # it is FastAPI's routing that tells a span its route
-        lanes = (*metrics.LANES, *series.LANES, *overview.LANES)
-        app.middleware_stack = FastLaneMiddleware(app.build_middleware_stack(), context, lanes)
+        open_lanes(app, context, (*metrics.LANES, *series.LANES, *overview.LANES))
     return app
 
 

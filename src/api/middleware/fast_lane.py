@@ -7,7 +7,9 @@ and leaves what needs thought, such as a wrong parameter, to the one place that 
 
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 
+from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -74,3 +76,25 @@ class FastLaneMiddleware:
             await response(scope, receive, send)
         finally:
             self._context.end(scope, status, began)
+
+
+class _Entered(FastAPI):
+    """An app whose requests come in by the fast lane."""
+
+    entrance: FastLaneMiddleware
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        await self.entrance(scope, receive, send)
+
+
+def open_lanes(app: FastAPI, context: RequestContext, lanes: Iterable[Lane]) -> None:
+    """Put the fast lane before `app`, even before what FastAPI does with a request first of all.
+
+    That first is a sixteenth of what a refused request takes. The class is changed after the fact, since the
+    app was made by `FastAPIOffline`, which can't be told of another one.
+    """
+    entrance = FastLaneMiddleware(partial(FastAPI.__call__, app), context, lanes)
+    app.__class__ = _Entered
+    assert isinstance(app, _Entered)
+    app.entrance = entrance
