@@ -26,7 +26,7 @@ from src.services.upstream import UpstreamAnswerTooLargeError
 from src.services.upstream_target import UnsafeTargetError
 
 MEDIA_TYPE = "application/problem+json"
-_CONTENT_TYPE = MEDIA_TYPE.encode()
+CONTENT_TYPE = MEDIA_TYPE.encode()
 
 _TITLES = {
     413: "Content Too Large",
@@ -233,7 +233,7 @@ def render(problem: Problem, request_id: str, now: float) -> Response:
     headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in problem.headers.items()]
     if problem.retry_after is not None:
         headers.append(retry_after(problem.retry_after))
-    return ReadyResponse(document(problem, request_id, now), problem.status, _CONTENT_TYPE, headers)
+    return ReadyResponse(document(problem, request_id, now), problem.status, CONTENT_TYPE, headers)
 
 
 def retry_after(seconds: float) -> tuple[bytes, bytes]:

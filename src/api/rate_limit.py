@@ -18,8 +18,9 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from src.api.dependencies import state, state_of
-from src.api.errors import RATE_LIMIT_EXCEEDED, ProblemError, render, retry_after
+from src.api.errors import CONTENT_TYPE, RATE_LIMIT_EXCEEDED, ProblemError, document, retry_after
 from src.api.middleware.request_context import add_headers
+from src.api.ready_response import ReadyResponse
 from src.resilience.rate_limiter import Decision
 from src.services.admission import Admission
 
@@ -58,15 +59,15 @@ def known_refusal(scope: Scope, quota: QuotaName | None) -> Coroutine[Any, Any, 
     services = state_of(scope)
     admission = services[quota]
     refusal = admission.refusal(services["client_address"].of(scope))
-    return _refuse(scope, admission, refusal) if refusal else None
+    return _refuse(scope, admission, refusal, services["clock"].now()) if refusal else None
 
 
-async def _refuse(scope: Scope, admission: Admission, refusal: Decision) -> Response:
-    now = state_of(scope)["clock"].now()
+async def _refuse(scope: Scope, admission: Admission, refusal: Decision, now: float) -> Response:
     reset_after = refusal.reset_after
     told = refusal.remaining, math.ceil(reset_after), math.ceil(now + reset_after)
-    add_headers(scope, *_refusal_headers(admission, math.ceil(refusal.retry_after), *told))
-    return render(RATE_LIMIT_EXCEEDED, scope["request_id"], now)
+    headers = _refusal_headers(admission, math.ceil(refusal.retry_after), *told)
+    body = document(RATE_LIMIT_EXCEEDED, scope["request_id"], now)
+    return ReadyResponse(body, RATE_LIMIT_EXCEEDED.status, CONTENT_TYPE, headers)
 
 
 def _quota_headers(

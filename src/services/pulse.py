@@ -48,9 +48,9 @@ class Pulse:
         timed = [request.seconds for request in requests if request.route not in self._untimed_routes]
         self._latencies.update(map(bin_of, timed))
 
-    def observe_write(self, points: int) -> None:
-        """Count `points` that were stored."""
-        self._tallies["points"] += points
+    def observe_writes(self, writes: Sequence[int]) -> None:
+        """Count the points of writes that were stored."""
+        self._tallies["points"] += sum(writes)
 
     def observe_decisions(self, outcomes: Mapping[Outcome, int]) -> None:
         """Count requests that the limiter allowed or refused, or had no verdict on."""

@@ -30,15 +30,20 @@ class _Refusal:
     """What Redis said, and what this process's clock read before and after. Times are in whole µs."""
 
     cost: int
+    limit: int
     asked_at_us: int
     told_at_us: int
     remaining: int
     retry_after_us: int
     reset_after_us: int
 
-    def holds(self, cost: int, now_us: int) -> bool:
-        """Return whether Redis would refuse `cost` too. The time it named began after it was asked."""
-        return cost == self.cost and now_us < self.asked_at_us + self.retry_after_us
+    def repeated(self, cost: int, now_us: int) -> Decision | None:
+        """Return what Redis would say of `cost`; None where it would not refuse it for certain."""
+        if cost != self.cost or now_us >= self.asked_at_us + self.retry_after_us:
+            return None  # the time it named began after it was asked
+        gone_us = now_us - self.told_at_us
+        retry_after, reset_after = self.retry_after_us - gone_us, self.reset_after_us - gone_us
+        return Decision(False, self.limit, self.remaining, retry_after / 1e6, reset_after / 1e6)
 
 
 class _Hit(NamedTuple):
@@ -99,12 +104,13 @@ class RedisRateLimiter:
 
     def refusal(self, key: str, cost: int = 1) -> Decision | None:
         """Repeat what Redis refused; None where it has to be asked."""
-        self._quota.check(cost)
         refusal = self._refusals.get(key)
-        if refusal is None or not refusal.holds(cost, now_us := self._now_us()):
+        repeated = refusal.repeated(cost, self._now_us()) if refusal is not None else None
+        if repeated is None:
+            self._quota.check(cost)
             return None
         self._refusals.move_to_end(key)
-        return self._repeat(refusal, now_us)
+        return repeated
 
     async def reset(self, key: str) -> None:
         """Forget `key`."""
@@ -123,7 +129,8 @@ class RedisRateLimiter:
             self._refusals.pop(hit.key, None)
         elif resets == self._resets:  # else this may be from before a reset
             told = (remaining, retry_after_us, reset_after_us)
-            self._remember(hit.key, _Refusal(hit.cost, asked_at_us, self._now_us(), *told))
+            limit = self._quota.limit
+            self._remember(hit.key, _Refusal(hit.cost, limit, asked_at_us, self._now_us(), *told))
         return Decision(
             bool(allowed), self._quota.limit, remaining, retry_after_us / 1e6, reset_after_us / 1e6
         )
@@ -141,16 +148,6 @@ class RedisRateLimiter:
         self._refusals.move_to_end(key)
         if len(self._refusals) > MAX_REFUSALS:
             self._refusals.popitem(last=False)
-
-    def _repeat(self, refusal: _Refusal, now_us: int) -> Decision:
-        gone_us = now_us - refusal.told_at_us
-        return Decision(
-            False,
-            self._quota.limit,
-            refusal.remaining,
-            (refusal.retry_after_us - gone_us) / 1e6,
-            (refusal.reset_after_us - gone_us) / 1e6,
-        )
 
     def _now_us(self) -> int:
         return round(self._clock.monotonic() * 1e6)

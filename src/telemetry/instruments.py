@@ -105,10 +105,11 @@ def observe_requests(requests: Sequence[Answered]) -> None:
         _requests(*labels).inc(times)
 
 
-def observe_write(points: int) -> None:
-    """Count one stored write of so many points."""
-    POINTS.inc(points)
-    BATCH_POINTS.observe(points)
+def observe_writes(writes: Sequence[int]) -> None:
+    """Count stored writes, each of so many points."""
+    POINTS.inc(sum(writes))
+    for points in writes:
+        BATCH_POINTS.observe(points)
 
 
 def observe_round_trip(commands: int, seconds: float) -> None:

@@ -75,7 +75,7 @@ from src.telemetry.instruments import (
     limiter_observer,
     observe_requests,
     observe_round_trip,
-    observe_write,
+    observe_writes,
     read_breaker,
     read_proxy,
 )
@@ -186,7 +186,7 @@ async def _lifespan(settings: Settings, clock: Clock, pulse: Pulse, _app: FastAP
         stack.push_async_callback(overviews.aclose)
         yield State(
             clock=clock,
-            metrics=MetricService(store, forget, _each(observe_write, pulse.observe_write)),
+            metrics=MetricService(store, forget, Tick[int](_each(observe_writes, pulse.observe_writes)).add),
             series=SeriesService(RedisSeriesStore(link), clock),
             overview=overviews,
             summaries=summaries,

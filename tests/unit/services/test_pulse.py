@@ -39,8 +39,8 @@ def test_an_answer_that_lasts_as_long_as_its_client_stays_is_no_latency(pulse):
 
 
 def test_points_decisions_and_round_trips_are_counted(pulse):
-    pulse.observe_write(1000)
-    pulse.observe_write(1)
+    pulse.observe_writes([999, 1])
+    pulse.observe_writes([1])
     pulse.observe_decisions({"allowed": 1, "refused": 1, "bypassed": 1})
     pulse.observe_decisions({"allowed": 1, "refused": 0})
     pulse.observe_round_trip(3, 0.0004)

@@ -25,7 +25,7 @@ from src.telemetry.instruments import (
     limiter_observer,
     observe_requests,
     observe_round_trip,
-    observe_write,
+    observe_writes,
     read_breaker,
     read_proxy,
 )
@@ -119,8 +119,8 @@ def test_a_request_is_counted_under_its_route_and_not_its_path():
 def test_a_write_is_counted_in_points():
     names = ("ingested_points_total", "ingest_batch_points_sum", "ingest_batch_points_count")
     before = [value(name) for name in names]
-    observe_write(250)
-    assert [value(name) for name in names] == [before[0] + 250, before[1] + 250, before[2] + 1]
+    observe_writes([250, 1])
+    assert [value(name) for name in names] == [before[0] + 251, before[1] + 251, before[2] + 2]
 
 
 def test_a_round_trip_is_counted_with_its_time_and_its_commands():
