@@ -15,5 +15,8 @@ def header(scope: Scope, name: bytes) -> str | None:
         name: Of the header, in small letters. Where it came more than once, its values are joined by commas,
             which means the same (RFC 9110, section 5.3).
     """
-    values = [value for key, value in scope["headers"] if key == name]
-    return b",".join(values).decode("latin-1") if values else None
+    found = None
+    for key, value in scope["headers"]:
+        if key == name:
+            found = value if found is None else b"%b,%b" % (found, value)
+    return None if found is None else found.decode("latin-1")
