@@ -37,7 +37,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextvars import Context
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Literal, NamedTuple, TypeVar
+from typing import Literal, NamedTuple, TypeVar, get_args
 
 from src.resilience.cache_store import CacheOptions, CacheStore, Entry, Lease
 from src.resilience.clock import Clock, Randomizer
@@ -132,6 +132,8 @@ class ReadThroughCache:
         self._stale_on = stale_on
         self._negative_on = negative_on
         self._listener = listener
+        # Made once: one comes with every call.
+        self._told = {outcome: CacheAnswered(policy=name, outcome=outcome) for outcome in get_args(Outcome)}
         self._flights: dict[_Course, asyncio.Task[Answer]] = {}
         self._failures: OrderedDict[str, _Failure] = OrderedDict()
         self._invalidations = 0
@@ -170,7 +172,7 @@ class ReadThroughCache:
             answer = Answer(entry.body, "hit", entry.age_seconds)
         else:
             answer = await self._answer_anew(key, compute)
-        notify(self._listener, CacheAnswered(policy=self.name, outcome=answer.outcome))
+        notify(self._listener, self._told[answer.outcome])
         return answer
 
     async def invalidate(self, keys: Sequence[str]) -> None:

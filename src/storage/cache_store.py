@@ -24,13 +24,12 @@ could not be dropped, in Redis or in a worker that was not told, is served until
 import logging
 import math
 from collections.abc import Awaitable, Sequence
-from functools import partial
 from itertools import chain
 from typing import TypeVar
 
 from redis.exceptions import RedisError
 
-from src.resilience.cache_store import Asked, CacheOptions, Entry, Lease
+from src.resilience.cache_store import CacheOptions, Entry, Lease
 from src.services.errors import StorageUnavailableError
 from src.storage.batching import Reply
 from src.storage.client import RedisLink
@@ -62,31 +61,24 @@ class RedisCacheStore:
 
     def read(self, key: str, options: CacheOptions) -> Awaitable[Entry | None]:
         """Return the fresh entry, if there is one; all that is read in one tick is one round trip."""
-        return Asked(partial(self._read, key, options, self._reads.add(key)))
+        return self._reads.add((key, options))
 
-    async def _read_all(self, keys: list[str]) -> list[tuple[Reply, Reply, int]]:
-        """Return for each of `keys` its body, what that cost, and the milliseconds until it runs out."""
-        wanted = list(dict.fromkeys(keys))
+    async def _read_all(self, reads: list[tuple[str, CacheOptions]]) -> list[Entry | None]:
+        wanted = dict(reads)
         values = ("MGET", *chain.from_iterable((key, _cost(key)) for key in wanted))
-        replies = await self._link.send_all(
-            [values, *(("PTTL", key) for key in wanted)], hurried=self._recent is not None
-        )
-        found = dict(
-            zip(wanted, zip(replies[0][::2], replies[0][1::2], replies[1:], strict=True), strict=True)
-        )
-        return [found[key] for key in keys]
-
-    async def _read(
-        self, key: str, options: CacheOptions, asked: Awaitable[tuple[Reply, Reply, int]]
-    ) -> Entry | None:
-        reply = await _unless_away(asked, None)
-        if reply is None:
-            return None if self._recent is None else self._recent.get(key)
-        body, cost_ms, remaining_ms = reply
-        entry = _entry(body, remaining_ms, cost_ms, options.ttl_seconds, options.ttl_seconds)
-        if self._recent is not None:
-            self._recent.put(key, entry)
-        return entry
+        lifetimes = [("PTTL", key) for key in wanted]
+        asked = self._link.send_all([values, *lifetimes], hurried=self._recent is not None)
+        replies = await _unless_away(asked, None)
+        if replies is None:
+            found = {key: self._recent.get(key) if self._recent is not None else None for key in wanted}
+            return [found[key] for key, _ in reads]
+        found = {}
+        columns = zip(wanted.items(), replies[0][::2], replies[0][1::2], replies[1:], strict=True)
+        for (key, options), body, cost_ms, remaining_ms in columns:
+            found[key] = _entry(body, remaining_ms, cost_ms, options.ttl_seconds, options.ttl_seconds)
+            if self._recent is not None:
+                self._recent.put(key, found[key])
+        return [found[key] for key, _ in reads]
 
     async def read_last_good(self, key: str, options: CacheOptions) -> Entry | None:
         """Return the last answer stored, fresh or not, if it is younger than `stale_seconds`."""

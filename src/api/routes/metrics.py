@@ -3,6 +3,7 @@
 import hashlib
 import re
 from collections.abc import Awaitable
+from functools import lru_cache
 from typing import Annotated, cast, get_args
 from urllib.parse import urlencode
 from urllib.request import parse_http_list
@@ -286,7 +287,7 @@ def _render_summary(request: Request, answer: Answer, ttl_seconds: int) -> Respo
     is_stale = answer.outcome == "stale"
     age = int(answer.age_seconds)
     freshness = 0 if is_stale else max(0, ttl_seconds - age)
-    etag = f'"{hashlib.blake2b(answer.body, digest_size=12).hexdigest()}"'
+    etag = _etag(answer.body)
     add_headers(
         request.scope,
         (b"x-cache", answer.outcome.upper().encode("ascii")),
@@ -297,6 +298,11 @@ def _render_summary(request: Request, answer: Answer, ttl_seconds: int) -> Respo
     if client_has(header(request.scope, b"if-none-match"), etag):
         return Response(status_code=304)
     return ReadyResponse(answer.body, 200, JSON_BYTES)
+
+
+@lru_cache  # of a summary that everyone asks for
+def _etag(body: bytes) -> str:
+    return f'"{hashlib.blake2b(body, digest_size=12).hexdigest()}"'
 
 
 def _position(cursor: str | None, metric_type: str | None) -> Position | None:
