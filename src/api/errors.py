@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache, lru_cache
+from functools import cache
 from http import HTTPStatus
 from typing import Any
 
@@ -205,27 +205,19 @@ def document(problem: Problem, request_id: str, now: float) -> bytes:
         now: Unix time in seconds.
     """
     members: dict[str, object] = {
+        "type": "about:blank",
+        "title": title(problem.status),
+        "status": problem.status,
+        "detail": problem.message,
+        "code": problem.code,
+        "message": problem.message,
         "timestamp": format_seconds(now),
         "request_id": request_id,
         **problem.extra,
     }
     if problem.errors is not None:
         members["errors"] = problem.errors
-    kind = _kind(problem.status, problem.code, problem.message)
-    return kind[:-1] + b"," + orjson.dumps(members)[1:]
-
-
-@lru_cache(maxsize=64)
-def _kind(status: int, code: str, message: str) -> bytes:
-    """Return the members that are the same whenever and to whomever it happens."""
-    return orjson.dumps({
-        "type": "about:blank",
-        "title": title(status),
-        "status": status,
-        "detail": message,
-        "code": code,
-        "message": message,
-    })  # fmt: skip
+    return orjson.dumps(members)
 
 
 def render(problem: Problem, request_id: str, now: float) -> Response:

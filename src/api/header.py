@@ -15,8 +15,10 @@ def header(scope: Scope, name: bytes) -> str | None:
         name: Of the header, in small letters. Where it came more than once, its values are joined by commas,
             which means the same (RFC 9110, section 5.3).
     """
-    found = None
-    for key, value in scope["headers"]:
+    for key, _ in scope["headers"]:
         if key == name:
-            found = value if found is None else b"%b,%b" % (found, value)
-    return None if found is None else found.decode("latin-1")
+            break
+    else:
+        return None
+    values = [value for key, value in scope["headers"] if key == name]
+    return b",".join(values).decode("latin-1")

@@ -26,8 +26,8 @@ from src.services.admission import Admission
 
 T = TypeVar("T")
 
-QuotaName: TypeAlias = Literal["ingest_admission", "read_admission"]
-"""Which of the services admits."""
+AdmissionName: TypeAlias = Literal["ingest_admission", "read_admission"]
+"""One of the services that admit."""
 
 
 async def admit(request: Request, admission: Admission) -> None:
@@ -48,16 +48,20 @@ async def admit(request: Request, admission: Admission) -> None:
         raise ProblemError(replace(RATE_LIMIT_EXCEEDED, retry_after=decision.retry_after))
 
 
-def known_refusal(scope: Scope, quota: QuotaName | None) -> Coroutine[Any, Any, Response] | None:
+def known_refusal(scope: Scope, name: AdmissionName | None) -> Coroutine[Any, Any, Response] | None:
     """Refuse a request whose client is known to be over its quota; None where it has to be admitted.
+
+    Args:
+        scope: Of the request.
+        name: Of the admission that it would go through, if any.
 
     Returns:
         The 429, to be awaited, with the quota's headers put on it.
     """
-    if quota is None:
+    if name is None:
         return None
     services = state_of(scope)
-    admission = services[quota]
+    admission = services[name]
     refusal = admission.refusal(services["client_address"].of(scope))
     return _refuse(scope, admission, refusal, services["clock"].now()) if refusal else None
 

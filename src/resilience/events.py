@@ -1,4 +1,4 @@
-"""What the patterns report: one frozen record for each decision, handed to a listener.
+"""What the patterns report: a frozen record of each decision, handed to a listener.
 
 A policy calls its listener after it has decided and outside anything it holds, so a listener can be slow or
 broken and harms nobody: what it raises is logged here and goes no further. Adapters that turn events into
@@ -7,7 +7,7 @@ logs, metrics or a stream live outside this package.
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Protocol
 
 _log = logging.getLogger(__name__)
@@ -24,6 +24,13 @@ class Event:
 
     policy: str
     times: int = 1
+
+    def details(self) -> dict[str, object]:
+        """Return what the event says, by name; `times` only where it was more than once."""
+        told = {field.name: getattr(self, field.name) for field in fields(self)}
+        if self.times == 1:
+            del told["times"]
+        return told
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,11 +1,12 @@
 """Whether a client may go on: the rate limiter's verdict, and what holds while it has none.
 
 The failure policy of the limiter is here and nowhere else: when its store is away, or slower than its
-budget, the request is let through unexamined. The first such request is logged, every one is
-reported as `Bypassed`. A service that stopped answering because it could not count its callers would be less
-available than one that did not count.
+budget, the request is let through unexamined. The first such request is logged, and all are reported as
+`Bypassed`. A service that stopped answering because it could not count its callers would be less available
+than one that did not count.
 
-What was decided in one tick of the event loop is told at its end, so that a flood of refusals is one event.
+What was decided in one tick of the event loop is told at its end: a flood of refusals is one event, that says
+how many they were.
 """
 
 import logging

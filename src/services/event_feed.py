@@ -10,13 +10,12 @@ nothing waiting and nothing in memory, and one that comes back goes on where it 
 """
 
 import asyncio
-import dataclasses
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import Context
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import orjson
@@ -197,17 +196,13 @@ class EventRecorder:
         notify(self._listener, EventDropped(policy="event-log", times=count))
 
     def _body(self, noted: _Noted) -> bytes:
-        event = noted.event
-        details = {field.name: _plain(getattr(event, field.name)) for field in dataclasses.fields(event)}
-        del details["times"]
-        if noted.times > 1:
-            details["times"] = noted.times
+        told = replace(noted.event, times=noted.times).details()
         return orjson.dumps({
             "at": format_seconds(noted.at),
             "worker": self._worker,
-            "policy": details.pop("policy"),
-            "event": type(event).__name__,
-            **details,
+            "policy": told.pop("policy"),
+            "event": type(noted.event).__name__,
+            **{name: _plain(value) for name, value in told.items()},
         })  # fmt: skip
 
 

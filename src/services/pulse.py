@@ -1,6 +1,6 @@
 """The service's pulse: what one worker counts, cheaply, and tells the others once a second.
 
-`Pulse` is told of whatever happens, in the very way of each request, and adds up a few numbers.
+`Pulse` is told of whatever happens, at the latest at the end of the loop's tick, and adds up a few numbers.
 `PulseReporter` takes what has gathered and hands it to a `PulseStore`, where all workers' counts come
 together. Nothing waits for it.
 """

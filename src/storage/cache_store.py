@@ -169,7 +169,16 @@ def _entry(
     # One that would have been stored in the future is from before it was to be kept for less long.
     if body is None or expires_in_ms <= 0 or remaining_ms <= 0 or age_ms < 0:
         return None
-    return Entry(body, age_ms / 1000, remaining_ms / 1000, 0.0 if cost_ms is None else int(cost_ms) / 1000)
+    return Entry(body, age_ms / 1000, remaining_ms / 1000, _seconds(cost_ms))
+
+
+def _seconds(cost_ms: bytes | None) -> float:
+    """Return what a computation took; nothing where it is not known, or a foreign value tells it."""
+    try:
+        return int(cost_ms or 0) / 1000
+    except ValueError:
+        _log.warning("cache_refused", extra={"reason": "a cost is no number"})
+        return 0.0
 
 
 def _milliseconds(seconds: float) -> int:

@@ -1,6 +1,5 @@
 """The listener that writes resilience events to the log."""
 
-import dataclasses
 import logging
 
 from src.resilience.events import (
@@ -32,7 +31,7 @@ def log_event(event: Event) -> None:
     level = logging.DEBUG if is_daily(event) else _LEVELS.get(type(event), logging.INFO)
     if not _log.isEnabledFor(level):
         return
-    fields = {field.name: getattr(event, field.name) for field in dataclasses.fields(event)}
-    if isinstance(error := fields.get("error"), BaseException):
-        fields["error"] = f"{type(error).__name__}: {error}"
-    _log.log(level, type(event).__name__, extra=fields)
+    told = event.details()
+    if isinstance(error := told.get("error"), BaseException):
+        told["error"] = f"{type(error).__name__}: {error}"
+    _log.log(level, type(event).__name__, extra=told)

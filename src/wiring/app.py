@@ -3,10 +3,9 @@
 import asyncio
 import os
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
-from typing import ParamSpec
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
@@ -50,6 +49,7 @@ from src.services.external_service import (
 )
 from src.services.lab import Lab
 from src.services.metrics import MetricService
+from src.services.observers import each
 from src.services.overview import OverviewService
 from src.services.pulse import Pulse, PulseReporter
 from src.services.pulse_store import FailoverPulseStore, MemoryPulseStore, PulseStore
@@ -90,8 +90,6 @@ SUMMARY_CACHE = "summary"
 RECENT_SUMMARIES_BYTES = 8 * 2**20
 """What each worker keeps of the summaries it served, for while Redis is away: some ten thousand."""
 
-P = ParamSpec("P")
-
 DESCRIPTION = """
 A self-hosted metrics service. Post measurements, ask for summaries; what the service depends on may fail
 without taking it down, and everyone can watch how.
@@ -125,7 +123,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         telemetry=tracing.telemetry(on=is_traced),
     )
     log_request = request_log(settings.log_level, settings.log_format, clock)
-    answered = Tick[Answered](_each(observe_requests, pulse.observe_requests, log_request))
+    answered = Tick[Answered](each(observe_requests, pulse.observe_requests, log_request))
     context = RequestContext(clock, answered.add, is_traced=is_traced)
     app.add_middleware(RequestContextMiddleware, context=context)
     errors.install(app)
@@ -143,7 +141,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 @asynccontextmanager
 async def _lifespan(settings: Settings, clock: Clock, pulse: Pulse, _app: FastAPI) -> AsyncIterator[State]:
     async with AsyncExitStack() as stack:
-        link = await redis_link(settings, clock, _each(observe_round_trip, pulse.observe_round_trip), stack)
+        link = await redis_link(settings, clock, each(observe_round_trip, pulse.observe_round_trip), stack)
         event_log = RedisEventLog(link)
         listener = _listener(event_log, clock, pulse, stack)
         breaker = external.breaker(settings, link, clock, listener)
@@ -186,7 +184,7 @@ async def _lifespan(settings: Settings, clock: Clock, pulse: Pulse, _app: FastAP
         stack.push_async_callback(overviews.aclose)
         yield State(
             clock=clock,
-            metrics=MetricService(store, forget, Tick[int](_each(observe_writes, pulse.observe_writes)).add),
+            metrics=MetricService(store, forget, Tick[int](each(observe_writes, pulse.observe_writes)).add),
             series=SeriesService(RedisSeriesStore(link), clock),
             overview=overviews,
             summaries=summaries,
@@ -216,14 +214,6 @@ def _listener(event_log: RedisEventLog, clock: Clock, pulse: Pulse, stack: Async
     return DailyTogether(Listeners([count_event, pulse, log_event, recorder]))
 
 
-def _each(*observers: Callable[P, object]) -> Callable[P, None]:
-    def observe(*args: P.args, **kwargs: P.kwargs) -> None:
-        for tell in observers:
-            tell(*args, **kwargs)
-
-    return observe
-
-
 def _pulse_store(link: RedisLink, clock: Clock, pulse: Pulse, stack: AsyncExitStack) -> PulseStore:
     fleet = RedisPulseStore(link, uuid.uuid4().hex)
     store = FailoverPulseStore(fleet, MemoryPulseStore(clock), clock)
@@ -246,7 +236,7 @@ def _admission(
     quota = Quota(limit, settings.rate_limit_window_seconds)
     limiter = RedisRateLimiter(settings.rate_limit_algorithm, quota, link, clock)
     count = limiter_observer(name, settings.rate_limit_algorithm)
-    return Admission(name, quota, limiter, listener, _each(count, pulse.observe_decisions))
+    return Admission(name, quota, limiter, listener, each(count, pulse.observe_decisions))
 
 
 def _summary_cache(settings: Settings, link: RedisLink, clock: Clock, listener: Listener) -> ReadThroughCache:

@@ -406,6 +406,18 @@ class TestInRedis:
         assert answer.body == b"one"
         assert "cache_refused" in {record.message for record in caplog.records}
 
+    async def test_a_foreign_value_as_one_answers_cost_harms_neither_it_nor_those_read_with_it(
+        self, store: RedisCacheStore, redis_server: RedisServer, caplog: pytest.LogCaptureFixture
+    ):
+        for key in (KEY, "another"):
+            await store.take_lease(key, "mine", math.inf, OPTIONS)
+            await store.fill(key, "mine", b"an answer", OPTIONS)
+        with redis_server.connect() as outside:
+            outside.set(f"{{{KEY}}}:cost", "garbage")
+        entries = await asyncio.gather(store.read(KEY, OPTIONS), store.read("another", OPTIONS))
+        assert [entry.body for entry in entries if entry] == [b"an answer"] * 2
+        assert [record.message for record in caplog.records] == ["cache_refused"]
+
     async def test_while_redis_is_away_every_caller_computes_and_nothing_fails(self, own_redis: RedisServer):
         link = RedisLink(connect(RedisAddress(own_redis.url)), SystemClock())
         store = RedisCacheStore(link)

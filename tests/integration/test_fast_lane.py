@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from src.api.routes import metrics, overview, series
 from tests.support.api import CALM, metric, running_api
 
 VARYING = {"date", "x-request-id", "x-ratelimit-remaining", "x-ratelimit-reset", "ratelimit", "age"}
@@ -88,3 +89,31 @@ async def test_who_is_known_to_be_over_the_quota_is_refused_at_the_entrance_as_e
         for route in ("/api/metrics/list", "/api/metrics/summary"):
             assert f'http_requests_total{{method="GET",route="{route}",status="429"}}' in counted
         assert (await api.post("/api/metrics", json=metric())).status_code == 201, "another quota"
+
+
+BY_ADMISSION = {
+    "ingest": [("POST", "/api/metrics"), ("POST", "/api/metrics/batch")],
+    "read": [("GET", "/api/metrics/summary?type=cpu"), ("GET", "/api/metrics/series?type=cpu&step=60")],
+    None: [("GET", "/api/overview")],
+}
+
+
+@pytest.mark.parametrize("spent", ["ingest", "read"])
+async def test_each_lane_stands_before_the_admission_that_is_further_in(redis_server, spent):
+    limits = {"rate_limit_requests": 100, "rate_limit_read_requests": 100}
+    limits["rate_limit_requests" if spent == "ingest" else "rate_limit_read_requests"] = 1
+    async with running_api(redis_server.url, **limits, **CALM) as api:
+        for _ in range(2):  # the second one is refused by Redis, and so known
+            last = await (api.post("/api/metrics") if spent == "ingest" else api.get("/api/metrics/list"))
+        assert last.status_code == 429
+        for admission, requests in BY_ADMISSION.items():
+            for method, path in requests:
+                status = (await api.request(method, path)).status_code
+                assert (status == 429) == (admission == spent), (method, path)
+
+
+def test_every_lane_is_among_them():
+    lanes = {(lane.method, lane.path) for lane in (*metrics.LANES, *series.LANES, *overview.LANES)}
+    assert lanes == {
+        (method, path.partition("?")[0]) for some in BY_ADMISSION.values() for method, path in some
+    }

@@ -5,6 +5,7 @@ a request goes on to whose lane does not want it. So a lane takes the plain case
 and leaves what needs thought, such as a wrong parameter, to the one place that has it (docs/adr/0008).
 """
 
+import logging
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +17,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from src.api import errors
 from src.api.middleware.request_context import RequestContext
-from src.api.rate_limit import QuotaName, known_refusal
+from src.api.rate_limit import AdmissionName, known_refusal
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,14 +30,14 @@ class Lane:
         method: The HTTP method.
         path: The whole path; it has no parameters.
         serve: Begins to answer a request, or returns None where the ordinary way is to answer it.
-        quota: Which admission counts its requests, if any. Who is known to be over it is refused at the
-            entrance, which costs half of what it costs further in.
+        admission: Which one its requests go through, if any. Who is known to be over its quota is refused at
+            the entrance, at half the cost (docs/adr/0008).
     """
 
     method: str
     path: str
     serve: Callable[[Request], Awaitable[Response] | None]
-    quota: QuotaName | None = None
+    admission: AdmissionName | None = None
 
 
 class FastLaneMiddleware:
@@ -54,10 +57,7 @@ class FastLaneMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         lane = self._lanes.get((scope["method"], scope["path"])) if scope["type"] == "http" else None
-        if lane is None:
-            await self._app(scope, receive, send)
-            return
-        answer = known_refusal(scope, lane.quota) or lane.serve(Request(scope, receive))
+        answer = lane and _begun(lane, scope, receive)
         if not answer:
             await self._app(scope, receive, send)
             return
@@ -78,6 +78,14 @@ class FastLaneMiddleware:
             self._context.end(scope, status, began)
 
 
+def _begun(lane: Lane, scope: Scope, receive: Receive) -> Awaitable[Response] | None:
+    try:
+        return known_refusal(scope, lane.admission) or lane.serve(Request(scope, receive))
+    except Exception:  # noqa: BLE001 -- the ordinary way is still there, and answers whatever goes wrong
+        _log.exception("fast_lane_failed")
+        return None
+
+
 class _Entered(FastAPI):
     """An app whose requests come in by the fast lane."""
 
@@ -91,8 +99,8 @@ class _Entered(FastAPI):
 def open_lanes(app: FastAPI, context: RequestContext, lanes: Iterable[Lane]) -> None:
     """Put the fast lane before `app`, even before what FastAPI does with a request first of all.
 
-    That first is a sixteenth of what a refused request takes. The class is changed after the fact, since the
-    app was made by `FastAPIOffline`, which can't be told of another one.
+    The class is changed after the fact, since the app was made by `FastAPIOffline`, which can't be told of
+    another one.
     """
     entrance = FastLaneMiddleware(partial(FastAPI.__call__, app), context, lanes)
     app.__class__ = _Entered

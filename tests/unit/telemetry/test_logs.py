@@ -99,6 +99,7 @@ def test_events_are_logged_at_the_level_they_deserve(logged):
     log_event(Bypassed(policy="l", error=ValueError("away")))
     opened, fell_back = logged()
     assert (opened["event"], opened["level"], opened["after"]) == ("StateChanged", "warning", "OPEN")
+    assert "times" not in opened, "it was once"
     assert (fell_back["event"], fell_back["level"], fell_back["error"]) == (
         "FellBack",
         "info",
