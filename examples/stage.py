@@ -6,7 +6,6 @@ that tells of a minute takes no time, and tells exactly the same every time.
 """
 
 import asyncio
-import dataclasses
 import selectors
 from collections.abc import Callable, Coroutine
 from typing import TypeVar
@@ -88,8 +87,9 @@ class Timeline:
 
     def __call__(self, event: Event) -> None:
         """Note what a policy decided."""
-        fields = [field.name for field in dataclasses.fields(event) if field.name != "policy"]
-        details = " ".join(f"{name}={_plain(getattr(event, name))}" for name in fields)
+        told = event.details()
+        del told["policy"]
+        details = " ".join(f"{name}={_plain(value)}" for name, value in told.items())
         self.note(event.policy, f"{type(event).__name__} {details}", style="cyan")
 
     def note(self, who: str, what: str, *, style: str = "") -> None:
