@@ -8,8 +8,8 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page
 
 from tests.browser.browser import CHROMIUM, Record, open_page, running_chromium
-from tests.integration.test_processes import Server
 from tests.support.api import PLENTY
+from tests.support.server import Server
 
 TIMEOUT_MS = 20_000
 

@@ -17,8 +17,8 @@ import httpx
 from playwright.sync_api import Browser, Page, expect
 
 from tests.browser.browser import open_page, running_chromium
-from tests.integration.test_processes import Server
 from tests.support.redis_server import RedisServer
+from tests.support.server import Server
 
 IMAGES = Path("docs/images")
 SIZE = {"width": 1280, "height": 960}

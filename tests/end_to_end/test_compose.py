@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ import httpx
 import pytest
 
 from src.resilience.clock import SystemClock
+from tests.support.server import free_port
 
 ROOT = Path(__file__).parents[2]
 SERVICES = ("redis", "provider", "app")
@@ -41,12 +41,6 @@ pytestmark = [
     pytest.mark.skipif(not RUN, reason="takes minutes; asked for by RUN_COMPOSE_TESTS=1"),
     pytest.mark.skipif(RUN and COMPOSE is None, reason="no Docker engine with compose answers here"),
 ]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class Containers:

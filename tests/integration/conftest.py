@@ -3,6 +3,7 @@
 import pytest
 
 from tests.support.api import CALM, PLENTY, running_api
+from tests.support.server import Server
 
 
 @pytest.fixture(autouse=True)
@@ -15,3 +16,16 @@ def no_reports(monkeypatch):
 async def api(redis_server):
     async with running_api(redis_server.url, **PLENTY, **CALM) as client:
         yield client
+
+
+@pytest.fixture
+def start_server(redis_server, tmp_path):
+    servers = []
+
+    def start(**settings):
+        servers.append(Server(redis_server.url, tmp_path, **settings))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.stop()

@@ -9,8 +9,8 @@ import pytest
 
 from src.services import event_feed
 from tests.integration.test_ingest import assert_problem
-from tests.integration.test_processes import Server
 from tests.support.api import CALM, PLENTY, running_api
+from tests.support.server import Server
 
 RATE = "/api/admin/external-service/failure-rate"
 QUICK = {"external_service_timeout": 0.2, "external_service_attempts": 2}

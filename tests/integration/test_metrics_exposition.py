@@ -9,8 +9,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from src.resilience.clock import SystemClock
 from src.storage.batching import Batcher
 from src.storage.client import RedisAddress, RedisLink, connect
-from tests.integration.test_processes import each_its_own_connection, start_server  # noqa: F401 -- a fixture
 from tests.support.api import CALM, PLENTY, metric, running_api
+from tests.support.server import each_its_own_connection
 
 KEPT = {"method": "POST", "route": "/api/metrics"}
 
@@ -156,7 +156,7 @@ async def test_a_round_trip_that_fails_is_observed_too(own_redis):
 
 
 @pytest.mark.slow
-async def test_two_workers_answer_as_one(start_server):  # noqa: F811 -- the fixture
+async def test_two_workers_answer_as_one(start_server):
     server = start_server(RATE_LIMIT_REQUESTS="1000", RATE_LIMIT_READ_REQUESTS="1000")
     async with httpx.AsyncClient(base_url=server.url, timeout=20) as client:
         await server.until_healthy(client)

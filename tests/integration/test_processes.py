@@ -4,7 +4,6 @@ import asyncio
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 from collections import Counter
@@ -13,76 +12,9 @@ import httpx
 import pytest
 
 from tests.support.api import metric
+from tests.support.server import each_its_own_connection, environment
 
 pytestmark = pytest.mark.slow
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def environment(**settings: str) -> dict[str, str]:
-    kept = {
-        name: value for name, value in os.environ.items() if name in {"PATH", "HOME", "PYTHONPATH", "LANG"}
-    }
-    return kept | {"EXTERNAL_SERVICE_FAILURE_RATE": "0"} | settings
-
-
-class Server:
-    """`python -m uvicorn src.main:app` with two workers."""
-
-    def __init__(self, redis_url: str, folder, **settings: str) -> None:
-        self.url = f"http://127.0.0.1:{(port := free_port())}"
-        command = [sys.executable, "-m", "uvicorn", "src.main:app", "--port", str(port), "--workers", "2"]
-        self.log = folder / "server.log"
-        self._output = self.log.open("wb")
-        self.process = subprocess.Popen(
-            command,
-            env=environment(REDIS_URL=redis_url, **settings),
-            stdout=self._output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-
-    async def until_healthy(self, client: httpx.AsyncClient) -> None:
-        async with asyncio.timeout(30):
-            while True:
-                try:
-                    if (await client.get("/health")).status_code == 200:
-                        return
-                except httpx.TransportError:
-                    pass
-                await asyncio.sleep(0.1)
-
-    def stop(self) -> None:
-        self.process.terminate()
-        self.process.wait(timeout=15)
-        self._output.close()
-
-
-@pytest.fixture
-def start_server(redis_server, tmp_path):
-    servers = []
-
-    def start(**settings):
-        servers.append(Server(redis_server.url, tmp_path, **settings))
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.stop()
-
-
-async def each_its_own_connection(server, method, path, times, **options):
-    """Many requests, each over a new connection, so that both workers get some."""
-
-    async def one(number):
-        async with httpx.AsyncClient(base_url=server.url, timeout=20) as client:
-            return await client.request(method, path, **options)
-
-    return await asyncio.gather(*(one(number) for number in range(times)))
 
 
 async def test_two_workers_are_one_service(start_server):

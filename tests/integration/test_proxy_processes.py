@@ -12,8 +12,8 @@ from contextlib import asynccontextmanager
 import httpx
 import pytest
 
-from tests.integration.test_processes import environment, free_port
 from tests.integration.test_provider_process import running
+from tests.support.server import environment, free_port
 from tests.support.upstream import running_upstream
 
 pytestmark = pytest.mark.slow

@@ -13,11 +13,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
-from tests.integration.test_processes import (
-    environment,
-    free_port,
-    start_server,  # noqa: F401 -- a fixture
-)
+from tests.support.server import environment, free_port
 
 TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT_ID = "00f067aa0ba902b7"
@@ -109,7 +105,7 @@ async def calls(server, *paths, headers=None):
 
 
 @pytest.mark.slow
-async def test_a_request_and_its_attempts_are_spans_of_the_callers_trace(start_server, collector):  # noqa: F811
+async def test_a_request_and_its_attempts_are_spans_of_the_callers_trace(start_server, collector):
     server = start_server(
         OTEL_EXPORTER_OTLP_ENDPOINT=collector.url,
         OTEL_SERVICE_NAME="under-test",
@@ -155,7 +151,7 @@ async def test_a_request_and_its_attempts_are_spans_of_the_callers_trace(start_s
 
 
 @pytest.mark.slow
-async def test_without_a_parent_a_request_begins_a_trace_that_its_log_line_names(start_server, collector):  # noqa: F811
+async def test_without_a_parent_a_request_begins_a_trace_that_its_log_line_names(start_server, collector):
     server = start_server(OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=f"{collector.url}/v1/traces")
     await calls(server, "/api/metrics/types")
     server.stop()
@@ -166,7 +162,7 @@ async def test_without_a_parent_a_request_begins_a_trace_that_its_log_line_names
 
 
 @pytest.mark.slow
-async def test_disabled_it_sends_nothing(start_server, collector):  # noqa: F811
+async def test_disabled_it_sends_nothing(start_server, collector):
     server = start_server(OTEL_EXPORTER_OTLP_ENDPOINT=collector.url, OTEL_SDK_DISABLED="true")
     await calls(server, "/api/metrics/types", headers=TRACEPARENT)
     server.stop()
@@ -176,7 +172,7 @@ async def test_disabled_it_sends_nothing(start_server, collector):  # noqa: F811
 
 
 @pytest.mark.slow
-async def test_a_collector_that_is_away_harms_nobody(start_server):  # noqa: F811
+async def test_a_collector_that_is_away_harms_nobody(start_server):
     nowhere = f"http://127.0.0.1:{free_port()}"
     server = start_server(OTEL_EXPORTER_OTLP_ENDPOINT=nowhere, OTEL_EXPORTER_OTLP_TIMEOUT="1")
     answers = await calls(server, *["/api/metrics/types"] * 20)
