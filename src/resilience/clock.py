@@ -51,13 +51,8 @@ class Clock(Protocol):
 class SystemClock:
     """The machine's own time."""
 
-    def now(self) -> float:
-        """Return Unix time."""
-        return time.time()
-
-    def monotonic(self) -> float:
-        """Return the monotonic reading."""
-        return time.monotonic()
+    now = staticmethod(time.time)
+    monotonic = staticmethod(time.monotonic)
 
     async def sleep(self, seconds: float) -> None:
         """Sleep on the running event loop."""
