@@ -4,8 +4,6 @@ import asyncio
 import functools
 import itertools
 import signal
-import subprocess
-import sys
 import time
 from contextlib import asynccontextmanager
 
@@ -13,7 +11,7 @@ import httpx
 import pytest
 
 from tests.integration.test_provider_process import running
-from tests.support.server import environment, free_port
+from tests.support.server import Server
 from tests.support.upstream import running_upstream
 
 pytestmark = pytest.mark.slow
@@ -22,20 +20,11 @@ INTERVAL = 1.0
 """Long against the tenths of a second by which a process is late on a busy machine."""
 
 
-class Instance:
-    """One process of the API."""
+class Instance(Server):
+    """One process of the API, and a client of it."""
 
-    def __init__(self, log, **settings):
-        self.url = f"http://127.0.0.1:{(port := free_port())}"
-        self.log = log
-        with log.open("wb") as output:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "uvicorn", "src.main:app", "--port", str(port)],
-                env=environment(**settings),
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+    def __init__(self, redis_url, folder, **settings):
+        super().__init__(redis_url, folder, workers=1, **settings)
         self.client = httpx.AsyncClient(base_url=self.url, timeout=60, verify=False)
 
     async def ask(self, path):
@@ -44,20 +33,11 @@ class Instance:
     async def queue_size(self):
         return (await self.ask("/api/proxy/status")).json()["queue_size"]
 
-    async def until_healthy(self):
-        async with asyncio.timeout(30):
-            while True:
-                try:
-                    if (await self.ask("/health")).status_code == 200:
-                        return
-                except httpx.TransportError:
-                    await asyncio.sleep(0.05)
-
     async def end(self):
         await self.client.aclose()
         if self.process.poll() is None:
             self.process.kill()
-            self.process.wait(timeout=15)
+        self.stop()
 
 
 @pytest.fixture
@@ -68,12 +48,13 @@ def start_two(redis_server, tmp_path):
     async def start(**settings):
         with redis_server.connect() as client:
             client.flushall()
-        instances = [
-            Instance(tmp_path / f"{name}.log", REDIS_URL=redis_server.url, **settings) for name in "ab"
-        ]
+        folders = [tmp_path / name for name in "ab"]
+        for folder in folders:
+            folder.mkdir()
+        instances = [Instance(redis_server.url, folder, **settings) for folder in folders]
         try:
             for instance in instances:
-                await instance.until_healthy()
+                await instance.until_healthy(instance.client)
             yield instances
         finally:
             for instance in instances:

@@ -25,11 +25,12 @@ def environment(**settings: str) -> dict[str, str]:
 
 
 class Server:
-    """`python -m uvicorn src.main:app` with two workers."""
+    """`python -m uvicorn src.main:app`."""
 
-    def __init__(self, redis_url: str, folder, **settings: str) -> None:
+    def __init__(self, redis_url: str, folder, *, workers: int = 2, **settings: str) -> None:
         self.url = f"http://127.0.0.1:{(port := free_port())}"
-        command = [sys.executable, "-m", "uvicorn", "src.main:app", "--port", str(port), "--workers", "2"]
+        command = [sys.executable, "-m", "uvicorn", "src.main:app", "--port", str(port)]
+        command += ["--workers", str(workers)]
         self.log = folder / "server.log"
         self._output = self.log.open("wb")
         self.process = subprocess.Popen(
