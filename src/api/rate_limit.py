@@ -41,9 +41,7 @@ async def admit(request: Request, admission: Admission) -> None:
     if decision is None:
         add_headers(request.scope, (b"ratelimit-policy", _described(admission)[1]))
         return
-    resets_at = services["clock"].now() + decision.reset_after
-    told = decision.remaining, math.ceil(decision.reset_after), math.ceil(resets_at)
-    add_headers(request.scope, *_quota_headers(admission, *told))
+    add_headers(request.scope, *_quota_headers(admission, *_told(decision, services["clock"].now())))
     if not decision.allowed:
         raise ProblemError(replace(RATE_LIMIT_EXCEEDED, retry_after=decision.retry_after))
 
@@ -67,11 +65,14 @@ def known_refusal(scope: Scope, name: AdmissionName | None) -> Coroutine[Any, An
 
 
 async def _refuse(scope: Scope, admission: Admission, refusal: Decision, now: float) -> Response:
-    reset_after = refusal.reset_after
-    told = refusal.remaining, math.ceil(reset_after), math.ceil(now + reset_after)
-    headers = _refusal_headers(admission, math.ceil(refusal.retry_after), *told)
+    headers = _refusal_headers(admission, math.ceil(refusal.retry_after), *_told(refusal, now))
     body = document(RATE_LIMIT_EXCEEDED, scope["request_id"], now)
     return ReadyResponse(body, RATE_LIMIT_EXCEEDED.status, CONTENT_TYPE, headers)
+
+
+def _told(decision: Decision, now: float) -> tuple[int, int, int]:
+    """Return what the headers tell: units left, seconds until all are free, and the Unix time of that."""
+    return decision.remaining, math.ceil(decision.reset_after), math.ceil(now + decision.reset_after)
 
 
 def _quota_headers(

@@ -102,7 +102,6 @@ class EventLog(Protocol):
 class _Noted:
     event: Event
     at: float
-    times: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,14 +141,14 @@ class EventRecorder:
             case _ if is_daily(event):
                 return
             case Rejected() if refusal := self._refusals.get(event.policy):
-                refusal.times += event.times
+                refusal.event = replace(refusal.event, times=refusal.event.times + event.times)
                 return
         if len(self._buffer) == BUFFERED_EVENTS:
             oldest = self._buffer.popleft()
             if isinstance(oldest.event, Rejected):
                 del self._refusals[oldest.event.policy]
-            self._drop(oldest.times)
-        noted = _Noted(event, self._clock.now(), event.times)
+            self._drop(oldest.event.times)
+        noted = _Noted(event, self._clock.now())
         self._buffer.append(noted)
         if isinstance(event, Rejected):
             self._refusals[event.policy] = noted
@@ -184,7 +183,7 @@ class EventRecorder:
             await self._event_log.append([self._body(noted) for noted in gathered])
         except StorageUnavailableError:
             self._drop(
-                sum(noted.times for noted in gathered)
+                sum(noted.event.times for noted in gathered)
             )  # whether some were written after all is not known
         else:
             self._is_dropping = False
@@ -196,7 +195,7 @@ class EventRecorder:
         notify(self._listener, EventDropped(policy="event-log", times=count))
 
     def _body(self, noted: _Noted) -> bytes:
-        told = replace(noted.event, times=noted.times).details()
+        told = noted.event.details()
         return orjson.dumps({
             "at": format_seconds(noted.at),
             "worker": self._worker,
