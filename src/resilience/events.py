@@ -6,9 +6,11 @@ logs, metrics or a stream live outside this package.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Protocol
+from typing import ParamSpec, Protocol
+
+P = ParamSpec("P")
 
 _log = logging.getLogger(__name__)
 
@@ -172,23 +174,17 @@ def ignore(event: Event) -> None:
     """Be the listener who does not want to know."""
 
 
-class Listeners:
-    """Several listeners as one, told in order.
+def each(*observers: Callable[P, object]) -> Callable[P, None]:
+    """Return what tells every one of `observers`, such as listeners, in order, whatever the others do."""
 
-    Args:
-        listeners: Each is told every event, whatever the others do.
-    """
-
-    def __init__(self, listeners: Sequence[Listener]) -> None:
-        self._listeners = tuple(listeners)
-
-    def __call__(self, event: Event) -> None:
-        """Tell every listener."""
-        for listener in self._listeners:
+    def tell(*args: P.args, **kwargs: P.kwargs) -> None:
+        for observer in observers:
             try:
-                listener(event)
-            except Exception:  # noqa: BLE001 -- whatever a listener does wrong stays its own affair
-                _complain(event)
+                observer(*args, **kwargs)
+            except Exception:  # noqa: BLE001 -- whatever one does wrong stays its own affair
+                _log.exception("an observer failed")
+
+    return tell
 
 
 def notify(listener: Listener, event: Event) -> None:
@@ -196,8 +192,4 @@ def notify(listener: Listener, event: Event) -> None:
     try:
         listener(event)
     except Exception:  # noqa: BLE001 -- as above
-        _complain(event)
-
-
-def _complain(event: Event) -> None:
-    _log.exception("a listener failed on %s", type(event).__name__)
+        _log.exception("a listener failed on %s", type(event).__name__)

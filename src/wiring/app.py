@@ -35,7 +35,7 @@ from src.resilience.cache import ReadThroughCache
 from src.resilience.cache_store import CacheOptions
 from src.resilience.clock import Clock, SystemClock, SystemRandomizer
 from src.resilience.errors import CircuitOpenError
-from src.resilience.events import Listener, Listeners
+from src.resilience.events import Listener, each
 from src.resilience.pipeline import Pipeline
 from src.resilience.rate_limiter import Quota
 from src.services.admission import Admission
@@ -49,7 +49,6 @@ from src.services.external_service import (
 )
 from src.services.lab import Lab
 from src.services.metrics import MetricService
-from src.services.observers import each
 from src.services.overview import OverviewService
 from src.services.pulse import Pulse, PulseReporter
 from src.services.pulse_store import FailoverPulseStore, MemoryPulseStore, PulseStore
@@ -211,7 +210,7 @@ def _listener(event_log: RedisEventLog, clock: Clock, pulse: Pulse, stack: Async
     recorder = EventRecorder(event_log, clock, os.getpid(), count_event)
     recorder.start()
     stack.push_async_callback(recorder.aclose)
-    return DailyTogether(Listeners([count_event, pulse, log_event, recorder]))
+    return DailyTogether(each(count_event, pulse, log_event, recorder))
 
 
 def _pulse_store(link: RedisLink, clock: Clock, pulse: Pulse, stack: AsyncExitStack) -> PulseStore:

@@ -31,7 +31,7 @@ class Lane:
         path: The whole path; it has no parameters.
         serve: Begins to answer a request, or returns None where the ordinary way is to answer it.
         admission: Which one its requests go through, if any. Who is known to be over its quota is refused at
-            the entrance, at half the cost (docs/adr/0008).
+            the entrance, before anything is begun (docs/adr/0008).
     """
 
     method: str

@@ -1,6 +1,6 @@
 """Several observers as one."""
 
-from src.services.observers import each
+from src.resilience.events import each
 
 
 def test_every_one_is_told_the_same_in_order():
