@@ -22,52 +22,36 @@ shared the call stand in line again, each for itself.
 
 import asyncio
 import hashlib
-import math
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Literal
 
-from src.resilience.breaker_store import BreakerState, BreakerStatus
+from src.resilience.breaker_store import BreakerStatus
 from src.resilience.cache_store import CacheOptions, CacheStore, Entry
 from src.resilience.circuit_breaker import CircuitBreaker, any_error_fails
 from src.resilience.clock import Clock
-from src.resilience.errors import CallTimeoutError, CircuitOpenError, QueueTimeoutError, RejectedError
+from src.resilience.errors import CallTimeoutError, QueueTimeoutError, RejectedError
 from src.resilience.events import CacheAnswered, Listener, ignore, notify
 from src.resilience.pace_store import PaceStatus, QueuePolicy
 from src.resilience.paced_queue import PacedQueue
-from src.resilience.pipeline import Pipeline
 from src.resilience.timeout import Timeout
 from src.services.external_service import ExternalServiceError, ExternalServiceUnavailableError
+from src.services.flights import Flight, Flights
 from src.services.proxy_headers import (
     Headers,
     are_personal,
     for_upstream,
-    may_be_kept,
     may_be_shared,
     told_apart_by,
 )
 from src.services.proxy_totals import Outcome, ProxyTally, ProxyTotals
-from src.services.tape import Head, Tape, TapeShelf
+from src.services.tape import Head, Tape
 from src.services.upstream import Upstream, UpstreamAnswerTooLargeError, UpstreamRequest
 from src.services.upstream_target import UpstreamTarget
 
 PACE_MARGIN = 0.02
 """Share by which turns are further apart than the upstream asks: its count is of arrivals, and no two calls
 take equally long to get there."""
-
-MAX_KEPT_BYTES = 256 * 1024
-"""Of a body that is kept. All copies lie in one Redis, with everything else."""
-
-UNREAD_ANSWERS = 8
-"""So many answers of the greatest length may lie in a worker for readers that have not taken all of them yet;
-beyond that, the readers of the oldest are cut."""
-
-_SHUT_SECONDS = 30.0
-"""When to come back to a breaker that only an order closes; nobody knows."""
 
 _FAILURES = (RejectedError, ExternalServiceError, CallTimeoutError)
 """What a stale copy may stand in for."""
@@ -133,35 +117,6 @@ def is_upstream_failure(error: Exception) -> bool | None:
     return False if isinstance(error, UpstreamAnswerTooLargeError) else any_error_fails(error)
 
 
-class _AnsweredMeanwhileError(RejectedError):
-    """A call need not be made: its turn goes to the next one, as that of any call an inner policy refuses."""
-
-    def __init__(self, entry: Entry) -> None:
-        super().__init__("proxy", "the same was asked and answered meanwhile", 0)
-        self.entry = entry
-
-
-@dataclass(eq=False, slots=True)
-class _Flight:
-    """One call, in line or under way, and those who wait for it."""
-
-    asked: UpstreamRequest
-    priority: int
-    key: str | None
-    """Of the copies of its answer; None where it is nobody else's."""
-    tape: Tape = field(default_factory=Tape)
-    entry: Entry | None = None
-    """The copy that answered in place of the upstream."""
-    turn_came_at: float | None = None
-    waiting: int = 0
-    task: "asyncio.Task[None] | None" = None
-
-    @property
-    def course(self) -> tuple[str | None, int]:
-        """What those who share it have in common: who is in more of a hurry waits in no other's place."""
-        return self.key, self.priority
-
-
 class Proxy:
     """The proxy. See the module's docstring for what it does in which order.
 
@@ -200,10 +155,8 @@ class Proxy:
     ) -> None:
         self.name = name
         self._target = target
-        self._upstream = upstream
         self._queue = queue
         self._breaker = breaker
-        self._guards = Pipeline(breaker, timeout)
         self._store = store
         self._cache_options = cache_options
         self._tally = tally
@@ -211,9 +164,15 @@ class Proxy:
         self._interval_seconds = interval_seconds
         self._patience_seconds = patience_seconds
         self._listener = listener
-        self._shared: dict[tuple[str | None, int], _Flight] = {}
-        self._flights: set[_Flight] = set()
-        self._unread = TapeShelf(UNREAD_ANSWERS * upstream.max_body_bytes)
+        self._flights = Flights(
+            upstream=upstream,
+            queue=queue,
+            breaker=breaker,
+            timeout=timeout,
+            store=store,
+            cache_options=cache_options,
+            clock=clock,
+        )
 
     async def answer(self, request: ProxyRequest) -> ProxyAnswer:
         """Answer `request` as soon as the head of its answer is there.
@@ -261,10 +220,7 @@ class Proxy:
 
     async def aclose(self) -> None:
         """Stop every call, in line or under way."""
-        tasks = [flight.task for flight in self._flights if flight.task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._flights.aclose()
 
     async def _answer(self, asked: UpstreamRequest, priority: int, arrived_at: float) -> ProxyAnswer:
         key = None if are_personal(asked.headers) else _key(asked)
@@ -272,7 +228,7 @@ class Proxy:
             entry = await self._store.read(key, self._cache_options)
             if entry is not None:
                 return ProxyAnswer(_tape_of(entry), "HIT", age_seconds=entry.age_seconds)
-        return await self._ask(_Flight(asked, priority, key), arrived_at)
+        return await self._ask(Flight(asked, priority, key), arrived_at)
 
     async def _stand_in(self, key: str | None, error: Exception, waited: float) -> ProxyAnswer:
         """Answer with the last good copy where a call failed with `error`, or say so to the caller."""
@@ -284,111 +240,36 @@ class Proxy:
         breaker = await self._breaker.status()  # this failure may have been the one that opened it
         raise ExternalServiceUnavailableError(breaker.retry_after or self._interval_seconds) from error
 
-    async def _ask(self, wanted: _Flight, arrived_at: float) -> ProxyAnswer:
+    async def _ask(self, wanted: Flight, arrived_at: float) -> ProxyAnswer:
         """Answer from `wanted`, or from one like it that was there before."""
         flight = None
         try:
-            flight = await self._board(wanted)
+            flight = await self._flights.board(wanted)
             head = await self._head(flight, arrived_at)
         except _FAILURES as error:
             return await self._stand_in(wanted.key, error, self._waited(flight, arrived_at))
         if flight is not wanted and not may_be_shared(head.headers):
-            return await self._ask(_Flight(wanted.asked, wanted.priority, key=None), arrived_at)
+            return await self._ask(Flight(wanted.asked, wanted.priority, key=None), arrived_at)
         waited = self._waited(flight, arrived_at)
         if flight.entry is not None:
             return ProxyAnswer(flight.tape, "HIT", waited, flight.entry.age_seconds)
         return ProxyAnswer(flight.tape, "MISS", waited)
 
-    async def _board(self, wanted: _Flight) -> _Flight:
-        """Return the call to wait for: one in `wanted`'s place, or that, which is begun."""
-        found = self._shared.get(wanted.course)
-        if found is None:
-            await self._refuse_while_open()
-            found = self._shared.get(wanted.course)  # another may have begun it meanwhile
-        if found is None:
-            self._begin(wanted)
-        return found or wanted
-
-    async def _head(self, flight: _Flight, arrived_at: float) -> Head:
+    async def _head(self, flight: Flight, arrived_at: float) -> Head:
         patience = self._patience_seconds - (self._clock.monotonic() - arrived_at)
-        with self._waiting_for(flight):
+        with self._flights.waiting_for(flight):
             try:
                 async with self._clock.timeout(patience):
                     return await flight.tape.head()
             except TimeoutError as error:
                 raise QueueTimeoutError(self._patience_seconds) from error
 
-    def _waited(self, flight: _Flight | None, arrived_at: float) -> float:
+    def _waited(self, flight: Flight | None, arrived_at: float) -> float:
         """Return how long a request has stood in line: not at all where it was refused a place."""
         if flight is None:
             return 0.0
         until = self._clock.monotonic() if flight.turn_came_at is None else flight.turn_came_at
         return max(0.0, until - arrived_at)
-
-    async def _refuse_while_open(self) -> None:
-        breaker = await self._breaker.status()
-        if breaker.state is BreakerState.OPEN:
-            raise CircuitOpenError(breaker.name, "the circuit is open", breaker.retry_after or _SHUT_SECONDS)
-
-    def _begin(self, flight: _Flight) -> None:
-        flight.task = asyncio.create_task(self._fly(flight))
-        flight.task.add_done_callback(lambda _: self._land(flight))
-        self._flights.add(flight)
-        if flight.key is not None:
-            self._shared[flight.course] = flight
-
-    def _land(self, flight: _Flight) -> None:
-        self._flights.discard(flight)
-        self._close_to_others(flight)
-        self._unread.put(flight.tape)
-
-    def _close_to_others(self, flight: _Flight) -> None:
-        if self._shared.get(flight.course) is flight:
-            del self._shared[flight.course]
-
-    @contextmanager
-    def _waiting_for(self, flight: _Flight) -> Iterator[None]:
-        flight.waiting += 1
-        try:
-            yield
-        finally:
-            flight.waiting -= 1
-            if flight.waiting == 0 and flight.turn_came_at is None and flight.task is not None:
-                self._close_to_others(flight)  # at once, and not when the cancellation is through
-                flight.task.cancel()
-
-    async def _fly(self, flight: _Flight) -> None:
-        try:
-            await self._queue.run(partial(self._take_turn, flight), priority=flight.priority)
-        except _AnsweredMeanwhileError as found:
-            flight.entry = found.entry
-            flight.tape.unpack(HTTPStatus.OK, found.entry.body)
-        except Exception as error:  # noqa: BLE001 -- raised again by whoever reads the tape
-            flight.tape.fail(error)
-
-    async def _take_turn(self, flight: _Flight) -> None:
-        flight.turn_came_at = self._clock.monotonic()
-        token = uuid.uuid4().hex
-        if flight.key is not None:
-            found = await self._store.take_lease(flight.key, token, math.inf, self._cache_options)
-            if isinstance(found, Entry):
-                raise _AnsweredMeanwhileError(found)
-        asked, tape = flight.asked, flight.tape
-        kept: bytes | None = None
-        try:
-            last = await self._guards.run(partial(self._upstream.call, asked, tape))
-            head = await tape.head()
-            is_small = tape.length + len(last) <= MAX_KEPT_BYTES
-            if is_small and head.status == HTTPStatus.OK and may_be_kept(head.headers):
-                kept = tape.packed(last)
-        finally:
-            # Before anybody has the whole answer: who asks again then finds it kept.
-            if flight.key is not None and kept is not None:
-                await self._store.fill(flight.key, token, kept, self._cache_options)
-            elif flight.key is not None:
-                await self._store.release(flight.key, token)
-        tape.write(last)
-        tape.end()
 
 
 _OUTCOMES: dict[str, Outcome] = {"MISS": "successes", "HIT": "cache_hits", "STALE": "fallbacks"}

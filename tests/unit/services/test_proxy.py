@@ -17,7 +17,8 @@ from src.resilience.pace_store import PacedQueueOptions
 from src.resilience.paced_queue import PacedQueue
 from src.resilience.timeout import Timeout
 from src.services.external_service import ExternalServiceUnavailableError
-from src.services.proxy import MAX_KEPT_BYTES, UNREAD_ANSWERS, Proxy, ProxyRequest, is_upstream_failure
+from src.services.flights import MAX_KEPT_BYTES, UNREAD_ANSWERS
+from src.services.proxy import Proxy, ProxyRequest, is_upstream_failure
 from src.services.proxy_totals import ProxyTally, ProxyTotals
 from src.services.tape import TapeCutError
 from src.services.upstream import Upstream, UpstreamAnswerTooLargeError
@@ -393,7 +394,7 @@ class TestFailures:
                 raise httpx.ReadError("cut")
 
         proxy = world.worker()
-        proxy._upstream._client = httpx.AsyncClient(
+        proxy._flights._upstream._client = httpx.AsyncClient(
             transport=httpx.MockTransport(lambda _: httpx.Response(200, stream=Cut()))
         )
         answer = await clock.drive(proxy.answer(get("/a")))
@@ -510,5 +511,5 @@ async def test_closing_stops_calls_under_way(world, clock):
     (waiting,) = asks(proxy, get("/a"))
     await settle()
     await proxy.aclose()
-    assert not proxy._flights
+    assert not proxy._flights._begun
     waiting.cancel()
