@@ -22,10 +22,9 @@ from itertools import islice
 from typing import Any, NamedTuple, TypeAlias
 
 from hiredis import pack_command
-from redis.asyncio import Redis
-from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.connection import AbstractConnection, ConnectionPool
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import MaxConnectionsError, RedisError, ResponseError
+from redis.exceptions import RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 Argument: TypeAlias = bytes | str | int | float
@@ -68,7 +67,8 @@ class Batcher:
     """Joins commands into pipelines.
 
     Args:
-        client: Whose replies are raw: no response callbacks, nothing decoded.
+        pool: Makes the connections, and makes sure that one is fit for use. They are kept here: to hand each
+            back after its round trip, and be handed it again, would cost more than to talk to Redis.
         timeout_seconds: The longest a command may take from when it was added, and a round trip from when it
             left, connecting included.
         on_lost: Told, once for each round trip that found it so, that Redis cannot be reached or is silent;
@@ -78,12 +78,13 @@ class Batcher:
 
     def __init__(
         self,
-        client: "Redis",
+        pool: ConnectionPool,
         timeout_seconds: float,
         on_lost: Callable[[RedisError], object],
         observe: RoundTripObserver,
     ) -> None:
-        self._client = client
+        self._pool = pool
+        self._idle: list[AbstractConnection] = []
         self._patience = _waits(timeout_seconds)
         self._on_lost = on_lost
         self._observe = observe
@@ -146,11 +147,13 @@ class Batcher:
                 task.cancel()
 
     async def aclose(self) -> None:
-        """Wait for the round trips under way."""
+        """Wait for the round trips under way, and close every connection."""
         while under_way := (*self._in_flight, *self._alone):
             await asyncio.wait(under_way)
         if self._timer is not None:
             self._timer.cancel()
+        for connection in self._idle:
+            await connection.disconnect()
 
     def _future(self) -> "asyncio.Future[list[Reply]]":
         self._loop = asyncio.get_running_loop()
@@ -201,10 +204,9 @@ class Batcher:
         error = task.exception()
         if isinstance(error, OSError):
             error = RedisConnectionError(str(error))
-        if isinstance(error, RedisConnectionError):
-            if not isinstance(error, MaxConnectionsError):  # which would be our own doing
-                self._on_lost(error)
-        elif isinstance(error, RedisTimeoutError) and not self._alone:  # no connection in time
+        # Of a timeout: no connection in time.
+        lost = RedisConnectionError if self._alone else (RedisConnectionError, RedisTimeoutError)
+        if isinstance(error, lost):
             self._on_lost(error)
         return error
 
@@ -245,14 +247,14 @@ class Batcher:
             self._observe(len(commands), self._loop.time() - left)
 
     async def _exchange(self, commands: Sequence[Command]) -> list[Reply]:
-        pool = self._client.connection_pool
-        connection = await pool.get_connection()  # type: ignore[no-untyped-call]
+        connection = self._idle.pop() if self._idle else self._pool.make_connection()  # type: ignore[no-untyped-call]
         try:
+            await self._pool.ensure_connection(connection)
             packed = b"".join(map(pack_command, commands))  # type: ignore[arg-type]
             await connection.send_packed_command(packed, check_health=False)
             return [await _reply(connection) for _ in commands]
         finally:
-            await pool.release(connection)
+            self._idle.append(connection)
 
 
 async def _reply(connection: "AbstractConnection") -> Reply:

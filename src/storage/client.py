@@ -27,8 +27,6 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from src.resilience.clock import Clock
 from src.services.errors import StorageRefusedError, StorageUnavailableError
 from src.storage.batching import (
-    MAX_ALONE,
-    MAX_IN_FLIGHT,
     Argument,
     Batcher,
     Command,
@@ -71,19 +69,16 @@ class RedisAddress:
 def connect(address: RedisAddress) -> "Redis":
     """Return a client for `address`. Nothing is sent yet.
 
-    Replies are raw RESP2, and nothing is retried: a command whose answer was lost may have been carried out,
+    It speaks RESP2, and nothing is retried: a command whose answer was lost may have been carried out,
     and only its caller knows whether it may be sent twice.
     """
-    client = Redis.from_url(
+    return Redis.from_url(
         address.url,
         protocol=2,
-        max_connections=MAX_IN_FLIGHT + MAX_ALONE,
         socket_connect_timeout=CONNECT_TIMEOUT_SECONDS,
         socket_timeout=None,  # the batcher's round trips have their own limits
         retry=Retry(NoBackoff(), 0),
     )
-    client.response_callbacks.clear()
-    return client
 
 
 def connect_in_process() -> "Redis":
@@ -94,7 +89,6 @@ def connect_in_process() -> "Redis":
     import fakeredis  # noqa: PLC0415 -- slow to import, and hardly ever wanted
 
     client: Redis = fakeredis.FakeAsyncRedis(protocol=2)
-    client.response_callbacks.clear()
     return client
 
 
@@ -118,7 +112,7 @@ class RedisLink:
         self._client = client
         self._clock = clock
         self._revive = revive
-        self._batcher = Batcher(client, CALL_TIMEOUT_SECONDS, self._went_down, observe)
+        self._batcher = Batcher(client.connection_pool, CALL_TIMEOUT_SECONDS, self._went_down, observe)
         self._prober: asyncio.Task[None] | None = None
         self._reminded_at: dict[str, float] = {}
 
