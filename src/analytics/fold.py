@@ -3,12 +3,12 @@
 What is then merged into the store is one record a bucket, however many points the batch has in it.
 """
 
+import math
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import ItemsView, Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter
+from typing import Final, NamedTuple, TypeAlias
 
 from src.analytics.points import Point
 from src.analytics.rollup import Rollup
@@ -26,25 +26,36 @@ take about a dozen, with hours and minutes alone it would be 50.
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Fold:
+Bucket: TypeAlias = tuple[int, int]
+"""Its length in µs, and its number."""
+
+ALL_TIME: Final[Bucket] = (0, 0)
+"""The bucket that every point is in, and that has no length."""
+
+_Slice: TypeAlias = tuple[int, int]
+"""Of the points in order of time: the place of the first, and that after the last."""
+
+
+class Fold(NamedTuple):
     """The points of one type in one batch.
+
+    In a batch, buckets of several lengths often have the same points. So each record comes once, with all the
+    buckets that it is of.
 
     Points are numbered from 1 in order of time. Equal timestamps, which are all that arrival is asked about,
     keep the batch's order.
 
     Attributes:
-        total: All of them.
-        rollups: By length of bucket (`ROLLUP_STEPS_US`) and by its number.
-        sketch: That of all of them, as contents by page.
-        sketches: Such sketches by length of bucket (`SKETCH_STEPS_US`) and by its number.
+        total: The rollup of all of them.
+        rollups: Rollups, each with its buckets: `ALL_TIME`, and those of `ROLLUP_STEPS_US` with any points.
+        sketches: Sketches as contents by page, each with its buckets: `ALL_TIME`, and those of
+            `SKETCH_STEPS_US` with any points, unless they are too old for one.
         hours: By number of the hour, its points' µs within the hour and their values, in order of arrival.
     """
 
     total: Rollup
-    rollups: Mapping[int, Mapping[int, Rollup]]
-    sketch: Mapping[int, bytes]
-    sketches: Mapping[int, Mapping[int, Mapping[int, bytes]]]
+    rollups: Sequence[tuple[Rollup, Sequence[Bucket]]]
+    sketches: Sequence[tuple[Mapping[int, bytes], Sequence[Bucket]]]
     hours: Mapping[int, tuple[Sequence[int], Sequence[float]]]
 
 
@@ -68,39 +79,34 @@ def _fold_type(points: list[Point], sketches_from_us: int) -> Fold:
     points.sort(key=attrgetter("timestamp_us"))
     _, timestamps, values = zip(*points, strict=True)
     bins = list(map(bin_of, values))
+    slices = {step: list(_slices(timestamps, step)) for step in {*ROLLUP_STEPS_US, *SKETCH_STEPS_US}}
 
-    # Buckets of several lengths often have the same points in a batch.
-    @cache
-    def rollup(first: int, stop: int) -> Rollup:
-        return Rollup.of_values(values[first:stop], (timestamps[stop - 1], stop, values[stop - 1]))
+    def sharing(steps: Iterable[int], from_us: float = -math.inf) -> ItemsView[_Slice, list[Bucket]]:
+        """Return the buckets that end after `from_us`, by the slice of the points that is in them."""
+        shared = {(0, len(points)): [ALL_TIME]}
+        for step in steps:
+            for number, first, stop in slices[step]:
+                if (number + 1) * step > from_us:
+                    shared.setdefault((first, stop), []).append((step, number))
+        return shared.items()
 
-    @cache
-    def sketch(first: int, stop: int) -> Mapping[int, bytes]:
-        return pages_of(Counter(bins[first:stop]))
-
-    return Fold(
-        total=rollup(0, len(points)),
-        rollups={
-            step: {number: rollup(first, stop) for number, first, stop in _buckets(timestamps, step)}
-            for step in ROLLUP_STEPS_US
-        },
-        sketch=sketch(0, len(points)),
-        sketches={
-            step: {
-                number: sketch(first, stop)
-                for number, first, stop in _buckets(timestamps, step)
-                if (number + 1) * step > sketches_from_us
-            }
-            for step in SKETCH_STEPS_US
-        },
-        hours={
-            hour: ([timestamp - hour * HOUR_US for timestamp in timestamps[first:stop]], values[first:stop])
-            for hour, first, stop in _buckets(timestamps, HOUR_US)
-        },
-    )
+    rollups = [
+        (Rollup.of_values(values[first:stop], (timestamps[stop - 1], stop, values[stop - 1])), buckets)
+        for (first, stop), buckets in sharing(ROLLUP_STEPS_US)
+    ]
+    sketches = [
+        (pages_of(Counter(bins[first:stop])), buckets)
+        for (first, stop), buckets in sharing(SKETCH_STEPS_US, sketches_from_us)
+    ]
+    hours = {
+        hour: ([timestamp - hour * HOUR_US for timestamp in timestamps[first:stop]], values[first:stop])
+        for hour, first, stop in slices[HOUR_US]
+    }
+    total, _ = rollups[0]
+    return Fold(total, rollups, sketches, hours)
 
 
-def _buckets(timestamps: Sequence[int], step_us: int) -> Iterator[tuple[int, int, int]]:
+def _slices(timestamps: Sequence[int], step_us: int) -> Iterator[tuple[int, int, int]]:
     """Yield the number of each bucket that some of the sorted `timestamps` are in, and the slice of these."""
     first = 0
     while first < len(timestamps):

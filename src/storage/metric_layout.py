@@ -21,6 +21,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from src.analytics.fold import ALL_TIME
 from src.analytics.window import DAY_US, HOUR_US
 from src.storage.batching import Command
 
@@ -49,28 +50,33 @@ def key_of(metric_type: str, suffix: str) -> str:
     return _PREFIX % metric_type + suffix
 
 
-def rollup_place(step_us: int, number: int) -> tuple[str, int, int]:
+def rollup_place(step_us: int, number: int) -> tuple[str, int | str, int | None]:
     """Return where the rollup of a bucket is.
 
     Args:
-        step_us: Length of the bucket: a day, an hour or a minute.
+        step_us: Length of the bucket: a day, an hour or a minute; or 0, of `ALL_TIME`.
         number: Of the bucket.
 
     Returns:
-        The key's suffix, the field, and the µs at which the last of the key's buckets ends.
+        The key's suffix, the field, and the µs at which the last of the key's buckets ends; `ALL_TIME` has no
+        end.
     """
     if step_us == DAY_US:
         return "d", number, (number + 1) * DAY_US
     if step_us == HOUR_US:
         day, hour = divmod(number, 24)
         return f"h:{day}", hour, (day + 1) * DAY_US
+    if (step_us, number) == ALL_TIME:
+        return "all", "all", None
     hour, minute = divmod(number, 60)
     return f"n:{hour}", minute, (hour + 1) * HOUR_US
 
 
-def sketch_suffix(step_us: int, number: int) -> str:
-    """Return the end of the key of a bucket's sketch: its length in seconds, and its number."""
-    return f"{step_us // 1_000_000}:{number}"
+def sketch_place(step_us: int, number: int) -> tuple[str, int | None]:
+    """Return where the sketch of a bucket is: the key's suffix, and the µs at which it ends, if ever."""
+    if (step_us, number) == ALL_TIME:
+        return "p:all", None
+    return f"p:{step_us // 1_000_000}:{number}", (number + 1) * step_us
 
 
 def raw_ranges(first_us: int, stop_us: int) -> Iterator[RawRange]:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import TypeVar
 
-from src.analytics.fold import ROLLUP_STEPS_US, SKETCH_STEPS_US, fold
+from src.analytics.fold import ALL_TIME, ROLLUP_STEPS_US, SKETCH_STEPS_US, fold
 from src.analytics.points import Point
 from src.analytics.rollup import Rollup
 from src.analytics.sketch import LogBinSketch, bin_of, bins_of
@@ -34,7 +34,7 @@ from src.storage.metric_layout import (
     raw_bounds,
     raw_ranges,
     rollup_place,
-    sketch_suffix,
+    sketch_place,
     values_of,
 )
 from src.storage.metric_write import SKETCH_SECONDS, fold_arguments
@@ -220,7 +220,7 @@ class RedisMetricStore:
         return found
 
     async def _aggregate_all(self, metric_type: str) -> Aggregate:
-        commands = [_all_command(metric_type), _sketch_command(metric_type, "all")]
+        commands = [_all_command(metric_type), _sketch_command(metric_type, *ALL_TIME)]
         record, sketch = await self._transaction(commands)
         rollup = _rollup(record)
         return Aggregate(rollup, LogBinSketch(_bins([sketch]), rollup.minimum, rollup.maximum))
@@ -275,8 +275,9 @@ def _all_command(metric_type: str) -> Command:
     return ("HGET", key_of(metric_type, "all"), "all")
 
 
-def _sketch_command(metric_type: str, suffix: str) -> Command:
-    return ("HGETALL", key_of(metric_type, f"p:{suffix}"))
+def _sketch_command(metric_type: str, step_us: int, number: int) -> Command:
+    suffix, _ = sketch_place(step_us, number)
+    return ("HGETALL", key_of(metric_type, suffix))
 
 
 def _edge_commands(metric_type: str, window: Window, *, open_ended: bool) -> tuple[list[int], list[Command]]:
@@ -310,7 +311,7 @@ def _rollup_commands(metric_type: str, window: Window, *, open_ended: bool) -> l
 
 def _sketch_commands(metric_type: str, window: Window, *, open_ended: bool) -> list[Command]:
     return [
-        _sketch_command(metric_type, sketch_suffix(step, number))
+        _sketch_command(metric_type, step, number)
         for step, first, stop in window.cover(SKETCH_STEPS_US, open_ended=open_ended)
         if step > 1
         for number in range(first, stop)

@@ -7,11 +7,10 @@
 -- ARGV  fingerprint ('' without an idempotency key), its life in seconds, retention in seconds (0: keep),
 --       number of types, and for each type
 --         name, latest timestamp in µs, number of points
---         number of rollup hashes, and for each  suffix, expiry, a line "<field> <record>" for each bucket:
---                                                records as Rollup.encode writes them, arrival counted
---                                                within the batch
---         number of sketches, and for each       suffix, expiry, number of pages, and for each
---                                                its number, its content: src/analytics/sketch.py
+--         number of rollups, and for each       its places, "<suffix> <expiry> <field>" each; its record as
+--                                                Rollup.encode writes it, arrival counted within the batch
+--         number of sketches, and for each       its places, "<suffix> <expiry>" each; number of pages, and
+--                                                for each its number, its content: src/analytics/sketch.py
 --         number of hours, and for each          number of the hour, expiry, its points in order of arrival:
 --                                                their µs within the hour, in 10 digits each, and their
 --                                                values, as doubles of 8 bytes each
@@ -89,14 +88,16 @@ end
 
 local function add_rollups(prefix, arrivals)
   for _ = 1, tonumber(take()) do
-    local key, expiry, lines = prefix .. take(), tonumber(take()), take()
-    if not is_past(expiry) then
-      for field, head, arrival, value in lines:gmatch('(%S+) ([^\n]+ )(%d+)( %S+)') do
-        local record = head .. string.format('%.0f', arrivals + arrival) .. value
+    local places, head, arrival, value = take(), take():match('^(.+ )(%d+)( %S+)$')
+    local record = head .. string.format('%.0f', arrivals + arrival) .. value
+    for suffix, expiry, field in places:gmatch('(%S+) (%S+) (%S+)') do
+      local key = prefix .. suffix
+      expiry = tonumber(expiry)
+      if not is_past(expiry) then
         local old = redis.call('HGET', key, field)
         redis.call('HSET', key, field, old and merged(old, record) or record)
+        let_expire(key, expiry)
       end
-      let_expire(key, expiry)
     end
   end
 end
@@ -119,17 +120,20 @@ end
 
 local function add_sketches(prefix)
   for _ = 1, tonumber(take()) do
-    local key, expiry = prefix .. take(), tonumber(take())
-    local wanted = not is_past(expiry)
-    for _ = 1, tonumber(take()) do
-      local page, content = take(), take()
-      if wanted then
-        local old = redis.call('HGET', key, page)
-        redis.call('HSET', key, page, old and added(old, content) or content)
-      end
+    local places, pages = take(), {}
+    for number = 1, tonumber(take()) do
+      pages[number] = {take(), take()}
     end
-    if wanted then
-      let_expire(key, expiry)
+    for suffix, expiry in places:gmatch('(%S+) (%S+)') do
+      local key = prefix .. suffix
+      expiry = tonumber(expiry)
+      if not is_past(expiry) then
+        for _, page in ipairs(pages) do
+          local old = redis.call('HGET', key, page[1])
+          redis.call('HSET', key, page[1], old and added(old, page[2]) or page[2])
+        end
+        let_expire(key, expiry)
+      end
     end
   end
 end
