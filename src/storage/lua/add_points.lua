@@ -49,8 +49,10 @@ end
 
 -- The expiry of a bucket follows from its end alone, so a late point does not renew it; a key that holds
 -- several buckets lives as long as the last of them. Relative, to go by the same clock as the rest.
+local expires = {}
 local function let_expire(key, expiry)
-  if expiry then
+  if expiry and expires[key] ~= expiry then
+    expires[key] = expiry
     local seconds = math.ceil(expiry - now / 1000000)
     if redis.call('TTL', key) < seconds then
       redis.call('EXPIRE', key, seconds)
@@ -66,36 +68,35 @@ end
 local RECORD = '^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+)$'
 
 -- What is only compared stays the text it was. Of equal timestamps the new one arrived later.
-local function merged(old, new)
-  local count, sum, lost, low, high, latest, arrival, value = old:match(RECORD)
-  local count2, sum2, lost2, low2, high2, latest2, arrival2, value2 = new:match(RECORD)
-  local a, b = number(sum), number(sum2)
-  local total = a + b
-  local rounding -- Neumaier: the smaller summand is the one that lost digits
-  if math.abs(a) >= math.abs(b) then
-    rounding = (a - total) + b
-  else
-    rounding = (b - total) + a
-  end
-  if number(low2) < number(low) then low = low2 end
-  if number(high2) > number(high) then high = high2 end
-  if latest2 >= latest then
-    latest, arrival, value = latest2, arrival2, value2
-  end
-  return string.format('%.0f %.17g %.17g %s %s %s %s %s', count + count2, total,
-    number(lost) + number(lost2) + rounding, low, high, latest, arrival, value)
-end
-
 local function add_rollups(prefix, arrivals)
   for _ = 1, tonumber(take()) do
-    local places, head, arrival, value = take(), take():match('^(.+ )(%d+)( %S+)$')
-    local record = head .. string.format('%.0f', arrivals + arrival) .. value
+    local places = take()
+    local count, sum, lost, low, high, latest, arrival, value = take():match(RECORD)
+    local b, newest = number(sum), string.format('%s %.0f %s', latest, arrivals + arrival, value)
+
+    local function merged(old)
+      local count1, sum1, lost1, low1, high1, latest1, arrival1, value1 = old:match(RECORD)
+      local a = number(sum1)
+      local total = a + b
+      local rounding -- Neumaier: the smaller summand is the one that lost digits
+      if math.abs(a) >= math.abs(b) then
+        rounding = (a - total) + b
+      else
+        rounding = (b - total) + a
+      end
+      return string.format('%.0f %.17g %.17g %s %s %s', count1 + count, total,
+        number(lost1) + number(lost) + rounding,
+        number(low) < number(low1) and low or low1, number(high) > number(high1) and high or high1,
+        latest >= latest1 and newest or latest1 .. ' ' .. arrival1 .. ' ' .. value1)
+    end
+
     for suffix, expiry, field in places:gmatch('(%S+) (%S+) (%S+)') do
       local key = prefix .. suffix
       expiry = tonumber(expiry)
       if not is_past(expiry) then
         local old = redis.call('HGET', key, field)
-        redis.call('HSET', key, field, old and merged(old, record) or record)
+        redis.call('HSET', key, field, old and merged(old)
+          or string.format('%s %s %s %s %s %s', count, sum, lost, low, high, newest))
         let_expire(key, expiry)
       end
     end
