@@ -129,11 +129,15 @@ local function add_sketches(prefix)
       local key = prefix .. suffix
       expiry = tonumber(expiry)
       if not is_past(expiry) then
+        local is_new = false
         for _, page in ipairs(pages) do
           local old = redis.call('HGET', key, page[1])
           redis.call('HSET', key, page[1], old and added(old, page[2]) or page[2])
+          is_new = is_new or not old
         end
-        let_expire(key, expiry)
+        if is_new then -- else it has its expiry, which is always the same
+          let_expire(key, expiry)
+        end
       end
     end
   end
