@@ -54,7 +54,8 @@ class Pulse:
 
     def observe_decisions(self, outcomes: Mapping[Outcome, int]) -> None:
         """Count requests that the limiter allowed or refused, or had no verdict on."""
-        self._tallies.update(outcomes)
+        for outcome, times in outcomes.items():
+            self._tallies[outcome] += times
 
     def observe_round_trip(self, commands: int, seconds: float) -> None:  # noqa: ARG002
         """Count one round trip to Redis."""

@@ -249,7 +249,8 @@ class Batcher:
     async def _exchange(self, commands: Sequence[Command]) -> list[Reply]:
         connection = self._idle.pop() if self._idle else self._pool.make_connection()  # type: ignore[no-untyped-call]
         try:
-            await self._pool.ensure_connection(connection)
+            if not connection.is_connected or await connection.can_read():  # closed, or in disorder
+                await self._pool.ensure_connection(connection)
             packed = b"".join(map(pack_command, commands))  # type: ignore[arg-type]
             await connection.send_packed_command(packed, check_health=False)
             return [await _reply(connection) for _ in commands]

@@ -80,11 +80,7 @@ REDIS_SECONDS = Histogram(
     "From when a round trip left to its last answer, connecting included",
     buckets=(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1),
 )
-REDIS_COMMANDS = Histogram(
-    "redis_round_trip_commands",
-    "Commands that shared a round trip",
-    buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512),
-)
+REDIS_COMMANDS = Counter("redis_commands_total", "Commands sent to Redis, of which some share a round trip")
 
 
 _requests = cache(HTTP_REQUESTS.labels)
@@ -116,7 +112,7 @@ def observe_round_trip(commands: int, seconds: float) -> None:
     """Count one round trip to Redis."""
     REDIS_ROUND_TRIPS.inc()
     REDIS_SECONDS.observe(seconds)
-    REDIS_COMMANDS.observe(commands)
+    REDIS_COMMANDS.inc(commands)
 
 
 def limiter_observer(quota: str, algorithm: str) -> Callable[[Mapping[Outcome, int]], None]:
@@ -125,7 +121,8 @@ def limiter_observer(quota: str, algorithm: str) -> Callable[[Mapping[Outcome, i
 
     def observe(outcomes: Mapping[Outcome, int]) -> None:
         for outcome, times in outcomes.items():
-            series[outcome].inc(times)
+            if times:
+                series[outcome].inc(times)
 
     return observe
 

@@ -127,7 +127,7 @@ def test_a_round_trip_is_counted_with_its_time_and_its_commands():
     names = (
         "redis_round_trips_total",
         "redis_round_trip_duration_seconds_sum",
-        "redis_round_trip_commands_sum",
+        "redis_commands_total",
     )
     before = [value(name) for name in names]
     observe_round_trip(3, 0.5)
