@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean
 
 from redis import Redis
 
@@ -120,6 +121,17 @@ def cpu_seconds(pid: int) -> float:
     for children in Path(f"/proc/{pid}/task").glob("*/children"):
         total += sum(cpu_seconds(int(child)) for child in children.read_text(encoding="ascii").split())
     return total
+
+
+def stolen_seconds() -> float:
+    """Return how long our cores were kept from us by the host of a virtual machine; the mean of the two."""
+    return mean_stolen(Path("/proc/stat").read_text(encoding="ascii"), frozenset({SERVER_CORE, LOAD_CORE}))
+
+
+def mean_stolen(stat: str, cores: frozenset[int]) -> float:
+    """Return the mean over `cores` of what their lines of `/proc/stat` count as stolen (proc(5))."""
+    lines = {line.split()[0]: line.split() for line in stat.splitlines()}
+    return mean(int(lines[f"cpu{core}"][8]) for core in cores) / _TICKS_A_SECOND
 
 
 def seconds_of_stat(stat: str) -> float:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -13,6 +14,7 @@ from bench.contestants import ALL, FASTAPI, OURS, Contestant, peer_python, servi
 from bench.figures import Turn
 from bench.load import Load, Request, drive, send
 from bench.processes import LOAD_CORE, RedisServer, cpu_seconds, free_port, running, running_redis
+from bench.undisturbed import Undisturbed
 from bench.works import LIMITS, ONE_AN_HOUR, Work, works
 from src.resilience.clock import SystemClock
 
@@ -75,6 +77,7 @@ class Bench:
         pythons: The interpreter of each contestant that can take part.
         rounds: How often everybody has a turn; of these the median counts.
         seconds: How long a turn is.
+        undisturbed: Makes each measurement.
     """
 
     redis: RedisServer
@@ -82,6 +85,7 @@ class Bench:
     pythons: Mapping[Contestant, Path]
     rounds: int
     seconds: int
+    undisturbed: Undisturbed
 
     def at_full_speed(self, work: Work) -> dict[str, list[Turn]]:
         """Return what each contestant did of `work` in each round, one after the other."""
@@ -90,7 +94,7 @@ class Bench:
             contestants = [item for item in work.contestants if item in self.pythons]
             served = [stack.enter_context(self._served(item, work.environment)) for item in contestants]
             for one in served:  # the first seconds of a process are not its best
-                self._turn(one, work, seconds=1)
+                self._any_turn(one, work, seconds=1)
             for _ in range(self.rounds):
                 for one in served:
                     turns.setdefault(one.contestant.name, []).append(self._turn(one, work, self.seconds))
@@ -102,14 +106,14 @@ class Bench:
         entries = [(OURS, ingest), (OURS, cached), (FASTAPI, cached)]
         with ExitStack() as stack:
             served = {who: stack.enter_context(self._served(who, LIMITS)) for who in (OURS, FASTAPI)}
-            self._turn(served[OURS], cached, seconds=1)
-            self._turn(served[FASTAPI], cached, seconds=1)
+            self._any_turn(served[OURS], cached, seconds=1)
+            self._any_turn(served[FASTAPI], cached, seconds=1)
             loads: list[list[Load]] = [[] for _ in entries]
             for _ in range(self.rounds):
                 for (who, work), found in zip(entries, loads, strict=True):
                     full = self._turn(served[who], work, self.seconds)
-                    self._make_ready(served[who], work)
-                    found.append(_driven(work, served[who], self.seconds, full.rate / 2))
+                    paced = partial(self._paced_turn, served[who], work, full.rate / 2)
+                    found.append(self.undisturbed.measure(paced))
         names = [f"{who.name}, {work.key}" if who is OURS else who.name for who, work in entries]
         return [
             HalfLoad(name, median(load.rate for load in found), median(load.p99_ms for load in found))
@@ -121,15 +125,7 @@ class Bench:
         found: dict[str, Load] = {}
         with self._served(OURS, ONE_AN_HOUR) as ours:
             for work in (_work("refused"), _work("cached")):
-                self._make_ready(ours, work)
-                os.kill(self.redis.process.pid, signal.SIGSTOP)
-                try:
-                    found[work.key] = drive(
-                        work.request, ours.port, work.connections, FROZEN_SECONDS, FROZEN_RATE
-                    )
-                finally:
-                    os.kill(self.redis.process.pid, signal.SIGCONT)
-                _wait_until(lambda: send(Request("GET", "/health"), ours.port)[0] == 200)
+                found[work.key] = self.undisturbed.measure(partial(self._frozen_turn, ours, work))
         return found
 
     @contextmanager
@@ -146,11 +142,27 @@ class Bench:
         served.check(work)
 
     def _turn(self, served: Served, work: Work, seconds: int) -> Turn:
+        return self.undisturbed.measure(partial(self._any_turn, served, work, seconds))
+
+    def _any_turn(self, served: Served, work: Work, seconds: int) -> Turn:
         self._make_ready(served, work)
         cpu, reads = cpu_seconds(served.pid), self._reads()
         load = _driven(work, served, seconds)
         cpu, reads = cpu_seconds(served.pid) - cpu, self._reads() - reads
         return Turn(load.rate, load.p50_ms, load.p99_ms, 1000 * cpu / load.requests, reads / load.requests)
+
+    def _paced_turn(self, served: Served, work: Work, rate: float) -> Load:
+        self._make_ready(served, work)
+        return _driven(work, served, self.seconds, rate)
+
+    def _frozen_turn(self, served: Served, work: Work) -> Load:
+        self._make_ready(served, work)
+        os.kill(self.redis.process.pid, signal.SIGSTOP)
+        try:
+            return drive(work.request, served.port, work.connections, FROZEN_SECONDS, FROZEN_RATE)
+        finally:
+            os.kill(self.redis.process.pid, signal.SIGCONT)
+            _wait_until(lambda: send(Request("GET", "/health"), served.port)[0] == 200)
 
     def _reads(self) -> int:
         with self.redis.client() as client:
@@ -171,7 +183,14 @@ def bench(rounds: int, seconds: int, peers: Path | None) -> Iterator[Bench]:
         port = free_port()
         provider = [sys.executable, "-m", "src.provider", "--port", str(port)]
         stack.enter_context(running(provider, LOAD_CORE, {}, port))
-        yield Bench(redis, f"http://127.0.0.1:{port}", _pythons(peers or peer_python()), rounds, seconds)
+        yield Bench(
+            redis,
+            f"http://127.0.0.1:{port}",
+            _pythons(peers or peer_python()),
+            rounds,
+            seconds,
+            Undisturbed(),
+        )
 
 
 def _pythons(peers: Path | None) -> dict[Contestant, Path]:

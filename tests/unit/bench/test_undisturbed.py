@@ -1,0 +1,41 @@
+"""What the host disturbed is measured again."""
+
+from bench.processes import mean_stolen
+from bench.undisturbed import Undisturbed
+
+
+class Machine:
+    """One whose host steals, of each second's measurement in turn, so much."""
+
+    def __init__(self, *shares):
+        self.stolen = 0.0
+        self.shares = iter(shares)
+        self.made = 0
+
+    def make(self):
+        self.made += 1
+        self.stolen += next(self.shares)
+        return self.made
+
+    def measured(self):
+        undisturbed = Undisturbed(lambda: self.stolen, lambda: float(self.made))
+        return undisturbed.measure(self.make), undisturbed.repeated
+
+
+def test_what_was_not_disturbed_counts_at_once():
+    assert Machine(0.0).measured() == (1, 0)
+    assert Machine(0.009).measured() == (1, 0)
+
+
+def test_what_was_disturbed_is_measured_again():
+    assert Machine(0.5, 0.002).measured() == (2, 1)
+
+
+def test_of_nothing_but_disturbed_ones_the_least_disturbed_counts():
+    assert Machine(0.5, 0.02, 0.3).measured() == (2, 2)
+
+
+def test_stolen_time_is_the_mean_of_the_cores_in_question():
+    stat = "cpu  1 2 3 4 5 6 7 900 0 0\ncpu0 1 2 3 4 5 6 7 100 0 0\ncpu1 1 2 3 4 5 6 7 300 0 0\nintr 5\n"
+    assert mean_stolen(stat, frozenset({0, 1})) == 2.0
+    assert mean_stolen(stat, frozenset({1})) == 3.0
