@@ -15,8 +15,8 @@ from src.resilience.clock import SystemClock
 
 T = TypeVar("T")
 
-TRIES = 3
-TOLERATED = 0.01
+TRIES = 2
+TOLERATED = 0.02
 """How much of the cores' time may be stolen."""
 
 _CLOCK = SystemClock()

@@ -152,8 +152,8 @@ class Batcher:
             await asyncio.wait(under_way)
         if self._timer is not None:
             self._timer.cancel()
-        for connection in self._idle:
-            await connection.disconnect()
+        idle, self._idle = self._idle, []
+        await asyncio.gather(*(connection.disconnect() for connection in idle), return_exceptions=True)
 
     def _future(self) -> "asyncio.Future[list[Reply]]":
         self._loop = asyncio.get_running_loop()
@@ -204,7 +204,7 @@ class Batcher:
         error = task.exception()
         if isinstance(error, OSError):
             error = RedisConnectionError(str(error))
-        # Of a timeout: no connection in time.
+        # A timeout here is a connection that was not made in time; a long command may be why.
         lost = RedisConnectionError if self._alone else (RedisConnectionError, RedisTimeoutError)
         if isinstance(error, lost):
             self._on_lost(error)

@@ -26,13 +26,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from src.resilience.clock import Clock
 from src.services.errors import StorageRefusedError, StorageUnavailableError
-from src.storage.batching import (
-    Argument,
-    Batcher,
-    Command,
-    Reply,
-    RoundTripObserver,
-)
+from src.storage.batching import Argument, Batcher, Command, Reply, RoundTripObserver
 from src.storage.scripts import Script
 
 _log = logging.getLogger(__name__)

@@ -463,6 +463,15 @@ async def test_with_retention_partitions_live_from_their_end_on(store_time):
 
 
 @on_redis
+async def test_with_retention_what_several_buckets_share_lives_as_long_as_the_last_of_them(store_time):
+    store = store_on(store_time, retention_seconds=30 * 86400)
+    await store.add(points((NOW - 20 * DAY, 1.0), (NOW - 10 * DAY, 2.0), (NOW, 3.0), (NOW - DAY, 4.0)))
+    lives = [await store_time.link.send("TTL", f"m:{{cpu}}:{key}") for key in ("d", "hours")]
+    day_left = 86400 - NOW // SECOND % 86400
+    assert lives == pytest.approx([30 * 86400 + day_left, 30 * 86400 + 3600], abs=30)
+
+
+@on_redis
 async def test_what_is_older_than_the_retention_counts_in_all_alone(store_time):
     store = store_on(store_time, retention_seconds=2 * 86400)
     await store.add(points((NOW - 5 * DAY, 1.0), (NOW, 2.0)))

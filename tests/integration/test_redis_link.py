@@ -177,11 +177,25 @@ async def test_more_long_runs_than_there_are_connections_wait_for_one_another(li
     assert await asyncio.gather(*runs) == [str(n).encode() for n in range(together)]
 
 
-async def test_too_many_connections_are_no_outage(link):
-    link._client.connection_pool.max_connections = 1
-    runs = [link.run(BUSY, [], [10_000], timeout_seconds=30) for _ in range(MAX_ALONE)]
-    results = await asyncio.gather(*runs, return_exceptions=True)
-    assert [type(result) for result in results].count(StorageUnavailableError) == MAX_ALONE - 1
+async def test_no_more_connections_are_opened_than_the_lanes_have(own_redis):
+    link = RedisLink(connect(RedisAddress(own_redis.url)), SystemClock())
+    with own_redis.connect() as outside:
+        try:
+            short = [link.send("ECHO", n) for n in range(50)]
+            long = [link.run(BUSY, [], [10_000], timeout_seconds=30) for _ in range(3 * MAX_ALONE)]
+            await asyncio.gather(*short, *long)
+            assert 1 < len(outside.client_list()) - 1 <= MAX_IN_FLIGHT + MAX_ALONE
+        finally:
+            await link.aclose()
+        await until(lambda: len(outside.client_list()) == 1)  # closed with the link
+
+
+async def test_a_kept_connection_that_redis_closed_is_made_anew(link, own_redis):
+    await link.send("PING")
+    with own_redis.connect() as outside:
+        assert outside.client_kill_filter(_type="normal", skipme=True) == 1
+    await asyncio.sleep(0.05)  # in which the loop is told
+    assert await link.send("ECHO", "a") == b"a"
     assert link.is_up
 
 

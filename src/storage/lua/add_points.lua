@@ -67,13 +67,13 @@ end
 
 local RECORD = '^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+)$'
 
--- What is only compared stays the text it was. Of equal timestamps the new one arrived later.
 local function add_rollups(prefix, arrivals)
   for _ = 1, tonumber(take()) do
     local places = take()
     local count, sum, lost, low, high, latest, arrival, value = take():match(RECORD)
     local b, newest = number(sum), string.format('%s %.0f %s', latest, arrivals + arrival, value)
 
+    -- What is only compared stays the text it was. Of equal timestamps the new one arrived later.
     local function merged(old)
       local count1, sum1, lost1, low1, high1, latest1, arrival1, value1 = old:match(RECORD)
       local a = number(sum1)
@@ -122,22 +122,18 @@ end
 local function add_sketches(prefix)
   for _ = 1, tonumber(take()) do
     local places, pages = take(), {}
-    for number = 1, tonumber(take()) do
-      pages[number] = {take(), take()}
+    for place = 1, tonumber(take()) do
+      pages[place] = {take(), take()}
     end
     for suffix, expiry in places:gmatch('(%S+) (%S+)') do
       local key = prefix .. suffix
       expiry = tonumber(expiry)
       if not is_past(expiry) then
-        local is_new = false
         for _, page in ipairs(pages) do
           local old = redis.call('HGET', key, page[1])
           redis.call('HSET', key, page[1], old and added(old, page[2]) or page[2])
-          is_new = is_new or not old
         end
-        if is_new then -- else it has its expiry, which is always the same
-          let_expire(key, expiry)
-        end
+        let_expire(key, expiry)
       end
     end
   end

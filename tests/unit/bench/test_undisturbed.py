@@ -24,7 +24,7 @@ class Machine:
 
 def test_what_was_not_disturbed_counts_at_once():
     assert Machine(0.0).measured() == (1, 0)
-    assert Machine(0.009).measured() == (1, 0)
+    assert Machine(0.019).measured() == (1, 0)
 
 
 def test_what_was_disturbed_is_measured_again():
@@ -32,7 +32,8 @@ def test_what_was_disturbed_is_measured_again():
 
 
 def test_of_nothing_but_disturbed_ones_the_least_disturbed_counts():
-    assert Machine(0.5, 0.02, 0.3).measured() == (2, 2)
+    assert Machine(0.5, 0.3).measured() == (2, 1)
+    assert Machine(0.3, 0.5).measured() == (1, 1)
 
 
 def test_stolen_time_is_the_mean_of_the_cores_in_question():
