@@ -90,7 +90,7 @@ class RedisLink:
     """Commands and scripts to one Redis, batched by loop tick.
 
     Args:
-        client: From `connect`, or a fake of the same kind.
+        client: From `connect`, or a fake of the same kind: its pool makes the connections.
         clock: Paces the probes during an outage.
         revive: Awaited before each probe: starts a server that is ours to start.
         observe: Told of each round trip: its commands and its seconds.
@@ -103,7 +103,6 @@ class RedisLink:
         revive: Callable[[], Awaitable[None]] | None = None,
         observe: RoundTripObserver = lambda _commands, _seconds: None,
     ) -> None:
-        self._client = client
         self._clock = clock
         self._revive = revive
         self._batcher = Batcher(client.connection_pool, CALL_TIMEOUT_SECONDS, self._went_down, observe)
@@ -211,7 +210,6 @@ class RedisLink:
             self._prober.cancel()
             await asyncio.gather(self._prober, return_exceptions=True)
         await self._batcher.aclose()
-        await self._client.aclose()
 
     async def _send(
         self, *commands: Command, hurried: bool = False, alone: float | None = None
