@@ -7,7 +7,7 @@ inflation; here too much of either is a problem document.
 import zlib
 from email.message import Message
 from functools import lru_cache
-from typing import NamedTuple, TypeVar, cast
+from typing import NamedTuple, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 from starlette.requests import Request
@@ -66,22 +66,20 @@ def _content_type(text: str) -> tuple[str, str]:
     return message.get_content_type(), message.get_content_charset("utf-8")
 
 
-async def read_body(request: Request, max_bytes: int, clock: Clock) -> bytes:
+async def read_body(request: Request, max_bytes: int) -> bytes:
     """Return the whole body, inflated if it came compressed. It is `inflated` what `receive_body` returns."""
-    return inflated(await receive_body(request, max_bytes, clock), max_bytes)
+    return inflated(await receive_body(request, max_bytes), max_bytes)
 
 
-async def receive_body(request: Request, max_bytes: int, clock: Clock) -> SentBody:
-    """Return the whole body as it was sent.
+async def receive_body(request: Request, max_bytes: int) -> SentBody:
+    """Return the whole body as it was sent. It is to be had `in_time`.
 
     Args:
         request: Whose body.
         max_bytes: The most it may be. No more than that is ever held.
-        clock: Counts the `BODY_SECONDS`.
 
     Raises:
-        ProblemError: 413, it is larger; 415, it is encoded otherwise than by gzip; 400, it broke off, or did
-            not arrive in time.
+        ProblemError: 413, it is larger; 415, it is encoded otherwise than by gzip; 400, it broke off.
     """
     encoding = (header(request.scope, b"content-encoding") or "identity").strip().lower()
     if encoding not in {"identity", "gzip"}:
@@ -96,16 +94,25 @@ async def receive_body(request: Request, max_bytes: int, clock: Clock) -> SentBo
     declared = header(request.scope, b"content-length") or "0"
     if declared.isdecimal() and int(declared) > max_bytes:
         raise ProblemError(too_large(max_bytes))
-    receiving = Begun(_receive(request, max_bytes))
-    # Most came along with their headers. A timer for those would be a tenth of all the work.
-    data = await (receiving if receiving.is_done else _in_time(receiving, clock))
-    return SentBody(data, encoding == "gzip")
+    return SentBody(await _receive(request, max_bytes), encoding == "gzip")
 
 
-async def _in_time(receiving: Begun[bytes], clock: Clock) -> bytes:
+async def in_time(reading: Begun[T], clock: Clock) -> T:
+    """Return what reading a body comes to, if it arrives in time.
+
+    Args:
+        reading: What was begun. Most bodies came along with their headers, so that it is done: a timer for
+            those would be a tenth of all the work.
+        clock: Counts the `BODY_SECONDS`.
+
+    Raises:
+        ProblemError: 400, it did not arrive in time; and whatever reading it raised.
+    """
+    if reading.is_done:
+        return await reading
     try:
         async with clock.timeout(BODY_SECONDS):
-            return await receiving
+            return await reading
     except TimeoutError:
         message = f"The body did not arrive in time: it may take {BODY_SECONDS} seconds"
         hang_up = {"Connection": "close"}  # or the connection would go on waiting for the rest
@@ -138,12 +145,13 @@ def parse_json(adapter: TypeAdapter[T], body: bytes) -> T:
         ProblemError: 400, it is not JSON; 422, it is not right.
     """
     try:
-        return cast("T", adapter.validator.validate_json(body))  # past a layer that has nothing to add
+        parsed: T = adapter.validator.validate_json(body)  # past a layer that has nothing to add
     except ValidationError as error:
         errors = error.errors(include_url=False, include_input=False)
         if errors[0]["type"] == "json_invalid":
             raise ProblemError(BAD_JSON) from None
         raise ProblemError(validation_problem(field_errors(errors))) from None
+    return parsed
 
 
 def inflated(sent: SentBody, max_bytes: int) -> bytes:

@@ -22,7 +22,7 @@ from src.api.errors import CONTENT_TYPE, RATE_LIMIT_EXCEEDED, ProblemError, docu
 from src.api.middleware.request_context import add_headers
 from src.api.ready_response import ReadyResponse
 from src.resilience.rate_limiter import Decision
-from src.services.admission import Admission
+from src.services.admission import Admission, Hit
 
 T = TypeVar("T")
 
@@ -30,14 +30,19 @@ AdmissionName: TypeAlias = Literal["ingest_admission", "read_admission"]
 """One of the services that admit."""
 
 
-async def admit(request: Request, admission: Admission) -> None:
+async def admit(request: Request, admission: Admission, hit: Hit | None = None) -> None:
     """Count `request` against its client's quota and have the quota's headers put on the answer.
+
+    Args:
+        request: What is to be admitted.
+        admission: Which one it goes through.
+        hit: Asks the limiter along with something else; without it, the limiter is asked by itself.
 
     Raises:
         ProblemError: 429, the quota is spent.
     """
     services = state(request)
-    decision = await admission.decide(services["client_address"].of(request.scope))
+    decision = await admission.decide(services["client_address"].of(request.scope), hit)
     if decision is None:
         add_headers(request.scope, (b"ratelimit-policy", _described(admission)[1]))
         return

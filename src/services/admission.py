@@ -10,7 +10,7 @@ how many they were.
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Literal, TypeAlias
 
 from src.resilience.events import Bypassed, Listener, Rejected, notify
@@ -21,6 +21,9 @@ from src.services.tick import Tick
 _log = logging.getLogger(__name__)
 
 Outcome: TypeAlias = Literal["allowed", "refused", "bypassed"]
+
+Hit: TypeAlias = Callable[[str], Awaitable[Decision]]
+"""Takes a unit of the quota of a key, as a rate limiter does."""
 
 
 class Admission:
@@ -50,14 +53,18 @@ class Admission:
         self._verdicts = Tick[Decision | StorageUnavailableError](self._tell)
         self._fails_open = False
 
-    async def decide(self, client: str) -> Decision | None:
+    async def decide(self, client: str, hit: Hit | None = None) -> Decision | None:
         """Count one request of `client` against the quota; a refused one does not count.
+
+        Args:
+            client: Who asks.
+            hit: Asks the limiter along with something else; without it, the limiter is asked by itself.
 
         Returns:
             The verdict, or None when there was none and the request is to be let through.
         """
         try:
-            decision = await self._limiter.hit(self._key(client))
+            decision = await (hit or self._limiter.hit)(self._key(client))
         except StorageUnavailableError as error:
             self._note(fails_open=True)
             self._verdicts.add(error)

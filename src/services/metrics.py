@@ -8,6 +8,7 @@ from src.analytics.points import Point
 from src.analytics.rollup import Rollup
 from src.analytics.sketch import LogBinSketch
 from src.analytics.window import Window
+from src.resilience.rate_limiter import Decision
 from src.services.errors import ServiceError
 
 
@@ -98,11 +99,40 @@ class MetricStore(Protocol):
         ...
 
 
+class AdmittedWrite(Protocol):
+    """A point that is stored in the step that takes a unit of its client's quota, where that can be.
+
+    So what asks for the verdict may store it, but never before the verdict.
+    """
+
+    @property
+    def point(self) -> Point:
+        """What is written."""
+        ...
+
+    async def hit(self, key: str) -> Decision:
+        """Take a unit of the quota of `key`, as a rate limiter's `hit`.
+
+        Raises:
+            StorageUnavailableError: There is no verdict.
+        """
+        ...
+
+    async def finish(self) -> None:
+        """Return once the point is stored. To be awaited after `hit`, unless that was refused.
+
+        Raises:
+            StorageUnavailableError: Nothing is known to be stored.
+        """
+        ...
+
+
 class MetricService:
     """Takes points in and lists them.
 
     Args:
         store: Where points live.
+        admitted: Makes the write of a point, which is hit with the quota of whoever is to `finish` it.
         forget: Told the types that have new points; None where cached answers may grow old.
         observe: Told how many points each write stored.
     """
@@ -110,10 +140,12 @@ class MetricService:
     def __init__(
         self,
         store: MetricStore,
+        admitted: Callable[[Point], AdmittedWrite],
         forget: Callable[[set[str]], Awaitable[None]] | None = None,
         observe: Callable[[int], object] = lambda _points: None,
     ) -> None:
         self._store = store
+        self.admitted = admitted
         self._forget = forget
         self._observe = observe
         self.newest = store.newest
@@ -131,7 +163,19 @@ class MetricService:
         """
         is_new = await self._store.add(points, idempotency)
         if is_new:
-            self._observe(len(points))
-            if self._forget is not None:
-                await self._forget({point.type for point in points})
+            await self._stored(points)
         return is_new
+
+    async def finish(self, write: AdmittedWrite) -> None:
+        """Return once the point of `write`, which was let through, is stored.
+
+        Raises:
+            StorageUnavailableError: Nothing is known to be stored.
+        """
+        await write.finish()
+        await self._stored([write.point])
+
+    async def _stored(self, points: Sequence[Point]) -> None:
+        self._observe(len(points))
+        if self._forget is not None:
+            await self._forget({point.type for point in points})

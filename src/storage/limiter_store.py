@@ -11,15 +11,16 @@ forward, a worker that was told a time goes on refusing until then. So it does w
 """
 
 from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from src.resilience.clock import Clock
 from src.resilience.rate_limiter import Algorithm, Decision, Quota
 from src.storage.batching import Argument, Reply
 from src.storage.client import RedisLink
 from src.storage.gathering import Gathering
-from src.storage.scripts import SERVER_TIME, load_script
+from src.storage.scripts import SERVER_TIME, Script, load_script
 
 MAX_REFUSALS = 10_000
 """Keys that a limiter refuses without Redis; beyond that the one that asked longest ago goes back to it."""
@@ -46,10 +47,22 @@ class _Refusal:
         return Decision(False, self.limit, self.remaining, retry_after / 1e6, reset_after / 1e6)
 
 
-class _Hit(NamedTuple):
+class Hit(NamedTuple):
+    """What the limiter's script is asked.
+
+    Attributes:
+        key: Whose quota.
+        cost: Units of it.
+        spend: Whether to take them, or only to look.
+    """
+
     key: str
     cost: int
     spend: bool
+
+
+Ask: TypeAlias = Callable[[Hit], Awaitable[Reply]]
+"""Has the limiter's script decide a hit, and returns what it says of that one."""
 
 
 class RedisRateLimiter:
@@ -71,6 +84,10 @@ class RedisRateLimiter:
         prefix: Put before every key. The algorithm is put after it: each keeps another kind of value, and one
             that is newly chosen must not trip over what the last one left.
         time_source: Lua that defines `now_us()`.
+
+    Attributes:
+        algorithm: As given.
+        quota: As given.
     """
 
     def __init__(
@@ -85,29 +102,36 @@ class RedisRateLimiter:
     ) -> None:
         self._link = link
         self._clock = clock
-        self._algorithm = algorithm
-        self._script = load_script("hits", "quota", algorithm, time_source=time_source)
-        self._quota = quota
+        self.algorithm = algorithm
+        self._time_source = time_source
+        self._script = self.script("hits")
+        self.quota = quota
         self._prefix = prefix
         self._hits = Gathering(self._run)
         self._window_us = quota.window_us
         self._refusals: OrderedDict[str, _Refusal] = OrderedDict()
         self._resets = 0
 
-    async def hit(self, key: str, cost: int = 1) -> Decision:
-        """Take `cost` units of `key`, all or none, in at most one round trip."""
-        return self.refusal(key, cost) or await self._ask(_Hit(key, cost, spend=True))
+    async def hit(self, key: str, cost: int = 1, ask: Ask | None = None) -> Decision:
+        """Take `cost` units of `key`, all or none, in at most one round trip.
+
+        Args:
+            key: Whose quota.
+            cost: Units of it.
+            ask: Has the script decide along with something else; without it, the hits of a tick are one run.
+        """
+        return self.refusal(key, cost) or await self._decide(Hit(key, cost, spend=True), ask)
 
     async def peek(self, key: str, cost: int = 1) -> Decision:
         """Say what a hit would be told."""
-        return self.refusal(key, cost) or await self._ask(_Hit(key, cost, spend=False))
+        return self.refusal(key, cost) or await self._decide(Hit(key, cost, spend=False))
 
     def refusal(self, key: str, cost: int = 1) -> Decision | None:
         """Repeat what Redis refused; None where it has to be asked."""
         refusal = self._refusals.get(key)
         repeated = refusal.repeated(cost, self._now_us()) if refusal is not None else None
         if repeated is None:
-            self._quota.check(cost)
+            self.quota.check(cost)
             return None
         self._refusals.move_to_end(key)
         return repeated
@@ -120,26 +144,35 @@ class RedisRateLimiter:
             self._resets += 1
             self._refusals.pop(key, None)
 
-    async def _ask(self, hit: _Hit) -> Decision:
+    def script(self, name: str, *preludes: str) -> Script:
+        """Return the script `name`, for which `verdicts`, and what `preludes` are for, are defined."""
+        needs = ("now", "quota", self.algorithm, "verdicts", *preludes)
+        return load_script(name, *needs, time_source=self._time_source)
+
+    def told(self, hits: Sequence[Hit]) -> tuple[list[str], list[Argument]]:
+        """Return the keys and the arguments by which a script with `verdicts` is told `hits`."""
+        arguments: list[Argument] = [self.quota.limit, self._window_us]
+        for hit in hits:
+            arguments += (hit.cost, int(hit.spend))
+        return [self._name(hit.key) for hit in hits], arguments
+
+    async def _decide(self, hit: Hit, ask: Ask | None = None) -> Decision:
         asked_at_us = self._now_us()
         resets = self._resets
-        reply = self._link.checked(await self._hits.add(hit))
+        reply = self._link.checked(await (ask or self._hits.add)(hit))
         allowed, remaining, retry_after_us, reset_after_us = reply
         if allowed:  # what was refused before is refused for longer, or not at all
             self._refusals.pop(hit.key, None)
         elif resets == self._resets:  # else this may be from before a reset
             told = (remaining, retry_after_us, reset_after_us)
-            limit = self._quota.limit
+            limit = self.quota.limit
             self._remember(hit.key, _Refusal(hit.cost, limit, asked_at_us, self._now_us(), *told))
         return Decision(
-            bool(allowed), self._quota.limit, remaining, retry_after_us / 1e6, reset_after_us / 1e6
+            bool(allowed), self.quota.limit, remaining, retry_after_us / 1e6, reset_after_us / 1e6
         )
 
-    async def _run(self, hits: list[_Hit]) -> list[Reply]:
-        arguments: list[Argument] = [self._quota.limit, self._window_us]
-        for hit in hits:
-            arguments += (hit.cost, int(hit.spend))
-        keys = [self._name(hit.key) for hit in hits]
+    async def _run(self, hits: list[Hit]) -> list[Reply]:
+        keys, arguments = self.told(hits)
         replies: list[Reply] = await self._link.run(self._script, keys, arguments, hurried=True)
         return replies
 
@@ -153,4 +186,4 @@ class RedisRateLimiter:
         return round(self._clock.monotonic() * 1e6)
 
     def _name(self, key: str) -> str:
-        return f"{self._prefix}{key}:{self._algorithm}"
+        return f"{self._prefix}{key}:{self.algorithm}"

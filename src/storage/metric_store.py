@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import TypeVar
 
-from src.analytics.fold import ALL_TIME, ROLLUP_STEPS_US, SKETCH_STEPS_US, fold
+from src.analytics.fold import ALL_TIME, ROLLUP_STEPS_US, SKETCH_STEPS_US
 from src.analytics.points import Point
 from src.analytics.rollup import Rollup
 from src.analytics.sketch import LogBinSketch, bin_of, bins_of
@@ -26,7 +26,7 @@ from src.services.metrics import (
     TypeOverview,
 )
 from src.storage.batching import Argument, Command, Reply
-from src.storage.client import CALL_TIMEOUT_SECONDS, RedisLink
+from src.storage.client import RedisLink
 from src.storage.gathering import Gathering
 from src.storage.metric_layout import (
     key_of,
@@ -37,7 +37,7 @@ from src.storage.metric_layout import (
     sketch_place,
     values_of,
 )
-from src.storage.metric_write import SKETCH_SECONDS, fold_arguments
+from src.storage.metric_write import MetricWrite, metric_write
 from src.storage.scripts import SERVER_TIME, load_script
 
 IDEMPOTENCY_SECONDS = 24 * 3600
@@ -46,15 +46,6 @@ TYPES_AT_ONCE = 100
 """Types of which points are read in one round trip."""
 RECORDS_AT_ONCE = 500
 """Types of which the record is read in one round trip."""
-
-FEW_TYPES = 200
-TYPES_PER_SECOND = 4_000
-"""How long a batch of more types than a few may take; Redis was measured at 10,000 a second and more.
-
-A batch is all or nothing, so it is one script, and Redis answers nobody while that runs. With many thousands
-of types that may be longer than `CALL_TIMEOUT_SECONDS`; other workers, who know nothing of the batch, then
-say that Redis does not answer, until it does again.
-"""
 
 T = TypeVar("T")
 
@@ -85,7 +76,7 @@ class RedisMetricStore:
         self._link = link
         self._clock = clock
         self._retention_seconds = retention_seconds
-        self._add_points = load_script("add_points", time_source=time_source)
+        self._add_points = load_script("add_points", "now", "points", time_source=time_source)
         self._singles = Gathering(self._add_singles)
         self._list_points = load_script("list_points", time_source=time_source)
 
@@ -109,19 +100,19 @@ class RedisMetricStore:
         await self._add(points)
         return [None] * len(points)
 
+    def written(self, points: Sequence[Point]) -> MetricWrite:
+        """Return what a script is told that stores `points` as `add` would."""
+        return metric_write(points, self._clock.now(), self._retention_seconds)
+
     async def _add(self, points: Sequence[Point], idempotency: Idempotency | None = None) -> bool:
-        sketches_from_us = round(self._clock.now() * 1e6) - SKETCH_SECONDS * 1_000_000
-        folds = fold(points, sketches_from_us)
         keys, fingerprint = ["types"], ""
         if idempotency is not None:
             keys.append(f"idem:{hashlib.sha256(idempotency.key.encode()).hexdigest()}")
             fingerprint = idempotency.fingerprint
-        arguments: list[Argument] = [fingerprint, IDEMPOTENCY_SECONDS, self._retention_seconds, len(folds)]
-        for name, folded in folds.items():
-            arguments += fold_arguments(name, folded, self._retention_seconds)
-        # Each type costs Redis some 0.1 ms, however few its points are.
-        seconds = None if len(folds) <= FEW_TYPES else CALL_TIMEOUT_SECONDS + len(folds) / TYPES_PER_SECOND
-        verdict = await self._link.run(self._add_points, keys, arguments, timeout_seconds=seconds)
+        told, seconds = self.written(points)
+        verdict = await self._link.run(
+            self._add_points, keys, [fingerprint, IDEMPOTENCY_SECONDS, *told], timeout_seconds=seconds
+        )
         if verdict < 0:
             raise IdempotencyKeyReusedError("the idempotency key came before with another request")
         return bool(verdict)

@@ -1,26 +1,60 @@
-"""What the script `add_points` is told of the points of one type."""
+"""What the scripts that store points are told of them: the arguments of `points.lua`."""
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import chain
+from typing import NamedTuple
 
-from src.analytics.fold import Bucket, Fold
+from src.analytics.fold import Bucket, Fold, fold
+from src.analytics.points import Point
 from src.analytics.window import HOUR_US
 from src.storage.batching import Argument
+from src.storage.client import CALL_TIMEOUT_SECONDS
 from src.storage.metric_layout import rollup_place, sketch_place
 
 SKETCH_SECONDS = 25 * 3600
 """How long a bucket's sketch outlives the bucket: the longest window, and an hour for clocks that differ."""
 
+FEW_TYPES = 200
+TYPES_PER_SECOND = 4_000
+"""How long points of more types than a few may take; Redis was measured at 10,000 a second and more.
 
-def fold_arguments(name: str, folded: Fold, retention_seconds: int) -> list[Argument]:
-    """Return the arguments for one type.
+A batch is all or nothing, so it is one script, and Redis answers nobody while that runs. With many thousands
+of types that may be longer than `CALL_TIMEOUT_SECONDS`; other workers, who know nothing of the batch, then
+say that Redis does not answer, until it does again.
+"""
+
+
+class MetricWrite(NamedTuple):
+    """Points as a script is told them.
+
+    Attributes:
+        arguments: Of the script.
+        timeout_seconds: How long it may take, where that is longer than other commands may.
+    """
+
+    arguments: list[Argument]
+    timeout_seconds: float | None
+
+
+def metric_write(points: Sequence[Point], now: float, retention_seconds: int) -> MetricWrite:
+    """Return what a script is told of points.
 
     Args:
-        name: Of the type.
-        folded: Its points.
-        retention_seconds: How long they are kept after the end of their hour or day; 0 for ever.
+        points: In order of arrival.
+        now: Unix time; buckets are too old for a sketch `SKETCH_SECONDS` after their end.
+        retention_seconds: How long points are kept after the end of their hour or day; 0 for ever.
     """
+    folds = fold(points, round(now * 1e6) - SKETCH_SECONDS * 1_000_000)
+    arguments: list[Argument] = [retention_seconds, len(folds)]
+    for name, folded in folds.items():
+        arguments += _fold_arguments(name, folded, retention_seconds)
+    # Each type costs Redis some 0.1 ms, however few its points are.
+    seconds = None if len(folds) <= FEW_TYPES else CALL_TIMEOUT_SECONDS + len(folds) / TYPES_PER_SECOND
+    return MetricWrite(arguments, seconds)
+
+
+def _fold_arguments(name: str, folded: Fold, retention_seconds: int) -> list[Argument]:
     arguments: list[Argument] = [name, folded.total.latest_us, folded.total.count, len(folded.rollups)]
     for rollup, buckets in folded.rollups:
         arguments += (_rollup_places(buckets, retention_seconds), rollup.encode())

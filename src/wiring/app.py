@@ -55,6 +55,7 @@ from src.services.pulse_store import FailoverPulseStore, MemoryPulseStore, Pulse
 from src.services.series import SeriesService
 from src.services.summary import SummaryService
 from src.services.tick import Tick
+from src.storage.admitted_points import RedisAdmittedPoints
 from src.storage.cache_store import RedisCacheStore
 from src.storage.client import RedisLink
 from src.storage.event_log import RedisEventLog
@@ -168,7 +169,9 @@ async def _lifespan(settings: Settings, clock: Clock, pulse: Pulse, _app: FastAP
         summaries = SummaryService(store, cache, external_service, clock)
         forget = summaries.forget if settings.cache_invalidate_on_write else None
         key = settings.admin_api_key
-        admission = partial(_admission, settings, link, clock, listener, pulse=pulse)
+        ingest_limiter = _limiter(settings, link, clock, limit=settings.rate_limit_requests)
+        read_limiter = _limiter(settings, link, clock, limit=settings.rate_limit_read_requests)
+        admission = partial(_admission, listener, pulse)
         internal_proxy = await stack.enter_async_context(
             running_proxy(settings, link, provider, clock, listener)
         )
@@ -183,7 +186,12 @@ async def _lifespan(settings: Settings, clock: Clock, pulse: Pulse, _app: FastAP
         stack.push_async_callback(overviews.aclose)
         yield State(
             clock=clock,
-            metrics=MetricService(store, forget, Tick[int](each(observe_writes, pulse.observe_writes)).add),
+            metrics=MetricService(
+                store,
+                RedisAdmittedPoints(ingest_limiter, store, link).write,
+                forget,
+                Tick[int](each(observe_writes, pulse.observe_writes)).add,
+            ),
             series=SeriesService(RedisSeriesStore(link), clock),
             overview=overviews,
             summaries=summaries,
@@ -192,8 +200,8 @@ async def _lifespan(settings: Settings, clock: Clock, pulse: Pulse, _app: FastAP
             lab=lab,
             proxy=internal_proxy,
             event_feed=event_feed,
-            ingest_admission=admission("ingest", limit=settings.rate_limit_requests),
-            read_admission=admission("read", limit=settings.rate_limit_read_requests),
+            ingest_admission=admission("ingest", ingest_limiter),
+            read_admission=admission("read", read_limiter),
             client_address=ClientAddress(settings.trusted_proxies),
             admin_access=AdminAccess(key.get_secret_value() if key else None),
             body_limits=BodyLimits(settings.max_body_bytes, settings.batch_max_points),
@@ -222,20 +230,14 @@ def _pulse_store(link: RedisLink, clock: Clock, pulse: Pulse, stack: AsyncExitSt
     return store
 
 
-def _admission(
-    settings: Settings,
-    link: RedisLink,
-    clock: Clock,
-    listener: Listener,
-    name: str,
-    *,
-    limit: int,
-    pulse: Pulse,
-) -> Admission:
+def _limiter(settings: Settings, link: RedisLink, clock: Clock, *, limit: int) -> RedisRateLimiter:
     quota = Quota(limit, settings.rate_limit_window_seconds)
-    limiter = RedisRateLimiter(settings.rate_limit_algorithm, quota, link, clock)
-    count = limiter_observer(name, settings.rate_limit_algorithm)
-    return Admission(name, quota, limiter, listener, each(count, pulse.observe_decisions))
+    return RedisRateLimiter(settings.rate_limit_algorithm, quota, link, clock)
+
+
+def _admission(listener: Listener, pulse: Pulse, name: str, limiter: RedisRateLimiter) -> Admission:
+    count = limiter_observer(name, limiter.algorithm)
+    return Admission(name, limiter.quota, limiter, listener, each(count, pulse.observe_decisions))
 
 
 def _summary_cache(settings: Settings, link: RedisLink, clock: Clock, listener: Listener) -> ReadThroughCache:

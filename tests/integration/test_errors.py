@@ -34,7 +34,7 @@ async def test_the_unforeseen_is_an_internal_error_that_tells_nothing(api, monke
         raise RuntimeError("secret detail at /srv/app.py")
 
     monkeypatch.setattr(api.state["metrics"], "types", broken)
-    monkeypatch.setattr(api.state["metrics"], "ingest", broken)
+    monkeypatch.setattr(api.state["metrics"], "finish", broken)
     answer = await ask_what_is_broken(api, method)
     assert_problem(answer, 500, "INTERNAL_ERROR")
     assert "secret" not in answer.text
@@ -48,7 +48,7 @@ async def test_the_unforeseen_is_logged_without_what_the_client_sent(redis_serve
         raise RuntimeError("broken")
 
     async with running_api(redis_server.url, log_level="INFO", **PLENTY, **CALM) as api:
-        api.state["metrics"].types = api.state["metrics"].ingest = broken
+        api.state["metrics"].types = api.state["metrics"].finish = broken
         await ask_what_is_broken(api, method, headers={"X-API-Key": "hunter2"})
     output = capsys.readouterr().out
     (line,) = (line for line in output.splitlines() if '"unexpected_error"' in line)

@@ -239,9 +239,23 @@ class TestIdempotency:
         assert await count(api) == 0
 
 
-async def test_ingest_takes_two_round_trips(api):
+async def test_ingest_takes_one_round_trip_and_with_a_key_two(api):
     await api.post("/api/metrics", json=metric())
+    await api.post("/api/metrics", json=metric(), headers={"Idempotency-Key": "a"})
     link = api.state["redis_answers"].__self__
     before = link.round_trips
     await api.post("/api/metrics", json=metric())
-    assert link.round_trips - before == 2
+    assert link.round_trips - before == 1
+    await api.post("/api/metrics", json=metric(), headers={"Idempotency-Key": "b"})
+    assert link.round_trips - before == 3
+
+
+async def test_a_body_that_comes_piece_by_piece_is_stored(api):
+    async def pieces():
+        for byte in json.dumps(metric()):
+            yield byte.encode()
+            await asyncio.sleep(0)
+
+    answer = await api.post("/api/metrics", content=pieces(), headers={"Content-Type": "application/json"})
+    assert answer.status_code == 201
+    assert await count(api) == 1

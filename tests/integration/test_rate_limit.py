@@ -57,6 +57,33 @@ async def test_a_refused_request_stores_nothing_and_is_refused_before_its_body_i
         assert len((await api.get("/api/metrics/list")).json()) == 1
 
 
+async def test_who_is_over_the_quota_is_told_so_before_its_body_has_come(redis_server):
+    async def stalled():
+        yield b"{"
+        await asyncio.Future()
+
+    async with (
+        running_api(redis_server.url, rate_limit_requests=1, **CALM) as other,
+        running_api(redis_server.url, rate_limit_requests=1, **CALM) as api,  # which knows of no refusal yet
+        asyncio.timeout(5),
+    ):
+        await other.post("/api/metrics", json=metric())
+        answer = await api.post("/api/metrics", content=stalled())
+    assert_problem(answer, 429, "RATE_LIMIT_EXCEEDED")
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"content": b"{"}, {"json": {}}, {"json": metric(), "headers": {"Idempotency-Key": ""}}]
+)
+async def test_who_is_over_the_quota_is_told_that_and_not_what_else_is_wrong(redis_server, wrong):
+    async with (
+        running_api(redis_server.url, rate_limit_requests=1, **CALM) as other,
+        running_api(redis_server.url, rate_limit_requests=1, **CALM) as api,
+    ):
+        await other.post("/api/metrics", json=metric())
+        assert_problem(await api.post("/api/metrics", **wrong), 429, "RATE_LIMIT_EXCEEDED")
+
+
 async def test_each_client_has_its_own(redis_server):
     async with running_api(redis_server.url, rate_limit_requests=1, **CALM) as api:
         statuses = []

@@ -8,10 +8,12 @@ from src.analytics.rollup import Rollup
 from src.analytics.sketch import LogBinSketch
 from src.analytics.window import Window
 from src.resilience.clock import Clock
+from src.resilience.rate_limiter import Decision, RateLimiter
 from src.services.metrics import (
     Aggregate,
     Idempotency,
     IdempotencyKeyReusedError,
+    MetricStore,
     Position,
     StoredPoint,
     TypeOverview,
@@ -92,3 +94,18 @@ def _is_in(window: Window, point: Point) -> bool:
 
 def _place(stored: StoredPoint) -> tuple[int, str, int]:
     return stored.point.timestamp_us, stored.point.type, stored.arrival
+
+
+class MemoryAdmittedWrite:
+    """An `AdmittedWrite` in two steps: the verdict, and then the store."""
+
+    def __init__(self, limiter: RateLimiter, store: MetricStore, point: Point) -> None:
+        self.point = point
+        self._limiter = limiter
+        self._store = store
+
+    async def hit(self, key: str) -> Decision:
+        return await self._limiter.hit(key)
+
+    async def finish(self) -> None:
+        await self._store.add([self.point])

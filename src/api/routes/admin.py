@@ -6,7 +6,8 @@ from fastapi import APIRouter, Request
 from pydantic import TypeAdapter
 
 from src.api.admin_access import RequireAdmin
-from src.api.body import MAX_OBJECT_BYTES, media_type, parse_json, read_body, too_large
+from src.api.begun import Begun
+from src.api.body import MAX_OBJECT_BYTES, in_time, media_type, parse_json, read_body, too_large
 from src.api.dependencies import state
 from src.api.models.circuit_breaker import BreakerOut
 from src.api.models.external_service import FailureRate, FaultChangesIn, FaultsOut
@@ -132,7 +133,8 @@ async def _read_object(request: Request, adapter: TypeAdapter[T]) -> T:
     services = state(request)
     media_type(request, "application/json")
     max_bytes = min(MAX_OBJECT_BYTES, services["body_limits"].max_bytes)
-    return parse_json(adapter, await read_body(request, max_bytes, services["clock"]))
+    body = await in_time(Begun(read_body(request, max_bytes)), services["clock"])
+    return parse_json(adapter, body)
 
 
 def _faults_out(faults: SimulatedFaults) -> FaultsOut:

@@ -12,10 +12,12 @@ import orjson
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
-from src.analytics.points import format_timestamp
+from src.analytics.points import Point, format_timestamp
 from src.api.batch import Batch, read_json_array, read_ndjson
+from src.api.begun import Begun
 from src.api.body import (
     MAX_OBJECT_BYTES,
+    in_time,
     inflated,
     media_type,
     parse_json,
@@ -85,13 +87,22 @@ async def ingest(request: Request) -> Response:
     same name the last one counts.
     """
     services = state(request)
-    await admit(request, services["ingest_admission"])
-    media_type(request, JSON)
-    max_bytes = min(MAX_OBJECT_BYTES, services["body_limits"].max_bytes)
-    body = await read_body(request, max_bytes, services["clock"])
-    point = parse_json(METRIC_IN, body).point()
-    is_new = await services["metrics"].ingest([point], _idempotency(request, body))
-    _mark_replayed(request, is_new=is_new)
+    admission, metrics = services["ingest_admission"], services["metrics"]
+    try:
+        reading = Begun(_read_measurement(request))  # most came along with their headers
+    except ProblemError:
+        await admit(request, admission)  # who is over the quota is told that, whatever else is wrong
+        raise
+    if reading.is_done and header(request.scope, b"idempotency-key") is None:
+        point, _ = await reading
+        write = metrics.admitted(point)
+        await admit(request, admission, write.hit)
+        await metrics.finish(write)
+    else:
+        await admit(request, admission)
+        point, body = await in_time(reading, services["clock"])
+        is_new = await metrics.ingest([point], _idempotency(request, body))
+        _mark_replayed(request, is_new=is_new)
     received = {
         "message": "Metric received",
         "timestamp": format_timestamp(point.timestamp_us),
@@ -132,7 +143,7 @@ async def ingest_batch(request: Request) -> Response:
     await admit(request, services["ingest_admission"])
     kind = media_type(request, JSON, NDJSON)
     limits, clock = services["body_limits"], services["clock"]
-    sent = await receive_body(request, limits.max_bytes, clock)
+    sent = await in_time(Begun(receive_body(request, limits.max_bytes)), clock)
     read = read_ndjson if kind == NDJSON else read_json_array
     async with services["batch_turn"]:
         body = inflated(sent, limits.max_bytes)  # not while it waits: a few KB may become megabytes
@@ -253,6 +264,14 @@ async def list_types(request: Request) -> Response:
         for item in types
     ]
     return Response(orjson.dumps(overview), media_type=JSON)
+
+
+async def _read_measurement(request: Request) -> tuple[Point, bytes]:
+    """Return a measurement, and the body that it was told in."""
+    media_type(request, JSON)
+    max_bytes = min(MAX_OBJECT_BYTES, state(request)["body_limits"].max_bytes)
+    body = await read_body(request, max_bytes)
+    return parse_json(METRIC_IN, body).point(), body
 
 
 def _idempotency(request: Request, body: bytes) -> Idempotency | None:

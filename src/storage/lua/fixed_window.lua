@@ -1,6 +1,6 @@
 -- Fixed window: a count that starts anew with the first hit after the window has ended.
 --
--- needs    `quota.lua`
+-- needs    `now.lua`, `quota.lua`
 -- key      hash: start of the window in µs, count
 
 -- Return {allowed 1 or 0, remaining, µs until there is room for cost, µs until the whole limit is free}.

@@ -1,7 +1,7 @@
 -- Leaky bucket as a meter (GCRA): a unit pours an interval into a bucket that drains by one a µs, and what
 -- would overflow is refused. One number says all: when the bucket will have drained.
 --
--- needs    `quota.lua`
+-- needs    `now.lua`, `quota.lua`
 -- key      string: the theoretical arrival time in µs, at which the bucket is empty
 local interval = math.ceil(window / limit)
 local capacity = limit * interval

@@ -1,7 +1,7 @@
 -- Sliding window counter: the previous window's count, weighted by its share still in sight, plus the current
 -- one's. Exact arithmetic while limit * window in µs is below 2^53, such as 100,000 a day.
 --
--- needs    `quota.lua`
+-- needs    `now.lua`, `quota.lua`
 -- key      hash: start of the current window in µs, previous and current count
 
 -- Return {allowed 1 or 0, remaining, µs until there is room for cost, µs until the whole limit is free}.

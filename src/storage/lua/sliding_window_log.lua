@@ -1,7 +1,7 @@
 -- Sliding window log: never more than `limit` units in any window, exactly. A unit let through at t has left
 -- at t + window. A list, at 10 bytes a unit; a sorted set takes 100, and needs names for its members.
 --
--- needs    `quota.lua`
+-- needs    `now.lua`, `quota.lua`
 -- key      list: the time in µs of each unit let through, oldest first
 
 -- Return {allowed 1 or 0, remaining, µs until there is room for cost, µs until the whole limit is free}.

@@ -1,7 +1,7 @@
 -- Token bucket: `limit` tokens at most, refilled evenly at `limit` a window. Credit is kept in µs: it grows by
 -- one a µs and a token costs an interval, so every figure is whole and nothing drifts.
 --
--- needs    `quota.lua`
+-- needs    `now.lua`, `quota.lua`
 -- key      hash: credit in µs, and the time in µs at which it was reckoned
 local interval = math.ceil(window / limit)
 local capacity = limit * interval

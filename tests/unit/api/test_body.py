@@ -8,7 +8,8 @@ import zlib
 import pytest
 from starlette.requests import Request
 
-from src.api.body import BODY_SECONDS, media_type, read_body
+from src.api.begun import Begun
+from src.api.body import BODY_SECONDS, in_time, media_type, read_body
 from src.api.errors import ProblemError
 from tests.support.clock import FakeClock
 
@@ -24,8 +25,8 @@ def request(*chunks, **headers):
     return Request({"type": "http", "method": "POST", "headers": raw}, receive)
 
 
-def read(given, max_bytes):
-    return read_body(given, max_bytes, FakeClock())
+async def read(given, max_bytes, clock=None):
+    return await in_time(Begun(read_body(given, max_bytes)), clock or FakeClock())
 
 
 async def status_of(awaitable):
@@ -142,7 +143,7 @@ async def test_a_body_that_never_finishes_is_given_up(clock):
         return messages.pop() if messages else await asyncio.Future()
 
     stalled = Request({"type": "http", "method": "POST", "headers": []}, receive)
-    reading = asyncio.create_task(read_body(stalled, 4, clock))
+    reading = asyncio.create_task(read(stalled, 4, clock))
     await clock.advance(BODY_SECONDS - 1)
     assert not reading.done()
     await clock.advance(1)

@@ -35,6 +35,20 @@ async def test_the_verdict_is_the_limiters(clock, listener):
     assert listener.events == [Rejected(policy="ingest", retry_after=60.0)]
 
 
+async def test_the_limiter_may_be_asked_along_with_something_else(clock, listener):
+    limiter = memory_rate_limiter("sliding_window_log", QUOTA, clock)
+    admission = Admission("ingest", QUOTA, limiter, listener)
+    asked = []
+
+    async def hit(key):
+        asked.append(key)
+        return await limiter.hit(key)
+
+    assert (await admission.decide("1.2.3.4", hit)).allowed
+    assert not (await admission.decide("1.2.3.4")).allowed
+    assert asked == ["rl:ingest:1.2.3.4"]
+
+
 async def test_a_store_that_is_away_lets_everyone_through(listener):
     error = StorageUnavailableError("away")
     admission = Admission("ingest", QUOTA, BrokenLimiter(error), listener)

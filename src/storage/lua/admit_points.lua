@@ -1,0 +1,16 @@
+-- Decides hits, and stores the point that each came with, if all are allowed. Otherwise no point is stored: the
+-- points of a type are told in one, so that they cannot be told apart here.
+--
+-- KEYS   types                    as in add_points.lua
+--        one for each hit
+-- ARGV   those of verdicts.lua; then those of points.lua
+-- Reply  {1 stored or 0 not, the verdicts}
+local told = verdicts(2)
+for _, verdict in ipairs(told) do
+  if verdict[1] ~= 1 then -- refused, or an error
+    return {0, told}
+  end
+end
+taken = 2 + 2 * #told
+add_points(KEYS[1])
+return {1, told}

@@ -1,0 +1,190 @@
+-- Points of several types, stored with every rollup and sketch they belong to. The keys of a type,
+-- m:{<type>}:<suffix>, are made here; all of them carry the type's hash tag.
+--
+-- needs    `now.lua`
+-- ARGV     read on from `taken`: retention in seconds (0: keep), number of types, and for each type
+--         name, latest timestamp in µs, number of points
+--         number of rollups, and for each       its places, "<suffix> <expiry> <field>" each; its record as
+--                                                Rollup.encode writes it, arrival counted within the batch
+--         number of sketches, and for each       its places, "<suffix> <expiry>" each; number of pages, and
+--                                                for each its number, its content: src/analytics/sketch.py
+--         number of hours, and for each          number of the hour, expiry, its points in order of arrival:
+--                                                their µs within the hour, in 10 digits each, and their
+--                                                values, as doubles of 8 bytes each
+--       An expiry is Unix time in seconds, or - for never. What expires with its bucket is not written at
+--       all when that is past.
+
+local PAGE = 16 -- bins of which a sketch keeps the counts together
+local CHUNK = 500 -- pairs of arguments in one call; Lua unpacks no more than some 8000 values
+
+local taken = 0 -- of the arguments
+local function take()
+  taken = taken + 1
+  return ARGV[taken]
+end
+
+local function is_past(expiry)
+  return expiry and expiry * 1000000 <= now
+end
+
+-- The expiry of a bucket follows from its end alone, so a late point does not renew it; a key that holds
+-- several buckets lives as long as the last of them. Relative, to go by the same clock as the rest.
+local expires = {}
+local function let_expire(key, expiry)
+  if expiry and expires[key] ~= expiry then
+    expires[key] = expiry
+    local seconds = math.ceil(expiry - now / 1000000)
+    if redis.call('TTL', key) < seconds then
+      redis.call('EXPIRE', key, seconds)
+    end
+  end
+end
+
+-- Not every Lua takes "inf" and "nan" for numbers. Both come of a sum that overflowed.
+local function number(text)
+  return tonumber(text) or 0 / 0
+end
+
+local RECORD = '^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+)$'
+
+local function add_rollups(prefix, arrivals)
+  for _ = 1, tonumber(take()) do
+    local places = take()
+    local count, sum, lost, low, high, latest, arrival, value = take():match(RECORD)
+    local b, newest = number(sum), string.format('%s %.0f %s', latest, arrivals + arrival, value)
+
+    -- What is only compared stays the text it was. Of equal timestamps the new one arrived later.
+    local function merged(old)
+      local count1, sum1, lost1, low1, high1, latest1, arrival1, value1 = old:match(RECORD)
+      local a = number(sum1)
+      local total = a + b
+      local rounding -- Neumaier: the smaller summand is the one that lost digits
+      if math.abs(a) >= math.abs(b) then
+        rounding = (a - total) + b
+      else
+        rounding = (b - total) + a
+      end
+      return string.format('%.0f %.17g %.17g %s %s %s', count1 + count, total,
+        number(lost1) + number(lost) + rounding,
+        number(low) < number(low1) and low or low1, number(high) > number(high1) and high or high1,
+        latest >= latest1 and newest or latest1 .. ' ' .. arrival1 .. ' ' .. value1)
+    end
+
+    for suffix, expiry, field in places:gmatch('(%S+) (%S+) (%S+)') do
+      local key = prefix .. suffix
+      expiry = tonumber(expiry)
+      if not is_past(expiry) then
+        local old = redis.call('HGET', key, field)
+        redis.call('HSET', key, field, old and merged(old)
+          or string.format('%s %s %s %s %s %s', count, sum, lost, low, high, newest))
+        let_expire(key, expiry)
+      end
+    end
+  end
+end
+
+-- A page has the lowest bytes of its counts, then the next ones, for as long as any count has more.
+local function added(old, new)
+  local sum, more = {old:byte(1, -1)}, {new:byte(1, -1)}
+  local size, i = math.max(#sum, #more), 1
+  while i <= size do
+    local digit = (sum[i] or 0) + (more[i] or 0)
+    if digit > 255 then
+      digit, more[i + PAGE] = digit - 256, (more[i + PAGE] or 0) + 1
+      size = math.max(size, math.ceil(i / PAGE + 1) * PAGE)
+    end
+    sum[i] = digit
+    i = i + 1
+  end
+  return string.char(unpack(sum))
+end
+
+local function add_sketches(prefix)
+  for _ = 1, tonumber(take()) do
+    local places, pages = take(), {}
+    for place = 1, tonumber(take()) do
+      pages[place] = {take(), take()}
+    end
+    for suffix, expiry in places:gmatch('(%S+) (%S+)') do
+      local key = prefix .. suffix
+      expiry = tonumber(expiry)
+      if not is_past(expiry) then
+        for _, page in ipairs(pages) do
+          local old = redis.call('HGET', key, page[1])
+          redis.call('HSET', key, page[1], old and added(old, page[2]) or page[2])
+        end
+        let_expire(key, expiry)
+      end
+    end
+  end
+end
+
+-- A member is its arrival as 6 bytes, so that equal timestamps sort by it, and the 8 of its value.
+local function add_raw(key, offsets, values, arrival)
+  local chunk, size, head = {}, 0, nil
+  for i = 0, #values / 8 - 1 do
+    arrival = arrival + 1
+    local low = arrival % 256
+    if not head or low == 0 then
+      local high = math.floor(arrival / 256)
+      head = string.char(math.floor(high / 4294967296) % 256, math.floor(high / 16777216) % 256,
+        math.floor(high / 65536) % 256, math.floor(high / 256) % 256, high % 256)
+    end
+    chunk[size + 1] = offsets:sub(10 * i + 1, 10 * i + 10)
+    chunk[size + 2] = head .. string.char(low) .. values:sub(8 * i + 1, 8 * i + 8)
+    size = size + 2
+    if size == 2 * CHUNK then
+      redis.call('ZADD', key, unpack(chunk))
+      chunk, size = {}, 0
+    end
+  end
+  if size > 0 then
+    redis.call('ZADD', key, unpack(chunk))
+  end
+  return arrival
+end
+
+local function add_hours(prefix, arrival)
+  local index = prefix .. 'hours'
+  for _ = 1, tonumber(take()) do
+    local hour, expiry, offsets, values = take(), tonumber(take()), take(), take()
+    if is_past(expiry) then
+      arrival = arrival + #values / 8
+    else
+      local key = prefix .. 'raw:' .. hour
+      arrival = add_raw(key, offsets, values, arrival)
+      redis.call('ZADD', index, hour, hour)
+      let_expire(key, expiry)
+      let_expire(index, expiry)
+    end
+  end
+end
+
+-- Partitions expire by themselves; what lists them does not.
+local function prune(prefix, retention)
+  local cutoff = now / 1000000 - retention
+  if redis.call('ZREMRANGEBYSCORE', prefix .. 'hours', '-inf', '(' .. math.floor(cutoff / 3600)) > 0 then
+    for _, day in ipairs(redis.call('HKEYS', prefix .. 'd')) do
+      if tonumber(day) < math.floor(cutoff / 86400) then
+        redis.call('HDEL', prefix .. 'd', day)
+      end
+    end
+  end
+end
+
+-- Store them; `registry` is a sorted set of type names by latest timestamp.
+local function add_points(registry)
+  local retention = tonumber(take())
+  for _ = 1, tonumber(take()) do
+    local name, latest, points = take(), take(), take()
+    local prefix = 'm:{' .. name .. '}:'
+    local arrivals = redis.call('INCRBY', prefix .. 'seq', points) - points
+    add_rollups(prefix, arrivals)
+    add_sketches(prefix)
+    add_hours(prefix, arrivals)
+    if retention > 0 then
+      prune(prefix, retention)
+    end
+    redis.call('ZADD', registry, 'GT', latest, name)
+  end
+end

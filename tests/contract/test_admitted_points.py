@@ -1,0 +1,198 @@
+"""The contract of measurements that are stored along with their verdict: as if it were two steps."""
+
+import asyncio
+from functools import partial
+from typing import get_args
+
+import pytest
+from redis.exceptions import ResponseError
+
+from src.analytics.points import Point
+from src.resilience.clock import SystemClock
+from src.resilience.memory_rate_limiter import memory_rate_limiter
+from src.resilience.rate_limiter import Algorithm, Decision, Quota
+from src.services.errors import StorageRefusedError, StorageUnavailableError
+from src.storage.admitted_points import RedisAdmittedPoints
+from src.storage.client import RedisAddress, RedisLink, connect
+from src.storage.limiter_store import RedisRateLimiter
+from src.storage.metric_store import RedisMetricStore
+from tests.contract.conftest import TEST_TIME
+from tests.support.metric_model import MemoryAdmittedWrite, MemoryMetricStore
+from tests.support.redis_server import calls
+
+NOW = 1_800_000_000_000_000
+
+every_algorithm = pytest.mark.parametrize("algorithm", get_args(Algorithm))
+
+
+class Ingest:
+    """What the backend under test has of a limiter, a store, and writes that go through both."""
+
+    def __init__(self, link, clock, algorithm="sliding_window_log", limit=3, time_source=TEST_TIME):
+        quota = Quota(limit, 60)
+        if link is None:
+            self.limiter = memory_rate_limiter(algorithm, quota, clock)
+            self.store = MemoryMetricStore(clock)
+            self.write = partial(MemoryAdmittedWrite, self.limiter, self.store)
+        else:
+            self.limiter = RedisRateLimiter(algorithm, quota, link, clock, time_source=time_source)
+            self.store = RedisMetricStore(link, clock, time_source=time_source)
+            self.write = RedisAdmittedPoints(self.limiter, self.store, link).write
+
+    async def __call__(self, value, key="k", metric_type="cpu"):
+        """Store one measurement if there is room for it, and return the verdict."""
+        write = self.write(Point(metric_type, NOW + value, value))
+        decision = await write.hit(key)
+        if decision.allowed:
+            await write.finish()
+        return decision
+
+    async def stored(self, metric_type=None):
+        return sorted(stored.point.value for stored in await self.store.newest(metric_type, 1000))
+
+
+@pytest.fixture
+def make(store_time):
+    return partial(Ingest, store_time.link, store_time.clock)
+
+
+@every_algorithm
+async def test_who_is_let_through_is_stored_and_who_is_not_is_not(make, algorithm):
+    ingest = make(algorithm)
+    told = [await ingest(value) for value in range(5)]
+    assert [decision.allowed for decision in told] == [True] * 3 + [False] * 2
+    assert await ingest.stored() == [0, 1, 2]
+    assert (await ingest.store.aggregate("cpu", None)).rollup.total == 3
+
+
+@every_algorithm
+async def test_the_verdict_is_the_limiters(make, store_time, algorithm):
+    together, apart = make(algorithm), make(algorithm)
+    for value in range(7):
+        assert await together(value, "together") == await apart.limiter.hit("apart")
+        await store_time.advance(7)
+
+
+@every_algorithm
+async def test_of_those_that_come_at_once_just_those_are_stored_that_fit(make, algorithm):
+    ingest = make(algorithm)
+    told = await asyncio.gather(*(ingest(value) for value in range(10)))
+    let_through = [value for value, decision in enumerate(told) if decision.allowed]
+    assert len(let_through) == 3
+    assert await ingest.stored() == let_through
+    assert (await ingest.limiter.peek("k")).remaining == 0
+
+
+async def test_one_who_is_refused_is_nobody_elses_trouble(make):
+    ingest = make(limit=1)
+    await ingest.limiter.hit("spent")
+    keys = ["a", "spent", "b", "spent", "c"]
+    told = await asyncio.gather(*(ingest(value, key) for value, key in enumerate(keys)))
+    assert [decision.allowed for decision in told] == [True, False, True, False, True]
+    assert await ingest.stored() == [0, 2, 4]
+
+
+async def test_those_that_come_at_once_may_be_of_many_types(make):
+    ingest = make(limit=100)
+    await asyncio.gather(*(ingest(value, metric_type=f"t{value % 7}") for value in range(50)))
+    assert await ingest.stored() == list(range(50))
+    for number in range(7):
+        assert await ingest.stored(f"t{number}") == list(range(number, 50, 7))
+
+
+async def test_there_is_room_again_when_the_verdict_said(make, store_time):
+    ingest = make(limit=1)
+    await ingest(0)
+    refused = await ingest(1)
+    await store_time.advance(refused.retry_after)
+    assert (await ingest(2)).allowed
+    assert await ingest.stored() == [0, 2]
+
+
+async def test_who_leaves_after_having_asked_is_stored_once_at_most(make):
+    ingest = make(limit=100)
+    leaving = asyncio.create_task(ingest(0))
+    await asyncio.sleep(0)
+    leaving.cancel()
+    await ingest(1)
+    assert await ingest.stored() in ([1], [0, 1])
+
+
+# ---------------------------------------------------------------- what Redis adds
+
+
+@pytest.fixture
+def ingest(redis_link):
+    return Ingest(redis_link, SystemClock(), limit=100, time_source="local function now_us() return 1e15 end")
+
+
+async def test_redis_is_asked_once(ingest, redis_link):
+    await ingest(0)  # teaches the server the script
+    before = redis_link.round_trips
+    assert await ingest(1) == Decision(True, 100, 98, 0, 60)
+    assert redis_link.round_trips == before + 1
+
+
+async def test_those_of_one_tick_are_one_run_of_the_script(ingest, redis_link):
+    await ingest(0)
+    before = await calls(redis_link, "evalsha")
+    await asyncio.gather(*(ingest(value, f"k{value % 3}") for value in range(1, 30)))
+    assert await calls(redis_link, "evalsha") == before + 1
+    assert await ingest.stored() == list(range(30))
+
+
+async def test_who_is_known_to_be_over_the_quota_is_not_asked_about(redis_link):
+    ingest = Ingest(redis_link, SystemClock(), limit=1, time_source="local function now_us() return 1e15 end")
+    for value in range(2):
+        await ingest(value)
+    before = redis_link.round_trips
+    assert not (await ingest(2)).allowed
+    assert redis_link.round_trips == before
+
+
+@pytest.mark.parametrize("backend", ["fakeredis", "redis"])
+async def test_a_foreign_value_under_one_key_is_no_other_clients_trouble(make, store_time):
+    ingest = make()
+    await store_time.link.send("ZADD", "foreign:sliding_window_log", 1, "member")
+    writes = (ingest(value, key) for value, key in enumerate(["k", "foreign", "k"]))
+    first, second, third = await asyncio.gather(*writes, return_exceptions=True)
+    assert (first.remaining, third.remaining) == (2, 1)
+    assert isinstance(second, ResponseError)
+    assert await ingest.stored() == [0, 2]
+
+
+async def test_where_only_the_verdict_is_refused_the_measurement_is_stored(own_redis):
+    """The limiter then fails open, and what it lets through is stored."""
+    with own_redis.connect() as client:
+        client.acl_setuser("api", enabled=True, nopass=True, commands=["+@all"], keys=["m:*", "types"])
+    link = RedisLink(
+        connect(RedisAddress(own_redis.url.replace("unix://", "unix://api:any@"))), SystemClock()
+    )
+    store = RedisMetricStore(link, SystemClock())
+    limiter = RedisRateLimiter("sliding_window_log", Quota(3, 60), link, SystemClock())
+    write = RedisAdmittedPoints(limiter, store, link).write(Point("cpu", NOW, 1.0))
+    with pytest.raises(StorageRefusedError):
+        await write.hit("k")
+    await write.finish()
+    stored = await store.newest("cpu", 10)
+    await link.aclose()
+    assert [each.point.value for each in stored] == [1.0]
+
+
+async def test_what_got_no_answer_is_not_stored_a_second_time(own_redis):
+    link = RedisLink(connect(RedisAddress(own_redis.url)), SystemClock())
+    ingest = Ingest(link, SystemClock(), limit=100, time_source="local function now_us() return 1e15 end")
+    await ingest(0)
+    own_redis.freeze()
+    write = ingest.write(Point("cpu", NOW, 1.0))
+    with pytest.raises(StorageUnavailableError):  # it has left, though, and is carried out in the end
+        await write.hit("k")
+    own_redis.thaw()
+    async with asyncio.timeout(5):
+        while not await link.ping() or len(await ingest.stored()) < 2:
+            await asyncio.sleep(0.02)
+    with pytest.raises(StorageUnavailableError):
+        await write.finish()
+    stored = await ingest.stored()
+    await link.aclose()
+    assert stored == [0, 1]
