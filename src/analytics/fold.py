@@ -6,7 +6,8 @@ What is then merged into the store is one record a bucket, however many points t
 import math
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import ItemsView, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from operator import attrgetter
 from typing import Final, NamedTuple, TypeAlias
 
@@ -54,8 +55,8 @@ class Fold(NamedTuple):
     """
 
     total: Rollup
-    rollups: Sequence[tuple[Rollup, Sequence[Bucket]]]
-    sketches: Sequence[tuple[Mapping[int, bytes], Sequence[Bucket]]]
+    rollups: Sequence[tuple[Rollup, tuple[Bucket, ...]]]
+    sketches: Sequence[tuple[Mapping[int, bytes], tuple[Bucket, ...]]]
     hours: Mapping[int, tuple[Sequence[int], Sequence[float]]]
 
 
@@ -79,31 +80,45 @@ def _fold_type(points: list[Point], sketches_from_us: int) -> Fold:
     points.sort(key=attrgetter("timestamp_us"))
     _, timestamps, values = zip(*points, strict=True)
     bins = list(map(bin_of, values))
-    slices = {step: list(_slices(timestamps, step)) for step in {*ROLLUP_STEPS_US, *SKETCH_STEPS_US}}
-
-    def sharing(steps: Iterable[int], from_us: float = -math.inf) -> ItemsView[_Slice, list[Bucket]]:
-        """Return the buckets that end after `from_us`, by the slice of the points that is in them."""
-        shared = {(0, len(points)): [ALL_TIME]}
-        for step in steps:
-            for number, first, stop in slices[step]:
-                if (number + 1) * step > from_us:
-                    shared.setdefault((first, stop), []).append((step, number))
-        return shared.items()
-
     rollups = [
         (Rollup.of_values(values[first:stop], (timestamps[stop - 1], stop, values[stop - 1])), buckets)
-        for (first, stop), buckets in sharing(ROLLUP_STEPS_US)
+        for (first, stop), buckets in _sharing(timestamps, ROLLUP_STEPS_US)
     ]
     sketches = [
         (pages_of(Counter(bins[first:stop])), buckets)
-        for (first, stop), buckets in sharing(SKETCH_STEPS_US, sketches_from_us)
+        for (first, stop), buckets in _sharing(timestamps, SKETCH_STEPS_US, sketches_from_us)
     ]
     hours = {
         hour: ([timestamp - hour * HOUR_US for timestamp in timestamps[first:stop]], values[first:stop])
-        for hour, first, stop in slices[HOUR_US]
+        for hour, first, stop in _slices(timestamps, HOUR_US)
     }
     total, _ = rollups[0]
     return Fold(total, rollups, sketches, hours)
+
+
+def _sharing(
+    timestamps: Sequence[int], steps: tuple[int, ...], from_us: float = -math.inf
+) -> Iterable[tuple[_Slice, tuple[Bucket, ...]]]:
+    """Return the buckets that end after `from_us`, by the slice of the sorted `timestamps` that is in them.
+
+    The slice of all of them comes first.
+    """
+    everything = (0, len(timestamps))
+    minute = timestamps[0] // MINUTE_US
+    if timestamps[-1] // MINUTE_US == minute and (minute + 1) * MINUTE_US > from_us:  # as in most ticks
+        return [(everything, _around(minute, steps))]
+    shared = {everything: [ALL_TIME]}
+    for step in steps:
+        for number, first, stop in _slices(timestamps, step):
+            if (number + 1) * step > from_us:
+                shared.setdefault((first, stop), []).append((step, number))
+    return [(some, tuple(buckets)) for some, buckets in shared.items()]
+
+
+@lru_cache  # there is one minute at a time that nearly all points are of
+def _around(minute: int, steps: tuple[int, ...]) -> tuple[Bucket, ...]:
+    """Return `ALL_TIME`, and the buckets of `steps` that a minute is in."""
+    return ALL_TIME, *((step, minute * MINUTE_US // step) for step in steps)
 
 
 def _slices(timestamps: Sequence[int], step_us: int) -> Iterator[tuple[int, int, int]]:

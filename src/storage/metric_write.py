@@ -1,7 +1,8 @@
 """What the scripts that store points are told of them: the arguments of `points.lua`."""
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from functools import lru_cache
 from itertools import chain
 from typing import NamedTuple
 
@@ -69,12 +70,17 @@ def _fold_arguments(name: str, folded: Fold, retention_seconds: int) -> list[Arg
     return arguments
 
 
-def _rollup_places(buckets: Iterable[Bucket], retention_seconds: int) -> str:
+# Nearly all points are of one minute at a time, and so of the same buckets.
+
+
+@lru_cache
+def _rollup_places(buckets: tuple[Bucket, ...], retention_seconds: int) -> str:
     places = [rollup_place(*bucket) for bucket in buckets]
     return " ".join(f"{suffix} {_expiry(end, retention_seconds)} {field}" for suffix, field, end in places)
 
 
-def _sketch_places(buckets: Iterable[Bucket]) -> str:
+@lru_cache
+def _sketch_places(buckets: tuple[Bucket, ...]) -> str:
     places = [sketch_place(*bucket) for bucket in buckets]
     return " ".join(f"{suffix} {_expiry(end, SKETCH_SECONDS)}" for suffix, end in places)
 

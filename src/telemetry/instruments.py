@@ -7,7 +7,7 @@ A series is looked up by its labels once and kept: there are few of them, and to
 times as much as to count.
 """
 
-import collections
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import TypeVar, get_args
@@ -92,20 +92,19 @@ _events = cache(EVENTS.labels)
 
 def observe_requests(requests: Sequence[Answered]) -> None:
     """Count answered requests. Their paths are not told, since clients choose them."""
-    answers: collections.Counter[tuple[str, str, int]] = collections.Counter()
+    answers: defaultdict[tuple[str, str, int], list[float]] = defaultdict(list)
     for request in requests:
         method = request.method if request.method in _METHODS else "other"
-        answers[method, request.route, request.status] += 1
-        _request_seconds(method, request.route).observe(request.seconds)
-    for labels, times in answers.items():
-        _requests(*labels).inc(times)
+        answers[method, request.route, request.status].append(request.seconds)
+    for (method, route, status), seconds in answers.items():
+        _requests(method, route, status).inc(len(seconds))
+        _request_seconds(method, route).observe_all(seconds)
 
 
 def observe_writes(writes: Sequence[int]) -> None:
     """Count stored writes, each of so many points."""
     POINTS.inc(sum(writes))
-    for points in writes:
-        BATCH_POINTS.observe(points)
+    BATCH_POINTS.observe_all(writes)
 
 
 def observe_round_trip(commands: int, seconds: float) -> None:

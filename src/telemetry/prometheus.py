@@ -15,7 +15,9 @@ import multiprocessing
 import os
 import stat
 import tempfile
-from collections.abc import Awaitable, Callable
+from bisect import bisect_left
+from collections import Counter as Tally
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 MULTIPROC_DIR = "PROMETHEUS_MULTIPROC_DIR"
@@ -35,13 +37,13 @@ def _share_a_folder() -> None:
 
 _share_a_folder()
 
-from prometheus_client import (  # noqa: E402 -- see above
+import prometheus_client  # noqa: E402 -- see above
+from prometheus_client import (  # noqa: E402
     CONTENT_TYPE_LATEST,
     REGISTRY,
     CollectorRegistry,
     Counter,
     Gauge,
-    Histogram,
     disable_created_metrics,
     generate_latest,
 )
@@ -50,6 +52,16 @@ from prometheus_client.multiprocess import MultiProcessCollector  # noqa: E402
 __all__ = ["MULTIPROC_DIR", "Counter", "Gauge", "Histogram", "exposition"]
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, which several workers would not have
+
+
+class Histogram(prometheus_client.Histogram):
+    """prometheus-client's own, which can be told of many observations at once."""
+
+    def observe_all(self, amounts: Sequence[float]) -> None:
+        """Observe each of `amounts`: what `observe` does, once a bucket and not once an amount."""
+        for place, times in Tally([bisect_left(self._upper_bounds, amount) for amount in amounts]).items():
+            self._buckets[place].inc(times)
+        self._sum.inc(sum(amounts))
 
 
 async def exposition(*readings: Callable[[], Awaitable[object]]) -> tuple[bytes, str]:

@@ -34,7 +34,7 @@ def test_points_are_told_apart_by_type_and_bucket():
 def test_buckets_with_the_same_points_share_a_record():
     folded = fold([Point("a", 0, 1.0), Point("a", MINUTE_US, 2.0)], ALWAYS)["a"]
     assert [buckets for _, buckets in folded.rollups] == [
-        [ALL_TIME, (DAY_US, 0), (HOUR_US, 0)], [(MINUTE_US, 0)], [(MINUTE_US, 1)],
+        (ALL_TIME, (DAY_US, 0), (HOUR_US, 0)), ((MINUTE_US, 0),), ((MINUTE_US, 1),),
     ]  # fmt: skip
     assert [len(buckets) for _, buckets in folded.sketches] == [4, 1, 1]
 
