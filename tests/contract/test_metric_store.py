@@ -438,6 +438,16 @@ async def test_a_count_in_a_sketch_grows_beyond_its_bytes_and_touches_no_other(s
 
 
 @on_redis
+@pytest.mark.parametrize("many", [256, 256**2])
+async def test_a_count_in_a_sketch_may_skip_a_byte(store, many):
+    await store.add(points((NOW, 1.5)))
+    await store.add(points((NOW, 7.5)) + points((NOW, 1.5)) * many)
+    sketch = (await store.aggregate("cpu", None)).sketch
+    assert sketch.count == many + 2
+    assert sketch.quantile(0.99) == pytest.approx(1.5, rel=0.01)
+
+
+@on_redis
 async def test_without_retention_nothing_else_expires(store, store_time):
     await store.add(points((NOW, 1.0)))
     for key in ("all", "d", "h:20833", "n:500000", "raw:500000", "hours", "seq", "p:all"):

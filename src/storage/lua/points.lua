@@ -51,7 +51,8 @@ local function add_rollups(prefix, arrivals)
   for _ = 1, tonumber(take()) do
     local places = take()
     local count, sum, lost, low, high, latest, arrival, value = take():match(RECORD)
-    local b, newest = number(sum), string.format('%s %.0f %s', latest, arrivals + arrival, value)
+    local b, b_lost, least, most = number(sum), number(lost), number(low), number(high)
+    local newest = string.format('%s %.0f %s', latest, arrivals + arrival, value)
 
     -- What is only compared stays the text it was. Of equal timestamps the new one arrived later.
     local function merged(old)
@@ -65,8 +66,8 @@ local function add_rollups(prefix, arrivals)
         rounding = (b - total) + a
       end
       return string.format('%.0f %.17g %.17g %s %s %s', count1 + count, total,
-        number(lost1) + number(lost) + rounding,
-        number(low) < number(low1) and low or low1, number(high) > number(high1) and high or high1,
+        number(lost1) + b_lost + rounding,
+        least < number(low1) and low or low1, most > number(high1) and high or high1,
         latest >= latest1 and newest or latest1 .. ' ' .. arrival1 .. ' ' .. value1)
     end
 
@@ -86,15 +87,18 @@ end
 -- A page has the lowest bytes of its counts, then the next ones, for as long as any count has more.
 local function added(old, new)
   local sum, more = {old:byte(1, -1)}, {new:byte(1, -1)}
-  local size, i = math.max(#sum, #more), 1
-  while i <= size do
-    local digit = (sum[i] or 0) + (more[i] or 0)
-    if digit > 255 then
-      digit, more[i + PAGE] = digit - 256, (more[i + PAGE] or 0) + 1
-      size = math.max(size, math.ceil(i / PAGE + 1) * PAGE)
+  for i = 1, #more do
+    local digit, place = more[i], i
+    while digit > 0 do
+      while not sum[place] do
+        for empty = #sum + 1, #sum + PAGE do
+          sum[empty] = 0
+        end
+      end
+      digit = digit + sum[place]
+      sum[place] = digit % 256
+      digit, place = digit > 255 and 1 or 0, place + PAGE
     end
-    sum[i] = digit
-    i = i + 1
   end
   return string.char(unpack(sum))
 end
