@@ -38,4 +38,4 @@ class DailyTogether:
 
     def _tell(self, events: Sequence[Event]) -> None:
         for event, times in Counter(events).items():
-            self._listener(replace(event, times=times * event.times))
+            self._listener(event if times == 1 else replace(event, times=times * event.times))

@@ -44,9 +44,11 @@ class Pulse:
     def observe_requests(self, requests: Sequence[Answered]) -> None:
         """Count answered requests."""
         self._tallies["requests"] += len(requests)
-        self._tallies["errors"] += sum(request.status >= 500 for request in requests)
-        timed = [request.seconds for request in requests if request.route not in self._untimed_routes]
-        self._latencies.update(map(bin_of, timed))
+        for request in requests:
+            if request.status >= 500:
+                self._tallies["errors"] += 1
+            if request.route not in self._untimed_routes:
+                self._latencies[bin_of(request.seconds)] += 1
 
     def observe_writes(self, writes: Sequence[int]) -> None:
         """Count the points of writes that were stored."""

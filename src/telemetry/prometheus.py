@@ -16,7 +16,7 @@ import os
 import stat
 import tempfile
 from bisect import bisect_left
-from collections import Counter as Tally
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
@@ -59,7 +59,10 @@ class Histogram(prometheus_client.Histogram):
 
     def observe_all(self, amounts: Sequence[float]) -> None:
         """Observe each of `amounts`: what `observe` does, once a bucket and not once an amount."""
-        for place, times in Tally([bisect_left(self._upper_bounds, amount) for amount in amounts]).items():
+        tally: defaultdict[int, int] = defaultdict(int)
+        for amount in amounts:
+            tally[bisect_left(self._upper_bounds, amount)] += 1
+        for place, times in tally.items():
             self._buckets[place].inc(times)
         self._sum.inc(sum(amounts))
 
