@@ -3,7 +3,8 @@
 With several workers prometheus-client's multiprocess mode keeps each one's figures in a file of a folder that
 they share, and adds them up when asked. It looks for the folder when it is imported, so this module names it
 first, and whoever makes a metric imports its kind from here: `python -m src` makes a folder for its workers,
-any other parent's workers find one by the parent's pid.
+any other parent's workers find one by the key that they have of it. Not by its pid: that comes again one day,
+and with it the figures of a fleet long gone.
 
 A counter outlives the worker that counted, as it has to: the sum never falls. A gauge is read when it is
 asked for, from where the fleet agrees on it, and of the readings on file the newest is shown (`mostrecent`),
@@ -11,6 +12,7 @@ so nothing has to be cleared away after a worker that died.
 """
 
 import asyncio
+import hashlib
 import multiprocessing
 import os
 import stat
@@ -27,7 +29,8 @@ def _share_a_folder() -> None:
     parent = multiprocessing.parent_process()
     if MULTIPROC_DIR in os.environ or parent is None:
         return
-    folder = Path(tempfile.gettempdir()) / f"resilient-analytics-{parent.pid}"
+    key = hashlib.sha256(multiprocessing.current_process().authkey).hexdigest()  # drawn anew by each parent
+    folder = Path(tempfile.gettempdir()) / f"resilient-analytics-{key[:32]}"
     folder.mkdir(mode=0o700, exist_ok=True)
     found = folder.lstat()  # /tmp is everybody's: the name may have been taken
     if hasattr(os, "getuid") and (found.st_uid != os.getuid() or not stat.S_ISDIR(found.st_mode)):
