@@ -10,11 +10,11 @@ not asked about those who are known to be over the quota.
 from src.analytics.points import Point
 from src.resilience.rate_limiter import Decision
 from src.services.errors import StorageRefusedError
-from src.storage.batching import Reply
 from src.storage.client import RedisLink
 from src.storage.gathering import Gathering
 from src.storage.limiter_store import Hit, RedisRateLimiter
 from src.storage.metric_store import RedisMetricStore
+from src.storage.wire import Reply
 
 
 class RedisAdmittedPoints:

@@ -19,18 +19,14 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextvars import Context
 from itertools import islice
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
-from hiredis import pack_command
-from redis.asyncio.connection import AbstractConnection, ConnectionPool
+from redis.asyncio.connection import ConnectionPool
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-Argument: TypeAlias = bytes | str | int | float
-Command: TypeAlias = tuple[Argument, ...]
-Reply: TypeAlias = Any
-"""What RESP2 can say: bytes, int, None, or a list of these. Each store narrows its own replies."""
+from src.storage.wire import Command, Reply, Wire
 
 RoundTripObserver: TypeAlias = Callable[[int, float], object]
 
@@ -46,7 +42,7 @@ BUDGET_SECONDS = 0.25
 
 _WAIT_SECONDS = 0.025
 
-_Sending: TypeAlias = "asyncio.Task[list[Reply]]"
+_Sending: TypeAlias = "asyncio.Future[list[Reply]]"
 
 
 class _Pending(NamedTuple):
@@ -59,6 +55,9 @@ class _Pending(NamedTuple):
 
 class _RoundTrip(NamedTuple):
     batch: list[_Pending]
+    commands: int
+    wire: Wire
+    left_at: float
     ends_at: int
     """Count of waits at which it is given up."""
 
@@ -67,8 +66,8 @@ class Batcher:
     """Joins commands into pipelines.
 
     Args:
-        pool: Makes the connections, and makes sure that one is fit for use. They are kept here: to hand each
-            back after its round trip, and be handed it again, would cost more than to talk to Redis.
+        pool: Makes the connections. They are kept here: to hand each back after its round trip, and be handed
+            it again, would cost more than to talk to Redis.
         timeout_seconds: The longest a command may take from when it was added, and a round trip from when it
             left, connecting included.
         on_lost: Told, once for each round trip that found it so, that Redis cannot be reached or is silent;
@@ -84,7 +83,7 @@ class Batcher:
         observe: RoundTripObserver,
     ) -> None:
         self._pool = pool
-        self._idle: list[AbstractConnection] = []
+        self._idle: list[Wire] = []
         self._patience = _waits(timeout_seconds)
         self._on_lost = on_lost
         self._observe = observe
@@ -143,8 +142,8 @@ class Batcher:
         for pending in waiting:
             _fail(pending.future, error)
         if isinstance(error, RedisTimeoutError):
-            for task in (*self._in_flight, *self._alone):
-                task.cancel()
+            for sending in (*self._in_flight, *self._alone):
+                sending.cancel()
 
     async def aclose(self) -> None:
         """Wait for the round trips under way, and close every connection."""
@@ -153,7 +152,7 @@ class Batcher:
         if self._timer is not None:
             self._timer.cancel()
         idle, self._idle = self._idle, []
-        await asyncio.gather(*(connection.disconnect() for connection in idle), return_exceptions=True)
+        await asyncio.gather(*(wire.aclose() for wire in idle), return_exceptions=True)
 
     def _future(self) -> "asyncio.Future[list[Reply]]":
         self._loop = asyncio.get_running_loop()
@@ -179,29 +178,35 @@ class Batcher:
 
     def _begin(self, lane: dict[_Sending, _RoundTrip], batch: list[_Pending], patience: int) -> None:
         commands = [command for pending in batch for command in pending.commands]
-        task = self._loop.create_task(self._send(commands))
-        lane[task] = _RoundTrip(batch, self._waits + patience)
-        task.add_done_callback(self._landed)
+        self.round_trips += 1
+        wire = self._idle.pop() if self._idle else Wire(self._pool)
+        sending = wire.ask(commands) if wire.is_open else self._loop.create_task(wire.open_and_ask(commands))
+        ends_at = self._waits + patience
+        lane[sending] = _RoundTrip(batch, len(commands), wire, self._loop.time(), ends_at)
+        sending.add_done_callback(self._landed)
 
-    def _landed(self, task: _Sending) -> None:
-        trip = self._in_flight.pop(task, None) or self._alone.pop(task)
-        if error := self._error(task):
+    def _landed(self, sending: _Sending) -> None:
+        trip = self._in_flight.pop(sending, None) or self._alone.pop(sending)
+        self._idle.append(trip.wire)
+        self._observe(trip.commands, self._loop.time() - trip.left_at)
+        if error := self._error(sending):
+            trip.wire.abort()
             for pending in trip.batch:
                 _fail(pending.future, error)
         else:
             self._is_silent = False
-            replies = iter(task.result())
+            replies = iter(sending.result())
             for pending in trip.batch:
                 own = list(islice(replies, len(pending.commands)))
                 if not pending.future.done():  # else its caller has gone
                     pending.future.set_result(own)
         self._flush()
 
-    def _error(self, task: _Sending) -> BaseException | None:
+    def _error(self, sending: _Sending) -> BaseException | None:
         """Return why a round trip came to nothing, and have it known if Redis is lost."""
-        if task.cancelled():
+        if sending.cancelled():
             return RedisTimeoutError("no answer in time")
-        error = task.exception()
+        error = sending.exception()
         if isinstance(error, OSError):
             error = RedisConnectionError(str(error))
         # A timeout here is a connection that was not made in time; a long command may be why.
@@ -228,41 +233,15 @@ class Batcher:
 
     def _give_up_round_trips(self) -> None:
         over = {
-            task
+            sending
             for lane in (self._in_flight, self._alone)
-            for task, trip in lane.items()
+            for sending, trip in lane.items()
             if trip.ends_at <= self._waits
         }
         if over and over.issuperset(self._alone):  # else a long command may be what keeps Redis busy
             self._on_lost(RedisTimeoutError("no answer in time"))
-        for task in over:
-            task.cancel()
-
-    async def _send(self, commands: Sequence[Command]) -> list[Reply]:
-        self.round_trips += 1
-        left = self._loop.time()
-        try:
-            return await self._exchange(commands)
-        finally:
-            self._observe(len(commands), self._loop.time() - left)
-
-    async def _exchange(self, commands: Sequence[Command]) -> list[Reply]:
-        connection = self._idle.pop() if self._idle else self._pool.make_connection()  # type: ignore[no-untyped-call]
-        try:
-            if not connection.is_connected or await connection.can_read():  # closed, or in disorder
-                await self._pool.ensure_connection(connection)
-            packed = b"".join(map(pack_command, commands))  # type: ignore[arg-type]
-            await connection.send_packed_command(packed, check_health=False)
-            return [await _reply(connection) for _ in commands]
-        finally:
-            self._idle.append(connection)
-
-
-async def _reply(connection: "AbstractConnection") -> Reply:
-    try:
-        return await connection.read_response(disable_decoding=True)
-    except ResponseError as error:
-        return error
+        for sending in over:
+            sending.cancel()
 
 
 def _waits(seconds: float) -> int:

@@ -20,9 +20,9 @@ from src.resilience.breaker_store import (
     Transition,
 )
 from src.services.errors import StorageUnavailableError
-from src.storage.batching import Argument, Reply
 from src.storage.client import RedisLink
 from src.storage.scripts import SERVER_TIME, Script, load_script
+from src.storage.wire import Argument, Reply
 
 _log = logging.getLogger(__name__)
 

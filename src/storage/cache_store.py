@@ -31,11 +31,11 @@ from redis.exceptions import RedisError
 
 from src.resilience.cache_store import CacheOptions, Entry, Lease
 from src.services.errors import StorageUnavailableError
-from src.storage.batching import Reply
 from src.storage.client import RedisLink
 from src.storage.gathering import Gathering
 from src.storage.recent_entries import RecentEntries
 from src.storage.scripts import load_script
+from src.storage.wire import Reply
 
 _log = logging.getLogger(__name__)
 

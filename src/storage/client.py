@@ -26,8 +26,9 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from src.resilience.clock import Clock
 from src.services.errors import StorageRefusedError, StorageUnavailableError
-from src.storage.batching import Argument, Batcher, Command, Reply, RoundTripObserver
+from src.storage.batching import Batcher, RoundTripObserver
 from src.storage.scripts import Script
+from src.storage.wire import Argument, Command, Reply
 
 _log = logging.getLogger(__name__)
 

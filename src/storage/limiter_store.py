@@ -17,10 +17,10 @@ from typing import NamedTuple, TypeAlias
 
 from src.resilience.clock import Clock
 from src.resilience.rate_limiter import Algorithm, Decision, Quota
-from src.storage.batching import Argument, Reply
 from src.storage.client import RedisLink
 from src.storage.gathering import Gathering
 from src.storage.scripts import SERVER_TIME, Script, load_script
+from src.storage.wire import Argument, Reply
 
 MAX_REFUSALS = 10_000
 """Keys that a limiter refuses without Redis; beyond that the one that asked longest ago goes back to it."""

@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 from src.analytics.fold import ALL_TIME
 from src.analytics.window import DAY_US, HOUR_US
-from src.storage.batching import Command
+from src.storage.wire import Command
 
 _PREFIX = "m:{%s}:"
 _MEMBER = struct.Struct(">HId")

@@ -25,7 +25,6 @@ from src.services.metrics import (
     StoredPoint,
     TypeOverview,
 )
-from src.storage.batching import Argument, Command, Reply
 from src.storage.client import RedisLink
 from src.storage.gathering import Gathering
 from src.storage.metric_layout import (
@@ -39,6 +38,7 @@ from src.storage.metric_layout import (
 )
 from src.storage.metric_write import MetricWrite, metric_write
 from src.storage.scripts import SERVER_TIME, load_script
+from src.storage.wire import Argument, Command, Reply
 
 IDEMPOTENCY_SECONDS = 24 * 3600
 

@@ -9,9 +9,9 @@ from typing import NamedTuple
 from src.analytics.fold import Bucket, Fold, fold
 from src.analytics.points import Point
 from src.analytics.window import HOUR_US
-from src.storage.batching import Argument
 from src.storage.client import CALL_TIMEOUT_SECONDS
 from src.storage.metric_layout import rollup_place, sketch_place
+from src.storage.wire import Argument
 
 SKETCH_SECONDS = 25 * 3600
 """How long a bucket's sketch outlives the bucket: the longest window, and an hour for clocks that differ."""

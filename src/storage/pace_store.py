@@ -25,9 +25,9 @@ from src.resilience.pace_store import (
     Verdict,
 )
 from src.services.errors import StorageUnavailableError
-from src.storage.batching import Argument, Reply
 from src.storage.client import PROBE_INTERVAL_SECONDS, RedisLink
 from src.storage.scripts import SERVER_TIME, Script, load_script
+from src.storage.wire import Argument, Reply
 
 _log = logging.getLogger(__name__)
 

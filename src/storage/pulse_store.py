@@ -10,9 +10,9 @@ from redis.exceptions import RedisError
 
 from src.services.errors import StorageUnavailableError
 from src.services.pulse_store import LIVE_SECONDS, WINDOW_SECONDS, Beat, PulseReading, Tally
-from src.storage.batching import Argument, Reply
 from src.storage.client import RedisLink
 from src.storage.scripts import SERVER_TIME, Script, load_script
+from src.storage.wire import Argument, Reply
 
 _PREFIX = "pulse:{fleet}:"
 _WORKERS = f"{_PREFIX}workers"

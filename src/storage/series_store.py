@@ -14,9 +14,9 @@ from src.analytics.fold import ROLLUP_STEPS_US
 from src.analytics.rollup import Rollup
 from src.analytics.window import Span, Window
 from src.services.series import SeriesError
-from src.storage.batching import Argument
 from src.storage.client import RedisLink
 from src.storage.metric_layout import RawRange, key_of, points_of, raw_bounds, raw_ranges, rollup_place
+from src.storage.wire import Argument
 
 MAX_ROLLUPS = 120_000
 """Rollups read for one answer, at most: 2,000 windows of any whole number of minutes below an hour."""

@@ -381,14 +381,8 @@ async def test_every_key_of_a_type_carries_its_tag(store, store_time):
 @pytest.fixture
 def sent_at_once(store_time: StoreTime, monkeypatch) -> list[int]:
     """How many commands each round trip took along."""
-    batcher, sizes = store_time.link._batcher, []
-    send = batcher._send
-
-    async def counted(commands):
-        sizes.append(len(commands))
-        return await send(commands)
-
-    monkeypatch.setattr(batcher, "_send", counted)
+    sizes: list[int] = []
+    monkeypatch.setattr(store_time.link._batcher, "_observe", lambda commands, _: sizes.append(commands))
     return sizes
 
 

@@ -1,0 +1,75 @@
+"""Encrypted and behind a password: redis-py opens the connection, and what is said on it is ours."""
+
+import asyncio
+import shutil
+import socket
+import subprocess
+
+import pytest
+import uvloop
+
+from src.resilience.clock import SystemClock
+from src.services.errors import StorageUnavailableError
+from src.storage.client import RedisAddress, RedisLink, connect
+from src.storage.embedded import find_redis_server
+
+
+@pytest.fixture
+def address(tmp_path):
+    """A redis-server that takes encrypted connections only, and asks for a password."""
+    server, openssl = find_redis_server(), shutil.which("openssl")
+    if server is None or openssl is None:
+        pytest.skip("no redis-server, or no openssl to make a certificate")
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    subprocess.run(
+        [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost",
+         "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", certificate],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = subprocess.Popen(
+        [server, "--port", "0", "--tls-port", str(port), "--tls-cert-file", certificate,
+         "--tls-key-file", key, "--tls-auth-clients", "no", "--requirepass", "secret",
+         "--save", "", "--dir", tmp_path],
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "Ready to accept connections" in line:
+            break
+    else:
+        process.wait()
+        pytest.skip("this redis-server is built without TLS")
+    yield f"rediss://:secret@127.0.0.1:{port}/0?ssl_ca_certs={certificate}"
+    process.kill()
+    process.communicate()
+
+
+async def talk(address):
+    link = RedisLink(connect(RedisAddress(address)), SystemClock())
+    try:
+        await link.send("SET", "large", b"x" * 1_000_000)
+        assert await asyncio.gather(*(link.send("ECHO", str(n)) for n in range(50))) == [
+            str(n).encode() for n in range(50)
+        ]
+        assert len(await link.send("GET", "large")) == 1_000_000
+        await link.send("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "no")
+        await asyncio.sleep(0.05)
+        assert await link.send("ECHO", "again") == b"again"
+    finally:
+        await link.aclose()
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_an_encrypted_connection_serves_and_is_made_anew(address, run):
+    run(talk(address))
+
+
+async def test_a_wrong_password_is_an_outage_and_is_not_told(address, caplog):
+    link = RedisLink(connect(RedisAddress(address.replace("secret", "guess"))), SystemClock())
+    with pytest.raises(StorageUnavailableError) as told:
+        await link.send("PING")
+    await link.aclose()
+    assert "guess" not in f"{told.value} {caplog.text}"
