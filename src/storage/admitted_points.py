@@ -9,7 +9,7 @@ not asked about those who are known to be over the quota.
 
 from src.analytics.points import Point
 from src.resilience.rate_limiter import Decision
-from src.services.errors import StorageRefusedError
+from src.services.errors import StorageRefusedError, StorageUnavailableError
 from src.storage.client import RedisLink
 from src.storage.gathering import Gathering
 from src.storage.limiter_store import Hit, RedisRateLimiter
@@ -39,22 +39,22 @@ class RedisAdmittedPoints:
 
     async def _run(self, asked: list[tuple[Hit, Point]]) -> list[tuple[Reply, bool]]:
         hits, points = zip(*asked, strict=True)
-        keys, arguments = self._limiter.told(hits)
-        told, seconds = self._store.written(points)
+        keys, about_hits = self._limiter.arguments_of(hits)
+        about_points, seconds = self._store.write_of(points)
         is_stored, verdicts = await self._link.run(
-            self._script, ["types", *keys], [*arguments, *told], timeout_seconds=seconds
+            self._script, ["types", *keys], [*about_hits, *about_points], timeout_seconds=seconds
         )
         return [(verdict, bool(is_stored)) for verdict in verdicts]
 
 
 class RedisAdmittedWrite:
-    """One such measurement.
+    """An `AdmittedWrite`, as `RedisAdmittedPoints` makes it.
 
     Attributes:
         point: What is written.
     """
 
-    __slots__ = ("_asked", "_error", "_is_stored", "_limiter", "_store", "point")
+    __slots__ = ("_asked", "_is_in_doubt", "_is_stored", "_limiter", "_store", "point")
 
     def __init__(
         self,
@@ -68,24 +68,16 @@ class RedisAdmittedWrite:
         self._store = store
         self._asked = asked
         self._is_stored = False
-        self._error: Exception | None = None
+        self._is_in_doubt = False
 
     async def hit(self, key: str) -> Decision:
-        """Take a unit of `key`, and store the point along with it if that can be.
-
-        Raises:
-            StorageUnavailableError: There is no verdict.
-        """
+        """Take a unit of `key`, and store the point along with it if that can be."""
         return await self._limiter.hit(key, ask=self._ask)
 
     async def finish(self) -> None:
-        """Return once the point is stored. To be awaited after the hit, unless that was refused.
-
-        Raises:
-            StorageUnavailableError: Nothing is known to be stored.
-        """
-        if self._error is not None:  # it may be stored even so, and must not be stored twice
-            raise self._error
+        """Return once the point is stored; raise `StorageUnavailableError` where that is not known."""
+        if self._is_in_doubt:
+            raise StorageUnavailableError("no answer: it may be stored, and must not be stored twice")
         if not self._is_stored:
             await self._store.add([self.point])
 
@@ -94,6 +86,6 @@ class RedisAdmittedWrite:
             verdict, self._is_stored = await self._asked.add((hit, self.point))
         except Exception as error:
             # What Redis refuses it has not done; and perhaps it refuses the verdict alone.
-            self._error = None if isinstance(error, StorageRefusedError) else error
+            self._is_in_doubt = not isinstance(error, StorageRefusedError)
             raise
         return verdict

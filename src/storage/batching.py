@@ -16,7 +16,7 @@ A round trip's time begins when it leaves, and its end says that Redis is lost.
 import asyncio
 import math
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextvars import Context
 from itertools import islice
 from typing import NamedTuple, TypeAlias
@@ -26,7 +26,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from src.storage.wire import Command, Reply, Wire
+from src.storage.wire import Command, Reply, Wire, packed
 
 RoundTripObserver: TypeAlias = Callable[[int, float], object]
 
@@ -46,7 +46,8 @@ _Sending: TypeAlias = "asyncio.Future[list[Reply]]"
 
 
 class _Pending(NamedTuple):
-    commands: Sequence[Command]
+    commands: bytes
+    replies: int
     future: "asyncio.Future[list[Reply]]"
     ends_at: float
     """Count of waits at which its caller is told that its time is over."""
@@ -55,7 +56,7 @@ class _Pending(NamedTuple):
 
 class _RoundTrip(NamedTuple):
     batch: list[_Pending]
-    commands: int
+    replies: int
     wire: Wire
     left_at: float
     ends_at: int
@@ -110,13 +111,17 @@ class Batcher:
             A future of their replies, of which each may be the server's refusal of that one command, a
             `RedisError`. It raises the error of the connection, which then all commands of the round trip
             share, or a `TimeoutError` of Redis when its time is over; what has not left by then never does.
+
+        Raises:
+            UnicodeEncodeError: An argument is text that can't be said, such as half a surrogate pair.
         """
+        sayable = packed(commands)
         future = self._future()
         if hurried and self._is_silent:
             _fail(future, _over_budget())
             return future
         patience = _HURRIED_PATIENCE if hurried else self._patience
-        self._waiting.append(_Pending(commands, future, self._waits + patience, hurried))
+        self._waiting.append(_Pending(sayable, len(commands), future, self._waits + patience, hurried))
         self._flush_soon()
         return future
 
@@ -126,8 +131,10 @@ class Batcher:
         At most `MAX_ALONE` of these are under way at once; the next ones wait for as long as it takes. While
         one is under way, that others get no answer is no sign that Redis is lost.
         """
+        sayable = packed(commands)
         future = self._future()
-        self._waiting_alone.append((_Pending(commands, future, math.inf), _waits(timeout_seconds)))
+        pending = _Pending(sayable, len(commands), future, math.inf)
+        self._waiting_alone.append((pending, _waits(timeout_seconds)))
         self._flush_soon()
         return future
 
@@ -177,18 +184,20 @@ class Batcher:
                 self._begin(self._alone, [pending], patience)
 
     def _begin(self, lane: dict[_Sending, _RoundTrip], batch: list[_Pending], patience: int) -> None:
-        commands = [command for pending in batch for command in pending.commands]
         self.round_trips += 1
+        commands = b"".join([pending.commands for pending in batch])
+        replies = sum([pending.replies for pending in batch])
         wire = self._idle.pop() if self._idle else Wire(self._pool)
-        sending = wire.ask(commands) if wire.is_open else self._loop.create_task(wire.open_and_ask(commands))
-        ends_at = self._waits + patience
-        lane[sending] = _RoundTrip(batch, len(commands), wire, self._loop.time(), ends_at)
+        if wire.is_open:
+            sending = wire.ask(commands, replies)
+        else:
+            sending = self._loop.create_task(wire.open_and_ask(commands, replies))
+        lane[sending] = _RoundTrip(batch, replies, wire, self._loop.time(), self._waits + patience)
         sending.add_done_callback(self._landed)
 
     def _landed(self, sending: _Sending) -> None:
         trip = self._in_flight.pop(sending, None) or self._alone.pop(sending)
         self._idle.append(trip.wire)
-        self._observe(trip.commands, self._loop.time() - trip.left_at)
         if error := self._error(sending):
             trip.wire.abort()
             for pending in trip.batch:
@@ -197,10 +206,11 @@ class Batcher:
             self._is_silent = False
             replies = iter(sending.result())
             for pending in trip.batch:
-                own = list(islice(replies, len(pending.commands)))
+                own = list(islice(replies, pending.replies))
                 if not pending.future.done():  # else its caller has gone
                     pending.future.set_result(own)
         self._flush()
+        self._observe(trip.replies, self._loop.time() - trip.left_at)
 
     def _error(self, sending: _Sending) -> BaseException | None:
         """Return why a round trip came to nothing, and have it known if Redis is lost."""

@@ -108,6 +108,7 @@ class RedisLink:
         self._revive = revive
         self._batcher = Batcher(client.connection_pool, CALL_TIMEOUT_SECONDS, self._went_down, observe)
         self._prober: asyncio.Task[None] | None = None
+        self._is_closing = False
         self._reminded_at: dict[str, float] = {}
 
     @property
@@ -207,6 +208,7 @@ class RedisLink:
 
     async def aclose(self) -> None:
         """Finish what is under way and close every connection."""
+        self._is_closing = True
         if self._prober is not None:
             self._prober.cancel()
             await asyncio.gather(self._prober, return_exceptions=True)
@@ -246,7 +248,7 @@ class RedisLink:
             _log.error("redis_refuses", extra={"code": code, "reason": told})
 
     def _went_down(self, error: RedisError) -> None:
-        if self._prober is None:
+        if self._prober is None and not self._is_closing:
             _log.error("redis_lost", extra={"reason": type(error).__name__})
             self._batcher.abandon(error)
             self._prober = asyncio.create_task(self._probe_until_back())

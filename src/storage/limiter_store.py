@@ -149,7 +149,7 @@ class RedisRateLimiter:
         needs = ("now", "quota", self.algorithm, "verdicts", *preludes)
         return load_script(name, *needs, time_source=self._time_source)
 
-    def told(self, hits: Sequence[Hit]) -> tuple[list[str], list[Argument]]:
+    def arguments_of(self, hits: Sequence[Hit]) -> tuple[list[str], list[Argument]]:
         """Return the keys and the arguments by which a script with `verdicts` is told `hits`."""
         arguments: list[Argument] = [self.quota.limit, self._window_us]
         for hit in hits:
@@ -172,7 +172,7 @@ class RedisRateLimiter:
         )
 
     async def _run(self, hits: list[Hit]) -> list[Reply]:
-        keys, arguments = self.told(hits)
+        keys, arguments = self.arguments_of(hits)
         replies: list[Reply] = await self._link.run(self._script, keys, arguments, hurried=True)
         return replies
 

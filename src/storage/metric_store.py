@@ -100,7 +100,7 @@ class RedisMetricStore:
         await self._add(points)
         return [None] * len(points)
 
-    def written(self, points: Sequence[Point]) -> MetricWrite:
+    def write_of(self, points: Sequence[Point]) -> MetricWrite:
         """Return what a script is told that stores `points` as `add` would."""
         return metric_write(points, self._clock.now(), self._retention_seconds)
 
@@ -109,9 +109,9 @@ class RedisMetricStore:
         if idempotency is not None:
             keys.append(f"idem:{hashlib.sha256(idempotency.key.encode()).hexdigest()}")
             fingerprint = idempotency.fingerprint
-        told, seconds = self.written(points)
+        arguments, seconds = self.write_of(points)
         verdict = await self._link.run(
-            self._add_points, keys, [fingerprint, IDEMPOTENCY_SECONDS, *told], timeout_seconds=seconds
+            self._add_points, keys, [fingerprint, IDEMPOTENCY_SECONDS, *arguments], timeout_seconds=seconds
         )
         if verdict < 0:
             raise IdempotencyKeyReusedError("the idempotency key came before with another request")

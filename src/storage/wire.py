@@ -1,8 +1,7 @@
 """A connection to Redis: commands out, replies in.
 
 redis-py opens it, authenticates, encrypts and closes it. In between, what arrives goes from the transport to
-hiredis, and from there to whoever waits, with neither streams nor coroutines on the way: they took more time
-than all else about a round trip (docs/adr/0008).
+hiredis, and from there to whoever waits, with neither streams nor coroutines on the way (docs/adr/0008).
 """
 
 import asyncio
@@ -39,27 +38,27 @@ class Wire:
         """Whether `ask` may be called; otherwise it takes `open_and_ask`."""
         return self._end is not None and self._end.is_open
 
-    def ask(self, commands: Sequence[Command]) -> "asyncio.Future[list[Reply]]":
-        """Send `commands` together.
+    def ask(self, commands: bytes, replies: int) -> "asyncio.Future[list[Reply]]":
+        """Send commands, as `packed` has them, and await so many replies.
 
         Returns:
-            A future of their replies, of which each may be a `ResponseError`. It raises redis-py's
+            A future of the replies, of which each may be a `ResponseError`. It raises redis-py's
             `ConnectionError` where the connection is lost. Who cancels it has to `abort`.
         """
         assert self._end is not None
-        return self._end.ask(commands)
+        return self._end.ask(commands, replies)
 
-    async def open_and_ask(self, commands: Sequence[Command]) -> list[Reply]:
+    async def open_and_ask(self, commands: bytes, replies: int) -> list[Reply]:
         """Connect, and `ask`."""
         if self._end is not None:  # and was lost
             await self._connection.disconnect(nowait=True)
         await self._pool.ensure_connection(self._connection)
         transport = getattr(self._connection._writer, "transport", None)  # noqa: SLF001 -- told nowhere else
         if transport is None:  # of a fakeredis
-            await self._connection.send_packed_command(_packed(commands), check_health=False)
-            return [await self._streamed() for _ in commands]
+            await self._connection.send_packed_command(commands, check_health=False)
+            return [await self._streamed() for _ in range(replies)]
         self._end = _End(transport)
-        return await self._end.ask(commands)
+        return await self._end.ask(commands, replies)
 
     def abort(self) -> None:
         """Give up whatever is still to come."""
@@ -99,14 +98,10 @@ class _End(asyncio.Protocol):
         self._replies: list[Reply] = []
         self._wanted = 0
 
-    def ask(self, commands: Sequence[Command]) -> "asyncio.Future[list[Reply]]":
-        answer: asyncio.Future[list[Reply]] = self._loop.create_future()
-        try:
-            self._transport.write(_packed(commands))
-        except Exception as error:  # noqa: BLE001 -- of a command that can't be said: its callers' affair
-            answer.set_exception(error)
-        else:
-            self._answer, self._replies, self._wanted = answer, [], len(commands)
+    def ask(self, commands: bytes, replies: int) -> "asyncio.Future[list[Reply]]":
+        self._answer = answer = self._loop.create_future()
+        self._replies, self._wanted = [], replies
+        self._transport.write(commands)
         return answer
 
     def abort(self) -> None:
@@ -114,7 +109,7 @@ class _End(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._answer is None:
-            self._lose(RedisConnectionError("Redis spoke unasked"))
+            self._lose(_unasked())
             return
         self._reader.feed(data)
         try:
@@ -131,6 +126,8 @@ class _End(asyncio.Protocol):
         answer, self._answer = self._answer, None
         if not answer.done():  # else it was given up
             answer.set_result(self._replies)
+        if self._reader.has_data():
+            self._lose(_unasked())
 
     def connection_lost(self, error: Exception | None) -> None:
         self._lose(RedisConnectionError(f"connection lost: {error or 'closed by Redis'}"))
@@ -144,5 +141,10 @@ class _End(asyncio.Protocol):
             answer.set_exception(error)
 
 
-def _packed(commands: Sequence[Command]) -> bytes:
+def packed(commands: Sequence[Command]) -> bytes:
+    """Return `commands` as Redis reads them. Raises UnicodeEncodeError of text that is none."""
     return b"".join(map(hiredis.pack_command, commands))  # type: ignore[arg-type]
+
+
+def _unasked() -> RedisConnectionError:
+    return RedisConnectionError("Redis spoke unasked")

@@ -339,3 +339,36 @@ async def test_nothing_to_send_is_no_round_trip(redis_link):
     before = redis_link.round_trips
     assert await redis_link.send_all([]) == []
     assert redis_link.round_trips == before
+
+
+async def test_a_command_that_cannot_be_said_is_its_callers_affair_alone(redis_link):
+    unsayable, other = await asyncio.gather(
+        redis_link.send("ECHO", "\ud800"), redis_link.send("ECHO", "b"), return_exceptions=True
+    )
+    assert isinstance(unsayable, UnicodeEncodeError)
+    assert other == b"b"
+
+
+async def test_whoever_counts_round_trips_and_fails_holds_nobody_up(redis_server, caplog):
+    def fail(_commands, _seconds):
+        raise OSError("no space left")
+
+    link = RedisLink(connect(RedisAddress(redis_server.url)), SystemClock(), observe=fail)
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, _context: None)
+    async with asyncio.timeout(5):
+        assert [await link.send("PING") for _ in range(5)] == [b"PONG"] * 5
+    await link.aclose()
+
+
+async def test_a_link_that_closes_while_redis_is_silent_leaves_nothing_behind(own_redis):
+    link = RedisLink(connect(RedisAddress(own_redis.url)), SystemClock())
+    await link.send("PING")
+    own_redis.freeze()
+    asked = asyncio.create_task(link.send("PING"))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    await link.aclose()
+    with pytest.raises(StorageUnavailableError):
+        await asked
+    own_redis.thaw()
+    assert asyncio.all_tasks() == {asyncio.current_task()}

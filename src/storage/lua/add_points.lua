@@ -4,7 +4,7 @@
 --       idem:<digest of the key>     "<kept until, µs> <fingerprint>"; only where the write has a key
 -- ARGV  fingerprint ('' without an idempotency key), its life in seconds; then those of points.lua
 -- Reply 1 stored now, 0 stored before, -1 the idempotency key came before with another fingerprint
-local fingerprint, life = take(), tonumber(take())
+local fingerprint, life = ARGV[1], tonumber(ARGV[2])
 
 if KEYS[2] then
   local known = redis.call('GET', KEYS[2])
@@ -18,5 +18,5 @@ if KEYS[2] then
   redis.call('SET', KEYS[2], record, 'EX', life)
 end
 
-add_points(KEYS[1])
+add_points(KEYS[1], 3)
 return 1

@@ -11,6 +11,5 @@ for _, verdict in ipairs(told) do
     return {0, told}
   end
 end
-taken = 2 + 2 * #told
-add_points(KEYS[1])
+add_points(KEYS[1], 3 + 2 * #told)
 return {1, told}

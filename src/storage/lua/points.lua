@@ -1,8 +1,8 @@
 -- Points of several types, stored with every rollup and sketch they belong to. The keys of a type,
 -- m:{<type>}:<suffix>, are made here; all of them carry the type's hash tag.
 --
--- needs    `now.lua`
--- ARGV     read on from `taken`: retention in seconds (0: keep), number of types, and for each type
+-- needs `now.lua`
+-- ARGV  from the place `first` on: retention in seconds (0: keep), number of types, and for each type
 --         name, latest timestamp in µs, number of points
 --         number of rollups, and for each       its places, "<suffix> <expiry> <field>" each; its record as
 --                                                Rollup.encode writes it, arrival counted within the batch
@@ -177,7 +177,8 @@ local function prune(prefix, retention)
 end
 
 -- Store them; `registry` is a sorted set of type names by latest timestamp.
-local function add_points(registry)
+local function add_points(registry, first)
+  taken = first - 1
   local retention = tonumber(take())
   for _ = 1, tonumber(take()) do
     local name, latest, points = take(), take(), take()
