@@ -19,6 +19,8 @@ from src.resilience.clock import Clock
 
 T = TypeVar("T")
 
+JSON = "application/json"
+
 MAX_OBJECT_BYTES = 64 * 1024
 """Of one JSON object, such as a measurement. Parsed, JSON may take fifty times its size."""
 
@@ -64,6 +66,22 @@ def _content_type(text: str) -> tuple[str, str]:
     message = Message()
     message["content-type"] = text
     return message.get_content_type(), message.get_content_charset("utf-8")
+
+
+async def read_object(request: Request, adapter: TypeAdapter[T], max_bytes: int) -> tuple[T, bytes]:
+    """Return a JSON object as what `adapter` makes of it, and the body it came in. To be had `in_time`.
+
+    Args:
+        request: Whose body.
+        adapter: Judges it.
+        max_bytes: The most it may be, but never more than `MAX_OBJECT_BYTES`.
+
+    Raises:
+        ProblemError: As `media_type`, `read_body` and `parse_json` do.
+    """
+    media_type(request, JSON)
+    body = await read_body(request, min(MAX_OBJECT_BYTES, max_bytes))
+    return parse_json(adapter, body), body
 
 
 async def read_body(request: Request, max_bytes: int) -> bytes:

@@ -22,7 +22,7 @@ from src.api.errors import CONTENT_TYPE, RATE_LIMIT_EXCEEDED, ProblemError, docu
 from src.api.middleware.request_context import add_headers
 from src.api.ready_response import ReadyResponse
 from src.resilience.rate_limiter import Decision
-from src.services.admission import Admission, Hit
+from src.services.admission import Admission, AskLimiter
 
 T = TypeVar("T")
 
@@ -30,7 +30,7 @@ AdmissionName: TypeAlias = Literal["ingest_admission", "read_admission"]
 """One of the services that admit."""
 
 
-async def admit(request: Request, admission: Admission, hit: Hit | None = None) -> None:
+async def admit(request: Request, admission: Admission, hit: AskLimiter | None = None) -> None:
     """Count `request` against its client's quota and have the quota's headers put on the answer.
 
     Args:

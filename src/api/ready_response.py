@@ -8,6 +8,8 @@ from collections.abc import Iterable
 
 from starlette.responses import Response
 
+JSON_BYTES = b"application/json"
+
 
 class ReadyResponse(Response):
     """An answer as it is sent.

@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 
 Outcome: TypeAlias = Literal["allowed", "refused", "bypassed"]
 
-Hit: TypeAlias = Callable[[str], Awaitable[Decision]]
+AskLimiter: TypeAlias = Callable[[str], Awaitable[Decision]]
 """Takes a unit of the quota of a key, as a rate limiter does."""
 
 
@@ -53,7 +53,7 @@ class Admission:
         self._verdicts = Tick[Decision | StorageUnavailableError](self._tell)
         self._fails_open = False
 
-    async def decide(self, client: str, hit: Hit | None = None) -> Decision | None:
+    async def decide(self, client: str, hit: AskLimiter | None = None) -> Decision | None:
         """Count one request of `client` against the quota; a refused one does not count.
 
         Args:

@@ -132,7 +132,7 @@ class MetricService:
 
     Args:
         store: Where points live.
-        admitted: Makes the write of a point, which is hit with the quota of whoever is to `finish` it.
+        admitted: Makes the write of a point that is stored along with its verdict.
         forget: Told the types that have new points; None where cached answers may grow old.
         observe: Told how many points each write stored.
     """

@@ -115,13 +115,12 @@ class Batcher:
         Raises:
             UnicodeEncodeError: An argument is text that can't be said, such as half a surrogate pair.
         """
-        sayable = packed(commands)
         future = self._future()
         if hurried and self._is_silent:
             _fail(future, _over_budget())
             return future
-        patience = _HURRIED_PATIENCE if hurried else self._patience
-        self._waiting.append(_Pending(sayable, len(commands), future, self._waits + patience, hurried))
+        ends_at = self._waits + (_HURRIED_PATIENCE if hurried else self._patience)
+        self._waiting.append(_Pending(packed(commands), len(commands), future, ends_at, hurried))
         self._flush_soon()
         return future
 
@@ -131,9 +130,8 @@ class Batcher:
         At most `MAX_ALONE` of these are under way at once; the next ones wait for as long as it takes. While
         one is under way, that others get no answer is no sign that Redis is lost.
         """
-        sayable = packed(commands)
         future = self._future()
-        pending = _Pending(sayable, len(commands), future, math.inf)
+        pending = _Pending(packed(commands), len(commands), future, math.inf)
         self._waiting_alone.append((pending, _waits(timeout_seconds)))
         self._flush_soon()
         return future

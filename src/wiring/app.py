@@ -23,6 +23,7 @@ from src.api.routes import (
     dashboard,
     events,
     health,
+    ingest,
     lab,
     metrics,
     overview,
@@ -128,13 +129,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(RequestContextMiddleware, context=context)
     errors.install(app)
     for module in (
-        metrics, series, overview, health, circuit_breaker, admin, lab, events, proxy, telemetry, dashboard,
+        ingest, metrics, series, overview, health, circuit_breaker, admin, lab, events, proxy, telemetry,
+        dashboard,
     ):  # fmt: skip
         app.include_router(module.router)
     app.include_router(lab.runs)
     openapi.install(app)
     if not is_traced:  # it is FastAPI's routing that tells a span its route
-        open_lanes(app, context, (*metrics.LANES, *series.LANES, *overview.LANES))
+        open_lanes(app, context, (*ingest.LANES, *metrics.LANES, *series.LANES, *overview.LANES))
     return app
 
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from src.api.routes import metrics, overview, series
+from src.api.routes import ingest, metrics, overview, series
 from tests.support.api import CALM, metric, running_api
 
 VARYING = {"date", "x-request-id", "x-ratelimit-remaining", "x-ratelimit-reset", "ratelimit", "age"}
@@ -113,7 +113,8 @@ async def test_each_lane_stands_before_the_admission_that_is_further_in(redis_se
 
 
 def test_every_lane_is_among_them():
-    lanes = {(lane.method, lane.path) for lane in (*metrics.LANES, *series.LANES, *overview.LANES)}
+    routes = (ingest, metrics, series, overview)
+    lanes = {(lane.method, lane.path) for module in routes for lane in module.LANES}
     assert lanes == {
         (method, path.partition("?")[0]) for some in BY_ADMISSION.values() for method, path in some
     }

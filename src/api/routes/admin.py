@@ -7,7 +7,7 @@ from pydantic import TypeAdapter
 
 from src.api.admin_access import RequireAdmin
 from src.api.begun import Begun
-from src.api.body import MAX_OBJECT_BYTES, in_time, media_type, parse_json, read_body, too_large
+from src.api.body import MAX_OBJECT_BYTES, in_time, read_object, too_large
 from src.api.dependencies import state
 from src.api.models.circuit_breaker import BreakerOut
 from src.api.models.external_service import FailureRate, FaultChangesIn, FaultsOut
@@ -131,10 +131,9 @@ async def set_proxy_policy(request: Request) -> ProxyPolicy:
 
 async def _read_object(request: Request, adapter: TypeAdapter[T]) -> T:
     services = state(request)
-    media_type(request, "application/json")
-    max_bytes = min(MAX_OBJECT_BYTES, services["body_limits"].max_bytes)
-    body = await in_time(Begun(read_body(request, max_bytes)), services["clock"])
-    return parse_json(adapter, body)
+    reading = Begun(read_object(request, adapter, services["body_limits"].max_bytes))
+    wanted, _ = await in_time(reading, services["clock"])
+    return wanted
 
 
 def _faults_out(faults: SimulatedFaults) -> FaultsOut:

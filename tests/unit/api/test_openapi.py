@@ -14,6 +14,7 @@ from src.api.routes import (
     circuit_breaker,
     events,
     health,
+    ingest,
     lab,
     metrics,
     overview,
@@ -23,8 +24,8 @@ from src.api.routes import (
 )
 
 ROUTERS = (
-    admin.router, circuit_breaker.router, events.router, health.router, lab.router, lab.runs, metrics.router,
-    overview.router, series.router,
+    admin.router, circuit_breaker.router, events.router, health.router, ingest.router, lab.router,
+    lab.runs, metrics.router, overview.router, series.router,
     proxy.router, telemetry.router,
 )  # fmt: skip
 QUOTA_HEADERS = {

@@ -1,0 +1,164 @@
+"""Measurements in: one, or many at once. They come out by `src.api.routes.metrics`."""
+
+import hashlib
+
+import orjson
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from src.analytics.points import format_timestamp
+from src.api.batch import Batch, read_json_array, read_ndjson
+from src.api.begun import Begun
+from src.api.body import (
+    JSON,
+    MAX_OBJECT_BYTES,
+    in_time,
+    inflated,
+    media_type,
+    read_object,
+    receive_body,
+    too_large,
+)
+from src.api.dependencies import state
+from src.api.errors import Problem, ProblemError, validation_problem
+from src.api.header import header
+from src.api.middleware.fast_lane import Lane
+from src.api.middleware.request_context import add_headers
+from src.api.models.metrics import METRIC_IN, BatchReceived, MetricIn, MetricReceived
+from src.api.openapi import BODY_ERRORS, headers, json_body, problems, request_headers
+from src.api.rate_limit import admit
+from src.api.ready_response import JSON_BYTES, ReadyResponse
+from src.services.metrics import Idempotency
+
+router = APIRouter(prefix="/api/metrics", tags=["metrics"])
+
+NDJSON = "application/x-ndjson"
+
+
+@router.post(
+    "",
+    status_code=201,
+    response_model=MetricReceived,
+    summary="Store one measurement",
+    responses={
+        201: headers("Idempotency-Replayed"),
+        **problems(
+            *BODY_ERRORS,
+            too_large(MAX_OBJECT_BYTES),
+            "IDEMPOTENCY_KEY_REUSED",
+            "RATE_LIMIT_EXCEEDED",
+            "REDIS_UNAVAILABLE",
+        ),
+    },
+    openapi_extra=request_headers("Idempotency-Key", "Content-Encoding") | json_body(MetricIn),
+)
+async def ingest(request: Request) -> Response:
+    """Store one measurement. A 201 means that it is stored, and counts in the next summary that is computed.
+
+    With an `Idempotency-Key` (1 to 255 visible ASCII characters, remembered for 24 hours) the request can
+    be sent again: it is stored once, and the answer to a repetition carries `Idempotency-Replayed: true`.
+
+    A measurement may be at most 64 KiB. Members other than those listed are ignored, and of several of the
+    same name the last one counts.
+    """
+    services = state(request)
+    admission, metrics = services["ingest_admission"], services["metrics"]
+    try:  # most came along with their headers
+        reading = Begun(read_object(request, METRIC_IN, services["body_limits"].max_bytes))
+    except ProblemError:
+        await admit(request, admission)  # who is over the quota is told that, whatever else is wrong
+        raise
+    if reading.is_done and header(request.scope, b"idempotency-key") is None:
+        measurement, _ = await reading
+        point = measurement.point()
+        write = metrics.admitted(point)
+        await admit(request, admission, write.hit)
+        await metrics.finish(write)
+    else:
+        await admit(request, admission)
+        measurement, body = await in_time(reading, services["clock"])
+        point = measurement.point()
+        is_new = await metrics.ingest([point], _idempotency(request, body))
+        _mark_replayed(request, is_new=is_new)
+    received = {
+        "message": "Metric received",
+        "timestamp": format_timestamp(point.timestamp_us),
+        "type": point.type,
+    }
+    return ReadyResponse(orjson.dumps(received), 201, JSON_BYTES)
+
+
+@router.post(
+    "/batch",
+    status_code=201,
+    response_model=BatchReceived,
+    summary="Store many measurements",
+    responses={
+        201: headers("Idempotency-Replayed"),
+        207: {"model": BatchReceived, "description": "Some were stored", **headers("Idempotency-Replayed")},
+        **problems(
+            "BAD_REQUEST",
+            Problem(413, "PAYLOAD_TOO_LARGE", "A batch may have at most 10000 points"),
+            Problem(415, "UNSUPPORTED_MEDIA_TYPE", f"The body must be {JSON} or {NDJSON}, in UTF-8"),
+            "VALIDATION_ERROR",
+            "IDEMPOTENCY_KEY_REUSED",
+            "RATE_LIMIT_EXCEEDED",
+            "REDIS_UNAVAILABLE",
+        ),
+    },
+    openapi_extra=request_headers("Idempotency-Key", "Content-Encoding")
+    | json_body(MetricIn, many_as=NDJSON),
+)
+async def ingest_batch(request: Request) -> Response:
+    """Store a JSON array of measurements, or one a line (`application/x-ndjson`); either may be gzipped.
+
+    The good ones are stored, all in one step; what is wrong with the others is told. It counts as one
+    request to the rate limit. What holds for one measurement holds for each: its size, its members, and
+    `Idempotency-Key` for them all. In an array, a measurement may be nested 8 deep, itself included.
+    """
+    services = state(request)
+    await admit(request, services["ingest_admission"])
+    kind = media_type(request, JSON, NDJSON)
+    limits, clock = services["body_limits"], services["clock"]
+    sent = await in_time(Begun(receive_body(request, limits.max_bytes)), clock)
+    read = read_ndjson if kind == NDJSON else read_json_array
+    async with services["batch_turn"]:
+        body = inflated(sent, limits.max_bytes)  # not while it waits: a few KB may become megabytes
+        batch = await read(body, limits.max_points, clock)
+        idempotency = _idempotency(request, body)
+        del body, sent
+    if not batch.points:
+        raise ProblemError(_nothing_accepted(batch))
+    is_new = await services["metrics"].ingest(batch.points, idempotency)
+    _mark_replayed(request, is_new=is_new)
+    answer = {"accepted": len(batch.points), "rejected": batch.rejected, "errors": batch.errors}
+    return Response(orjson.dumps(answer), 207 if batch.rejected else 201, media_type=JSON)
+
+
+def _idempotency(request: Request, body: bytes) -> Idempotency | None:
+    key = header(request.scope, b"idempotency-key")
+    if key is None:
+        return None
+    if not (1 <= len(key) <= 255 and all("!" <= character <= "~" for character in key)):
+        message = "must be 1 to 255 visible ASCII characters"
+        raise ProblemError(validation_problem([{"field": "Idempotency-Key", "message": message}]))
+    digest = hashlib.sha256(request.scope["path"].encode() + b"\n" + body)
+    return Idempotency(key, digest.hexdigest())
+
+
+def _mark_replayed(request: Request, *, is_new: bool) -> None:
+    if not is_new:
+        add_headers(request.scope, (b"idempotency-replayed", b"true"))
+
+
+def _nothing_accepted(batch: Batch) -> Problem:
+    message = "No point was stored: each has something wrong" if batch.rejected else "The batch has no points"
+    extra = {"accepted": 0, "rejected": batch.rejected}
+    return Problem(422, "VALIDATION_ERROR", message, errors=batch.errors, extra=extra)
+
+
+LANES = (
+    Lane("POST", "/api/metrics", ingest, "ingest_admission"),
+    Lane("POST", "/api/metrics/batch", ingest_batch, "ingest_admission"),
+)
+"""The routes that are served past the framework."""
