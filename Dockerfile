@@ -4,8 +4,12 @@
 FROM python:3.11-slim AS build
 ARG REQUIREMENTS=requirements.txt
 RUN python -m venv /venv
-COPY requirements.txt requirements-dev.txt /
-RUN /venv/bin/python -m pip install --no-cache-dir --disable-pip-version-check --require-hashes -r /$REQUIREMENTS
+COPY requirements-installer.txt requirements.txt requirements-dev.txt /
+RUN python -m venv /installer && \
+  /installer/bin/python -m pip install --no-cache-dir --disable-pip-version-check --require-hashes \
+    -r /requirements-installer.txt && \
+  /installer/bin/uv pip sync --no-cache --system-certs --compile-bytecode --python /venv/bin/python \
+    --require-hashes /$REQUIREMENTS
 
 FROM python:3.11-slim
 ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1

