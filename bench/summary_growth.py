@@ -24,8 +24,8 @@ from bench.processes import running_redis
 from src.analytics.points import Point
 from src.analytics.window import DAY_US, Window
 from src.resilience.clock import SystemClock
-from src.storage.client import RedisAddress, RedisLink, connect
-from src.storage.metric_store import RedisMetricStore
+from src.storage.metrics.store import RedisMetricStore
+from src.storage.redis.link import RedisAddress, RedisLink, connect
 
 DAYS = 30
 SECONDS_PAST_MIDNIGHT = 1

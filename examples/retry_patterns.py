@@ -98,13 +98,13 @@ async def show_what_ends_a_retry() -> None:
     timeline = Timeline("What ends a retry", clock)
     patient = RetryOptions(attempts=4, backoff=Fixed(0.5))
     picky = RetryOptions(attempts=4, abort_on=lambda error: isinstance(error, ValueError))
-    hurried = RetryOptions(attempts=100, total_seconds=2.0, backoff=Fixed(0.7))
+    short_deadline = RetryOptions(attempts=100, total_seconds=2.0, backoff=Fixed(0.7))
     stories = (
         ("fails twice", patient, Service(2)),
         ("fails for good", patient, Service(99)),
         ("caller's own mistake", picky, Service(99, lambda: ValueError("no such account"))),
         ("asks for a pause", patient, Service(1, lambda: RateLimitedError("bank", "busy", retry_after=3.0))),
-        ("has 2 seconds in all", hurried, Service(99)),
+        ("has 2 seconds in all", short_deadline, Service(99)),
     )
     for name, options, service in stories:
         retry = Retry(options, clock, SystemRandomizer(seed=3), name=name, listener=timeline)

@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeVar
 from pydantic import TypeAdapter, ValidationError
 from starlette.requests import Request
 
-from src.api.begun import Begun
+from src.api.eager_coroutine import EagerCoroutine
 from src.api.errors import BAD_JSON, Problem, ProblemError, field_errors, validation_problem
 from src.api.header import header
 from src.resilience.clock import Clock
@@ -115,7 +115,7 @@ async def receive_body(request: Request, max_bytes: int) -> SentBody:
     return SentBody(await _receive(request, max_bytes), encoding == "gzip")
 
 
-async def in_time(reading: Begun[T], clock: Clock) -> T:
+async def in_time(reading: EagerCoroutine[T], clock: Clock) -> T:
     """Return what reading a body comes to, if it arrives in time.
 
     Args:

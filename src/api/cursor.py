@@ -4,7 +4,7 @@ import base64
 import binascii
 import re
 
-from src.services.metrics import Position
+from src.services.metrics.ingest import Position
 
 _FORM = re.compile(r"(-?\d{1,18}) (\d{1,16}) ([A-Za-z0-9][A-Za-z0-9_.:/-]{0,127})")
 

@@ -13,15 +13,15 @@ from src.api.client_address import ClientAddress
 from src.api.models.proxy import ProxyStatusOut
 from src.resilience.circuit_breaker import CircuitBreaker
 from src.resilience.clock import Clock
-from src.services.admission import Admission
+from src.services.access.admission import Admission
 from src.services.event_feed import EventFeed
 from src.services.external_service import ExternalService
 from src.services.lab import Lab
-from src.services.metrics import MetricService
-from src.services.overview import OverviewService
-from src.services.proxy import Proxy
-from src.services.series import SeriesService
-from src.services.summary import SummaryService
+from src.services.metrics.ingest import MetricService
+from src.services.metrics.series import SeriesService
+from src.services.metrics.summary import SummaryService
+from src.services.overview.service import OverviewService
+from src.services.proxy.service import Proxy
 
 
 @dataclass(frozen=True, slots=True)

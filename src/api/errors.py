@@ -21,9 +21,9 @@ from src.api.ready_response import ReadyResponse
 from src.resilience.errors import CircuitOpenError, QueueClosedError, QueueFullError, QueueTimeoutError
 from src.services.errors import StorageUnavailableError
 from src.services.external_service import ExternalServiceUnavailableError
-from src.services.metrics import IdempotencyKeyReusedError
-from src.services.upstream import UpstreamAnswerTooLargeError
-from src.services.upstream_target import UnsafeTargetError
+from src.services.metrics.ingest import IdempotencyKeyReusedError
+from src.services.proxy.target import UnsafeTargetError
+from src.services.proxy.upstream import UpstreamAnswerTooLargeError
 
 MEDIA_TYPE = "application/problem+json"
 CONTENT_TYPE = MEDIA_TYPE.encode()

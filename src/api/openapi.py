@@ -31,8 +31,8 @@ from src.api.models.proxy import ProxyPolicy
 from src.resilience.errors import CircuitOpenError, QueueClosedError, QueueFullError, QueueTimeoutError
 from src.services.errors import StorageUnavailableError
 from src.services.external_service import ExternalServiceUnavailableError
-from src.services.metrics import IdempotencyKeyReusedError
-from src.services.upstream import UpstreamAnswerTooLargeError
+from src.services.metrics.ingest import IdempotencyKeyReusedError
+from src.services.proxy.upstream import UpstreamAnswerTooLargeError
 
 Fragment = dict[str, Any]
 Responses = dict[int | str, Fragment]

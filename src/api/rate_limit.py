@@ -19,10 +19,10 @@ from starlette.types import Scope
 
 from src.api.dependencies import state, state_of
 from src.api.errors import CONTENT_TYPE, RATE_LIMIT_EXCEEDED, ProblemError, document, retry_after
-from src.api.middleware.request_context import add_headers
 from src.api.ready_response import ReadyResponse
+from src.api.request_context import add_headers
 from src.resilience.rate_limiter import Decision
-from src.services.admission import Admission, AskLimiter
+from src.services.access.admission import Admission, AskLimiter
 
 T = TypeVar("T")
 

@@ -147,7 +147,7 @@ class BreakerState(StrEnum):
     HALF_OPEN = "HALF_OPEN"
 
 
-class Order(Enum):
+class ManualState(Enum):
     """What can be ordered by hand; the value is the reason given for the transition."""
 
     CLOSED = "closed by hand"
@@ -241,10 +241,10 @@ class BreakerStore(Protocol):
         """Give back the permit of a call that had no outcome."""
         ...
 
-    async def obey(self, name: str, options: CircuitBreakerOptions, order: Order) -> Transition | None:
-        """Go to the state ordered, and return the change if it is one.
+    async def force(self, name: str, options: CircuitBreakerOptions, order: ManualState) -> Transition | None:
+        """Put the breaker into a state by hand, and return the transition if the state changed.
 
-        `Order.CLOSED` begins a new generation with empty counts even where the breaker was closed already.
+        `ManualState.CLOSED` begins a new generation with empty counts, even if the breaker was closed before.
         """
         ...
 

@@ -86,7 +86,7 @@ class Lease(Enum):
 
 
 @dataclass(slots=True, eq=False)
-class Asked(Generic[T]):
+class LazyAwaitable(Generic[T]):
     """An answer on its way, whether or not anybody awaits it.
 
     A coroutine does not begin before it is awaited, and complains if it never is.
@@ -186,7 +186,7 @@ class MemoryCacheStore:
 
     def read(self, key: str, options: CacheOptions) -> Awaitable[Entry | None]:
         """Return the fresh entry, if there is one."""
-        return Asked(partial(self._read, key, options))
+        return LazyAwaitable(partial(self._read, key, options))
 
     async def _read(self, key: str, options: CacheOptions) -> Entry | None:
         copy = self._copies.get(key)

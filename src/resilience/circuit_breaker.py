@@ -13,7 +13,7 @@ from src.resilience.breaker_store import (
     BreakerStatus,
     BreakerStore,
     CircuitBreakerOptions,
-    Order,
+    ManualState,
     Refusal,
     Ticket,
     Transition,
@@ -89,15 +89,15 @@ class CircuitBreaker:
 
     async def force_open(self) -> None:
         """Reject every call until told otherwise."""
-        self._announce(await self._store.obey(self.name, self._options, Order.FORCED_OPEN))
+        self._announce(await self._store.force(self.name, self._options, ManualState.FORCED_OPEN))
 
     async def force_closed(self) -> None:
         """Let every call through and only count, until told otherwise."""
-        self._announce(await self._store.obey(self.name, self._options, Order.FORCED_CLOSED))
+        self._announce(await self._store.force(self.name, self._options, ManualState.FORCED_CLOSED))
 
     async def close(self) -> None:
         """Close the breaker with empty counts, whatever state it is in, and let it work by itself again."""
-        self._announce(await self._store.obey(self.name, self._options, Order.CLOSED))
+        self._announce(await self._store.force(self.name, self._options, ManualState.CLOSED))
 
     async def status(self) -> BreakerStatus:
         """Return how the breaker stands."""

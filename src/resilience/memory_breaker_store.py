@@ -15,7 +15,7 @@ from src.resilience.breaker_store import (
     BreakerStatus,
     BreakerStore,
     CircuitBreakerOptions,
-    Order,
+    ManualState,
     Refusal,
     Ticket,
     Transition,
@@ -54,13 +54,13 @@ class MemoryBreakerStore:
         if ticket.generation == circuit.generation:
             circuit.state.release(ticket)
 
-    async def obey(self, name: str, options: CircuitBreakerOptions, order: Order) -> Transition | None:
+    async def force(self, name: str, options: CircuitBreakerOptions, order: ManualState) -> Transition | None:
         """Go to the state ordered."""
         circuit = self._circuit(name, options)
         state = _STATE_ORDERED[order]
         if type(circuit.state) is not state:
             return circuit.enter(state, order.value)
-        if order is Order.CLOSED:
+        if order is ManualState.CLOSED:
             circuit.begin(state)
         return None
 
@@ -274,8 +274,8 @@ class _HalfOpen(_State):
         return self.reading, None if is_free else min(waits)
 
 
-_STATE_ORDERED: dict[Order, type[_State]] = {
-    Order.CLOSED: _Closed,
-    Order.FORCED_OPEN: _ForcedOpen,
-    Order.FORCED_CLOSED: _ForcedClosed,
+_STATE_ORDERED: dict[ManualState, type[_State]] = {
+    ManualState.CLOSED: _Closed,
+    ManualState.FORCED_OPEN: _ForcedOpen,
+    ManualState.FORCED_CLOSED: _ForcedClosed,
 }

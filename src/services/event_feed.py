@@ -21,6 +21,7 @@ from typing import Protocol
 import orjson
 
 from src.analytics.points import format_seconds
+from src.observation.coalescing import is_coalesced
 from src.resilience.clock import Clock
 from src.resilience.errors import ResilienceError
 from src.resilience.events import (
@@ -31,7 +32,6 @@ from src.resilience.events import (
     TurnTaken,
     notify,
 )
-from src.services.daily_events import is_daily
 from src.services.errors import ServiceError, StorageUnavailableError
 from src.services.external_service import ExternalServiceError, ExternalServiceRefusedError
 
@@ -138,7 +138,7 @@ class EventRecorder:
         match event:
             case CacheRefreshed() | TurnTaken():
                 return
-            case _ if is_daily(event):
+            case _ if is_coalesced(event):
                 return
             case Rejected() if refusal := self._refusals.get(event.policy):
                 refusal.event = replace(refusal.event, times=refusal.event.times + event.times)

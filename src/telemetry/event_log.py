@@ -2,6 +2,7 @@
 
 import logging
 
+from src.observation.coalescing import is_coalesced
 from src.resilience.events import (
     Bypassed,
     Event,
@@ -10,7 +11,6 @@ from src.resilience.events import (
     StateChanged,
     TurnTaken,
 )
-from src.services.daily_events import is_daily
 
 _log = logging.getLogger("src.resilience")
 
@@ -28,7 +28,7 @@ def log_event(event: Event) -> None:
     too many come, is for debugging only: the request's own line tells how it was answered, and a limiter that
     fails open says so itself, once.
     """
-    level = logging.DEBUG if is_daily(event) else _LEVELS.get(type(event), logging.INFO)
+    level = logging.DEBUG if is_coalesced(event) else _LEVELS.get(type(event), logging.INFO)
     if not _log.isEnabledFor(level):
         return
     told = event.details()

@@ -12,15 +12,15 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import TypeVar, get_args
 
+from src.observation.request_record import RequestRecord
 from src.resilience.breaker_store import BreakerState, BreakerStatus
 from src.resilience.circuit_breaker import CircuitBreaker
 from src.resilience.clock import Clock
 from src.resilience.errors import CallTimeoutError, RejectedError
 from src.resilience.events import CacheAnswered, Event, StateChanged, TurnTaken
 from src.resilience.policy import Call
-from src.services.admission import Outcome
-from src.services.answered import Answered
-from src.services.proxy import Proxy
+from src.services.access.admission import Outcome
+from src.services.proxy.service import Proxy
 from src.telemetry.prometheus import Counter, Gauge, Histogram
 
 T = TypeVar("T")
@@ -90,7 +90,7 @@ _transitions = cache(BREAKER_TRANSITIONS.labels)
 _events = cache(EVENTS.labels)
 
 
-def observe_requests(requests: Sequence[Answered]) -> None:
+def observe_requests(requests: Sequence[RequestRecord]) -> None:
     """Count answered requests. Their paths are not told, since clients choose them."""
     answers: defaultdict[tuple[str, str, int], list[float]] = defaultdict(list)
     for request in requests:

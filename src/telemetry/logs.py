@@ -17,9 +17,9 @@ import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from src.analytics.points import format_seconds
+from src.observation.log_context import log_fields
+from src.observation.request_record import RequestRecord
 from src.resilience.clock import Clock
-from src.services.answered import Answered
-from src.services.log_context import log_fields
 
 _requests = structlog.stdlib.get_logger("src.requests")
 
@@ -81,7 +81,7 @@ def configure_logging(level: str, log_format: Literal["json", "console"]) -> Non
 
 def request_log(
     level: str, log_format: Literal["json", "console"], clock: Clock
-) -> Callable[[Sequence[Answered]], None]:
+) -> Callable[[Sequence[RequestRecord]], None]:
     """Return what logs answered requests: a line each, at level INFO, like every other line.
 
     It is the one line that every request has, so in JSON it goes past the standard library's loggers, which
@@ -93,7 +93,7 @@ def request_log(
         clock: Dates the lines.
     """
 
-    def log_json(requests: Sequence[Answered]) -> None:
+    def log_json(requests: Sequence[RequestRecord]) -> None:
         timestamp = format_seconds(clock.now())
         lines = [
             orjson.dumps(
@@ -115,7 +115,7 @@ def request_log(
             sys.stdout.buffer.write(b"".join(lines))
             sys.stdout.buffer.flush()
 
-    def log_text(requests: Sequence[Answered]) -> None:
+    def log_text(requests: Sequence[RequestRecord]) -> None:
         for request in requests:
             _requests.info(
                 "request",

@@ -21,7 +21,7 @@ _ENDPOINTS = (
     "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT"
 )  # fmt: skip
 _PROBED = frozenset({"/health", "/health/live", "/health/ready", "/metrics"})
-"""Asked for by machines, every few seconds, for good: their traces would bury all others."""
+"""Requested by machines, every few seconds, for good: their traces would bury all others."""
 
 
 def is_asked_for(environment: Mapping[str, str]) -> bool:

@@ -14,9 +14,9 @@ from src.api import errors, openapi
 from src.api.admin_access import AdminAccess
 from src.api.client_address import ClientAddress
 from src.api.dependencies import BodyLimits, State
-from src.api.middleware.fast_lane import open_lanes
-from src.api.middleware.request_context import RequestContext, RequestContextMiddleware
+from src.api.hot_routes import install_hot_routes
 from src.api.models.proxy import ProxyStatusOut
+from src.api.request_context import RequestContext, RequestContextMiddleware
 from src.api.routes import (
     admin,
     circuit_breaker,
@@ -32,6 +32,9 @@ from src.api.routes import (
     telemetry,
 )
 from src.config.settings import InvalidSettingsError, Settings, load_settings
+from src.observation.coalescing import CoalescingListener
+from src.observation.request_record import RequestRecord
+from src.observation.tick_batch import TickBatch
 from src.resilience.cache import ReadThroughCache
 from src.resilience.cache_store import CacheOptions
 from src.resilience.clock import Clock, SystemClock, SystemRandomizer
@@ -39,9 +42,7 @@ from src.resilience.errors import CircuitOpenError
 from src.resilience.events import Listener, each
 from src.resilience.pipeline import Pipeline
 from src.resilience.rate_limiter import Quota
-from src.services.admission import Admission
-from src.services.answered import Answered
-from src.services.daily_events import DailyTogether
+from src.services.access.admission import Admission
 from src.services.event_feed import EventFeed, EventRecorder
 from src.services.external_service import (
     ExternalService,
@@ -49,25 +50,24 @@ from src.services.external_service import (
     is_failure,
 )
 from src.services.lab import Lab
-from src.services.metrics import MetricService
-from src.services.overview import OverviewService
-from src.services.pulse import Pulse, PulseReporter
-from src.services.pulse_store import FailoverPulseStore, MemoryPulseStore, PulseStore
-from src.services.series import SeriesService
-from src.services.summary import SummaryService
-from src.services.tick import Tick
-from src.storage.admitted_points import RedisAdmittedPoints
-from src.storage.cache_store import RedisCacheStore
-from src.storage.client import RedisLink
-from src.storage.event_log import RedisEventLog
-from src.storage.fault_store import RedisFaultStore
-from src.storage.limiter_store import RedisRateLimiter
-from src.storage.metric_store import RedisMetricStore
-from src.storage.pulse_store import RedisPulseStore
-from src.storage.recent_entries import RecentEntries
-from src.storage.series_store import RedisSeriesStore
-from src.storage.server_memory import used_memory_bytes
-from src.storage.stress_lease import RedisStressLease
+from src.services.metrics.ingest import MetricService
+from src.services.metrics.series import SeriesService
+from src.services.metrics.summary import SummaryService
+from src.services.overview.counter_store import CounterStore, FailoverCounterStore, MemoryCounterStore
+from src.services.overview.counters import CounterFlusher, WorkerCounters
+from src.services.overview.service import OverviewService
+from src.storage.fleet.counters import RedisCounterStore
+from src.storage.fleet.event_log import RedisEventLog
+from src.storage.fleet.faults import RedisFaultStore
+from src.storage.fleet.leases import RedisStressLease
+from src.storage.metrics.admitted_points import RedisAdmittedPoints
+from src.storage.metrics.series_store import RedisSeriesStore
+from src.storage.metrics.store import RedisMetricStore
+from src.storage.patterns.cache_store import RedisCacheStore
+from src.storage.patterns.limiter_store import RedisRateLimiter
+from src.storage.patterns.recent_entries import RecentEntries
+from src.storage.redis.link import RedisLink
+from src.storage.redis.server_memory import used_memory_bytes
 from src.telemetry import tracing
 from src.telemetry.event_log import log_event
 from src.telemetry.instruments import (
@@ -112,19 +112,19 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         raise SystemExit(str(error)) from None
     configure_logging(settings.log_level, settings.log_format)
     clock = SystemClock()
-    pulse = Pulse(cache=SUMMARY_CACHE, untimed_routes=frozenset({"/api/events", "/logs"}))
+    counters = WorkerCounters(cache=SUMMARY_CACHE, untimed_routes=frozenset({"/api/events", "/logs"}))
     is_traced = tracing.is_asked_for(os.environ)
     app = FastAPIOffline(
         title="Resilient Analytics API",
         version="0.1.0",
         description=DESCRIPTION,
         license_info={"name": "MIT", "identifier": "MIT"},
-        lifespan=partial(_lifespan, settings, clock, pulse),
+        lifespan=partial(_lifespan, settings, clock, counters),
         redirect_slashes=False,  # it would send the client to whatever Host it named
         telemetry=tracing.telemetry(on=is_traced),
     )
     log_request = request_log(settings.log_level, settings.log_format, clock)
-    answered = Tick[Answered](each(observe_requests, pulse.observe_requests, log_request))
+    answered = TickBatch[RequestRecord](each(observe_requests, counters.observe_requests, log_request))
     context = RequestContext(clock, answered.add, is_traced=is_traced)
     app.add_middleware(RequestContextMiddleware, context=context)
     errors.install(app)
@@ -136,16 +136,18 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(lab.runs)
     openapi.install(app)
     if not is_traced:  # it is FastAPI's routing that tells a span its route
-        open_lanes(app, context, (*ingest.LANES, *metrics.LANES, *series.LANES, *overview.LANES))
+        install_hot_routes(app, context, (*ingest.LANES, *metrics.LANES, *series.LANES, *overview.LANES))
     return app
 
 
 @asynccontextmanager
-async def _lifespan(settings: Settings, clock: Clock, pulse: Pulse, _app: FastAPI) -> AsyncIterator[State]:
+async def _lifespan(
+    settings: Settings, clock: Clock, counters: WorkerCounters, _app: FastAPI
+) -> AsyncIterator[State]:
     async with AsyncExitStack() as stack:
-        link = await redis_link(settings, clock, each(observe_round_trip, pulse.observe_round_trip), stack)
+        link = await redis_link(settings, clock, each(observe_round_trip, counters.observe_round_trip), stack)
         event_log = RedisEventLog(link)
-        listener = _listener(event_log, clock, pulse, stack)
+        listener = _listener(event_log, clock, counters, stack)
         breaker = external.breaker(settings, link, clock, listener)
         pipeline = external.pipeline(settings, breaker, clock, listener)
         provider = None if settings.external_service_url else external.provider_in_process(settings, clock)
@@ -173,12 +175,12 @@ async def _lifespan(settings: Settings, clock: Clock, pulse: Pulse, _app: FastAP
         key = settings.admin_api_key
         ingest_limiter = _limiter(settings, link, clock, limit=settings.rate_limit_requests)
         read_limiter = _limiter(settings, link, clock, limit=settings.rate_limit_read_requests)
-        admission = partial(_admission, listener, pulse)
+        admission = partial(_admission, listener, counters)
         internal_proxy = await stack.enter_async_context(
             running_proxy(settings, link, provider, clock, listener)
         )
         overviews = OverviewService[ProxyStatusOut](
-            _pulse_store(link, clock, pulse, stack),
+            _counter_store(link, clock, counters, stack),
             breaker,
             partial(used_memory_bytes, link),
             external_service.faults,
@@ -192,7 +194,7 @@ async def _lifespan(settings: Settings, clock: Clock, pulse: Pulse, _app: FastAP
                 store,
                 RedisAdmittedPoints(ingest_limiter, store, link).write,
                 forget,
-                Tick[int](each(observe_writes, pulse.observe_writes)).add,
+                TickBatch[int](each(observe_writes, counters.observe_writes)).add,
             ),
             series=SeriesService(RedisSeriesStore(link), clock),
             overview=overviews,
@@ -216,17 +218,21 @@ async def _lifespan(settings: Settings, clock: Clock, pulse: Pulse, _app: FastAP
         )
 
 
-def _listener(event_log: RedisEventLog, clock: Clock, pulse: Pulse, stack: AsyncExitStack) -> Listener:
+def _listener(
+    event_log: RedisEventLog, clock: Clock, counters: WorkerCounters, stack: AsyncExitStack
+) -> Listener:
     recorder = EventRecorder(event_log, clock, os.getpid(), count_event)
     recorder.start()
     stack.push_async_callback(recorder.aclose)
-    return DailyTogether(each(count_event, pulse, log_event, recorder))
+    return CoalescingListener(each(count_event, counters, log_event, recorder))
 
 
-def _pulse_store(link: RedisLink, clock: Clock, pulse: Pulse, stack: AsyncExitStack) -> PulseStore:
-    fleet = RedisPulseStore(link, uuid.uuid4().hex)
-    store = FailoverPulseStore(fleet, MemoryPulseStore(clock), clock)
-    reporter = PulseReporter(pulse, store, clock)
+def _counter_store(
+    link: RedisLink, clock: Clock, counters: WorkerCounters, stack: AsyncExitStack
+) -> CounterStore:
+    fleet = RedisCounterStore(link, uuid.uuid4().hex)
+    store = FailoverCounterStore(fleet, MemoryCounterStore(clock), clock)
+    reporter = CounterFlusher(counters, store, clock)
     reporter.start()
     stack.push_async_callback(reporter.aclose)
     return store
@@ -237,9 +243,11 @@ def _limiter(settings: Settings, link: RedisLink, clock: Clock, *, limit: int) -
     return RedisRateLimiter(settings.rate_limit_algorithm, quota, link, clock)
 
 
-def _admission(listener: Listener, pulse: Pulse, name: str, limiter: RedisRateLimiter) -> Admission:
+def _admission(
+    listener: Listener, counters: WorkerCounters, name: str, limiter: RedisRateLimiter
+) -> Admission:
     count = limiter_observer(name, limiter.algorithm)
-    return Admission(name, limiter.quota, limiter, listener, each(count, pulse.observe_decisions))
+    return Admission(name, limiter.quota, limiter, listener, each(count, counters.observe_decisions))
 
 
 def _summary_cache(settings: Settings, link: RedisLink, clock: Clock, listener: Listener) -> ReadThroughCache:

@@ -19,8 +19,8 @@ from src.resilience.rate_limiter import Quota, RateLimit, RateLimitOptions
 from src.resilience.retry import Retry, RetryOptions
 from src.resilience.timeout import Timeout
 from src.services.external_service import is_failure, is_worth_retrying
-from src.storage.breaker_store import FailoverBreakerStore, RedisBreakerStore
-from src.storage.client import RedisLink
+from src.storage.patterns.breaker_store import FailoverBreakerStore, RedisBreakerStore
+from src.storage.redis.link import RedisLink
 from src.telemetry import tracing
 from src.telemetry.instruments import Measured
 

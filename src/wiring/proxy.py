@@ -18,14 +18,14 @@ from src.resilience.events import Listener
 from src.resilience.pace_store import MAX_SECONDS, PacedQueueOptions
 from src.resilience.paced_queue import PacedQueue
 from src.resilience.timeout import Timeout
-from src.services.proxy import PACE_MARGIN, Proxy, is_upstream_failure
-from src.services.proxy_totals import ProxyTally
-from src.services.upstream import Upstream
-from src.services.upstream_target import UpstreamTarget
-from src.storage.cache_store import RedisCacheStore
-from src.storage.client import RedisLink
-from src.storage.pace_store import FailoverPaceStore, RedisPaceStore
-from src.storage.proxy_totals import RedisProxyTotals
+from src.services.proxy.service import PACE_MARGIN, Proxy, is_upstream_failure
+from src.services.proxy.target import UpstreamTarget
+from src.services.proxy.totals import ProxyTally
+from src.services.proxy.upstream import Upstream
+from src.storage.fleet.proxy_totals import RedisProxyTotals
+from src.storage.patterns.cache_store import RedisCacheStore
+from src.storage.patterns.pace_store import FailoverPaceStore, RedisPaceStore
+from src.storage.redis.link import RedisLink
 from src.wiring.exit_signal import on_exit_signal
 from src.wiring.external_service import breaker_store, url_of
 

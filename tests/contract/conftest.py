@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from src.storage.client import RedisLink
+from src.storage.redis.link import RedisLink
 from tests.support.clock import FakeClock
 
 TEST_TIME = """

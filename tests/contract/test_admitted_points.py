@@ -12,10 +12,10 @@ from src.resilience.clock import SystemClock
 from src.resilience.memory_rate_limiter import memory_rate_limiter
 from src.resilience.rate_limiter import Algorithm, Decision, Quota
 from src.services.errors import StorageRefusedError, StorageUnavailableError
-from src.storage.admitted_points import RedisAdmittedPoints
-from src.storage.client import RedisAddress, RedisLink, connect
-from src.storage.limiter_store import RedisRateLimiter
-from src.storage.metric_store import RedisMetricStore
+from src.storage.metrics.admitted_points import RedisAdmittedPoints
+from src.storage.metrics.store import RedisMetricStore
+from src.storage.patterns.limiter_store import RedisRateLimiter
+from src.storage.redis.link import RedisAddress, RedisLink, connect
 from tests.contract.conftest import TEST_TIME
 from tests.support.metric_model import MemoryAdmittedWrite, MemoryMetricStore
 from tests.support.redis_server import calls

@@ -8,7 +8,7 @@ from src.resilience.breaker_store import (
     BreakerState,
     BreakerStatus,
     CircuitBreakerOptions,
-    Order,
+    ManualState,
     Refusal,
     Ticket,
     Transition,
@@ -18,8 +18,8 @@ from src.resilience.errors import CircuitOpenError
 from src.resilience.events import ProbeStarted, Rejected, StateChanged
 from src.resilience.memory_breaker_store import MemoryBreakerStore
 from src.services.errors import StorageUnavailableError
-from src.storage.breaker_store import FailoverBreakerStore, RedisBreakerStore
-from src.storage.client import PROBE_INTERVAL_SECONDS, RedisAddress, RedisLink, connect
+from src.storage.patterns.breaker_store import FailoverBreakerStore, RedisBreakerStore
+from src.storage.redis.link import PROBE_INTERVAL_SECONDS, RedisAddress, RedisLink, connect
 from tests.contract.conftest import TEST_TIME
 
 CLOSED, OPEN, HALF_OPEN = BreakerState.CLOSED, BreakerState.OPEN, BreakerState.HALF_OPEN
@@ -60,8 +60,8 @@ class Driver:
     async def call(self, *, failed=False, slow=False):
         return await self.record(await self.enter(), failed=failed, slow=slow)
 
-    async def obey(self, order):
-        return await self.store.obey(self.name, self.options, order)
+    async def force(self, order):
+        return await self.store.force(self.name, self.options, order)
 
     async def status(self):
         return await self.store.status(self.name, self.options)
@@ -416,7 +416,7 @@ async def test_a_probe_of_an_earlier_half_open_releases_nothing_of_a_later_one(h
 async def test_a_call_from_before_a_reset_is_not_counted_after_it(drive):
     breaker = drive(failure_threshold=1)
     ticket = await breaker.enter()
-    await breaker.obey(Order.CLOSED)
+    await breaker.force(ManualState.CLOSED)
     assert await breaker.record(ticket, failed=True) is None
     assert await breaker.state() is CLOSED
 
@@ -426,7 +426,7 @@ async def test_a_call_from_before_a_reset_is_not_counted_after_it(drive):
 
 async def test_forced_open_it_stays_open_whatever_the_time(drive, store_time):
     breaker = drive(open_seconds=10)
-    transition = await breaker.obey(Order.FORCED_OPEN)
+    transition = await breaker.force(ManualState.FORCED_OPEN)
     opened_at = store_time.clock.now()
     await store_time.advance(1000)
 
@@ -439,42 +439,42 @@ async def test_forced_open_it_stays_open_whatever_the_time(drive, store_time):
 
 async def test_forced_closed_it_counts_and_never_opens(drive):
     breaker = drive(failure_threshold=1)
-    await breaker.obey(Order.FORCED_CLOSED)
+    await breaker.force(ManualState.FORCED_CLOSED)
     for _ in range(5):
         assert await breaker.call(failed=True) is None
     status = await breaker.status()
     assert (status.state, status.failure_count) == (CLOSED, 5)
 
 
-@pytest.mark.parametrize("order", [Order.FORCED_OPEN, Order.FORCED_CLOSED])
+@pytest.mark.parametrize("order", [ManualState.FORCED_OPEN, ManualState.FORCED_CLOSED])
 async def test_closed_by_hand_it_works_by_itself_again(drive, order):
     breaker = drive(failure_threshold=1)
-    await breaker.obey(order)
-    assert (await breaker.obey(Order.CLOSED)).reason == "closed by hand"
+    await breaker.force(order)
+    assert (await breaker.force(ManualState.CLOSED)).reason == "closed by hand"
     assert (await breaker.call(failed=True)).after is OPEN
 
 
 async def test_closing_by_hand_empties_the_counts(drive):
     breaker = drive(failure_threshold=2)
     await breaker.call(failed=True)
-    assert await breaker.obey(Order.CLOSED) is None
+    assert await breaker.force(ManualState.CLOSED) is None
     assert (await breaker.status()).failure_count == 0
     assert await breaker.call(failed=True) is None
 
 
-@pytest.mark.parametrize("order", list(Order))
+@pytest.mark.parametrize("order", list(ManualState))
 async def test_an_order_repeated_is_no_change(drive, order):
     breaker = drive()
-    await breaker.obey(order)
+    await breaker.force(order)
     before = await breaker.status()
-    assert await breaker.obey(order) is None
+    assert await breaker.force(order) is None
     assert await breaker.status() == before
 
 
 async def test_forcing_an_open_breaker_open_is_kept_as_a_transition_too(drive):
     breaker = drive(failure_threshold=1)
     await breaker.call(failed=True)
-    await breaker.obey(Order.FORCED_OPEN)
+    await breaker.force(ManualState.FORCED_OPEN)
     assert [(t.before, t.after) for t in (await breaker.status()).transitions] == [
         (CLOSED, OPEN), (OPEN, OPEN),
     ]  # fmt: skip
@@ -485,8 +485,8 @@ async def test_the_last_twenty_transitions_are_kept(drive, store_time):
     start = store_time.clock.now()
     for _ in range(12):
         await store_time.advance(1)
-        await breaker.obey(Order.FORCED_OPEN)
-        await breaker.obey(Order.CLOSED)
+        await breaker.force(ManualState.FORCED_OPEN)
+        await breaker.force(ManualState.CLOSED)
     transitions = (await breaker.status()).transitions
     assert len(transitions) == 20
     assert (transitions[0].at, transitions[-1].at) == (start + 3, start + 12)
@@ -611,7 +611,7 @@ async def test_all_keys_of_a_breaker_share_one_slot(drive, store_time):
     for options in ({}, {"window_seconds": 10}):
         breaker = drive(failure_threshold=1, **options)
         await breaker.call(failed=True)
-        await breaker.obey(Order.CLOSED)
+        await breaker.force(ManualState.CLOSED)
         await breaker.call()
     keys = await store_time.link.send("KEYS", "*")
     assert all(key == b"test:now_us" or key.startswith(b"breaker:{upstream}") for key in keys)
@@ -694,7 +694,7 @@ async def test_a_result_the_fleets_store_admitted_is_dropped_while_it_is_away(fa
 
 async def test_an_order_goes_to_the_store_that_decides(failing_over, fleet):
     fleet.is_away = True
-    await failing_over.obey(Order.FORCED_OPEN)
+    await failing_over.force(ManualState.FORCED_OPEN)
     assert await failing_over.state() is OPEN
     fleet.is_away = False
     assert await failing_over.state() is CLOSED
@@ -711,7 +711,7 @@ async def test_when_redis_dies_calls_go_on_and_it_decides_again_once_it_is_back(
     link = RedisLink(connect(RedisAddress(own_redis.url)), clock)
     store = FailoverBreakerStore(RedisBreakerStore(link), MemoryBreakerStore(clock))
     breaker = Driver(store, CircuitBreakerOptions(failure_threshold=1))
-    await breaker.obey(Order.FORCED_OPEN)
+    await breaker.force(ManualState.FORCED_OPEN)
 
     own_redis.kill()
     await breaker.call(failed=True)

@@ -14,9 +14,9 @@ from src.resilience.cache_store import CacheOptions, CacheStore, Entry, Lease, M
 from src.resilience.clock import SystemClock, SystemRandomizer
 from src.resilience.rate_limiter import Quota
 from src.services.errors import StorageUnavailableError
-from src.storage.cache_store import RedisCacheStore
-from src.storage.client import RedisAddress, RedisLink, connect
-from src.storage.limiter_store import RedisRateLimiter
+from src.storage.patterns.cache_store import RedisCacheStore
+from src.storage.patterns.limiter_store import RedisRateLimiter
+from src.storage.redis.link import RedisAddress, RedisLink, connect
 from tests.support.clock import FakeClock
 from tests.support.redis_server import RedisServer, calls
 

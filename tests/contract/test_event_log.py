@@ -4,8 +4,8 @@ import pytest
 
 from src.services.errors import StorageUnavailableError
 from src.services.event_feed import LoggedEvent
-from src.storage.event_log import KEPT_EVENTS, RedisEventLog
-from src.storage.stress_lease import RedisStressLease
+from src.storage.fleet.event_log import KEPT_EVENTS, RedisEventLog
+from src.storage.fleet.leases import RedisStressLease
 
 
 @pytest.fixture(params=["fakeredis", "redis"])

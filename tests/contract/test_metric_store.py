@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from src.analytics.points import Point
 from src.analytics.sketch import bin_of, bins_of
 from src.analytics.window import Window
-from src.services.metrics import Idempotency, IdempotencyKeyReusedError, MetricStore, Position
-from src.storage.metric_store import RedisMetricStore
+from src.services.metrics.ingest import Idempotency, IdempotencyKeyReusedError, MetricStore, Position
+from src.storage.metrics.store import RedisMetricStore
 from tests.contract.conftest import TEST_TIME, StoreTime
 from tests.support.metric_model import MemoryMetricStore
 

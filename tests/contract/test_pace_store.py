@@ -10,8 +10,8 @@ from src.resilience.memory_pace_store import MemoryPaceStore
 from src.resilience.pace_store import Offer, PacedQueueOptions, PaceStatus
 from src.resilience.paced_queue import PacedQueue
 from src.services.errors import StorageUnavailableError
-from src.storage.client import PROBE_INTERVAL_SECONDS, RedisAddress, RedisLink, connect
-from src.storage.pace_store import FailoverPaceStore, RedisPaceStore
+from src.storage.patterns.pace_store import FailoverPaceStore, RedisPaceStore
+from src.storage.redis.link import PROBE_INTERVAL_SECONDS, RedisAddress, RedisLink, connect
 from tests.contract.conftest import TEST_TIME
 from tests.support.clock import settle
 

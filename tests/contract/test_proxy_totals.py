@@ -3,8 +3,8 @@
 import pytest
 
 from src.services.errors import StorageUnavailableError
-from src.services.proxy_totals import ProxyTotals
-from src.storage.proxy_totals import RedisProxyTotals
+from src.services.proxy.totals import ProxyTotals
+from src.storage.fleet.proxy_totals import RedisProxyTotals
 
 
 @pytest.fixture(params=["fakeredis", "redis"])

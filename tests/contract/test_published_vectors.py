@@ -11,7 +11,7 @@ from src.resilience.circuit_breaker import CircuitBreaker
 from src.resilience.clock import SystemRandomizer
 from src.resilience.memory_breaker_store import MemoryBreakerStore
 from src.resilience.retry import Exponential, FullJitter
-from src.storage.breaker_store import RedisBreakerStore
+from src.storage.patterns.breaker_store import RedisBreakerStore
 from tests.contract.conftest import TEST_TIME
 
 DRAWS = 20_000

@@ -10,9 +10,9 @@ from src.resilience.clock import SystemClock
 from src.resilience.memory_rate_limiter import memory_rate_limiter
 from src.resilience.rate_limiter import Algorithm, Decision, Quota
 from src.services.errors import StorageRefusedError
-from src.storage import limiter_store
-from src.storage.client import RedisAddress, RedisLink, connect
-from src.storage.limiter_store import RedisRateLimiter
+from src.storage.patterns import limiter_store
+from src.storage.patterns.limiter_store import RedisRateLimiter
+from src.storage.redis.link import RedisAddress, RedisLink, connect
 from tests.contract.conftest import TEST_TIME
 from tests.support.redis_server import calls
 

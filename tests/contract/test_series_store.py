@@ -8,11 +8,11 @@ from src.analytics.series import Steps
 from src.analytics.window import Window
 from src.resilience.clock import SystemClock
 from src.services.errors import StorageUnavailableError
-from src.services.series import SeriesError
-from src.storage import series_store
-from src.storage.client import RedisAddress, RedisLink, connect
-from src.storage.metric_store import RedisMetricStore
-from src.storage.series_store import RedisSeriesStore
+from src.services.metrics.series import SeriesError
+from src.storage.metrics import series_store
+from src.storage.metrics.series_store import RedisSeriesStore
+from src.storage.metrics.store import RedisMetricStore
+from src.storage.redis.link import RedisAddress, RedisLink, connect
 from tests.contract.conftest import StoreTime
 from tests.contract.test_metric_store import (
     DAY,

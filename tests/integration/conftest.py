@@ -8,8 +8,8 @@ from tests.support.server import Server
 
 @pytest.fixture(autouse=True)
 def no_reports(monkeypatch):
-    """Keep the pulse's reports out of the round trips that a test counts."""
-    monkeypatch.setattr("src.services.pulse.REPORT_SECONDS", 3600)
+    """Keep the counters's reports out of the round trips that a test counts."""
+    monkeypatch.setattr("src.services.overview.counters.FLUSH_SECONDS", 3600)
 
 
 @pytest.fixture

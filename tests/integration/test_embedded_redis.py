@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from src.storage.embedded import EmbeddedRedis, EmbeddedRedisError, find_redis_server
+from src.storage.redis.embedded import EmbeddedRedis, EmbeddedRedisError, find_redis_server
 
 pytestmark = [
     pytest.mark.slow,
@@ -25,7 +25,7 @@ pytestmark = [
 WORKER = """
 import asyncio, sys
 from pathlib import Path
-from src.storage.embedded import EmbeddedRedis
+from src.storage.redis.embedded import EmbeddedRedis
 
 async def main():
     server = EmbeddedRedis(Path(sys.argv[1]))
@@ -237,7 +237,7 @@ async def test_a_running_server_is_left_alone_even_when_it_does_not_answer(folde
 
 
 async def test_a_server_that_will_not_stop_is_killed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("src.storage.embedded.STOP_GRACE_SECONDS", 0.1)
+    monkeypatch.setattr("src.storage.redis.embedded.STOP_GRACE_SECONDS", 0.1)
     server = EmbeddedRedis(folder)
     url = await server.start()
     os.kill(server_pid(folder), signal.SIGSTOP)
@@ -306,7 +306,7 @@ async def test_data_of_a_newer_redis_is_not_passed_over_in_silence(
     older = folder / "redis-server"
     older.write_text("#!/bin/sh\necho 'Redis server v=6.2.14 sha=00000000:0 malloc=libc bits=64 build=0'\n")
     older.chmod(0o755)
-    monkeypatch.setattr("src.storage.embedded.find_redis_server", lambda: older)
+    monkeypatch.setattr("src.storage.redis.embedded.find_redis_server", lambda: older)
     (folder / "appendonlydir").mkdir()
 
     with pytest.raises(EmbeddedRedisError, match="written by Redis 7 or later"):
@@ -319,7 +319,7 @@ async def test_a_server_that_ends_at_once_is_told_of_in_its_own_words(
     broken = folder / "redis-server"
     broken.write_text("#!/bin/sh\necho 'no room on the device'\nexit 1\n")
     broken.chmod(0o755)
-    monkeypatch.setattr("src.storage.embedded.find_redis_server", lambda: broken)
+    monkeypatch.setattr("src.storage.redis.embedded.find_redis_server", lambda: broken)
     server = EmbeddedRedis(folder)
 
     with pytest.raises(EmbeddedRedisError, match="no room on the device"):
@@ -329,7 +329,7 @@ async def test_a_server_that_ends_at_once_is_told_of_in_its_own_words(
 
 
 async def test_no_redis_server_at_all_is_said(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("src.storage.embedded.find_redis_server", lambda: None)
+    monkeypatch.setattr("src.storage.redis.embedded.find_redis_server", lambda: None)
 
     with pytest.raises(EmbeddedRedisError, match="no redis-server"):
         await EmbeddedRedis(folder).start()

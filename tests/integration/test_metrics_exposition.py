@@ -7,8 +7,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from src.resilience.clock import SystemClock
-from src.storage.batching import Batcher
-from src.storage.client import RedisAddress, RedisLink, connect
+from src.storage.redis.batcher import Batcher
+from src.storage.redis.link import RedisAddress, RedisLink, connect
 from tests.support.api import CALM, PLENTY, metric, running_api
 from tests.support.server import each_its_own_connection
 

@@ -5,8 +5,8 @@ import math
 
 import pytest
 
-from src.services.pulse_store import Beat
-from src.storage.pulse_store import RedisPulseStore
+from src.services.overview.counter_store import CounterSnapshot
+from src.storage.fleet.counters import RedisCounterStore
 from tests.support.api import CALM, PLENTY, metric, running_api
 
 QUICK = 0.02
@@ -14,8 +14,8 @@ QUICK = 0.02
 
 @pytest.fixture(autouse=True)
 def quick(no_reports, monkeypatch):
-    monkeypatch.setattr("src.services.overview.REMEMBERED_SECONDS", 0)
-    monkeypatch.setattr("src.services.pulse.REPORT_SECONDS", QUICK)
+    monkeypatch.setattr("src.services.overview.service.REMEMBERED_SECONDS", 0)
+    monkeypatch.setattr("src.services.overview.counters.FLUSH_SECONDS", QUICK)
 
 
 async def overview(api) -> dict:
@@ -69,7 +69,7 @@ async def test_what_happens_shows(redis_server):
 
 async def test_all_workers_are_seen(api):
     link = api.state["redis_answers"].__self__
-    await RedisPulseStore(link, "another").add(Beat({"points": 500}))
+    await RedisCounterStore(link, "another").add(CounterSnapshot({"points": 500}))
     seen = await until(api, lambda seen: seen["traffic"]["points_per_second"])
     assert (seen["workers"], seen["traffic"]["points_per_second"]) == (2, 50.0)
 
@@ -90,12 +90,14 @@ async def test_the_failure_rate_follows(api):
 
 
 async def test_it_takes_one_round_trip_however_many_ask(redis_server, monkeypatch):
-    monkeypatch.setattr("src.services.pulse.REPORT_SECONDS", 3600)
+    monkeypatch.setattr("src.services.overview.counters.FLUSH_SECONDS", 3600)
     async with running_api(redis_server.url, **PLENTY, **CALM) as api:
         link, overviews = api.state["redis_answers"].__self__, api.state["overview"]
         await until(api, lambda seen: seen["external_service"]["failure_rate"] is not None)
-        monkeypatch.setattr("src.services.overview.FAILURE_RATE_SECONDS", 0)  # asked this time as well
-        monkeypatch.setattr("src.services.overview.REMEMBERED_SECONDS", 3600)
+        monkeypatch.setattr(
+            "src.services.overview.service.FAILURE_RATE_SECONDS", 0
+        )  # asked this time as well
+        monkeypatch.setattr("src.services.overview.service.REMEMBERED_SECONDS", 3600)
         overviews._read_at = -math.inf
         before = link.round_trips
         answers = await asyncio.gather(*(api.get("/api/overview") for _ in range(50)))

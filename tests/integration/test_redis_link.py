@@ -11,9 +11,9 @@ import redis.asyncio
 
 from src.resilience.clock import SystemClock
 from src.services.errors import StorageRefusedError, StorageUnavailableError
-from src.storage.batching import BUDGET_SECONDS, MAX_ALONE, MAX_IN_FLIGHT
-from src.storage.client import REMINDER_SECONDS, RedisAddress, RedisLink, connect
-from src.storage.scripts import Script
+from src.storage.redis.batcher import BUDGET_SECONDS, MAX_DEDICATED, MAX_IN_FLIGHT
+from src.storage.redis.link import REMINDER_SECONDS, RedisAddress, RedisLink, connect
+from src.storage.redis.scripts import Script
 from tests.support.clock import FakeClock
 from tests.support.redis_server import RedisServer
 
@@ -109,7 +109,7 @@ async def test_a_hurried_caller_gives_up_early_and_leaves_the_round_trip_to_the_
     own_redis.freeze()
     patient = asyncio.create_task(link.send("ECHO", "patient"))
     with pytest.raises(StorageUnavailableError, match="budget"):
-        await link.run(ECHO, [], ["hurried"], hurried=True)
+        await link.run(ECHO, [], ["short_deadline"], short_deadline=True)
     assert link.is_up
     own_redis.thaw()
     assert await patient == b"patient"
@@ -119,26 +119,26 @@ async def test_once_one_waited_in_vain_nobody_in_a_hurry_waits_until_redis_has_s
     await link.send("PING")
     own_redis.freeze()
     patient = asyncio.create_task(link.send("ECHO", "patient"))
-    first = asyncio.create_task(link.run(ECHO, [], ["first"], hurried=True))
+    first = asyncio.create_task(link.run(ECHO, [], ["first"], short_deadline=True))
     await asyncio.sleep(BUDGET_SECONDS / 2)
-    second = asyncio.create_task(link.run(ECHO, [], ["second"], hurried=True))
+    second = asyncio.create_task(link.run(ECHO, [], ["second"], short_deadline=True))
     await asyncio.wait((first, second))
-    third = asyncio.create_task(link.run(ECHO, [], ["third"], hurried=True))
+    third = asyncio.create_task(link.run(ECHO, [], ["third"], short_deadline=True))
     for _ in range(3):
         await asyncio.sleep(0)
     assert [type(task.exception()) for task in (first, second, third)] == [StorageUnavailableError] * 3
     assert not patient.done()
     own_redis.thaw()
     assert await patient == b"patient"
-    assert await link.run(ECHO, [], ["fourth"], hurried=True) == b"fourth"
+    assert await link.run(ECHO, [], ["fourth"], short_deadline=True) == b"fourth"
 
 
 async def test_a_loop_that_is_late_itself_does_not_blame_redis(redis_link):
-    hurried = asyncio.create_task(redis_link.run(ECHO, [], ["x"], hurried=True))
+    short_deadline = asyncio.create_task(redis_link.run(ECHO, [], ["x"], short_deadline=True))
     for _ in range(4):
         await asyncio.sleep(0)
         time.sleep(BUDGET_SECONDS)  # the answer lies unread meanwhile
-    assert await hurried == b"x"
+    assert await short_deadline == b"x"
 
 
 async def test_behind_round_trips_that_get_no_answer_a_command_waits_no_longer_than_they_do(link, own_redis):
@@ -155,10 +155,15 @@ async def test_behind_round_trips_that_get_no_answer_a_command_waits_no_longer_t
     async with asyncio.TaskGroup() as calls:
         for number in range(MAX_IN_FLIGHT + 20):
             calls.create_task(call(f"patient {number}", link.send("PING")))
-            calls.create_task(call(f"hurried {number}", link.run(ECHO, [], ["x"], hurried=True)))
+            calls.create_task(
+                call(f"short_deadline {number}", link.run(ECHO, [], ["x"], short_deadline=True))
+            )
             await asyncio.sleep(0.01)  # a tick of its own
     last = 0.01 * (MAX_IN_FLIGHT + 20)
-    assert max(seconds for name, seconds in took.items() if name[0] == "h") < BUDGET_SECONDS + last + 0.2
+    assert (
+        max(seconds for name, seconds in took.items() if name.startswith("short"))
+        < BUDGET_SECONDS + last + 0.2
+    )
     assert max(took.values()) < 0.9
 
 
@@ -166,13 +171,13 @@ async def test_that_redis_is_silent_is_found_out_even_when_nobody_waits_for_it_a
     await link.send("PING")
     own_redis.freeze()
     with pytest.raises(StorageUnavailableError):
-        await link.run(ECHO, [], ["x"], hurried=True)
+        await link.run(ECHO, [], ["x"], short_deadline=True)
     assert link.is_up
     await until(lambda: not link.is_up)
 
 
 async def test_more_long_runs_than_there_are_connections_wait_for_one_another(link):
-    together = 3 * (MAX_IN_FLIGHT + MAX_ALONE)
+    together = 3 * (MAX_IN_FLIGHT + MAX_DEDICATED)
     runs = [link.run(ECHO, [], [n], timeout_seconds=30) for n in range(together)]
     assert await asyncio.gather(*runs) == [str(n).encode() for n in range(together)]
 
@@ -182,9 +187,9 @@ async def test_no_more_connections_are_opened_than_the_lanes_have(own_redis):
     with own_redis.connect() as outside:
         try:
             short = [link.send("ECHO", n) for n in range(50)]
-            long = [link.run(BUSY, [], [10_000], timeout_seconds=30) for _ in range(3 * MAX_ALONE)]
+            long = [link.run(BUSY, [], [10_000], timeout_seconds=30) for _ in range(3 * MAX_DEDICATED)]
             await asyncio.gather(*short, *long)
-            assert 1 < len(outside.client_list()) - 1 <= MAX_IN_FLIGHT + MAX_ALONE
+            assert 1 < len(outside.client_list()) - 1 <= MAX_IN_FLIGHT + MAX_DEDICATED
         finally:
             await link.aclose()
         await until(lambda: len(outside.client_list()) == 1)  # closed with the link
@@ -214,7 +219,7 @@ async def test_a_connection_that_cannot_be_made_in_time_is_an_outage(link, monke
 async def test_long_runs_that_wait_fail_with_the_others_when_redis_is_lost(link, own_redis):
     await link.send("PING")
     own_redis.freeze()
-    runs = [link.run(ECHO, [], ["x"], timeout_seconds=0.3) for _ in range(3 * MAX_ALONE)]
+    runs = [link.run(ECHO, [], ["x"], timeout_seconds=0.3) for _ in range(3 * MAX_DEDICATED)]
     began = time.monotonic()
     results = await asyncio.gather(*runs, return_exceptions=True)
     assert all(isinstance(result, StorageUnavailableError) for result in results)

@@ -5,8 +5,8 @@ import json
 
 import pytest
 
-from src.storage.batching import BUDGET_SECONDS
-from src.storage.client import CALL_TIMEOUT_SECONDS
+from src.storage.redis.batcher import BUDGET_SECONDS
+from src.storage.redis.link import CALL_TIMEOUT_SECONDS
 from tests.integration.test_ingest import assert_problem
 from tests.support.api import CALM, PLENTY, metric, running_api
 

@@ -10,8 +10,8 @@ import uvloop
 
 from src.resilience.clock import SystemClock
 from src.services.errors import StorageUnavailableError
-from src.storage.client import RedisAddress, RedisLink, connect
-from src.storage.embedded import find_redis_server
+from src.storage.redis.embedded import find_redis_server
+from src.storage.redis.link import RedisAddress, RedisLink, connect
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def address(tmp_path):
         if "Ready to accept connections" in line:
             break
     else:
-        process.wait()
+        process.communicate()
         pytest.skip("this redis-server is built without TLS")
     yield f"rediss://:secret@127.0.0.1:{port}/0?ssl_ca_certs={certificate}"
     process.kill()

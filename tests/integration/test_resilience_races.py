@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from src.resilience import BreakerState, CircuitBreaker, CircuitBreakerOptions, SystemClock
-from src.storage.breaker_store import RedisBreakerStore
-from src.storage.client import RedisLink
+from src.storage.patterns.breaker_store import RedisBreakerStore
+from src.storage.redis.link import RedisLink
 
 pytestmark = pytest.mark.slow
 
@@ -22,9 +22,9 @@ RACER = """
 import asyncio, json, sys, time
 from contextlib import aclosing
 from src.resilience import CircuitBreaker, CircuitBreakerOptions, CircuitOpenError, Quota, SystemClock
-from src.storage.breaker_store import RedisBreakerStore
-from src.storage.client import RedisAddress, RedisLink, connect
-from src.storage.limiter_store import RedisRateLimiter
+from src.storage.patterns.breaker_store import RedisBreakerStore
+from src.storage.redis.link import RedisAddress, RedisLink, connect
+from src.storage.patterns.limiter_store import RedisRateLimiter
 
 def tell(what):
     print(json.dumps(what), flush=True)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from src.storage.client import RedisAddress, connect, connect_in_process
+from src.storage.redis.link import RedisAddress, connect, connect_in_process
 from tests.support.machines import MakeClient
 
 

@@ -6,9 +6,9 @@ import math
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, initialize, invariant, multiple, precondition, rule
 
-from src.resilience.breaker_store import CircuitBreakerOptions, Order, Ticket
+from src.resilience.breaker_store import CircuitBreakerOptions, ManualState, Ticket
 from src.resilience.memory_breaker_store import MemoryBreakerStore
-from src.storage.breaker_store import RedisBreakerStore
+from src.storage.patterns.breaker_store import RedisBreakerStore
 from tests.contract.conftest import TEST_TIME
 from tests.support.machines import StoreMachine, prove
 
@@ -228,12 +228,12 @@ class BreakerMachine(StoreMachine):
         self.pass_time(self.model.wait())
 
     @precondition(lambda self: len(self.model.transitions) % 4 == 3)  # seldom, or little else would happen
-    @rule(order=st.sampled_from(Order))
+    @rule(order=st.sampled_from(ManualState))
     def order(self, order):
-        self.do(self.store.obey(NAME, self.options, order))
+        self.do(self.store.force(NAME, self.options, order))
         if self.model.state != order.name:
             self.model.go(order.name)
-        elif order is Order.CLOSED:
+        elif order is ManualState.CLOSED:
             self.model.begin("CLOSED")
 
     @invariant()

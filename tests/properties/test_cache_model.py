@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, initialize, invariant, multiple, rule
 
 from src.resilience.cache_store import CacheOptions, Entry, Lease, MemoryCacheStore
-from src.storage.cache_store import RedisCacheStore
+from src.storage.patterns.cache_store import RedisCacheStore
 from tests.support.machines import StoreMachine, prove
 
 KEYS = ("summary:cpu:hourly", "summary:cpu:all")

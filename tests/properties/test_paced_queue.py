@@ -9,7 +9,7 @@ from src.resilience.errors import CircuitOpenError, QueueFullError, QueueTimeout
 from src.resilience.memory_pace_store import MemoryPaceStore
 from src.resilience.pace_store import Offer, PacedQueueOptions, PaceStatus
 from src.resilience.paced_queue import PacedQueue
-from src.storage.pace_store import RedisPaceStore
+from src.storage.patterns.pace_store import RedisPaceStore
 from tests.contract.conftest import TEST_TIME
 from tests.support.calls import CANCELLED, Caller
 from tests.support.machines import AsyncMachine, StoreMachine, prove

@@ -10,7 +10,7 @@ from hypothesis.stateful import initialize, precondition, rule
 
 from src.resilience.memory_rate_limiter import memory_rate_limiter
 from src.resilience.rate_limiter import Algorithm, Decision, Quota
-from src.storage.limiter_store import RedisRateLimiter
+from src.storage.patterns.limiter_store import RedisRateLimiter
 from tests.contract.conftest import TEST_TIME
 from tests.support.clock import FakeClock
 from tests.support.machines import StoreMachine, prove

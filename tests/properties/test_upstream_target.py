@@ -5,7 +5,7 @@ from urllib.parse import unquote_to_bytes
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src.services.upstream_target import UnsafeTargetError, UpstreamTarget, without
+from src.services.proxy.target import UnsafeTargetError, UpstreamTarget, without
 
 TARGET = UpstreamTarget("http://upstream.example:9000/base")
 

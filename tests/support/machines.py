@@ -16,7 +16,7 @@ from hypothesis.stateful import (
 )
 
 from src.resilience.policy import Call, Policy
-from src.storage.client import RedisLink
+from src.storage.redis.link import RedisLink
 from tests.contract.conftest import StoreTime
 from tests.support.calls import Caller
 from tests.support.clock import FakeClock, settle

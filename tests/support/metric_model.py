@@ -9,7 +9,7 @@ from src.analytics.sketch import LogBinSketch
 from src.analytics.window import Window
 from src.resilience.clock import Clock
 from src.resilience.rate_limiter import Decision, RateLimiter
-from src.services.metrics import (
+from src.services.metrics.ingest import (
     Aggregate,
     Idempotency,
     IdempotencyKeyReusedError,

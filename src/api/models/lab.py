@@ -29,7 +29,7 @@ class LabTally(BaseModel):
 
     succeeded: int = Field(examples=[1])
     recovered: int = Field(description="Answered after a retry", examples=[0])
-    fallback: int = Field(description="Asked in vain; the fallback stood in", examples=[1])
+    fallback: int = Field(description="Called in vain; the fallback stood in", examples=[1])
     rejected: int = Field(description="Refused unasked; the fallback stood in", examples=[0])
     unfinished: int = Field(description="Not ended when the time was up", examples=[0])
 

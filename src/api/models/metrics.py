@@ -6,7 +6,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter,
 from pydantic_core import PydanticCustomError
 
 from src.analytics.points import Point, parse_timestamp
-from src.services.series import DEFAULT_STEP_SECONDS
+from src.services.metrics.series import DEFAULT_STEP_SECONDS
 
 TYPE_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.:/-]{0,127}$"
 

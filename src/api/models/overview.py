@@ -6,7 +6,7 @@ from pydantic import BaseModel, Field
 
 from src.api.models.circuit_breaker import BreakerOut
 from src.api.models.proxy import ProxyStatusOut
-from src.services.verdict import Code
+from src.services.overview.health_status import Code
 
 
 class StatusOut(BaseModel):

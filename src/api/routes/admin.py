@@ -6,9 +6,9 @@ from fastapi import APIRouter, Request
 from pydantic import TypeAdapter
 
 from src.api.admin_access import RequireAdmin
-from src.api.begun import Begun
 from src.api.body import MAX_OBJECT_BYTES, in_time, read_object, too_large
 from src.api.dependencies import state
+from src.api.eager_coroutine import EagerCoroutine
 from src.api.models.circuit_breaker import BreakerOut
 from src.api.models.external_service import FailureRate, FaultChangesIn, FaultsOut
 from src.api.models.proxy import ProxyPolicy
@@ -131,7 +131,7 @@ async def set_proxy_policy(request: Request) -> ProxyPolicy:
 
 async def _read_object(request: Request, adapter: TypeAdapter[T]) -> T:
     services = state(request)
-    reading = Begun(read_object(request, adapter, services["body_limits"].max_bytes))
+    reading = EagerCoroutine(read_object(request, adapter, services["body_limits"].max_bytes))
     wanted, _ = await in_time(reading, services["clock"])
     return wanted
 

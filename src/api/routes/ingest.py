@@ -8,7 +8,6 @@ from starlette.responses import Response
 
 from src.analytics.points import format_timestamp
 from src.api.batch import Batch, read_json_array, read_ndjson
-from src.api.begun import Begun
 from src.api.body import (
     JSON,
     MAX_OBJECT_BYTES,
@@ -20,15 +19,16 @@ from src.api.body import (
     too_large,
 )
 from src.api.dependencies import state
+from src.api.eager_coroutine import EagerCoroutine
 from src.api.errors import Problem, ProblemError, validation_problem
 from src.api.header import header
-from src.api.middleware.fast_lane import Lane
-from src.api.middleware.request_context import add_headers
+from src.api.hot_routes import HotRoute
 from src.api.models.metrics import METRIC_IN, BatchReceived, MetricIn, MetricReceived
 from src.api.openapi import BODY_ERRORS, headers, json_body, problems, request_headers
 from src.api.rate_limit import admit
 from src.api.ready_response import JSON_BYTES, ReadyResponse
-from src.services.metrics import Idempotency
+from src.api.request_context import add_headers
+from src.services.metrics.ingest import Idempotency
 
 router = APIRouter(prefix="/api/metrics", tags=["metrics"])
 
@@ -64,7 +64,7 @@ async def ingest(request: Request) -> Response:
     services = state(request)
     admission, metrics = services["ingest_admission"], services["metrics"]
     try:  # most came along with their headers
-        reading = Begun(read_object(request, METRIC_IN, services["body_limits"].max_bytes))
+        reading = EagerCoroutine(read_object(request, METRIC_IN, services["body_limits"].max_bytes))
     except ProblemError:
         await admit(request, admission)  # who is over the quota is told that, whatever else is wrong
         raise
@@ -120,7 +120,7 @@ async def ingest_batch(request: Request) -> Response:
     await admit(request, services["ingest_admission"])
     kind = media_type(request, JSON, NDJSON)
     limits, clock = services["body_limits"], services["clock"]
-    sent = await in_time(Begun(receive_body(request, limits.max_bytes)), clock)
+    sent = await in_time(EagerCoroutine(receive_body(request, limits.max_bytes)), clock)
     read = read_ndjson if kind == NDJSON else read_json_array
     async with services["batch_turn"]:
         body = inflated(sent, limits.max_bytes)  # not while it waits: a few KB may become megabytes
@@ -158,7 +158,7 @@ def _nothing_accepted(batch: Batch) -> Problem:
 
 
 LANES = (
-    Lane("POST", "/api/metrics", ingest, "ingest_admission"),
-    Lane("POST", "/api/metrics/batch", ingest_batch, "ingest_admission"),
+    HotRoute("POST", "/api/metrics", ingest, "ingest_admission"),
+    HotRoute("POST", "/api/metrics/batch", ingest_batch, "ingest_admission"),
 )
 """The routes that are served past the framework."""

@@ -18,8 +18,7 @@ from src.api.dependencies import state
 from src.api.errors import ProblemError, validation_problem
 from src.api.etag import client_has
 from src.api.header import header
-from src.api.middleware.fast_lane import Lane
-from src.api.middleware.request_context import add_headers
+from src.api.hot_routes import HotRoute
 from src.api.models.metrics import (
     TYPE_PATTERN,
     MetricOut,
@@ -30,9 +29,10 @@ from src.api.models.metrics import (
 from src.api.openapi import headers, problems, request_headers
 from src.api.rate_limit import ReadRoute, admit, admit_alongside
 from src.api.ready_response import JSON_BYTES, ReadyResponse
+from src.api.request_context import add_headers
 from src.resilience.cache import Answer
-from src.services.metrics import Position, StoredPoint
-from src.services.summary import Period
+from src.services.metrics.ingest import Position, StoredPoint
+from src.services.metrics.summary import Period
 
 router = APIRouter(prefix="/api/metrics", tags=["metrics"], route_class=ReadRoute)
 
@@ -203,5 +203,5 @@ def _plain_summary(request: Request) -> Awaitable[Response] | None:
     return match and _summarize(request, match[1], cast("Period", match[2] or "all"))
 
 
-LANES = (Lane("GET", "/api/metrics/summary", _plain_summary, "read_admission"),)
+LANES = (HotRoute("GET", "/api/metrics/summary", _plain_summary, "read_admission"),)
 """The routes that are served past the framework."""

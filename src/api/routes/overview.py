@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from src.analytics.points import format_seconds
 from src.api.dependencies import state
-from src.api.middleware.fast_lane import Lane
+from src.api.hot_routes import HotRoute
 from src.api.models.circuit_breaker import BreakerOut
 from src.api.models.overview import (
     CacheOut,
@@ -20,8 +20,8 @@ from src.api.models.overview import (
     TrafficOut,
 )
 from src.api.models.proxy import ProxyStatusOut
-from src.services.overview import Overview
-from src.services.pulse_store import PulseReading
+from src.services.overview.counter_store import CounterReading
+from src.services.overview.service import Overview
 
 router = APIRouter(prefix="/api", tags=["telemetry"])
 
@@ -43,46 +43,46 @@ def _rendered(found: Overview[ProxyStatusOut]) -> bytes:
 
 def overview_out(found: Overview[ProxyStatusOut]) -> OverviewOut:
     """Return an overview as it is shown."""
-    pulse, said = found.pulse, found.verdict
-    beat = pulse.beat
+    counters, said = found.counters, found.verdict
+    counts = counters.counts
     return OverviewOut(
         generated_at=format_seconds(found.read_at),
         status=StatusOut(level=said.level, code=said.code, message=said.message),
-        workers=pulse.workers,
+        workers=counters.workers,
         traffic=TrafficOut(
-            requests_per_second=pulse.per_second("requests"),
-            points_per_second=pulse.per_second("points"),
-            errors_per_second=pulse.per_second("errors"),
+            requests_per_second=counters.per_second("requests"),
+            points_per_second=counters.per_second("points"),
+            errors_per_second=counters.per_second("errors"),
             latency_ms=LatencyOut(
-                p50=beat.latency_ms(0.50), p95=beat.latency_ms(0.95), p99=beat.latency_ms(0.99)
+                p50=counts.latency_ms(0.50), p95=counts.latency_ms(0.95), p99=counts.latency_ms(0.99)
             ),
         ),
         limiter=LimiterOut(
-            allowed_per_second=pulse.per_second("allowed"),
-            refused_per_second=pulse.per_second("refused"),
-            bypassed_per_second=pulse.per_second("bypassed"),
+            allowed_per_second=counters.per_second("allowed"),
+            refused_per_second=counters.per_second("refused"),
+            bypassed_per_second=counters.per_second("bypassed"),
         ),
         cache=CacheOut(
-            hits_per_second=pulse.per_second("hits"),
-            misses_per_second=pulse.per_second("misses"),
-            stale_per_second=pulse.per_second("stale"),
-            hit_ratio=_ratio(beat["hits"], beat["hits"] + beat["misses"] + beat["stale"]),
+            hits_per_second=counters.per_second("hits"),
+            misses_per_second=counters.per_second("misses"),
+            stale_per_second=counters.per_second("stale"),
+            hit_ratio=_ratio(counts["hits"], counts["hits"] + counts["misses"] + counts["stale"]),
         ),
         breaker=BreakerOut.of(found.breaker),
         proxy=found.proxy,
-        redis=_redis_out(pulse, found.memory_bytes),
+        redis=_redis_out(counters, found.memory_bytes),
         external_service=ExternalServiceOut(failure_rate=found.failure_rate),
     )
 
 
-def _redis_out(pulse: PulseReading, memory_bytes: int | None) -> RedisOut:
-    round_trips = pulse.beat["round_trips"]
-    latency_us = _ratio(pulse.beat["round_trip_us"], round_trips)
-    connected = pulse.outage is None or pulse.outage.kind == "refuses"
+def _redis_out(counters: CounterReading, memory_bytes: int | None) -> RedisOut:
+    round_trips = counters.counts["round_trips"]
+    latency_us = _ratio(counters.counts["round_trip_us"], round_trips)
+    connected = counters.outage is None or counters.outage.kind == "refuses"
     return RedisOut(
         connected=connected,
         latency_ms=latency_us / 1000 if connected and latency_us is not None else None,
-        round_trips_per_second=pulse.per_second("round_trips"),
+        round_trips_per_second=counters.per_second("round_trips"),
         memory_bytes=memory_bytes,
     )
 
@@ -91,4 +91,4 @@ def _ratio(part: int, whole: int) -> float | None:
     return part / whole if whole else None
 
 
-LANES = (Lane("GET", "/api/overview", overview),)
+LANES = (HotRoute("GET", "/api/overview", overview),)

@@ -14,12 +14,12 @@ from src.api.disconnect import CLIENT_CLOSED_REQUEST, while_client_waits
 from src.api.errors import Problem, ProblemError, problem_of
 from src.api.models.proxy import ProxyBreaker, ProxyStatusOut
 from src.api.openapi import Fragment, Responses, headers, problems, request_headers
+from src.observation.log_context import log_fields
 from src.resilience.paced_queue import MAX_PRIORITY
-from src.services.log_context import log_fields
-from src.services.proxy import Proxy, ProxyAnswer, ProxyRequest
-from src.services.proxy_headers import Headers, first
-from src.services.tape import Head, TapeCutError
-from src.services.upstream_target import UnsafeTargetError, without
+from src.services.proxy.headers import Headers, first
+from src.services.proxy.response_buffer import Head, ResponseCutError
+from src.services.proxy.service import Proxy, ProxyAnswer, ProxyRequest
+from src.services.proxy.target import UnsafeTargetError, without
 
 router = APIRouter(tags=["proxy"])
 
@@ -45,28 +45,28 @@ class _Anything(PathConvertor):
 register_url_convertor("anything", _Anything())
 
 
-class _TapeResponse(Response):
+class _BufferedResponse(Response):
     """An answer that is sent on as it comes in.
 
     Args:
-        answer: Whose tape is played.
-        head: That of the tape.
+        answer: Whose buffer is played.
+        head: That of the buffer.
     """
 
     def __init__(self, answer: ProxyAnswer, head: Head) -> None:
         self.status_code = head.status
         self.raw_headers = [*head.headers, *_NOT_A_PAGE_OF_OURS, *_told_by(answer)]
         self.background = None
-        self._tape = answer.tape
+        self._buffer = answer.buffer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 -- ASGI
         """Send it. One that breaks off is left unfinished, whereupon the server cuts the connection."""
         start = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
         await send(start)
         try:
-            async for chunk in self._tape.body():
+            async for chunk in self._buffer.body():
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
-        except TapeCutError as error:
+        except ResponseCutError as error:
             _log.warning("proxy_answer_cut", reason=str(error))
             return
         await send({"type": "http.response.body", "body": b"", "more_body": False})
@@ -125,7 +125,7 @@ async def proxy(
     answer = await while_client_waits(request, state(request)["proxy"].answer(sent))
     if answer is None:
         return Response(status_code=CLIENT_CLOSED_REQUEST)
-    return _TapeResponse(answer, await answer.tape.head())
+    return _BufferedResponse(answer, await answer.buffer.head())
 
 
 @router.get("/api/proxy/status", summary="State of the proxy")

@@ -12,11 +12,11 @@ from src.analytics.points import format_timestamp
 from src.analytics.rollup import Rollup
 from src.api.dependencies import state
 from src.api.errors import ProblemError, validation_problem
-from src.api.middleware.fast_lane import Lane
+from src.api.hot_routes import HotRoute
 from src.api.models.metrics import SeriesQuery, SeriesStep
 from src.api.openapi import problems
 from src.api.rate_limit import ReadRoute, admit_alongside
-from src.services.series import SeriesError
+from src.services.metrics.series import SeriesError
 
 router = APIRouter(prefix="/api/metrics", tags=["metrics"], route_class=ReadRoute)
 
@@ -65,4 +65,4 @@ def _plain_series(request: Request) -> Awaitable[Response] | None:
     return series(request, query)
 
 
-LANES = (Lane("GET", "/api/metrics/series", _plain_series, "read_admission"),)
+LANES = (HotRoute("GET", "/api/metrics/series", _plain_series, "read_admission"),)

@@ -5,7 +5,7 @@ import base64
 import pytest
 
 from src.api.cursor import decode_cursor, encode_cursor
-from src.services.metrics import Position
+from src.services.metrics.ingest import Position
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,8 @@
 import pytest
 from opentelemetry import trace
 
-from src.api.middleware.request_context import RequestContext, RequestContextMiddleware
-from src.services.log_context import log_fields
+from src.api.request_context import RequestContext, RequestContextMiddleware
+from src.observation.log_context import log_fields
 
 TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
 TRACEPARENT = f"00-{TRACE_ID}-00f067aa0ba902b7-01"

@@ -5,7 +5,7 @@ import asyncio
 from src.resilience.events import Bypassed, Rejected
 from src.resilience.memory_rate_limiter import memory_rate_limiter
 from src.resilience.rate_limiter import Quota
-from src.services.admission import Admission
+from src.services.access.admission import Admission
 from src.services.errors import StorageUnavailableError
 
 QUOTA = Quota(1, 60)

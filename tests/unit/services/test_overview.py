@@ -9,10 +9,10 @@ from src.resilience.breaker_store import CircuitBreakerOptions
 from src.resilience.circuit_breaker import CircuitBreaker
 from src.resilience.memory_breaker_store import MemoryBreakerStore
 from src.services.external_service import ExternalServiceUnavailableError, SimulatedFaults
-from src.services.overview import FAILURE_RATE_SECONDS, REMEMBERED_SECONDS, OverviewService
-from src.services.pulse_store import Beat, MemoryPulseStore
+from src.services.overview.counter_store import CounterSnapshot, MemoryCounterStore
+from src.services.overview.service import FAILURE_RATE_SECONDS, REMEMBERED_SECONDS, OverviewService
 from tests.support.clock import settle
-from tests.unit.services.test_verdict import PROXY_OPEN
+from tests.unit.services.test_health_status import PROXY_OPEN
 
 
 @dataclass
@@ -48,8 +48,8 @@ def parts() -> Parts:
 
 
 @pytest.fixture
-def pulses(clock) -> MemoryPulseStore:
-    return MemoryPulseStore(clock)
+def pulses(clock) -> MemoryCounterStore:
+    return MemoryCounterStore(clock)
 
 
 @pytest.fixture
@@ -65,10 +65,10 @@ async def service(parts, pulses, breaker, clock):
 
 
 async def test_it_has_all_there_is_to_see(service, pulses, clock):
-    await pulses.add(Beat({"requests": 20}))
+    await pulses.add(CounterSnapshot({"requests": 20}))
     await clock.advance(1)
     found = await service.get()
-    assert found.pulse.beat["requests"] == 20
+    assert found.counters.counts["requests"] == 20
     assert found.breaker.name == "external-service"
     assert found.memory_bytes == 1_234_567
     assert found.proxy is None

@@ -17,12 +17,12 @@ from src.resilience.pace_store import PacedQueueOptions
 from src.resilience.paced_queue import PacedQueue
 from src.resilience.timeout import Timeout
 from src.services.external_service import ExternalServiceUnavailableError
-from src.services.flights import MAX_KEPT_BYTES, UNREAD_ANSWERS
-from src.services.proxy import Proxy, ProxyRequest, is_upstream_failure
-from src.services.proxy_totals import ProxyTally, ProxyTotals
-from src.services.tape import TapeCutError
-from src.services.upstream import Upstream, UpstreamAnswerTooLargeError
-from src.services.upstream_target import UnsafeTargetError, UpstreamTarget
+from src.services.proxy.response_buffer import ResponseCutError
+from src.services.proxy.service import Proxy, ProxyRequest, is_upstream_failure
+from src.services.proxy.shared_calls import MAX_KEPT_BYTES, UNREAD_ANSWERS
+from src.services.proxy.target import UnsafeTargetError, UpstreamTarget
+from src.services.proxy.totals import ProxyTally, ProxyTotals
+from src.services.proxy.upstream import Upstream, UpstreamAnswerTooLargeError
 from tests.support.clock import FakeClock, settle
 from tests.support.listener import RecordingListener
 
@@ -115,11 +115,11 @@ def asks(proxy, *requests):
 
 
 async def body(answer):
-    return b"".join([chunk async for chunk in answer.tape.body()])
+    return b"".join([chunk async for chunk in answer.buffer.body()])
 
 
 async def status(answer):
-    return (await answer.tape.head()).status
+    return (await answer.buffer.head()).status
 
 
 class TestPace:
@@ -253,7 +253,7 @@ class TestCopies:
         await clock.advance(TTL - 1)
         copy = await proxy.answer(get("/a"))
         assert (copy.copy, copy.age_seconds, copy.waited_seconds) == ("HIT", TTL - 1, 0)
-        assert await copy.tape.head() == await first.tape.head()
+        assert await copy.buffer.head() == await first.buffer.head()
         assert await body(copy) == await body(first) == b"/a"
         await clock.advance(1)
         assert (await clock.drive(proxy.answer(get("/a")))).copy == "MISS"
@@ -288,7 +288,7 @@ class TestCopies:
         proxy = world.worker()
         answer = await clock.drive(proxy.answer(get("/a")))
         got = b""
-        async for chunk in answer.tape.body():
+        async for chunk in answer.buffer.body():
             got += chunk
             if got == b"ab":  # its end has not been told yet
                 assert (await proxy.answer(get("/a"))).copy == "HIT"
@@ -300,7 +300,7 @@ class TestSlowReaders:
         waiting = asks(world.worker(), *(get(path) for path in world.answers))
         await clock.advance(UNREAD_ANSWERS * INTERVAL)
         oldest, *others = [task.result() for task in waiting]
-        with pytest.raises(TapeCutError, match="too slowly"):
+        with pytest.raises(ResponseCutError, match="too slowly"):
             await body(oldest)
         assert {len(await body(answer)) for answer in others} == {MAX_BYTES}
 
@@ -311,7 +311,7 @@ class TestSlowReaders:
         world.answers = dict.fromkeys((f"/{n}" for n in range(UNREAD_ANSWERS + 1)), cut)
         waiting = asks(world.worker(), *(get(path) for path in world.answers))
         await clock.advance(UNREAD_ANSWERS * INTERVAL)
-        lengths = [task.result().tape.length for task in waiting]
+        lengths = [task.result().buffer.length for task in waiting]
         assert lengths == [0] + [MAX_BYTES] * UNREAD_ANSWERS
 
 
@@ -394,11 +394,11 @@ class TestFailures:
                 raise httpx.ReadError("cut")
 
         proxy = world.worker()
-        proxy._flights._upstream._client = httpx.AsyncClient(
+        proxy._shared_calls._upstream._client = httpx.AsyncClient(
             transport=httpx.MockTransport(lambda _: httpx.Response(200, stream=Cut()))
         )
         answer = await clock.drive(proxy.answer(get("/a")))
-        with pytest.raises(TapeCutError):
+        with pytest.raises(ResponseCutError):
             await body(answer)
         assert not world.cache._copies
         assert (await proxy.status()).breaker.failure_count == 1
@@ -511,5 +511,5 @@ async def test_closing_stops_calls_under_way(world, clock):
     (waiting,) = asks(proxy, get("/a"))
     await settle()
     await proxy.aclose()
-    assert not proxy._flights._begun
+    assert not proxy._shared_calls._begun
     waiting.cancel()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from src.services.proxy_headers import (
+from src.services.proxy.headers import (
     are_personal,
     first,
     for_caller,

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from src.services.errors import StorageUnavailableError
-from src.services.proxy_totals import GATHER_SECONDS, ProxyTally, ProxyTotals
+from src.services.proxy.totals import GATHER_SECONDS, ProxyTally, ProxyTotals
 
 
 class Totals:

@@ -3,7 +3,7 @@
 import pytest
 
 from src.analytics.points import Point, parse_timestamp
-from src.services.series import MAX_STEPS, SeriesError, SeriesService
+from src.services.metrics.series import MAX_STEPS, SeriesError, SeriesService
 from tests.support.metric_model import MemoryMetricStore
 
 NOW = 1_800_000_000_000_000  # a whole hour

@@ -7,8 +7,8 @@ import httpx
 import pytest
 
 from src.services.external_service import ExternalServiceError
-from src.services.tape import Tape
-from src.services.upstream import (
+from src.services.proxy.response_buffer import ResponseBuffer
+from src.services.proxy.upstream import (
     LATE_ANSWERS,
     MAX_POSTPONED_SECONDS,
     Upstream,
@@ -25,7 +25,7 @@ class Bench:
 
     def __init__(self, clock, transport):
         self.postponed = []
-        self.tape = Tape()
+        self.buffer = ResponseBuffer()
         self.clock = clock
         self._upstream = Upstream(
             httpx.AsyncClient(transport=transport),
@@ -40,11 +40,11 @@ class Bench:
 
     async def call(self, method="GET", headers=()):
         asked = UpstreamRequest(method, httpx.URL("http://upstream.example/a%2Cb?c"), headers)
-        return await self._upstream.call(asked, self.tape)
+        return await self._upstream.call(asked, self.buffer)
 
     async def body(self):
-        self.tape.end()
-        return b"".join([chunk async for chunk in self.tape.body()])
+        self.buffer.end()
+        return b"".join([chunk async for chunk in self.buffer.body()])
 
 
 @pytest.fixture
@@ -81,14 +81,14 @@ async def test_it_asks_what_it_is_told_and_nothing_more(bench):
 
     upstream = bench(answer)
     for _ in range(2):
-        upstream.tape = Tape()
+        upstream.buffer = ResponseBuffer()
         await upstream.call("HEAD", ((b"accept", b"*/*"), (b"x-both", b"1"), (b"x-both", b"2")))
     for request in asked:
         assert (request.method, str(request.url)) == ("HEAD", "http://upstream.example/a%2Cb?c")
         assert request.headers.raw == [
             (b"Host", b"upstream.example"), (b"accept", b"*/*"), (b"x-both", b"1"), (b"x-both", b"2"),
         ]  # fmt: skip
-    head = await upstream.tape.head()
+    head = await upstream.buffer.head()
     assert head.headers == ((b"set-cookie", b"a=b"), (b"x-both", b"1"), (b"x-both", b"2"))
 
 
@@ -101,7 +101,7 @@ async def test_a_body_of_known_length_is_held_back_by_its_last_piece(bench):
 async def test_a_body_of_unknown_length_is_written_whole(bench):
     upstream = bench(answering(404, b"abc", b"def"))
     assert await upstream.call() == b""
-    assert (await upstream.tape.head()).status == 404
+    assert (await upstream.buffer.head()).status == 404
     assert await upstream.body() == b"abcdef"
 
 
@@ -116,7 +116,7 @@ async def test_pieces_can_be_read_before_the_last_has_come(bench):
 
     upstream = bench(lambda _: httpx.Response(200, stream=Slow()))
     calling = asyncio.create_task(upstream.call())
-    pieces = upstream.tape.body()
+    pieces = upstream.buffer.body()
     assert await anext(pieces) == b"first"
     assert not calling.done()
     rest.set()
@@ -156,7 +156,7 @@ async def test_an_answer_that_is_declared_too_long_is_not_begun(bench):
     with pytest.raises(UpstreamAnswerTooLargeError) as caught:
         await upstream.call()
     assert caught.value.max_bytes == MAX_BYTES
-    waiting = asyncio.create_task(upstream.tape.head())
+    waiting = asyncio.create_task(upstream.buffer.head())
     await settle()
     assert not waiting.done()
     waiting.cancel()
@@ -166,14 +166,14 @@ async def test_a_length_beside_a_transfer_encoding_says_nothing(bench):
     headers = {"Content-Length": str(MAX_BYTES + 1), "Transfer-Encoding": "chunked"}
     upstream = bench(answering(200, b"abc", headers=headers))
     assert await upstream.call() == b""
-    assert (await upstream.tape.head()).headers == ()
+    assert (await upstream.buffer.head()).headers == ()
     assert await upstream.body() == b"abc"
 
 
 async def test_the_head_of_a_long_answer_may_be_asked_for(bench):
     upstream = bench(answering(200, headers={"Content-Length": str(MAX_BYTES + 1)}))
     await upstream.call("HEAD")
-    assert (await upstream.tape.head()).headers == ((b"content-length", b"1001"),)
+    assert (await upstream.buffer.head()).headers == ((b"content-length", b"1001"),)
 
 
 async def test_an_answer_that_turns_out_too_long_is_cut(bench):
@@ -208,7 +208,7 @@ async def test_a_429_is_passed_on_and_its_retry_after_is_for_everybody(bench, re
     headers = {} if retry_after is None else {"Retry-After": retry_after}
     upstream = bench(answering(429, headers=headers))
     await upstream.call()
-    head = await upstream.tape.head()
+    head = await upstream.buffer.head()
     assert (head.status, head.headers) == (429, ((b"retry-after", told.encode()),))
     assert upstream.postponed == postponed
 
@@ -258,6 +258,6 @@ async def test_the_next_call_is_an_interval_after_this_one_left_and_can_have_arr
 ):
     upstream = bench(Watched(clock, answered_after))
     for _ in answered_after:
-        upstream.tape = Tape()
+        upstream.buffer = ResponseBuffer()
         await upstream.call()
     assert upstream.postponed == pytest.approx(postponed)

@@ -4,8 +4,8 @@ from urllib.parse import unquote_to_bytes
 
 import pytest
 
-from src.services import upstream_target
-from src.services.upstream_target import MAX_ENCODINGS, UnsafeTargetError, UpstreamTarget, without
+from src.services.proxy import target
+from src.services.proxy.target import MAX_ENCODINGS, UnsafeTargetError, UpstreamTarget, without
 
 TARGET = UpstreamTarget("https://bank.example:8443/v1/")
 
@@ -53,7 +53,7 @@ def test_a_path_may_be_encoded_a_few_times_over_and_no_more(monkeypatch):
         passes.append(path)
         return unquote_to_bytes(path)
 
-    monkeypatch.setattr(upstream_target, "unquote_to_bytes", unquote)
+    monkeypatch.setattr(target, "unquote_to_bytes", unquote)
     assert TARGET.url(encoded(MAX_ENCODINGS)).raw_path == b"/v1" + encoded(MAX_ENCODINGS)
     for times in (MAX_ENCODINGS + 1, 30_000):
         passes.clear()

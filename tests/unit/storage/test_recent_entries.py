@@ -1,5 +1,5 @@
 from src.resilience.cache_store import Entry
-from src.storage.recent_entries import RecentEntries
+from src.storage.patterns.recent_entries import RecentEntries
 
 
 def entry(body=b"one", age=1.0, remaining=10.0):

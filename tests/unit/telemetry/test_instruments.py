@@ -9,15 +9,15 @@ import pytest
 from prometheus_client import REGISTRY
 from prometheus_client.metrics import MetricWrapperBase
 
+from src.observation.request_record import RequestRecord
 from src.resilience.breaker_store import CircuitBreakerOptions
 from src.resilience.circuit_breaker import CircuitBreaker
 from src.resilience.errors import CallTimeoutError, RejectedError
 from src.resilience.events import CacheAnswered, ProbeStarted, StateChanged, TurnTaken
 from src.resilience.memory_breaker_store import MemoryBreakerStore
 from src.resilience.pace_store import PaceStatus
-from src.services.answered import Answered
-from src.services.proxy import ProxyStatus
-from src.services.proxy_totals import ProxyTotals
+from src.services.proxy.service import ProxyStatus
+from src.services.proxy.totals import ProxyTotals
 from src.telemetry import instruments
 from src.telemetry.instruments import (
     Measured,
@@ -107,8 +107,8 @@ def test_an_event_is_counted_once_where_it_belongs(event, name, labels):
 
 
 def test_a_request_is_counted_under_its_route_and_not_its_path():
-    get = Answered("GET", "/a/{b}", "/a/secret", 200, 0.003, {})
-    observe_requests([get, Answered("BREW", "unmatched", "/coffee", 404, 0.003, {}), get])
+    get = RequestRecord("GET", "/a/{b}", "/a/secret", 200, 0.003, {})
+    observe_requests([get, RequestRecord("BREW", "unmatched", "/coffee", 404, 0.003, {}), get])
     assert value("http_requests_total", method="GET", route="/a/{b}", status="200") == 2
     assert value("http_requests_total", method="other", route="unmatched", status="404") == 1
     within = {"method": "GET", "route": "/a/{b}"}

@@ -8,13 +8,13 @@ from types import SimpleNamespace
 import pytest
 import structlog
 
+from src.observation.log_context import log_fields
+from src.observation.request_record import RequestRecord
 from src.resilience.events import Bypassed, CacheAnswered, FellBack, StateChanged
-from src.services.answered import Answered
-from src.services.log_context import log_fields
 from src.telemetry.event_log import log_event
 from src.telemetry.logs import configure_logging, request_log
 
-A_REQUEST = Answered("GET", "/x", "/x", 200, 0.5, {"request_id": "abc"})
+A_REQUEST = RequestRecord("GET", "/x", "/x", 200, 0.5, {"request_id": "abc"})
 
 
 @pytest.fixture(autouse=True)
@@ -112,8 +112,8 @@ class TestRequests:
         configure_logging("INFO", "json")
         log = request_log("INFO", "json", clock)
         log([
-            Answered("GET", "/things/{id}", "/things/1", 200, 0.0123456, {"request_id": "abc"}),
-            Answered("GET", "unmatched", "/nothing\x1b[2J\nhere", 404, 1.0, {}),
+            RequestRecord("GET", "/things/{id}", "/things/1", 200, 0.0123456, {"request_id": "abc"}),
+            RequestRecord("GET", "unmatched", "/nothing\x1b[2J\nhere", 404, 1.0, {}),
         ])  # fmt: skip
         logging.getLogger("another").info("another")
         first, second, another = logged()

@@ -1,0 +1,1 @@
+"""What was observed, on its way to logs, metrics and counters."""

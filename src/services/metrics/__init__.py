@@ -1,0 +1,1 @@
+"""Metrics in, summaries and lists out."""

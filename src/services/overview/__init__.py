@@ -1,0 +1,1 @@
+"""The state of the whole service, over all workers."""

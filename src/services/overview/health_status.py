@@ -1,0 +1,169 @@
+"""What is true of the service, in one line, as somebody would say it who has looked at all the figures.
+
+Of several things that are wrong, the worst is said: first what turns clients away, then what makes answers
+poorer, then what may come to that.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from src.resilience.breaker_store import BreakerState, BreakerStatus
+from src.services.overview.counter_store import CounterReading, Outage
+
+MANY_ERRORS = 0.05
+"""Share of answers that may be the server's own errors (5xx) before it is said."""
+
+LINE_HELD_SECONDS = 2.0
+"""How much later than an interval from now the proxy's next turn may be due before it is said."""
+
+Code = Literal[
+    "REDIS_AWAY", "REDIS_REFUSES", "BREAKER_OPEN", "SERVER_ERRORS",
+    "BREAKER_HALF_OPEN", "LIMITER_OPEN", "PROXY_BREAKER_OPEN", "PROXY_LINE_FULL",
+    "PROXY_LINE_HELD", "PROXY_BREAKER_HALF_OPEN", "ALL_WELL",
+]  # fmt: skip
+"""The findings, the worst first."""
+
+
+class ProxyBreakerState(Protocol):
+    """What the proxy's circuit breaker looks like."""
+
+    @property
+    def state(self) -> str:
+        """CLOSED, OPEN or HALF_OPEN."""
+        ...
+
+
+class ProxyState(Protocol):
+    """How the proxy stands."""
+
+    @property
+    def interval_seconds(self) -> float:
+        """Between two calls of the upstream."""
+        ...
+
+    @property
+    def queue_size(self) -> int:
+        """Calls in line."""
+        ...
+
+    @property
+    def capacity(self) -> int:
+        """Calls there may be in line."""
+        ...
+
+    @property
+    def oldest_age_seconds(self) -> float | None:
+        """How long the longest has waited; None: the line is empty."""
+        ...
+
+    @property
+    def next_turn_seconds(self) -> float:
+        """Until the next call may begin."""
+        ...
+
+    @property
+    def breaker(self) -> ProxyBreakerState:
+        """That of its upstream."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What is true.
+
+    Attributes:
+        level: "critical" where clients are turned away, "warning" where they get less than the best.
+        code: The finding's fixed name.
+        message: It in words.
+    """
+
+    level: Literal["ok", "warning", "critical"]
+    code: Code
+    message: str
+
+
+def verdict(
+    counters: CounterReading,
+    breaker: BreakerStatus,
+    proxy: ProxyState | None,
+    *,
+    now: float,
+    monotonic: float,
+) -> Verdict:
+    """Return the worst of what is true.
+
+    Args:
+        counters: What was counted.
+        breaker: The external service's.
+        proxy: The proxy; None where there is none.
+        now: Unix time, to tell how long the breaker has been open.
+        monotonic: The monotonic clock, to tell how long Redis has been away.
+    """
+    return next(_findings(counters, breaker, proxy, now, monotonic))
+
+
+def _findings(
+    counters: CounterReading, breaker: BreakerStatus, proxy: ProxyState | None, now: float, monotonic: float
+) -> Iterator[Verdict]:
+    """Yield what is true, the worst first."""
+    if counters.outage is not None:
+        yield _of_outage(counters.outage, monotonic)
+    if breaker.state is BreakerState.OPEN:
+        yield _of_open_breaker(breaker, now)
+    errors, requests = counters.counts["errors"], counters.counts["requests"]
+    if errors > MANY_ERRORS * requests:
+        message = f"{100 * errors / requests:.0f} % of requests end in an error of the server"
+        yield Verdict("critical", "SERVER_ERRORS", message)
+    if breaker.state is BreakerState.HALF_OPEN:
+        message = "Breaker half-open: the next call shows whether the external service is back"
+        yield Verdict("warning", "BREAKER_HALF_OPEN", message)
+    if counters.counts["bypassed"]:
+        passed = f"{counters.per_second('bypassed'):.1f} requests a second let through unexamined"
+        yield Verdict("warning", "LIMITER_OPEN", f"Rate limiter open: {passed}")
+    if proxy is not None:
+        yield from _of_proxy(proxy)
+    yield Verdict("ok", "ALL_WELL", "All well")
+
+
+def _of_proxy(proxy: ProxyState) -> Iterator[Verdict]:
+    if proxy.breaker.state == BreakerState.OPEN:
+        message = "Proxy's breaker open: its upstream is failing, copies served where there are any"
+        yield Verdict("warning", "PROXY_BREAKER_OPEN", message)
+    if proxy.queue_size >= proxy.capacity:
+        waits = f"{proxy.queue_size} wait, the first of them {_for(proxy.oldest_age_seconds or 0)}"
+        yield Verdict("warning", "PROXY_LINE_FULL", f"Proxy's line full: {waits}")
+    if proxy.queue_size and proxy.next_turn_seconds > proxy.interval_seconds + LINE_HELD_SECONDS:
+        left = f"{proxy.next_turn_seconds:.0f} s left, {proxy.queue_size} in line"
+        yield Verdict("warning", "PROXY_LINE_HELD", f"Proxy's line held: its upstream asked to wait, {left}")
+    if proxy.breaker.state == BreakerState.HALF_OPEN:
+        message = "Proxy's breaker half-open: the next call shows whether its upstream is back"
+        yield Verdict("warning", "PROXY_BREAKER_HALF_OPEN", message)
+
+
+def _of_outage(outage: Outage, monotonic: float) -> Verdict:
+    lasted = _for(monotonic - outage.began_at)
+    if outage.kind == "refuses":
+        message = f"Redis has refused writes {lasted}: nothing is stored; figures of one worker only"
+        return Verdict("critical", "REDIS_REFUSES", message)
+    message = f"Redis away {lasted}: nothing is stored, no quota holds; figures of one worker only"
+    return Verdict("critical", "REDIS_AWAY", message)
+
+
+def _of_open_breaker(breaker: BreakerStatus, now: float) -> Verdict:
+    lasted = _for(now - (breaker.opened_at or now))
+    if breaker.retry_after is None:  # only an order closes it
+        message = f"Breaker held open by hand {lasted}: external service not asked, summaries served stale"
+    else:
+        message = f"Breaker open {lasted}: external service failing, summaries served stale"
+    return Verdict("critical", "BREAKER_OPEN", message)
+
+
+def _for(seconds: float) -> str:
+    """Say how long something has lasted; clocks of two machines may differ, and then it has just begun."""
+    whole = max(0, int(seconds))
+    if whole < 120:
+        return f"for {whole} s"
+    if whole < 2 * 3600:
+        return f"for {whole // 60} min"
+    return f"for {whole // 3600} h"

@@ -1,0 +1,1 @@
+"""The Redis forms of the resilience patterns."""

@@ -1,0 +1,197 @@
+"""The cache's store in Redis.
+
+An entry is a plain string under the caller's own key, with an expiry of exactly its ttl: `GET` shows the
+answer, `TTL` how long it is fresh, and `DEL` makes the next reader compute. Beside `k` there are
+`{k}:cost` (how long the computation took, in milliseconds), `{k}:last-good` (the answer again, for when there
+is no entry) and `{k}:lease` (the token of whoever computes now). The braces make a hash tag, so that all four
+share a slot, and a key must therefore hold no braces of its own. That would do for the scripts on a Redis
+Cluster; what is read in one tick, like a write of metrics, spans slots (docs/adr/0003). Everything runs out
+by Redis' own expiry, hence by Redis' clock, and ages are read off what remains: the entry's age off its ttl,
+what its computation cost off the lease.
+
+The cost outlives the entry by `revalidate_seconds`, and while it is there the last good copy is served in
+place of an entry that ran out. An invalidation drops both. Whoever deletes `k` by hand and must not see the
+old answer even once the ttl would have been over deletes `{k}:cost` with it.
+
+**When Redis is away, or refuses** (its memory is full), here and nowhere else: every read is a miss, every
+lease is granted and held, and nothing is stored. So callers compute, each worker for itself. A foreign value
+under the key does the same and is logged. Where recent entries are kept, a worker that finds Redis away
+serves those it read before, until they run out. The one promise that suffers is invalidation: an entry that
+could not be dropped, in Redis or in a worker that was not told, is served until its ttl and
+`revalidate_seconds` are over.
+"""
+
+import logging
+import math
+from collections.abc import Awaitable, Sequence
+from itertools import chain
+from typing import TypeVar
+
+from redis.exceptions import RedisError
+
+from src.resilience.cache_store import CacheOptions, Entry, Lease
+from src.services.errors import StorageUnavailableError
+from src.storage.patterns.recent_entries import RecentEntries
+from src.storage.redis.connection import Reply
+from src.storage.redis.link import RedisLink
+from src.storage.redis.scripts import load_script
+from src.storage.redis.tick_loader import TickLoader
+
+_log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_LEASE = load_script("cache_lease")
+_FILL = load_script("cache_fill")
+_RELEASE = load_script("cache_release")
+
+
+class RedisCacheStore:
+    """A `CacheStore` that all workers share.
+
+    Args:
+        link: Where Redis is.
+        recent: Keeps what was read, for while Redis is away; None: nothing.
+    """
+
+    def __init__(self, link: RedisLink, recent: RecentEntries | None = None) -> None:
+        self._link = link
+        self._recent = recent
+        self._reads = TickLoader(self._read_all)
+
+    def read(self, key: str, options: CacheOptions) -> Awaitable[Entry | None]:
+        """Return the fresh entry, if there is one; all that is read in one tick is one round trip."""
+        return self._reads.add((key, options))
+
+    async def _read_all(self, reads: list[tuple[str, CacheOptions]]) -> list[Entry | None]:
+        wanted = dict(reads)
+        values = ("MGET", *chain.from_iterable((key, _cost(key)) for key in wanted))
+        lifetimes = [("PTTL", key) for key in wanted]
+        asked = self._link.send_all([values, *lifetimes], short_deadline=self._recent is not None)
+        replies = await _unless_away(asked, None)
+        if replies is None:
+            found = {key: self._recent.get(key) if self._recent is not None else None for key in wanted}
+            return [found[key] for key, _ in reads]
+        found = {}
+        columns = zip(wanted.items(), replies[0][::2], replies[0][1::2], replies[1:], strict=True)
+        for (key, options), body, cost_ms, remaining_ms in columns:
+            found[key] = _entry(body, remaining_ms, cost_ms, options.ttl_seconds, options.ttl_seconds)
+            if self._recent is not None:
+                self._recent.put(key, found[key])
+        return [found[key] for key, _ in reads]
+
+    async def read_last_good(self, key: str, options: CacheOptions) -> Entry | None:
+        """Return the last answer stored, fresh or not, if it is younger than `stale_seconds`."""
+        copy = _last_good(key)
+        reply = await _unless_away(self._link.send_all([("GET", copy), ("PTTL", copy)]), None)
+        if reply is None:
+            return None
+        body, remaining_ms = reply
+        return _entry(body, remaining_ms, None, options.copy_seconds, options.stale_seconds)
+
+    async def read_expired(self, key: str, options: CacheOptions) -> Entry | None:
+        """Return the last answer stored, if its entry ran out less than `revalidate_seconds` ago."""
+        copy = _last_good(key)
+        reply = await _unless_away(self._link.send_all([("MGET", copy, _cost(key)), ("PTTL", copy)]), None)
+        if reply is None:
+            return None
+        (body, cost_ms), remaining_ms = reply
+        if cost_ms is None:  # invalidated
+            return None
+        entry = _entry(body, remaining_ms, cost_ms, options.copy_seconds, options.served_seconds)
+        # A younger one's entry was deleted by hand, or has been stored since the caller looked for it.
+        return None if entry is None or entry.age_seconds < options.ttl_seconds else entry
+
+    async def take_lease(
+        self, key: str, token: str, begun_within_seconds: float, options: CacheOptions
+    ) -> Entry | Lease:
+        """Decide in one step who computes."""
+        keys = (_lease(key), key, _cost(key))
+        # No entry was begun longer ago than this, so it stands for infinity too.
+        begun_within_seconds = min(begun_within_seconds, options.ttl_seconds + options.lease_seconds)
+        arguments = (
+            token,
+            _milliseconds(options.lease_seconds),
+            _milliseconds(options.ttl_seconds),
+            math.floor(begun_within_seconds * 1000),  # in doubt the entry is too old
+        )
+        reply = await _unless_away(self._link.run(_LEASE, keys, arguments), 1)
+        if isinstance(reply, list):
+            body, remaining_ms, cost_ms = reply
+            entry = _entry(body, remaining_ms, cost_ms, options.ttl_seconds, options.ttl_seconds)
+            assert entry is not None, "the script answers with fresh entries only"
+            return entry
+        return Lease.TAKEN if reply else Lease.HELD
+
+    async def fill(self, key: str, token: str, body: bytes, options: CacheOptions) -> bool:
+        """Store an answer and end its lease; return False, storing nothing, if the lease was lost."""
+        keys = (_lease(key), key, _cost(key), _last_good(key))
+        arguments = (
+            token,
+            body,
+            _milliseconds(options.lease_seconds),
+            _milliseconds(options.ttl_seconds),
+            _milliseconds(options.served_seconds),
+            _milliseconds(options.copy_seconds),
+        )
+        return bool(await _unless_away(self._link.run(_FILL, keys, arguments), 0))
+
+    async def release(self, key: str, token: str) -> bool:
+        """End a lease that came to nothing; return False if it was lost."""
+        return bool(await _unless_away(self._link.run(_RELEASE, (_lease(key),), (token,)), 1))
+
+    async def invalidate(self, keys: Sequence[str]) -> None:
+        """Drop the fresh entries and the leases of `keys`.
+
+        A `DEL` is atomic, so no script is needed.
+        """
+        if self._recent is not None:
+            for key in keys:
+                self._recent.drop(key)
+        await _unless_away(self._link.send_all([("DEL", key, _cost(key), _lease(key)) for key in keys]), [])
+
+
+async def _unless_away(reply: Awaitable[T], otherwise: T) -> T:
+    try:
+        return await reply
+    except StorageUnavailableError:  # the link has logged it
+        return otherwise
+    except RedisError as error:
+        _log.warning("cache_refused", extra={"reason": str(error)})
+        return otherwise
+
+
+def _entry(
+    body: Reply, expires_in_ms: int, cost_ms: bytes | None, kept_seconds: float, served_seconds: float
+) -> Entry | None:
+    age_ms = _milliseconds(kept_seconds) - expires_in_ms
+    remaining_ms = _milliseconds(served_seconds) - age_ms
+    # One that would have been stored in the future is from before it was to be kept for less long.
+    if body is None or expires_in_ms <= 0 or remaining_ms <= 0 or age_ms < 0:
+        return None
+    return Entry(body, age_ms / 1000, remaining_ms / 1000, _seconds(cost_ms))
+
+
+def _seconds(cost_ms: bytes | None) -> float:
+    """Return what a computation took; nothing where it is not known, or a foreign value tells it."""
+    try:
+        return int(cost_ms or 0) / 1000
+    except ValueError:
+        _log.warning("cache_refused", extra={"reason": "a cost is no number"})
+        return 0.0
+
+
+def _milliseconds(seconds: float) -> int:
+    return round(seconds * 1000)
+
+
+def _cost(key: str) -> str:
+    return f"{{{key}}}:cost"
+
+
+def _last_good(key: str) -> str:
+    return f"{{{key}}}:last-good"
+
+
+def _lease(key: str) -> str:
+    return f"{{{key}}}:lease"

@@ -1,0 +1,32 @@
+"""What comes with every request is told together, and all else at once."""
+
+import asyncio
+
+from src.observation.coalescing import CoalescingListener
+from src.resilience.events import CacheAnswered, Rejected
+
+HIT = CacheAnswered(policy="summary", outcome="hit")
+MISS = CacheAnswered(policy="summary", outcome="miss")
+HIT_ELSEWHERE = CacheAnswered(policy="proxy", outcome="hit")
+
+
+async def test_hits_and_misses_are_told_at_the_end_of_the_tick_equal_ones_as_one(listener):
+    tell = CoalescingListener(listener)
+    for event in (HIT, MISS, HIT, HIT_ELSEWHERE, HIT):
+        tell(event)
+    assert listener.events == []
+    await asyncio.sleep(0)
+    assert listener.events == [CacheAnswered(policy="summary", times=3, outcome="hit"), MISS, HIT_ELSEWHERE]
+
+
+async def test_all_else_is_told_at_once(listener):
+    """In the way of whose doing it was: what is logged of it says whose."""
+    events = [
+        CacheAnswered(policy="summary", outcome="stale"),
+        Rejected(policy="external-service", retry_after=1.0),
+        Rejected(policy="external-service", retry_after=1.0),
+    ]
+    tell = CoalescingListener(listener)
+    for event in events:
+        tell(event)
+    assert listener.events == events

@@ -1,0 +1,58 @@
+"""What happens in one tick is told together."""
+
+import asyncio
+from contextvars import ContextVar
+
+from src.observation.tick_batch import TickBatch
+from tests.support.clock import settle
+
+whose = ContextVar("whose", default="nobody's")
+
+
+async def test_what_happens_in_a_tick_is_told_at_its_end_in_order():
+    told = []
+    tick = TickBatch(told.append)
+    tick.add(1)
+    tick.add(2)
+    assert told == []
+    await asyncio.sleep(0)
+    assert told == [[1, 2]]
+    tick.add(3)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert told == [[1, 2], [3]], "and of nothing it is not told"
+
+
+async def test_what_happens_while_it_is_told_is_told_next():
+    told = []
+
+    def tell(happened):
+        told.append(happened)
+        if len(told) == 1:
+            tick.add("because of it")
+
+    tick = TickBatch(tell)
+    tick.add("first")
+    await settle()
+    assert told == [["first"], ["because of it"]]
+
+
+async def test_what_is_told_belongs_to_none_of_those_whose_doing_it_was():
+    found = []
+    tick = TickBatch(lambda _: found.append(whose.get()))
+    whose.set("a request's")
+    tick.add(1)
+    await asyncio.sleep(0)
+    assert found == ["nobody's"]
+
+
+async def test_one_that_fails_to_tell_goes_on_with_the_next():
+    complaints, told = [], []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    tick = TickBatch(lambda happened: told.append(1 / happened[0]))
+    tick.add(0)
+    await asyncio.sleep(0)
+    tick.add(4)
+    await asyncio.sleep(0)
+    assert told == [0.25]
+    assert isinstance(complaints[0]["exception"], ZeroDivisionError)

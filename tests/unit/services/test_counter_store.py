@@ -1,0 +1,118 @@
+"""Beats, and the store that does without the fleet's."""
+
+import logging
+
+import pytest
+
+from src.analytics.sketch import bin_of
+from src.services.errors import StorageRefusedError, StorageUnavailableError
+from src.services.overview.counter_store import (
+    CounterReading,
+    CounterSnapshot,
+    FailoverCounterStore,
+    MemoryCounterStore,
+    Outage,
+)
+
+
+class FleetStore:
+    """A fleet's store that is as it is told to be."""
+
+    def __init__(self) -> None:
+        self.add_error: Exception | None = None
+        self.read_error: Exception | None = None
+        self.snapshots: list[CounterSnapshot] = []
+
+    async def add(self, counts):
+        if self.add_error is not None:
+            raise self.add_error
+        self.snapshots.append(counts)
+
+    async def read(self):
+        if self.read_error is not None:
+            raise self.read_error
+        return CounterReading(CounterSnapshot({"requests": 99}), 2)
+
+
+@pytest.fixture
+def fleet() -> FleetStore:
+    return FleetStore()
+
+
+@pytest.fixture
+def store(fleet, clock) -> FailoverCounterStore:
+    return FailoverCounterStore(fleet, MemoryCounterStore(clock), clock)
+
+
+def test_beats_add_up():
+    total = CounterSnapshot({"requests": 1}, {7: 1}) + CounterSnapshot(
+        {"requests": 2, "errors": 1}, {7: 2, 8: 1}
+    )
+    assert (total.tallies, total.latencies) == ({"requests": 3, "errors": 1}, {7: 3, 8: 1})
+    assert total["points"] == 0
+
+
+def test_a_latency_is_that_of_all_beats_together():
+    slow, fast = CounterSnapshot(latencies={bin_of(2.0): 1}), CounterSnapshot(latencies={bin_of(0.01): 99})
+    assert (slow + fast).latency_ms(0.99) == pytest.approx(10, rel=0.01)
+    assert (slow + fast).latency_ms(1) == pytest.approx(2000, rel=0.01)
+    assert CounterSnapshot(latencies={bin_of(0.0): 1}).latency_ms(0.5) == 0
+
+
+def test_what_is_counted_is_told_by_the_second():
+    assert CounterReading(CounterSnapshot({"points": 25}), 1).per_second("points") == 2.5
+
+
+async def test_while_the_fleet_can_be_had_it_is_read(store):
+    await store.add(CounterSnapshot({"requests": 1}))
+    reading = await store.read()
+    assert (reading.counts["requests"], reading.workers, reading.outage) == (99, 2, None)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"), [(StorageUnavailableError("gone"), "away"), (StorageRefusedError("full"), "refuses")]
+)
+async def test_while_it_takes_nothing_the_worker_tells_of_itself(store, fleet, clock, error, kind):
+    fleet.add_error = error
+    await store.add(CounterSnapshot({"requests": 1}))
+    clock.jump(4)
+    reading = await store.read()  # which the fleet's store would still answer
+    assert (reading.counts["requests"], reading.workers) == (1, 1)
+    assert reading.outage == Outage(0.0, kind)
+    fleet.add_error = None
+    await store.add(CounterSnapshot())
+    assert (await store.read()).outage is None
+
+
+async def test_a_read_that_fails_tells_as_well(store, fleet, clock):
+    await store.add(CounterSnapshot({"requests": 5}))
+    clock.jump(1)
+    fleet.read_error = StorageUnavailableError("gone")
+    reading = await store.read()
+    assert (reading.counts["requests"], reading.outage) == (5, Outage(1.0, "away"))
+
+
+async def test_an_outage_lasts_from_its_first_sign_whatever_it_turns_into(store, fleet, clock):
+    fleet.add_error = StorageUnavailableError("gone")
+    await store.add(CounterSnapshot())
+    clock.jump(2)
+    fleet.add_error = StorageRefusedError("loading")
+    await store.add(CounterSnapshot())
+    assert (await store.read()).outage == Outage(0.0, "refuses")
+
+
+async def test_what_the_fleet_does_not_take_is_not_kept_for_it(store, fleet):
+    fleet.add_error = StorageUnavailableError("gone")
+    for _ in range(100):
+        await store.add(CounterSnapshot({"requests": 1}))
+    fleet.add_error = None
+    await store.add(CounterSnapshot({"requests": 1}))
+    assert [counts["requests"] for counts in fleet.snapshots] == [1]
+
+
+async def test_each_outage_is_logged_once(store, fleet, caplog):
+    with caplog.at_level(logging.WARNING):
+        for error in (StorageUnavailableError("gone"), StorageUnavailableError("gone"), None, None):
+            fleet.add_error = error
+            await store.add(CounterSnapshot())
+    assert [record.message for record in caplog.records] == ["pulse_local", "pulse_shared_again"]

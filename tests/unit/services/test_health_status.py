@@ -1,0 +1,169 @@
+"""What is said of the service, and what is said first."""
+
+from dataclasses import dataclass, field, replace
+from typing import get_args
+
+import pytest
+
+from src.resilience.breaker_store import BreakerState, BreakerStatus
+from src.services.overview.counter_store import CounterReading, CounterSnapshot, Outage
+from src.services.overview.health_status import LINE_HELD_SECONDS, Code, Verdict, verdict
+
+NOW, MONOTONIC = 1_800_000_000.0, 500.0
+
+QUIET = CounterReading(CounterSnapshot({"requests": 100, "allowed": 90, "refused": 10}), 2)
+CLOSED = BreakerStatus(BreakerState.CLOSED, "external-service", 0, 10, 0.0, None, None, ())
+OPEN = replace(CLOSED, state=BreakerState.OPEN, opened_at=NOW - 12.7, retry_after=17.3)
+HALF_OPEN = replace(CLOSED, state=BreakerState.HALF_OPEN, opened_at=NOW - 40)
+
+
+@dataclass(frozen=True)
+class Breaker:
+    state: str = "CLOSED"
+
+
+@dataclass(frozen=True)
+class Proxy:
+    queue_size: int = 7
+    capacity: int = 100
+    oldest_age_seconds: float | None = 6.2
+    interval_seconds: float = 1.0
+    next_turn_seconds: float = 0.4
+    breaker: Breaker = field(default_factory=Breaker)
+
+
+def judge(counters=QUIET, breaker=CLOSED, proxy=None) -> Verdict:
+    return verdict(counters, breaker, proxy, now=NOW, monotonic=MONOTONIC)
+
+
+def counted(**tallies) -> CounterReading:
+    return CounterReading(CounterSnapshot(tallies), 1)
+
+
+AWAY = replace(QUIET, outage=Outage(MONOTONIC - 75, "away"))
+REFUSES = replace(QUIET, outage=Outage(MONOTONIC - 3, "refuses"))
+FAILING = counted(requests=100, errors=12)
+BYPASSING = counted(requests=100, bypassed=25)
+PROXY_OPEN = Proxy(breaker=Breaker("OPEN"))
+PROXY_FULL = Proxy(queue_size=100, oldest_age_seconds=43.9)
+PROXY_HELD = Proxy(queue_size=3, next_turn_seconds=238.4)
+PROXY_HALF_OPEN = Proxy(breaker=Breaker("HALF_OPEN"))
+
+
+@pytest.mark.parametrize(
+    "proxy",
+    [
+        None,
+        Proxy(),
+        Proxy(queue_size=99),
+        Proxy(0, oldest_age_seconds=None),
+        Proxy(next_turn_seconds=1 + LINE_HELD_SECONDS),
+        Proxy(interval_seconds=300, next_turn_seconds=238.4),
+        replace(PROXY_HELD, queue_size=0),
+    ],
+)
+def test_all_well(proxy):
+    assert judge(proxy=proxy) == Verdict("ok", "ALL_WELL", "All well")
+
+
+@pytest.mark.parametrize(
+    ("given", "level", "code", "message"),
+    [
+        (
+            {"counters": AWAY}, "critical", "REDIS_AWAY",
+            "Redis away for 75 s: nothing is stored, no quota holds; figures of one worker only",
+        ),
+        (
+            {"counters": REFUSES}, "critical", "REDIS_REFUSES",
+            "Redis has refused writes for 3 s: nothing is stored; figures of one worker only",
+        ),
+        (
+            {"breaker": OPEN}, "critical", "BREAKER_OPEN",
+            "Breaker open for 12 s: external service failing, summaries served stale",
+        ),
+        (
+            {"breaker": replace(OPEN, retry_after=None)}, "critical", "BREAKER_OPEN",
+            "Breaker held open by hand for 12 s: external service not asked, summaries served stale",
+        ),
+        (
+            {"counters": FAILING}, "critical", "SERVER_ERRORS",
+            "12 % of requests end in an error of the server",
+        ),
+        (
+            {"breaker": HALF_OPEN}, "warning", "BREAKER_HALF_OPEN",
+            "Breaker half-open: the next call shows whether the external service is back",
+        ),
+        (
+            {"counters": BYPASSING}, "warning", "LIMITER_OPEN",
+            "Rate limiter open: 2.5 requests a second let through unexamined",
+        ),
+        (
+            {"proxy": PROXY_OPEN}, "warning", "PROXY_BREAKER_OPEN",
+            "Proxy's breaker open: its upstream is failing, copies served where there are any",
+        ),
+        (
+            {"proxy": PROXY_FULL}, "warning", "PROXY_LINE_FULL",
+            "Proxy's line full: 100 wait, the first of them for 43 s",
+        ),
+        (
+            {"proxy": PROXY_HELD}, "warning", "PROXY_LINE_HELD",
+            "Proxy's line held: its upstream asked to wait, 238 s left, 3 in line",
+        ),
+        (
+            {"proxy": PROXY_HALF_OPEN}, "warning", "PROXY_BREAKER_HALF_OPEN",
+            "Proxy's breaker half-open: the next call shows whether its upstream is back",
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_said_in_words(given, level, code, message):
+    assert judge(**given) == Verdict(level, code, message)
+
+
+def test_the_worst_is_said_first():
+    everything = replace(counted(requests=100, errors=50, bypassed=9), outage=AWAY.outage)
+    both = replace(PROXY_OPEN, queue_size=100)
+    held = replace(PROXY_HALF_OPEN, next_turn_seconds=99)
+    said = [
+        judge(everything, OPEN, both).code,
+        judge(replace(everything, outage=REFUSES.outage), OPEN, both).code,
+        judge(replace(everything, outage=None), OPEN, both).code,
+        judge(replace(everything, outage=None), HALF_OPEN, both).code,
+        judge(BYPASSING, HALF_OPEN, both).code,
+        judge(BYPASSING, CLOSED, both).code,
+        judge(QUIET, CLOSED, both).code,
+        judge(QUIET, CLOSED, replace(held, queue_size=100)).code,
+        judge(QUIET, CLOSED, held).code,
+        judge(QUIET, CLOSED, PROXY_HALF_OPEN).code,
+        judge().code,
+    ]
+    assert said == [
+        "REDIS_AWAY", "REDIS_REFUSES", "BREAKER_OPEN", "SERVER_ERRORS", "BREAKER_HALF_OPEN", "LIMITER_OPEN",
+        "PROXY_BREAKER_OPEN", "PROXY_LINE_FULL", "PROXY_LINE_HELD", "PROXY_BREAKER_HALF_OPEN", "ALL_WELL",
+    ]  # fmt: skip
+    assert said == list(get_args(Code))
+
+
+@pytest.mark.parametrize(
+    ("errors", "requests", "code"),
+    [(5, 100, "ALL_WELL"), (6, 100, "SERVER_ERRORS"), (1, 1, "SERVER_ERRORS"), (0, 0, "ALL_WELL")],
+)
+def test_a_few_errors_among_many_answers_are_not_said(errors, requests, code):
+    assert judge(counted(requests=requests, errors=errors)).code == code
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (-5, "0 s"),
+        (0, "0 s"),
+        (119.9, "119 s"),
+        (120, "2 min"),
+        (7199, "119 min"),
+        (7200, "2 h"),
+        (90_000, "25 h"),
+    ],
+)
+def test_how_long_it_has_lasted_is_said_as_people_say_it(seconds, said):
+    assert judge(breaker=replace(OPEN, opened_at=NOW - seconds)).message.startswith(
+        f"Breaker open for {said}:"
+    )

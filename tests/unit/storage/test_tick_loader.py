@@ -1,0 +1,123 @@
+import asyncio
+import gc
+import weakref
+
+import pytest
+
+from src.storage.redis.tick_loader import TickLoader
+
+
+class Store:
+    """Answers ten times what it is asked, when it is let."""
+
+    def __init__(self):
+        self.asked: list[list[int]] = []
+        self.error: Exception | None = None
+        self.may_end = asyncio.Event()
+        self.may_end.set()
+
+    async def ask(self, questions):
+        self.asked.append(questions)
+        await self.may_end.wait()
+        if self.error:
+            raise self.error
+        return [10 * question for question in questions]
+
+
+async def let_others_run():
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def test_what_comes_in_one_tick_is_asked_at_once_in_order():
+    store = Store()
+    gathering = TickLoader(store.ask)
+    answers = await asyncio.gather(*(gathering.add(number) for number in (3, 1, 2, 1)))
+    assert answers == [30, 10, 20, 10], "each its own answer"
+    assert store.asked == [[3, 1, 2, 1]]
+
+
+async def test_what_comes_later_does_not_wait_for_what_is_under_way():
+    store = Store()
+    store.may_end.clear()
+    gathering = TickLoader(store.ask)
+    first = gathering.add(1)
+    await let_others_run()
+    second = gathering.add(2)
+    await let_others_run()
+    assert store.asked == [[1], [2]]
+    assert [future.done() for future in (first, second)] == [False, False], "nobody is told too soon"
+    store.may_end.set()
+    assert await asyncio.gather(first, second) == [10, 20]
+
+
+async def test_a_failure_is_told_to_everyone_in_it_and_to_nobody_else():
+    store = Store()
+    store.error = OSError("away")
+    gathering = TickLoader(store.ask)
+    failed = await asyncio.gather(gathering.add(1), gathering.add(2), return_exceptions=True)
+    assert [type(error) for error in failed] == [OSError, OSError]
+    store.error = None
+    assert await gathering.add(3) == 30
+
+
+async def test_who_leaves_harms_no_other():
+    store = Store()
+    gathering = TickLoader(store.ask)
+
+    async def wait(number):
+        return await gathering.add(number)
+
+    leaving, staying = asyncio.create_task(wait(1)), asyncio.create_task(wait(2))
+    await asyncio.sleep(0)
+    leaving.cancel()
+    assert await staying == 20
+    assert store.asked == [[1, 2]]
+    with pytest.raises(asyncio.CancelledError):
+        await leaving
+
+
+async def test_a_failure_nobody_waits_for_is_not_complained_of():
+    complaints: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: complaints.append(context))
+    store = Store()
+    store.error = OSError("away")
+    gathering = TickLoader(store.ask)
+    gathering.add(1)
+    await let_others_run()
+    gc.collect()
+    assert complaints == []
+
+
+async def test_too_few_answers_leave_nobody_waiting():
+    async def ask(questions):
+        return questions[1:]
+
+    gathering = TickLoader(ask)
+    told = await asyncio.gather(gathering.add(1), gathering.add(2), return_exceptions=True)
+    assert told[0] == 2
+    assert isinstance(told[1], ValueError)
+
+
+async def test_a_failure_is_gone_once_it_was_told():
+    """Each left a circle of references behind, for the collector to find."""
+
+    class AwayError(Exception):
+        def __init__(self):
+            errors.append(weakref.ref(self))
+
+    errors = []
+
+    async def ask(_questions):
+        raise AwayError
+
+    gathering = TickLoader(ask)
+    gc.disable()
+    try:
+        for _ in range(3):
+            with pytest.raises(AwayError):
+                await gathering.add(1)
+        await let_others_run()
+        assert [error() for error in errors] == [None, None, None]
+    finally:
+        gc.enable()
