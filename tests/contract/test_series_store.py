@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from src.storage.metrics.series_store import RedisSeriesStore
 
 from src.analytics.series import Steps
 from src.analytics.window import Window
@@ -10,7 +11,6 @@ from src.resilience.clock import SystemClock
 from src.services.errors import StorageUnavailableError
 from src.services.metrics.series import SeriesError
 from src.storage.metrics import series_store
-from src.storage.metrics.series_store import RedisSeriesStore
 from src.storage.metrics.store import RedisMetricStore
 from src.storage.redis.link import RedisAddress, RedisLink, connect
 from tests.contract.conftest import StoreTime

@@ -2,8 +2,8 @@
 
 from hypothesis import given
 from hypothesis import strategies as st
-
 from src.analytics.fold import ROLLUP_STEPS_US, SKETCH_STEPS_US
+
 from src.analytics.window import DAY_US, HOUR_US, MINUTE_US, Window
 
 YEARS = 60_000_000_000_000_000

@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from src.analytics.points import Point
 from src.analytics.rollup import Rollup
@@ -29,9 +29,35 @@ class Idempotency:
     fingerprint: str
 
 
+class PointRejection(NamedTuple):
+    """A point that a cap rejects.
+
+    Attributes:
+        place: Its place in the request, from 0.
+        field: "type" or "labels".
+        message: Why, fit for a user.
+    """
+
+    place: int
+    field: str
+    message: str
+
+
+class WriteResult(NamedTuple):
+    """The result of a write.
+
+    Attributes:
+        is_new: Whether it was stored now; False if this very write had been stored before.
+        rejected: The points that were not stored.
+    """
+
+    is_new: bool
+    rejected: Sequence[PointRejection]
+
+
 @dataclass(frozen=True, slots=True)
 class StoredPoint:
-    """A point with its place in the order of arrival within its type."""
+    """A point with its place in the order of arrival among equal timestamps of its type."""
 
     point: Point
     arrival: int
@@ -62,6 +88,7 @@ class TypeOverview:
     count: int
     latest_timestamp_us: int
     latest_value: float
+    series: int = 1
 
 
 class MetricStore(Protocol):

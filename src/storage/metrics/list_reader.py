@@ -1,0 +1,147 @@
+"""Lists of points, newest first."""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+
+from src.analytics.columns import POINT_DTYPE
+from src.analytics.points import Point
+from src.analytics.window import HOUR_US
+from src.services.metrics.ingest import Position, StoredPoint
+from src.storage.metrics.layout import HEAD_POINTS, key_of
+from src.storage.redis.connection import Argument, Command, Reply
+from src.storage.redis.link import RedisLink
+from src.storage.redis.scripts import load_script
+
+TYPES_AT_ONCE = 100
+"""Types whose points are read in one round trip."""
+
+_MAX_PLACE = 2**32
+
+T = TypeVar("T")
+
+
+class ListReader:
+    """Reads lists.
+
+    Args:
+        link: To Redis.
+    """
+
+    def __init__(self, link: RedisLink) -> None:
+        self._link = link
+        self._script = load_script("metrics_list")
+
+    async def newest(
+        self, metric_type: str | None, limit: int, before: Position | None = None
+    ) -> list[StoredPoint]:
+        """Return up to `limit` (1 or more) points, newest first, that come after the place `before`.
+
+        Without `metric_type`, the newest over all types. That reads at most `limit` types, and besides all
+        that have a point as new as `before` or newer, `TYPES_AT_ONCE` in a round trip.
+
+        Raises:
+            StorageUnavailableError: Redis is unavailable.
+        """
+        if metric_type is not None:
+            return await self._page(metric_type, limit, before)
+        found: list[StoredPoint] = []
+        for chunk in _chunks(await self._types_to_read(limit, before), TYPES_AT_ONCE):
+            _, latest = chunk[0]
+            # Both as a score has it: rounded, in years far from ours.
+            if len(found) == limit and latest < float(found[-1].point.timestamp_us):
+                break  # the types after this one have nothing newer
+            found = await self._newest_with(found, [name for name, _ in chunk], limit, before)
+        return found
+
+    async def _types_to_read(self, limit: int, before: Position | None) -> list[tuple[str, float]]:
+        """Return, latest first, the types that may have one of the `limit` newest points after `before`.
+
+        These are all types whose latest point is not after that place, for they may have any number there; and
+        of the others the first `limit`, for each of these has at least one there. Read in one step, so that a
+        type that gets a point while the list is read is not skipped.
+        """
+        place: Argument = "+inf" if before is None else f"({before.timestamp_us}"
+        commands: list[Command] = [
+            ("ZREVRANGEBYSCORE", "types", place, "-inf", "WITHSCORES", "LIMIT", 0, limit)
+        ]
+        if before is not None:
+            commands.insert(0, ("ZREVRANGEBYSCORE", "types", "+inf", before.timestamp_us, "WITHSCORES"))
+        replies = (await self._link.send_all([("MULTI",), *commands, ("EXEC",)]))[-1]
+        return [
+            (name.decode(), float(latest))
+            for reply in replies
+            for name, latest in zip(reply[::2], reply[1::2], strict=True)
+        ]
+
+    async def _newest_with(
+        self, found: list[StoredPoint], names: Sequence[str], limit: int, before: Position | None
+    ) -> list[StoredPoint]:
+        """Return the `limit` newest of `found` and of the points of `names` that come after `before`."""
+        size = min(limit, max(2, 2 * limit // len(names)))
+        reading = dict.fromkeys(names, before)
+        while reading:
+            pages = await asyncio.gather(*(self._page(name, size, place) for name, place in reading.items()))
+            found = sorted((*found, *(point for page in pages for point in page)), key=_place, reverse=True)
+            found = found[:limit]
+            # A type whose page was full may have more. They count while the last point read is in the list.
+            reading = {
+                page[-1].point.type: Position(*_place(page[-1]))
+                for page in pages
+                if len(page) == size and (len(found) < limit or _place(page[-1]) > _place(found[-1]))
+            }
+            size = min(limit, 2 * size)
+        return found
+
+    async def _page(self, metric_type: str, limit: int, before: Position | None) -> list[StoredPoint]:
+        arguments: list[Argument] = [key_of(metric_type, ""), limit]
+        end = (2**63 - 1, 0)
+        if before is not None:
+            arguments += divmod(before.timestamp_us, HOUR_US)
+            if metric_type == before.type:
+                end = before.timestamp_us, before.arrival
+            else:  # of the same µs, all of a type that comes later, none of one that came before
+                end = before.timestamp_us, _MAX_PLACE if metric_type < before.type else 0
+        reply = await self._link.run(self._script, [key_of(metric_type, "hours")], arguments)
+        return [
+            StoredPoint(Point(metric_type, timestamp, value), place)
+            for timestamp, place, value in _newest(reply, limit, end)
+        ]
+
+
+class _Points(NamedTuple):
+    timestamps: "np.ndarray[tuple[int], np.dtype[np.int64]]"
+    places: "np.ndarray[tuple[int], np.dtype[np.int64]]"
+    values: "np.ndarray[tuple[int], np.dtype[np.float64]]"
+
+
+def _newest(reply: Sequence[Reply], limit: int, end: tuple[int, int]) -> Iterator[tuple[int, int, float]]:
+    """Yield up to `limit` points of a reply of the script, newest first, that come before `end`."""
+    parts = []
+    for hour, head, minutes in zip(*(iter(reply),) * 3, strict=True):
+        parts.append(_decoded(hour, head, 0))
+        parts += [_decoded(hour, points, HEAD_POINTS) for points in minutes[1::2]]
+    if not parts:
+        return
+    timestamps, places, values = map(np.concatenate, zip(*parts, strict=True))
+    end_us, end_place = end
+    before = (timestamps < end_us) | ((timestamps == end_us) & (places < end_place))
+    timestamps, places, values = timestamps[before], places[before], values[before]
+    order = np.lexsort((places, timestamps))[::-1][:limit]
+    yield from zip(timestamps[order].tolist(), places[order].tolist(), values[order].tolist(), strict=True)
+
+
+def _decoded(hour: int, points: bytes, first_place: int) -> _Points:
+    table = np.frombuffer(points, dtype=POINT_DTYPE)
+    timestamps = table["offset"].astype(np.int64) + hour * HOUR_US
+    return _Points(timestamps, np.arange(first_place, first_place + len(table)), table["value"])
+
+
+def _chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    return (items[first : first + size] for first in range(0, len(items), size))
+
+
+def _place(stored: StoredPoint) -> tuple[int, str, int]:
+    return stored.point.timestamp_us, stored.point.type, stored.arrival

@@ -1,0 +1,153 @@
+"""Summaries of windows, read from records and sketches of whole hours and minutes, and from points at the edges."""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from src.analytics.columns import POINT_DTYPE
+from src.analytics.readings import Reading, readings
+from src.analytics.rollup import Floats, Integers, Rollup
+from src.analytics.sketch import LogBinSketch, bins_of, decode_entries, sum_by_bin
+from src.analytics.window import HOUR_US, MINUTE_US, Window
+from src.services.metrics.ingest import Aggregate
+from src.storage.metrics.layout import SKETCH_HEADER, key_of
+from src.storage.redis.connection import Argument, Reply
+from src.storage.redis.link import RedisLink
+from src.storage.redis.scripts import load_script
+
+READINGS_AT_ONCE = 30
+"""Days and hours read in one round trip: as many as a window of a day needs, and some more."""
+
+LOOP_BYTES = 500_000
+"""Longer replies are merged in a thread, so that the event loop goes on meanwhile."""
+
+_WHOLE = -1
+
+
+class WindowReader:
+    """Reads the summaries of windows of one type.
+
+    Args:
+        link: To Redis.
+    """
+
+    def __init__(self, link: RedisLink) -> None:
+        self._link = link
+        self._read = load_script("metrics_read")
+
+    async def aggregate_all(self, metric_type: str) -> Aggregate:
+        """Summarize all points of `metric_type`."""
+        commands = [("HGET", key_of(metric_type, "d"), "all"), ("GET", key_of(metric_type, "p:all"))]
+        record, sketch = (await self._link.send_all([("MULTI",), *commands, ("EXEC",)]))[-1]
+        rollup = Rollup.of_records(record or b"")
+        bins, counts = decode_entries((sketch or b"")[SKETCH_HEADER.size :])
+        return Aggregate(rollup, LogBinSketch(bins, counts, rollup.minimum, rollup.maximum))
+
+    async def aggregates(self, metric_type: str, windows: Sequence[Window]) -> list[Aggregate]:
+        """Summarize the points of `metric_type` in each of `windows`.
+
+        Windows that are read in one round trip, as a single one of up to a day always is, are consistent: each
+        write is in all of them or in none.
+
+        Args:
+            metric_type: The type.
+            windows: In order of time; they do not overlap.
+        """
+        wanted = list(readings(windows))
+        parts = _Parts(windows)
+        for first in range(0, len(wanted), READINGS_AT_ONCE):
+            some = wanted[first : first + READINGS_AT_ONCE]
+            arguments: list[Argument] = [key_of(metric_type, "")]
+            for reading in some:
+                arguments += reading
+            replies = await self._link.run(self._read, [key_of(metric_type, "d")], arguments)
+            if sum(len(item) for reply in replies for item in reply if isinstance(item, bytes)) > LOOP_BYTES:
+                await asyncio.to_thread(parts.add_all, some, replies)
+            else:
+                parts.add_all(some, replies)
+        return parts.aggregates()
+
+
+@dataclass(slots=True)
+class _WindowParts:
+    """What was read of one window."""
+
+    head: list[tuple[Integers, Floats]] = field(default_factory=list)
+    """Points of heads. Of equal timestamps, they came before all others."""
+    records: list[bytes] = field(default_factory=list)
+    entries: list[bytes] = field(default_factory=list)
+    """Entries of the sketches of `records`."""
+    left_out: list[Floats] = field(default_factory=list)
+    """Values of points in `records` that `entries` leave out."""
+    edges: list[tuple[Integers, Floats]] = field(default_factory=list)
+
+    def aggregate(self) -> Aggregate:
+        """Return the summary of all parts."""
+        head, edges = _joined(self.head), _joined(self.edges)
+        records = Rollup.of_records(b"".join(self.records))
+        rollup = Rollup.merged((Rollup.of_arrays(*head), records, Rollup.of_arrays(*edges)))
+        bins, counts = decode_entries(b"".join(self.entries))
+        if values := [some for some in (head[1], edges[1], *self.left_out) if len(some)]:
+            more = bins_of(np.concatenate(values))
+            bins, counts = sum_by_bin(
+                np.concatenate((bins, more)), np.concatenate((counts, np.ones_like(more)))
+            )
+        return Aggregate(rollup, LogBinSketch(bins, counts, rollup.minimum, rollup.maximum))
+
+
+class _Parts:
+    """What was read, by window."""
+
+    def __init__(self, windows: Sequence[Window]) -> None:
+        self._starts = np.array([window.start_us + 1 for window in windows], dtype=np.int64)
+        self._stops = np.array([window.end_us + 1 for window in windows], dtype=np.int64)
+        self._windows = [_WindowParts() for _ in windows]
+
+    def add_all(self, wanted: Sequence[Reading], replies: Sequence[Sequence[Reply]]) -> None:
+        """Add the replies to `wanted`."""
+        for reading, reply in zip(wanted, replies, strict=True):
+            self._add(reading, reply)
+
+    def aggregates(self) -> list[Aggregate]:
+        """Return the summary of each window."""
+        return [window.aggregate() for window in self._windows]
+
+    def _add(self, reading: Reading, reply: Sequence[Reply]) -> None:
+        head, *rest = reply
+        for window, *points in self._split(reading.start_us, head):
+            window.head.append((points[0], points[1]))
+        for minute, record, sketch, points in zip(*(iter(rest),) * 4, strict=True):
+            if not record:
+                for window, timestamps, values in self._split(reading.start_us, points):
+                    window.edges.append((timestamps, values))
+                continue
+            start_us = reading.start_us + (0 if minute == _WHOLE else minute * MINUTE_US)
+            window = self._windows[int(self._starts.searchsorted(start_us, side="right")) - 1]
+            window.records.append(record)
+            window.entries.append(sketch[SKETCH_HEADER.size :])
+            if points:
+                window.left_out.append(np.frombuffer(points, dtype=POINT_DTYPE)["value"])
+
+    def _split(self, start_us: int, points: bytes) -> Iterator[tuple[_WindowParts, Integers, Floats]]:
+        """Yield the timestamps and values of those `points` of an hour that lie in a window."""
+        if not points:
+            return
+        table = np.frombuffer(points, dtype=POINT_DTYPE)
+        timestamps = table["offset"].astype(np.int64) + start_us
+        numbers = self._starts.searchsorted(timestamps, side="right") - 1
+        numbers[timestamps >= self._stops[numbers]] = -1  # 0 is right where the number is -1 already
+        for number in np.unique(numbers).tolist():
+            if number >= 0:
+                found = numbers == number
+                yield self._windows[number], timestamps[found], table["value"][found]
+
+
+def _joined(parts: Sequence[tuple[Integers, Floats]]) -> tuple[Integers, Floats]:
+    if not parts:
+        return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float64)
+    if len(parts) == 1:
+        return parts[0]
+    timestamps, values = zip(*parts, strict=True)
+    return np.concatenate(timestamps), np.concatenate(values)
