@@ -14,19 +14,16 @@ from src.observation.request_record import RequestRecord
 from src.resilience.events import Bypassed, CacheAnswered, FellBack, StateChanged
 from src.telemetry.event_log import log_event
 from src.telemetry.logs import configure_logging, request_log
+from tests.support.logging_state import logging_kept
 
 A_REQUEST = RequestRecord("GET", "/x", "/x", 200, 0.5, {"request_id": "abc"})
 
 
 @pytest.fixture(autouse=True)
 def logging_as_it_was():
-    root = logging.getLogger()
-    handlers, level = root.handlers, root.level
-    yield
-    root.handlers = handlers
-    root.setLevel(level)
+    with logging_kept():
+        yield
     log_fields.set({})
-    structlog.reset_defaults()
 
 
 @pytest.fixture
