@@ -24,6 +24,7 @@ from src.api.routes import (
     dashboard,
     events,
     health,
+    index,
     ingest,
     lab,
     metrics,
@@ -136,7 +137,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     errors.install(app)
     for module in (
         ingest, metrics, series, overview, health, circuit_breaker, admin, lab, events, proxy, telemetry,
-        dashboard,
+        dashboard, index,
     ):  # fmt: skip
         app.include_router(module.router)
     app.include_router(lab.runs)
