@@ -131,6 +131,8 @@ _ANSWER_HEADERS = {
     "Age": _header("Seconds since it was computed", 12),
     "ETag": _header("For If-None-Match", '"6f1c3d0a9b2e4f5a7c8d9e0f"'),
     "Cache-Control": _header("How long it may be kept", "private, max-age=288"),
+    "Location": _header("Where to go", "dashboard"),
+    "Vary": _header("The request header that the form of the answer depends on", "Accept"),
     "Link": _header("The next page; absent on the last", '</api/metrics/list?cursor=abc>; rel="next"'),
 }
 

@@ -177,6 +177,8 @@ class TestDocumentation:
             ("get", "/api/metrics/types", {}),
             ("get", "/invoke", {}),
             ("get", "/logs", {}),
+            ("get", "/", {}),
+            ("get", "/", {"headers": {"Accept": "text/html"}}),
             ("get", "/health", {}),
             ("get", "/metrics", {}),
             ("post", "/reset_circuit", {}),

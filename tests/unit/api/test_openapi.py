@@ -14,6 +14,7 @@ from src.api.routes import (
     circuit_breaker,
     events,
     health,
+    index,
     ingest,
     lab,
     metrics,
@@ -24,9 +25,8 @@ from src.api.routes import (
 )
 
 ROUTERS = (
-    admin.router, circuit_breaker.router, events.router, health.router, ingest.router, lab.router,
-    lab.runs, metrics.router, overview.router, series.router,
-    proxy.router, telemetry.router,
+    admin.router, circuit_breaker.router, events.router, health.router, index.router, ingest.router,
+    lab.router, lab.runs, metrics.router, overview.router, series.router, proxy.router, telemetry.router,
 )  # fmt: skip
 QUOTA_HEADERS = {
     "RateLimit-Policy", "RateLimit", "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset",
