@@ -10,13 +10,14 @@ from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from src.analytics.points import Point
 from src.analytics.rollup import Floats, Integers, Rollup
 from src.analytics.sketch import bin_of, bins_of, encode_bins, entry_of
 from src.analytics.window import HOUR_US, MINUTE_US
 
-SeriesNumbers: TypeAlias = "np.ndarray[tuple[int], np.dtype[np.uint16]]"
+SeriesNumbers: TypeAlias = npt.NDArray[np.uint16]
 
 _POINT: Final = struct.Struct("<IHd")
 POINT_DTYPE = np.dtype([("offset", "<u4"), ("series", "<u2"), ("value", "<f8")])
@@ -44,7 +45,7 @@ class PointColumns(NamedTuple):
     values: Floats
     labels: Sequence[str] | None = None
 
-    def without(self, unwanted: "np.ndarray[tuple[int], np.dtype[np.bool_]]") -> "PointColumns":
+    def without(self, unwanted: npt.NDArray[np.bool_]) -> "PointColumns":
         """Return the points that are not `unwanted`."""
         keep = ~unwanted
         labels = (
@@ -55,23 +56,31 @@ class PointColumns(NamedTuple):
         return PointColumns(self.type, self.places[keep], self.timestamps_us[keep], self.values[keep], labels)
 
 
-def columns_of(points: Sequence[Point]) -> list[PointColumns]:
-    """Return `points`, which are in order of arrival, as columns by type."""
+def columns_of(points: Sequence[Point], places: Sequence[int] | None = None) -> list[PointColumns]:
+    """Return points as columns by type.
+
+    Args:
+        points: In order of arrival.
+        places: Their places in the request; None if these are 0, 1, 2 and so on.
+    """
     by_type: dict[str, list[int]] = {}
-    for place, point in enumerate(points):
-        by_type.setdefault(point.type, []).append(place)
+    for index, point in enumerate(points):
+        by_type.setdefault(point.type, []).append(index)
     return [
-        PointColumns(
-            name,
-            np.array(places),
-            np.array([points[place].timestamp_us for place in places], dtype=np.int64),
-            np.array([points[place].value for place in places], dtype=np.float64),
-            [points[place].labels for place in places]
-            if any(points[place].labels for place in places)
-            else None,
-        )
-        for name, places in by_type.items()
+        _columns_of(name, [points[i] for i in some], [places[i] for i in some] if places else some)
+        for name, some in by_type.items()
     ]
+
+
+def _columns_of(name: str, points: Sequence[Point], places: Sequence[int]) -> PointColumns:
+    _, timestamps, values, labels = zip(*points, strict=True)
+    return PointColumns(
+        name,
+        np.array(places),
+        np.array(timestamps, dtype=np.int64),
+        np.array(values, dtype=np.float64),
+        labels if any(labels) else None,
+    )
 
 
 class MinuteFold(NamedTuple):

@@ -1,5 +1,6 @@
 """What is read to summarize windows: whole days and hours where they fit, minutes and points elsewhere."""
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -39,16 +40,23 @@ def readings(windows: Sequence[Window]) -> Iterator[Reading]:
     parts = [
         (window.start_us + 1, window.end_us + 1) for window in windows if window.end_us > window.start_us
     ]
-    while parts:
-        first, stop = parts[0]
+    place, end = 0, -math.inf
+    while place < len(parts):
+        first, stop = parts[place]
+        first = int(max(first, end))
         if first % DAY_US == 0 and stop - first >= DAY_US:
             yield Reading(first // DAY_US, 0, DAY_US, "day")
             end = first + DAY_US
         else:
             hour = first // HOUR_US
             end = (hour + 1) * HOUR_US
-            yield _hour_reading(hour, [(low, min(high, end)) for low, high in parts if low < end])
-        parts = [(max(low, end), high) for low, high in parts if high > end]
+            last = place
+            while last + 1 < len(parts) and parts[last + 1][0] < end:
+                last += 1
+            rest = [(low, min(high, end)) for low, high in parts[place + 1 : last + 1]]
+            yield _hour_reading(hour, [(first, min(stop, end)), *rest])
+        while place < len(parts) and parts[place][1] <= end:
+            place += 1
 
 
 def _hour_reading(hour: int, parts: Sequence[tuple[int, int]]) -> Reading:

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from src.analytics.window import HOUR_US
 
-Integers: TypeAlias = "np.ndarray[tuple[int], np.dtype[np.int64]]"
-Floats: TypeAlias = "np.ndarray[tuple[int], np.dtype[np.float64]]"
+Integers: TypeAlias = npt.NDArray[np.int64]
+Floats: TypeAlias = npt.NDArray[np.float64]
 
 _RECORD = struct.Struct("<ddddddiI")
 RECORD_BYTES = _RECORD.size

@@ -15,6 +15,7 @@ from fractions import Fraction
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 RELATIVE_ERROR = 0.01
 
@@ -32,8 +33,8 @@ _MAX_COUNT: Final = _SCALE_BIT - 1
 _BIN_SHIFT: Final = _COUNT_BITS + 1
 
 
-def bins_of(values: "np.ndarray") -> "np.ndarray":
-    """Return the int32 bins of finite float64 `values`; greater values never have smaller bins, 0 has bin 0.
+def bins_of(values: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+    """Return the int64 bins of finite float64 `values`; greater values never have smaller bins, 0 has bin 0.
 
     A bin of positive numbers reaches from g^(i-1), excluded, to g^i, included, where g = 1.01 / 0.99; the
     bins of negative numbers mirror them.
@@ -44,7 +45,7 @@ def bins_of(values: "np.ndarray") -> "np.ndarray":
     signed = np.copysign(bins + _ZERO_OFFSET, values)
     if not magnitudes.all():
         signed[magnitudes == 0] = 0
-    return signed.astype(np.int32)
+    return signed.astype(np.int64)
 
 
 def bin_of(value: float) -> int:
@@ -61,8 +62,8 @@ def entry_of(number: int) -> int:
     return (number + _BIN_OFFSET) << _BIN_SHIFT | 1
 
 
-def encode_counts(bins: "np.ndarray", counts: "np.ndarray") -> bytes:
-    """Return entries for int32 `bins` with positive int64 `counts`."""
+def encode_counts(bins: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]) -> bytes:
+    """Return entries for int64 `bins` with positive int64 `counts`."""
     heads = (bins.astype(np.int64) + _BIN_OFFSET) << _BIN_SHIFT
     if counts.max(initial=0) <= _MAX_COUNT:
         return (heads | counts).astype("<u4").tobytes()
@@ -75,14 +76,14 @@ def encode_counts(bins: "np.ndarray", counts: "np.ndarray") -> bytes:
     return np.concatenate(parts).astype("<u4").tobytes()
 
 
-def encode_bins(bins: "np.ndarray") -> bytes:
+def encode_bins(bins: npt.NDArray[np.int64]) -> bytes:
     """Return entries that count each of `bins` once for each time it occurs."""
     if len(bins) > 4:
         return encode_counts(*np.unique(bins, return_counts=True))
     return b"".join(entry_of(number).to_bytes(4, "little") for number in bins.tolist())
 
 
-def decode_entries(entries: bytes) -> "tuple[np.ndarray, np.ndarray]":
+def decode_entries(entries: bytes) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Return the distinct bins of `entries` in ascending order, and their counts."""
     raw = np.frombuffer(entries, dtype="<u4").astype(np.int64)
     if not len(raw):
@@ -92,7 +93,9 @@ def decode_entries(entries: bytes) -> "tuple[np.ndarray, np.ndarray]":
     return sum_by_bin(bins, counts)
 
 
-def sum_by_bin(bins: "np.ndarray", counts: "np.ndarray") -> "tuple[np.ndarray, np.ndarray]":
+def sum_by_bin(
+    bins: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Return the distinct `bins` in ascending order, and the sums of their `counts`."""
     order = np.argsort(bins, kind="stable")
     bins, counts = bins[order], counts[order]
@@ -115,7 +118,9 @@ class LogBinSketch:
 
     __slots__ = ("_bins", "_maximum", "_minimum", "_ranks", "count")
 
-    def __init__(self, bins: "np.ndarray", counts: "np.ndarray", minimum: float, maximum: float) -> None:
+    def __init__(
+        self, bins: npt.NDArray[np.int64], counts: npt.NDArray[np.int64], minimum: float, maximum: float
+    ) -> None:
         self._bins = bins
         self._ranks = counts.cumsum()  # of each bin's last value
         self.count = int(self._ranks[-1]) if len(bins) else 0

@@ -31,10 +31,12 @@ class BodyLimits:
     Attributes:
         max_bytes: Of a body, after inflation.
         max_points: In a batch.
+        max_future_us: How far a timestamp may lie ahead of the server's clock, in µs.
     """
 
     max_bytes: int
     max_points: int
+    max_future_us: int
 
 
 class State(TypedDict):

@@ -81,6 +81,17 @@ class Settings(BaseSettings):
         default=False, description="Whether a new point drops its type's cached summaries"
     )
 
+    max_types: int = Field(10_000, ge=1, le=_MILLION, description="Most metric types there may be")
+    max_series_per_type: int = Field(
+        1_000, ge=1, le=65_000, description="Most sets of labels that one type may have"
+    )
+    metric_max_future_seconds: int = Field(
+        86_400,
+        ge=0,
+        le=366 * 86_400,
+        description="Seconds that a timestamp may be ahead of the server's clock",
+    )
+
     # Rate limits
     rate_limit_requests: int = Field(
         10, ge=1, le=_MILLION, description="Ingest requests a client may make per window"

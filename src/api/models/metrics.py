@@ -1,11 +1,21 @@
 """Measurements, summaries and series over the wire."""
 
+import re
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    WithJsonSchema,
+)
 from pydantic_core import PydanticCustomError
 
-from src.analytics.points import Point, parse_timestamp
+from src.analytics.points import Point, labels_text, parse_timestamp
 from src.services.metrics.series import DEFAULT_STEP_SECONDS
 
 TYPE_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.:/-]{0,127}$"
@@ -38,6 +48,43 @@ TimestampMicroseconds = Annotated[
 ]
 
 
+LABEL_NAME_PATTERN = r"[A-Za-z_][A-Za-z0-9_.-]{0,63}"
+MAX_LABELS = 16
+MAX_LABEL_VALUE_CHARACTERS = 128
+
+_IS_LABEL_NAME = re.compile(LABEL_NAME_PATTERN)
+_CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+def label_fault(labels: Mapping[str, str]) -> str | None:
+    """Return what is wrong with labels, or None."""
+    if len(labels) > MAX_LABELS:
+        return f"there may be at most {MAX_LABELS} labels"
+    for name, value in labels.items():
+        if not _IS_LABEL_NAME.fullmatch(name):
+            return f"the name {name[:64]!r} does not match {LABEL_NAME_PATTERN}"
+        if not 1 <= len(value) <= MAX_LABEL_VALUE_CHARACTERS:
+            return f"the value of {name} must have 1 to {MAX_LABEL_VALUE_CHARACTERS} characters"
+        if _CONTROL_CHARACTER.search(value):
+            return f"the value of {name} must not contain control characters"
+    return None
+
+
+def _check_labels(labels: dict[str, str]) -> dict[str, str]:
+    if fault := label_fault(labels):
+        raise PydanticCustomError("labels", "{fault}", {"fault": fault})
+    return labels
+
+
+Labels = Annotated[
+    dict[str, str],
+    AfterValidator(_check_labels),
+    Field(
+        description="What tells series of a type apart", examples=[{"host": "web-1"}], max_length=MAX_LABELS
+    ),
+]
+
+
 class MetricIn(BaseModel):
     """One measurement as it is posted."""
 
@@ -46,7 +93,12 @@ class MetricIn(BaseModel):
         json_schema_extra={
             "examples": [
                 {"timestamp": "2026-01-31T12:00:00Z", "value": 42.5, "type": "cpu_usage"},
-                {"timestamp": "2026-01-31T12:00:01.5Z", "value": 512, "type": "memory_mb"},
+                {
+                    "timestamp": "2026-01-31T12:00:01.5Z",
+                    "value": 512,
+                    "type": "memory_mb",
+                    "labels": {"host": "web-1"},
+                },
             ]
         },
     )
@@ -54,10 +106,11 @@ class MetricIn(BaseModel):
     timestamp: TimestampMicroseconds
     value: Annotated[float, Field(allow_inf_nan=False, description="A finite number")]
     type: MetricType
+    labels: Labels = Field(default_factory=dict)
 
     def point(self) -> Point:
         """Return the measurement as the analytics know it."""
-        return Point(self.type, self.timestamp, self.value)
+        return Point(self.type, self.timestamp, self.value, labels_text(self.labels))
 
 
 METRIC_IN = TypeAdapter(MetricIn)
@@ -102,6 +155,7 @@ class MetricTypeOut(BaseModel):
     count: int = Field(examples=[120])
     latest_timestamp: str = Field(examples=["2026-01-31T12:00:00Z"])
     latest_value: float = Field(examples=[42.5])
+    series: int = Field(description="Sets of labels, no labels included", examples=[3])
 
 
 class Summary(BaseModel):
@@ -159,3 +213,6 @@ class SeriesStep(BaseModel):
     )
     min: float | None = Field(examples=[12.0])
     max: float | None = Field(examples=[97.5])
+    p50: float | None = Field(description="Relative error at most 1 %", examples=[39.9])
+    p95: float | None = Field(examples=[88.0])
+    p99: float | None = Field(examples=[95.2])

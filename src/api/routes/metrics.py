@@ -144,6 +144,7 @@ async def list_types(request: Request) -> Response:
             "count": item.count,
             "latest_timestamp": format_timestamp(item.latest_timestamp_us),
             "latest_value": item.latest_value,
+            "series": item.series,
         }
         for item in types
     ]

@@ -9,13 +9,13 @@ from pydantic import ValidationError
 from starlette.responses import Response
 
 from src.analytics.points import format_timestamp
-from src.analytics.rollup import Rollup
 from src.api.dependencies import state
 from src.api.errors import ProblemError, validation_problem
 from src.api.hot_routes import HotRoute
 from src.api.models.metrics import SeriesQuery, SeriesStep
 from src.api.openapi import problems
 from src.api.rate_limit import ReadRoute, admit_alongside
+from src.services.metrics.ingest import Aggregate
 from src.services.metrics.series import SeriesError
 
 router = APIRouter(prefix="/api/metrics", tags=["metrics"], route_class=ReadRoute)
@@ -36,7 +36,7 @@ async def series(request: Request, query: Annotated[SeriesQuery, Query()]) -> Re
     """
     services = state(request)
 
-    async def read() -> list[tuple[int, Rollup]]:
+    async def read() -> list[tuple[int, Aggregate]]:
         try:
             return await services["series"].get(query.type, query.from_, query.to, query.step)
         except SeriesError as error:
@@ -51,8 +51,11 @@ async def series(request: Request, query: Annotated[SeriesQuery, Query()]) -> Re
             "average": rollup.average,
             "min": rollup.minimum if rollup.count else None,
             "max": rollup.maximum if rollup.count else None,
+            "p50": sketch.quantile(0.50),
+            "p95": sketch.quantile(0.95),
+            "p99": sketch.quantile(0.99),
         }
-        for time, rollup in found
+        for time, (rollup, sketch) in found
     ]
     return Response(orjson.dumps(steps), media_type="application/json")
 

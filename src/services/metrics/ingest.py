@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from src.analytics.columns import PointColumns
 from src.analytics.points import Point
 from src.analytics.rollup import Rollup
 from src.analytics.sketch import LogBinSketch
@@ -14,6 +15,18 @@ from src.services.errors import ServiceError
 
 class IdempotencyKeyReusedError(ServiceError):
     """The idempotency key came before, with another body."""
+
+
+class CardinalityLimitError(ServiceError):
+    """The point would create one more type or series than there may be.
+
+    Args:
+        rejection: The point's rejection.
+    """
+
+    def __init__(self, rejection: "PointRejection") -> None:
+        super().__init__(rejection.message)
+        self.field = rejection.field
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +85,8 @@ class Position:
     arrival: int
 
 
-@dataclass(frozen=True, slots=True)
-class Aggregate:
-    """All that is known of the points of one type in one window."""
+class Aggregate(NamedTuple):
+    """The summary of the points of one type in one window."""
 
     rollup: Rollup
     sketch: LogBinSketch
@@ -94,15 +106,16 @@ class TypeOverview:
 class MetricStore(Protocol):
     """Where points live. Every method raises `StorageUnavailableError` when the store is away."""
 
-    async def add(self, points: Sequence[Point], idempotency: Idempotency | None = None) -> bool:
-        """Store `points`, all or none, visible to the next read.
-
-        Returns:
-            True when they were stored now, False when this very write had been stored before.
+    async def add(self, batch: Sequence[PointColumns], idempotency: Idempotency | None = None) -> WriteResult:
+        """Store `batch`, but for the points that a cap rejects: all of them or none, visible to the next read.
 
         Raises:
             IdempotencyKeyReusedError: The key came before with another fingerprint. Nothing is stored.
         """
+        ...
+
+    async def add_one(self, point: Point) -> PointRejection | None:
+        """Store one point, or return why it is rejected."""
         ...
 
     async def aggregate(self, metric_type: str, window: Window | None) -> Aggregate:
@@ -145,8 +158,8 @@ class AdmittedWrite(Protocol):
         """
         ...
 
-    async def finish(self) -> None:
-        """Return once the point is stored. To be awaited after `hit`, unless that was refused.
+    async def finish(self) -> PointRejection | None:
+        """Return once the point is stored, or why it is rejected. To be awaited after `hit` allowed it.
 
         Raises:
             StorageUnavailableError: Nothing is known to be stored.
@@ -178,31 +191,34 @@ class MetricService:
         self.newest = store.newest
         self.types = store.types
 
-    async def ingest(self, points: Sequence[Point], idempotency: Idempotency | None = None) -> bool:
-        """Store `points`, all or none.
-
-        Returns:
-            True when they were stored now, False when this very request had been carried out before.
+    async def ingest(
+        self, batch: Sequence[PointColumns], idempotency: Idempotency | None = None
+    ) -> WriteResult:
+        """Store `batch`, but for the points that a cap rejects: all of them or none.
 
         Raises:
             IdempotencyKeyReusedError: The key came before with another request.
             StorageUnavailableError: Nothing is known to be stored.
         """
-        is_new = await self._store.add(points, idempotency)
-        if is_new:
-            await self._stored(points)
-        return is_new
+        result = await self._store.add(batch, idempotency)
+        if result.is_new:
+            count = sum(len(columns.values) for columns in batch) - len(result.rejected)
+            await self._stored(count, {columns.type for columns in batch})
+        return result
 
     async def finish(self, write: AdmittedWrite) -> None:
         """Return once the point of `write`, which was let through, is stored.
 
         Raises:
+            CardinalityLimitError: A cap rejects the point.
             StorageUnavailableError: Nothing is known to be stored.
         """
-        await write.finish()
-        await self._stored([write.point])
+        if rejection := await write.finish():
+            raise CardinalityLimitError(rejection)
+        await self._stored(1, {write.point.type})
 
-    async def _stored(self, points: Sequence[Point]) -> None:
-        self._observe(len(points))
+    async def _stored(self, count: int, types: set[str]) -> None:
+        if count:
+            self._observe(count)
         if self._forget is not None:
-            await self._forget({point.type for point in points})
+            await self._forget(types)

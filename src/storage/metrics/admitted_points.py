@@ -7,9 +7,11 @@ Otherwise it stores none, and each that was let through is then stored as ever. 
 not asked about those who are known to be over the quota.
 """
 
+from src.analytics.columns import columns_of
 from src.analytics.points import Point
 from src.resilience.rate_limiter import Decision
 from src.services.errors import StorageRefusedError, StorageUnavailableError
+from src.services.metrics.ingest import PointRejection
 from src.storage.metrics.store import RedisMetricStore
 from src.storage.patterns.limiter_store import Hit, RedisRateLimiter
 from src.storage.redis.connection import Reply
@@ -30,7 +32,7 @@ class RedisAdmittedPoints:
         self._limiter = limiter
         self._store = store
         self._link = link
-        self._script = limiter.script("admit_points", "points")
+        self._script = limiter.script("admit_points", "metrics_write")
         self._asked = TickLoader(self._run)
 
     def write(self, point: Point) -> "RedisAdmittedWrite":
@@ -40,11 +42,14 @@ class RedisAdmittedPoints:
     async def _run(self, asked: list[tuple[Hit, Point]]) -> list[tuple[Reply, bool]]:
         hits, points = zip(*asked, strict=True)
         keys, about_hits = self._limiter.arguments_of(hits)
-        about_points, seconds = self._store.write_of(points)
-        is_stored, verdicts = await self._link.run(
+        about_points, seconds = self._store.arguments_of(columns_of(points))
+        written, verdicts = await self._link.run(
             self._script, ["types", *keys], [*about_hits, *about_points], timeout_seconds=seconds
         )
-        return [(verdict, bool(is_stored)) for verdict in verdicts]
+        is_stored = written[0] == 1
+        if is_stored:
+            self._store.compact(written[1])
+        return [(verdict, is_stored) for verdict in verdicts]
 
 
 class RedisAdmittedWrite:
@@ -74,12 +79,15 @@ class RedisAdmittedWrite:
         """Take a unit of `key`, and store the point along with it if that can be."""
         return await self._limiter.hit(key, ask=self._ask)
 
-    async def finish(self) -> None:
-        """Return once the point is stored; raise `StorageUnavailableError` where that is not known."""
+    async def finish(self) -> PointRejection | None:
+        """Return once the point is stored, or why it is rejected.
+
+        Raises:
+            StorageUnavailableError: It is not known whether the point is stored.
+        """
         if self._is_in_doubt:
             raise StorageUnavailableError("no answer: it may be stored, and must not be stored twice")
-        if not self._is_stored:
-            await self._store.add([self.point])
+        return None if self._is_stored else await self._store.add_one(self.point)
 
     async def _ask(self, hit: Hit) -> Reply:
         try:

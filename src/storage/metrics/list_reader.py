@@ -8,6 +8,7 @@ import numpy as np
 
 from src.analytics.columns import POINT_DTYPE
 from src.analytics.points import Point
+from src.analytics.rollup import Floats, Integers
 from src.analytics.window import HOUR_US
 from src.services.metrics.ingest import Position, StoredPoint
 from src.storage.metrics.layout import HEAD_POINTS, key_of
@@ -112,9 +113,9 @@ class ListReader:
 
 
 class _Points(NamedTuple):
-    timestamps: "np.ndarray[tuple[int], np.dtype[np.int64]]"
-    places: "np.ndarray[tuple[int], np.dtype[np.int64]]"
-    values: "np.ndarray[tuple[int], np.dtype[np.float64]]"
+    timestamps: Integers
+    places: Integers
+    values: Floats
 
 
 def _newest(reply: Sequence[Reply], limit: int, end: tuple[int, int]) -> Iterator[tuple[int, int, float]]:

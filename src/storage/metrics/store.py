@@ -3,10 +3,9 @@
 A batch is one script, and so is the summary of a window: each sees all of the other or nothing of it.
 """
 
-import asyncio
 import hashlib
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -23,8 +22,6 @@ from src.services.metrics.ingest import (
     Idempotency,
     IdempotencyKeyReusedError,
     PointRejection,
-    Position,
-    StoredPoint,
     TypeOverview,
     WriteResult,
 )

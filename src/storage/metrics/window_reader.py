@@ -3,15 +3,17 @@
 import asyncio
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 import numpy as np
 
-from src.analytics.columns import POINT_DTYPE
+from src.analytics.columns import POINT_BYTES, POINT_DTYPE
 from src.analytics.readings import Reading, readings
-from src.analytics.rollup import Floats, Integers, Rollup
+from src.analytics.rollup import RECORD_DTYPE, Floats, Integers, Rollup
 from src.analytics.sketch import LogBinSketch, bins_of, decode_entries, sum_by_bin
-from src.analytics.window import HOUR_US, MINUTE_US, Window
+from src.analytics.window import MINUTE_US, Window
 from src.services.metrics.ingest import Aggregate
+from src.services.metrics.series import SeriesError
 from src.storage.metrics.layout import SKETCH_HEADER, key_of
 from src.storage.redis.connection import Argument, Reply
 from src.storage.redis.link import RedisLink
@@ -22,6 +24,12 @@ READINGS_AT_ONCE = 30
 
 LOOP_BYTES = 500_000
 """Longer replies are merged in a thread, so that the event loop goes on meanwhile."""
+
+MAX_READINGS = 120_000
+"""Minutes, hours and days read for one answer at most: 2,000 windows of any whole number of minutes below an hour."""
+
+MAX_POINTS = 50_000
+"""Points read at most for windows that end within a minute. A single minute may have millions."""
 
 _WHOLE = -1
 
@@ -54,8 +62,14 @@ class WindowReader:
         Args:
             metric_type: The type.
             windows: In order of time; they do not overlap.
+
+        Raises:
+            SeriesError: That would take too much reading.
+            StorageUnavailableError: Redis is unavailable.
         """
-        wanted = list(readings(windows))
+        wanted = list(islice(readings(windows), MAX_READINGS + 1))
+        _refuse_too_many(wanted)
+        await self._refuse_too_many_points(metric_type, wanted)
         parts = _Parts(windows)
         for first in range(0, len(wanted), READINGS_AT_ONCE):
             some = wanted[first : first + READINGS_AT_ONCE]
@@ -68,6 +82,34 @@ class WindowReader:
             else:
                 parts.add_all(some, replies)
         return parts.aggregates()
+
+    async def _refuse_too_many_points(self, metric_type: str, wanted: Sequence[Reading]) -> None:
+        count = 0
+        for reading in (reading for reading in wanted if reading.detail == "points"):
+            head, minutes = (
+                key_of(metric_type, f"r:{reading.number}"),
+                key_of(metric_type, f"n:{reading.number}"),
+            )
+            length, records = await self._link.send_all([("STRLEN", head), ("GET", minutes)])
+            first, stop = reading.first_us // MINUTE_US, -(-reading.stop_us // MINUTE_US)
+            counts = np.frombuffer(records or b"", dtype=RECORD_DTYPE)["count"][first:stop]
+            count += length // POINT_BYTES + int(counts.sum())
+            if count > MAX_POINTS:
+                raise SeriesError(
+                    "step",
+                    f"{count} points lie where a step ends within a minute, and {MAX_POINTS} are the most that "
+                    "are read: let `from`, `to` and `step` be whole minutes, or request a shorter time",
+                )
+
+
+def _refuse_too_many(wanted: Sequence[Reading]) -> None:
+    count = sum(1 if reading.detail in {"day", "hour"} else 60 for reading in wanted)
+    if count > MAX_READINGS:
+        raise SeriesError(
+            "step",
+            f"more than {MAX_READINGS} minutes, hours and days would have to be read: request a shorter time, "
+            "or steps of whole hours or days",
+        )
 
 
 @dataclass(slots=True)
