@@ -1,12 +1,13 @@
 """Points as columns, and their fold by minute: the unit in which points are stored.
 
-Batches go through numpy. A few points, as one tick of the event loop usually brings, are faster without it: one
-call of numpy costs as much as the fold of a single point.
+Batches go through numpy. A few points, as one tick of the event loop usually brings, are faster without it:
+one call of numpy costs as much as the fold of a single point.
 """
 
 import struct
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
@@ -88,14 +89,14 @@ class MinuteFold(NamedTuple):
 
     Attributes:
         minute: Number of the minute since 1970.
-        count: Number of points.
+        size: Number of points.
         points: The points in order of arrival, as `POINT_DTYPE`.
         rollup: The record of their rollup.
         entries: The entries of their sketch.
     """
 
     minute: int
-    count: int
+    size: int
     points: bytes
     rollup: bytes
     entries: bytes
@@ -118,7 +119,7 @@ def fold(timestamps_us: Integers, values: Floats, series: SeriesNumbers) -> Iter
     minutes, timestamps_us, values = minutes[order], timestamps_us[order], values[order]
     series, bins = series[order], bins[order]
     bounds = [0, *(np.flatnonzero(np.diff(minutes)) + 1).tolist(), len(minutes)]
-    for start, stop in zip(bounds, bounds[1:], strict=False):
+    for start, stop in pairwise(bounds):
         some = slice(start, stop)
         yield _fold_minute(int(minutes[start]), timestamps_us[some], values[some], series[some], bins[some])
 

@@ -63,7 +63,7 @@ class Rollup:
 
     @classmethod
     def of_few(cls, points: Sequence[tuple[int, float]]) -> "Rollup":
-        """Return the rollup of points, one at least, given as (timestamp in µs, value) in order of arrival."""
+        """Return the rollup of one or more points, given as (timestamp in µs, value) in order of arrival."""
         latest_us, latest_value = points[0]
         if len(points) == 1:
             return cls(1, latest_value, 0.0, latest_value, latest_value, latest_us, latest_value)
@@ -114,8 +114,8 @@ class Rollup:
         )
 
     @classmethod
-    def merged(cls, parts: "Iterable[Rollup]") -> "Rollup":
-        """Return the rollup of disjoint sets of points. Of equal latest timestamps, the last in order counts."""
+    def merged(cls, parts: Iterable["Rollup"]) -> "Rollup":
+        """Return the rollup of disjoint sets of points. Of equal latest timestamps, the last part counts."""
         parts = [part for part in parts if part.count]
         if len(parts) < 2:
             return parts[0] if parts else cls.empty()

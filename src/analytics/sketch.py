@@ -5,17 +5,21 @@ guarantees" (PVLDB 12, 2019), without its limit on bins: doubles have at most 14
 measurements of one kind fill a few hundred. The sketches of two sets add up to the sketch of both; quantiles
 themselves never do.
 
-A sketch is kept as a log of entries of 4 bytes. An entry adds to the count of one bin, so that a set of points
-is added by appending entries, and two sketches are added by joining their logs.
+A sketch is kept as a log of entries of 4 bytes. An entry adds to the count of one bin, so that a set of
+points is added by appending entries, and two sketches are added by joining their logs.
 """
 
 import math
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
-from typing import Final
+from typing import Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+
+Numbers: TypeAlias = npt.NDArray[np.int64]
+BinCounts: TypeAlias = tuple[Numbers, Numbers]
+"""Distinct bins in ascending order, and how many values each has."""
 
 RELATIVE_ERROR = 0.01
 
@@ -33,7 +37,7 @@ _MAX_COUNT: Final = _SCALE_BIT - 1
 _BIN_SHIFT: Final = _COUNT_BITS + 1
 
 
-def bins_of(values: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+def bins_of(values: npt.NDArray[np.float64]) -> Numbers:
     """Return the int64 bins of finite float64 `values`; greater values never have smaller bins, 0 has bin 0.
 
     A bin of positive numbers reaches from g^(i-1), excluded, to g^i, included, where g = 1.01 / 0.99; the
@@ -45,7 +49,8 @@ def bins_of(values: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
     signed = np.copysign(bins + _ZERO_OFFSET, values)
     if not magnitudes.all():
         signed[magnitudes == 0] = 0
-    return signed.astype(np.int64)
+    numbers: Numbers = signed.astype(np.int64)
+    return numbers
 
 
 def bin_of(value: float) -> int:
@@ -62,7 +67,7 @@ def entry_of(number: int) -> int:
     return (number + _BIN_OFFSET) << _BIN_SHIFT | 1
 
 
-def encode_counts(bins: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]) -> bytes:
+def encode_counts(bins: Numbers, counts: Numbers) -> bytes:
     """Return entries for int64 `bins` with positive int64 `counts`."""
     heads = (bins.astype(np.int64) + _BIN_OFFSET) << _BIN_SHIFT
     if counts.max(initial=0) <= _MAX_COUNT:
@@ -76,31 +81,29 @@ def encode_counts(bins: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]) ->
     return np.concatenate(parts).astype("<u4").tobytes()
 
 
-def encode_bins(bins: npt.NDArray[np.int64]) -> bytes:
+def encode_bins(bins: Numbers) -> bytes:
     """Return entries that count each of `bins` once for each time it occurs."""
     if len(bins) > 4:
-        return encode_counts(*np.unique(bins, return_counts=True))
+        return encode_counts(*sum_by_bin(bins, np.ones_like(bins)))
     return b"".join(entry_of(number).to_bytes(4, "little") for number in bins.tolist())
 
 
-def decode_entries(entries: bytes) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def decode_entries(entries: bytes) -> BinCounts:
     """Return the distinct bins of `entries` in ascending order, and their counts."""
     raw = np.frombuffer(entries, dtype="<u4").astype(np.int64)
-    if not len(raw):
-        return raw, raw
     counts = (raw & _MAX_COUNT) << np.where(raw & _SCALE_BIT, _COUNT_BITS, 0)
     bins = (raw >> _BIN_SHIFT) - _BIN_OFFSET
     return sum_by_bin(bins, counts)
 
 
-def sum_by_bin(
-    bins: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def sum_by_bin(bins: Numbers, counts: Numbers) -> BinCounts:
     """Return the distinct `bins` in ascending order, and the sums of their `counts`."""
-    order = np.argsort(bins, kind="stable")
-    bins, counts = bins[order], counts[order]
-    starts = np.flatnonzero(np.diff(bins, prepend=bins[0] - 1))
-    return bins[starts], np.add.reduceat(counts, starts)
+    if not len(bins):
+        return bins, counts
+    lowest = int(bins.min())  # bins of one kind of measurement lie close together
+    sums = np.bincount(bins - lowest, weights=counts)  # as floats, which are exact below 2^53
+    found = np.flatnonzero(sums)
+    return found + lowest, sums[found].astype(np.int64)
 
 
 class LogBinSketch:
@@ -118,9 +121,7 @@ class LogBinSketch:
 
     __slots__ = ("_bins", "_maximum", "_minimum", "_ranks", "count")
 
-    def __init__(
-        self, bins: npt.NDArray[np.int64], counts: npt.NDArray[np.int64], minimum: float, maximum: float
-    ) -> None:
+    def __init__(self, bins: Numbers, counts: Numbers, minimum: float, maximum: float) -> None:
         self._bins = bins
         self._ranks = counts.cumsum()  # of each bin's last value
         self.count = int(self._ranks[-1]) if len(bins) else 0
@@ -142,8 +143,12 @@ class LogBinSketch:
     def of(cls, values: Iterable[float]) -> "LogBinSketch":
         """Return the sketch of finite `values`."""
         array = np.fromiter(values, dtype=np.float64)
-        bins, counts = np.unique(bins_of(array), return_counts=True)
-        return cls(bins, counts, float(array.min(initial=math.inf)), float(array.max(initial=-math.inf)))
+        bins = bins_of(array)
+        return cls(
+            *sum_by_bin(bins, np.ones_like(bins)),
+            float(array.min(initial=math.inf)),
+            float(array.max(initial=-math.inf)),
+        )
 
     def quantile(self, q: float) -> float | None:
         """Estimate the smallest value that at least ⌈q·n⌉ of the n values do not exceed (nearest rank).

@@ -1,6 +1,6 @@
 """A batch of valid points, decoded as columns.
 
-Nearly every batch is valid. It is decoded here by msgspec and numpy, some twenty times as fast as point by point.
+Nearly every batch is valid. It is decoded here by msgspec and numpy, twenty times as fast as point by point.
 A batch in which anything is wrong or unusual is left to `src.api.batch`, which names each fault.
 """
 
@@ -51,8 +51,8 @@ def decode_ndjson(body: bytes, max_points: int, latest_us: int) -> list[PointCol
     """
     text = body.strip()
     breaks = text.count(b"\n")
-    # A break that is not between two objects may be a blank line, or within an object; and msgspec would accept
-    # two objects on one line.
+    # A break that is not between two objects may be a blank line or within an object, and msgspec accepts two
+    # objects on one line.
     if text[:1] != b"{" or text[-1:] != b"}" or text.count(b"}\n{") != breaks or breaks >= max_points:
         raise UnusualBatchError
     if len(text) > MAX_OBJECT_BYTES and max(map(len, text.split(b"\n"))) > MAX_OBJECT_BYTES:
@@ -113,7 +113,7 @@ def _of_type(
 
 
 def _has_labels(points: Sequence[_Measurement]) -> bool:
-    return any([point.labels is not msgspec.UNSET for point in points])
+    return any(point.labels is not msgspec.UNSET for point in points)
 
 
 @lru_cache(maxsize=10_000)

@@ -16,11 +16,15 @@ _LAYOUT: Final = b"dddd-dd-ddTdd:dd:dd"
 _DIGITS: Final = np.array([index for index, kind in enumerate(_LAYOUT) if kind == ord("d")])
 _SEPARATORS: Final = np.array([index for index, kind in enumerate(_LAYOUT) if kind != ord("d")])
 _SEPARATOR_BYTES: Final = np.frombuffer(_LAYOUT, dtype=np.uint8)[_SEPARATORS]
-_DOT, _ZULU, _ZERO = ord("."), ord("Z"), ord("0")
+_DOT, _COLON, _PLUS, _MINUS, _ZULU, _ZERO = map(ord, ".:+-Z0")
 _OFFSET_LENGTH: Final = 6  # +hh:mm
+_OFFSET_DIGITS: Final = np.array([1, 2, 4, 5])
+_OFFSET_WEIGHTS: Final = np.array([[10.0, 0], [1, 0], [0, 10], [0, 1]])
+_FIRST_SECOND: Final = -86_400 * 719_162
+_LAST_SECOND: Final = 253_402_300_799
 
 _FIELD_WEIGHTS: Final = np.zeros((14, 6))
-"""From digits to year, month, day, hour, minute and second. As floats, whose matrix product is the faster one."""
+"""From digits to year, month, day, hour, minute, second. The matrix product of floats is the faster one."""
 for _digit, _field, _weight in (
     (0, 0, 1000), (1, 0, 100), (2, 0, 10), (3, 0, 1), (4, 1, 10), (5, 1, 1), (6, 2, 10), (7, 2, 1),
     (8, 3, 10), (9, 3, 1), (10, 4, 10), (11, 4, 1), (12, 5, 10), (13, 5, 1),
@@ -63,42 +67,23 @@ def _parse_equally_long(texts: Sequence[str], length: int) -> Integers | None:
         characters = np.frombuffer("".join(texts).encode("ascii"), dtype=np.uint8).reshape(-1, length)
     except UnicodeEncodeError:
         return None
-    end = length
-    offset_minutes: Integers | None = None
-    if length > len(_LAYOUT):
-        if (characters[:, -1] == _ZULU).all():
-            end -= 1
-        elif length >= len(_LAYOUT) + _OFFSET_LENGTH and (characters[:, -3] == ord(":")).all():
-            end -= _OFFSET_LENGTH
-            offset_minutes = _offset_minutes(characters[:, end:])
-            if offset_minutes is None:
-                return None
-    fraction_digits = end - len(_LAYOUT) - 1
-    if end < len(_LAYOUT) or fraction_digits == 0:
+    if length < len(_LAYOUT) or (characters[:, _SEPARATORS] != _SEPARATOR_BYTES).any():
         return None
-    if (characters[:, _SEPARATORS] != _SEPARATOR_BYTES).any():
+    seconds = _seconds(characters[:, _DIGITS] - _ZERO)
+    end, offset_seconds = _offset(characters)
+    microseconds = _fraction(characters[:, len(_LAYOUT) : end])
+    if seconds is None or offset_seconds is None or microseconds is None:
         return None
-    digits = characters[:, _DIGITS] - _ZERO  # wraps around below 0
-    if digits.max() > 9:
+    seconds = seconds - offset_seconds
+    if seconds.min() < _FIRST_SECOND or seconds.max() > _LAST_SECOND:
         return None
-    seconds = _seconds(digits)
-    if seconds is None:
-        return None
-    if offset_minutes is not None:
-        seconds -= 60 * offset_minutes
-        if (seconds < -86_400 * _EPOCH_DAY).any() or (seconds >= 253_402_300_800).any():
-            return None
-    timestamps = seconds * 1_000_000
-    if fraction_digits > 0:
-        fraction = characters[:, len(_LAYOUT) + 1 : end] - _ZERO
-        if (characters[:, len(_LAYOUT)] != _DOT).any() or fraction.max() > 9:
-            return None
-        timestamps += (fraction[:, :6] @ _FRACTION_WEIGHTS[:fraction_digits]).astype(np.int64)
-    return timestamps
+    return seconds * 1_000_000 + microseconds
 
 
 def _seconds(digits: npt.NDArray[np.uint8]) -> Integers | None:
     """Return seconds since 1970 of rows of fourteen digits; None if one of them is no date or no time."""
+    if digits.max() > 9:  # below 0 they wrap around
+        return None
     year, month, day, hour, minute, second = (digits @ _FIELD_WEIGHTS).T.astype(np.int64)
     if not (
         year.min() > 0 and month.min() > 0 and month.max() < 13 and day.min() > 0
@@ -115,15 +100,31 @@ def _seconds(digits: npt.NDArray[np.uint8]) -> Integers | None:
     return seconds
 
 
-def _offset_minutes(characters: npt.NDArray[np.uint8]) -> Integers | None:
-    """Return the offsets from UTC of rows such as ``+02:00``, in minutes; None if one of them is no offset."""
-    signs = characters[:, 0]
-    digits = characters[:, [1, 2, 4, 5]] - _ZERO
-    if not ((signs == ord("+")) | (signs == ord("-"))).all() or digits.max() > 9:
+def _fraction(characters: npt.NDArray[np.uint8]) -> Integers | int | None:
+    """Return the microseconds of rows such as ``.25``; 0 if they are empty, None if one is no fraction."""
+    if not characters.shape[1]:
+        return 0
+    digits = characters[:, 1:] - _ZERO
+    if not digits.size or (characters[:, 0] != _DOT).any() or digits.max() > 9:
         return None
-    numbers = digits.astype(np.int64)
-    hours, minutes = numbers[:, 0] * 10 + numbers[:, 1], numbers[:, 2] * 10 + numbers[:, 3]
-    if hours.max() > 23 or minutes.max() > 59:
-        return None
-    offsets: Integers = (hours * 60 + minutes) * np.where(signs == ord("+"), 1, -1)
-    return offsets
+    microseconds: Integers = (digits[:, :6] @ _FRACTION_WEIGHTS[: digits.shape[1]]).astype(np.int64)
+    return microseconds
+
+
+def _offset(characters: npt.NDArray[np.uint8]) -> tuple[int, Integers | int | None]:
+    """Return where the offset from UTC begins, and its seconds; None if one of them is no offset."""
+    length = characters.shape[1]
+    if length == len(_LAYOUT):
+        return length, 0
+    if (characters[:, -1] == _ZULU).all():
+        return length - 1, 0
+    begin = length - _OFFSET_LENGTH
+    if begin < len(_LAYOUT) or (characters[:, -3] != _COLON).any():
+        return length, 0  # there is none: a fraction reaches to the end
+    signs, digits = characters[:, begin], characters[:, begin + _OFFSET_DIGITS] - _ZERO
+    hours, minutes = (digits @ _OFFSET_WEIGHTS).T.astype(np.int64)
+    is_sign = (signs == _PLUS) | (signs == _MINUS)
+    if not is_sign.all() or digits.max() > 9 or hours.max() > 23 or minutes.max() > 59:
+        return begin, None
+    seconds: Integers = (hours * 3600 + minutes * 60) * np.where(signs == _PLUS, 1, -1)
+    return begin, seconds

@@ -89,7 +89,7 @@ class Settings(BaseSettings):
         86_400,
         ge=0,
         le=366 * 86_400,
-        description="Seconds that a timestamp may be ahead of the server's clock",
+        description="Seconds a timestamp may be ahead of the server's clock",
     )
 
     # Rate limits

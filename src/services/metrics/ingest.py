@@ -107,7 +107,7 @@ class MetricStore(Protocol):
     """Where points live. Every method raises `StorageUnavailableError` when the store is away."""
 
     async def add(self, batch: Sequence[PointColumns], idempotency: Idempotency | None = None) -> WriteResult:
-        """Store `batch`, but for the points that a cap rejects: all of them or none, visible to the next read.
+        """Store `batch`, except points that a cap rejects: all or none of it, visible to the next read.
 
         Raises:
             IdempotencyKeyReusedError: The key came before with another fingerprint. Nothing is stored.

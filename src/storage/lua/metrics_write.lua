@@ -5,7 +5,7 @@
 -- ARGV  from `first` on: maximum number of types, maximum number of series of a type, number of types; and for
 --       each type its name; retention in seconds (0: for ever); latest timestamp in µs; version of the series
 --       dictionary ('' if only points without labels come); number of new series, and for each its number and
---       text; number of minutes in ascending order, and for each its number, number of points, points, rollup
+--       text; sketch entries of all its points ('' if they are those of its only minute); number of minutes in ascending order, and for each its number, number of points, points, rollup
 --       record, sketch entries
 
 local POINT = 14        -- bytes of a point
@@ -102,6 +102,7 @@ local function plan_type()
     t.is_stale = (redis.call('HGET', prefix .. 's', '#') or '0') ~= t.version
     t.known_series = redis.call('HLEN', prefix .. 's') - (t.version ~= '0' and 1 or 0)
   end
+  local all_entries = take()
   t.hours, t.days = {}, {}
   local hour
   for _ = 1, tonumber(take()) do
@@ -152,7 +153,10 @@ local function plan_type()
   end
   for _, day in ipairs(t.days) do
     t.rollup = t.rollup and merged(t.rollup, day.rollup) or day.rollup
-    t.entries = t.entries and t.entries .. day.entries or day.entries
+    t.entries = all_entries ~= '' and all_entries or day.entries
+  end
+  if #t.days == 1 then
+    t.days[1].entries = t.entries
   end
   t.totals = redis.call('HMGET', prefix .. 'd', 'all', 'open')
   for _, day in ipairs(t.days) do

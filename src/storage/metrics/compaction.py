@@ -28,7 +28,10 @@ class SketchCompactor:
         self._task: asyncio.Task[None] | None = None
 
     def add(self, sketches: Iterable[bytes]) -> None:
-        """Compact `sketches`, given as keys, soon. While Redis is unavailable they are left for the next write."""
+        """Compact `sketches`, given as keys, soon.
+
+        If Redis is unavailable meanwhile, a later write reports them again.
+        """
         self._waiting.update(dict.fromkeys(sketches))
         if self._waiting and self._task is None:
             self._task = asyncio.create_task(self._run())

@@ -2,7 +2,7 @@
 
 =======================  =====================================================================================
 ``r:<hour>``             string: the head, the first points of the hour in order of arrival, 14 bytes each
-``r:<hour>:<minute>``    string: the points of one minute of the hour (0 to 59) that came after the head closed
+``r:<hour>:<minute>``    string: the points of one minute (0 to 59) that came after the head was closed
 ``n:<hour>``             string: 60 rollup records, of the points of each minute outside the head. It exists
                          exactly if the head is closed.
 ``h:<day>``              string: 24 rollup records, by hour
@@ -18,9 +18,11 @@
 Besides these, ``types`` is a sorted set of all types by their latest timestamp, and ``idem:<digest>`` an
 idempotency record. Days, hours and minutes are numbered from 1970 on.
 
-A sketch begins with a header of 8 bytes: how many of the bucket's first points it leaves out, and the length of
-its compacted part; entries follow. A point's place is its index in the head, or `HEAD_POINTS` plus its index
-in its minute: of equal timestamps, the one with the greater place arrived later.
+A sketch begins with a header of 8 bytes: how many of the bucket's first points it leaves out, and the length
+of its compacted part; entries follow.
+
+A point's place is its index in the head, or `HEAD_POINTS` plus its index in its minute. Of equal timestamps,
+the one with the greater place arrived later.
 """
 
 import struct

@@ -60,9 +60,9 @@ class ListReader:
     async def _types_to_read(self, limit: int, before: Position | None) -> list[tuple[str, float]]:
         """Return, latest first, the types that may have one of the `limit` newest points after `before`.
 
-        These are all types whose latest point is not after that place, for they may have any number there; and
-        of the others the first `limit`, for each of these has at least one there. Read in one step, so that a
-        type that gets a point while the list is read is not skipped.
+        These are all types whose latest point is not after that place, for they may have any number there;
+        and of the others the first `limit`, for each of these has at least one there. Read in one step, so
+        that a type that gets a point while the list is read is not skipped.
         """
         place: Argument = "+inf" if before is None else f"({before.timestamp_us}"
         commands: list[Command] = [

@@ -59,6 +59,9 @@ class Caps(NamedTuple):
     series_per_type: int = 1_000
 
 
+DEFAULT_CAPS = Caps()
+
+
 class RedisMetricStore:
     """The metric store.
 
@@ -80,7 +83,7 @@ class RedisMetricStore:
         link: RedisLink,
         clock: Clock,
         retention_seconds: int = 0,
-        caps: Caps = Caps(),
+        caps: Caps = DEFAULT_CAPS,
         *,
         time_source: str = SERVER_TIME,
     ) -> None:
@@ -103,7 +106,7 @@ class RedisMetricStore:
         await self._compactor.aclose()
 
     async def add(self, batch: Sequence[PointColumns], idempotency: Idempotency | None = None) -> WriteResult:
-        """Store `batch`, but for the points that a cap rejects: all of them or none, visible to the next read.
+        """Store `batch`, except points that a cap rejects: all or none of it, visible to the next read.
 
         Returns:
             What was rejected, and whether the rest was stored now or before, up to 24 h ago.
@@ -171,7 +174,7 @@ class RedisMetricStore:
     async def _resolve(
         self, outcome: int, details: Sequence[Reply], batch: Sequence[PointColumns]
     ) -> tuple[list[PointColumns], list[PointRejection]]:
-        """Return what to store now of `batch`, which a script did not store, and the points that a cap rejects."""
+        """Return what to store of `batch`, which a script did not store, and what a cap rejects."""
         if outcome == -2:
             await self._load_dictionaries([name.decode() for name in details])
             return list(batch), []

@@ -1,6 +1,7 @@
-"""Summaries of windows, read from records and sketches of whole hours and minutes, and from points at the edges."""
+"""Summaries of windows, from records and sketches of whole buckets, and from points at the edges."""
 
 import asyncio
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -26,7 +27,7 @@ LOOP_BYTES = 500_000
 """Longer replies are merged in a thread, so that the event loop goes on meanwhile."""
 
 MAX_READINGS = 120_000
-"""Minutes, hours and days read for one answer at most: 2,000 windows of any whole number of minutes below an hour."""
+"""Minutes, hours and days read for one answer at most: 2,000 windows of less than an hour each."""
 
 MAX_POINTS = 50_000
 """Points read at most for windows that end within a minute. A single minute may have millions."""
@@ -56,8 +57,8 @@ class WindowReader:
     async def aggregates(self, metric_type: str, windows: Sequence[Window]) -> list[Aggregate]:
         """Summarize the points of `metric_type` in each of `windows`.
 
-        Windows that are read in one round trip, as a single one of up to a day always is, are consistent: each
-        write is in all of them or in none.
+        Windows that are read in one round trip are consistent: each write is in all of them or in none. A
+        single window of up to a day is always read in one.
 
         Args:
             metric_type: The type.
@@ -97,8 +98,8 @@ class WindowReader:
             if count > MAX_POINTS:
                 raise SeriesError(
                     "step",
-                    f"{count} points lie where a step ends within a minute, and {MAX_POINTS} are the most that "
-                    "are read: let `from`, `to` and `step` be whole minutes, or request a shorter time",
+                    f"{count} points lie where a step ends within a minute, and {MAX_POINTS} are the most "
+                    "that are read: let `from`, `to` and `step` be whole minutes, or request a shorter time",
                 )
 
 
@@ -107,8 +108,8 @@ def _refuse_too_many(wanted: Sequence[Reading]) -> None:
     if count > MAX_READINGS:
         raise SeriesError(
             "step",
-            f"more than {MAX_READINGS} minutes, hours and days would have to be read: request a shorter time, "
-            "or steps of whole hours or days",
+            f"more than {MAX_READINGS} minutes, hours and days would have to be read: request a shorter "
+            "time, or steps of whole hours or days",
         )
 
 
@@ -121,8 +122,8 @@ class _WindowParts:
     records: list[bytes] = field(default_factory=list)
     entries: list[bytes] = field(default_factory=list)
     """Entries of the sketches of `records`."""
-    left_out: list[Floats] = field(default_factory=list)
-    """Values of points in `records` that `entries` leave out."""
+    left_out: list[bytes] = field(default_factory=list)
+    """Points in `records` that `entries` leave out."""
     edges: list[tuple[Integers, Floats]] = field(default_factory=list)
 
     def aggregate(self) -> Aggregate:
@@ -131,11 +132,9 @@ class _WindowParts:
         records = Rollup.of_records(b"".join(self.records))
         rollup = Rollup.merged((Rollup.of_arrays(*head), records, Rollup.of_arrays(*edges)))
         bins, counts = decode_entries(b"".join(self.entries))
-        if values := [some for some in (head[1], edges[1], *self.left_out) if len(some)]:
-            more = bins_of(np.concatenate(values))
-            bins, counts = sum_by_bin(
-                np.concatenate((bins, more)), np.concatenate((counts, np.ones_like(more)))
-            )
+        left_out = np.frombuffer(b"".join(self.left_out), dtype=POINT_DTYPE)["value"]
+        more = bins_of(np.concatenate((head[1], edges[1], left_out)))
+        bins, counts = sum_by_bin(np.concatenate((bins, more)), np.concatenate((counts, np.ones_like(more))))
         return Aggregate(rollup, LogBinSketch(bins, counts, rollup.minimum, rollup.maximum))
 
 
@@ -144,6 +143,7 @@ class _Parts:
 
     def __init__(self, windows: Sequence[Window]) -> None:
         self._starts = np.array([window.start_us + 1 for window in windows], dtype=np.int64)
+        self._starts_list = self._starts.tolist()
         self._stops = np.array([window.end_us + 1 for window in windows], dtype=np.int64)
         self._windows = [_WindowParts() for _ in windows]
 
@@ -158,19 +158,18 @@ class _Parts:
 
     def _add(self, reading: Reading, reply: Sequence[Reply]) -> None:
         head, *rest = reply
-        for window, *points in self._split(reading.start_us, head):
-            window.head.append((points[0], points[1]))
+        for window, timestamps, values in self._split(reading.start_us, head):
+            window.head.append((timestamps, values))
         for minute, record, sketch, points in zip(*(iter(rest),) * 4, strict=True):
             if not record:
                 for window, timestamps, values in self._split(reading.start_us, points):
                     window.edges.append((timestamps, values))
                 continue
             start_us = reading.start_us + (0 if minute == _WHOLE else minute * MINUTE_US)
-            window = self._windows[int(self._starts.searchsorted(start_us, side="right")) - 1]
+            window = self._windows[bisect_right(self._starts_list, start_us) - 1]
             window.records.append(record)
             window.entries.append(sketch[SKETCH_HEADER.size :])
-            if points:
-                window.left_out.append(np.frombuffer(points, dtype=POINT_DTYPE)["value"])
+            window.left_out.append(points)
 
     def _split(self, start_us: int, points: bytes) -> Iterator[tuple[_WindowParts, Integers, Floats]]:
         """Yield the timestamps and values of those `points` of an hour that lie in a window."""
@@ -178,6 +177,10 @@ class _Parts:
             return
         table = np.frombuffer(points, dtype=POINT_DTYPE)
         timestamps = table["offset"].astype(np.int64) + start_us
+        if len(self._windows) == 1:
+            found = (timestamps >= self._starts[0]) & (timestamps < self._stops[0])
+            yield self._windows[0], timestamps[found], table["value"][found]
+            return
         numbers = self._starts.searchsorted(timestamps, side="right") - 1
         numbers[timestamps >= self._stops[numbers]] = -1  # 0 is right where the number is -1 already
         for number in np.unique(numbers).tolist():

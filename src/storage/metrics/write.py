@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from src.analytics.columns import FEW, MinuteFold, PointColumns, fold, fold_few
+from src.analytics.sketch import bins_of, encode_bins
 from src.storage.metrics.series_dictionary import SeriesDictionary
 from src.storage.redis.connection import Argument
 
@@ -25,23 +26,26 @@ def write_arguments(
         new = dictionary.numbers_for_new(columns.labels)
         known = dictionary.numbers
         numbers = [known[text] if text in known else new[text] for text in columns.labels]
-    folds = _folds(columns, numbers)
+    folds, entries = _folds(columns, numbers)
     latest_us = int(columns.timestamps_us.max())
     arguments: list[Argument] = [columns.type, retention_seconds, latest_us, version, len(new)]
     for text, number in new.items():
         arguments += (number, text)
-    arguments.append(len(folds))
+    arguments += (entries, len(folds))
     for part in folds:
         arguments += part
     return arguments
 
 
-def _folds(columns: PointColumns, numbers: Sequence[int] | None) -> list[MinuteFold]:
+def _folds(columns: PointColumns, numbers: Sequence[int] | None) -> tuple[list[MinuteFold], bytes]:
+    """Return the points by minute, and the sketch entries of all of them if there are several minutes."""
     _, _, timestamps, values, _ = columns
     if len(values) > FEW:
         series = (
             np.zeros(len(values), dtype=np.uint16) if numbers is None else np.array(numbers, dtype=np.uint16)
         )
-        return list(fold(timestamps, values, series))
+        folds = list(fold(timestamps, values, series))
+        return folds, encode_bins(bins_of(values)) if len(folds) > 1 else b""
     few = numbers or [0] * len(values)
-    return fold_few(list(zip(timestamps.tolist(), values.tolist(), few, strict=True)))
+    folds = fold_few(list(zip(timestamps.tolist(), values.tolist(), few, strict=True)))
+    return folds, b"".join(part.entries for part in folds) if len(folds) > 1 else b""
