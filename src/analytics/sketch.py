@@ -12,6 +12,7 @@ points is added by appending entries, and two sketches are added by joining thei
 import math
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
+from functools import lru_cache
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -68,17 +69,28 @@ def entry_of(number: int) -> int:
 
 
 def encode_counts(bins: Numbers, counts: Numbers) -> bytes:
-    """Return entries for int64 `bins` with positive int64 `counts`."""
-    heads = (bins.astype(np.int64) + _BIN_OFFSET) << _BIN_SHIFT
+    """Return entries for `bins` with positive `counts`."""
+    entries, _ = encode_each(bins, counts)
+    return entries.tobytes()
+
+
+def encode_each(bins: Numbers, counts: Numbers) -> tuple[npt.NDArray[np.uint32], Numbers]:
+    """Return entries for `bins` with positive `counts`, and for each entry the index of its bin.
+
+    A count that one entry cannot hold takes several.
+    """
+    heads = (bins + _BIN_OFFSET) << _BIN_SHIFT
+    indexes = np.arange(len(bins))
     if counts.max(initial=0) <= _MAX_COUNT:
-        return (heads | counts).astype("<u4").tobytes()
-    thousands, ones = counts >> _COUNT_BITS, counts & _MAX_COUNT
-    parts = [(heads | ones)[ones > 0]]
-    while thousands.any():
-        part = np.minimum(thousands, _MAX_COUNT)
-        parts.append((heads | _SCALE_BIT | part)[part > 0])
-        thousands = thousands - part
-    return np.concatenate(parts).astype("<u4").tobytes()
+        return (heads | counts).astype("<u4"), indexes
+    ones, scaled = counts & _MAX_COUNT, counts >> _COUNT_BITS
+    entries, owners = [(heads | ones)[ones > 0]], [indexes[ones > 0]]
+    while (more := scaled > 0).any():
+        part = np.minimum(scaled, _MAX_COUNT)
+        entries.append((heads | _SCALE_BIT | part)[more])
+        owners.append(indexes[more])
+        scaled -= part
+    return np.concatenate(entries).astype("<u4"), np.concatenate(owners)
 
 
 def encode_bins(bins: Numbers) -> bytes:
@@ -90,10 +102,18 @@ def encode_bins(bins: Numbers) -> bytes:
 
 def decode_entries(entries: bytes) -> BinCounts:
     """Return the distinct bins of `entries` in ascending order, and their counts."""
-    raw = np.frombuffer(entries, dtype="<u4").astype(np.int64)
-    counts = (raw & _MAX_COUNT) << np.where(raw & _SCALE_BIT, _COUNT_BITS, 0)
-    bins = (raw >> _BIN_SHIFT) - _BIN_OFFSET
-    return sum_by_bin(bins, counts)
+    return sum_by_bin(*decode_each(entries))
+
+
+def decode_each(entries: bytes) -> tuple[Numbers, Numbers]:
+    """Return the bin and the count of each of `entries`."""
+    raw = np.frombuffer(entries, dtype="<u4")
+    bins = (raw >> _BIN_SHIFT).astype(np.int64) - _BIN_OFFSET
+    counts = (raw & _MAX_COUNT).astype(np.int64)
+    is_scaled = (raw & _SCALE_BIT) != 0
+    if is_scaled.any():
+        counts[is_scaled] <<= _COUNT_BITS
+    return bins, counts
 
 
 def sum_by_bin(bins: Numbers, counts: Numbers) -> BinCounts:
@@ -167,11 +187,17 @@ class LogBinSketch:
             raise ValueError("a quantile needs a number from 0 to 1")
         if not self.count:
             return None
-        rank = math.ceil(Fraction(repr(q)) * self.count)  # exact: as a double, 0.07 * 100 is more than 7
+        rank = math.ceil(_fraction(q) * self.count)  # exact: as a double, 0.07 * 100 is more than 7
         middle = _middle_of(int(self._bins[self._ranks.searchsorted(rank)]))
         return min(max(middle, self._minimum), self._maximum)
 
 
+@lru_cache(maxsize=16)
+def _fraction(q: float) -> Fraction:
+    return Fraction(repr(q))
+
+
+@lru_cache(maxsize=4096)
 def _middle_of(number: int) -> float:
     """Return the number that is within 1 % of every number in the bin: 2 g^i / (g + 1)."""
     if number == 0:

@@ -1,6 +1,6 @@
 """A fold has every point in its minute, with the right rollup and sketch, however the points lie."""
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 
 import numpy as np
 from hypothesis import given

@@ -63,7 +63,11 @@ local function expire(key, end_seconds, keep_seconds)
   redis.call('EXPIRE', key, math.max(1, math.ceil(end_seconds + keep_seconds - now / 1000000)))
 end
 
+local FOLD_POINTS = 50000 -- of an hour that no block of series has yet before they are added to one
+local MAX_FOLDS = 20      -- hours reported at once
+
 local hints = {} -- keys of sketches whose log is to be compacted
+local folds = {} -- type and hour, by turns, whose points are to be added to a block of series
 
 -- Add entries to a sketch. `length` is its length before, `left_out` the number of earlier points that a new
 -- sketch leaves out. `end_seconds` and `keep_seconds` say when it expires; nil is never.
@@ -158,7 +162,7 @@ local function plan_type()
   if #t.days == 1 then
     t.days[1].entries = t.entries
   end
-  t.totals = redis.call('HMGET', prefix .. 'd', 'all', 'open')
+  t.totals = redis.call('HMGET', prefix .. 'd', 'all', 'open', 'labelled')
   for _, day in ipairs(t.days) do
     day.record = redis.call('HGET', prefix .. 'd', day.number)
   end
@@ -191,12 +195,27 @@ local function prune(t)
   end
 end
 
+local function report_fold(t, hour)
+  if #folds < 2 * MAX_FOLDS then
+    folds[#folds + 1] = t.name
+    folds[#folds + 1] = tonumber(hour)
+  end
+end
+
+-- Count the points of an hour that no block of series has yet, if the type has labels.
+local function count_unfolded(t, hour)
+  if t.is_labelled and redis.call('HINCRBY', t.prefix .. 'u', hour.number, hour.count) > FOLD_POINTS then
+    report_fold(t, hour.number)
+  end
+end
+
 local function write_hour(t, hour)
   local keep = t.retention > 0 and t.retention or nil
   local hour_end = (hour.number + 1) * 3600
   if keep and (hour_end + keep) * 1000000 <= now then
     return nil -- expired on arrival: counted in the totals of all time only
   end
+  count_unfolded(t, hour)
   local before = count_of(hour.record)
   if before == 0 then
     redis.call('ZADD', t.prefix .. 'hours', hour.number, hour.number)
@@ -243,6 +262,14 @@ end
 
 local function write_type(registry, t)
   local newest
+  t.is_labelled = t.totals[3] or t.version ~= ''
+  if t.is_labelled and not t.totals[3] then -- from now on: what was stored before belongs to the series without labels
+    for _, hour in ipairs(redis.call('ZRANGE', t.prefix .. 'hours', 0, -1)) do
+      local slot = hour % 24 * RECORD
+      local record = redis.call('GETRANGE', t.prefix .. 'h:' .. math.floor(hour / 24), slot, slot + RECORD - 1)
+      redis.call('HSET', t.prefix .. 'u', hour, text(count_of(record)))
+    end
+  end
   for _, hour in ipairs(t.hours) do
     newest = write_hour(t, hour) or newest
   end
@@ -260,8 +287,19 @@ local function write_type(registry, t)
     if open then
       seal(t, open)
     end
+    if t.is_labelled and open and math.floor(open / 60) < math.floor(newest / 60) then
+      for _, hour in ipairs(redis.call('HKEYS', t.prefix .. 'u')) do
+        if tonumber(hour) < math.floor(newest / 60) then
+          report_fold(t, hour)
+        end
+      end
+    end
     fields[#fields + 1] = 'open'
     fields[#fields + 1] = text(newest)
+  end
+  if t.is_labelled and not t.totals[3] then
+    fields[#fields + 1] = 'labelled'
+    fields[#fields + 1] = 1
   end
   redis.call('HSET', t.prefix .. 'd', unpack(fields))
   add_entries(t.prefix .. 'p:all', t.sketch_length, 0, t.entries)
@@ -276,7 +314,7 @@ local function write_type(registry, t)
   redis.call('ZADD', registry, 'GT', t.latest, t.name)
 end
 
--- Store all, or nothing. Returns {1, keys of sketches to compact}; {-2, type, …} if the series dictionaries of these
+-- Store all, or nothing. Returns {1, keys of sketches to compact, type and hour by turns to fold}; {-2, type, …} if the series dictionaries of these
 -- types have changed; {-3, free places for types, type, free places for its series, …} if a cap is in the way.
 local function write_metrics(registry, first)
   taken = first - 1
@@ -309,5 +347,5 @@ local function write_metrics(registry, first)
   for _, t in ipairs(types) do
     write_type(registry, t)
   end
-  return {1, hints}
+  return {1, hints, folds}
 end

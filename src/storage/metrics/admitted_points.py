@@ -48,7 +48,7 @@ class RedisAdmittedPoints:
         )
         is_stored = written[0] == 1
         if is_stored:
-            self._store.compact(written[1])
+            self._store.tidy_up(*written[1:])
         return [(verdict, is_stored) for verdict in verdicts]
 
 

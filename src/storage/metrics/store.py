@@ -5,7 +5,7 @@ A batch is one script, and so is the summary of a window: each sees all of the o
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -14,11 +14,9 @@ import orjson
 from src.analytics.columns import PointColumns, columns_of
 from src.analytics.points import Point
 from src.analytics.rollup import Rollup
-from src.analytics.window import Window
 from src.resilience.clock import Clock
 from src.services.errors import StorageUnavailableError
 from src.services.metrics.ingest import (
-    Aggregate,
     Idempotency,
     IdempotencyKeyReusedError,
     PointRejection,
@@ -26,9 +24,11 @@ from src.services.metrics.ingest import (
     WriteResult,
 )
 from src.storage.metrics.compaction import SketchCompactor
+from src.storage.metrics.label_reader import LabelReader
 from src.storage.metrics.layout import key_of
 from src.storage.metrics.list_reader import ListReader
 from src.storage.metrics.series_dictionary import SeriesDictionary
+from src.storage.metrics.series_folder import SeriesFolder
 from src.storage.metrics.window_reader import WindowReader
 from src.storage.metrics.write import write_arguments
 from src.storage.redis.connection import Argument, Command, Reply
@@ -98,12 +98,17 @@ class RedisMetricStore:
         self._windows = WindowReader(link)
         self._lists = ListReader(link)
         self._compactor = SketchCompactor(link)
+        self._folder = SeriesFolder(link, retention_seconds, time_source=time_source)
+        self._labels = LabelReader(link, self._windows, self._dictionary)
+        self.groups = self._labels.groups
         self._dictionaries: OrderedDict[str, SeriesDictionary] = OrderedDict()
         self.newest = self._lists.newest
+        self.aggregate = self._windows.aggregate
 
     async def aclose(self) -> None:
-        """Stop compacting."""
+        """Stop what runs in the background."""
         await self._compactor.aclose()
+        await self._folder.aclose()
 
     async def add(self, batch: Sequence[PointColumns], idempotency: Idempotency | None = None) -> WriteResult:
         """Store `batch`, except points that a cap rejects: all or none of it, visible to the next read.
@@ -131,7 +136,7 @@ class RedisMetricStore:
                 self._add_script, keys, head + arguments, timeout_seconds=seconds
             )
             if outcome == 1:
-                self.compact(details[0])
+                self.tidy_up(*details)
                 return WriteResult(is_new=True, rejected=rejected)
             if outcome == 0:
                 return WriteResult(
@@ -167,9 +172,10 @@ class RedisMetricStore:
             return arguments, None
         return arguments, CALL_TIMEOUT_SECONDS + minutes / MINUTES_PER_SECOND
 
-    def compact(self, sketches: Iterable[bytes]) -> None:
-        """Compact `sketches` in the background."""
+    def tidy_up(self, sketches: Sequence[Reply], hours: Sequence[Reply]) -> None:
+        """Compact and fold, in the background, what the script reports that has stored points."""
         self._compactor.add(sketches)
+        self._folder.add(hours)
 
     async def _resolve(
         self, outcome: int, details: Sequence[Reply], batch: Sequence[PointColumns]
@@ -210,6 +216,14 @@ class RedisMetricStore:
                 kept.append(columns)
         return kept, rejected
 
+    async def _dictionary(self, metric_type: str, version: str | None = None) -> SeriesDictionary:
+        """Return the series dictionary of a type, of `version` or newer."""
+        found = self._dictionaries.get(metric_type)
+        if found is None or version not in {None, found.version}:
+            await self._load_dictionaries([metric_type])
+            found = self._dictionaries[metric_type]
+        return found
+
     async def _load_dictionaries(self, names: Sequence[str]) -> None:
         replies = await self._link.send_all([("HGETALL", key_of(name, "s")) for name in names])
         for name, reply in zip(names, replies, strict=True):
@@ -217,17 +231,6 @@ class RedisMetricStore:
             self._dictionaries.move_to_end(name)
         while len(self._dictionaries) > MAX_DICTIONARIES:
             self._dictionaries.popitem(last=False)
-
-    async def aggregate(self, metric_type: str, window: Window | None) -> Aggregate:
-        """Summarize the points of `metric_type` in `window`, or all of them.
-
-        Raises:
-            StorageUnavailableError: Redis is unavailable.
-        """
-        if window is None:
-            return await self._windows.aggregate_all(metric_type)
-        (aggregate,) = await self._windows.aggregates(metric_type, [window])
-        return aggregate
 
     async def types(self) -> list[TypeOverview]:
         """Return every type, the one with the latest timestamp first, then by name.

@@ -46,7 +46,14 @@ class WindowReader:
         self._link = link
         self._read = load_script("metrics_read")
 
-    async def aggregate_all(self, metric_type: str) -> Aggregate:
+    async def aggregate(self, metric_type: str, window: Window | None) -> Aggregate:
+        """Summarize the points of `metric_type` in `window`; None is all of them."""
+        if window is None:
+            return await self._aggregate_all(metric_type)
+        (aggregate,) = await self.aggregates(metric_type, [window])
+        return aggregate
+
+    async def _aggregate_all(self, metric_type: str) -> Aggregate:
         """Summarize all points of `metric_type`."""
         commands = [("HGET", key_of(metric_type, "d"), "all"), ("GET", key_of(metric_type, "p:all"))]
         record, sketch = (await self._link.send_all([("MULTI",), *commands, ("EXEC",)]))[-1]
