@@ -130,7 +130,7 @@ class RedisMetricStore:
             if not batch:
                 return WriteResult(is_new=True, rejected=rejected)
             arguments, seconds = self.arguments_of(batch)
-            answer = orjson.dumps(rejected)
+            answer = orjson.dumps([[*each] for each in rejected])
             head: list[Argument] = [fingerprint, IDEMPOTENCY_SECONDS, answer]
             outcome, *details = await self._link.run(
                 self._add_script, keys, head + arguments, timeout_seconds=seconds
