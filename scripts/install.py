@@ -1,0 +1,84 @@
+"""Install the pins of a requirements file into a virtual environment.
+
+    python scripts/install.py requirements.txt               into the environment of this Python
+    python scripts/install.py requirements.txt OPTION...     with options of `uv pip sync`, such as --python
+
+pip installs uv, which requirements-installer.txt pins, and uv installs the pins. What is installed depends on
+these files alone, neither on the version of pip nor on newer releases. uv does not read pip's configuration, so
+this script gives uv the package index, the certificates and the proxy that pip is configured to use.
+"""
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+INSTALLER = Path(__file__).parents[1] / "requirements-installer.txt"
+
+UV_VARIABLES = {
+    "index-url": "UV_DEFAULT_INDEX",
+    "extra-index-url": "UV_INDEX",
+    "find-links": "UV_FIND_LINKS",
+    "trusted-host": "UV_INSECURE_HOST",
+    "timeout": "UV_HTTP_TIMEOUT",
+    "default-timeout": "UV_HTTP_TIMEOUT",
+    "cert": "SSL_CERT_FILE",
+    "client-cert": "SSL_CLIENT_CERT",
+    "proxy": "ALL_PROXY",
+}
+"""pip's option, and the variable that means the same to uv. A variable that is set already keeps its value."""
+
+UV_OPTIONS = [
+    "--require-hashes",
+    "--system-certs",
+    # pip takes a package from whichever index has the version, and so does this. Hashes make that safe.
+    "--index-strategy=unsafe-best-match",
+]
+
+
+def pip_configuration(listing: str) -> dict[str, str]:
+    """Return the options that `pip install` goes by, out of the lines of `pip config list`."""
+    options: dict[str, str] = {}
+    for section in ("global.", "install.", ":env:."):  # the later one wins
+        for line in listing.splitlines():
+            name, _, value = line.partition("=")
+            if name.startswith(section):
+                options[name.removeprefix(section)] = str(ast.literal_eval(value))
+    return options
+
+
+def uv_environment(options: dict[str, str]) -> dict[str, str]:
+    """Return the environment variables that make uv look for packages where pip does."""
+    variables = {}
+    for option, variable in UV_VARIABLES.items():
+        words = options.get(option, "").split()
+        if words:
+            variables[variable] = ("," if option == "find-links" else " ").join(words)
+    return variables | dict(os.environ)
+
+
+def main(requirements: str, *options: str) -> int:
+    """Install, and return the exit code."""
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
+    print(f"Installing uv, which installs {requirements}", flush=True)
+    installed = subprocess.run([*pip, "install", "--require-hashes", "-r", INSTALLER], check=False)
+    if installed.returncode != 0:
+        return installed.returncode
+    listing = subprocess.run([*pip, "config", "list"], capture_output=True, text=True, check=True)
+    configuration = pip_configuration(listing.stdout)
+    offline = ["--no-index"] if configuration.get("no-index", "0").lower() in {"1", "true", "yes", "on"} else []
+    command = [sys.executable, "-m", "uv", "pip", "sync", *UV_OPTIONS, *offline]
+    command += [*(options or ("--python", sys.executable)), requirements]
+    with subprocess.Popen(
+        command, env=uv_environment(configuration), stderr=subprocess.PIPE, text=True, encoding="utf-8"
+    ) as uv:
+        assert uv.stderr is not None
+        for line in uv.stderr:
+            if not line.startswith((" + ", " - ", " ~ ")):  # a line a package: the summary above them is enough
+                sys.stderr.write(line)
+    return uv.returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
