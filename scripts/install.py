@@ -4,8 +4,8 @@
     python scripts/install.py requirements.txt OPTION...     with options of `uv pip sync`, such as --python
 
 pip installs uv, which requirements-installer.txt pins, and uv installs the pins. What is installed depends on
-these files alone, neither on the version of pip nor on newer releases. uv does not read pip's configuration, so
-this script gives uv the package index, the certificates and the proxy that pip is configured to use.
+these files alone, neither on the version of pip nor on newer releases. uv does not read pip's configuration,
+so this script gives uv the package index, the certificates and the proxy that pip is configured to use.
 """
 
 import ast
@@ -27,7 +27,7 @@ UV_VARIABLES = {
     "client-cert": "SSL_CLIENT_CERT",
     "proxy": "ALL_PROXY",
 }
-"""pip's option, and the variable that means the same to uv. A variable that is set already keeps its value."""
+"""The options of pip, and the variables that mean the same to uv. A variable that is set keeps its value."""
 
 UV_OPTIONS = [
     "--require-hashes",
@@ -67,15 +67,15 @@ def main(requirements: str, *options: str) -> int:
         return installed.returncode
     listing = subprocess.run([*pip, "config", "list"], capture_output=True, text=True, check=True)
     configuration = pip_configuration(listing.stdout)
-    offline = ["--no-index"] if configuration.get("no-index", "0").lower() in {"1", "true", "yes", "on"} else []
-    command = [sys.executable, "-m", "uv", "pip", "sync", *UV_OPTIONS, *offline]
+    command = [sys.executable, "-m", "uv", "pip", "sync", *UV_OPTIONS]
+    if configuration.get("no-index", "").lower() in {"1", "true", "yes", "on"}:
+        command.append("--no-index")
     command += [*(options or ("--python", sys.executable)), requirements]
-    with subprocess.Popen(
-        command, env=uv_environment(configuration), stderr=subprocess.PIPE, text=True, encoding="utf-8"
-    ) as uv:
+    environment = uv_environment(configuration)
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, encoding="utf-8") as uv:
         assert uv.stderr is not None
         for line in uv.stderr:
-            if not line.startswith((" + ", " - ", " ~ ")):  # a line a package: the summary above them is enough
+            if not line.startswith((" + ", " - ", " ~ ")):  # one line for each package: the totals suffice
                 sys.stderr.write(line)
     return uv.returncode
 

@@ -1,6 +1,7 @@
 """start.sh --local and demo.sh, run as a user would, on a copy of the checkout."""
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -18,6 +19,7 @@ from src.storage.redis.embedded import find_redis_server
 from tests.support.server import free_port
 
 ROOT = Path(__file__).parents[2]
+REQUIREMENTS = ("requirements-installer.txt", "requirements.txt")
 
 pytestmark = [
     pytest.mark.slow,
@@ -38,13 +40,14 @@ class Checkout:
         self.folder = folder
         for name in ("src", "scripts"):
             shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-        for name in ("start.sh", "demo.sh", "requirements.txt"):
+        for name in ("start.sh", "demo.sh", *REQUIREMENTS):
             shutil.copy(ROOT / name, folder)
         python = folder / ".venv" / "bin" / "python"
         python.parent.mkdir(parents=True)
         python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
         python.chmod(0o755)
-        shutil.copy(ROOT / "requirements.txt", folder / ".venv" / "installed-requirements.txt")
+        installed = "".join((ROOT / name).read_text() for name in REQUIREMENTS)
+        (folder / ".venv" / "installed-requirements.txt").write_text(installed)
         self.port = free_port()
         self.provider_port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -69,8 +72,19 @@ class Checkout:
     def stop(self) -> "subprocess.CompletedProcess[str]":
         return self.run("start.sh", "stop")
 
+    def admin_key(self) -> str:
+        """The key in .env that counts."""
+        [*_, key] = re.findall(r"^ADMIN_API_KEY=(.*)$", (self.folder / ".env").read_text(), re.MULTILINE)
+        return key
+
     def pid(self, name: str) -> int:
         return int((self.folder / "run" / f"{name}.pid").read_text().split()[0])
+
+    def sets_the_failure_rate(self, key: str | None) -> int:
+        """The status of an attempt to do so with `key`."""
+        url = f"{self.url}/api/admin/external-service/failure-rate"
+        headers = {} if key is None else {"X-API-Key": key}
+        return httpx.put(url, json={"failure_rate": 0.5}, headers=headers).status_code
 
     def answers(self, port: int) -> bool:
         with suppress(httpx.TransportError):
@@ -97,6 +111,7 @@ def test_it_starts_everything_twice_is_once_and_stop_keeps_the_data(checkout: Ch
     started = checkout.start()
     assert started.returncode == 0, started.stdout + started.stderr
     assert f"http://localhost:{checkout.port}/docs" in started.stdout
+    assert f"http://localhost:{checkout.port}/dashboard" in started.stdout
     assert started.stdout.count("  curl ") == 3
     assert checkout.answers(checkout.port)
     assert checkout.answers(checkout.provider_port)
@@ -118,6 +133,37 @@ def test_it_starts_everything_twice_is_once_and_stop_keeps_the_data(checkout: Ch
     assert checkout.start().returncode == 0
     [kept] = httpx.get(f"{checkout.url}/api/metrics/list?type=kept").json()
     assert kept["value"] == 42.5
+
+
+@pytest.mark.parametrize("before", [None, "ADMIN_API_KEY=\nLOG_LEVEL=INFO"], ids=["no .env", "an empty key"])
+def test_it_makes_an_admin_key_keeps_it_and_shows_it(checkout: Checkout, before: str | None) -> None:
+    dotenv = checkout.folder / ".env"
+    if before is not None:
+        dotenv.write_text(before)
+        dotenv.chmod(0o644)
+
+    started = checkout.start()
+
+    key = checkout.admin_key()
+    assert len(key) >= 32
+    assert f"Admin key  {key}\n" in started.stdout
+    assert dotenv.stat().st_mode & 0o777 == 0o600
+    assert dotenv.read_text().startswith(before or "ADMIN_API_KEY=")
+    assert checkout.sets_the_failure_rate(key) == 200
+    assert checkout.sets_the_failure_rate(None) == 401
+
+    checkout.stop()
+    again = checkout.start()
+    assert checkout.admin_key() == key
+    assert f"Admin key  {key}\n" in again.stdout
+
+
+def test_a_key_from_the_environment_is_used_and_not_shown(checkout: Checkout) -> None:
+    started = checkout.start(ADMIN_API_KEY="the-callers-own-secret")
+
+    assert checkout.sets_the_failure_rate("the-callers-own-secret") == 200
+    assert "the-callers-own-secret" not in started.stdout
+    assert not (checkout.folder / ".env").exists()
 
 
 def test_several_workers_share_one_redis_which_goes_with_them(checkout: Checkout) -> None:
