@@ -74,7 +74,7 @@ stop_local() {
     "$VENV/bin/python" -c '
 import asyncio
 from pathlib import Path
-from src.storage.embedded import EmbeddedRedis
+from src.storage.redis.embedded import EmbeddedRedis
 asyncio.run(EmbeddedRedis(Path("data")).stop())' || true
   fi
 }

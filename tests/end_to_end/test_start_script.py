@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from src.storage.redis.embedded import find_redis_server
+from src.storage.redis.server_binary import find_redis_server
 from tests.support.server import free_port
 
 ROOT = Path(__file__).parents[2]

@@ -14,7 +14,7 @@ import tree_sitter_powershell
 
 from scripts.install import UV_VARIABLES, pip_configuration, uv_environment
 from src.config.settings import Settings
-from src.storage.embedded import STOP_GRACE_SECONDS
+from src.storage.redis.embedded import STOP_GRACE_SECONDS
 
 ROOT = Path(__file__).parents[2]
 PAIRS = ["start", "test", "demo"]
