@@ -7,6 +7,7 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -97,6 +98,12 @@ class Containers(Checkout):
         async with clock.timeout(HEALTHY_WITHIN_SECONDS):
             while [self.inspect(service, health) for service in SERVICES] != ["healthy"] * 3:
                 await clock.sleep(0.5)
+
+
+def is_healthy(url: str) -> bool:
+    with suppress(httpx.TransportError):  # nobody listens yet
+        return httpx.get(f"{url}/health").is_success
+    return False
 
 
 @pytest.fixture(scope="module")
@@ -208,6 +215,36 @@ async def test_the_suite_runs_in_the_container(containers: Containers) -> None:
 
 async def test_nothing_runs_as_root(containers: Containers) -> None:
     assert {containers.inspect(service, "{{.Config.User}}") for service in ("app", "provider")} == {"app"}
+
+
+async def test_the_image_for_production_serves_read_only_and_holds_what_serving_needs(
+    containers: Containers,
+) -> None:
+    image = containers.command("docker", "build", "--quiet", ".").splitlines()[-1]
+    port = free_port()
+    options = [
+        "--read-only",
+        "--tmpfs",
+        "/tmp",
+        "--tmpfs",
+        "/app/data:uid=10001",
+        "-p",
+        f"127.0.0.1:{port}:8000",
+    ]
+    settings = ["-e", "REDIS_URL=embedded://", "-e", "WEB_CONCURRENCY=2"]
+    container = containers.command("docker", "run", "--detach", *options, *settings, image).strip()
+    try:
+        clock = SystemClock()
+        async with clock.timeout(HEALTHY_WITHIN_SECONDS):
+            while not is_healthy(f"http://127.0.0.1:{port}"):
+                await clock.sleep(0.5)
+        held = containers.command("docker", "exec", container, "sh", "-c", "ls /app; ls /venv/bin")
+        assert containers.command("docker", "exec", container, "id", "-u").strip() == "10001"
+    finally:
+        containers.command("docker", "rm", "--force", container)
+
+    assert {"src", "python", "uvicorn"} <= set(held.split())
+    assert not {"tests", "scripts", "pip", "uv", "pytest", "coverage", "ruff", "mypy"} & set(held.split())
 
 
 async def test_a_stop_with_a_follower_kills_nothing(containers: Containers) -> None:
