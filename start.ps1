@@ -132,7 +132,7 @@ function Stop-Part([string] $Name) {
 }
 
 function Start-Local {
-    $script:Redis = if (Test-RedisIsGiven) { 'as REDIS_URL or REDIS_HOST says' } else { 'embedded, its data in data/' }
+    $script:Redis = if (Test-RedisIsGiven) { 'as REDIS_URL or REDIS_HOST says' } else { 'in the process of the API: data is not kept' }
     if ((Get-Part 'api') -and (Test-Healthy $AppPort)) {
         Write-Host 'Already running.'
         Write-Where
@@ -195,8 +195,8 @@ function Set-RedisPort {
     $ErrorActionPreference = 'Continue'  # compose says on stderr that nothing runs yet
     $wanted = [int](Get-Setting 'REDIS_PORT' '6379')
     $published = Invoke-Compose port redis 6379 2>$null
-    if ($published) {
-        $port = [int]("$published" -replace '.*:')
+    if ("$published" -match ':([1-9]\d*)$') {
+        $port = [int]$Matches[1]
     } else {
         $port = $wanted
         while (Test-Port $port) { $port++ }

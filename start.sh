@@ -176,7 +176,7 @@ start_containers() {
 choose_redis_port() {
   local wanted published
   wanted=$(setting REDIS_PORT 6379)
-  published=$(compose port redis 6379 2>/dev/null | sed 's/.*://') || true
+  published=$(compose port redis 6379 2>/dev/null | sed -n 's/.*:\([1-9][0-9]*\)$/\1/p') || true
   REDIS_PORT=${published:-$wanted}
   if [ -z "$published" ]; then
     while is_taken "$REDIS_PORT"; do REDIS_PORT=$((REDIS_PORT + 1)); done

@@ -225,6 +225,13 @@ def test_pins_carry_hashes_and_name_no_index(name: str) -> None:
     assert not re.findall(r"://|--index|--extra|--find", text(name))
 
 
+def test_the_image_is_built_for_the_same_python_with_and_without_compose() -> None:
+    [of_the_image] = re.findall(r"^ARG PYTHON_VERSION=(.+)$", text("Dockerfile"), re.MULTILINE)
+    [of_compose] = re.findall(r"PYTHON_VERSION: \$\{PYTHON_VERSION:-(.+)\}", text("docker-compose.yml"))
+
+    assert of_the_image == of_compose
+
+
 def handed_to_the_app() -> set[str]:
     environment = text("docker-compose.yml").split("    environment:\n")[1].split("    depends_on:\n")[0]
     return set(re.findall(r"^      ([A-Z][A-Z_]+):", environment, re.MULTILINE))
