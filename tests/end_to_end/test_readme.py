@@ -20,16 +20,16 @@ pytestmark = [
 def test_what_there_is_to_try_works_as_typed(checkout: Checkout) -> None:
     started = checkout.start(CIRCUIT_BREAKER_RESET_TIMEOUT="2", EXTERNAL_SERVICE_FAILURE_RATE="0")
     assert started.returncode == 0, started.stdout + started.stderr
-    those = [
+    blocks = [
         example
         for example in examples((ROOT / "README.md").read_text(encoding="utf-8"), "Try")
         if "docker-compose" not in example.commands
     ]
-    assert len(those) >= 6
-    script = as_script(those, ("http://localhost:8000", checkout.url), ("sleep 30", "sleep 2"))
+    assert len(blocks) >= 6
+    script = as_script(blocks, ("http://localhost:8000", checkout.url), ("sleep 30", "sleep 2"))
     (checkout.folder / "typed.sh").write_text(f"#!/usr/bin/env bash\ncd {checkout.folder}\n{script}")
     (checkout.folder / "typed.sh").chmod(0o755)
 
     typed = checkout.run("typed.sh")
 
-    assert_printed(those, typed.stdout)
+    assert_printed(blocks, typed.stdout)

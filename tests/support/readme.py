@@ -23,20 +23,20 @@ def examples(markdown: str, heading: str) -> list[Example]:
     return [Example(commands, printed) for commands, printed in blocks]
 
 
-def as_script(those: list[Example], *replacements: tuple[str, str]) -> str:
+def as_script(blocks: list[Example], *replacements: tuple[str, str]) -> str:
     """Return one script of all commands, so that a variable lives on in the next block."""
-    script = f"\necho '{MARK}'\n".join(example.commands for example in those)
+    script = f"\necho '{MARK}'\n".join(example.commands for example in blocks)
     for old, new in replacements:
         assert old in script
         script = script.replace(old, new)
     return script
 
 
-def assert_printed(those: list[Example], output: str) -> None:
+def assert_printed(blocks: list[Example], output: str) -> None:
     """Hold each block of the output to what is printed in the file, where `…` stands for anything."""
     printed = output.split(f"{MARK}\n")
-    assert len(printed) == len(those)
-    for example, actual in zip(those, printed, strict=True):
+    assert len(printed) == len(blocks)
+    for example, actual in zip(blocks, printed, strict=True):
         lines = example.printed.replace("\n ", "").strip().splitlines()  # a line that is broken to fit
         pattern = ".*".join(re.escape(line).replace("…", ".*") for line in lines)
         if not re.search(pattern, actual, re.DOTALL):
