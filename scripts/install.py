@@ -42,9 +42,10 @@ def pip_configuration(listing: str) -> dict[str, str]:
     options: dict[str, str] = {}
     for section in ("global.", "install.", ":env:."):  # the later one wins
         for line in listing.splitlines():
-            name, _, value = line.partition("=")
-            if name.startswith(section):
-                options[name.removeprefix(section)] = str(ast.literal_eval(value))
+            name, _, quoted = line.partition("=")
+            value = str(ast.literal_eval(quoted)) if name.startswith(section) else ""
+            if value:  # pip too ignores an empty one
+                options[name.removeprefix(section)] = value
     return options
 
 
@@ -56,6 +57,18 @@ def uv_environment(options: dict[str, str]) -> dict[str, str]:
         if words:
             variables[variable] = ("," if option == "find-links" else " ").join(words)
     return variables | dict(os.environ)
+
+
+def has_a_cache() -> bool:
+    """Return whether uv can keep downloads: a user may have no home folder, or one that is read-only."""
+    question = [sys.executable, "-m", "uv", "cache", "dir"]
+    answer = subprocess.run(question, capture_output=True, text=True, check=False)
+    folder = Path(answer.stdout.strip())
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return answer.returncode == 0 and os.access(folder, os.W_OK)
 
 
 def main(requirements: str, *options: str) -> int:
@@ -70,6 +83,8 @@ def main(requirements: str, *options: str) -> int:
     command = [sys.executable, "-m", "uv", "pip", "sync", *UV_OPTIONS]
     if configuration.get("no-index", "").lower() in {"1", "true", "yes", "on"}:
         command.append("--no-index")
+    if not has_a_cache():
+        command.append("--no-cache")
     command += [*(options or ("--python", sys.executable)), requirements]
     environment = uv_environment(configuration)
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, encoding="utf-8") as uv:

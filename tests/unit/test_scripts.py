@@ -6,13 +6,14 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import tree_sitter
 import tree_sitter_powershell
 
-from scripts.install import UV_VARIABLES, pip_configuration, uv_environment
+from scripts.install import UV_VARIABLES, has_a_cache, pip_configuration, uv_environment
 from src.config.settings import Settings
 from src.storage.redis.embedded import STOP_GRACE_SECONDS
 
@@ -277,6 +278,7 @@ def test_uv_is_given_the_index_that_pip_is_configured_to_use(monkeypatch: pytest
         monkeypatch.delenv(variable, raising=False)
     listing = """
 :env:.cert='/etc/ssl/mirror.pem'
+:env:.index-url=''
 global.extra-index-url='\\nhttps://one.example/simple\\nhttps://two.example/simple'
 global.find-links='/wheels /more'
 global.index-url='https://global.example/simple'
@@ -313,3 +315,15 @@ def test_pip_lists_its_configuration_as_install_reads_it(monkeypatch: pytest.Mon
         pytest.skip("there is no pip here")
 
     assert pip_configuration(pip.stdout)["index-url"] == "https://mirror.example/simple"
+
+
+@pytest.mark.skipif(find_spec("uv") is None, reason="there is no uv here")
+def test_no_cache_is_used_where_none_can_be_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "home").write_text("a file, not a folder")
+    monkeypatch.delenv("UV_CACHE_DIR", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+
+    assert not has_a_cache()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert has_a_cache()
