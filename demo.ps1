@@ -106,7 +106,7 @@ except urllib.error.HTTPError as error:
     print(error.code)
 '@
     $said = "$Method`n$Path`n$Body`n" | Invoke-Compose exec -T app python -c $program
-    if ($LASTEXITCODE -ne 0) { Stop-Tour "The API wants an admin ($refusal); set ADMIN_API_KEY as it has it." }
+    if ($LASTEXITCODE -ne 0) { Stop-Tour "The API refused an admin call ($refusal). Set ADMIN_API_KEY to the key that the API has." }
     $script:Status = "$said".Trim()
     $script:Text = '(called from inside the container)'
 }

@@ -120,7 +120,7 @@ try:
     print(urllib.request.urlopen(request).status)
 except urllib.error.HTTPError as error:
     print(error.code)' "$1" "$2" "${3-}" 2>/dev/null | tr -d '\r') ||
-    failed "The API wants an admin ($refusal); set ADMIN_API_KEY as it has it."
+    failed "The API refused an admin call ($refusal). Set ADMIN_API_KEY to the key that the API has."
   printf '(called from inside the container)' >"$ANSWER/body"
 }
 

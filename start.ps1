@@ -4,8 +4,9 @@
 #   ./start.ps1 --local    as processes of this machine: .venv, provider, API, embedded Redis
 #   ./start.ps1 stop       stops what this script started; data is kept
 #
-# APP_PORT and PROVIDER_PORT, from the environment or .env, say where. What it runs is noted in run/,
-# where the local processes log as well.
+# APP_PORT, PROVIDER_PORT and, for the Redis in a container, REDIS_PORT say where; ADMIN_API_KEY is the key for
+# the admin endpoints. Each comes from the environment or .env. Without a key the script makes one and keeps it
+# in .env. What it runs is noted in run/, where the local processes log as well.
 $ErrorActionPreference = 'Stop'
 Set-Location $PSScriptRoot
 . ./scripts/environment.ps1
@@ -35,6 +36,27 @@ function Assert-FreePort([int] $Port, [string] $Name) {
     }
 }
 
+# Makes an admin key where none is set. The last line of .env that names it is the one that counts.
+function Set-AdminKey {
+    if (-not (Get-Setting 'ADMIN_API_KEY' '')) {
+        $bytes = New-Object byte[] 24
+        [Security.Cryptography.RandomNumberGenerator]::Create().GetBytes($bytes)
+        $key = -join ($bytes | ForEach-Object { $_.ToString('x2') })
+        $before = if (Test-Path .env) { [IO.File]::ReadAllText("$PSScriptRoot/.env") } else { '' }
+        $separator = if ($before -and -not $before.EndsWith("`n")) { "`n" } else { '' }
+        [IO.File]::AppendAllText("$PSScriptRoot/.env", "${separator}ADMIN_API_KEY=$key`n")
+        Protect-File "$PSScriptRoot/.env"
+        Write-Host 'Made an admin key and wrote it to .env'
+    }
+    $env:ADMIN_API_KEY = Get-Setting 'ADMIN_API_KEY' ''
+}
+
+# Leaves the file to its owner alone.
+function Protect-File([string] $Path) {
+    $user = [Security.Principal.WindowsIdentity]::GetCurrent().Name
+    & icacls.exe $Path /inheritance:r /grant:r "${user}:F" | Out-Null
+}
+
 function Test-Healthy([int] $Port) {
     try {
         $answer = Invoke-WebRequest -UseBasicParsing -TimeoutSec 3 -Uri "http://127.0.0.1:$Port/health"
@@ -47,11 +69,15 @@ function Test-Healthy([int] $Port) {
 function Write-Where {
     $api = "http://localhost:$AppPort"
     $now = (Get-Date).ToUniversalTime().ToString('yyyy-MM-ddTHH:mm:ssZ')
+    $key = if ($GivenKey) { 'the value of ADMIN_API_KEY' } else { Get-Setting 'ADMIN_API_KEY' 'none' }
     Write-Host @"
 
+  Dashboard  $api/dashboard
   API        $api
   Docs       $api/docs and $api/redoc
-  Provider   http://localhost:$ProviderPort, the simulated external service
+  Provider   $Provider
+  Redis      $script:Redis
+  Admin key  $key
 
 Try:
   Invoke-RestMethod -Method Post $api/api/metrics -ContentType application/json -Body '{"timestamp":"$now","value":42.5,"type":"cpu"}'
@@ -106,6 +132,7 @@ function Stop-Part([string] $Name) {
 }
 
 function Start-Local {
+    $script:Redis = if (Test-RedisIsGiven) { 'as REDIS_URL or REDIS_HOST says' } else { 'in the process of the API: data is not kept' }
     if ((Get-Part 'api') -and (Test-Healthy $AppPort)) {
         Write-Host 'Already running.'
         Write-Where
@@ -114,21 +141,27 @@ function Start-Local {
     Stop-Local
     Assert-FreePort $AppPort 'APP_PORT'
     Install-Venv 'requirements.txt'
-    $before = @{ REDIS_URL = $env:REDIS_URL; EXTERNAL_SERVICE_URL = $env:EXTERNAL_SERVICE_URL }
+    $before = @{
+        ADMIN_API_KEY = $env:ADMIN_API_KEY; REDIS_URL = $env:REDIS_URL; EXTERNAL_SERVICE_URL = $env:EXTERNAL_SERVICE_URL
+    }
+    Set-AdminKey
     $running = $false
     try {
         if (-not (Get-Setting 'EXTERNAL_SERVICE_URL' '')) {
             Assert-FreePort $ProviderPort 'PROVIDER_PORT'
             $rate = Get-Setting 'EXTERNAL_SERVICE_FAILURE_RATE' '0.1'
+            Write-Host 'Starting the provider'
             Start-Part 'provider' @('-m', 'src.provider', '--port', $ProviderPort, '--fail-chance', $rate)
             Wait-Part 'provider' $ProviderPort
             $env:EXTERNAL_SERVICE_URL = "http://127.0.0.1:$ProviderPort"
         }
         if (-not (Test-RedisIsGiven)) { $env:REDIS_URL = 'embedded://' }
+        Write-Host 'Starting the API'
         Start-Part 'api' @('-m', 'src')
         Wait-Part 'api' $AppPort
         $running = $true
     } finally {
+        $env:ADMIN_API_KEY = $before.ADMIN_API_KEY
         $env:REDIS_URL = $before.REDIS_URL
         $env:EXTERNAL_SERVICE_URL = $before.EXTERNAL_SERVICE_URL
         if (-not $running) { Stop-Local }
@@ -157,7 +190,36 @@ function Get-UnhealthyService {
     }
 }
 
+# The port that Redis is published on: that of the running container, or REDIS_PORT, or the next free one.
+function Set-RedisPort {
+    $ErrorActionPreference = 'Continue'  # compose says on stderr that nothing runs yet
+    $wanted = [int](Get-Setting 'REDIS_PORT' '6379')
+    $published = Invoke-Compose port redis 6379 2>$null
+    if ("$published" -match ':([1-9]\d*)$') {
+        $port = [int]$Matches[1]
+    } else {
+        $port = $wanted
+        while (Test-Port $port) { $port++ }
+        if ($port -ne $wanted) {
+            Write-Host "Port $wanted is taken by another program: Redis is published on port $port instead."
+        }
+    }
+    $env:REDIS_PORT = $port
+    $script:Redis = "localhost:$port"
+}
+
 function Start-Containers {
+    $before = @{ ADMIN_API_KEY = $env:ADMIN_API_KEY; REDIS_PORT = $env:REDIS_PORT }
+    try {
+        Start-Services
+    } finally {
+        $env:ADMIN_API_KEY = $before.ADMIN_API_KEY
+        $env:REDIS_PORT = $before.REDIS_PORT
+    }
+}
+
+function Start-Services {
+    Set-RedisPort
     if (-not (Get-UnhealthyService)) {
         Write-Host 'Already running.'
         Write-Where
@@ -167,6 +229,7 @@ function Start-Containers {
         Assert-FreePort $AppPort 'APP_PORT'
         Assert-FreePort $ProviderPort 'PROVIDER_PORT'
     }
+    Set-AdminKey
     New-Item -ItemType File -Force "$Run/containers" | Out-Null
     Invoke-Compose up -d --build
     $deadline = (Get-Date).AddSeconds($(if ($LASTEXITCODE -eq 0) { $ContainerLimitSeconds } else { 0 }))
@@ -199,6 +262,8 @@ function Stop-All {
 
 $AppPort = Get-Setting 'APP_PORT' '8000'
 $ProviderPort = Get-Setting 'PROVIDER_PORT' '9000'
+$Provider = Get-Setting 'EXTERNAL_SERVICE_URL' "http://localhost:$ProviderPort, the simulated external service"
+$GivenKey = $env:ADMIN_API_KEY  # not shown, since it may be a secret of the caller's
 New-Item -ItemType Directory -Force $Run | Out-Null
 switch ("$args") {
     '' { if ((Get-Part 'api') -or -not (Test-Containers)) { Start-Local } else { Start-Containers } }

@@ -5,20 +5,24 @@
 #   ./start.sh --local    as processes of this machine: .venv, provider, API, embedded Redis
 #   ./start.sh stop       stops what this script started; data is kept
 #
-# APP_PORT and PROVIDER_PORT, from the environment or .env, say where. What it runs is noted in run/,
-# where the local processes log as well.
+# APP_PORT, PROVIDER_PORT and, for the Redis in a container, REDIS_PORT say where; ADMIN_API_KEY is the key for
+# the admin endpoints. Each comes from the environment or .env. Without a key the script makes one and keeps it
+# in .env. What it runs is noted in run/, where the local processes log as well.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 . scripts/environment.sh
 
 RUN=run
 LOCAL_LIMIT_SECONDS=60
+STOP_LIMIT_SECONDS=40  # requests get 10 s to end, telemetry a few to be sent, an embedded Redis 10
 CONTAINER_LIMIT_SECONDS=120
 LOG_LINES=15
 
 main() {
   APP_PORT=$(setting APP_PORT 8000)
   PROVIDER_PORT=$(setting PROVIDER_PORT 9000)
+  # A key that the caller set is not shown, since it may be a secret of the caller's.
+  ADMIN_KEY=${ADMIN_API_KEY:+the value of ADMIN_API_KEY}
   PROVIDER=$(setting EXTERNAL_SERVICE_URL "http://localhost:$PROVIDER_PORT, the simulated external service")
   export APP_PORT PROVIDER_PORT
   mkdir -p "$RUN"
@@ -33,6 +37,8 @@ main() {
 # ------------------------------------------------------------------ as processes of this machine
 
 start_local() {
+  REDIS="embedded, its data in data/"
+  if redis_is_given; then REDIS="as REDIS_URL or REDIS_HOST says"; fi
   if pid_of api >/dev/null && healthy "$APP_PORT"; then
     say "Already running."
     say_where
@@ -41,15 +47,18 @@ start_local() {
   stop_local
   require_free_port "$APP_PORT" APP_PORT
   make_venv requirements.txt
+  have_admin_key
   trap 'stop_local' EXIT
   if [ -z "$(setting EXTERNAL_SERVICE_URL "")" ]; then
     require_free_port "$PROVIDER_PORT" PROVIDER_PORT
+    say "Starting the provider"
     launch provider "$VENV/bin/python" -m src.provider --port "$PROVIDER_PORT" \
       --fail-chance "$(setting EXTERNAL_SERVICE_FAILURE_RATE 0.1)"
     await provider "$PROVIDER_PORT"
     export EXTERNAL_SERVICE_URL=http://127.0.0.1:$PROVIDER_PORT
   fi
   redis_is_given || export REDIS_URL=embedded://
+  say "Starting the API"
   launch api "$VENV/bin/python" -m src
   await api "$APP_PORT"
   trap - EXIT
@@ -65,7 +74,7 @@ stop_local() {
     "$VENV/bin/python" -c '
 import asyncio
 from pathlib import Path
-from src.storage.embedded import EmbeddedRedis
+from src.storage.redis.embedded import EmbeddedRedis
 asyncio.run(EmbeddedRedis(Path("data")).stop())' || true
   fi
 }
@@ -123,7 +132,7 @@ stop_process() {
   local pid tries
   if pid=$(pid_of "$1"); then
     kill -TERM "$pid" 2>/dev/null || true
-    for ((tries = 200; tries > 0; tries--)); do
+    for ((tries = STOP_LIMIT_SECONDS * 10; tries > 0; tries--)); do
       pid_of "$1" >/dev/null || break
       sleep 0.1
     done
@@ -137,6 +146,7 @@ stop_process() {
 
 start_containers() {
   local deadline service
+  choose_redis_port
   if [ -z "$(unhealthy_services)" ]; then
     say "Already running."
     say_where
@@ -146,6 +156,7 @@ start_containers() {
     require_free_port "$APP_PORT" APP_PORT
     require_free_port "$PROVIDER_PORT" PROVIDER_PORT
   fi
+  have_admin_key
   touch "$RUN/containers"
   trap 'stop_containers' EXIT
   if compose up -d --build; then
@@ -159,6 +170,22 @@ start_containers() {
   trap - EXIT
   say "Running in containers; logs: docker-compose logs."
   say_where
+}
+
+# The port that Redis is published on: that of the running container, or REDIS_PORT, or the next free one.
+choose_redis_port() {
+  local wanted published
+  wanted=$(setting REDIS_PORT 6379)
+  published=$(compose port redis 6379 2>/dev/null | sed -n 's/.*:\([1-9][0-9]*\)$/\1/p') || true
+  REDIS_PORT=${published:-$wanted}
+  if [ -z "$published" ]; then
+    while is_taken "$REDIS_PORT"; do REDIS_PORT=$((REDIS_PORT + 1)); done
+  fi
+  export REDIS_PORT
+  REDIS=localhost:$REDIS_PORT
+  if [ -z "$published" ] && [ "$REDIS_PORT" != "$wanted" ]; then
+    say "Port $wanted is taken by another program: Redis is published on port $REDIS_PORT instead."
+  fi
 }
 
 unhealthy_services() {
@@ -194,10 +221,27 @@ fail() {
   exit 1
 }
 
+is_taken() {
+  (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null
+}
+
 require_free_port() {
-  if (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; then
+  if is_taken "$1"; then
     fail "Port $1 is taken by another program. Free it, or choose another: $2=<port> ./start.sh"
   fi
+}
+
+# Makes an admin key where none is set. The last line of .env that names it is the one that counts.
+have_admin_key() {
+  ADMIN_API_KEY=$(setting ADMIN_API_KEY "")
+  if [ -z "$ADMIN_API_KEY" ]; then
+    ADMIN_API_KEY=$(od -An -N 24 -tx1 /dev/urandom | tr -d ' \n')
+    if [ -s .env ] && [ -n "$(tail -c 1 .env)" ]; then printf '\n' >>.env; fi
+    (umask 077 && printf 'ADMIN_API_KEY=%s\n' "$ADMIN_API_KEY" >>.env)
+    chmod 600 .env
+    say "Made an admin key and wrote it to .env"
+  fi
+  export ADMIN_API_KEY
 }
 
 # healthy PORT: whether GET /health there answers 200. In plain bash, since curl may be missing.
@@ -211,9 +255,12 @@ say_where() {
   local api=http://localhost:$APP_PORT
   cat <<TEXT
 
+  Dashboard  $api/dashboard
   API        $api
   Docs       $api/docs and $api/redoc
   Provider   $PROVIDER
+  Redis      $REDIS
+  Admin key  ${ADMIN_KEY:-$(setting ADMIN_API_KEY none)}
 
 Try:
   curl -X POST $api/api/metrics -H 'Content-Type: application/json' -d '{"timestamp":"$(date -u +%Y-%m-%dT%H:%M:%SZ)","value":42.5,"type":"cpu"}'

@@ -1,9 +1,13 @@
 """The circuit breaker: a service that dies and comes back, one that is slow, and orders given by hand.
 
-Run it from the checkout: `python -m examples.circuit_breaker`.
+Run it from the checkout: `python examples/circuit_breaker.py`, or `python -m examples.circuit_breaker`.
 """
 
+import sys
 from contextlib import suppress
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the checkout, which has `examples` and `src`
 
 from examples.stage import SimulatedClock, Timeline, console, play, table
 from src.resilience import (
@@ -111,16 +115,16 @@ async def give_orders() -> None:
     shown = table("Orders by hand", "order", "state", "next call", "last reason")
     for name, order, down in (
         ("force_open", breaker.force_open, False),
-        ("force_closed, service down", breaker.force_closed, True),
-        ("close, service down", breaker.close, True),
-        ("close, service up", breaker.close, False),
+        ("force_closed, down", breaker.force_closed, True),
+        ("close, down", breaker.close, True),
+        ("close, up", breaker.close, False),
     ):
         service.down = down
         await order()
         before = await breaker.status()
         outcome = await outcome_of(breaker, service)
         after = await breaker.status()
-        states = before.state if before.state is after.state else f"{before.state}, then {after.state}"
+        states = before.state if before.state is after.state else f"{before.state} -> {after.state}"
         shown.add_row(name, states, outcome, after.transitions[-1].reason)
     console.print(shown)
 

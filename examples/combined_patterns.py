@@ -4,13 +4,17 @@ The same calls are made twice, ten a second. Chaos, the innermost policy, plays 
 for: a flaky service is made whole by retries, a long tail is cut by hedging and the timeout, an outage is
 answered by the fallback, at once and without the service being hammered, and it is over by itself.
 
-Run it from the checkout: `python -m examples.combined_patterns`.
+Run it from the checkout: `python examples/combined_patterns.py`, or `python -m examples.combined_patterns`.
 """
 
 import asyncio
 import statistics
+import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the checkout, which has `examples` and `src`
 
 from examples.stage import SimulatedClock, Timeline, console, play, table
 from src.resilience import (

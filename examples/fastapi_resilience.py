@@ -3,15 +3,20 @@
 `create_app` is the part to copy. What follows it drives the app in process, so that the example needs no port
 and ends by itself.
 
-Run it from the checkout: `python -m examples.fastapi_resilience`.
+Run it from the checkout: `python examples/fastapi_resilience.py`, or `python -m examples.fastapi_resilience`;
+or serve it: `uvicorn examples.fastapi_resilience:app`.
 """
 
 import math
+import sys
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import httpx
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the checkout, which has `examples` and `src`
 
 from examples.stage import SimulatedClock, console, play, table
 from src.resilience import (
@@ -27,6 +32,7 @@ from src.resilience import (
     RejectedError,
     Retry,
     RetryOptions,
+    SystemClock,
     SystemRandomizer,
     Timeout,
     memory_rate_limiter,
@@ -103,9 +109,8 @@ async def main() -> None:
     """Drive the app through an outage of its upstream, and into the rate limit."""
     clock, shop = SimulatedClock(), Shop()
     transport = httpx.ASGITransport(create_app(shop.price, clock))
-    shown = table(
-        "GET /prices/tea", "second", "upstream", "status", "Retry-After", "RateLimit", "calls", "body"
-    )
+    columns = ("second", "shop", "status", "retry", "RateLimit", "calls", "answer")
+    shown = table("GET /prices/tea", *columns)
 
     async with httpx.AsyncClient(transport=transport, base_url="http://shop") as client:
         for second, is_open in (
@@ -122,10 +127,13 @@ async def main() -> None:
                 answer.headers.get("Retry-After", ""),
                 answer.headers.get("RateLimit", ""),
                 str(shop.calls - calls_before),
-                answer.text,
+                answer.json().get("detail") or f"price {answer.json()['price']}",
             )
     console.print(shown)
 
+
+app = create_app(Shop().price, SystemClock())
+"""Served by `uvicorn examples.fastapi_resilience:app`, then try `curl localhost:8000/prices/tea`."""
 
 if __name__ == "__main__":
     play(main())

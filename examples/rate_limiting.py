@@ -1,10 +1,14 @@
 """Rate limiting: the same callers before five algorithms, what a call may cost, and waiting for a turn.
 
-Run it from the checkout: `python -m examples.rate_limiting`.
+Run it from the checkout: `python examples/rate_limiting.py`, or `python -m examples.rate_limiting`.
 """
 
 import asyncio
+import sys
+from pathlib import Path
 from typing import get_args
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the checkout, which has `examples` and `src`
 
 from examples.stage import SimulatedClock, Timeline, console, play, table
 from src.resilience import (

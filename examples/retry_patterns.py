@@ -1,11 +1,15 @@
 """Retry: how the backoffs wait, why jitter, what ends a retry, and what a budget is for.
 
-Run it from the checkout: `python -m examples.retry_patterns`.
+Run it from the checkout: `python examples/retry_patterns.py`, or `python -m examples.retry_patterns`.
 """
 
 import asyncio
+import sys
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the checkout, which has `examples` and `src`
 
 from examples.stage import SimulatedClock, Timeline, console, play, table
 from src.resilience import (

@@ -103,9 +103,15 @@ class Timeline:
 
 def table(title: str, *columns: str) -> Table:
     """Return an empty table in the style of all examples."""
-    made = Table(title=f"\n{title}", title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    made = Table(
+        title=f"\n{title}",
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        collapse_padding=True,
+    )
     for number, column in enumerate(columns):
-        made.add_column(column, no_wrap=number == 0)
+        made.add_column(column, no_wrap=number == 0, overflow="fold")  # what is too long goes on below
     return made
 
 

@@ -1,4 +1,4 @@
-# What the scripts know of where they run: settings, a Python environment, containers. To be dot-sourced.
+# What the scripts share: settings, the Python environment, containers. To be dot-sourced.
 
 $Venv = if ($env:VENV) { $env:VENV } else { '.venv' }
 $VenvPython = Join-Path $Venv 'Scripts/python.exe'
@@ -7,7 +7,7 @@ $VenvPython = Join-Path $Venv 'Scripts/python.exe'
 function Get-Setting([string] $Name, [string] $Default) {
     $value = [Environment]::GetEnvironmentVariable($Name)
     if (-not $value -and (Test-Path .env)) {
-        $lines = Select-String -Path .env -Pattern "^\s*(?:export\s+)?$Name\s*=\s*(.*?)(?:\s+#.*)?$"
+        $lines = Select-String -Path .env -Pattern "^\uFEFF?\s*(?:export\s+)?$Name\s*=\s*(.*?)(?:\s+#.*)?$"
         if ($lines) { $value = @($lines)[-1].Matches[0].Groups[1].Value.Trim().Trim("'", '"') }
     }
     if ($value) { return $value } else { return $Default }
@@ -34,11 +34,10 @@ function Find-Python {
     throw 'No Python >= 3.11 on PATH (tried python3.14 to python3.11, python3, python).'
 }
 
-# The environment with exactly the pinned requirements in it, and nothing to do if an earlier run did the same. pip
-# installs only the installer, which is pinned too: what is installed does not depend on the version of pip.
+# The environment with exactly the pinned requirements in it, and nothing to do if an earlier run did the same.
 function Install-Venv([string] $Requirements) {
     $stamp = Join-Path $Venv "installed-$Requirements"
-    if (-not (Test-NewEnough $VenvPython)) {
+    if (-not (Test-NewEnough $VenvPython) -or -not (Test-Quietly { & $VenvPython -m pip --version })) {
         $python = Find-Python
         Write-Host "Making $Venv with $(& $python --version)"
         & $python -m venv --clear $Venv
@@ -46,11 +45,8 @@ function Install-Venv([string] $Requirements) {
     }
     $wanted = (Get-Content -Raw requirements-installer.txt) + (Get-Content -Raw $Requirements)
     if (-not (Test-Path $stamp) -or (Get-Content -Raw $stamp) -ne $wanted) {
-        Write-Host "Installing $Requirements"
         Remove-Item (Join-Path $Venv 'installed-*')
-        & $VenvPython -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-installer.txt
-        if ($LASTEXITCODE -ne 0) { throw 'The installer could not be installed.' }
-        & (Join-Path $Venv 'Scripts/uv.exe') pip sync --quiet --system-certs --python $VenvPython --require-hashes $Requirements
+        & $VenvPython scripts/install.py $Requirements
         if ($LASTEXITCODE -ne 0) { throw "$Requirements could not be installed." }
         Set-Content -NoNewline $stamp $wanted
     }

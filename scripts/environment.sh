@@ -1,4 +1,4 @@
-# What the scripts know of where they run: settings, a Python environment, containers. To be sourced.
+# What the scripts share: settings, the Python environment, containers. To be sourced.
 # shellcheck shell=bash
 
 VENV=${VENV:-.venv}
@@ -7,7 +7,9 @@ VENV=${VENV:-.venv}
 setting() {
   local value=${!1-}
   if [ -z "$value" ] && [ -f .env ]; then
-    value=$(sed -n "s/^[[:space:]]*\(export[[:space:]]\{1,\}\)\{0,1\}$1[[:space:]]*=[[:space:]]*//p" .env |
+    # The first expression drops the byte order mark that some editors begin a file with.
+    value=$(LC_ALL=C sed -n -e $'1s/^\xef\xbb\xbf//' \
+      -e "s/^[[:space:]]*\(export[[:space:]]\{1,\}\)\{0,1\}$1[[:space:]]*=[[:space:]]*//p" .env |
       tail -n 1 | sed -e 's/[[:space:]]\{1,\}#.*$//' -e 's/[[:space:]]*$//' -e "s/^\(['\"]\)\(.*\)\1\$/\2/")
   fi
   printf '%s\n' "${value:-$2}"
@@ -32,8 +34,7 @@ is_new_enough() {
 }
 
 # make_venv REQUIREMENTS: $VENV with exactly the pinned REQUIREMENTS in it, and nothing to do if an earlier run
-# did the same. pip installs only the installer, which is pinned too: what is installed does not depend on the
-# version of pip.
+# did the same.
 make_venv() {
   local requirements=$1 python
   local stamp=$VENV/installed-$requirements
@@ -46,12 +47,8 @@ make_venv() {
     fi
   fi
   if ! cat requirements-installer.txt "$requirements" | cmp -s - "$stamp"; then
-    echo "Installing $requirements"
     rm -f "$VENV"/installed-*
-    "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes \
-      -r requirements-installer.txt || return 1
-    "$VENV/bin/uv" pip sync --quiet --system-certs --python "$VENV/bin/python" --require-hashes "$requirements" ||
-      return 1
+    "$VENV/bin/python" scripts/install.py "$requirements" || return 1
     cat requirements-installer.txt "$requirements" >"$stamp"
   fi
 }

@@ -9,8 +9,9 @@ from pathlib import Path
 from src.config.settings import Settings
 from src.resilience.clock import Clock
 from src.storage.redis.batcher import RoundTripObserver
-from src.storage.redis.embedded import EmbeddedRedis, find_redis_server
+from src.storage.redis.embedded import EmbeddedRedis
 from src.storage.redis.link import RedisAddress, RedisLink, connect, connect_in_process
+from src.storage.redis.server_binary import find_redis_server
 
 DATA_FOLDER = Path("data")
 

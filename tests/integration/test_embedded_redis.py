@@ -1,6 +1,7 @@
 """The embedded server and its workers, as real processes."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -13,7 +14,8 @@ from pathlib import Path
 import pytest
 import redis
 
-from src.storage.redis.embedded import EmbeddedRedis, EmbeddedRedisError, find_redis_server
+from src.storage.redis.embedded import EmbeddedRedis, EmbeddedRedisError
+from src.storage.redis.server_binary import find_redis_server, find_redis_servers, server_version
 
 pytestmark = [
     pytest.mark.slow,
@@ -104,6 +106,32 @@ def answers(url: str) -> bool:
 def command(url: str, *words: str) -> object:
     with redis.Redis.from_url(url, decode_responses=True) as client:
         return client.execute_command(*words)
+
+
+def serve_with(monkeypatch: pytest.MonkeyPatch, *servers: Path) -> None:
+    """Let these be all servers of the machine, the first on PATH."""
+    monkeypatch.setattr("src.storage.redis.embedded.find_redis_servers", lambda: list(servers))
+
+
+@pytest.fixture(scope="session")
+def redis_7() -> Iterator[Path]:
+    """Debian's Redis 7.0. The program that redis-tools installs as redis-check-rdb is the server itself."""
+    program = shutil.which("redis-check-rdb")
+    with tempfile.TemporaryDirectory() as folder:
+        server = Path(folder) / "redis-server"
+        if program is not None:
+            server.symlink_to(program)
+        if program is None or not server_version(server).startswith("Redis 7."):
+            pytest.skip("there is no Redis 7 here: apt-get install redis-tools")
+        yield server
+
+
+@pytest.fixture
+def valkey() -> Path:
+    for server in find_redis_servers():
+        if server_version(server).startswith("Valkey 9."):
+            return server
+    pytest.skip("there is no Valkey 9 here")
 
 
 async def test_it_runs_privately_keeps_everything_and_evicts_nothing(folder: Path) -> None:
@@ -306,11 +334,98 @@ async def test_data_of_a_newer_redis_is_not_passed_over_in_silence(
     older = folder / "redis-server"
     older.write_text("#!/bin/sh\necho 'Redis server v=6.2.14 sha=00000000:0 malloc=libc bits=64 build=0'\n")
     older.chmod(0o755)
-    monkeypatch.setattr("src.storage.redis.embedded.find_redis_server", lambda: older)
+    serve_with(monkeypatch, older)
     (folder / "appendonlydir").mkdir()
 
     with pytest.raises(EmbeddedRedisError, match="written by Redis 7 or later"):
         await EmbeddedRedis(folder).start()
+
+
+async def stored_with(monkeypatch: pytest.MonkeyPatch, folder: Path, server: Path) -> None:
+    """Keep a value in `folder`, written by `server`."""
+    serve_with(monkeypatch, server)
+    embedded = EmbeddedRedis(folder)
+    url = await embedded.start()
+    command(url, "SET", "colour", "green")
+    await embedded.stop()
+
+
+@pytest.mark.parametrize(
+    "head", [b"", b"REDIS0009\xfa\x09redis-ver\x066.2.14\xff" + bytes(8)], ids=["plain", "RDB"]
+)
+async def test_the_data_of_redis_6_is_opened_by_a_newer_server(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, valkey: Path, head: bytes
+) -> None:
+    commands = (b"*2 $6 SELECT $1 0 *3 $3 SET $6 colour $5 green ").replace(b" ", b"\r\n")
+    (folder / "appendonly.aof").write_bytes(head + commands)
+    serve_with(monkeypatch, valkey)
+    server = EmbeddedRedis(folder)
+
+    assert command(await server.start(), "GET", "colour") == "green"
+    await server.stop()
+
+    assert command(await server.start(), "GET", "colour") == "green", "the file is where Redis 7 keeps it now"
+    await server.stop()
+
+
+async def test_the_data_of_redis_7_is_opened_by_a_newer_server(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, redis_7: Path, valkey: Path
+) -> None:
+    await stored_with(monkeypatch, folder, redis_7)
+    serve_with(monkeypatch, valkey)
+    server = EmbeddedRedis(folder)
+
+    assert command(await server.start(), "GET", "colour") == "green"
+    await server.stop()
+
+
+async def test_data_of_a_newer_server_is_refused_by_an_older_one_and_stays_as_it_is(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, redis_7: Path, valkey: Path
+) -> None:
+    await stored_with(monkeypatch, folder, valkey)
+    before = {path.name: path.read_bytes() for path in (folder / "appendonlydir").iterdir()}
+    serve_with(monkeypatch, redis_7)
+
+    with pytest.raises(EmbeddedRedisError) as refused:
+        await EmbeddedRedis(folder).start()
+
+    message = str(refused.value)
+    assert "\n" not in message
+    assert str(folder) in message
+    assert re.search(
+        r"written by Valkey 9[\d.]+, which Redis 7[\d.]+ \(.*redis-server\) cannot read", message
+    )
+    assert "put a newer redis-server on PATH, or move the folder away" in message
+    assert {path.name: path.read_bytes() for path in (folder / "appendonlydir").iterdir()} == before
+
+
+async def test_a_format_that_no_server_knows_is_refused_the_same_way(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = find_redis_server()
+    await stored_with(monkeypatch, folder, server)
+    [base] = (folder / "appendonlydir").glob("*.base.rdb")
+    base.write_bytes(b"REDIS0999\xfa\x09redis-ver\x0699.0.0\xff" + bytes(8))
+
+    with pytest.raises(EmbeddedRedisError, match=r"written by Redis 99\.0\.0, which .* cannot read"):
+        await EmbeddedRedis(folder).start()
+
+
+async def test_the_server_of_the_wheel_serves_where_that_on_path_is_too_old(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    redis_7: Path,
+    valkey: Path,
+) -> None:
+    await stored_with(monkeypatch, folder, valkey)
+    serve_with(monkeypatch, redis_7, valkey)
+    server = EmbeddedRedis(folder)
+
+    assert command(await server.start(), "GET", "colour") == "green"
+
+    assert [record.message for record in caplog.records] == ["embedded_redis_too_old"]
+    await server.stop()
 
 
 async def test_a_server_that_ends_at_once_is_told_of_in_its_own_words(
@@ -319,7 +434,7 @@ async def test_a_server_that_ends_at_once_is_told_of_in_its_own_words(
     broken = folder / "redis-server"
     broken.write_text("#!/bin/sh\necho 'no room on the device'\nexit 1\n")
     broken.chmod(0o755)
-    monkeypatch.setattr("src.storage.redis.embedded.find_redis_server", lambda: broken)
+    serve_with(monkeypatch, broken)
     server = EmbeddedRedis(folder)
 
     with pytest.raises(EmbeddedRedisError, match="no room on the device"):
@@ -329,7 +444,7 @@ async def test_a_server_that_ends_at_once_is_told_of_in_its_own_words(
 
 
 async def test_no_redis_server_at_all_is_said(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("src.storage.redis.embedded.find_redis_server", lambda: None)
+    serve_with(monkeypatch)
 
     with pytest.raises(EmbeddedRedisError, match="no redis-server"):
         await EmbeddedRedis(folder).start()

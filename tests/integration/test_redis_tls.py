@@ -10,8 +10,8 @@ import uvloop
 
 from src.resilience.clock import SystemClock
 from src.services.errors import StorageUnavailableError
-from src.storage.redis.embedded import find_redis_server
 from src.storage.redis.link import RedisAddress, RedisLink, connect
+from src.storage.redis.server_binary import find_redis_server
 
 
 @pytest.fixture

