@@ -19,11 +19,12 @@ from src.api.hot_routes import HotRoute
 from src.api.models.metrics import ListQuery, MetricOut, MetricTypeOut, Summary, SummaryQuery
 from src.api.openapi import headers, problems, query_parameters
 from src.api.query import QueryReader
-from src.api.rate_limit import Read, ReadTask, admit, admit_and_read
+from src.api.rate_limit import Read, ReadTask, admit_and_read
 from src.api.ready_response import JSON_BYTES, ReadyResponse
 from src.api.request_context import add_headers
 from src.resilience.cache import Answer
 from src.services.metrics.ingest import Position, StoredPoint
+from src.services.metrics.summary import SummaryRead
 
 router = APIRouter(prefix="/api/metrics", tags=["metrics"])
 
@@ -60,17 +61,8 @@ async def summary(request: Request) -> Response:
     has it computed anew. When the external service fails, the last good summary is served with
     `X-Cache: STALE` and `"degraded": true`.
     """
-    services = state(request)
-    summaries = services["summaries"]
-    try:
-        query = _SUMMARY_QUERY.read(request)
-    except ProblemError:
-        await admit(request, services["read_admission"])
-        raise
-    lookup = summaries.lookup(query.type, query.period)  # in the round trip that the verdict takes
-    await admit(request, services["read_admission"])
-    answer = await summaries.get(query.type, query.period, await lookup, refresh=_wants_it_anew(request))
-    return _render_summary(request, answer, services["cache_ttl_seconds"])
+    answer = await admit_and_read(request, partial(_begin_summary, request))
+    return _render_summary(request, answer, state(request)["cache_ttl_seconds"])
 
 
 @router.get(
@@ -127,7 +119,13 @@ async def list_types(request: Request) -> Response:
     return Response(orjson.dumps(overview), media_type=JSON)
 
 
-def _wants_it_anew(request: Request) -> bool:
+def _begin_summary(request: Request) -> SummaryRead:
+    query = _SUMMARY_QUERY.read(request)
+    summaries = state(request)["summaries"]
+    return summaries.begin(query.type, query.period, refresh=_is_refresh(request))
+
+
+def _is_refresh(request: Request) -> bool:
     field = header(request.scope, b"cache-control")
     directives = parse_http_list(field) if field else ()
     return any(directive.partition("=")[0].lower() == "no-cache" for directive in directives)
