@@ -2,8 +2,8 @@
 
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -43,7 +43,7 @@ class SeriesBlock:
 
     @classmethod
     def of_points(
-        cls, series: npt.NDArray[np.uint16], timestamps_us: Integers, values: Floats
+        cls, series: npt.NDArray[np.integer[Any]], timestamps_us: Integers, values: Floats
     ) -> "SeriesBlock":
         """Return the block of points in order of arrival."""
         if not len(series):
@@ -107,6 +107,10 @@ class SeriesBlock:
             self.cell_bins[cells],
             self.cell_counts[cells],
         )
+
+    def shifted(self, distance: int) -> "SeriesBlock":
+        """Return the block whose series have numbers that are greater by `distance`."""
+        return replace(self, series=self.series + distance)
 
     def grouped(self, groups: Integers) -> "SeriesBlock":
         """Return the block whose series are groups; `groups` has the group of each series number."""

@@ -59,6 +59,7 @@ class State(TypedDict):
     body_limits: BodyLimits
     batch_turn: asyncio.Lock  # of whose batch is read: Redis stores one while the next is read
     cache_ttl_seconds: int
+    invalidates_on_write: bool  # whether a write drops the cached summaries of its types
     redis_answers: Callable[[], Awaitable[bool]]
     exposition: Callable[[], Awaitable[tuple[bytes, str]]]
 

@@ -9,15 +9,13 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
 from fastapi import FastAPI
-from fastapi_offline import FastAPIOffline
 
-from src.api import errors, openapi
 from src.api.admin_access import AdminAccess
+from src.api.app import App
 from src.api.client_address import ClientAddress
 from src.api.dependencies import BodyLimits, State
-from src.api.hot_routes import install_hot_routes
 from src.api.models.proxy import ProxyStatusOut
-from src.api.request_context import RequestContext, RequestContextMiddleware
+from src.api.request_context import RequestContext
 from src.api.routes import (
     admin,
     circuit_breaker,
@@ -65,7 +63,6 @@ from src.storage.fleet.faults import RedisFaultStore
 from src.storage.fleet.leases import RedisStressLease
 from src.storage.metrics.admitted_points import RedisAdmittedPoints
 from src.storage.metrics.store import Caps, RedisMetricStore
-from src.storage.metrics.window_reader import WindowReader
 from src.storage.patterns.cache_store import RedisCacheStore
 from src.storage.patterns.limiter_store import RedisRateLimiter
 from src.storage.patterns.recent_entries import RecentEntries
@@ -96,11 +93,6 @@ SUMMARY_CACHE = "summary"
 RECENT_SUMMARIES_BYTES = 8 * 2**20
 """What each worker keeps of the summaries it served, for while Redis is away: some ten thousand."""
 
-DESCRIPTION = """
-A self-hosted metrics service. Post measurements, ask for summaries; what the service depends on may fail
-without taking it down, and everyone can watch how.
-"""
-
 
 def create_app(settings: Settings | None = None) -> FastAPI:
     """Return the API.
@@ -121,29 +113,20 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     clock = SystemClock()
     counters = WorkerCounters(cache=SUMMARY_CACHE, untimed_routes=frozenset({"/api/events", "/logs"}))
     is_traced = tracing.is_asked_for(os.environ)
-    app = FastAPIOffline(
-        title="Resilient Analytics API",
-        version="0.1.0",
-        description=DESCRIPTION,
-        license_info={"name": "MIT", "identifier": "MIT"},
-        lifespan=partial(_lifespan, found, clock, counters),
-        redirect_slashes=False,  # it would send the client to whatever Host it named
-        telemetry=tracing.telemetry(on=is_traced),
-    )
     log_request = request_log(found.log_level, found.log_format, clock)
     answered = TickBatch[RequestRecord](each(observe_requests, counters.observe_requests, log_request))
-    context = RequestContext(clock, answered.add, is_traced=is_traced)
-    app.add_middleware(RequestContextMiddleware, context=context)
-    errors.install(app)
+    app = App(
+        RequestContext(clock, answered.add, is_traced=is_traced),
+        (*ingest.HOT_ROUTES, *metrics.HOT_ROUTES, *series.HOT_ROUTES, *overview.HOT_ROUTES),
+        lifespan=partial(_lifespan, found, clock, counters),
+        telemetry=tracing.telemetry(on=is_traced),
+    )
     for module in (
         ingest, metrics, series, overview, health, circuit_breaker, admin, lab, events, proxy, telemetry,
         dashboard, index,
     ):  # fmt: skip
         app.include_router(module.router)
     app.include_router(lab.runs)
-    openapi.install(app)
-    if not is_traced:  # it is FastAPI's routing that tells a span its route
-        install_hot_routes(app, context, (*ingest.LANES, *metrics.LANES, *series.LANES, *overview.LANES))
     return app
 
 
@@ -210,7 +193,7 @@ async def _lifespan(
                 forget,
                 TickBatch[int](each(observe_writes, counters.observe_writes)).add,
             ),
-            series=SeriesService(WindowReader(link), clock),
+            series=SeriesService(store, clock),
             overview=overviews,
             summaries=summaries,
             external_service=external_service,
@@ -229,6 +212,7 @@ async def _lifespan(
             ),
             batch_turn=asyncio.Lock(),
             cache_ttl_seconds=settings.cache_ttl_seconds,
+            invalidates_on_write=settings.cache_invalidate_on_write,
             redis_answers=link.ping,
             exposition=partial(
                 exposition, partial(read_breaker, breaker), partial(read_proxy, internal_proxy)

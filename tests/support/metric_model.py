@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+from src.analytics.aggregate import Aggregate
 from src.analytics.columns import PointColumns, columns_of
 from src.analytics.points import Point
 from src.analytics.rollup import Rollup
@@ -11,7 +12,6 @@ from src.analytics.window import Window
 from src.resilience.clock import Clock
 from src.resilience.rate_limiter import Decision, RateLimiter
 from src.services.metrics.ingest import (
-    Aggregate,
     Idempotency,
     IdempotencyKeyReusedError,
     MetricStore,

@@ -16,7 +16,9 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from src.analytics.points import Point, labels_text, parse_timestamp
+from src.services.metrics.labels import LabelFilters, LabelQuery
 from src.services.metrics.series import DEFAULT_STEP_SECONDS
+from src.services.metrics.summary import Period
 
 TYPE_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.:/-]{0,127}$"
 
@@ -146,6 +148,7 @@ class MetricOut(BaseModel):
     timestamp: str = Field(examples=["2026-01-31T12:00:00Z"])
     value: float = Field(examples=[42.5])
     type: str = Field(examples=["cpu_usage"])
+    labels: dict[str, str] | None = Field(None, description="Left out where there are none")
 
 
 class MetricTypeOut(BaseModel):
@@ -162,7 +165,7 @@ class Summary(BaseModel):
     """The summary of one metric type over one period. Without data, count is 0 and the figures are null."""
 
     type: str = Field(examples=["cpu_usage"])
-    period: Literal["all", "daily", "hourly"]
+    period: Period
     count: int = Field(examples=[120])
     average_value: float | None = Field(
         description="Null also where the sum is beyond a double's range", examples=[40.1]
@@ -183,10 +186,61 @@ class Summary(BaseModel):
     generated_at: str = Field(examples=["2026-01-31T12:00:05Z"])
 
 
-class SeriesQuery(BaseModel):
-    """What a series is asked for by."""
+class LabelledQuery(BaseModel):
+    """Which series are read."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(frozen=True)
+
+    label: tuple[Annotated[str, Field(pattern=f"^{LABEL_NAME_PATTERN}:.{{1,128}}$")], ...] = Field(
+        (),
+        max_length=64,
+        description="`name:value`, repeatable: different names must all match, of one name any value",
+        examples=[["host:web-1"]],
+    )
+
+    def filters(self) -> LabelFilters:
+        """Return what a series must match."""
+        filters: dict[str, frozenset[str]] = {}
+        for text in self.label:
+            name, _, value = text.partition(":")
+            filters[name] = filters.get(name, frozenset()) | {value}
+        return filters
+
+
+class GroupedQuery(LabelledQuery):
+    """Which series are read, and how they are grouped."""
+
+    group_by: str | None = Field(
+        None,
+        pattern=rf"^{LABEL_NAME_PATTERN}(,{LABEL_NAME_PATTERN}){{0,2}}$",
+        description="Up to three label names, separated by commas: one summary for each set of their values",
+        examples=["host"],
+    )
+
+    def labels(self) -> LabelQuery:
+        """Return the query by labels."""
+        return LabelQuery(self.filters(), tuple(self.group_by.split(",")) if self.group_by else ())
+
+
+class SummaryQuery(GroupedQuery):
+    """Which summary is read."""
+
+    type: MetricType
+    period: Period = Field("all", description="Everything, the last 24 h, or the last 60 min")
+
+
+class ListQuery(LabelledQuery):
+    """Which measurements are listed."""
+
+    type: MetricType | None = Field(None, description="Only this type; without it, every type")
+    limit: int = Field(100, ge=1, le=1000, description="How many at most")
+    cursor: str | None = Field(None, max_length=512, description="From the Link header of a page")
+
+
+class SeriesQuery(GroupedQuery):
+    """Which series is read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     type: MetricType
     from_: TimestampMicroseconds | None = Field(
@@ -201,6 +255,28 @@ class SeriesQuery(BaseModel):
         examples=["2026-01-31T12:00:00Z"],
     )
     step: int = Field(DEFAULT_STEP_SECONDS, ge=1, description="Length of a step in seconds")
+
+
+class LabelsQuery(BaseModel):
+    """Whose labels are listed."""
+
+    model_config = ConfigDict(frozen=True)
+
+    type: MetricType
+
+
+class LabelValueOut(BaseModel):
+    """One value of a label."""
+
+    value: str = Field(examples=["web-1"])
+    count: int = Field(description="Measurements with it", examples=[120])
+
+
+class LabelOut(BaseModel):
+    """One label name."""
+
+    name: str = Field(examples=["host"])
+    values: list[LabelValueOut]
 
 
 class SeriesStep(BaseModel):

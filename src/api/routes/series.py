@@ -1,24 +1,27 @@
 """A metric type over time, for charts."""
 
-from collections.abc import Awaitable
-from typing import Annotated
+from functools import partial
+from typing import Any
 
 import orjson
-from fastapi import APIRouter, Query, Request
-from pydantic import ValidationError
+from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from src.analytics.aggregate import Aggregate
 from src.analytics.points import format_timestamp
 from src.api.dependencies import state
 from src.api.errors import ProblemError, validation_problem
 from src.api.hot_routes import HotRoute
 from src.api.models.metrics import SeriesQuery, SeriesStep
-from src.api.openapi import problems
-from src.api.rate_limit import ReadRoute, admit_alongside
-from src.services.metrics.ingest import Aggregate
+from src.api.openapi import problems, query_parameters
+from src.api.query import QueryReader
+from src.api.rate_limit import ReadTask, admit_and_read
+from src.services.metrics.labels import ALL_SERIES, MAX_GROUPS, Group, Groups
 from src.services.metrics.series import SeriesError
 
-router = APIRouter(prefix="/api/metrics", tags=["metrics"], route_class=ReadRoute)
+router = APIRouter(prefix="/api/metrics", tags=["metrics"])
+
+_QUERY = QueryReader(SeriesQuery)
 
 
 @router.get(
@@ -26,46 +29,66 @@ router = APIRouter(prefix="/api/metrics", tags=["metrics"], route_class=ReadRout
     response_model=list[SeriesStep],
     summary="A metric type over time",
     responses=problems("VALIDATION_ERROR", "RATE_LIMIT_EXCEEDED", "REDIS_UNAVAILABLE"),
+    openapi_extra=query_parameters(SeriesQuery),
 )
-async def series(request: Request, query: Annotated[SeriesQuery, Query()]) -> Response:
+async def series(request: Request) -> Response:
     """Count, average and extremes of a type's measurements, step by step, exact to the microsecond.
 
     Steps begin at multiples of their length since 1970, so of the first and the last one only a part may lie
     between `from` and `to`; at most 2,000 of them. Steps of whole minutes between whole minutes cost little,
     however many measurements there are. Any others need the measurements themselves: at most 50,000 are read.
     """
-    services = state(request)
-
-    async def read() -> list[tuple[int, Aggregate]]:
-        try:
-            return await services["series"].get(query.type, query.from_, query.to, query.step)
-        except SeriesError as error:
-            problem = validation_problem([{"field": error.field, "message": str(error)}])
-            raise ProblemError(problem) from None
-
-    found = await admit_alongside(request, services["read_admission"], read())
-    steps = [
-        {
-            "time": format_timestamp(time),
-            "count": rollup.count,
-            "average": rollup.average,
-            "min": rollup.minimum if rollup.count else None,
-            "max": rollup.maximum if rollup.count else None,
-            "p50": sketch.quantile(0.50),
-            "p95": sketch.quantile(0.95),
-            "p99": sketch.quantile(0.99),
-        }
-        for time, (rollup, sketch) in found
-    ]
-    return Response(orjson.dumps(steps), media_type="application/json")
+    query, found = await admit_and_read(request, partial(_begin, request))
+    if not query.group_by:
+        steps = [
+            {"time": format_timestamp(time), **_figures(groups.groups[0].aggregate)} for time, groups in found
+        ]
+        return Response(orjson.dumps(steps), media_type="application/json")
+    by_labels: dict[bytes, dict[str, Any]] = {}
+    for time, groups in found:
+        for group in groups.groups:
+            key = orjson.dumps(group.labels, option=orjson.OPT_SORT_KEYS)
+            member = by_labels.setdefault(key, {"labels": group.labels, "steps": []})
+            member["steps"].append({"time": format_timestamp(time), **_figures(group.aggregate)})
+    answer: dict[str, Any] = {
+        "type": query.type,
+        "step": query.step,
+        "group_by": query.group_by.split(","),
+        "groups": [by_labels[key] for key in sorted(by_labels)][:MAX_GROUPS],
+    }
+    if len(by_labels) > MAX_GROUPS or any(groups.is_truncated for _, groups in found):
+        answer["truncated"] = True
+    return Response(orjson.dumps(answer), media_type="application/json")
 
 
-def _plain_series(request: Request) -> Awaitable[Response] | None:
+def _figures(aggregate: Aggregate) -> dict[str, object]:
+    rollup, sketch = aggregate
+    return {
+        "count": rollup.count,
+        "average": rollup.average,
+        "min": rollup.minimum if rollup.count else None,
+        "max": rollup.maximum if rollup.count else None,
+        "p50": sketch.quantile(0.50),
+        "p95": sketch.quantile(0.95),
+        "p99": sketch.quantile(0.99),
+    }
+
+
+def _begin(request: Request) -> ReadTask[tuple[SeriesQuery, list[tuple[int, Groups]]]]:
+    return ReadTask(_read(request, _QUERY.read(request)))
+
+
+async def _read(request: Request, query: SeriesQuery) -> tuple[SeriesQuery, list[tuple[int, Groups]]]:
+    service, labels = state(request)["series"], query.labels()
     try:
-        query = SeriesQuery.model_validate(dict(request.query_params))
-    except ValidationError:
-        return None
-    return series(request, query)
+        if labels != ALL_SERIES:
+            found = await service.groups(query.type, query.from_, query.to, query.step, labels)
+        else:
+            steps = await service.get(query.type, query.from_, query.to, query.step)
+            found = [(time, Groups([Group({}, aggregate)])) for time, aggregate in steps]
+    except SeriesError as error:
+        raise ProblemError(validation_problem([{"field": error.field, "message": str(error)}])) from None
+    return query, found
 
 
-LANES = (HotRoute("GET", "/api/metrics/series", _plain_series, "read_admission"),)
+HOT_ROUTES = (HotRoute("GET", "/api/metrics/series", series, "read_admission"),)

@@ -1,16 +1,16 @@
 """Measurements in, and lists of them out; the port that a metric store implements."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from src.analytics.aggregate import Aggregate
 from src.analytics.columns import PointColumns
 from src.analytics.points import Point
-from src.analytics.rollup import Rollup
-from src.analytics.sketch import LogBinSketch
 from src.analytics.window import Window
 from src.resilience.rate_limiter import Decision
 from src.services.errors import ServiceError
+from src.services.metrics.labels import Groups, LabelFilters, LabelQuery
 
 
 class IdempotencyKeyReusedError(ServiceError):
@@ -85,13 +85,6 @@ class Position:
     arrival: int
 
 
-class Aggregate(NamedTuple):
-    """The summary of the points of one type in one window."""
-
-    rollup: Rollup
-    sketch: LogBinSketch
-
-
 @dataclass(frozen=True, slots=True)
 class TypeOverview:
     """One metric type: how many points, and the latest of them."""
@@ -125,13 +118,25 @@ class MetricStore(Protocol):
         """
         ...
 
+    async def groups(self, metric_type: str, window: Window | None, query: LabelQuery) -> Groups:
+        """Summarize the series of `metric_type` that match `query`, group by group."""
+        ...
+
     async def newest(
-        self, metric_type: str | None, limit: int, before: Position | None = None
+        self,
+        metric_type: str | None,
+        limit: int,
+        before: Position | None = None,
+        filters: LabelFilters | None = None,
     ) -> list[StoredPoint]:
         """Return up to `limit` points, newest first, that come after the place `before`.
 
-        Without `metric_type`, the newest over all types.
+        Without `metric_type`, the newest over all types. With `filters`, those of matching series.
         """
+        ...
+
+    async def series(self, metric_type: str) -> list[tuple[Mapping[str, str], int]]:
+        """Return the labels of each series of `metric_type`, and how many points it has."""
         ...
 
     async def types(self) -> list[TypeOverview]:
@@ -190,6 +195,7 @@ class MetricService:
         self._observe = observe
         self.newest = store.newest
         self.types = store.types
+        self.series = store.series
 
     async def ingest(
         self, batch: Sequence[PointColumns], idempotency: Idempotency | None = None

@@ -1,22 +1,33 @@
 """Queries by labels."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
-from src.services.metrics.ingest import Aggregate
+import orjson
+
+from src.analytics.aggregate import Aggregate
+
+LabelFilters: TypeAlias = Mapping[str, frozenset[str]]
+"""For each label name the values of which one must match. A series without the name does not match."""
 
 MAX_GROUPS = 1_000
+
+
+def matches(filters: LabelFilters, text: str) -> bool:
+    """Return whether a series matches `filters`, whose labels are given as `labels_text` writes them."""
+    labels = orjson.loads(text) if text else {}
+    return all(labels.get(name) in values for name, values in filters.items())
 
 
 class LabelQuery(NamedTuple):
     """Which series are summarized, and how they are grouped.
 
     Attributes:
-        filters: For each label name the values of which one must match; a series without the name does not.
+        filters: What a series must match.
         group_by: Names by whose values the series are grouped; none: all series together.
     """
 
-    filters: Mapping[str, frozenset[str]]
+    filters: LabelFilters
     group_by: tuple[str, ...] = ()
 
     def matches(self, labels: Mapping[str, str]) -> bool:
@@ -26,6 +37,10 @@ class LabelQuery(NamedTuple):
     def group_of(self, labels: Mapping[str, str]) -> tuple[str | None, ...]:
         """Return the values by which a series with `labels` is grouped; None for a name it does not have."""
         return tuple(labels.get(name) for name in self.group_by)
+
+
+ALL_SERIES = LabelQuery({})
+"""All series of a type, together."""
 
 
 class Group(NamedTuple):
@@ -49,4 +64,4 @@ class Groups(NamedTuple):
     """
 
     groups: Sequence[Group]
-    is_truncated: bool
+    is_truncated: bool = False

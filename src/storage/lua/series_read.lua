@@ -2,8 +2,8 @@
 --
 -- needs `series_points.lua`
 -- KEYS  m:{<type>}:u; the other keys of the type are made here, they carry the same hash tag
--- ARGV  prefix of the keys; nothing more for all points, or for each hour its number, the first µs within it and the
---       µs after the last
+-- ARGV  prefix of the keys; nothing more for all points, or for each hour its number, the first µs within it, the µs
+--       after the last, and 'block' if the whole hour is needed, 'points' if only its points will do
 -- Reply {version of the series dictionary, the block of all hours or '', {hour, block of the hour or '', points as
 --       points_of_hour returns them}, …}
 local prefix = ARGV[1]
@@ -22,9 +22,9 @@ if #ARGV == 1 then
   return reply
 end
 
-for i = 2, #ARGV, 3 do
+for i = 2, #ARGV, 4 do
   local hour, first, stop = ARGV[i], tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2])
-  if first == 0 and stop == 60 * MINUTE_US then
+  if ARGV[i + 3] == 'block' then
     local block = redis.call('GET', prefix .. 'q:' .. hour)
     local points = {''}
     if not block or redis.call('HEXISTS', KEYS[1], hour) == 1 then

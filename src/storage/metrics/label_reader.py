@@ -1,19 +1,21 @@
 """Summaries by labels, from blocks of series and from the points that no block has yet."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from itertools import groupby
+from operator import itemgetter
 
 import numpy as np
 import numpy.typing as npt
 import orjson
 
-from src.analytics.rollup import Integers, Rollup
+from src.analytics.aggregate import Aggregate
+from src.analytics.rollup import Integers
 from src.analytics.series_block import SeriesBlock
-from src.analytics.sketch import LogBinSketch
 from src.analytics.window import HOUR_US, Window
 from src.services.errors import StorageUnavailableError
-from src.services.metrics.ingest import Aggregate
 from src.services.metrics.labels import MAX_GROUPS, Group, Groups, LabelQuery
+from src.services.metrics.series import SeriesError
 from src.storage.metrics.layout import key_of
 from src.storage.metrics.series_dictionary import SeriesDictionary
 from src.storage.metrics.series_folder import decode_all_block, decode_hour_block, decode_points
@@ -26,10 +28,14 @@ READ_TIMEOUT_SECONDS = 5.0
 MAX_ATTEMPTS = 5
 """How often a read is repeated whose series change meanwhile."""
 
+MAX_HOURS = 50_000
+MAX_POINT_HOURS = 60
+"""Hours read for one answer at most, and those of which all points are read: the ones that a step divides."""
+
 NO_DICTIONARY = b"0"
 """The version of the series dictionary of a type without labels."""
 
-_EMPTY = Aggregate(Rollup.empty(), LogBinSketch.of([]))
+_EMPTY = Aggregate.empty()
 
 
 class LabelReader:
@@ -63,62 +69,139 @@ class LabelReader:
         Raises:
             StorageUnavailableError: Redis is unavailable, or the series change too fast to be read.
         """
-        arguments: list[Argument] = [key_of(metric_type, ""), *_hours_of(window)]
+        (groups,) = await self.groups_by_window(metric_type, [window], query)
+        return groups
+
+    async def groups_by_window(
+        self, metric_type: str, windows: Sequence[Window | None], query: LabelQuery
+    ) -> list[Groups]:
+        """Summarize the series of `metric_type` that match `query`, group by group, in each of `windows`.
+
+        Args:
+            metric_type: The type.
+            windows: In order of time; they do not overlap. Or just None, which is all points.
+            query: Which series, and how they are grouped. Without `group_by` there is one group a window.
+
+        Raises:
+            SeriesError: That would take too much reading.
+            StorageUnavailableError: Redis is unavailable, or the series change too fast to be read.
+        """
+        bounded = [window for window in windows if window is not None]
+        arguments: list[Argument] = [key_of(metric_type, ""), *_hours_of(bounded)]
         for _ in range(MAX_ATTEMPTS):
             version, all_block, *hours = await self._link.run(
                 self._script, [key_of(metric_type, "u")], arguments, timeout_seconds=READ_TIMEOUT_SECONDS
             )
             if version == NO_DICTIONARY:
-                return await self._unlabelled(metric_type, window, query)
+                return await self._unlabelled(metric_type, windows, query)
             dictionary = await self._dictionary(metric_type, version.decode())
             if dictionary.version == version.decode():
-                return await asyncio.to_thread(_groups, dictionary, window, query, all_block, hours)
+                return await asyncio.to_thread(_groups, dictionary, bounded, query, all_block, hours)
         raise StorageUnavailableError("the series of this type are changing too fast")
 
-    async def _unlabelled(self, metric_type: str, window: Window | None, query: LabelQuery) -> Groups:
+    async def series(self, metric_type: str) -> list[tuple[Mapping[str, str], int]]:
+        """Return the labels of each series of `metric_type`, and how many points it has."""
+        for _ in range(MAX_ATTEMPTS):
+            version, all_block, *hours = await self._link.run(
+                self._script,
+                [key_of(metric_type, "u")],
+                [key_of(metric_type, "")],
+                timeout_seconds=READ_TIMEOUT_SECONDS,
+            )
+            if version == NO_DICTIONARY:
+                return []
+            dictionary = await self._dictionary(metric_type, version.decode())
+            if dictionary.version == version.decode():
+                counts = await asyncio.to_thread(_counts, all_block, hours)
+                return [
+                    (orjson.loads(text) if text else {}, counts[number])
+                    for text, number in dictionary.numbers.items()
+                    if counts[number]
+                ]
+        raise StorageUnavailableError("the series of this type are changing too fast")
+
+    async def _unlabelled(
+        self, metric_type: str, windows: Sequence[Window | None], query: LabelQuery
+    ) -> list[Groups]:
         """Summarize a type of which no point has labels."""
-        aggregate = await self._windows.aggregate(metric_type, window) if query.matches({}) else _EMPTY
-        if query.group_by and not aggregate.rollup.count:
-            return Groups([], is_truncated=False)
-        return Groups([Group({}, aggregate)], is_truncated=False)
+        bounded = [window for window in windows if window is not None]
+        if not query.matches({}):
+            aggregates = [_EMPTY] * len(windows)
+        elif bounded:
+            aggregates = await self._windows.aggregates(metric_type, bounded)
+        else:
+            aggregates = [await self._windows.aggregate(metric_type, None)]
+        return [
+            Groups([] if query.group_by and not aggregate.rollup.count else [Group({}, aggregate)])
+            for aggregate in aggregates
+        ]
 
 
-def _hours_of(window: Window | None) -> list[Argument]:
-    """Return number, first µs and µs after the last of each hour that `window` touches."""
-    if window is None or window.end_us == window.start_us:
-        return []
-    first, stop = window.start_us + 1, window.end_us + 1
+def _hours_of(windows: Sequence[Window]) -> list[Argument]:
+    """Return number, first µs, µs after the last and detail of each hour that `windows` touch."""
     arguments: list[Argument] = []
-    for hour in range(first // HOUR_US, (stop - 1) // HOUR_US + 1):
+    points_only = 0
+    bounds = [(some.start_us + 1, some.end_us + 1) for some in windows if some.end_us > some.start_us]
+    for hour, parts in groupby(_parts(bounds), key=itemgetter(0)):
         start = hour * HOUR_US
-        arguments += (hour, max(first - start, 0), min(stop - start, HOUR_US))
+        edges = [edge - start for _, *some in parts for edge in some]
+        is_whole = edges == [0, HOUR_US]
+        points_only += not is_whole
+        if len(arguments) > 4 * MAX_HOURS or points_only > MAX_POINT_HOURS:
+            raise SeriesError(
+                "step",
+                f"more than {MAX_HOURS} hours, or {MAX_POINT_HOURS} of which only points will do, would have "
+                "to be read: request a shorter time, or steps of whole hours",
+            )
+        arguments += (hour, edges[0], edges[-1], "block" if is_whole else "points")
     return arguments
+
+
+def _parts(bounds: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int, int]]:
+    """Yield hour, first µs and µs after the last of each part of an hour that one window covers."""
+    for first, stop in bounds:
+        for hour in range(first // HOUR_US, (stop - 1) // HOUR_US + 1):
+            yield hour, max(first, hour * HOUR_US), min(stop, (hour + 1) * HOUR_US)
 
 
 def _groups(
     dictionary: SeriesDictionary,
-    window: Window | None,
+    windows: Sequence[Window],
     query: LabelQuery,
     all_block: bytes,
     hours: Sequence[tuple[int, bytes, Sequence[Reply]]],
-) -> Groups:
+) -> list[Groups]:
     wanted, groups, keys = _numbered_groups(dictionary, query)
-    blocks = [decode_all_block(all_block).select(wanted)]
+    starts = np.array([window.start_us + 1 for window in windows] or [-(2**62)], dtype=np.int64)
+    stops = np.array([window.end_us + 1 for window in windows] or [2**62], dtype=np.int64)
+    width = max(1, len(keys))  # the groups of window n are numbered from n * width on
+    blocks = [decode_all_block(all_block).select(wanted).grouped(groups)]
     for hour, stored, points in hours:
-        blocks.append(decode_hour_block(stored).select(wanted))
+        window = int(starts.searchsorted(hour * HOUR_US, side="right")) - 1
+        blocks.append(decode_hour_block(stored).select(wanted).grouped(groups).shifted(window * width))
         series, timestamps, values = decode_points(hour, points)
-        found = wanted[series]
-        if window is not None:
-            found &= (timestamps > window.start_us) & (timestamps <= window.end_us)
-        blocks.append(SeriesBlock.of_points(series[found], timestamps[found], values[found]))
-    block = SeriesBlock.merged(blocks).grouped(groups)
-    found_groups = [
-        Group(_labels(query, keys[number]), Aggregate(rollup, sketch))
-        for number, rollup, sketch in block.select(np.arange(len(keys) or 1) < MAX_GROUPS).aggregates()
-    ]
+        places = starts.searchsorted(timestamps, side="right") - 1
+        found = wanted[series] & (places >= 0) & (timestamps < stops[places])
+        numbers = groups[series[found]] + places[found] * width
+        blocks.append(SeriesBlock.of_points(numbers, timestamps[found], values[found]))
+    by_window: list[list[Group]] = [[] for _ in starts]
+    for number, rollup, sketch in SeriesBlock.merged(blocks).aggregates():
+        window, place = divmod(number, width)
+        by_window[window].append(Group(_labels(query, keys[place]), Aggregate(rollup, sketch)))
     if not query.group_by:
-        return Groups(found_groups or [Group({}, _EMPTY)], is_truncated=False)
-    return Groups(found_groups, is_truncated=len(block.series) > MAX_GROUPS)
+        return [Groups(some or [Group({}, _EMPTY)]) for some in by_window]
+    return [Groups(some[:MAX_GROUPS], is_truncated=len(some) > MAX_GROUPS) for some in by_window]
+
+
+def _counts(all_block: bytes, hours: Sequence[tuple[int, bytes, Sequence[Reply]]]) -> list[int]:
+    """Return the number of points of each series, by its number."""
+    counts = np.zeros(2**16, dtype=np.int64)
+    block = decode_all_block(all_block)
+    counts[block.series] += block.records["count"].astype(np.int64)
+    for hour, _, points in hours:
+        counts += np.bincount(decode_points(hour, points).series, minlength=2**16)
+    found: list[int] = counts.tolist()
+    return found
 
 
 def _numbered_groups(

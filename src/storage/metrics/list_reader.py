@@ -1,8 +1,8 @@
 """Lists of points, newest first."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple, TypeVar
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -11,7 +11,9 @@ from src.analytics.points import Point
 from src.analytics.rollup import Floats, Integers
 from src.analytics.window import HOUR_US
 from src.services.metrics.ingest import Position, StoredPoint
+from src.services.metrics.labels import LabelFilters, matches
 from src.storage.metrics.layout import HEAD_POINTS, key_of
+from src.storage.metrics.series_dictionary import UNLABELLED, SeriesDictionary
 from src.storage.redis.connection import Argument, Command, Reply
 from src.storage.redis.link import RedisLink
 from src.storage.redis.scripts import load_script
@@ -19,7 +21,13 @@ from src.storage.redis.scripts import load_script
 TYPES_AT_ONCE = 100
 """Types whose points are read in one round trip."""
 
+MAX_PAGE = 50_000
+"""Points read in one round trip at most while a list looks for those of matching series."""
+
 _MAX_PLACE = 2**32
+
+_ListedPoint: TypeAlias = tuple[int, int, float, int]
+"""Timestamp in µs, place, value, number of the series."""
 
 T = TypeVar("T")
 
@@ -29,32 +37,42 @@ class ListReader:
 
     Args:
         link: To Redis.
+        dictionary: Returns the series dictionary of a type, of at least the version that is given.
     """
 
-    def __init__(self, link: RedisLink) -> None:
+    def __init__(
+        self, link: RedisLink, dictionary: Callable[[str, str | None], Awaitable[SeriesDictionary]]
+    ) -> None:
         self._link = link
+        self._dictionary = dictionary
         self._script = load_script("metrics_list")
 
     async def newest(
-        self, metric_type: str | None, limit: int, before: Position | None = None
+        self,
+        metric_type: str | None,
+        limit: int,
+        before: Position | None = None,
+        filters: LabelFilters | None = None,
     ) -> list[StoredPoint]:
         """Return up to `limit` (1 or more) points, newest first, that come after the place `before`.
 
-        Without `metric_type`, the newest over all types. That reads at most `limit` types, and besides all
-        that have a point as new as `before` or newer, `TYPES_AT_ONCE` in a round trip.
+        With `filters`, the points of matching series. Without `metric_type`, the newest over all types. That
+        reads at most `limit` types, and besides all that have a point as new as `before` or newer,
+        `TYPES_AT_ONCE` in a round trip.
 
         Raises:
             StorageUnavailableError: Redis is unavailable.
         """
         if metric_type is not None:
-            return await self._page(metric_type, limit, before)
+            return await self._page(metric_type, limit, before, filters)
         found: list[StoredPoint] = []
         for chunk in _chunks(await self._types_to_read(limit, before), TYPES_AT_ONCE):
             _, latest = chunk[0]
             # Both as a score has it: rounded, in years far from ours.
             if len(found) == limit and latest < float(found[-1].point.timestamp_us):
                 break  # the types after this one have nothing newer
-            found = await self._newest_with(found, [name for name, _ in chunk], limit, before)
+            names = [name for name, _ in chunk]
+            found = await self._newest_with(found, names, limit, before, filters)
         return found
 
     async def _types_to_read(self, limit: int, before: Position | None) -> list[tuple[str, float]]:
@@ -78,13 +96,20 @@ class ListReader:
         ]
 
     async def _newest_with(
-        self, found: list[StoredPoint], names: Sequence[str], limit: int, before: Position | None
+        self,
+        found: list[StoredPoint],
+        names: Sequence[str],
+        limit: int,
+        before: Position | None,
+        filters: LabelFilters | None,
     ) -> list[StoredPoint]:
         """Return the `limit` newest of `found` and of the points of `names` that come after `before`."""
         size = min(limit, max(2, 2 * limit // len(names)))
         reading = dict.fromkeys(names, before)
         while reading:
-            pages = await asyncio.gather(*(self._page(name, size, place) for name, place in reading.items()))
+            pages = await asyncio.gather(
+                *(self._page(name, size, place, filters) for name, place in reading.items())
+            )
             found = sorted((*found, *(point for page in pages for point in page)), key=_place, reverse=True)
             found = found[:limit]
             # A type whose page was full may have more. They count while the last point read is in the list.
@@ -96,7 +121,37 @@ class ListReader:
             size = min(limit, 2 * size)
         return found
 
-    async def _page(self, metric_type: str, limit: int, before: Position | None) -> list[StoredPoint]:
+    async def _page(
+        self, metric_type: str, limit: int, before: Position | None, filters: LabelFilters | None
+    ) -> list[StoredPoint]:
+        if not filters:
+            points = await self._read(metric_type, limit, before)
+            texts = await self._labels(metric_type, {series for *_, series in points})
+            return _stored(metric_type, points, texts)
+        page: list[StoredPoint] = []
+        size = limit
+        while len(page) < limit:
+            points = await self._read(metric_type, size, before)
+            texts = await self._labels(metric_type, {series for *_, series in points})
+            wanted = {series for series, text in texts.items() if matches(filters, text)}
+            page += _stored(metric_type, [point for point in points if point[3] in wanted], texts)
+            if len(points) < size:
+                break
+            timestamp, place, *_ = points[-1]
+            before = Position(timestamp, metric_type, place)
+            size = min(2 * size, MAX_PAGE)
+        return page[:limit]
+
+    async def _labels(self, metric_type: str, numbers: set[int]) -> dict[int, str]:
+        """Return the labels of series by number."""
+        if numbers <= {UNLABELLED}:
+            return {UNLABELLED: ""}
+        dictionary = await self._dictionary(metric_type, None)
+        if not numbers <= set(dictionary.numbers.values()):  # another worker has created some
+            dictionary = await self._dictionary(metric_type, "")
+        return {number: text for text, number in dictionary.numbers.items()}
+
+    async def _read(self, metric_type: str, limit: int, before: Position | None) -> list[_ListedPoint]:
         arguments: list[Argument] = [key_of(metric_type, ""), limit]
         end = (2**63 - 1, 0)
         if before is not None:
@@ -106,38 +161,45 @@ class ListReader:
             else:  # of the same µs, all of a type that comes later, none of one that came before
                 end = before.timestamp_us, _MAX_PLACE if metric_type < before.type else 0
         reply = await self._link.run(self._script, [key_of(metric_type, "hours")], arguments)
-        return [
-            StoredPoint(Point(metric_type, timestamp, value), place)
-            for timestamp, place, value in _newest(reply, limit, end)
-        ]
+        return _newest(reply, limit, end)
+
+
+def _stored(metric_type: str, points: Sequence[_ListedPoint], texts: Mapping[int, str]) -> list[StoredPoint]:
+    return [
+        StoredPoint(Point(metric_type, timestamp, value, texts[series]), place)
+        for timestamp, place, value, series in points
+    ]
 
 
 class _Points(NamedTuple):
     timestamps: Integers
     places: Integers
     values: Floats
+    series: Integers
 
 
-def _newest(reply: Sequence[Reply], limit: int, end: tuple[int, int]) -> Iterator[tuple[int, int, float]]:
-    """Yield up to `limit` points of a reply of the script, newest first, that come before `end`."""
+def _newest(reply: Sequence[Reply], limit: int, end: tuple[int, int]) -> list[_ListedPoint]:
+    """Return up to `limit` points of a reply of the script, newest first, that come before `end`."""
     parts = []
     for hour, head, minutes in zip(*(iter(reply),) * 3, strict=True):
         parts.append(_decoded(hour, head, 0))
         parts += [_decoded(hour, points, HEAD_POINTS) for points in minutes[1::2]]
     if not parts:
-        return
-    timestamps, places, values = map(np.concatenate, zip(*parts, strict=True))
+        return []
+    timestamps, places, values, series = map(np.concatenate, zip(*parts, strict=True))
     end_us, end_place = end
     before = (timestamps < end_us) | ((timestamps == end_us) & (places < end_place))
-    timestamps, places, values = timestamps[before], places[before], values[before]
+    timestamps, places, values, series = timestamps[before], places[before], values[before], series[before]
     order = np.lexsort((places, timestamps))[::-1][:limit]
-    yield from zip(timestamps[order].tolist(), places[order].tolist(), values[order].tolist(), strict=True)
+    columns = (timestamps, places, values, series)
+    return list(zip(*(column[order].tolist() for column in columns), strict=True))
 
 
 def _decoded(hour: int, points: bytes, first_place: int) -> _Points:
     table = np.frombuffer(points, dtype=POINT_DTYPE)
     timestamps = table["offset"].astype(np.int64) + hour * HOUR_US
-    return _Points(timestamps, np.arange(first_place, first_place + len(table)), table["value"])
+    places = np.arange(first_place, first_place + len(table))
+    return _Points(timestamps, places, table["value"], table["series"].astype(np.int64))
 
 
 def _chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:

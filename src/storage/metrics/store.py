@@ -96,14 +96,17 @@ class RedisMetricStore:
         self._add_script = load_script("metrics_add", "now", "metrics_write", time_source=time_source)
         self._singles = TickLoader(self._add_singles)
         self._windows = WindowReader(link)
-        self._lists = ListReader(link)
+        self._lists = ListReader(link, self._dictionary)
         self._compactor = SketchCompactor(link)
         self._folder = SeriesFolder(link, retention_seconds, time_source=time_source)
         self._labels = LabelReader(link, self._windows, self._dictionary)
         self.groups = self._labels.groups
+        self.groups_by_window = self._labels.groups_by_window
+        self.series = self._labels.series
         self._dictionaries: OrderedDict[str, SeriesDictionary] = OrderedDict()
         self.newest = self._lists.newest
         self.aggregate = self._windows.aggregate
+        self.aggregates = self._windows.aggregates
 
     async def aclose(self) -> None:
         """Stop what runs in the background."""

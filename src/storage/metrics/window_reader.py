@@ -8,12 +8,12 @@ from itertools import islice
 
 import numpy as np
 
+from src.analytics.aggregate import Aggregate
 from src.analytics.columns import POINT_BYTES, POINT_DTYPE
 from src.analytics.readings import Reading, readings
 from src.analytics.rollup import RECORD_DTYPE, Floats, Integers, Rollup
 from src.analytics.sketch import LogBinSketch, bins_of, decode_entries, sum_by_bin
 from src.analytics.window import MINUTE_US, Window
-from src.services.metrics.ingest import Aggregate
 from src.services.metrics.series import SeriesError
 from src.storage.metrics.layout import SKETCH_HEADER, key_of
 from src.storage.redis.connection import Argument, Reply
