@@ -16,6 +16,7 @@ import tree_sitter_powershell
 from scripts.install import UV_VARIABLES, has_a_cache, pip_configuration, uv_environment
 from src.config.settings import Settings
 from src.storage.redis.embedded import STOP_GRACE_SECONDS
+from tests.support.server import Server
 
 ROOT = Path(__file__).parents[2]
 PAIRS = ["start", "test", "demo"]
@@ -159,6 +160,18 @@ def test_the_environment_wins_over_dotenv(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("APP_PORT=8001\n")
 
     assert bash(SETTING, str(tmp_path), "APP_PORT", "8000", APP_PORT="8002").stdout == "8002\n"
+
+
+def test_the_servers_of_the_tests_do_not_read_the_env_file_that_start_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[dict[str, object]] = []
+    monkeypatch.setattr(subprocess, "Popen", lambda _command, **options: started.append(options))
+
+    server = Server("redis://nowhere", tmp_path)
+    server._output.close()
+
+    assert [options["cwd"] for options in started] == [tmp_path]
 
 
 @needs_bash
