@@ -52,6 +52,10 @@ class Settings(BaseSettings):
     redis_port: int = Field(6379, ge=1, le=65535, description="Redis port")
     redis_db: int = Field(0, ge=0, description="Redis database number")
     redis_password: SecretStr | None = Field(None, description="Redis password")
+    redis_appendfsync: Literal["always", "everysec"] = Field(
+        "always",
+        description="When a Redis that this project starts syncs to the disk: everysec may lose a 201",
+    )
 
     # Metrics
     batch_max_points: int = Field(10_000, ge=1, le=_MILLION, description="Most points in one batch")

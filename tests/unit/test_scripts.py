@@ -253,8 +253,9 @@ def handed_to_the_app() -> set[str]:
 
 def test_compose_hands_every_setting_to_the_app() -> None:
     known = {name.upper() for name in Settings.model_fields}
-    # REDIS_URL stands for the other four; the failure rate is the provider's, as a flag
+    # REDIS_URL stands for four; when to sync is a flag of Redis, and the failure rate one of the provider
     given_otherwise = {
+        "REDIS_APPENDFSYNC",
         "REDIS_HOST",
         "REDIS_PORT",
         "REDIS_DB",
@@ -263,6 +264,8 @@ def test_compose_hands_every_setting_to_the_app() -> None:
     }
 
     assert known - given_otherwise == {name for name in handed_to_the_app() if not name.startswith("OTEL_")}
+    default = Settings.model_fields["redis_appendfsync"].default
+    assert f'"--appendfsync", "${{REDIS_APPENDFSYNC:-{default}}}"' in text("docker-compose.yml")
 
 
 def test_compose_hands_every_variable_of_the_telemetry_page_to_the_app() -> None:
