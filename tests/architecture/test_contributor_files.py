@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 yaml = pytest.importorskip("yaml", reason="PyYAML comes with the development requirements")
-pytestmark = pytest.mark.skipif(not Path("CONTRIBUTING.md").exists(), reason="the image leaves these files out")
+pytestmark = pytest.mark.skipif(
+    not Path("CONTRIBUTING.md").exists(), reason="the image leaves these files out"
+)
 
 README = Path("README.md").read_text(encoding="utf-8")
 COMMANDS = re.compile(r"```sh\n(.*?)```", re.DOTALL)
