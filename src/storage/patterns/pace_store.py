@@ -58,11 +58,11 @@ class RedisPaceStore:
     async def ask(self, worker: str, offer: Offer) -> Verdict:
         """Take note of a worker's line, give its newcomers places and perhaps it a turn."""
         options = self._options
-        admitted, has_turn, turn, policy, wait_us, size = await self._run(
+        admitted, has_turn, turn, policy, wait_us, size, is_late = await self._run(
             self._ask,
             *(options.interval_us, options.capacity, options.grace_us, options.poll_us),
             *(worker, offer.size, offer.newcomers, offer.age_us, offer.lead_us),
-            *(self._known_turn, self._policy),
+            *(self._known_turn, self._policy, options.max_wait_us),
         )
         self._policy = cast("QueuePolicy", policy.decode())
         self._known_turn = max(self._known_turn, turn)
@@ -72,6 +72,7 @@ class RedisPaceStore:
             self._policy,
             wait_us,
             options.retry_after(size, wait_us),
+            options.max_wait_seconds if is_late else None,
         )
 
     async def give_back(self, turn: Turn) -> None:
