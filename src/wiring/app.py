@@ -44,6 +44,7 @@ from src.resilience.pipeline import Pipeline
 from src.resilience.rate_limiter import Quota
 from src.services.access.admission import Admission
 from src.services.event_feed import EventFeed, EventRecorder
+from src.services.external_service import NAME as EXTERNAL_SERVICE
 from src.services.external_service import (
     ExternalService,
     ExternalServiceUnavailableError,
@@ -153,8 +154,8 @@ async def _lifespan(
         provider = None if settings.external_service_url else external.provider_in_process(settings, clock)
         client = await stack.enter_async_context(external.client(settings, provider))
         shared_faults = RedisFaultStore(link) if settings.external_service_url is None else None
-        measured = Pipeline(Measured(external.NAME, clock, is_failure), pipeline)
-        external_service = ExternalService(client, measured, shared_faults)
+        measured = Pipeline(Measured(EXTERNAL_SERVICE, clock, is_failure), pipeline)
+        external_service = ExternalService(client, measured, clock, shared_faults)
         lab = Lab(
             external_service.attempt,
             pipeline,
@@ -162,7 +163,7 @@ async def _lifespan(
             clock,
             # In the bulkhead's line, the API's own calls find at most as many of a run's as are being served.
             at_once=2 * settings.external_service_max_concurrency,
-            name=external.NAME,
+            name=EXTERNAL_SERVICE,
             listener=listener,
         )
         event_feed = EventFeed(event_log, clock)

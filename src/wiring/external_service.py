@@ -18,13 +18,12 @@ from src.resilience.pipeline import Pipeline
 from src.resilience.rate_limiter import Quota, RateLimit, RateLimitOptions
 from src.resilience.retry import Retry, RetryOptions
 from src.resilience.timeout import Timeout
-from src.services.external_service import is_failure, is_worth_retrying
+from src.services.external_service import NAME, is_failure, is_worth_retrying
 from src.storage.patterns.breaker_store import FailoverBreakerStore, RedisBreakerStore
 from src.storage.redis.link import RedisLink
 from src.telemetry import tracing
 from src.telemetry.instruments import Measured
 
-NAME = "external-service"
 
 
 def breaker(settings: Settings, link: RedisLink, clock: Clock, listener: Listener) -> CircuitBreaker:

@@ -238,7 +238,8 @@ class Proxy:
         if isinstance(error, RejectedError):
             raise error
         breaker = await self._breaker.status()  # this failure may have been the one that opened it
-        raise ExternalServiceUnavailableError(breaker.retry_after or self._interval_seconds) from error
+        retry_after = breaker.retry_after or self._interval_seconds
+        raise ExternalServiceUnavailableError(retry_after, self.name) from error
 
     async def _ask(self, wanted: SharedCall, arrived_at: float) -> ProxyAnswer:
         """Answer from `wanted`, or from one like it that was there before."""

@@ -10,17 +10,14 @@ import math
 import re
 from collections import deque
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Literal
 
 import httpx
 
 from src.resilience.clock import Clock
 from src.services.errors import ServiceError
-from src.services.external_service import ExternalServiceError
+from src.services.external_service import ExternalServiceError, retry_after_seconds
 from src.services.proxy.headers import Headers, first, for_caller
 from src.services.proxy.response_buffer import Head, ResponseBuffer
 
@@ -170,7 +167,7 @@ class Upstream:
     async def _honour_retry_after(self, headers: Headers) -> Headers:
         """Hold up the line, and return `headers` with whole seconds to wait, at least 1, for the caller."""
         value = first(headers, b"retry-after") or b""
-        seconds = _retry_after(value, self._clock.now())
+        seconds = retry_after_seconds(value.decode("latin-1"), self._clock.now()) or 0.0
         if seconds > 0:
             await self._postpone(min(seconds, MAX_POSTPONED_SECONDS))
         if _WHOLE_SECONDS.match(value):
@@ -182,14 +179,3 @@ class Upstream:
 def _length(headers: Headers) -> int | None:
     value = first(headers, b"content-length") or b""
     return int(value) if value.isdigit() else None
-
-
-def _retry_after(value: bytes, now: float) -> float:
-    """Return the seconds that a `Retry-After` asks for (RFC 9110, section 10.2.3); 0: it can't be read."""
-    text = value.decode("latin-1").strip()
-    if text.isascii() and text.isdigit():
-        return float(text)
-    with suppress(ValueError, OverflowError):
-        date: datetime = parsedate_to_datetime(text)
-        return date.replace(tzinfo=date.tzinfo or UTC).timestamp() - now
-    return 0.0
