@@ -21,6 +21,7 @@ from src.resilience.timeout import Timeout
 from src.services.proxy.service import PACE_MARGIN, Proxy, is_upstream_failure
 from src.services.proxy.target import UpstreamTarget
 from src.services.proxy.totals import ProxyTally
+from src.services.proxy.transport import UpstreamTransport
 from src.services.proxy.upstream import Upstream
 from src.storage.fleet.proxy_totals import RedisProxyTotals
 from src.storage.patterns.cache_store import RedisCacheStore
@@ -30,9 +31,6 @@ from src.wiring.exit_signal import on_exit_signal
 from src.wiring.external_service import breaker_store, url_of
 
 NAME = "proxy"
-
-_KEEPALIVE_SECONDS = 3.0
-"""How long an idle connection is used again: shorter than servers keep one, or the two would meet."""
 
 
 @asynccontextmanager
@@ -110,13 +108,12 @@ def _breaker(settings: Settings, link: RedisLink, clock: Clock, listener: Listen
     return CircuitBreaker(NAME, store, options, clock, listener=listener, is_failure=is_upstream_failure)
 
 
-def _client(transport: httpx.ASGITransport | None) -> httpx.AsyncClient:
-    """Return a client that remembers nothing between calls, since each is another caller's."""
+def _client(provider: httpx.ASGITransport | None) -> httpx.AsyncClient:
+    """Return a client that keeps nothing between calls, neither cookies nor connections."""
     return httpx.AsyncClient(
-        transport=transport,
+        transport=provider or UpstreamTransport(),
         timeout=None,  # noqa: S113 -- the proxy's own stands around each call
         cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
-        limits=httpx.Limits(keepalive_expiry=_KEEPALIVE_SECONDS),
     )
 
 

@@ -38,7 +38,7 @@ _BODILESS = frozenset({HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED})
 
 def for_upstream(headers: Headers, request_id: bytes) -> Headers:
     """Return what of a request's `headers` goes to the upstream, with `request_id` to name it there."""
-    own = ((b"accept-encoding", b"identity"), (b"x-request-id", request_id))
+    own = ((b"accept-encoding", b"identity"), (b"connection", b"close"), (b"x-request-id", request_id))
     passed_on = _TO_UPSTREAM - _listed(headers, b"connection")
     return tuple(header for header in headers if header[0] in passed_on) + own
 

@@ -130,7 +130,7 @@ class Upstream:
             finally:
                 await answer.aclose()
         except (httpx.HTTPError, OSError) as error:  # OSError: a connection that a provider in process cut
-            raise ExternalServiceError(f"no answer: {type(error).__name__}") from error
+            raise ExternalServiceError(f"no answer: {error!r}") from error
 
     async def _learn(self, took_seconds: float) -> None:
         """Put off the next turn for as long as this call may have been on its way."""

@@ -35,7 +35,8 @@ def test_the_upstream_hears_what_the_answer_may_depend_on_and_who_asks_and_nothi
     )  # fmt: skip
     passed_on = for_upstream(sent, b"ours")
     assert names(passed_on) == {
-        "accept", "user-agent", "authorization", "cookie", "client-id", "accept-encoding", "x-request-id",
+        "accept", "user-agent", "authorization", "cookie", "client-id", "accept-encoding", "connection",
+        "x-request-id",
         "traceparent", "tracestate",
     }  # fmt: skip
     assert first(passed_on, b"accept-encoding") == b"identity"
