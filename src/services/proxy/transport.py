@@ -1,8 +1,8 @@
 """The network under the proxy's calls: one connection for each call, and a bound on what precedes an answer.
 
 A connection is never used for a second call. An upstream may send more bytes than it announced: after the
-length, after a 204, after the answer to a HEAD. On a connection that is used again those bytes would be read as
-the answer to the next call, which is another caller's (RFC 9112, section 6.3). Nor is anything read as the
+length, after a 204, after the answer to a HEAD. On a connection that is used again those bytes would be read
+as the answer to the next call, which is another caller's (RFC 9112, section 6.3). Nor is anything read as the
 answer to a request that could not be sent whole.
 
 An upstream may send any number of interim answers (1xx) before the final one. Parsing them occupies the event

@@ -1,9 +1,7 @@
 """The network under the proxy's calls."""
 
 import asyncio
-import shutil
 import ssl
-import subprocess
 from contextlib import suppress
 
 import httpcore
@@ -11,6 +9,7 @@ import httpx
 import pytest
 
 from src.services.proxy.transport import UpstreamTransport
+from tests.support.certificate import make_certificate
 
 HI = b"GET /hi HTTP/1.1\r\n"
 
@@ -18,15 +17,7 @@ HI = b"GET /hi HTTP/1.1\r\n"
 @pytest.fixture
 def tls(tmp_path):
     """The contexts of a server and of a client that trusts it."""
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        pytest.skip("no openssl to make a certificate")
-    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-    subprocess.run(
-        [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost",
-         "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", certificate],
-        check=True, capture_output=True,
-    )  # fmt: skip
+    key, certificate = make_certificate(tmp_path)
     server_side = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     server_side.load_cert_chain(certificate, key)
     return server_side, ssl.create_default_context(cafile=certificate)
@@ -54,7 +45,8 @@ async def test_a_flood_is_cut_off_behind_tls_as_well(tls, monkeypatch):
     monkeypatch.setattr(httpx, "create_ssl_context", lambda **_: client_side)
 
     async def flood(reader, writer):
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi" if await reader.readline() == HI else b"")
+        if await reader.readline() == HI:
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi")
         with suppress(ConnectionError):
             while not writer.is_closing():
                 writer.write(b"HTTP/1.1 100 Continue\r\n\r\n" * 1000)
