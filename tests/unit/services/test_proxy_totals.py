@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from src.services.errors import StorageUnavailableError
-from src.services.proxy.totals import GATHER_SECONDS, ProxyTally, ProxyTotals
+from src.services.proxy.totals import FLUSH_SECONDS, ProxyTally, ProxyTotals
 
 
 class Totals:
@@ -26,9 +26,9 @@ class Totals:
 
 def work(tally):
     tally.count_request()
-    tally.count_answer("successes", 0.2)
+    tally.count_result("successes", 0.2)
     tally.count_request()
-    tally.count_answer("cache_hits", 0.1)
+    tally.count_result("cache_hits", 0.1)
     tally.count_request()
 
 
@@ -36,7 +36,7 @@ async def test_what_was_counted_is_sent_a_batch_at_a_time(clock):
     store = Totals()
     tally = ProxyTally(store, clock)
     work(tally)
-    await clock.advance(GATHER_SECONDS)
+    await clock.advance(FLUSH_SECONDS)
     assert store.added == [ProxyTotals(requests=3, successes=1, cache_hits=1, latency_us=300_000)]
 
 
@@ -64,12 +64,12 @@ async def test_while_the_store_is_away_nothing_is_lost(clock):
     await tally.totals()
     store.is_away = True
     work(tally)
-    await clock.advance(GATHER_SECONDS)
+    await clock.advance(FLUSH_SECONDS)
     assert (await tally.totals()).requests == 6
     assert store.fleet.requests == 3
     store.is_away = False
     tally.count_request()
-    await clock.advance(GATHER_SECONDS)
+    await clock.advance(FLUSH_SECONDS)
     assert store.fleet.requests == 7
 
 

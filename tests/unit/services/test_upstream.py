@@ -9,13 +9,14 @@ import pytest
 from src.services.external_service import ExternalServiceError
 from src.services.proxy.response_buffer import ResponseBuffer
 from src.services.proxy.upstream import (
-    LATE_ANSWERS,
     MAX_POSTPONED_SECONDS,
+    RECENT_ANSWERS,
     Upstream,
     UpstreamAnswerTooLargeError,
     UpstreamRequest,
 )
 from tests.support.clock import settle
+from tests.support.proxy_fleet import Stream
 
 MAX_BYTES = 1000
 
@@ -56,19 +57,8 @@ def bench(clock):
     return build
 
 
-class Chunks(httpx.AsyncByteStream):
-    def __init__(self, *chunks):
-        self._chunks = chunks
-
-    async def __aiter__(self):
-        for chunk in self._chunks:
-            if isinstance(chunk, Exception):
-                raise chunk
-            yield chunk
-
-
 def answering(status, *chunks, headers=None):
-    return lambda _: httpx.Response(status, headers=headers, stream=Chunks(*chunks))
+    return lambda _: httpx.Response(status, headers=headers, stream=Stream(*chunks))
 
 
 async def test_it_asks_what_it_is_told_and_nothing_more(bench):
@@ -77,7 +67,7 @@ async def test_it_asks_what_it_is_told_and_nothing_more(bench):
     def answer(request):
         asked.append(request)
         headers = [("Set-Cookie", "a=b"), ("X-Both", "1"), ("X-Both", "2")]
-        return httpx.Response(200, headers=headers, stream=Chunks())
+        return httpx.Response(200, headers=headers, stream=Stream())
 
     upstream = bench(answer)
     for _ in range(2):
@@ -239,7 +229,7 @@ class Watched(httpx.AsyncBaseTransport):
         await trace("http11.send_request_headers.complete", {})
         self._clock.jump(next(self._answered_after))
         await trace("http11.receive_response_headers.complete", {})
-        return httpx.Response(200, stream=Chunks())
+        return httpx.Response(200, stream=Stream())
 
 
 @pytest.mark.parametrize(
@@ -250,7 +240,7 @@ class Watched(httpx.AsyncBaseTransport):
         ([0.125, 0.375], [1.0, 1.0, 1.0, 0.875]),  # a quarter of a second of it, it may have been on its way
         ([0.5, 0.25, 0.5], [1.0, 1.0, 1.0, 1.0, 0.75]),  # the fastest counts
         ([5.0], [1.0]),  # the next one may have left
-        ([0.1, *[0.5] * LATE_ANSWERS, 0.5], [1.0, 1.0, *[1.0, 0.9] * LATE_ANSWERS, 1.0]),  # of late
+        ([0.1, *[0.5] * RECENT_ANSWERS, 0.5], [1.0, 1.0, *[1.0, 0.9] * RECENT_ANSWERS, 1.0]),  # of late
     ],
 )
 async def test_the_next_call_is_an_interval_after_this_one_left_and_can_have_arrived(
