@@ -192,7 +192,7 @@ async def read_breaker(breaker: CircuitBreaker) -> None:
 async def read_proxy(proxy: Proxy) -> None:
     """Bring `proxy_queue_length` up to date, and the state of the upstream's circuit breaker."""
     status = await proxy.status()
-    QUEUE_LENGTH.set(status.line.size)
+    QUEUE_LENGTH.set(status.queue.size)
     _set_breaker(status.breaker)
 
 

@@ -15,7 +15,6 @@ from src.api.admin_access import AdminAccess
 from src.api.client_address import ClientAddress
 from src.api.dependencies import BodyLimits, State
 from src.api.hot_routes import install_hot_routes
-from src.api.models.proxy import ProxyStatusOut
 from src.api.request_context import RequestContext, RequestContextMiddleware
 from src.api.routes import (
     admin,
@@ -180,13 +179,13 @@ async def _lifespan(
         internal_proxy = await stack.enter_async_context(
             running_proxy(settings, link, provider, clock, listener)
         )
-        overviews = OverviewService[ProxyStatusOut](
+        overviews = OverviewService(
             _counter_store(link, clock, counters, stack),
             breaker,
             partial(used_memory_bytes, link),
             external_service.faults,
             clock,
-            proxy=partial(proxy.proxy_status, internal_proxy),
+            proxy=internal_proxy.status,
         )
         stack.push_async_callback(overviews.aclose)
         yield State(
