@@ -333,3 +333,15 @@ async def test_without_redis_it_goes_on_by_itself(own_redis, upstream):
         assert (status.status_code, status.json()["successes"]) == (200, 4)
         refused = await api.put("/api/admin/proxy/policy", json={"policy": "priority"})
         assert (refused.status_code, refused.json()["code"]) == (503, "REDIS_UNAVAILABLE")
+
+
+@pytest.mark.parametrize("command", ["hgetall", "hset", "hdel", "hget", "evalsha"])
+async def test_with_a_command_denied_in_redis_it_keeps_its_own_pace(own_redis, upstream, command):
+    with own_redis.connect() as client:
+        client.execute_command("ACL", "SETUSER", "default", f"-{command}")
+    settings = {"proxy_rate_limit_seconds": 0.2, "proxy_request_timeout_seconds": 10}
+    settings |= PLENTY | CALM | {"proxy_upstream_url": upstream.url}
+    async with running_api(own_redis.url, **settings) as api:
+        answers = await asyncio.gather(*(api.get(f"/proxy/{n}") for n in range(4)))
+        assert [answer.status_code for answer in answers] == [200] * 4
+        assert min(upstream.gaps) >= 0.2
