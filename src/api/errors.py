@@ -148,19 +148,19 @@ _TABLE: dict[type[Exception], Callable[[Any], Problem]] = {
     QueueFullError: lambda error: Problem(
         503,
         "QUEUE_FULL",
-        "The line for the upstream is full, and no earlier answer is kept",
+        "The queue for the upstream is full, and there is no earlier answer to use instead",
         retry_after=error.retry_after,
     ),
     QueueClosedError: lambda error: Problem(
         503,
         "QUEUE_CLOSED",
-        "This worker is stopping and turns its line away, and no earlier answer is kept",
+        "This worker is stopping and rejects its queue, and there is no earlier answer to use instead",
         retry_after=error.retry_after,
     ),
     QueueTimeoutError: lambda error: Problem(
         504,
         "QUEUE_TIMEOUT",
-        f"The turn of this request, or the answer to it, does not come within {error.seconds:g} s",
+        f"The answer to this request did not begin within {error.seconds:g} s",
         retry_after=error.retry_after,
     ),
     StorageUnavailableError: lambda error: Problem(

@@ -95,7 +95,7 @@ _OPERATION: Fragment = {
     "path": _PATH,
     "response_class": Response,
     "responses": _RESPONSES,
-    "openapi_extra": request_headers("client-id"),
+    "openapi_extra": request_headers("client-id", "Cache-Control"),
 }
 
 
