@@ -44,7 +44,7 @@ class TestPace:
         assert [await body(answer) for answer in answers] == [b"/0", b"/1", b"/2", b"/3"]
         assert [round(answer.waited_seconds) for answer in answers] == [0, 1, 2, 3]
 
-    async def test_by_priority_lower_is_sooner(self, fleet, clock):
+    async def test_with_the_policy_priority_a_lower_one_is_sooner(self, fleet, clock):
         proxy = fleet.worker()
         await proxy.set_policy("priority")
         waiting = send(proxy, get("/first"))
@@ -54,7 +54,7 @@ class TestPace:
         assert [path for _, path in fleet.calls] == ["/first", "/soon", "/mid", "/late"]
         assert await proxy.policy() == "priority"
 
-    async def test_a_429_holds_up_the_line_and_is_passed_on(self, fleet, clock):
+    async def test_a_429_postpones_all_calls_and_is_passed_on(self, fleet, clock):
         fleet.answers["/0"] = (429, {"Retry-After": "7"})
         first, second = send(fleet.worker(), get("/0"), get("/1"))
         await clock.advance(20)
@@ -62,7 +62,7 @@ class TestPace:
         assert await status(first.result()) == 429
         assert second.result().source == "MISS"
 
-    async def test_a_slow_call_slows_nobody_else(self, fleet, clock):
+    async def test_a_slow_call_delays_no_other(self, fleet, clock):
         async def slow(_):
             await clock.sleep(4)
             return 200, {}, b"slow"
@@ -77,7 +77,7 @@ class TestPace:
 
 
 class TestSharing:
-    async def test_equal_requests_in_line_share_one_call(self, fleet, clock):
+    async def test_equal_requests_in_the_queue_share_one_call(self, fleet, clock):
         waiting = send(fleet.worker(), get("/busy"), *[get("/same")] * 5)
         await clock.advance(10)
         assert fleet.calls == [(0, "/busy"), (1, "/same")]
@@ -91,12 +91,12 @@ class TestSharing:
             get("/same", authorization="Basic x"), get("/same", cookie="a=b"),
         ],
     )  # fmt: skip
-    async def test_requests_that_may_get_another_answer_do_not(self, fleet, clock, other):
+    async def test_requests_that_may_get_another_answer_share_no_call(self, fleet, clock, other):
         send(fleet.worker(), get("/same"), other)
         await clock.advance(10)
         assert len(fleet.calls) == 2
 
-    async def test_what_speaks_for_somebody_is_asked_each_time(self, fleet, clock):
+    async def test_requests_with_credentials_share_nothing(self, fleet, clock):
         proxy = fleet.worker()
         send(proxy, *[get("/mine", cookie="a=b")] * 2)
         await clock.advance(10)
@@ -105,7 +105,7 @@ class TestSharing:
         assert len(fleet.calls) == 4
 
     @pytest.mark.parametrize("headers", [{"Set-Cookie": "a=b"}, {"Cache-Control": "private"}, {"Vary": "*"}])
-    async def test_an_answer_for_one_alone_is_the_first_ones(self, fleet, clock, headers):
+    async def test_an_answer_for_one_caller_goes_to_the_first(self, fleet, clock, headers):
         fleet.answers["/same"] = (200, headers, b"yours")
         first, second, third = send(fleet.worker(), *[get("/same")] * 3)
         await clock.advance(10)
@@ -113,7 +113,7 @@ class TestSharing:
         assert [task.result().waited_seconds for task in (first, second, third)] == [0, 1, 2]
         assert await body(second.result()) == b"yours"
 
-    async def test_who_leaves_harms_no_other(self, fleet, clock):
+    async def test_a_caller_who_leaves_does_not_affect_the_others(self, fleet, clock):
         proxy = fleet.worker()
         send(proxy, get("/busy"))
         first, second = send(proxy, *[get("/same")] * 2)
@@ -122,7 +122,7 @@ class TestSharing:
         await clock.advance(5)
         assert second.result().source == "MISS"
 
-    async def test_when_the_last_one_leaves_the_upstream_is_not_asked(self, fleet, clock):
+    async def test_when_all_callers_leave_the_upstream_is_not_called(self, fleet, clock):
         proxy = fleet.worker()
         _, *leaving, staying = send(proxy, get("/busy"), *[get("/same")] * 2, get("/other"))
         await settle()
@@ -135,7 +135,7 @@ class TestSharing:
         assert fleet.calls == [(0, "/busy"), (1, "/other"), (2, "/same")]
         assert staying.result().source == again[0].result().source == "MISS"
 
-    async def test_a_call_under_way_goes_on_without_its_callers(self, fleet, clock):
+    async def test_a_call_being_made_continues_without_its_callers(self, fleet, clock):
         async def slow(_):
             await clock.sleep(2)
             return 200, {}, b"slow"
@@ -148,19 +148,19 @@ class TestSharing:
         await clock.advance(2)
         assert (await proxy.answer(get("/same"))).source == "HIT"
 
-    async def test_two_workers_with_the_same_request_ask_once(self, fleet, clock):
+    async def test_two_workers_with_the_same_request_make_one_call(self, fleet, clock):
         one, other = fleet.worker(), fleet.worker()
         first, _, second = *send(one, get("/same"), get("/else")), *send(other, get("/same"))
         await clock.advance(10)
         assert sorted(path for _, path in fleet.calls) == ["/else", "/same"]
-        assert fleet.calls[1][0] < 1.2 * INTERVAL  # the turn that was not needed is not lost
+        assert fleet.calls[1][0] < 1.2 * INTERVAL  # the slot that was not needed is not lost
         assert first.result().source == "MISS"
         answer = second.result()
         assert (answer.source, await body(answer)) == ("HIT", b"/same")
 
 
 class TestCopies:
-    async def test_a_200_is_answered_from_its_copy_until_the_ttl(self, fleet, clock):
+    async def test_a_copy_of_a_200_answers_until_the_ttl(self, fleet, clock):
         proxy = fleet.worker()
         first = await clock.drive(proxy.answer(get("/a")))
         await clock.advance(TTL - 1)
@@ -182,7 +182,7 @@ class TestCopies:
             (200, {}, b"x" * (MAX_COPY_BYTES + 1)),
         ],
     )
-    async def test_what_may_not_be_kept_is_not(self, fleet, clock, answer):
+    async def test_other_answers_are_not_kept(self, fleet, clock, answer):
         fleet.answers["/a"] = answer
         proxy = fleet.worker()
         for _ in range(2):
@@ -191,25 +191,25 @@ class TestCopies:
             assert found == ("MISS", answer[0], b"".join(answer[2:]))
         assert len(fleet.calls) == 2
 
-    async def test_the_largest_copy(self, fleet, clock):
+    async def test_the_largest_body_is_kept(self, fleet, clock):
         fleet.answers["/a"] = (200, {"Content-Length": str(MAX_COPY_BYTES)}, b"x" * MAX_COPY_BYTES)
         proxy = fleet.worker()
         await body(await clock.drive(proxy.answer(get("/a"))))
         assert (await proxy.answer(get("/a"))).source == "HIT"
 
-    async def test_who_has_the_whole_answer_finds_it_kept(self, fleet, clock):
+    async def test_a_reader_who_has_the_whole_body_finds_the_copy(self, fleet, clock):
         fleet.answers["/a"] = (200, {"Content-Length": "2"}, b"a", b"b")
         proxy = fleet.worker()
         answer = await clock.drive(proxy.answer(get("/a")))
         got = b""
         async for chunk in answer.buffer.body():
             got += chunk
-            if got == b"ab":  # its end has not been told yet
+            if got == b"ab":  # the end has not been reported yet
                 assert (await proxy.answer(get("/a"))).source == "HIT"
 
 
 class TestSlowReaders:
-    async def test_the_oldest_is_cut_when_unread_answers_become_too_much(self, fleet, clock):
+    async def test_the_oldest_answer_is_cut_when_unread_ones_need_too_much_memory(self, fleet, clock):
         fleet.answers = {f"/{n}": (200, {}, b"x" * MAX_BYTES) for n in range(UNREAD_ANSWERS + 1)}
         waiting = send(fleet.worker(), *(get(path) for path in fleet.answers))
         await clock.advance(UNREAD_ANSWERS * INTERVAL)
@@ -218,7 +218,7 @@ class TestSlowReaders:
             await body(oldest)
         assert {len(await body(answer)) for answer in others} == {MAX_BYTES}
 
-    async def test_one_that_broke_off_counts_as_well(self, fleet, clock):
+    async def test_an_answer_that_broke_off_counts_too(self, fleet, clock):
         async def cut(_):
             return 200, {}, b"x" * MAX_BYTES, b"and too much"
 
@@ -231,14 +231,14 @@ class TestSlowReaders:
 
 class TestFailures:
     async def failing(self, fleet, clock):
-        """A worker that has a stale copy of /a, and whose upstream fails."""
+        """A worker with a stale copy of /a and an upstream that fails."""
         proxy = fleet.worker()
         await body(await clock.drive(proxy.answer(get("/a"))))
         await clock.advance(TTL)
         fleet.answers |= dict.fromkeys(("/a", "/b"), (500, {}))
         return proxy
 
-    async def test_the_last_good_answer_stands_in(self, fleet, clock):
+    async def test_a_stale_copy_takes_the_place_of_an_error(self, fleet, clock):
         proxy = await self.failing(fleet, clock)
         answer = await clock.drive(proxy.answer(get("/a")))
         assert (answer.source, answer.age_seconds, await body(answer)) == ("STALE", TTL, b"/a")
@@ -246,16 +246,16 @@ class TestFailures:
         with pytest.raises(ExternalServiceUnavailableError):
             await clock.drive(proxy.answer(get("/a")))
 
-    async def test_without_one_the_caller_is_told_when_to_come_back(self, fleet, clock):
+    async def test_without_a_copy_the_error_says_when_to_come_back(self, fleet, clock):
         proxy = await self.failing(fleet, clock)
         with pytest.raises(ExternalServiceUnavailableError) as caught:
             await clock.drive(proxy.answer(get("/b")))
         assert caught.value.retry_after == INTERVAL
-        with pytest.raises(ExternalServiceUnavailableError) as caught:  # the one that opens the breaker
+        with pytest.raises(ExternalServiceUnavailableError) as caught:  # this one opens the breaker
             await clock.drive(proxy.answer(get("/b")))
         assert caught.value.retry_after == pytest.approx(30)
 
-    async def test_an_open_breaker_answers_at_once(self, fleet, clock):
+    async def test_an_open_breaker_rejects_at_once(self, fleet, clock):
         proxy = await self.failing(fleet, clock)
         for _ in range(2):
             await clock.drive(asyncio.gather(proxy.answer(get("/b")), return_exceptions=True))
@@ -266,31 +266,31 @@ class TestFailures:
         assert (await proxy.answer(get("/a"))).source == "STALE"
         assert len(fleet.calls) == calls
 
-    async def test_a_line_behind_a_breaker_that_opens_is_told_at_the_next_turn(self, fleet, clock):
+    async def test_when_the_breaker_opens_the_queue_is_rejected_with_the_next_slot(self, fleet, clock):
         proxy = await self.failing(fleet, clock)
         fleet.answers |= {f"/{n}": (500, {}) for n in range(10)}
         waiting = send(proxy, *(get(f"/{n}") for n in range(10)))
-        await clock.advance(2 * INTERVAL)  # the third turn finds it open, and is passed down the line
+        await clock.advance(2 * INTERVAL)  # the third call is rejected, and its slot passes to the next
         assert all(task.done() for task in waiting)
         refused = [task.exception() for task in waiting]
         assert [type(error) for error in refused] == [ExternalServiceUnavailableError] * 2 + [
             CircuitOpenError
         ] * 8
 
-    async def test_a_breaker_forced_open_refuses_too(self, fleet, clock):
+    async def test_a_breaker_forced_open_rejects_too(self, fleet, clock):
         proxy = fleet.worker()
         await proxy._breaker.force_open()
         with pytest.raises(CircuitOpenError) as caught:
             await proxy.answer(get("/a"))
         assert caught.value.retry_after >= 1
 
-    async def test_errors_of_the_client_do_not_open_it(self, fleet, clock):
+    async def test_client_errors_do_not_open_the_breaker(self, fleet, clock):
         fleet.answers["/a"] = (404, {})
         proxy = fleet.worker()
         for _ in range(5):
             assert await status(await clock.drive(proxy.answer(get("/a")))) == 404
 
-    async def test_an_upstream_that_is_too_slow_has_failed(self, fleet, clock):
+    async def test_a_call_that_takes_too_long_fails(self, fleet, clock):
         async def hang(_):
             await asyncio.Event().wait()
 
@@ -311,7 +311,7 @@ class TestFailures:
         assert (await proxy.status()).breaker.failure_count == 1
 
     @pytest.mark.parametrize("answer", [(600, {}), (200, {"X-Odd": b"a\x01b"})])
-    async def test_what_is_no_answer_of_http_is_a_failure_and_not_kept(self, fleet, clock, answer):
+    async def test_an_answer_that_is_not_http_is_a_failure_and_not_kept(self, fleet, clock, answer):
         proxy = await self.failing(fleet, clock)
         fleet.answers |= dict.fromkeys(("/a", "/b"), answer)
         assert (await clock.drive(proxy.answer(get("/a")))).source == "STALE"
@@ -321,18 +321,18 @@ class TestFailures:
             await clock.drive(proxy.answer(get("/b")))
         assert fleet.cache._copies == copies
 
-    async def test_an_answer_too_long_is_said_to_be_and_is_no_failure(self, fleet, clock):
+    async def test_an_answer_too_long_is_an_error_but_no_failure(self, fleet, clock):
         fleet.answers["/a"] = (200, {"Content-Length": str(MAX_BYTES + 1)}, b"x")
         proxy = fleet.worker()
         with pytest.raises(UpstreamAnswerTooLargeError):
             await clock.drive(proxy.answer(get("/a")))
         assert (await proxy.status()).breaker.failure_count == 0
 
-    async def test_a_full_line_answers_with_the_last_good_answer_or_says_so(self, clock):
+    async def test_if_the_queue_is_full_a_stale_copy_answers_or_else_an_error(self, clock):
         fleet = ProxyFleet(clock, capacity=2)
         proxy = await self.failing(fleet, clock)
         fleet.answers.clear()
-        waiting = send(proxy, *(get(f"/{n}") for n in range(3)))  # one has its turn, two wait
+        waiting = send(proxy, *(get(f"/{n}") for n in range(3)))  # one has its slot, two wait
         await settle()
         assert (await proxy.answer(get("/a"))).source == "STALE"
         with pytest.raises(QueueFullError) as caught:
@@ -344,7 +344,7 @@ class TestFailures:
         assert again[0].result().source == "MISS"
         await asyncio.gather(*waiting)
 
-    async def test_each_waits_no_longer_than_its_own_patience(self, fleet, clock):
+    async def test_each_request_has_its_own_timeout(self, fleet, clock):
         proxy = fleet.worker()
         await proxy.queue.postpone(2 * REQUEST_TIMEOUT)
         first = send(proxy, get("/a"))[0]
@@ -360,31 +360,31 @@ class TestFailures:
         await clock.advance(2 * REQUEST_TIMEOUT)
         assert fleet.calls == []
 
-    async def test_a_worker_that_stops_answers_its_line_and_finishes_its_calls(self, fleet, clock):
+    async def test_a_worker_that_stops_rejects_its_queue_and_finishes_its_calls(self, fleet, clock):
         async def slow(_):
             await clock.sleep(2)
             return 200, {}, b"slow"
 
         fleet.answers["/0"] = slow
         proxy = await self.failing(fleet, clock)
-        under_way, stale, refused = send(proxy, get("/0"), get("/a"), get("/b"))
+        being_made, stale, refused = send(proxy, get("/0"), get("/a"), get("/b"))
         await settle()
         proxy.queue.close()
         await settle()
         assert stale.result().source == "STALE"
         assert isinstance(refused.exception(), QueueClosedError)
-        assert not under_way.done()
+        assert not being_made.done()
         await clock.advance(2)
-        assert await body(under_way.result()) == b"slow"
+        assert await body(being_made.result()) == b"slow"
 
-    async def test_a_path_that_tries_to_leave_is_not_even_counted(self, fleet):
+    async def test_a_path_that_tries_to_leave_is_not_counted(self, fleet):
         proxy = fleet.worker()
         with pytest.raises(UnsafeTargetError):
             await proxy.answer(get("/../a"))
         assert (await proxy.status()).totals == ProxyTotals()
 
 
-async def test_the_status_tells_what_became_of_each(clock):
+async def test_the_status_counts_the_result_of_each_request(clock):
     fleet = ProxyFleet(clock, capacity=2)
     proxy = fleet.worker()
     await clock.drive(proxy.answer(get("/a")))  # success
@@ -409,7 +409,7 @@ async def test_the_status_tells_what_became_of_each(clock):
     await asyncio.gather(*waiting, return_exceptions=True)
 
 
-async def test_closing_stops_calls_under_way(fleet, clock):
+async def test_closing_cancels_calls_being_made(fleet, clock):
     async def hang(_):
         await asyncio.Event().wait()
 

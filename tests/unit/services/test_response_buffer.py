@@ -1,4 +1,4 @@
-"""An answer that is written once and read by many."""
+"""An answer that is written once and read by any number of readers."""
 
 import asyncio
 
@@ -21,7 +21,7 @@ async def read(buffer, into):
         into.append(chunk)
 
 
-async def test_each_reader_gets_it_from_the_start_as_it_comes():
+async def test_each_reader_gets_the_body_from_its_start_while_it_arrives():
     buffer, early, late = ResponseBuffer(), [], []
     buffer.begin(HEAD)
     first = asyncio.create_task(read(buffer, early))
@@ -50,7 +50,7 @@ async def test_a_reader_gets_small_pieces_together_and_a_large_one_in_parts():
     assert [len(chunk) for chunk in got] == [CHUNK_BYTES, CHUNK_BYTES, 1000]
 
 
-async def test_the_head_is_waited_for():
+async def test_a_reader_waits_for_the_head():
     buffer = ResponseBuffer()
     waiting = asyncio.create_task(buffer.head())
     await settle()
@@ -59,7 +59,7 @@ async def test_the_head_is_waited_for():
     assert await waiting == HEAD
 
 
-async def test_what_fails_before_its_head_fails_for_all_who_wait():
+async def test_an_error_before_the_head_is_raised_for_all_readers():
     buffer = ResponseBuffer()
     waiting = [asyncio.create_task(buffer.head()) for _ in range(2)]
     await settle()
@@ -69,7 +69,7 @@ async def test_what_fails_before_its_head_fails_for_all_who_wait():
             await each
 
 
-async def test_what_breaks_off_is_read_as_far_as_it_came():
+async def test_an_answer_that_breaks_off_is_read_as_far_as_it_came():
     buffer, got = ResponseBuffer(), []
     buffer.begin(HEAD)
     buffer.write(b"half")
@@ -88,7 +88,7 @@ def written(body):
     return buffer
 
 
-async def test_what_is_still_read_is_bounded_and_the_oldest_goes_first():
+async def test_answers_being_read_are_bounded_and_the_oldest_is_discarded_first():
     budget = BufferBudget(10)
     oldest, older, newest = buffers = [written(body) for body in (b"1234", b"5678", b"90123")]
     reading = oldest.body()
@@ -106,7 +106,7 @@ async def test_what_is_still_read_is_bounded_and_the_oldest_goes_first():
         assert got
 
 
-async def test_what_nobody_reads_any_more_counts_for_nothing():
+async def test_an_answer_without_readers_does_not_count():
     budget = BufferBudget(10)
     kept = written(b"12345")
     budget.add(kept)
@@ -115,7 +115,7 @@ async def test_what_nobody_reads_any_more_counts_for_nothing():
     assert kept.length == 5
 
 
-async def test_one_that_failed_before_it_began_says_why_however_much_is_held():
+async def test_an_answer_that_failed_before_its_head_keeps_its_error():
     budget, failed = BufferBudget(10), ResponseBuffer()
     failed.fail(RuntimeError("no answer"))
     for buffer in (failed, long := written(b"12345678901"), short := written(b"1")):
@@ -125,7 +125,7 @@ async def test_one_that_failed_before_it_began_says_why_however_much_is_held():
     assert (long.length, short.length) == (0, 1)
 
 
-async def test_one_that_is_longer_than_all_may_be_is_read_until_another_comes():
+async def test_a_single_answer_longer_than_the_budget_is_kept_until_the_next():
     budget = BufferBudget(10)
     long, short = written(b"12345678901"), written(b"1")
     budget.add(long)
