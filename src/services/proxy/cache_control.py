@@ -1,7 +1,7 @@
 """What the headers of an answer and of a request say about using the answer again (RFC 9111).
 
 An answer is *fresh* while its age is below the lifetime that it states, and *stale* afterwards. Where RFC
-9111 leaves a choice, this module takes the stricter one:
+9111 leaves a choice, this module makes the stricter one:
 
 - An invalid value of a directive counts as 0, and of several values the lowest counts (section 4.2.1).
 - A directive that is limited to some fields (`no-cache="set-cookie"`) counts as one for the whole answer.
@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from src.services.proxy.headers import SHARED_BY, Headers, first, http_date, listed, values
 
 MAX_SECONDS = 2**31
-"""The longest duration that is told apart from longer ones (RFC 9111, section 1.2.2)."""
+"""The longest duration in a header. A longer one counts as this (RFC 9111, section 1.2.2)."""
 
 _DIRECTIVE = re.compile(rb'([^\s",;=]+)(?:\s*=\s*("(?:[^"\\]|\\.)*"|[^\s",;]*))?')
-_SECONDS = re.compile(rb"0*([0-9]+)\Z")
+_SECONDS = re.compile(rb"\s*0*([0-9]+)\s*\Z")
 
 _NEVER_STALE = frozenset({b"must-revalidate", b"proxy-revalidate", b"s-maxage"})
 """Directives that forbid a stale copy even where the upstream can't be reached (RFC 9111, section 4.2.4)."""
@@ -97,8 +97,8 @@ def _age(headers: Headers, now: float, delay_seconds: float) -> float:
     """Return the age of an answer (RFC 9111, section 4.2.3)."""
     date = http_date(first(headers, b"date") or b"")
     apparent = 0.0 if date is None else now - date
-    stated = _SECONDS.match(first(headers, b"age") or b"")  # an invalid one is ignored
-    return max(apparent, (_whole(stated[1]) if stated else 0) + delay_seconds)
+    stated = _whole_seconds((first(headers, b"age") or b"").partition(b",")[0])
+    return max(apparent, (stated or 0) + delay_seconds)  # an invalid age is ignored
 
 
 def _lifetime(headers: Headers, directives: Mapping[bytes, list[bytes]], now: float) -> float:
@@ -128,8 +128,10 @@ def _seconds(directives: Mapping[bytes, list[bytes]], name: bytes) -> int | None
     """Return the duration that a directive states; None if there is no such directive."""
     if name not in directives:
         return None
-    return min(_whole(stated[1]) if (stated := _SECONDS.match(value)) else 0 for value in directives[name])
+    return min(_whole_seconds(value) or 0 for value in directives[name])
 
 
-def _whole(digits: bytes) -> int:
-    return min(int(digits), MAX_SECONDS) if len(digits) <= len(str(MAX_SECONDS)) else MAX_SECONDS
+def _whole_seconds(value: bytes) -> int | None:
+    """Return a duration in whole seconds; None if `value` is invalid."""
+    digits = _SECONDS.match(value)
+    return None if digits is None else min(int(digits[1][:20]), MAX_SECONDS)

@@ -54,6 +54,7 @@ LIFETIMES = [
     ([(CACHE_CONTROL, "max-age=30"), (DATE, date(3600))], 30),
     ([(CACHE_CONTROL, "max-age=30"), (AGE, "10")], 20),
     ([(CACHE_CONTROL, "max-age=30"), (AGE, "10"), (AGE, "20")], 20),
+    ([(CACHE_CONTROL, "max-age=30"), (AGE, "10, 20")], 20),
     ([(CACHE_CONTROL, "max-age=30"), (DATE, date(-10))], 20),
     ([(CACHE_CONTROL, "max-age=30"), (DATE, date(-10)), (AGE, "15")], 15),
     ([(CACHE_CONTROL, 'x="no-store, max-age=0", max-age=30')], 30),
