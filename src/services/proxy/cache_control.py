@@ -13,6 +13,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 
 from src.services.proxy.headers import SHARED_BY, Headers, first, http_date, listed, values
 
@@ -119,7 +120,7 @@ def _directives(headers: Headers) -> dict[bytes, list[bytes]]:
     if not stated and b"no-cache" in listed(headers, b"pragma"):
         stated = [b"no-cache"]
     found: dict[bytes, list[bytes]] = {}
-    for name, value in _DIRECTIVE.findall(b",".join(stated)):
+    for name, value in chain.from_iterable(map(_DIRECTIVE.findall, stated)):
         found.setdefault(name.lower(), []).append(value.strip(b'"'))
     return found
 
