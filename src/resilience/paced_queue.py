@@ -11,8 +11,10 @@ import asyncio
 import itertools
 import logging
 import uuid
+from collections.abc import Callable
 from contextvars import Context
-from typing import TypeVar
+from functools import partial
+from typing import Self, TypeVar
 
 from src.resilience.clock import Clock
 from src.resilience.errors import (
@@ -42,6 +44,36 @@ MAX_PRIORITY = 1000
 """How far a priority may be from 0, either way."""
 
 _log = logging.getLogger(__name__)
+
+
+class Slot:
+    """The right to start one call now, as a context manager around the call.
+
+    If the body does not start a call, it gives the slot back. A body that ends with a `RejectedError` has not
+    started its call, because an inner policy rejected it.
+
+    Args:
+        pass_on: Called when the slot is given back.
+    """
+
+    def __init__(self, pass_on: Callable[[], None]) -> None:
+        self._pass_on = pass_on
+        self._is_held = True
+
+    def give_back(self) -> None:
+        """Let the next caller have the slot. Only the first time has an effect."""
+        if self._is_held:
+            self._is_held = False
+            self._pass_on()
+
+    def __enter__(self) -> Self:
+        """Return the slot."""
+        return self
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        """Give the slot back after a `RejectedError`."""
+        if isinstance(error, RejectedError):
+            self.give_back()
 
 
 class PacedQueue:
@@ -109,6 +141,11 @@ class PacedQueue:
             BaseException: Whatever the store or the call raised.
         """
         require_async(call)
+        with await self.slot(priority=priority):
+            return await call()
+
+    async def slot(self, *, priority: int = 0) -> Slot:
+        """Wait for a slot and return it. The argument and the errors are those of `run`."""
         if not -MAX_PRIORITY <= priority <= MAX_PRIORITY:
             raise ValueError(f"priority must be between -{MAX_PRIORITY} and {MAX_PRIORITY}, not {priority}")
         if self._is_closed:
@@ -119,18 +156,14 @@ class PacedQueue:
         except BaseException:
             self._leave(place)
             raise
-        is_used = False
+        slot = Slot(partial(self._give_back, turn))
         try:
             waited_us = self._now_us() - place.arrived_us
             notify(self._listener, TurnTaken(policy=self.name, seconds=waited_us / 1e6))
-            is_used = True
-            return await call()
-        except RejectedError:
-            is_used = False
+        except BaseException:
+            slot.give_back()
             raise
-        finally:
-            if not is_used:
-                self._give_back(turn)
+        return slot
 
     async def status(self) -> PaceStatus:
         """Return how the line stands, over all workers."""

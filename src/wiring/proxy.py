@@ -19,7 +19,7 @@ from src.resilience.pace_store import MAX_SECONDS, PacedQueueOptions
 from src.resilience.paced_queue import PacedQueue
 from src.resilience.timeout import Timeout
 from src.services.proxy.copies import Copies
-from src.services.proxy.service import NAME, PACE_MARGIN, Proxy, is_upstream_failure
+from src.services.proxy.service import ADMITTED_WAIT, NAME, PACE_MARGIN, Proxy, is_upstream_failure
 from src.services.proxy.shared_calls import SharedCalls
 from src.services.proxy.target import UpstreamTarget
 from src.services.proxy.totals import ProxyTally
@@ -91,11 +91,12 @@ def _queue(settings: Settings, link: RedisLink, clock: Clock, listener: Listener
     options = PacedQueueOptions(
         interval_seconds=settings.proxy_rate_limit_seconds * (1 + PACE_MARGIN),
         capacity=settings.queue_max_size,
-        max_wait_seconds=settings.proxy_request_timeout_seconds,
+        max_wait_seconds=settings.proxy_request_timeout_seconds * ADMITTED_WAIT,
     )
     fleet = RedisPaceStore(NAME, options, link)
     store = FailoverPaceStore(fleet, options, clock, workers=settings.web_concurrency)
-    # A call stays in the queue while any request waits for it, and each request has its own timeout.
+    # The store rejects calls whose slot would come too late. A call in the queue stays there while any
+    # request waits for it, and each request has its own timeout.
     unlimited = replace(options, max_wait_seconds=MAX_SECONDS)
     return PacedQueue(unlimited, store, clock, name=NAME, listener=listener)
 

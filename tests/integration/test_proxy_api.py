@@ -157,7 +157,7 @@ async def test_a_stale_copy_takes_the_place_of_a_503(start_api):
         assert (await api.get("/api/proxy/status")).json()["fallbacks"] == 1
 
 
-async def test_a_full_line_is_a_503(start_api):
+async def test_a_full_queue_is_a_503(start_api):
     settings = {"proxy_rate_limit_seconds": 30, "queue_max_size": 2, "proxy_request_timeout_seconds": 600}
     async with start_api(**settings) as api:
         await api.get("/proxy/get?n=0")
@@ -168,17 +168,33 @@ async def test_a_full_line_is_a_503(start_api):
         assert 25 <= int(full.headers["retry-after"]) <= 31  # until there is a place
         for task in waiting:
             task.cancel()
+        await until_waiting(api, 0)
 
 
-async def test_one_whose_turn_would_come_too_late_is_a_504_at_once(start_api):
+async def test_a_request_that_would_wait_too_long_is_a_503_at_once(start_api):
     settings = {"proxy_rate_limit_seconds": 30, "proxy_request_timeout_seconds": 20}
-    async with start_api(**settings) as api:
-        await api.get("/proxy/get?n=0")
-        late = await api.get("/proxy/get?n=1")
-        assert (late.status_code, late.json()["code"]) == (504, "QUEUE_TIMEOUT")
-        assert 5 <= int(late.headers["retry-after"]) <= 11  # a request that comes then is served in time
-        status = (await api.get("/api/proxy/status")).json()
-        assert (status["queue_size"], status["failures"], status["requests"]) == (0, 1, 2)
+    async with start_api(**settings) as one, start_api(**settings) as other:
+        await one.get("/proxy/get?n=0")
+        for api in (one, other):
+            late = await api.get("/proxy/get?n=1")
+            assert (late.status_code, late.json()["code"]) == (503, "QUEUE_FULL")
+            assert 5 <= int(late.headers["retry-after"]) <= 13  # until a new request gets a slot in time
+        statuses = [(await api.get("/api/proxy/status")).json() for api in (one, other, one)]
+        status = statuses[-1]  # each has sent its counts by now
+        assert (status["queue_size"], status["failures"], status["requests"]) == (0, 2, 3)
+
+
+async def test_an_answer_that_does_not_begin_in_time_is_a_504(start_api):
+    async def slow(_upstream, _line, _writer):
+        await asyncio.sleep(30)
+
+    async with (
+        running_upstream(slow) as upstream,
+        start_api(proxy_upstream_url=upstream.url, proxy_request_timeout_seconds=0.3) as api,
+    ):
+        answer = await api.get("/proxy/a")
+        assert (answer.status_code, answer.json()["code"]) == (504, "QUEUE_TIMEOUT")
+        assert "retry-after" not in answer.headers
 
 
 async def test_an_answer_that_is_too_long_is_a_502(start_api):
@@ -265,18 +281,15 @@ async def test_the_overview_shows_a_queue_that_is_postponed(start_api):
     async def refuse(_upstream, _line, writer):
         writer.write(b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 200\r\nContent-Length: 0\r\n\r\n")
 
-    async with (
-        running_upstream(refuse) as upstream,
-        start_api(proxy_upstream_url=upstream.url, proxy_request_timeout_seconds=600) as api,
-    ):
+    async with running_upstream(refuse) as upstream, start_api(proxy_upstream_url=upstream.url) as api:
         await api.get("/proxy/a")
-        waiting = asyncio.create_task(api.get("/proxy/b"))
-        await until_waiting(api, 1)
+        rejected = await api.get("/proxy/b")
+        assert (rejected.status_code, rejected.json()["code"]) == (503, "QUEUE_FULL")
+        assert 100 < int(rejected.headers["retry-after"]) <= 200
         assert 100 < (await api.get("/api/proxy/status")).json()["next_turn_seconds"] <= 200
         overview = (await api.get("/api/overview")).json()
         assert overview["status"]["code"] == "PROXY_LINE_HELD"
         assert 100 < overview["proxy"]["next_turn_seconds"] <= 200
-        waiting.cancel()
 
 
 async def test_a_new_policy_applies_to_all_workers(start_api):

@@ -14,7 +14,7 @@ from src.resilience.pace_store import PacedQueueOptions
 from src.resilience.paced_queue import PacedQueue
 from src.resilience.timeout import Timeout
 from src.services.proxy.copies import MAX_COPY_BYTES, Copies
-from src.services.proxy.service import Proxy, ProxyRequest, is_upstream_failure
+from src.services.proxy.service import ADMITTED_WAIT, Proxy, ProxyRequest, is_upstream_failure
 from src.services.proxy.shared_calls import SharedCalls
 from src.services.proxy.target import UpstreamTarget
 from src.services.proxy.totals import ProxyTally, ProxyTotals
@@ -55,7 +55,7 @@ class ProxyFleet:
         self.cache = MemoryCacheStore(clock)
         self.breakers = MemoryBreakerStore(clock)
         self.options = PacedQueueOptions(
-            interval_seconds=INTERVAL, capacity=capacity, max_wait_seconds=REQUEST_TIMEOUT
+            interval_seconds=INTERVAL, capacity=capacity, max_wait_seconds=ADMITTED_WAIT * REQUEST_TIMEOUT
         )
         self.slots = MemoryPaceStore(self.options, clock)
         self.totals = ProxyTotals()

@@ -92,7 +92,7 @@ def _of_proxy(proxy: ProxyStatus) -> Iterator[Verdict]:
     if queue.size >= queue.capacity:
         waits = f"{queue.size} wait, the first of them {_for(queue.oldest_age_seconds or 0)}"
         yield Verdict("warning", "PROXY_LINE_FULL", f"Proxy's line full: {waits}")
-    if queue.size and queue.next_turn_seconds > proxy.interval_seconds + LINE_HELD_SECONDS:
+    if queue.next_turn_seconds > proxy.interval_seconds + LINE_HELD_SECONDS:
         left = f"{queue.next_turn_seconds:.0f} s left, {queue.size} in line"
         yield Verdict("warning", "PROXY_LINE_HELD", f"Proxy's line held: its upstream asked to wait, {left}")
     if proxy.breaker.state == BreakerState.HALF_OPEN:

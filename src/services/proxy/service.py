@@ -44,6 +44,10 @@ PACE_MARGIN = 0.02
 """The share by which slots are further apart than the upstream demands. The upstream counts arrivals, and
 no two calls take equally long to arrive."""
 
+ADMITTED_WAIT = 0.9
+"""The share of a request's timeout after which its slot must come, by the state of the queue when the request
+arrives. The rest is for the call, and for slots that come later than planned because calls postpone them."""
+
 NAME = "proxy"
 """The name of the proxy and of its policies, in events and errors."""
 

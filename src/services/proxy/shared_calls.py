@@ -14,7 +14,7 @@ from functools import partial
 from src.resilience.breaker_store import BreakerState
 from src.resilience.circuit_breaker import CircuitBreaker
 from src.resilience.clock import Clock
-from src.resilience.errors import CircuitOpenError, RejectedError
+from src.resilience.errors import CircuitOpenError, QueueFullError, QueueTimeoutError
 from src.resilience.paced_queue import PacedQueue
 from src.resilience.pipeline import Pipeline
 from src.resilience.timeout import Timeout
@@ -29,14 +29,6 @@ answers are discarded."""
 
 _FORCED_OPEN_SECONDS = 30.0
 """The `Retry-After` while the breaker is open until it is closed by hand."""
-
-
-class _AnsweredMeanwhileError(RejectedError):
-    """A call need not be made: its turn goes to the next one, as that of any call an inner policy refuses."""
-
-    def __init__(self, copy: Copy) -> None:
-        super().__init__("proxy", "the same was asked and answered meanwhile", 0)
-        self.copy = copy
 
 
 @dataclass(eq=False, slots=True)
@@ -160,19 +152,24 @@ class SharedCalls:
 
     async def _run(self, call: SharedCall) -> None:
         try:
-            await self._queue.run(partial(self._use_slot, call), priority=call.priority)
-        except _AnsweredMeanwhileError as found:
-            found.copy.write_to(call.buffer)
+            with await self._queue.slot(priority=call.priority) as slot:
+                call.slot_at = self._clock.monotonic()
+                token = uuid.uuid4().hex
+                if call.key is not None:
+                    call.copy = await self._copies.find_fresh_or_lease(call.key, call.limits, token)
+                if call.copy is None:
+                    await self._make(call, token)
+                else:
+                    slot.give_back()
+                    call.copy.write_to(call.buffer)
+        except QueueTimeoutError as error:  # raised before the call waits
+            full = QueueFullError(self._queue.name, "no slot comes in time", error.retry_after)
+            call.buffer.fail(full)
         except Exception as error:  # noqa: BLE001 -- raised again for each request that waits
             call.buffer.fail(error)
 
-    async def _use_slot(self, call: SharedCall) -> None:
-        call.slot_at = self._clock.monotonic()
-        token = uuid.uuid4().hex
-        if call.key is not None:
-            call.copy = await self._copies.find_fresh_or_lease(call.key, call.limits, token)
-            if call.copy is not None:
-                raise _AnsweredMeanwhileError(call.copy)
+    async def _make(self, call: SharedCall, token: str) -> None:
+        """Call the upstream, and keep the answer under the lease of `token`."""
         try:
             last = await self._guards.run(partial(self._upstream.call, call.request, call.buffer))
             if call.key is not None:  # before a reader has the whole answer and sends the request again

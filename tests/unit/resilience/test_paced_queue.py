@@ -803,6 +803,31 @@ async def test_those_who_left_do_not_pile_up_behind_one_who_waits(queue_of, bank
     assert bank.starts == {"patient": 100}
 
 
+# ---------------------------------------------------------------- slots
+
+
+async def test_a_slot_that_is_given_back_goes_to_the_next_caller_at_once(queue_of, bank, clock):
+    queue = queue_of()
+    with await queue.slot() as slot:
+        await line_up(queue, bank, clock, "next", "last")
+        for _ in range(2):
+            slot.give_back()
+            await settle()
+    await clock.advance(1)
+    assert bank.starts == {"next": 0, "last": 1}
+
+
+@pytest.mark.parametrize(("error", "start"), [(CircuitOpenError("breaker", "open", 1), 0), (KeyError(), 1)])
+async def test_a_slot_is_given_back_only_by_a_rejection(queue_of, bank, clock, error, start):
+    queue = queue_of()
+    with pytest.raises(type(error)):
+        with await queue.slot():
+            raise error
+    await line_up(queue, bank, clock, "next")
+    await clock.advance(1)
+    assert bank.starts == {"next": start}
+
+
 # ---------------------------------------------------------------- options
 
 
