@@ -23,8 +23,8 @@ from src.services.proxy.service import ADMITTED_WAIT, NAME, PACE_MARGIN, Proxy, 
 from src.services.proxy.shared_calls import SharedCalls
 from src.services.proxy.target import UpstreamTarget
 from src.services.proxy.totals import ProxyTally
-from src.services.proxy.transport import UpstreamTransport
 from src.services.proxy.upstream import Upstream
+from src.services.single_use_transport import SingleUseTransport
 from src.storage.fleet.proxy_totals import RedisProxyTotals
 from src.storage.patterns.cache_store import RedisCacheStore
 from src.storage.patterns.pace_store import FailoverPaceStore, RedisPaceStore
@@ -122,7 +122,7 @@ def _copy_options(settings: Settings) -> CacheOptions:
 def _client(provider: httpx.ASGITransport | None) -> httpx.AsyncClient:
     """Return a client that keeps nothing between calls, neither cookies nor connections."""
     return httpx.AsyncClient(
-        transport=provider or UpstreamTransport(),
+        transport=provider or SingleUseTransport(),
         timeout=None,  # noqa: S113 -- the proxy's own timeout applies to each call
         cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
     )

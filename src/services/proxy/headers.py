@@ -45,7 +45,7 @@ def headers_for_upstream(headers: Headers, request_id: bytes) -> Headers:
         headers: All headers of the caller's request.
         request_id: Names the request in the upstream's log.
     """
-    own = ((b"accept-encoding", b"identity"), (b"connection", b"close"), (b"x-request-id", request_id))
+    own = ((b"accept-encoding", b"identity"), (b"x-request-id", request_id))
     passed_on = _TO_UPSTREAM - listed(headers, b"connection")
     return tuple(header for header in headers if header[0] in passed_on) + own
 

@@ -820,9 +820,8 @@ async def test_a_slot_that_is_given_back_goes_to_the_next_caller_at_once(queue_o
 @pytest.mark.parametrize(("error", "start"), [(CircuitOpenError("breaker", "open", 1), 0), (KeyError(), 1)])
 async def test_a_slot_is_given_back_only_by_a_rejection(queue_of, bank, clock, error, start):
     queue = queue_of()
-    with pytest.raises(type(error)):
-        with await queue.slot():
-            raise error
+    with pytest.raises(type(error)), await queue.slot():
+        raise error
     await line_up(queue, bank, clock, "next")
     await clock.advance(1)
     assert bank.starts == {"next": start}

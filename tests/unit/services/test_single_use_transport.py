@@ -1,4 +1,4 @@
-"""The network under the proxy's calls."""
+"""The transport with one connection for each call."""
 
 import asyncio
 import ssl
@@ -8,7 +8,7 @@ import httpcore
 import httpx
 import pytest
 
-from src.services.proxy.transport import UpstreamTransport
+from src.services.single_use_transport import SingleUseTransport
 from tests.support.certificate import make_certificate
 
 HI = b"GET /hi HTTP/1.1\r\n"
@@ -35,7 +35,7 @@ async def test_what_comes_before_the_request_was_sent_whole_is_no_answer(monkeyp
         return Connection([b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nearly"])
 
     monkeypatch.setattr(httpcore.AnyIOBackend, "connect_tcp", connect)
-    async with httpx.AsyncClient(transport=UpstreamTransport()) as client:
+    async with httpx.AsyncClient(transport=SingleUseTransport()) as client:
         with pytest.raises(httpx.TransportError, match="could not be sent whole"):
             await client.get("http://upstream.example/a")
 
@@ -55,7 +55,7 @@ async def test_a_flood_is_cut_off_behind_tls_as_well(tls, monkeypatch):
 
     server = await asyncio.start_server(flood, "127.0.0.1", 0, ssl=server_side)
     url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    async with server, httpx.AsyncClient(transport=UpstreamTransport(), timeout=None) as client:
+    async with server, httpx.AsyncClient(transport=SingleUseTransport(), timeout=None) as client:
         assert (await client.get(f"{url}/hi")).text == "hi"
         with pytest.raises(httpx.TransportError, match="no answer within"):
             await client.get(f"{url}/flood")

@@ -1,11 +1,11 @@
-"""The network under the proxy's calls: one connection for each call, and a bound on what precedes an answer.
+"""A transport of httpx with one connection for each call, and a bound on what precedes an answer.
 
-A connection is never used for a second call. An upstream may send more bytes than it announced: after the
+A connection is never used for a second call. A server may send more bytes than it announced: after the
 length, after a 204, after the answer to a HEAD. On a connection that is used again those bytes would be read
 as the answer to the next call, which is another caller's (RFC 9112, section 6.3). Nor is anything read as the
 answer to a request that could not be sent whole.
 
-An upstream may send any number of interim answers (1xx) before the final one. Parsing them occupies the event
+A server may send any number of interim answers (1xx) before the final one. Parsing them occupies the event
 loop, so a call fails once `MAX_HEAD_BYTES` have come without a final head.
 """
 
@@ -23,8 +23,8 @@ READ_BYTES = 16 * 1024
 """The most bytes that are read, and so parsed, without a pause for other tasks."""
 
 
-class UpstreamTransport(httpx.AsyncBaseTransport):
-    """A transport of httpx that opens a connection for each request and closes it after the response."""
+class SingleUseTransport(httpx.AsyncBaseTransport):
+    """Opens a connection for each request and closes it after the response."""
 
     def __init__(self) -> None:
         self._pool = httpcore.AsyncConnectionPool(
@@ -41,6 +41,7 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
             httpx.TransportError: No connection, no response, or one that breaks the rules of HTTP.
         """
         url = request.url
+        request.headers["Connection"] = "close"
         sent = httpcore.Request(
             request.method,
             httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
