@@ -26,7 +26,6 @@ from src.telemetry import tracing
 from src.telemetry.instruments import Measured
 
 
-
 def breaker(settings: Settings, link: RedisLink, clock: Clock, listener: Listener) -> CircuitBreaker:
     """Return the circuit breaker around the external service, the fleet's."""
     options = CircuitBreakerOptions(
