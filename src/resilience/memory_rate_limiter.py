@@ -37,6 +37,11 @@ class _MemoryRateLimiter(ABC, Generic[S]):
         self._clock = clock
         self._states: OrderedDict[str, S] = OrderedDict()
 
+    @property
+    def quota(self) -> Quota:
+        """The quota of every key."""
+        return self._quota
+
     async def hit(self, key: str, cost: int = 1) -> Decision:
         """Take `cost` units of `key`, all or none."""
         return self._decide(key, cost, spend=True)

@@ -15,7 +15,6 @@ from src.api.admin_access import AdminAccess
 from src.api.client_address import ClientAddress
 from src.api.dependencies import BodyLimits, State
 from src.api.hot_routes import install_hot_routes
-from src.api.models.proxy import ProxyStatusOut
 from src.api.request_context import RequestContext, RequestContextMiddleware
 from src.api.routes import (
     admin,
@@ -44,6 +43,7 @@ from src.resilience.pipeline import Pipeline
 from src.resilience.rate_limiter import Quota
 from src.services.access.admission import Admission
 from src.services.event_feed import EventFeed, EventRecorder
+from src.services.external_service import NAME as EXTERNAL_SERVICE
 from src.services.external_service import (
     ExternalService,
     ExternalServiceUnavailableError,
@@ -153,8 +153,8 @@ async def _lifespan(
         provider = None if settings.external_service_url else external.provider_in_process(settings, clock)
         client = await stack.enter_async_context(external.client(settings, provider))
         shared_faults = RedisFaultStore(link) if settings.external_service_url is None else None
-        measured = Pipeline(Measured(external.NAME, clock, is_failure), pipeline)
-        external_service = ExternalService(client, measured, shared_faults)
+        measured = Pipeline(Measured(EXTERNAL_SERVICE, clock, is_failure), pipeline)
+        external_service = ExternalService(client, measured, clock, shared_faults)
         lab = Lab(
             external_service.attempt,
             pipeline,
@@ -162,7 +162,7 @@ async def _lifespan(
             clock,
             # In the bulkhead's line, the API's own calls find at most as many of a run's as are being served.
             at_once=2 * settings.external_service_max_concurrency,
-            name=external.NAME,
+            name=EXTERNAL_SERVICE,
             listener=listener,
         )
         event_feed = EventFeed(event_log, clock)
@@ -179,13 +179,13 @@ async def _lifespan(
         internal_proxy = await stack.enter_async_context(
             running_proxy(settings, link, provider, clock, listener)
         )
-        overviews = OverviewService[ProxyStatusOut](
+        overviews = OverviewService(
             _counter_store(link, clock, counters, stack),
             breaker,
             partial(used_memory_bytes, link),
             external_service.faults,
             clock,
-            proxy=partial(proxy.proxy_status, internal_proxy),
+            proxy=internal_proxy.status,
         )
         stack.push_async_callback(overviews.aclose)
         yield State(

@@ -596,15 +596,21 @@ async def test_behind_an_open_breaker_each_workers_line_is_told_as_soon_as_one_t
 
 
 class Outage:
-    """A store that is away when told to be."""
+    """A store that can be made unavailable.
+
+    Attributes:
+        is_away: Whether every method fails.
+        denied: Names of methods that fail.
+    """
 
     def __init__(self, store):
         self._store = store
         self.is_away = False
+        self.denied = set()
 
     def __getattr__(self, name):
         async def method(*args):
-            if self.is_away:
+            if self.is_away or name in self.denied:
                 raise StorageUnavailableError("away")
             return await getattr(self._store, name)(*args)
 
@@ -684,6 +690,65 @@ class TestFailingOver:
         assert await refused(store, A, waiting()) == 4
         await store.give_back(own)
         await take(store, A, waiting())
+
+    @pytest.mark.parametrize("denied", ["ask", "postpone"])
+    async def test_a_store_that_refuses_one_method_delays_no_slot_of_the_worker(
+        self, store, fleets, store_time, denied
+    ):
+        await take(store)
+        await store_time.advance(1)
+        fleets.denied = {"ask", denied}
+        assert await refused(store, A, waiting()) == 4
+        fleets.denied = {denied}
+        for left in (3, 2, 1):
+            await store_time.advance(1)
+            assert await refused(store, A, waiting()) == left
+        await store_time.advance(1)
+        await take(store, A, waiting())
+
+    async def test_a_store_that_comes_and_goes_does_not_stop_the_slots(self, store, fleets, store_time):
+        slots = []
+        for _ in range(200):
+            fleets.is_away = not fleets.is_away  # so that every question to it is the end of an outage
+            verdict = await store.ask(A, waiting())
+            if verdict.turn is not None:
+                slots.append(store_time.clock.monotonic())
+            await store_time.advance(verdict.wait_us / SECOND)
+        assert len(slots) >= 0.1 * store_time.clock.monotonic()
+        gaps = [later - earlier for earlier, later in pairwise(slots)]
+        assert min(gaps) >= 1
+
+    async def test_one_that_only_hides_its_status_gives_the_slots_all_the_same(
+        self, store, fleets, store_time
+    ):
+        await take(store)
+        fleets.denied = {"status"}
+        for _ in range(3):
+            assert (await store.status()).capacity == 2
+            await store_time.advance(1)
+            await take(store, A, waiting(age=1))
+
+    async def test_a_delay_that_did_not_reach_the_fleet_reaches_it_with_the_next_question(
+        self, store, fleets, store_time
+    ):
+        await take(store)
+        fleets.denied = {"postpone"}
+        await store.postpone(10)
+        fleets.denied = set()
+        await store_time.advance(2)
+        assert await refused(store, A, waiting()) == 8
+        assert (await fleets.status()).next_turn_seconds == 8
+
+    async def test_while_callers_wait_here_the_status_shows_them(self, store, fleets, store_time):
+        await take(store)
+        fleets.denied = {"ask"}
+        await refused(store, A, waiting(2))
+        status = await store.status()
+        assert (status.size, status.capacity) == (2, 2)
+        fleets.denied = set()
+        await refused(store, A, waiting(2))
+        status = await store.status()
+        assert (status.size, status.capacity) == (2, 10)
 
     async def test_an_outage_is_logged_once_and_so_is_its_end(self, store, fleets, caplog):
         for away in (True, True, False, False):

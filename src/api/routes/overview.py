@@ -37,11 +37,11 @@ async def overview(request: Request) -> Response:
 
 
 @lru_cache(maxsize=1)  # a reading is the same for all who look at about the same time
-def _rendered(found: Overview[ProxyStatusOut]) -> bytes:
+def _rendered(found: Overview) -> bytes:
     return overview_out(found).model_dump_json().encode()
 
 
-def overview_out(found: Overview[ProxyStatusOut]) -> OverviewOut:
+def overview_out(found: Overview) -> OverviewOut:
     """Return an overview as it is shown."""
     counters, said = found.counters, found.verdict
     counts = counters.counts
@@ -69,7 +69,7 @@ def overview_out(found: Overview[ProxyStatusOut]) -> OverviewOut:
             hit_ratio=_ratio(counts["hits"], counts["hits"] + counts["misses"] + counts["stale"]),
         ),
         breaker=BreakerOut.of(found.breaker),
-        proxy=found.proxy,
+        proxy=None if found.proxy is None else ProxyStatusOut.of(found.proxy),
         redis=_redis_out(counters, found.memory_bytes),
         external_service=ExternalServiceOut(failure_rate=found.failure_rate),
     )

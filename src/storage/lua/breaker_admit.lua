@@ -1,7 +1,8 @@
 -- Decides whether a call may be made now.
 --
 -- KEYS, ARGV  those of breaker.lua
--- reply       {1, generation, probe or nil, transition or nil} when it may; else {0, reason, µs to wait}
+-- reply       {1, generation, probe or nil, transition or nil} when it may; else {0, reason, µs to wait: nil
+--             where only an order lets a call through}
 local function lend_permit(transition)
   local probe = generation .. '-' .. redis.call('HINCRBY', CIRCUIT, 'probes', 1)
   redis.call('ZADD', LEASES, whole(now + lease_us), probe)
@@ -17,7 +18,7 @@ local admit = {
   CLOSED = let_through,
   FORCED_CLOSED = let_through,
   FORCED_OPEN = function()
-    return {0, 'the circuit is forced open', open_us}
+    return {0, 'the circuit is forced open', false}
   end,
   OPEN = function()
     local wait = get('until_us') - now

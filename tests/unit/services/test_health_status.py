@@ -1,13 +1,16 @@
 """What is said of the service, and what is said first."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import get_args
 
 import pytest
 
 from src.resilience.breaker_store import BreakerState, BreakerStatus
+from src.resilience.pace_store import PaceStatus
 from src.services.overview.counter_store import CounterReading, CounterSnapshot, Outage
 from src.services.overview.health_status import LINE_HELD_SECONDS, Code, Verdict, verdict
+from src.services.proxy.service import ProxyStatus
+from src.services.proxy.totals import ProxyTotals
 
 NOW, MONOTONIC = 1_800_000_000.0, 500.0
 
@@ -17,19 +20,16 @@ OPEN = replace(CLOSED, state=BreakerState.OPEN, opened_at=NOW - 12.7, retry_afte
 HALF_OPEN = replace(CLOSED, state=BreakerState.HALF_OPEN, opened_at=NOW - 40)
 
 
-@dataclass(frozen=True)
-class Breaker:
-    state: str = "CLOSED"
-
-
-@dataclass(frozen=True)
-class Proxy:
-    queue_size: int = 7
-    capacity: int = 100
-    oldest_age_seconds: float | None = 6.2
-    interval_seconds: float = 1.0
-    next_turn_seconds: float = 0.4
-    breaker: Breaker = field(default_factory=Breaker)
+def proxy_status(
+    queue_size=7,
+    *,
+    oldest_age_seconds=6.2,
+    interval_seconds=1.0,
+    next_turn_seconds=0.4,
+    breaker=BreakerState.CLOSED,
+) -> ProxyStatus:
+    queue = PaceStatus("fifo", queue_size, 100, oldest_age_seconds, next_turn_seconds)
+    return ProxyStatus(queue, ProxyTotals(), replace(CLOSED, name="proxy", state=breaker), interval_seconds)
 
 
 def judge(counters=QUIET, breaker=CLOSED, proxy=None) -> Verdict:
@@ -44,22 +44,22 @@ AWAY = replace(QUIET, outage=Outage(MONOTONIC - 75, "away"))
 REFUSES = replace(QUIET, outage=Outage(MONOTONIC - 3, "refuses"))
 FAILING = counted(requests=100, errors=12)
 BYPASSING = counted(requests=100, bypassed=25)
-PROXY_OPEN = Proxy(breaker=Breaker("OPEN"))
-PROXY_FULL = Proxy(queue_size=100, oldest_age_seconds=43.9)
-PROXY_HELD = Proxy(queue_size=3, next_turn_seconds=238.4)
-PROXY_HALF_OPEN = Proxy(breaker=Breaker("HALF_OPEN"))
+PROXY_OPEN = proxy_status(breaker=BreakerState.OPEN)
+PROXY_FULL = proxy_status(queue_size=100, oldest_age_seconds=43.9)
+PROXY_HELD = proxy_status(queue_size=3, next_turn_seconds=238.4)
+PROXY_HALF_OPEN = proxy_status(breaker=BreakerState.HALF_OPEN)
 
 
 @pytest.mark.parametrize(
     "proxy",
     [
         None,
-        Proxy(),
-        Proxy(queue_size=99),
-        Proxy(0, oldest_age_seconds=None),
-        Proxy(next_turn_seconds=1 + LINE_HELD_SECONDS),
-        Proxy(interval_seconds=300, next_turn_seconds=238.4),
-        replace(PROXY_HELD, queue_size=0),
+        proxy_status(),
+        proxy_status(queue_size=99),
+        proxy_status(0, oldest_age_seconds=None),
+        proxy_status(next_turn_seconds=1 + LINE_HELD_SECONDS),
+        proxy_status(interval_seconds=300, next_turn_seconds=238.4),
+        proxy_status(0, next_turn_seconds=238.4),
     ],
 )
 def test_all_well(proxy):
@@ -121,8 +121,8 @@ def test_what_is_wrong_is_said_in_words(given, level, code, message):
 
 def test_the_worst_is_said_first():
     everything = replace(counted(requests=100, errors=50, bypassed=9), outage=AWAY.outage)
-    both = replace(PROXY_OPEN, queue_size=100)
-    held = replace(PROXY_HALF_OPEN, next_turn_seconds=99)
+    both = proxy_status(100, breaker=BreakerState.OPEN)
+    held = {"next_turn_seconds": 99, "breaker": BreakerState.HALF_OPEN}
     said = [
         judge(everything, OPEN, both).code,
         judge(replace(everything, outage=REFUSES.outage), OPEN, both).code,
@@ -131,8 +131,8 @@ def test_the_worst_is_said_first():
         judge(BYPASSING, HALF_OPEN, both).code,
         judge(BYPASSING, CLOSED, both).code,
         judge(QUIET, CLOSED, both).code,
-        judge(QUIET, CLOSED, replace(held, queue_size=100)).code,
-        judge(QUIET, CLOSED, held).code,
+        judge(QUIET, CLOSED, proxy_status(100, **held)).code,
+        judge(QUIET, CLOSED, proxy_status(**held)).code,
         judge(QUIET, CLOSED, PROXY_HALF_OPEN).code,
         judge().code,
     ]
