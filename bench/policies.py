@@ -137,7 +137,7 @@ def _cache_hit() -> AsyncCall:
         return b"42"
 
     async def hit() -> object:
-        return await cache.get("key", compute, entry=await cache.lookup("key"))
+        return await cache.get("key", compute)
 
     return hit
 

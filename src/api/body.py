@@ -4,6 +4,7 @@ FastAPI's own `max_body_size` would answer a declared length over the limit in p
 inflation; here too much of either is a problem document.
 """
 
+import re
 import zlib
 from email.message import Message
 from functools import lru_cache
@@ -28,6 +29,10 @@ BODY_SECONDS = 30
 """How long a body may take to arrive."""
 
 _GZIP = 16 + zlib.MAX_WBITS
+_ZEROS = re.compile(rb"\0*+")
+
+_CHARSETS = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
+"""Names of UTF-8 and of the part of it that is ASCII."""
 
 _PIECE_BYTES = 1024
 """Inflated at a time. After each member zlib copies what is left, and a member may be of 20 bytes."""
@@ -55,7 +60,7 @@ def media_type(request: Request, *supported: str) -> str:
     if given is None:
         return supported[0]
     kind, charset = _content_type(given)
-    if kind not in supported or charset not in {"utf-8", "us-ascii"}:
+    if kind not in supported or charset not in _CHARSETS:
         wanted = " or ".join(supported)
         raise ProblemError(Problem(415, "UNSUPPORTED_MEDIA_TYPE", f"The body must be {wanted}, in UTF-8"))
     return kind
@@ -99,8 +104,8 @@ async def receive_body(request: Request, max_bytes: int) -> SentBody:
     Raises:
         ProblemError: 413, it is larger; 415, it is encoded otherwise than by gzip; 400, it broke off.
     """
-    encoding = (header(request.scope, b"content-encoding") or "identity").strip().lower()
-    if encoding not in {"identity", "gzip"}:
+    is_gzip = _is_gzip(header(request.scope, b"content-encoding"))
+    if is_gzip is None:
         raise ProblemError(
             Problem(
                 415,
@@ -112,7 +117,21 @@ async def receive_body(request: Request, max_bytes: int) -> SentBody:
     declared = header(request.scope, b"content-length") or "0"
     if declared.isdecimal() and int(declared) > max_bytes:
         raise ProblemError(too_large(max_bytes))
-    return SentBody(await _receive(request, max_bytes), encoding == "gzip")
+    return SentBody(await _receive(request, max_bytes), is_gzip)
+
+
+@lru_cache
+def _is_gzip(content_encoding: str | None) -> bool | None:
+    """Return whether a body is compressed by gzip; None where it is encoded in another way.
+
+    `x-gzip` is another name of gzip, and "identity" or an empty list element means nothing (RFC 9110,
+    sections 8.4.1.3, 12.5.3 and 5.6.1.2).
+    """
+    codings = [coding.strip().lower() for coding in (content_encoding or "").split(",")]
+    codings = [coding for coding in codings if coding not in {"", "identity"}]
+    if not codings:
+        return False
+    return True if codings in (["gzip"], ["x-gzip"]) else None
 
 
 async def in_time(reading: EagerCoroutine[T], clock: Clock) -> T:
@@ -173,23 +192,28 @@ def parse_json(adapter: TypeAdapter[T], body: bytes) -> T:
 
 
 def inflated(sent: SentBody, max_bytes: int) -> bytes:
-    """Return a body without its compression. Of gzip there may be several members (RFC 1952).
+    """Return a body without its compression.
+
+    Gzip may consist of several members (RFC 1952). Zero bytes after a member are padding, as for gzip(1).
 
     Raises:
         ProblemError: 413, it is more than `max_bytes`, and no more is made; 400, it is no gzip or cut short.
     """
     if not sent.is_gzip:
         return sent.data
-    plain, member, rest = bytearray(), zlib.decompressobj(_GZIP), memoryview(sent.data)
+    data = sent.data
+    plain, member, view, position = bytearray(), zlib.decompressobj(_GZIP), memoryview(data), 0
     try:
-        while rest:
+        while position < len(data):
             if member.eof:
                 member = zlib.decompressobj(_GZIP)
-            piece = rest[:_PIECE_BYTES]
+            piece = view[position : position + _PIECE_BYTES]
             plain += member.decompress(piece, max_bytes + 1 - len(plain))
             if len(plain) > max_bytes:
                 raise ProblemError(too_large(max_bytes))
-            rest = rest[len(piece) - len(member.unused_data) :]
+            position += len(piece) - len(member.unused_data)
+            if member.eof and (padding := _ZEROS.match(data, position)):
+                position = padding.end()
     except zlib.error:
         raise _not_gzip() from None
     if not member.eof:

@@ -74,6 +74,8 @@ class ClientAddress:
 
     def _spoken_for(self, client: _Address, forwarded: str) -> _Address:
         for hop in reversed(forwarded.split(",")):
+            if not hop.strip():
+                continue  # an empty list element means nothing (RFC 9110, section 5.6.1.2)
             claimed = _parse(hop)
             if claimed is None:
                 break

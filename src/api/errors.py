@@ -8,15 +8,12 @@ from http import HTTPStatus
 from typing import Any
 
 import orjson
-from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
 from starlette.responses import Response
 
 from src.analytics.points import format_seconds
 from src.api.admin_access import AdminClosedError, AdminKeyError
-from src.api.dependencies import state
 from src.api.ready_response import ReadyResponse
 from src.resilience.errors import CircuitOpenError, QueueClosedError, QueueFullError, QueueTimeoutError
 from src.services.errors import StorageUnavailableError
@@ -52,6 +49,7 @@ class Problem:
         headers: Further headers, such as `Allow`.
         errors: What is wrong field by field, for a 422.
         extra: Further members of the document.
+        raw_headers: `headers` and the one of `retry_after`, as they are sent.
     """
 
     status: int
@@ -61,6 +59,14 @@ class Problem:
     headers: Mapping[str, str] = field(default_factory=dict)
     errors: Sequence[FieldError] | None = None
     extra: Mapping[str, object] = field(default_factory=dict)
+    raw_headers: tuple[tuple[bytes, bytes], ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        lines = [(name.lower().encode(), value.encode("latin-1")) for name, value in self.headers.items()]
+        if self.retry_after is not None:
+            # In whole seconds, at least one.
+            lines.append((b"retry-after", b"%d" % max(1, math.ceil(self.retry_after))))
+        object.__setattr__(self, "raw_headers", tuple(lines))
 
 
 class ProblemError(Exception):
@@ -106,9 +112,18 @@ _MESSAGES_BY_STATUS = {
 
 
 def _http_problem(error: HTTPException) -> Problem:
+    headers = dict(error.headers or {})
+    if "Allow" in headers:
+        headers["Allow"] = _allow(headers["Allow"])
     code = _CODES_BY_STATUS.get(error.status_code, "BAD_REQUEST")
     message = _MESSAGES_BY_STATUS.get(error.status_code, title(error.status_code))
-    return Problem(error.status_code, code, message, headers=error.headers or {})
+    return Problem(error.status_code, code, message, headers=headers)
+
+
+def _allow(methods: str) -> str:
+    """Return the methods of a path with the HEAD that every GET has here."""
+    allowed = set(methods.split(", "))
+    return ", ".join(sorted(allowed | {"HEAD"} if "GET" in allowed else allowed))
 
 
 _TABLE: dict[type[Exception], Callable[[Any], Problem]] = {
@@ -170,10 +185,7 @@ _TABLE: dict[type[Exception], Callable[[Any], Problem]] = {
         retry_after=error.retry_after,
     ),
 }
-"""What a client is told of each foreseen error. The one nobody foresaw is an `INTERNAL_ERROR`."""
-
-FORESEEN = tuple(_TABLE)
-"""The errors that `problem_of` knows."""
+"""What a client is told of each foreseen error."""
 
 
 def field_errors(errors: Sequence[Mapping[str, object]]) -> list[FieldError]:
@@ -226,31 +238,13 @@ def document(problem: Problem, request_id: str, now: float) -> bytes:
 
 def render(problem: Problem, request_id: str, now: float) -> Response:
     """Return the answer for `problem`. The arguments are those of `document`."""
-    headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in problem.headers.items()]
-    if problem.retry_after is not None:
-        headers.append(retry_after(problem.retry_after))
-    return ReadyResponse(document(problem, request_id, now), problem.status, CONTENT_TYPE, headers)
-
-
-def retry_after(seconds: float) -> tuple[bytes, bytes]:
-    """Return the header that says when to come again: in whole seconds, at least one."""
-    return b"retry-after", b"%d" % max(1, math.ceil(seconds))
+    body = document(problem, request_id, now)
+    return ReadyResponse(body, problem.status, CONTENT_TYPE, problem.raw_headers)
 
 
 def problem_of(error: Exception) -> Problem:
-    """Return what a client is told of `error`, one of the foreseen."""
+    """Return what a client is told of `error`: `INTERNAL_ERROR` where it is none of the foreseen."""
     for kind in type(error).__mro__:
-        if tell := _TABLE.get(kind):
-            return tell(error)
-    raise AssertionError("it was not foreseen")
-
-
-def install(app: FastAPI) -> None:
-    """Have every foreseen error of `app` rendered here. The others reach the request context middleware."""
-    for kind in _TABLE:
-        app.add_exception_handler(kind, _answer)
-
-
-async def _answer(request: Request, error: Exception) -> Response:
-    now = state(request)["clock"].now()
-    return render(problem_of(error), request.scope["request_id"], now)
+        if describe := _TABLE.get(kind):
+            return describe(error)
+    return INTERNAL_ERROR

@@ -1,14 +1,14 @@
 """How errors, headers and raw bodies stand in the OpenAPI document.
 
 A route hands over what is its own, as fragments for `responses` and `openapi_extra`. What holds for every
-route, or follows from the errors it names, is added to all of them by `install`.
+route, or follows from the errors it names, is added to all of them by `completed`.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import orjson
-from fastapi import FastAPI
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
@@ -131,6 +131,8 @@ _ANSWER_HEADERS = {
     "Age": _header("Seconds since it was computed", 12),
     "ETag": _header("For If-None-Match", '"6f1c3d0a9b2e4f5a7c8d9e0f"'),
     "Cache-Control": _header("How long it may be kept", "private, max-age=288"),
+    "Location": _header("Where to go", "dashboard"),
+    "Vary": _header("The request header that the form of the answer depends on", "Accept"),
     "Link": _header("The next page; absent on the last", '</api/metrics/list?cursor=abc>; rel="next"'),
 }
 
@@ -175,6 +177,28 @@ def request_headers(*names: str) -> Fragment:
     return {"parameters": [{"name": name, "in": "header", **_REQUEST_HEADERS[name]} for name in names]}
 
 
+def query_parameters(model: type[BaseModel], *, headers: Sequence[str] = ()) -> Fragment:
+    """Return the documentation of a query that a route reads by itself.
+
+    Args:
+        model: What the query is read as.
+        headers: Headers that the route reads as well.
+    """
+    schema = model.model_json_schema()
+    required = set(schema.get("required", ()))
+    query = [
+        {
+            "name": name,
+            "in": "query",
+            "required": name in required,
+            "description": member.pop("description"),
+            "schema": member,
+        }
+        for name, member in schema["properties"].items()
+    ]
+    return {"parameters": [*query, *request_headers(*headers)["parameters"]]}
+
+
 def json_body(model: type[BaseModel], *, many_as: str | None = None) -> Fragment:
     """Return the documentation of a body that a route reads by itself.
 
@@ -197,23 +221,16 @@ def json_body(model: type[BaseModel], *, many_as: str | None = None) -> Fragment
     return {"requestBody": {"required": True, "content": content}}
 
 
-def install(app: FastAPI) -> None:
-    """Add to the OpenAPI document of `app` what holds for all routes, and what the fragments refer to."""
-    generate = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            whole = generate()
-            for methods in whole["paths"].values():
-                for operation in methods.values():
-                    _complete(operation)
-            components = whole["components"]
-            components["schemas"].update(_schemas())
-            components["headers"] = _ANSWER_HEADERS
-            components["securitySchemes"] = {_ADMIN_KEY: _ADMIN_KEY_SCHEME}
-        return app.openapi_schema or {}
-
-    app.openapi = openapi  # type: ignore[method-assign]
+def completed(document: Fragment) -> Fragment:
+    """Return FastAPI's document with what holds for all routes, and with what the fragments refer to."""
+    for methods in document["paths"].values():
+        for operation in methods.values():
+            _complete(operation)
+    components = document["components"]
+    components["schemas"].update(_schemas())
+    components["headers"] = _ANSWER_HEADERS
+    components["securitySchemes"] = {_ADMIN_KEY: _ADMIN_KEY_SCHEME}
+    return document
 
 
 def _complete(operation: Fragment) -> None:

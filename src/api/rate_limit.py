@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar
 
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
@@ -17,14 +17,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Scope
 
-from src.api.dependencies import state, state_of
-from src.api.errors import CONTENT_TYPE, RATE_LIMIT_EXCEEDED, ProblemError, document, retry_after
-from src.api.ready_response import ReadyResponse
+from src.api.dependencies import State, state, state_of
+from src.api.errors import RATE_LIMIT_EXCEEDED, Problem, ProblemError
 from src.api.request_context import add_headers
 from src.resilience.rate_limiter import Decision
 from src.services.access.admission import Admission, AskLimiter
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 AdmissionName: TypeAlias = Literal["ingest_admission", "read_admission"]
 """One of the services that admit."""
@@ -45,38 +45,39 @@ async def admit(request: Request, admission: Admission, hit: AskLimiter | None =
     decision = await admission.decide(services["client_address"].of(request.scope), hit)
     if decision is None:
         add_headers(request.scope, (b"ratelimit-policy", _described(admission)[1]))
-        return
-    add_headers(request.scope, *_quota_headers(admission, *_told(decision, services["clock"].now())))
-    if not decision.allowed:
-        raise ProblemError(replace(RATE_LIMIT_EXCEEDED, retry_after=decision.retry_after))
+    elif decision.allowed:
+        add_headers(request.scope, *_quota_headers(admission, *_figures(decision, services["clock"].now())))
+    else:
+        raise ProblemError(_refuse(request.scope, services, admission, decision))
 
 
-def known_refusal(scope: Scope, name: AdmissionName | None) -> Coroutine[Any, Any, Response] | None:
-    """Refuse a request whose client is known to be over its quota; None where it has to be admitted.
+def known_refusal(scope: Scope, name: AdmissionName | None) -> Problem | None:
+    """Refuse a request whose client is known to be over its quota; return None where it has to be admitted.
 
     Args:
         scope: Of the request.
-        name: Of the admission that it would go through, if any.
+        name: The admission that the request would go through, if any.
 
     Returns:
-        The 429, to be awaited, with the quota's headers put on it.
+        The 429. The quota's headers are put on the answer.
     """
     if name is None:
         return None
     services = state_of(scope)
     admission = services[name]
     refusal = admission.refusal(services["client_address"].of(scope))
-    return _refuse(scope, admission, refusal, services["clock"].now()) if refusal else None
+    return _refuse(scope, services, admission, refusal) if refusal else None
 
 
-async def _refuse(scope: Scope, admission: Admission, refusal: Decision, now: float) -> Response:
-    headers = _refusal_headers(admission, math.ceil(refusal.retry_after), *_told(refusal, now))
-    body = document(RATE_LIMIT_EXCEEDED, scope["request_id"], now)
-    return ReadyResponse(body, RATE_LIMIT_EXCEEDED.status, CONTENT_TYPE, headers)
+def _refuse(scope: Scope, services: State, admission: Admission, refusal: Decision) -> Problem:
+    figures = _figures(refusal, services["clock"].now())
+    problem, headers = _refusal(admission, math.ceil(refusal.retry_after), *figures)
+    add_headers(scope, *headers)
+    return problem
 
 
-def _told(decision: Decision, now: float) -> tuple[int, int, int]:
-    """Return what the headers tell: units left, seconds until all are free, and the Unix time of that."""
+def _figures(decision: Decision, now: float) -> tuple[int, int, int]:
+    """Return what the headers say: units left, seconds until all are free, and the Unix time of that."""
     return decision.remaining, math.ceil(decision.reset_after), math.ceil(now + decision.reset_after)
 
 
@@ -93,11 +94,12 @@ def _quota_headers(
     )
 
 
-@lru_cache  # who floods us is told the same for a second
-def _refusal_headers(
+@lru_cache  # a flood of requests gets the same refusal for a second
+def _refusal(
     admission: Admission, retry_seconds: int, remaining: int, seconds: int, resets_at: int
-) -> tuple[tuple[bytes, bytes], ...]:
-    return *_quota_headers(admission, remaining, seconds, resets_at), retry_after(retry_seconds)
+) -> tuple[Problem, tuple[tuple[bytes, bytes], ...]]:
+    problem = replace(RATE_LIMIT_EXCEEDED, retry_after=retry_seconds)
+    return problem, _quota_headers(admission, remaining, seconds, resets_at)
 
 
 @lru_cache
@@ -108,31 +110,70 @@ def _described(admission: Admission) -> tuple[bytes, bytes]:
     return name.encode("ascii"), policy.encode("ascii")
 
 
-async def admit_alongside(request: Request, admission: Admission, work: Coroutine[Any, Any, T]) -> T:
-    """Admit `request` and do `work` at the same time, so that both share a round trip to Redis.
+class Read(Protocol[T_co]):
+    """A read that has begun. It must be harmless: it is begun before the limiter has decided."""
+
+    async def result(self) -> T_co:
+        """Return what was read."""
+        ...
+
+    async def cancel(self) -> None:
+        """Stop reading; nobody receives the result."""
+        ...
+
+
+class ReadTask(Generic[T]):
+    """A read in a task of its own, which begins in the next turn of the event loop.
+
+    Args:
+        work: Reads.
+    """
+
+    def __init__(self, work: Coroutine[Any, Any, T]) -> None:
+        self._task = asyncio.ensure_future(work)
+
+    async def result(self) -> T:
+        """Return what was read."""
+        return await self._task
+
+    async def cancel(self) -> None:
+        """Stop reading."""
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)  # or asyncio would log its failure
+
+
+async def admit_and_read(request: Request, begin: Callable[[], Read[T]]) -> T:
+    """Admit `request` as a read, and meanwhile begin to read, so that both share a round trip to Redis.
+
+    Args:
+        request: The request.
+        begin: Begins the read. It may raise a `ProblemError` of what is wrong with the request.
 
     Returns:
-        What `work` returns. It must be harmless: it is begun before the verdict, and dropped if refused.
+        The result of the read.
 
     Raises:
-        ProblemError: 429, the quota is spent.
+        ProblemError: 429, the quota is spent; else the one that `begin` raised, which counts as a read.
     """
-    task = asyncio.ensure_future(work)
+    admission = state(request)["read_admission"]
+    try:
+        read = begin()
+    except ProblemError:
+        await admit(request, admission)
+        raise
     try:
         await admit(request, admission)
     except BaseException:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)  # or its own failure would be logged as never seen
+        await read.cancel()
         raise
-    return await task
+    return await read.result()
 
 
 class ReadRoute(APIRoute):
     """A route whose endpoint admits its requests as reads, and that admits those it never sees.
 
     FastAPI refuses a request with a wrong parameter before the endpoint is called. Unless it counts too, a
-    client may send as many as it likes, and is not told its quota. A dependency would do it, were it not for
-    `admit_alongside`: the verdict and what is read along with it have to leave in the same round trip.
+    client may send as many as it likes, and does not learn its quota.
     """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:

@@ -1,21 +1,14 @@
-"""Around every request: its id and its trace's, the error nobody foresaw, and those who are told of it.
-
-Whatever happens inside, the answer carries `X-Request-ID`, an unexpected error becomes a problem document,
-and those who are told of the request hear what was really sent.
-"""
+"""The context of a request: its id, the trace it belongs to, and the record of it at its end."""
 
 import re
 import secrets
 from collections.abc import Callable, Sequence
 from itertools import count
 
-import structlog
 from opentelemetry import trace
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-from starlette.responses import Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Scope
 
-from src.api import errors
 from src.observation.log_context import log_fields
 from src.observation.request_record import RequestRecord
 from src.resilience.clock import Clock
@@ -23,30 +16,28 @@ from src.resilience.clock import Clock
 _SANE_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}\Z")
 _TRACE_CONTEXT = TraceContextTextMapPropagator()
 
-_log = structlog.stdlib.get_logger(__name__)
-
 _PROCESS = secrets.token_hex(8)
 _numbers = count(1)
 
 
 def add_headers(scope: Scope, *headers: tuple[bytes, bytes]) -> None:
-    """Have `headers` put on the answer to the request of `scope`, whatever it will be."""
+    """Put `headers` on the answer to the request of `scope`, whatever the answer will be."""
     scope["extra_headers"].extend(headers)
 
 
 class RequestContext:
-    """What is around each request, wherever it is served.
+    """Begins and ends the context of each request.
 
     Args:
         clock: Measures each request.
-        observe: Told of each answered request.
+        observe: Called with the record of each request, at its end.
         is_traced: Whether spans are recorded here, so that a request may be in one of our own.
     """
 
     def __init__(
         self, clock: Clock, observe: Callable[[RequestRecord], object], *, is_traced: bool = False
     ) -> None:
-        self._clock = clock
+        self.clock = clock
         self._is_traced = is_traced
         self._observe = observe
 
@@ -62,60 +53,19 @@ class RequestContext:
         scope["extra_headers"] = [(b"x-request-id", request_id.encode("ascii"))]
         fields = {"request_id": request_id}
         log_fields.set(fields if trace_id is None else fields | {"trace_id": trace_id})
-        return self._clock.monotonic()
+        return self.clock.monotonic()
 
-    def render(self, scope: Scope, problem: errors.Problem) -> Response:
-        """Return the answer for `problem`."""
-        return errors.render(problem, scope["request_id"], self._clock.now())
+    def end(self, scope: Scope, route: str, status: int, began: float) -> None:
+        """Report a request.
 
-    def render_unexpected(self, scope: Scope) -> Response:
-        """Log the error that is being handled, which nobody foresaw, and return the answer for it."""
-        _log.exception("unexpected_error", method=scope["method"], path=scope["path"])
-        return self.render(scope, errors.INTERNAL_ERROR)
-
-    def end(self, scope: Scope, status: int, began: float) -> None:
-        """Tell the observer what was sent: `status`, 0 for nothing."""
-        seconds = self._clock.monotonic() - began
-        route = getattr(scope.get("route"), "path", "unmatched")
+        Args:
+            scope: Of the request.
+            route: The template of its path, "unmatched" where there is none.
+            status: The status of the answer, 0 where none was sent.
+            began: What `begin` returned.
+        """
+        seconds = self.clock.monotonic() - began
         self._observe(RequestRecord(scope["method"], route, scope["path"], status, seconds, log_fields.get()))
-
-
-class RequestContextMiddleware:
-    """The context around an app.
-
-    Args:
-        app: What it stands around.
-        context: What is to be around it.
-    """
-
-    def __init__(self, app: ASGIApp, context: RequestContext) -> None:
-        self._app = app
-        self._context = context
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        began = self._context.begin(scope)
-        status = 0
-
-        async def send_with_headers(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                message["headers"] = [*message["headers"], *scope["extra_headers"]]
-            await send(message)
-
-        try:
-            await self._app(scope, receive, send_with_headers)
-        except Exception:
-            answer = self._context.render_unexpected(scope)
-            if status:
-                raise  # too late to say so: the server cuts the connection
-            await answer(scope, receive, send_with_headers)
-        finally:
-            self._context.end(scope, status, began)
 
 
 def _identify(scope: Scope) -> tuple[str, Sequence[bytes]]:

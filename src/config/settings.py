@@ -14,6 +14,10 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 IPNetwork = IPv4Network | IPv6Network
 Seconds = Annotated[float, Field(ge=0.01, le=3600, allow_inf_nan=False)]
 
+ENV_FILE = ".env"
+ENV_FILE_ENCODING = "utf-8-sig"
+"""UTF-8; a byte order mark, as some editors write it, is skipped."""
+
 _YEAR = 365 * 24 * 3600
 _MILLION = 1_000_000
 
@@ -22,7 +26,11 @@ class Settings(BaseSettings):
     """The service's settings. A field's name in upper case is its environment variable."""
 
     model_config = SettingsConfigDict(
-        env_file=".env", env_file_encoding="utf-8", env_ignore_empty=True, extra="ignore", frozen=True
+        env_file=ENV_FILE,
+        env_file_encoding=ENV_FILE_ENCODING,
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
     )
 
     # The server

@@ -3,7 +3,6 @@
 from collections.abc import Awaitable, Callable
 
 from fastapi import FastAPI
-from fastapi_offline import FastAPIOffline
 
 from src.provider.catalogue import SEED
 from src.provider.control import control_router
@@ -14,6 +13,8 @@ from src.provider.key_value import key_value_router
 from src.provider.problems import render_problems
 from src.provider.score import score_router
 from src.provider.store import KeyValueStore
+from src.web.head import HeadMiddleware
+from src.web.offline_docs import add_offline_docs
 
 
 def create_provider_app(
@@ -35,12 +36,16 @@ def create_provider_app(
         sleep: Waits a number of seconds.
     """
     schedule, stats = FaultSchedule(faults, chance), Stats()
-    app = FastAPIOffline(
+    app = FastAPI(
         title="Provider",
         version="1.0.0",
         description="A simulated external service that fails on command.",
+        docs_url=None,
+        redoc_url=None,
     )
+    add_offline_docs(app)
     app.add_middleware(FaultInjection, schedule=schedule, stats=stats, sleep=sleep)
+    app.add_middleware(HeadMiddleware, router=app.router)
     app.include_router(key_value_router(KeyValueStore(SEED)))
     app.include_router(echo_router(sleep))
     app.include_router(score_router(now))

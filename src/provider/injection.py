@@ -8,7 +8,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from src.provider.faults import FaultSchedule
 from src.provider.problems import problem
 
-UNTOUCHED = frozenset({"faults", "health", "stats", "docs", "redoc", "openapi.json", "static-offline-docs"})
+UNTOUCHED = frozenset({"faults", "health", "stats", "docs", "redoc", "openapi.json"})
 """First path segments of what never fails and is never counted: one must be able to end the trouble."""
 
 _CUT_BODY = b'{"detail": "the rest of this'

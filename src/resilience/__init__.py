@@ -33,6 +33,7 @@ from src.resilience.bulkhead import (
 )
 from src.resilience.cache import (
     Answer,
+    CacheRead,
     Compute,
     ReadThroughCache,
 )
@@ -40,7 +41,6 @@ from src.resilience.cache_store import (
     CacheOptions,
     CacheStore,
     Entry,
-    LazyAwaitable,
     Lease,
     MemoryCacheStore,
 )
@@ -188,6 +188,7 @@ __all__ = [
     "Bypassed",
     "CacheAnswered",
     "CacheOptions",
+    "CacheRead",
     "CacheRefreshFailed",
     "CacheRefreshed",
     "CacheStore",
@@ -225,7 +226,6 @@ __all__ = [
     "HedgingOptions",
     "Injection",
     "Latency",
-    "LazyAwaitable",
     "LeakyBucket",
     "Lease",
     "LeaseRenewal",

@@ -29,15 +29,15 @@ The bytes and the leases are in a `CacheStore`.
 """
 
 import asyncio
-import functools
 import math
 import uuid
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextvars import Context
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
-from typing import Literal, NamedTuple, TypeVar, get_args
+from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
 from src.resilience.cache_store import CacheOptions, CacheStore, Entry, Lease
 from src.resilience.clock import Clock, Randomizer
@@ -90,6 +90,16 @@ Compute = Callable[[], Awaitable[bytes]]
 """Computes an answer from nothing; begun in a task of its own, at most once for each `get`."""
 
 
+class CacheRead(NamedTuple):
+    """A read that has begun.
+
+    Attributes:
+        result: Returns the answer, and raises what `ReadThroughCache.get` raises. To be awaited once at most.
+    """
+
+    result: Callable[[], Coroutine[Any, Any, Answer]]
+
+
 @dataclass(frozen=True, slots=True)
 class _Failure:
     error: Exception
@@ -140,23 +150,21 @@ class ReadThroughCache:
         self._refreshing: set[str] = set()
         self._tasks: set[asyncio.Task[object]] = set()
 
-    def lookup(self, key: str) -> Awaitable[Entry | None]:
-        """Return the fresh entry of `key`, if there is one, for `get`.
+    def begin(self, key: str, compute: Compute, *, refresh: bool = False) -> CacheRead:
+        """Begin to read the answer under `key`: the store is asked at once.
 
-        It is a step of its own so that it can share a round trip with something else the caller asks: it is
-        asked for at once, whatever the caller awaits first, and need not be awaited.
+        So the caller may ask for something else meanwhile, in the same round trip. The arguments are those of
+        `get`. A read that is begun need not be finished.
         """
-        return self._store.read(key, self._options)
+        entry = None if refresh else self._store.read(key, self._options)
+        return CacheRead(partial(self._finish, key, compute, entry))
 
-    async def get(
-        self, key: str, compute: Compute, *, entry: Entry | None = None, refresh: bool = False
-    ) -> Answer:
-        """Answer from `entry`, or else from a computation shared with everyone who wants `key` now.
+    async def get(self, key: str, compute: Compute, *, refresh: bool = False) -> Answer:
+        """Answer from the store, or else from a computation shared with all other callers of `key`.
 
         Args:
             key: What the answer is stored under.
             compute: Run if need be, in a task that outlives this call.
-            entry: What `lookup` returned.
             refresh: Be content only with a computation that begins after this call, here or in another
                 worker. Those who ask for it while one is under way share the next one.
 
@@ -164,9 +172,13 @@ class ReadThroughCache:
             BaseException: Whatever the computation raised, now or up to `negative_seconds` ago, if no last
                 good copy may stand in for it.
         """
-        if refresh:
-            answer = await self._share_flight((key, refresh), compute)
-        elif entry is not None:
+        return await self.begin(key, compute, refresh=refresh).result()
+
+    async def _finish(self, key: str, compute: Compute, reading: Awaitable[Entry | None] | None) -> Answer:
+        """Answer from the entry that `reading` finds; None stands for a refresh."""
+        if reading is None:
+            answer = await self._share_flight((key, True), compute)
+        elif (entry := await reading) is not None:
             if self._is_due_early(entry):
                 self._refresh_behind(key, compute, entry)
             answer = Answer(entry.body, "hit", entry.age_seconds)
@@ -176,7 +188,7 @@ class ReadThroughCache:
         return answer
 
     async def invalidate(self, keys: Sequence[str]) -> None:
-        """Make every later `lookup` and `get` of `keys` see what was written before this call.
+        """Make every later `begin` and `get` of `keys` see what was written before this call.
 
         Last good copies stay: they are what is left when a computation fails. Another worker's computation
         that began before still answers the callers which that worker joins to it, but is not stored.
@@ -213,7 +225,7 @@ class ReadThroughCache:
         flight = self._flights.get(course)
         if flight is None:
             flight = self._flights[course] = self._spawn(self._fly(course, compute))
-            flight.add_done_callback(functools.partial(self._land, course))
+            flight.add_done_callback(partial(self._land, course))
         await asyncio.wait((flight,))  # unlike `await flight`, leaves it alone when this caller is cancelled
         return flight.result()
 

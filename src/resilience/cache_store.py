@@ -5,17 +5,15 @@ long its computation took, and so when that began: both by the store's one clock
 the lease was taken. What a worker's clock says is never compared with another's.
 """
 
+import asyncio
 import math
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from functools import partial
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, Protocol
 
 from src.resilience.clock import Clock
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,30 +83,13 @@ class Lease(Enum):
     HELD = "held by another"
 
 
-@dataclass(slots=True, eq=False)
-class LazyAwaitable(Generic[T]):
-    """An answer on its way, whether or not anybody awaits it.
-
-    A coroutine does not begin before it is awaited, and complains if it never is.
-
-    Attributes:
-        finish: Waits for the answer; called when this is awaited.
-    """
-
-    finish: Callable[[], Coroutine[Any, Any, T]]
-
-    def __await__(self) -> Generator[Any, None, T]:
-        """Wait for the answer."""
-        return self.finish().__await__()
-
-
 class CacheStore(Protocol):
     """Where entries, last good copies and leases are. No method fails because the store is away."""
 
     def read(self, key: str, options: CacheOptions) -> Awaitable[Entry | None]:
         """Return the fresh entry, if there is one.
 
-        It is asked for at once, whatever the caller awaits first, and need not be awaited.
+        The reading begins with this call, whatever the caller awaits first, and need not be awaited.
         """
         ...
 
@@ -186,9 +167,11 @@ class MemoryCacheStore:
 
     def read(self, key: str, options: CacheOptions) -> Awaitable[Entry | None]:
         """Return the fresh entry, if there is one."""
-        return LazyAwaitable(partial(self._read, key, options))
+        found: asyncio.Future[Entry | None] = asyncio.get_running_loop().create_future()
+        found.set_result(self._fresh(key, options))
+        return found
 
-    async def _read(self, key: str, options: CacheOptions) -> Entry | None:
+    def _fresh(self, key: str, options: CacheOptions) -> Entry | None:
         copy = self._copies.get(key)
         return None if copy is None or not copy.is_valid else self._entry(key, copy, options.ttl_seconds)
 
@@ -209,7 +192,7 @@ class MemoryCacheStore:
     ) -> Entry | Lease:
         """Decide in one step who computes."""
         now = self._clock.monotonic()
-        entry = await self.read(key, options)
+        entry = self._fresh(key, options)
         if entry is not None and now - self._copies[key].begun_at < begun_within_seconds:
             return entry
         if self._claim(key) is not None:

@@ -6,6 +6,8 @@ Everything goes through here, uvicorn's lines included: structlog renders what t
 are given, with the context bound to the request.
 """
 
+import io
+import json
 import logging
 import sys
 from collections.abc import Callable, Sequence
@@ -37,6 +39,7 @@ def configure_logging(level: str, log_format: Literal["json", "console"]) -> Non
         level: Least severe level that is logged.
         log_format: "json" for machines, "console" for people.
     """
+    _make_stdout_take_every_character(log_format)
     shared: list[Processor] = [
         _add_log_fields,
         structlog.stdlib.add_log_level,
@@ -129,6 +132,16 @@ def request_log(
     return log_text if log_format == "console" or logging.getLevelName(level) > logging.INFO else log_json
 
 
+def _make_stdout_take_every_character(log_format: Literal["json", "console"]) -> None:
+    """Change the encoding of stdout: a line with a character that stdout cannot encode would be lost.
+
+    JSON is in UTF-8 (RFC 8259, section 8.1). In text, the characters that stdout lacks are escaped.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):  # and not what a test or an embedding program put there
+        encoding = "utf-8" if log_format == "json" else None
+        sys.stdout.reconfigure(encoding=encoding, errors="backslashreplace")
+
+
 def _add_log_fields(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     return {**log_fields.get(), **event}
 
@@ -141,4 +154,8 @@ def _drop_color_message(_logger: WrappedLogger, _method: str, event: EventDict) 
 
 def _to_json(event: EventDict, **_options: object) -> str:
     first = {name: event.pop(name) for name in _FIRST if name in event}
-    return orjson.dumps({**first, **event}, default=str).decode()
+    line = {**first, **event}
+    try:
+        return orjson.dumps(line, default=str).decode()
+    except TypeError:  # half a surrogate pair, an integer beyond 64 bits, a key that is no text
+        return json.dumps(line, default=str, skipkeys=True)

@@ -1,6 +1,7 @@
 """The app, its lifespan, and the parts that belong to neither the external service nor the proxy."""
 
 import asyncio
+import logging
 import os
 import uuid
 from collections.abc import AsyncIterator
@@ -8,20 +9,19 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
 from fastapi import FastAPI
-from fastapi_offline import FastAPIOffline
 
-from src.api import errors, openapi
 from src.api.admin_access import AdminAccess
+from src.api.app import App
 from src.api.client_address import ClientAddress
 from src.api.dependencies import BodyLimits, State
-from src.api.hot_routes import install_hot_routes
-from src.api.request_context import RequestContext, RequestContextMiddleware
+from src.api.request_context import RequestContext
 from src.api.routes import (
     admin,
     circuit_breaker,
     dashboard,
     events,
     health,
+    index,
     ingest,
     lab,
     metrics,
@@ -31,6 +31,7 @@ from src.api.routes import (
     telemetry,
 )
 from src.config.settings import InvalidSettingsError, Settings, load_settings
+from src.config.unknown_settings import unknown_settings
 from src.observation.coalescing import CoalescingListener
 from src.observation.request_record import RequestRecord
 from src.observation.tick_batch import TickBatch
@@ -87,14 +88,11 @@ from src.wiring.exit_signal import on_exit_signal
 from src.wiring.proxy import running_proxy
 from src.wiring.redis_link import redis_link
 
+_log = logging.getLogger(__name__)
+
 SUMMARY_CACHE = "summary"
 RECENT_SUMMARIES_BYTES = 8 * 2**20
 """What each worker keeps of the summaries it served, for while Redis is away: some ten thousand."""
-
-DESCRIPTION = """
-A self-hosted metrics service. Post measurements, ask for summaries; what the service depends on may fail
-without taking it down, and everyone can watch how.
-"""
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -107,37 +105,35 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         SystemExit: A setting has a value it cannot have; the message is one line that names it.
     """
     try:
-        settings = settings or load_settings()
+        found = settings or load_settings()
     except InvalidSettingsError as error:
         raise SystemExit(str(error)) from None
-    configure_logging(settings.log_level, settings.log_format)
+    configure_logging(found.log_level, found.log_format)
+    if settings is None:
+        _warn_of_unknown_settings()
     clock = SystemClock()
     counters = WorkerCounters(cache=SUMMARY_CACHE, untimed_routes=frozenset({"/api/events", "/logs"}))
     is_traced = tracing.is_asked_for(os.environ)
-    app = FastAPIOffline(
-        title="Resilient Analytics API",
-        version="0.1.0",
-        description=DESCRIPTION,
-        license_info={"name": "MIT", "identifier": "MIT"},
-        lifespan=partial(_lifespan, settings, clock, counters),
-        redirect_slashes=False,  # it would send the client to whatever Host it named
+    log_request = request_log(found.log_level, found.log_format, clock)
+    answered = TickBatch[RequestRecord](each(observe_requests, counters.observe_requests, log_request))
+    app = App(
+        RequestContext(clock, answered.add, is_traced=is_traced),
+        (*ingest.HOT_ROUTES, *metrics.HOT_ROUTES, *series.HOT_ROUTES, *overview.HOT_ROUTES),
+        lifespan=partial(_lifespan, found, clock, counters),
         telemetry=tracing.telemetry(on=is_traced),
     )
-    log_request = request_log(settings.log_level, settings.log_format, clock)
-    answered = TickBatch[RequestRecord](each(observe_requests, counters.observe_requests, log_request))
-    context = RequestContext(clock, answered.add, is_traced=is_traced)
-    app.add_middleware(RequestContextMiddleware, context=context)
-    errors.install(app)
     for module in (
         ingest, metrics, series, overview, health, circuit_breaker, admin, lab, events, proxy, telemetry,
-        dashboard,
+        dashboard, index,
     ):  # fmt: skip
         app.include_router(module.router)
     app.include_router(lab.runs)
-    openapi.install(app)
-    if not is_traced:  # it is FastAPI's routing that tells a span its route
-        install_hot_routes(app, context, (*ingest.LANES, *metrics.LANES, *series.LANES, *overview.LANES))
     return app
+
+
+def _warn_of_unknown_settings() -> None:
+    for name, source, nearest in unknown_settings(os.environ):
+        _log.warning("unknown_setting", extra={"setting": name, "source": source, "nearest": nearest})
 
 
 @asynccontextmanager

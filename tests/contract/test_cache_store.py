@@ -325,7 +325,7 @@ class TestInRedis:
             assert set(keys) == {KEY, *(f"{{{KEY}}}:{part}" for part in ("cost", "last-good", "lease"))}
             assert all(outside.ttl(key) > 0 for key in keys)
 
-    async def test_a_lookup_shares_a_round_trip_with_the_verdict_its_caller_awaits_first(
+    async def test_a_read_shares_a_round_trip_with_the_verdict_its_caller_awaits_first(
         self, store: RedisCacheStore, redis_link: RedisLink
     ):
         assert await fill(store, b"body")
@@ -333,9 +333,9 @@ class TestInRedis:
         await limiter.hit("client")  # teaches Redis the script
         before = redis_link.round_trips
 
-        lookup = store.read(KEY, OPTIONS)
+        reading = store.read(KEY, OPTIONS)
         await limiter.hit("client")
-        entry = await lookup
+        entry = await reading
 
         assert entry is not None
         assert entry.body == b"body"
@@ -353,7 +353,7 @@ class TestInRedis:
         assert [entry and entry.body for entry in entries] == [b"body", None, b"another", b"body"]
         assert await calls(redis_link, "mget") == before + 1
 
-    async def test_a_lookup_need_not_be_awaited_even_where_it_fails(self, caplog):
+    async def test_a_read_need_not_be_awaited_even_where_it_fails(self, caplog):
         link = RedisLink(connect(RedisAddress("redis://127.0.0.1:1")), SystemClock())
         RedisCacheStore(link).read(KEY, OPTIONS)
         await asyncio.sleep(0)
@@ -434,7 +434,7 @@ class TestInRedis:
             raise ValueError("no")
 
         for _ in range(2):
-            answer = await cache.get(KEY, compute, entry=await cache.lookup(KEY))
+            answer = await cache.get(KEY, compute)
             assert (answer.body, answer.outcome) == (b"one", "miss")
         await cache.invalidate([KEY])
         with pytest.raises(ValueError, match="no"):

@@ -1,5 +1,6 @@
 """Every answer has a request id, every error is a problem document, and nothing leaks."""
 
+import asyncio
 import re
 
 import pytest
@@ -17,10 +18,10 @@ async def test_there_is_no_such_path(api):
 async def test_a_method_that_is_not_allowed_is_told_which_are(api):
     answer = await api.delete("/api/metrics/summary")
     assert_problem(answer, 405, "METHOD_NOT_ALLOWED")
-    assert answer.headers["allow"] == "GET"
+    assert answer.headers["allow"] == "GET, HEAD"
 
 
-either_way = pytest.mark.parametrize("method", ["GET", "POST"], ids=["the ordinary way", "the fast lane"])
+either_way = pytest.mark.parametrize("method", ["GET", "POST"], ids=["the framework", "a hot route"])
 
 
 async def ask_what_is_broken(api, method, **options):
@@ -57,12 +58,49 @@ async def test_the_unforeseen_is_logged_without_what_the_client_sent(redis_serve
     assert len(line) < 10_000
 
 
-@pytest.mark.parametrize(
-    ("path", "status"), [("/health", 200), ("/health/live", 200), ("/health/ready", 200), ("/nothing", 404)]
-)
-async def test_load_balancers_may_probe_by_head(api, path, status):
-    """It was a 405."""
-    assert (await api.head(path)).status_code == status
+HEADS = [
+    "/", "/health", "/health/live", "/health/ready", "/metrics", "/docs", "/redoc", "/openapi.json",
+    "/dashboard", "/dashboard/icon.svg", "/docs/swagger-ui.css", "/docs/redoc.standalone.js",
+    "/api/metrics/summary?type=cpu", "/api/metrics/list", "/api/metrics/types",
+    "/api/metrics/series?type=cpu",
+    "/api/overview", "/api/circuit-breaker/status", "/api/admin/external-service/failure-rate",
+    "/api/admin/external-service/faults", "/api/admin/proxy/policy", "/api/proxy/status", "/proxy/get",
+    "/circuit_state", "/invoke", "/invoke_error", "/logs", "/logs?follow=true", "/api/events",
+]  # fmt: skip
+UNSTABLE = {
+    "x-request-id",
+    "ratelimit",
+    "x-ratelimit-remaining",
+    "x-ratelimit-reset",
+    "content-length",
+    "age",
+}
+STREAMED = {"/logs?follow=true", "/api/events"}
+
+
+@pytest.mark.parametrize("path", HEADS)
+async def test_every_get_has_its_head(api, path):
+    """It was a 405 on all but three. A HEAD of a stream ends at once."""
+    async with asyncio.timeout(20):
+        answer = await api.head(path)
+    assert (answer.status_code, answer.content) == (200, b"")
+    if path not in STREAMED:
+        got = await api.get(path)
+        assert answer.headers.keys() - UNSTABLE == got.headers.keys() - UNSTABLE
+        if path.startswith(("/docs", "/dash", "/api/metrics")):
+            assert answer.headers["content-length"] == got.headers["content-length"]
+
+
+async def test_every_get_is_among_them(api):
+    document = (await api.get("/openapi.json")).json()
+    gets = {path for path, methods in document["paths"].items() if "get" in methods}
+    tried = {path.partition("?")[0] for path in HEADS}
+    assert gets - tried == {"/invoke_delay", "/proxy/{path}"}, "the first one takes 3 s"
+    assert not any("head" in methods for path, methods in document["paths"].items() if "proxy" not in path)
+
+
+async def test_a_head_of_what_is_not_there_is_a_404(api):
+    assert (await api.head("/nothing")).status_code == 404
 
 
 @pytest.mark.parametrize("headers", [{"Host": "["}, {"Host": "localhost", "Origin": "http://["}])
@@ -177,6 +215,8 @@ class TestDocumentation:
             ("get", "/api/metrics/types", {}),
             ("get", "/invoke", {}),
             ("get", "/logs", {}),
+            ("get", "/", {}),
+            ("get", "/", {"headers": {"Accept": "text/html"}}),
             ("get", "/health", {}),
             ("get", "/metrics", {}),
             ("post", "/reset_circuit", {}),

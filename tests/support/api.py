@@ -1,6 +1,5 @@
 """The API in process, whole: its lifespan, its real Redis, its provider."""
 
-import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -9,6 +8,7 @@ import httpx
 
 from src.config.settings import Settings
 from src.wiring import create_app
+from tests.support.logging_state import logging_kept
 
 PLENTY = {"rate_limit_requests": 1_000_000, "rate_limit_read_requests": 1_000_000}
 """Settings for tests that are about something else than the rate limit."""
@@ -22,14 +22,9 @@ async def running_api(
     redis_url: str, *, peer: str = "127.0.0.1", **settings
 ) -> AsyncIterator[httpx.AsyncClient]:
     """A client of a whole API on `redis_url`, called from `peer`."""
-    root = logging.getLogger()
-    handlers, level = root.handlers, root.level
-    try:
+    with logging_kept():
         async with _api(redis_url, peer, settings) as client:
             yield client
-    finally:
-        root.handlers = handlers
-        root.setLevel(level)  # not by assignment: loggers remember what they may log
 
 
 @asynccontextmanager

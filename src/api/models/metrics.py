@@ -7,6 +7,7 @@ from pydantic_core import PydanticCustomError
 
 from src.analytics.points import Point, parse_timestamp
 from src.services.metrics.series import DEFAULT_STEP_SECONDS
+from src.services.metrics.summary import Period
 
 TYPE_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.:/-]{0,127}$"
 
@@ -108,7 +109,7 @@ class Summary(BaseModel):
     """The summary of one metric type over one period. Without data, count is 0 and the figures are null."""
 
     type: str = Field(examples=["cpu_usage"])
-    period: Literal["all", "daily", "hourly"]
+    period: Period
     count: int = Field(examples=[120])
     average_value: float | None = Field(
         description="Null also where the sum is beyond a double's range", examples=[40.1]
@@ -129,10 +130,29 @@ class Summary(BaseModel):
     generated_at: str = Field(examples=["2026-01-31T12:00:05Z"])
 
 
-class SeriesQuery(BaseModel):
-    """What a series is asked for by."""
+class SummaryQuery(BaseModel):
+    """Which summary is read."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(frozen=True)
+
+    type: MetricType
+    period: Period = Field("all", description="Everything, the last 24 h, or the last 60 min")
+
+
+class ListQuery(BaseModel):
+    """Which measurements are listed."""
+
+    model_config = ConfigDict(frozen=True)
+
+    type: MetricType | None = Field(None, description="Only this type; without it, every type")
+    limit: int = Field(100, ge=1, le=1000, description="How many at most")
+    cursor: str | None = Field(None, max_length=512, description="From the Link header of a page")
+
+
+class SeriesQuery(BaseModel):
+    """Which series is read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     type: MetricType
     from_: TimestampMicroseconds | None = Field(

@@ -1,5 +1,7 @@
 """Problem documents over the wire (RFC 9457)."""
 
+from typing import Literal
+
 from pydantic import BaseModel, Field
 
 
@@ -22,4 +24,6 @@ class ProblemOut(BaseModel):
     message: str = Field(description="The same as detail")
     timestamp: str = Field(examples=["2026-01-31T12:00:00Z"])
     request_id: str
+    accepted: Literal[0] | None = Field(None, description="Of a batch of which nothing was stored")
+    rejected: int | None = Field(None, description="Of a batch: how many of its points are wrong")
     errors: list[ProblemField] | None = Field(None, description="Field by field, with a 422")

@@ -16,6 +16,8 @@ from fastapi import APIRouter, HTTPException, Request
 from starlette.responses import RedirectResponse, Response
 
 from src.api.etag import client_has
+from src.api.header import header
+from src.api.negotiation import accepts_gzip
 
 router = APIRouter(include_in_schema=False)
 
@@ -98,10 +100,10 @@ def _answer(request: Request, name: str) -> Response:
     found = _files().get(name)
     if found is None:
         raise HTTPException(404)
-    encoding = "gzip" if "gzip" in request.headers.get("accept-encoding", "") else "identity"
+    encoding = "gzip" if accepts_gzip(header(request.scope, b"accept-encoding")) else "identity"
     body, tag = found.encodings[encoding]
     headers = {**_HEADERS, "ETag": tag}
-    if client_has(request.headers.get("if-none-match"), tag):
+    if client_has(header(request.scope, b"if-none-match"), tag):
         return Response(status_code=304, headers=headers)
     if encoding != "identity":
         headers["Content-Encoding"] = encoding

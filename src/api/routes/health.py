@@ -25,24 +25,18 @@ async def _health(request: Request) -> Response:
     return JSONResponse(health.model_dump(), 200 if connected else 503, headers)
 
 
-# Load balancers probe by HEAD as well; the server leaves out its answer's body.
-
-
-@router.head("/health", include_in_schema=False)
 @router.get("/health", response_model=Health, responses=_UNHEALTHY, summary="Is the service well?")
 async def health(request: Request) -> Response:
     """Say within a second whether the service can do its work, that is, whether Redis answers."""
     return await _health(request)
 
 
-@router.head("/health/live", include_in_schema=False)
 @router.get("/health/live", response_model=Liveness, summary="Does the process serve?")
 async def live() -> Liveness:
     """Answer 200 while the process serves. Redis is not asked."""
     return Liveness()
 
 
-@router.head("/health/ready", include_in_schema=False)
 @router.get("/health/ready", response_model=Health, responses=_UNHEALTHY, summary="May requests come in?")
 async def ready(request: Request) -> Response:
     """Answer 200 when requests can be served, 503 while they can't."""

@@ -157,8 +157,7 @@ def _nothing_accepted(batch: Batch) -> Problem:
     return Problem(422, "VALIDATION_ERROR", message, errors=batch.errors, extra=extra)
 
 
-LANES = (
+HOT_ROUTES = (
     HotRoute("POST", "/api/metrics", ingest, "ingest_admission"),
     HotRoute("POST", "/api/metrics/batch", ingest_batch, "ingest_admission"),
 )
-"""The routes that are served past the framework."""

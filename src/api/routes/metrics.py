@@ -1,15 +1,12 @@
 """Summaries and lists of measurements. They come in by `src.api.routes.ingest`."""
 
 import hashlib
-import re
-from collections.abc import Awaitable
-from functools import lru_cache
-from typing import Annotated, cast, get_args
+from functools import lru_cache, partial
 from urllib.parse import urlencode
 from urllib.request import parse_http_list
 
 import orjson
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from src.analytics.points import format_timestamp
@@ -19,27 +16,22 @@ from src.api.errors import ProblemError, validation_problem
 from src.api.etag import client_has
 from src.api.header import header
 from src.api.hot_routes import HotRoute
-from src.api.models.metrics import (
-    TYPE_PATTERN,
-    MetricOut,
-    MetricType,
-    MetricTypeOut,
-    Summary,
-)
-from src.api.openapi import headers, problems, request_headers
-from src.api.rate_limit import ReadRoute, admit, admit_alongside
+from src.api.models.metrics import ListQuery, MetricOut, MetricTypeOut, Summary, SummaryQuery
+from src.api.openapi import headers, problems, query_parameters
+from src.api.query import QueryReader
+from src.api.rate_limit import Read, ReadTask, admit_and_read
 from src.api.ready_response import JSON_BYTES, ReadyResponse
 from src.api.request_context import add_headers
 from src.resilience.cache import Answer
 from src.services.metrics.ingest import Position, StoredPoint
-from src.services.metrics.summary import Period
+from src.services.metrics.summary import SummaryRead
 
-router = APIRouter(prefix="/api/metrics", tags=["metrics"], route_class=ReadRoute)
+router = APIRouter(prefix="/api/metrics", tags=["metrics"])
 
 JSON = "application/json"
 
-OptionalType = Annotated[MetricType | None, Query(description="Only this type; without it, every type")]
-RequiredType = Annotated[MetricType, Query()]
+_SUMMARY_QUERY = QueryReader(SummaryQuery)
+_LIST_QUERY = QueryReader(ListQuery)
 
 
 @router.get(
@@ -60,29 +52,17 @@ RequiredType = Annotated[MetricType, Query()]
             "EXTERNAL_SERVICE_UNAVAILABLE",
         ),
     },
-    openapi_extra=request_headers("If-None-Match", "Cache-Control"),
+    openapi_extra=query_parameters(SummaryQuery, headers=("If-None-Match", "Cache-Control")),
 )
-async def summary(
-    request: Request,
-    type: RequiredType,  # noqa: A002 -- the parameter's public name
-    period: Annotated[Period, Query(description="Everything, the last 24 h, or the last 60 min")] = "all",
-) -> Response:
+async def summary(request: Request) -> Response:
     """Count, average, extremes, latest and percentiles of a type's measurements, exact to the microsecond.
 
     Served from a cache (`X-Cache: HIT`) until `CACHE_TTL_SECONDS` have passed; `Cache-Control: no-cache`
     has it computed anew. When the external service fails, the last good summary is served with
     `X-Cache: STALE` and `"degraded": true`.
     """
-    return await _summarize(request, type, period)
-
-
-async def _summarize(request: Request, metric_type: str, period: Period) -> Response:
-    services = state(request)
-    summaries = services["summaries"]
-    lookup = summaries.lookup(metric_type, period)  # in the round trip that the verdict takes
-    await admit(request, services["read_admission"])
-    answer = await summaries.get(metric_type, period, await lookup, refresh=_wants_it_anew(request))
-    return _render_summary(request, answer, services["cache_ttl_seconds"])
+    answer = await admit_and_read(request, partial(_begin_summary, request))
+    return _render_summary(request, answer, state(request)["cache_ttl_seconds"])
 
 
 @router.get(
@@ -93,29 +73,19 @@ async def _summarize(request: Request, metric_type: str, period: Period) -> Resp
         200: headers("Link"),
         **problems("VALIDATION_ERROR", "RATE_LIMIT_EXCEEDED", "REDIS_UNAVAILABLE"),
     },
+    openapi_extra=query_parameters(ListQuery),
 )
-async def list_metrics(
-    request: Request,
-    type: OptionalType = None,  # noqa: A002 -- the parameter's public name
-    limit: Annotated[int, Query(ge=1, le=1000, description="How many at most")] = 100,
-    cursor: Annotated[str | None, Query(max_length=512, description="From the Link header of a page")] = None,
-) -> Response:
+async def list_metrics(request: Request) -> Response:
     """List measurements, newest first.
 
     Where there are more, the `Link` header has the next page's address (`rel="next"`). Walking them while
     others write neither repeats a measurement nor skips one.
     """
-    services = state(request)
-
-    async def newest() -> list[StoredPoint]:
-        before = _position(cursor, type)
-        return await services["metrics"].newest(type, limit + 1, before)  # one more: is there a next page?
-
-    stored = await admit_alongside(request, services["read_admission"], newest())
-    page = stored[:limit]
-    if len(stored) > limit:
-        query = {"type": type, "limit": limit, "cursor": _cursor_after(page[-1])}
-        address = f"{request.url.path}?{urlencode({k: v for k, v in query.items() if v is not None})}"
+    query, stored = await admit_and_read(request, partial(_begin_list, request))
+    page = stored[: query.limit]
+    if len(stored) > query.limit:
+        following = query.model_copy(update={"cursor": _cursor_after(page[-1])})
+        address = f"{request.url.path}?{urlencode(following.model_dump(exclude_none=True))}"
         add_headers(request.scope, (b"link", f'<{address}>; rel="next"'.encode("ascii")))
     points = [
         {
@@ -136,8 +106,7 @@ async def list_metrics(
 )
 async def list_types(request: Request) -> Response:
     """List every metric type, the one with the latest measurement first."""
-    services = state(request)
-    types = await admit_alongside(request, services["read_admission"], services["metrics"].types())
+    types = await admit_and_read(request, lambda: ReadTask(state(request)["metrics"].types()))
     overview = [
         {
             "type": item.type,
@@ -150,7 +119,13 @@ async def list_types(request: Request) -> Response:
     return Response(orjson.dumps(overview), media_type=JSON)
 
 
-def _wants_it_anew(request: Request) -> bool:
+def _begin_summary(request: Request) -> SummaryRead:
+    query = _SUMMARY_QUERY.read(request)
+    summaries = state(request)["summaries"]
+    return summaries.begin(query.type, query.period, refresh=_is_refresh(request))
+
+
+def _is_refresh(request: Request) -> bool:
     field = header(request.scope, b"cache-control")
     directives = parse_http_list(field) if field else ()
     return any(directive.partition("=")[0].lower() == "no-cache" for directive in directives)
@@ -178,6 +153,17 @@ def _etag(body: bytes) -> str:
     return f'"{hashlib.blake2b(body, digest_size=12).hexdigest()}"'
 
 
+def _begin_list(request: Request) -> Read[tuple[ListQuery, list[StoredPoint]]]:
+    query = _LIST_QUERY.read(request)
+    before = _position(query.cursor, query.type)
+    newest = state(request)["metrics"].newest
+
+    async def read() -> tuple[ListQuery, list[StoredPoint]]:
+        return query, await newest(query.type, query.limit + 1, before)  # one more: is there a next page?
+
+    return ReadTask(read())
+
+
 def _position(cursor: str | None, metric_type: str | None) -> Position | None:
     if cursor is None:
         return None
@@ -195,13 +181,4 @@ def _cursor_after(last: StoredPoint) -> str:
     return encode_cursor(Position(last.point.timestamp_us, last.point.type, last.arrival))
 
 
-_PLAIN_SUMMARY = re.compile(f"type=({TYPE_PATTERN[1:-1]})(?:&period=({'|'.join(get_args(Period))}))?")
-
-
-def _plain_summary(request: Request) -> Awaitable[Response] | None:
-    match = _PLAIN_SUMMARY.fullmatch(request.scope["query_string"].decode("latin-1"))
-    return match and _summarize(request, match[1], cast("Period", match[2] or "all"))
-
-
-LANES = (HotRoute("GET", "/api/metrics/summary", _plain_summary, "read_admission"),)
-"""The routes that are served past the framework."""
+HOT_ROUTES = (HotRoute("GET", "/api/metrics/summary", summary, "read_admission"),)

@@ -91,4 +91,4 @@ def _ratio(part: int, whole: int) -> float | None:
     return part / whole if whole else None
 
 
-LANES = (HotRoute("GET", "/api/overview", overview),)
+HOT_ROUTES = (HotRoute("GET", "/api/overview", overview),)

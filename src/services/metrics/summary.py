@@ -4,15 +4,14 @@ Rollups and reference data are rendered to bytes once; those bytes are cached, a
 """
 
 import asyncio
-from collections.abc import Awaitable
+from functools import partial
 from typing import Literal, get_args
 
 import orjson
 
 from src.analytics.points import format_timestamp
 from src.analytics.window import Window
-from src.resilience.cache import Answer, ReadThroughCache
-from src.resilience.cache_store import Entry
+from src.resilience.cache import Answer, CacheRead, ReadThroughCache
 from src.resilience.clock import Clock
 from src.services.external_service import ExternalService
 from src.services.metrics.ingest import Aggregate, MetricStore
@@ -26,6 +25,35 @@ WINDOW_SECONDS: dict[Period, int] = {"daily": 24 * 3600, "hourly": 3600}
 def cache_key(metric_type: str, period: str) -> str:
     """Return the cache key of a summary."""
     return f"summary:{metric_type}:{period}"
+
+
+class SummaryRead:
+    """The read of a summary, begun: the cache is asked at once, and the rest waits for `result`.
+
+    Args:
+        read: The read of the cache.
+    """
+
+    __slots__ = ("_read",)
+
+    def __init__(self, read: CacheRead) -> None:
+        self._read = read
+
+    async def result(self) -> Answer:
+        """Return the summary.
+
+        Raises:
+            CircuitOpenError: The external service's breaker is open and no summary is young enough.
+            ExternalServiceUnavailableError: It failed, likewise.
+            StorageUnavailableError: The store is away.
+        """
+        answer = await self._read.result()
+        if answer.outcome != "stale":
+            return answer
+        return Answer(_degraded(answer.body), answer.outcome, answer.age_seconds, answer.error)
+
+    async def cancel(self) -> None:
+        """Leave the summary unread. Nothing has to be stopped: what was asked of Redis is on its way."""
 
 
 class SummaryService:
@@ -48,35 +76,16 @@ class SummaryService:
         self._external_service = external_service
         self._clock = clock
 
-    def lookup(self, metric_type: str, period: Period) -> Awaitable[Entry | None]:
-        """Return the cached summary, if there is one. It is asked for at once, and need not be awaited."""
-        return self._cache.lookup(cache_key(metric_type, period))
-
-    async def get(
-        self, metric_type: str, period: Period, entry: Entry | None, *, refresh: bool = False
-    ) -> Answer:
-        """Return the summary: cached, computed now, or the last good one.
+    def begin(self, metric_type: str, period: Period, *, refresh: bool = False) -> SummaryRead:
+        """Begin to read a summary: cached, computed when it is finished, or the last good one.
 
         Args:
             metric_type: What to summarize.
             period: Over which window.
-            entry: What `lookup` found.
-            refresh: Compute it even so.
-
-        Raises:
-            CircuitOpenError: The external service's breaker is open and no summary is young enough.
-            ExternalServiceUnavailableError: It failed, likewise.
-            StorageUnavailableError: The store is away.
+            refresh: Compute the summary even where it is cached.
         """
-        answer = await self._cache.get(
-            cache_key(metric_type, period),
-            lambda: self._compute(metric_type, period),
-            entry=entry,
-            refresh=refresh,
-        )
-        if answer.outcome != "stale":
-            return answer
-        return Answer(_degraded(answer.body), answer.outcome, answer.age_seconds, answer.error)
+        compute = partial(self._compute, metric_type, period)
+        return SummaryRead(self._cache.begin(cache_key(metric_type, period), compute, refresh=refresh))
 
     async def forget(self, metric_types: set[str]) -> None:
         """Drop every cached summary of `metric_types`; the last good ones stay for a time of need."""

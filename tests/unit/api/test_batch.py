@@ -80,6 +80,35 @@ def test_numbers_that_are_none_are_refused(read, number):
     assert batch.errors[0]["field"] == "value"
 
 
+@pytest.mark.parametrize(
+    "member",
+    [
+        pytest.param(r'"\ud800"', id="half a surrogate pair"),
+        pytest.param(r'"\udc00\ud800"', id="surrogates in the wrong order"),
+        pytest.param("9" * 5_000, id="an integer of 5,000 digits"),
+        pytest.param("-" + "9" * 5_000, id="a negative one"),
+    ],
+)
+@pytest.mark.parametrize("name", ["value", "type", "ignored"])
+@pytest.mark.parametrize("read", [read_json_array, read_ndjson])
+def test_json_that_the_parser_does_not_take_is_its_own_points_error(read, name, member):
+    """In an array it made the whole body a 400."""
+    good, wrong = json.dumps(GOOD), json.dumps({**GOOD, name: "?"}).replace('"?"', member)
+    body = f"[{good},{wrong},{good}]" if read is read_json_array else f"{good}\n{wrong}\n{good}"
+    batch = read(body.encode(), 10)
+    assert (batch.points, batch.rejected) == ([POINT, POINT], 1)
+    assert [(error["index"], error["field"]) for error in batch.errors] == [(1, "body")]
+
+
+@pytest.mark.parametrize(
+    "member", ["01", "1.", "-", r'"\x"', r'"\u00zz"', '"\x01"', "nul", "1 2", '"\udcff"']
+)
+def test_an_element_that_is_not_json_makes_the_whole_array_a_bad_request(member):
+    wrong = json.dumps({**GOOD, "ignored": "?"}).replace('"?"', member)
+    body = f"[{json.dumps(GOOD)},{wrong}]".encode(errors="surrogateescape")
+    assert status_of(read_json_array, body) == 400
+
+
 def test_a_line_that_is_not_json_spoils_only_itself():
     batch = read_ndjson(b'{"oops\n' + json.dumps(GOOD).encode(), 10)
     assert batch.points == [POINT]

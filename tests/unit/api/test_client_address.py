@@ -43,6 +43,10 @@ def test_a_trusted_proxy_speaks_for_its_client():
         (("198.51.100.1:4711",), "198.51.100.1"),
         (("[2001:db8::1]:4711",), "2001:db8::/64"),
         (("",), "127.0.0.1"),
+        (("198.51.100.1,",), "198.51.100.1"),  # an empty element was taken for the proxy
+        (("198.51.100.1, ,\t, 10.0.0.2 ,",), "198.51.100.1"),
+        (("198.51.100.1", ""), "198.51.100.1"),
+        ((" , ",), "127.0.0.1"),
     ],
 )
 def test_the_header_is_read_from_the_right_across_trusted_proxies_only(forwarded, expected):
@@ -89,8 +93,9 @@ async def test_a_remote_peer_stays_itself_whatever_it_writes(claimed):
     assert await behind_uvicorn("203.0.113.7", "192.0.2.2", claimed) == "203.0.113.7"
 
 
-async def test_a_proxy_on_loopback_that_is_trusted_speaks_for_its_client_under_uvicorn_too():
-    seen = await behind_uvicorn("127.0.0.1", "127.0.0.1", "198.51.100.1:11", trusted="127.0.0.0/8")
+@pytest.mark.parametrize("forwarded", ["198.51.100.1:11", "198.51.100.1,", "198.51.100.1, , "])
+async def test_a_proxy_on_loopback_that_is_trusted_speaks_for_its_client_under_uvicorn_too(forwarded):
+    seen = await behind_uvicorn("127.0.0.1", "127.0.0.1", forwarded, trusted="127.0.0.0/8")
     assert seen == "198.51.100.1"
 
 

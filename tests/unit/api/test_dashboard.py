@@ -73,6 +73,25 @@ async def test_it_is_compressed_for_who_takes_that_and_kept_by_who_has_it(client
     assert again.headers["cache-control"] == "no-cache"
 
 
+@pytest.mark.parametrize("refusal", ["gzip;q=0", "identity", "*;q=0, identity"])
+async def test_it_is_not_compressed_for_a_client_that_refuses_gzip(client, refusal):
+    """`gzip;q=0` was answered with gzip."""
+    answer = await client.get("/dashboard/Chart.bundle.js", headers={"Accept-Encoding": refusal})
+    assert "content-encoding" not in answer.headers
+
+
+async def test_every_line_of_if_none_match_is_read(client):
+    """Only the first one was."""
+    tag = (await client.get("/dashboard", headers={"Accept-Encoding": "identity"})).headers["etag"]
+    headers = [("Accept-Encoding", "identity"), ("If-None-Match", '"other"'), ("If-None-Match", tag)]
+    assert (await client.get("/dashboard", headers=headers)).status_code == 304
+
+
+async def test_every_line_of_accept_encoding_is_read(client):
+    headers = [("Accept-Encoding", "br"), ("Accept-Encoding", "gzip")]
+    assert (await client.get("/dashboard", headers=headers)).headers["content-encoding"] == "gzip"
+
+
 @pytest.mark.parametrize(
     "name", ["nothing.js", "../routes/dashboard.py", "..%2froutes%2fdashboard.py", "__pycache__", "%00"]
 )

@@ -3,6 +3,7 @@
 import orjson
 import pytest
 from fastapi import FastAPI
+from pydantic import BaseModel, Field
 
 from src.api import openapi
 from src.api.admin_access import RequireAdmin
@@ -14,6 +15,7 @@ from src.api.routes import (
     circuit_breaker,
     events,
     health,
+    index,
     ingest,
     lab,
     metrics,
@@ -24,9 +26,8 @@ from src.api.routes import (
 )
 
 ROUTERS = (
-    admin.router, circuit_breaker.router, events.router, health.router, ingest.router, lab.router,
-    lab.runs, metrics.router, overview.router, series.router,
-    proxy.router, telemetry.router,
+    admin.router, circuit_breaker.router, events.router, health.router, index.router, ingest.router,
+    lab.router, lab.runs, metrics.router, overview.router, series.router, proxy.router, telemetry.router,
 )  # fmt: skip
 QUOTA_HEADERS = {
     "RateLimit-Policy", "RateLimit", "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset",
@@ -38,8 +39,7 @@ def document():
     app = FastAPI()
     for router in ROUTERS:
         app.include_router(router)
-    openapi.install(app)
-    return app.openapi()
+    return openapi.completed(app.openapi())
 
 
 def operations(document):
@@ -78,6 +78,39 @@ def test_fragments_of_two_routes_do_not_share_what_could_change():
     first, second = problems("BAD_REQUEST"), problems("BAD_REQUEST")
     first[400]["content"]["application/problem+json"]["examples"].clear()
     assert second[400]["content"]["application/problem+json"]["examples"]
+
+
+def test_a_query_is_documented_as_its_model_has_it():
+    limit, to, again = openapi.query_parameters(Query, headers=["If-None-Match"])["parameters"]
+    assert limit == {
+        "name": "limit",
+        "in": "query",
+        "required": True,
+        "description": "How many",
+        "schema": {"type": "integer", "minimum": 1, "title": "Limit"},
+    }
+    assert (to["name"], to["required"]) == ("to", False)
+    assert (again["name"], again["in"]) == ("If-None-Match", "header")
+
+
+class Query(BaseModel):
+    limit: int = Field(ge=1, description="How many")
+    to_: str | None = Field(None, alias="to", description="The end")
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("GET /api/metrics/summary", {"type": True, "period": False}),
+        ("GET /api/metrics/list", {"type": False, "limit": False, "cursor": False}),
+        ("GET /api/metrics/series", {"type": True, "from": False, "to": False, "step": False}),
+    ],
+)
+def test_queries_that_a_route_reads_by_itself_can_be_sent_from_the_pages(document, name, expected):
+    parameters = operations(document)[name]["parameters"]
+    sent = {item["name"]: item["required"] for item in parameters if item["in"] == "query"}
+    assert sent == expected
+    assert all(item["description"] and item["schema"] for item in parameters)
 
 
 def test_an_unknown_code_or_request_header_is_refused_at_once():

@@ -1,14 +1,17 @@
-"""The limiter's verdict, alongside other work."""
+"""The limiter's decision, alongside a read."""
 
 import asyncio
 import gc
 
 import pytest
+from starlette.requests import Request
 
 from src.api import rate_limit
-from src.api.errors import RATE_LIMIT_EXCEEDED, ProblemError
-from src.api.rate_limit import admit_alongside
+from src.api.errors import BAD_JSON, RATE_LIMIT_EXCEEDED, ProblemError
+from src.api.rate_limit import ReadTask, admit_and_read
 from tests.support.clock import settle
+
+A_REQUEST = Request({"type": "http", "state": {"read_admission": None}})
 
 
 @pytest.fixture
@@ -33,18 +36,18 @@ async def fail_when_stopped():
 
 
 @pytest.mark.parametrize("work", [fail, fail_when_stopped])
-async def test_work_that_fails_is_not_told_of_as_never_seen_when_the_request_is_refused(refusing, work):
+async def test_the_failure_of_a_read_is_not_logged_as_never_seen_when_the_request_is_refused(refusing, work):
     """asyncio logged "Task exception was never retrieved"."""
-    told = []
-    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: told.append(context["message"]))
+    logged = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: logged.append(context["message"]))
     with pytest.raises(ProblemError):
-        await admit_alongside(None, None, work())
+        await admit_and_read(A_REQUEST, lambda: ReadTask(work()))
     await settle()
     gc.collect()
-    assert told == []
+    assert logged == []
 
 
-async def test_work_under_way_is_stopped_by_the_refusal(refusing):
+async def test_a_read_under_way_is_stopped_by_the_refusal(refusing):
     stopped = asyncio.Event()
 
     async def work():
@@ -54,5 +57,39 @@ async def test_work_under_way_is_stopped_by_the_refusal(refusing):
             stopped.set()
 
     with pytest.raises(ProblemError):
-        await admit_alongside(None, None, work())
+        await admit_and_read(A_REQUEST, lambda: ReadTask(work()))
     assert stopped.is_set()
+
+
+async def test_a_read_is_begun_before_the_limiter_has_decided(monkeypatch):
+    steps = []
+
+    async def admit(*_):
+        steps.append("asked")
+        await asyncio.sleep(0)
+        steps.append("admitted")
+
+    async def work():
+        steps.append("begun")
+        return 42
+
+    monkeypatch.setattr(rate_limit, "admit", admit)
+    assert await admit_and_read(A_REQUEST, lambda: ReadTask(work())) == 42
+    assert steps == ["asked", "begun", "admitted"]
+
+
+async def test_a_request_that_is_wrong_counts_and_learns_of_its_quota_first(monkeypatch, refusing):
+    def wrong():
+        raise ProblemError(BAD_JSON)
+
+    with pytest.raises(ProblemError) as caught:
+        await admit_and_read(A_REQUEST, wrong)
+    assert caught.value.problem.status == 429
+
+    async def admit(*_):
+        pass
+
+    monkeypatch.setattr(rate_limit, "admit", admit)
+    with pytest.raises(ProblemError) as caught:
+        await admit_and_read(A_REQUEST, wrong)
+    assert caught.value.problem.status == 400

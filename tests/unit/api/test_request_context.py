@@ -3,7 +3,7 @@
 import pytest
 from opentelemetry import trace
 
-from src.api.request_context import RequestContext, RequestContextMiddleware
+from src.api.request_context import RequestContext
 from src.observation.log_context import log_fields
 
 TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -12,18 +12,12 @@ TRACEPARENT = f"00-{TRACE_ID}-00f067aa0ba902b7-01"
 
 @pytest.fixture
 def bound(clock):
-    """Sends a request with these headers and returns what was bound while it was served."""
+    """Begins a request with these headers and returns what is bound to it."""
 
     async def bound(*headers):
-        found = {}
-
-        async def app(scope, receive, send):
-            found.update(log_fields.get())
-
-        middleware = RequestContextMiddleware(app, RequestContext(clock, lambda _answered: None))
-        scope = {"type": "http", "method": "GET", "path": "/", "headers": headers}
-        await middleware(scope, None, None)
-        return found
+        context = RequestContext(clock, lambda _answered: None)
+        context.begin({"type": "http", "method": "GET", "path": "/", "headers": headers})
+        return log_fields.get()
 
     before = log_fields.set({})
     yield bound

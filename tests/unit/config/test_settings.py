@@ -64,6 +64,12 @@ def test_a_wrong_value_is_one_line_that_names_the_variable(monkeypatch, name, va
     assert "\n" not in str(caught.value)
 
 
+def test_an_env_file_with_a_byte_order_mark_is_read_from_its_first_name(tmp_path):
+    """The first name was read with the mark in it, and so ignored."""
+    (tmp_path / ".env").write_bytes(b"\xef\xbb\xbfAPP_PORT=8123\nCACHE_TTL_SECONDS=7\n")
+    assert (load_settings().app_port, load_settings().cache_ttl_seconds) == (8123, 7)
+
+
 def test_an_env_file_in_another_encoding_is_said_to_be_so(tmp_path):
     (tmp_path / ".env").write_bytes(b"APP_HOST=\xff")
     with pytest.raises(InvalidSettingsError, match="not UTF-8"):

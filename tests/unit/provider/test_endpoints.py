@@ -216,6 +216,27 @@ def has_example(content, document) -> bool:
     return "example" in content or "examples" in document["components"]["schemas"].get(model, {})
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/kv",
+        "/kv/metric-types/cpu_usage",
+        "/get",
+        "/delay/0",
+        "/status/200",
+        "/faults",
+        "/health",
+        "/stats",
+        "/docs",
+    ],
+)
+async def test_every_get_has_its_head(client, path):
+    """It was a 405 on all but the pages."""
+    head, got = await client.head(path), await client.get(path)
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers.keys() == got.headers.keys()
+
+
 class TestDocumentation:
     @pytest.mark.parametrize("page", ["/docs", "/redoc"])
     async def test_the_pages_need_no_internet(self, client, page):

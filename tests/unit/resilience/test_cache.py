@@ -9,7 +9,7 @@ import pytest
 
 from src.resilience import cache as cache_module
 from src.resilience.cache import Answer, Compute, ReadThroughCache
-from src.resilience.cache_store import CacheOptions, Entry, Lease, MemoryCacheStore
+from src.resilience.cache_store import CacheOptions, Lease, MemoryCacheStore
 from src.resilience.events import CacheAnswered, CacheRefreshed, CacheRefreshFailed
 from tests.support.clock import FakeClock, FakeRandomizer, settle
 from tests.support.listener import RecordingListener
@@ -86,23 +86,44 @@ def fleet(clock: FakeClock, listener: RecordingListener) -> Fleet:
     return Fleet(clock, listener)
 
 
-async def look_up_and_get(cache: ReadThroughCache, compute: Compute, **kwargs: bool) -> Answer:
-    return await cache.get(KEY, compute, entry=await cache.lookup(KEY), **kwargs)
-
-
 async def begin_refresh(cache: ReadThroughCache, compute: Compute) -> "asyncio.Task[Answer]":
-    caller = asyncio.create_task(look_up_and_get(cache, compute, refresh=True))
+    caller = asyncio.create_task(cache.get(KEY, compute, refresh=True))
     await settle()
     return caller
+
+
+class TestBeginning:
+    async def test_a_read_asks_the_store_at_once_and_computes_nothing_before_it_is_finished(
+        self, fleet: Fleet
+    ):
+        asked, compute = [], at_once(b"one")
+        fleet.store.read = lambda key, options: (
+            asked.append(key) or MemoryCacheStore.read(fleet.store, key, options)
+        )
+
+        read = fleet.worker().begin(KEY, compute)
+        assert asked == [KEY]
+        await settle()
+        assert compute.begun == 0
+        assert (await read.result()).body == b"one"
+
+    async def test_a_read_need_not_be_finished(self, fleet: Fleet):
+        fleet.worker().begin(KEY, at_once(b"one"))
+        fleet.worker().begin(KEY, at_once(b"one"), refresh=True)
+        gc.collect()  # a coroutine that nobody awaited would warn, and a warning is an error
+
+    async def test_a_refresh_asks_the_store_for_no_entry(self, fleet: Fleet):
+        fleet.store.read = None
+        assert (await fleet.worker().begin(KEY, at_once(b"one"), refresh=True).result()).body == b"one"
 
 
 class TestReadingThrough:
     async def test_a_miss_computes_and_a_second_call_hits(self, fleet: Fleet):
         cache, compute = fleet.worker(), at_once(b"one")
 
-        first = await look_up_and_get(cache, compute)
+        first = await cache.get(KEY, compute)
         fleet.clock.jump(12.5)
-        second = await look_up_and_get(cache, compute)
+        second = await cache.get(KEY, compute)
 
         assert first == Answer(b"one", "miss", 0.0)
         assert second == Answer(b"one", "hit", 12.5)
@@ -110,13 +131,13 @@ class TestReadingThrough:
 
     async def test_an_entry_is_fresh_for_exactly_its_ttl(self, fleet: Fleet):
         cache, compute = fleet.worker(), at_once(b"one", b"two")
-        await look_up_and_get(cache, compute)
+        await cache.get(KEY, compute)
 
         fleet.clock.jump(299.999)
-        assert (await look_up_and_get(cache, compute)).outcome == "hit"
+        assert (await cache.get(KEY, compute)).outcome == "hit"
 
         fleet.clock.jump(0.001)
-        assert await look_up_and_get(cache, compute) == Answer(b"two", "miss", 0.0)
+        assert await cache.get(KEY, compute) == Answer(b"two", "miss", 0.0)
 
     async def test_a_get_without_a_lookup_finds_the_entry_itself(self, fleet: Fleet):
         cache, compute = fleet.worker(), at_once(b"one")
@@ -127,18 +148,18 @@ class TestReadingThrough:
 
     async def test_a_refresh_computes_in_spite_of_a_fresh_entry(self, fleet: Fleet):
         cache, compute = fleet.worker(), at_once(b"one", b"two")
-        await look_up_and_get(cache, compute)
+        await cache.get(KEY, compute)
 
-        refreshed = await look_up_and_get(cache, compute, refresh=True)
+        refreshed = await cache.get(KEY, compute, refresh=True)
 
         assert refreshed == Answer(b"two", "miss", 0.0)
-        assert (await look_up_and_get(cache, compute)).body == b"two"
+        assert (await cache.get(KEY, compute)).body == b"two"
 
     async def test_every_answer_and_every_computation_is_told(self, fleet: Fleet):
         cache, compute = fleet.worker(), at_once(b"one", ValueError())
-        await look_up_and_get(cache, compute)
-        await look_up_and_get(cache, compute)
-        await look_up_and_get(cache, compute, refresh=True)
+        await cache.get(KEY, compute)
+        await cache.get(KEY, compute)
+        await cache.get(KEY, compute, refresh=True)
 
         assert fleet.listener.events == [
             CacheRefreshed(policy="summaries", early=False),
@@ -151,7 +172,7 @@ class TestReadingThrough:
 class TestSingleFlightInAProcess:
     async def test_concurrent_callers_share_one_computation(self, fleet: Fleet):
         cache, compute = fleet.worker(), Computation(b"one")
-        callers = [asyncio.create_task(look_up_and_get(cache, compute)) for _ in range(50)]
+        callers = [asyncio.create_task(cache.get(KEY, compute)) for _ in range(50)]
         await settle()
 
         compute.gate.set()
@@ -172,9 +193,9 @@ class TestSingleFlightInAProcess:
 
     async def test_the_first_caller_leaving_harms_no_other(self, fleet: Fleet):
         cache, compute = fleet.worker(), Computation(b"one")
-        first = asyncio.create_task(look_up_and_get(cache, compute))
+        first = asyncio.create_task(cache.get(KEY, compute))
         await settle()
-        second = asyncio.create_task(look_up_and_get(cache, compute))
+        second = asyncio.create_task(cache.get(KEY, compute))
         await settle()
 
         first.cancel()
@@ -187,7 +208,7 @@ class TestSingleFlightInAProcess:
 
     async def test_a_computation_that_everyone_left_still_fills_the_cache(self, fleet: Fleet):
         cache, compute = fleet.worker(), Computation(b"one")
-        caller = asyncio.create_task(look_up_and_get(cache, compute))
+        caller = asyncio.create_task(cache.get(KEY, compute))
         await settle()
         caller.cancel()
         await settle()
@@ -195,13 +216,13 @@ class TestSingleFlightInAProcess:
         compute.gate.set()
         await settle()
 
-        assert await look_up_and_get(cache, compute) == Answer(b"one", "hit", 0.0)
+        assert await cache.get(KEY, compute) == Answer(b"one", "hit", 0.0)
 
     async def test_a_computation_that_everyone_left_may_fail_in_peace(self, fleet: Fleet):
         complaints = []
         asyncio.get_running_loop().set_exception_handler(lambda _loop, context: complaints.append(context))
         compute = Computation(ValueError("no"))
-        caller = asyncio.create_task(look_up_and_get(fleet.worker(), compute))
+        caller = asyncio.create_task(fleet.worker().get(KEY, compute))
         await settle()
         caller.cancel()
         await settle()
@@ -215,18 +236,18 @@ class TestSingleFlightInAProcess:
 
     async def test_all_callers_get_the_error_and_the_next_one_tries_again(self, fleet: Fleet):
         cache, compute = fleet.worker(), Computation(ValueError("no"), b"two")
-        callers = [asyncio.create_task(look_up_and_get(cache, compute)) for _ in range(3)]
+        callers = [asyncio.create_task(cache.get(KEY, compute)) for _ in range(3)]
         await settle()
         compute.gate.set()
 
         errors = await asyncio.gather(*callers, return_exceptions=True)
 
         assert [str(error) for error in errors] == ["no"] * 3
-        assert (await look_up_and_get(cache, compute)).body == b"two"
+        assert (await cache.get(KEY, compute)).body == b"two"
 
     async def test_closing_cancels_what_is_under_way(self, fleet: Fleet):
         cache, compute = fleet.worker(), Computation(b"one")
-        caller = asyncio.create_task(look_up_and_get(cache, compute))
+        caller = asyncio.create_task(cache.get(KEY, compute))
         await settle()
 
         await cache.aclose()
@@ -239,7 +260,7 @@ class TestSingleFlightInAProcess:
 class TestSingleFlightAcrossWorkers:
     async def test_workers_wait_for_the_one_that_computes(self, fleet: Fleet):
         compute = Computation(b"one")
-        callers = [asyncio.create_task(look_up_and_get(fleet.worker(), compute)) for _ in range(5)]
+        callers = [asyncio.create_task(fleet.worker().get(KEY, compute)) for _ in range(5)]
         await fleet.clock.advance(1.0)
 
         compute.gate.set()
@@ -251,9 +272,9 @@ class TestSingleFlightAcrossWorkers:
 
     async def test_a_failed_computation_lets_another_worker_try_at_once(self, fleet: Fleet):
         failing, working = Computation(ValueError("no")), at_once(b"two")
-        first = asyncio.create_task(look_up_and_get(fleet.worker(), failing))
+        first = asyncio.create_task(fleet.worker().get(KEY, failing))
         await settle()
-        second = asyncio.create_task(look_up_and_get(fleet.worker(), working))
+        second = asyncio.create_task(fleet.worker().get(KEY, working))
         await settle()
 
         failing.gate.set()
@@ -266,7 +287,7 @@ class TestSingleFlightAcrossWorkers:
     async def test_when_the_holder_dies_exactly_one_other_takes_over(self, fleet: Fleet):
         await fleet.store.take_lease(KEY, "dead", 300, fleet.options)
         compute = Computation(b"one")
-        callers = [asyncio.create_task(look_up_and_get(fleet.worker(), compute)) for _ in range(4)]
+        callers = [asyncio.create_task(fleet.worker().get(KEY, compute)) for _ in range(4)]
 
         await fleet.clock.advance(9.9)
         assert compute.begun == 0
@@ -279,7 +300,7 @@ class TestSingleFlightAcrossWorkers:
 
     async def test_nobody_waits_longer_than_two_leases(self, fleet: Fleet):
         await fleet.store.take_lease(KEY, "first", 300, fleet.options)
-        hopeless = asyncio.create_task(look_up_and_get(fleet.worker(), at_once(b"own")))
+        hopeless = asyncio.create_task(fleet.worker().get(KEY, at_once(b"own")))
         for holder in ("second", "third"):
             await fleet.clock.advance(8)
             await fleet.store.invalidate([KEY])
@@ -291,7 +312,7 @@ class TestSingleFlightAcrossWorkers:
 
     async def test_a_computation_slower_than_its_lease_answers_but_is_not_stored(self, fleet: Fleet):
         slow = Computation(b"slow")
-        caller = asyncio.create_task(look_up_and_get(fleet.worker(), slow))
+        caller = asyncio.create_task(fleet.worker().get(KEY, slow))
         await fleet.clock.advance(10)
 
         slow.gate.set()
@@ -312,7 +333,7 @@ class TestRefresh:
 
         assert (await before).body == b"old"
         assert (await after).body == b"new"
-        assert (await look_up_and_get(cache, compute)).body == b"new"
+        assert (await cache.get(KEY, compute)).body == b"new"
 
     async def test_a_write_during_another_workers_refresh_is_seen_by_the_next_one(self, fleet: Fleet):
         compute = Reading()
@@ -334,7 +355,7 @@ class TestRefresh:
         self, fleet: Fleet, is_same_worker: bool
     ):
         cache, compute = fleet.worker(), Reading()
-        plain = asyncio.create_task(look_up_and_get(cache, compute))
+        plain = asyncio.create_task(cache.get(KEY, compute))
         await settle()
 
         compute.written = b"new"
@@ -347,7 +368,7 @@ class TestRefresh:
 
     async def test_it_keeps_no_plain_caller_from_a_fresh_entry(self, fleet: Fleet):
         cache, compute = fleet.worker(), Computation(b"new")
-        await look_up_and_get(cache, at_once(b"one"))
+        await cache.get(KEY, at_once(b"one"))
         refresh = await begin_refresh(cache, compute)
 
         assert await cache.get(KEY, compute) == Answer(b"one", "hit")
@@ -357,7 +378,7 @@ class TestRefresh:
 
     async def test_any_number_in_one_process_cost_two_computations_at_most(self, fleet: Fleet):
         cache, compute = fleet.worker(), Computation(b"one", b"two")
-        callers = [asyncio.create_task(look_up_and_get(cache, compute, refresh=True)) for _ in range(50)]
+        callers = [asyncio.create_task(cache.get(KEY, compute, refresh=True)) for _ in range(50)]
         await settle()
 
         compute.gate.set()
@@ -429,47 +450,47 @@ class TestRefresh:
 class TestInvalidation:
     async def test_what_was_cached_is_computed_anew(self, fleet: Fleet):
         cache, compute = fleet.worker(), at_once(b"one", b"two")
-        await look_up_and_get(cache, compute)
+        await cache.get(KEY, compute)
 
         await cache.invalidate([KEY])
 
-        assert (await look_up_and_get(cache, compute)).body == b"two"
+        assert (await cache.get(KEY, compute)).body == b"two"
 
     async def test_a_computation_begun_before_a_write_never_lands_after_it(self, fleet: Fleet):
         cache, old = fleet.worker(), Computation(b"old")
-        caller = asyncio.create_task(look_up_and_get(cache, old))
+        caller = asyncio.create_task(cache.get(KEY, old))
         await settle()
 
         await cache.invalidate([KEY])
         old.gate.set()
 
         assert (await caller).body == b"old"
-        assert await cache.lookup(KEY) is None
+        assert await fleet.store.read(KEY, fleet.options) is None
 
     async def test_a_caller_after_the_write_does_not_join_a_computation_from_before(self, fleet: Fleet):
         cache, old = fleet.worker(), Computation(b"old")
-        before = asyncio.create_task(look_up_and_get(cache, old))
+        before = asyncio.create_task(cache.get(KEY, old))
         await settle()
 
         await cache.invalidate([KEY])
-        after = await look_up_and_get(cache, at_once(b"new"))
+        after = await cache.get(KEY, at_once(b"new"))
         old.gate.set()
 
         assert after.body == b"new"
         assert (await before).body == b"old"
-        assert (await look_up_and_get(cache, old)).body == b"new"
+        assert (await cache.get(KEY, old)).body == b"new"
 
     async def test_a_computation_from_before_the_write_takes_no_callers_from_a_later_one(self, fleet: Fleet):
         cache, old, new = fleet.worker(), Computation(b"old"), Computation(b"new")
-        callers = [asyncio.create_task(look_up_and_get(cache, old))]
+        callers = [asyncio.create_task(cache.get(KEY, old))]
         await settle()
         await cache.invalidate([KEY])
-        callers.append(asyncio.create_task(look_up_and_get(cache, new)))
+        callers.append(asyncio.create_task(cache.get(KEY, new)))
         await settle()
 
         old.gate.set()
         await settle()
-        callers.append(asyncio.create_task(look_up_and_get(cache, new)))
+        callers.append(asyncio.create_task(cache.get(KEY, new)))
         await settle()
         new.gate.set()
         await settle()
@@ -483,7 +504,7 @@ class TestEarlyRefresh:
     async def warm(self, fleet: Fleet) -> Fleet:
         """An entry that took 2 s to compute and has 1 s to live."""
         compute = Computation(b"old")
-        caller = asyncio.create_task(look_up_and_get(fleet.worker(), compute))
+        caller = asyncio.create_task(fleet.worker().get(KEY, compute))
         await fleet.clock.advance(2)
         compute.gate.set()
         await caller
@@ -495,14 +516,14 @@ class TestEarlyRefresh:
         compute = Computation(b"new")
         workers = [warm.worker(ALWAYS_EARLY) for _ in range(3)]
 
-        answers = [await look_up_and_get(worker, compute) for worker in workers for _ in range(3)]
+        answers = [await worker.get(KEY, compute) for worker in workers for _ in range(3)]
         await settle()
         compute.gate.set()
         await settle()
 
         assert {(answer.body, answer.outcome) for answer in answers} == {(b"old", "hit")}
         assert compute.begun == 1
-        assert await look_up_and_get(workers[0], compute) == Answer(b"new", "hit", 0.0)
+        assert await workers[0].get(KEY, compute) == Answer(b"new", "hit", 0.0)
         assert warm.listener.of(CacheRefreshed) == [CacheRefreshed(policy="summaries", early=True)]
 
     async def test_while_it_runs_further_hits_ask_for_nothing(
@@ -513,7 +534,7 @@ class TestEarlyRefresh:
         cache, compute = warm.worker(ALWAYS_EARLY), Computation(b"new")
 
         for _ in range(5):
-            await look_up_and_get(cache, compute)
+            await cache.get(KEY, compute)
             await settle()
 
         assert len(asked) == 1
@@ -524,17 +545,17 @@ class TestEarlyRefresh:
         # 1 s remains of an entry that cost 2 s: due from -ln(rand) = 1 / 2 on.
         compute = at_once(b"new")
 
-        await look_up_and_get(warm.worker(draw), compute)
+        await warm.worker(draw).get(KEY, compute)
         await settle()
 
         assert compute.begun == begun
 
     async def test_an_entry_that_was_replaced_meanwhile_is_left_alone(self, warm: Fleet):
         cache, compute = warm.worker(ALWAYS_EARLY), at_once(b"needless")
-        seen = await cache.lookup(KEY)
-        await look_up_and_get(warm.worker(), at_once(b"new"), refresh=True)
+        read = cache.begin(KEY, compute)
+        await warm.worker().get(KEY, at_once(b"new"), refresh=True)
 
-        await cache.get(KEY, compute, entry=seen)
+        assert (await read.result()).body == b"old"
         await settle()
 
         assert compute.begun == 0
@@ -542,7 +563,7 @@ class TestEarlyRefresh:
     async def test_a_failure_is_told_and_no_callers_business(self, warm: Fleet):
         cache, error = warm.worker(ALWAYS_EARLY), ValueError("no")
 
-        answer = await look_up_and_get(cache, at_once(error))
+        answer = await cache.get(KEY, at_once(error))
         await settle()
 
         assert answer.outcome == "hit"
@@ -557,24 +578,28 @@ class TestEarlyRefresh:
             return b"new"
 
         REQUEST.set("the one that hit")
-        await look_up_and_get(warm.worker(ALWAYS_EARLY), compute)
+        await warm.worker(ALWAYS_EARLY).get(KEY, compute)
         await settle()
 
         assert seen == ["none"]
 
     async def test_beta_zero_never_refreshes_early(self, clock: FakeClock, listener: RecordingListener):
-        fleet = Fleet(clock, listener, early_refresh_beta=0)
+        fleet, slow = Fleet(clock, listener, early_refresh_beta=0), Computation(b"old")
+        caller = asyncio.create_task(fleet.worker().get(KEY, slow))
+        await clock.advance(5)
+        slow.gate.set()
+        await caller
+        clock.jump(299.9)
         compute = at_once(b"new")
 
-        entry = Entry(b"old", age_seconds=299.9, remaining_seconds=0.1, cost_seconds=10)
-        await fleet.worker(ALWAYS_EARLY).get(KEY, compute, entry=entry)
+        assert (await fleet.worker(ALWAYS_EARLY).get(KEY, compute)).body == b"old"
         await settle()
 
         assert compute.begun == 0
 
     async def test_closing_cancels_it(self, warm: Fleet):
         cache, compute = warm.worker(ALWAYS_EARLY), Computation(b"new")
-        await look_up_and_get(cache, compute)
+        await cache.get(KEY, compute)
         await settle()
 
         await cache.aclose()
@@ -588,7 +613,7 @@ class TestStaleWhileRevalidate:
     async def expired(self, clock: FakeClock, listener: RecordingListener) -> Fleet:
         """An entry that ran out a second ago and may be served for 59 more."""
         fleet = Fleet(clock, listener, revalidate_seconds=60, lease_seconds=100)
-        await look_up_and_get(fleet.worker(), at_once(b"old"))
+        await fleet.worker().get(KEY, at_once(b"old"))
         clock.jump(301)
         listener.events.clear()
         return fleet
@@ -599,14 +624,14 @@ class TestStaleWhileRevalidate:
         compute = Computation(b"new")
         workers = [expired.worker() for _ in range(3)]
 
-        answers = [await look_up_and_get(worker, compute) for worker in workers for _ in range(3)]
+        answers = [await worker.get(KEY, compute) for worker in workers for _ in range(3)]
         await settle()
         compute.gate.set()
         await settle()
 
         assert set(answers) == {Answer(b"old", "updating", 301.0)}
         assert compute.begun == 1
-        assert await look_up_and_get(workers[0], compute) == Answer(b"new", "hit", 0.0)
+        assert await workers[0].get(KEY, compute) == Answer(b"new", "hit", 0.0)
         assert expired.listener.events == [
             *[CacheAnswered(policy="summaries", outcome="updating")] * 9,
             CacheRefreshed(policy="summaries", early=False),
@@ -616,14 +641,14 @@ class TestStaleWhileRevalidate:
     async def test_once_its_time_is_over_callers_wait(self, expired: Fleet):
         expired.clock.jump(59)
 
-        assert await look_up_and_get(expired.worker(), at_once(b"new")) == Answer(b"new", "miss")
+        assert await expired.worker().get(KEY, at_once(b"new")) == Answer(b"new", "miss")
 
     async def test_whoever_comes_then_waits_for_what_the_background_began(self, expired: Fleet):
         compute = Computation(b"new")
-        await look_up_and_get(expired.worker(), compute)
+        await expired.worker().get(KEY, compute)
         await settle()
         expired.clock.jump(59)
-        late = asyncio.create_task(look_up_and_get(expired.worker(), compute))
+        late = asyncio.create_task(expired.worker().get(KEY, compute))
         await settle()
 
         compute.gate.set()
@@ -632,27 +657,27 @@ class TestStaleWhileRevalidate:
         assert (await late).body == b"new"
 
     async def test_a_get_without_a_lookup_prefers_the_entry(self, expired: Fleet):
-        await look_up_and_get(expired.worker(), at_once(b"new"), refresh=True)
+        await expired.worker().get(KEY, at_once(b"new"), refresh=True)
 
         assert await expired.worker().get(KEY, at_once(b"needless")) == Answer(b"new", "hit")
 
     async def test_a_refresh_waits_for_its_own(self, expired: Fleet):
         cache = expired.worker()
 
-        assert await look_up_and_get(cache, at_once(b"new"), refresh=True) == Answer(b"new", "miss")
+        assert await cache.get(KEY, at_once(b"new"), refresh=True) == Answer(b"new", "miss")
 
     async def test_what_was_invalidated_is_not_served(self, expired: Fleet):
         cache = expired.worker()
         await cache.invalidate([KEY])
 
-        assert await look_up_and_get(cache, at_once(b"new")) == Answer(b"new", "miss")
+        assert await cache.get(KEY, at_once(b"new")) == Answer(b"new", "miss")
 
     async def test_a_failure_is_told_and_the_expired_entry_served_on(self, expired: Fleet):
         cache, error = expired.worker(), ValueError("no")
 
         answers = []
         for _ in range(2):
-            answers.append(await look_up_and_get(cache, at_once(error)))
+            answers.append(await cache.get(KEY, at_once(error)))
             await settle()
 
         assert answers == [Answer(b"old", "updating", 301.0)] * 2
@@ -661,10 +686,10 @@ class TestStaleWhileRevalidate:
 
     async def test_it_is_off_unless_asked_for(self, fleet: Fleet):
         cache, compute = fleet.worker(), at_once(b"old", b"new")
-        await look_up_and_get(cache, compute)
+        await cache.get(KEY, compute)
         fleet.clock.jump(301)
 
-        assert await look_up_and_get(cache, compute) == Answer(b"new", "miss")
+        assert await cache.get(KEY, compute) == Answer(b"new", "miss")
 
 
 class TestNegativeCaching:
@@ -674,7 +699,7 @@ class TestNegativeCaching:
 
     async def fail(self, cache: ReadThroughCache, compute: Compute, message: str = "no") -> None:
         with pytest.raises(ValueError, match=message):
-            await look_up_and_get(cache, compute)
+            await cache.get(KEY, compute)
 
     async def test_a_failure_is_raised_again_without_a_computation_for_so_long(self, fleet: Fleet):
         cache, compute = fleet.worker(), at_once(ValueError("no"), b"two")
@@ -685,14 +710,14 @@ class TestNegativeCaching:
         assert compute.begun == 1
 
         fleet.clock.jump(0.001)
-        assert await look_up_and_get(cache, compute) == Answer(b"two", "miss")
+        assert await cache.get(KEY, compute) == Answer(b"two", "miss")
 
     async def test_raising_it_again_does_not_make_it_grow(self, fleet: Fleet):
         cache, compute = fleet.worker(), at_once(ValueError("no"))
         depths = set()
         for _ in range(5):
             with pytest.raises(ValueError, match="no") as caught:
-                await look_up_and_get(cache, compute)
+                await cache.get(KEY, compute)
             depths.add(len(caught.traceback))
 
         assert len(depths) <= 2, "the first time, and every other time"
@@ -701,7 +726,7 @@ class TestNegativeCaching:
         cache, compute = fleet.worker(negative_on=(ConnectionError,)), at_once(ValueError("no"), b"two")
         await self.fail(cache, compute)
 
-        assert (await look_up_and_get(cache, compute)).body == b"two"
+        assert (await cache.get(KEY, compute)).body == b"two"
 
     async def test_a_cancelled_computation_is_no_failure(self, fleet: Fleet):
         cache = fleet.worker(negative_on=(Exception,))
@@ -710,17 +735,17 @@ class TestNegativeCaching:
             raise asyncio.CancelledError
 
         with pytest.raises(asyncio.CancelledError):
-            await look_up_and_get(cache, cancelled)
+            await cache.get(KEY, cancelled)
 
-        assert (await look_up_and_get(cache, at_once(b"two"))).body == b"two"
+        assert (await cache.get(KEY, at_once(b"two"))).body == b"two"
 
     async def test_the_last_good_answer_stands_in_meanwhile(self, fleet: Fleet):
         cache, error = fleet.worker(), ValueError("no")
-        await look_up_and_get(cache, at_once(b"good"))
+        await cache.get(KEY, at_once(b"good"))
         fleet.clock.jump(1000)
         compute = at_once(error)
 
-        answers = [await look_up_and_get(cache, compute) for _ in range(3)]
+        answers = [await cache.get(KEY, compute) for _ in range(3)]
 
         assert answers == [Answer(b"good", "stale", 1000.0, error)] * 3
         assert compute.begun == 1
@@ -728,28 +753,28 @@ class TestNegativeCaching:
     async def test_an_entry_that_another_worker_computed_is_a_hit(self, fleet: Fleet):
         cache = fleet.worker()
         await self.fail(cache, at_once(ValueError("no")))
-        await look_up_and_get(fleet.worker(), at_once(b"theirs"))
+        await fleet.worker().get(KEY, at_once(b"theirs"))
 
-        assert await look_up_and_get(cache, at_once(b"needless")) == Answer(b"theirs", "hit")
+        assert await cache.get(KEY, at_once(b"needless")) == Answer(b"theirs", "hit")
 
     async def test_a_refresh_computes_and_its_success_ends_it(self, fleet: Fleet):
         cache = fleet.worker()
         await self.fail(cache, at_once(ValueError("no")))
 
-        assert (await look_up_and_get(cache, at_once(b"two"), refresh=True)).body == b"two"
+        assert (await cache.get(KEY, at_once(b"two"), refresh=True)).body == b"two"
         await fleet.store.invalidate([KEY])
-        assert (await look_up_and_get(cache, at_once(b"three"))).body == b"three"
+        assert (await cache.get(KEY, at_once(b"three"))).body == b"three"
 
     async def test_an_invalidation_ends_it(self, fleet: Fleet):
         cache = fleet.worker()
         await self.fail(cache, at_once(ValueError("no")))
         await cache.invalidate([KEY])
 
-        assert (await look_up_and_get(cache, at_once(b"two"))).body == b"two"
+        assert (await cache.get(KEY, at_once(b"two"))).body == b"two"
 
     async def test_a_failure_from_before_an_invalidation_is_not_remembered(self, fleet: Fleet):
         cache, old = fleet.worker(), Computation(ValueError("old"))
-        before = asyncio.create_task(look_up_and_get(cache, old))
+        before = asyncio.create_task(cache.get(KEY, old))
         await settle()
 
         await cache.invalidate([KEY])
@@ -757,7 +782,7 @@ class TestNegativeCaching:
 
         with pytest.raises(ValueError, match="old"):
             await before
-        assert (await look_up_and_get(cache, at_once(b"new"))).body == b"new"
+        assert (await cache.get(KEY, at_once(b"new"))).body == b"new"
 
     async def test_an_invalidation_between_the_leases_end_and_the_news_of_it_counts(
         self, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
@@ -772,18 +797,18 @@ class TestNegativeCaching:
         monkeypatch.setattr(fleet.store, "release", overtaken)
         await self.fail(cache, at_once(ValueError("no")))
 
-        assert (await look_up_and_get(cache, at_once(b"two"))).body == b"two"
+        assert (await cache.get(KEY, at_once(b"two"))).body == b"two"
 
     async def test_what_fails_in_the_background_is_not_tried_again_either(
         self, clock: FakeClock, listener: RecordingListener
     ):
         fleet = Fleet(clock, listener, negative_seconds=10, revalidate_seconds=60)
         cache, compute = fleet.worker(), at_once(ValueError("no"), b"new")
-        await look_up_and_get(cache, at_once(b"old"))
+        await cache.get(KEY, at_once(b"old"))
         clock.jump(301)
 
         for begun in (1, 1, 2):
-            assert (await look_up_and_get(cache, compute)).outcome == "updating"
+            assert (await cache.get(KEY, compute)).outcome == "updating"
             await settle()
             assert compute.begun == begun
             clock.jump(5)
@@ -804,16 +829,16 @@ class TestNegativeCaching:
         cache, compute = Fleet(clock, listener).worker(), at_once(ValueError("no"), b"two")
         await self.fail(cache, compute)
 
-        assert (await look_up_and_get(cache, compute)).body == b"two"
+        assert (await cache.get(KEY, compute)).body == b"two"
 
 
 class TestStaleIfError:
     async def test_the_last_good_answer_stands_in_for_a_failed_computation(self, fleet: Fleet):
         cache, error = fleet.worker(), ValueError("no")
-        await look_up_and_get(cache, at_once(b"good"))
+        await cache.get(KEY, at_once(b"good"))
         fleet.clock.jump(1000)
         compute = Computation(error)
-        callers = [asyncio.create_task(look_up_and_get(cache, compute)) for _ in range(3)]
+        callers = [asyncio.create_task(cache.get(KEY, compute)) for _ in range(3)]
         await settle()
         compute.gate.set()
 
@@ -822,10 +847,10 @@ class TestStaleIfError:
 
     async def test_it_survives_an_invalidation(self, fleet: Fleet):
         cache = fleet.worker()
-        await look_up_and_get(cache, at_once(b"good"))
+        await cache.get(KEY, at_once(b"good"))
         await cache.invalidate([KEY])
 
-        assert (await look_up_and_get(cache, at_once(ValueError()))).outcome == "stale"
+        assert (await cache.get(KEY, at_once(ValueError()))).outcome == "stale"
 
     @pytest.mark.parametrize(("stale_seconds", "age"), [(3600, 3600), (0, 300)])
     async def test_one_that_is_too_old_does_not(
@@ -833,16 +858,16 @@ class TestStaleIfError:
     ):
         fleet = Fleet(clock, listener, stale_seconds=stale_seconds)
         cache = fleet.worker()
-        await look_up_and_get(cache, at_once(b"good"))
+        await cache.get(KEY, at_once(b"good"))
         clock.jump(age)
 
         with pytest.raises(ValueError, match="no"):
-            await look_up_and_get(cache, at_once(ValueError("no")))
+            await cache.get(KEY, at_once(ValueError("no")))
 
     async def test_only_the_errors_it_is_meant_for_are_answered_so(self, fleet: Fleet):
         cache = fleet.worker(stale_on=(ConnectionError,))
-        await look_up_and_get(cache, at_once(b"good"))
+        await cache.get(KEY, at_once(b"good"))
         fleet.clock.jump(1000)
 
         with pytest.raises(ValueError, match="bug"):
-            await look_up_and_get(cache, at_once(ValueError("bug")))
+            await cache.get(KEY, at_once(ValueError("bug")))

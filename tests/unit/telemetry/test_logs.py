@@ -1,5 +1,6 @@
 """What is logged, and how it looks."""
 
+import io
 import json
 import logging
 import sys
@@ -13,19 +14,16 @@ from src.observation.request_record import RequestRecord
 from src.resilience.events import Bypassed, CacheAnswered, FellBack, StateChanged
 from src.telemetry.event_log import log_event
 from src.telemetry.logs import configure_logging, request_log
+from tests.support.logging_state import logging_kept
 
 A_REQUEST = RequestRecord("GET", "/x", "/x", 200, 0.5, {"request_id": "abc"})
 
 
 @pytest.fixture(autouse=True)
 def logging_as_it_was():
-    root = logging.getLogger()
-    handlers, level = root.handlers, root.level
-    yield
-    root.handlers = handlers
-    root.setLevel(level)
+    with logging_kept():
+        yield
     log_fields.set({})
-    structlog.reset_defaults()
 
 
 @pytest.fixture
@@ -89,6 +87,46 @@ def test_people_may_have_it_readable(capsys):
     line = capsys.readouterr().out
     assert "hello" in line
     assert "answer" in line
+
+
+def ascii_stdout(monkeypatch):
+    """Set a stdout that encodes in ASCII, as where there is no locale, and return what it holds."""
+    stdout = io.TextIOWrapper(io.BytesIO(), encoding="ascii", write_through=True)
+    monkeypatch.setattr(sys, "stdout", stdout)
+    return stdout.buffer.getvalue
+
+
+@pytest.mark.parametrize("text", ["Zürich", "価格", "\U0001f600", "half a pair: \ud800"])
+def test_in_text_a_character_that_stdout_lacks_is_escaped(monkeypatch, clock, text):
+    """The line was lost."""
+    written = ascii_stdout(monkeypatch)
+    configure_logging("INFO", "console")
+    structlog.stdlib.get_logger("ours").info(text)
+    request_log("INFO", "console", clock)([A_REQUEST._replace(path=f"/{text}")])
+    event, request = written().decode("ascii").splitlines()
+    escaped = text.encode("ascii", "backslashreplace").decode()
+    assert escaped in event
+    assert f"/{escaped}" in request
+
+
+@pytest.mark.parametrize("text", ["Zürich", "価格", "\U0001f600"])
+def test_json_is_in_utf_8_whatever_stdout_is(monkeypatch, text):
+    """All lines but those of requests were lost."""
+    written = ascii_stdout(monkeypatch)
+    configure_logging("INFO", "json")
+    structlog.stdlib.get_logger("ours").info(text)
+    logging.getLogger("another").warning(text)
+    lines = [json.loads(line) for line in written().decode("utf-8").splitlines()]
+    assert [line["event"] for line in lines] == [text, text]
+
+
+@pytest.mark.parametrize("value", ["half a pair: \ud800", 2**64, {1: 2}], ids=repr)
+def test_a_value_that_orjson_does_not_take_does_not_lose_the_line(logged, value):
+    configure_logging("INFO", "json")
+    structlog.stdlib.get_logger("ours").info("hello", value=value)
+    (line,) = logged()
+    assert line["value"] == (value if not isinstance(value, dict) else {"1": 2})
+    assert list(line)[:3] == ["timestamp", "level", "event"]
 
 
 def test_events_are_logged_at_the_level_they_deserve(logged):

@@ -1,0 +1,49 @@
+"""Content negotiation: which of two forms of an answer the client prefers (RFC 9110, section 12.5)."""
+
+import re
+
+_WEIGHT = re.compile(r"\s*q\s*=\s*(0(?:\.\d{0,3})?|1(?:\.0{0,3})?)\s*", re.IGNORECASE)
+
+
+def accepts_gzip(accept_encoding: str | None) -> bool:
+    """Return whether to compress an answer by gzip.
+
+    Args:
+        accept_encoding: The `Accept-Encoding` field, its lines joined by commas; None without one.
+    """
+    weights = _weights(accept_encoding)
+    gzip = max(weights.get("gzip", -1.0), weights.get("x-gzip", -1.0))  # two names of one coding
+    if gzip < 0:
+        gzip = weights.get("*", 0.0)
+    return gzip > 0 and gzip >= weights.get("identity", 0.0)
+
+
+def prefers_html(accept: str | None) -> bool:
+    """Return whether the client prefers HTML to JSON, as browsers do.
+
+    Args:
+        accept: The `Accept` field, its lines joined by commas; None without one.
+    """
+    weights = _weights(accept)
+    return _media_weight(weights, "text/html") > _media_weight(weights, "application/json")
+
+
+def _media_weight(weights: dict[str, float], media_type: str) -> float:
+    """Return the weight of a media type: the most specific range that covers it decides."""
+    group = media_type.partition("/")[0]
+    return weights.get(media_type, weights.get(f"{group}/*", weights.get("*/*", 0.0)))
+
+
+def _weights(field: str | None) -> dict[str, float]:
+    """Return the weight of each name in an `Accept…` field; an element with a malformed weight is ignored."""
+    weights: dict[str, float] = {}
+    for element in (field or "").split(","):
+        name, *parameters = element.split(";")
+        weight: float | None = 1.0
+        for parameter in parameters:
+            if parameter.partition("=")[0].strip().lower() == "q":
+                match = _WEIGHT.fullmatch(parameter)
+                weight = float(match[1]) if match else None
+        if name.strip() and weight is not None:
+            weights[name.strip().lower()] = weight
+    return weights

@@ -1,0 +1,75 @@
+"""Names that look like settings and are none: misspelled, or brought along from another program.
+
+In `.env`, which is this service's own file, every unknown name is reported, except those that Docker Compose,
+OpenTelemetry, Python or the start script read. The environment also holds the variables of other programs,
+so there a name is reported only if it begins like one of this service's settings. `APP_`, `LOG_`, `REDIS_`
+and `WEB_` do not count: other programs use them too (`APP_ENV`, `LOG_DIR`, `REDIS_SERVICE_HOST`).
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import NamedTuple
+
+from dotenv import dotenv_values
+
+from src.config.settings import ENV_FILE, ENV_FILE_ENCODING, Settings
+
+PREFIXES = (
+    "ADMIN_API_", "BATCH_MAX_", "CACHE_INVALIDATE_", "CACHE_STALE_", "CACHE_TTL_", "CIRCUIT_BREAKER_",
+    "EXTERNAL_API_", "EXTERNAL_SERVICE_", "MAX_BODY_", "METRIC_", "PROXY_CACHE_", "PROXY_CIRCUIT_BREAKER_",
+    "PROXY_MAX_", "PROXY_RATE_LIMIT_", "PROXY_REQUEST_", "PROXY_UPSTREAM_", "QUEUE_MAX_", "RATE_LIMIT_",
+    "REQUEST_TIMEOUT_", "TRUSTED_PROXIES",
+)  # fmt: skip
+"""How a variable of the environment begins that is meant for this service."""
+
+OTHERS_IN_ENV_FILE = ("COMPOSE_", "DOCKER_", "OTEL_", "PIP_", "PROVIDER_PORT", "PYTHON", "VENV")
+"""How a name in `.env` begins that another program reads."""
+
+_SERVICE_LINK = re.compile(r"_SERVICE_(HOST|PORT)|_PORT(_|$)")
+"""What Kubernetes and Docker add to the name of a neighbour, which may be called `external-service`."""
+
+_LEAST_SIMILARITY = 0.7
+
+
+class UnknownSetting(NamedTuple):
+    """A name that is no setting.
+
+    Attributes:
+        name: The name as it was found.
+        source: Where it was found: "environment" or ".env".
+        nearest: The setting that it resembles most, None where it resembles none.
+    """
+
+    name: str
+    source: str
+    nearest: str | None
+
+
+def unknown_settings(environment: Mapping[str, str]) -> list[UnknownSetting]:
+    """Return the unknown names in `.env` and in `environment`, in that order."""
+    known = [name.upper() for name in Settings.model_fields]
+    return [
+        UnknownSetting(name, source, _nearest(name.upper(), known))
+        for name, source in (*_in_env_file(), *_in_environment(environment))
+        if name.upper() not in known
+    ]
+
+
+def _nearest(name: str, known: Sequence[str]) -> str | None:
+    matches = get_close_matches(name, known, 1, _LEAST_SIMILARITY)
+    return matches[0] if matches else None
+
+
+def _in_env_file() -> Iterator[tuple[str, str]]:
+    if Path(ENV_FILE).is_file():
+        for name in dotenv_values(ENV_FILE, encoding=ENV_FILE_ENCODING, interpolate=False):
+            if not name.upper().startswith(OTHERS_IN_ENV_FILE):
+                yield name, ENV_FILE
+
+
+def _in_environment(environment: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    for name in sorted(environment):
+        if name.upper().startswith(PREFIXES) and not _SERVICE_LINK.search(name.upper()):
+            yield name, "environment"

@@ -1,0 +1,25 @@
+"""`GET /`: the dashboard for browsers, an index for programs."""
+
+import pytest
+
+BROWSER = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
+
+
+async def test_a_browser_is_sent_to_the_dashboard_below_whatever_path(api):
+    """It was a bare 404."""
+    answer = await api.get("/", headers=BROWSER | {"Host": "elsewhere.example"})
+    assert (answer.status_code, answer.headers["location"]) == (307, "dashboard")
+    assert answer.headers["vary"] == "Accept"
+    assert (await api.get("/dashboard", headers=BROWSER)).status_code == 200
+
+
+@pytest.mark.parametrize("accept", [None, "*/*", "application/json"])
+async def test_a_program_gets_an_index_whose_links_lead_somewhere(api, accept):
+    answer = await api.get("/", headers={} if accept is None else {"Accept": accept})
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json")
+    index = answer.json()
+    assert index["name"] == "Resilient Analytics API"
+    links = index.keys() - {"name", "version"}
+    assert links == {"dashboard", "docs", "redoc", "openapi", "health", "metrics"}
+    for link in links:
+        assert (await api.get(index[link])).status_code == 200, link

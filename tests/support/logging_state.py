@@ -1,0 +1,20 @@
+"""The logging module as it was, whatever the code under test configures."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import structlog
+
+
+@contextmanager
+def logging_kept() -> Iterator[None]:
+    """Restore the root logger and structlog at the end."""
+    root = logging.getLogger()
+    handlers, level = root.handlers, root.level
+    try:
+        yield
+    finally:
+        root.handlers = handlers
+        root.setLevel(level)  # not by assignment: loggers remember what they may log
+        structlog.reset_defaults()

@@ -1,0 +1,146 @@
+"""What is around every request, whether a hot route or the framework serves it."""
+
+import httpx
+import pytest
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route, Router
+
+from src.api.client_address import ClientAddress
+from src.api.errors import Problem, ProblemError
+from src.api.hot_routes import HotRoute, hot_route_table
+from src.api.request_context import RequestContext
+from src.api.request_middleware import RequestMiddleware
+from src.observation.request_record import RequestRecord
+from src.resilience.memory_rate_limiter import memory_rate_limiter
+from src.resilience.rate_limiter import Quota
+from src.services.access.admission import Admission
+
+
+async def answer(request: Request) -> Response:
+    match await request.body():
+        case b"bad":
+            raise ProblemError(Problem(400, "BAD_REQUEST", "bad"))
+        case b"broken":
+            raise KeyError("secret detail")
+    return PlainTextResponse("points", headers={"X-Answer": "yes"})
+
+
+async def break_off(_request: Request) -> Response:
+    async def broken():
+        yield b"po"
+        raise KeyError("secret detail")
+
+    return StreamingResponse(broken())
+
+
+@pytest.fixture
+def state(clock, listener):
+    """What the middleware reads: an admission of one request a minute."""
+    limiter = memory_rate_limiter("sliding_window_log", Quota(1, 60), clock)
+    return {
+        "clock": clock,
+        "client_address": ClientAddress([]),
+        "read_admission": Admission("read", Quota(1, 60), limiter, listener),
+    }
+
+
+@pytest.fixture
+def observed():
+    return []
+
+
+@pytest.fixture
+def serve(clock, observed, state):
+    """Returns a client of both ways, as that peer."""
+    router = Router([Route("/framework", answer, methods=["POST"]), Route("/broken", break_off)])
+    hot_routes = hot_route_table(
+        [HotRoute("POST", "/hot", answer), HotRoute("GET", "/limited", answer, "read_admission")]
+    )
+    app = RequestMiddleware(router, RequestContext(clock, observed.append), hot_routes)
+
+    async def with_state(scope, receive, send):
+        await app({**scope, "state": state, "app": app}, receive, send)
+
+    def serve(peer="192.0.2.1", *, cut_raises=False):
+        transport = httpx.ASGITransport(with_state, client=(peer, 50000), raise_app_exceptions=cut_raises)
+        return httpx.AsyncClient(transport=transport, base_url="http://api")
+
+    return serve
+
+
+@pytest.fixture
+async def client(serve):
+    async with serve() as client:
+        yield client
+
+
+either_way = pytest.mark.parametrize("path", ["/hot", "/framework"])
+
+
+@either_way
+async def test_an_answer_has_its_own_headers_and_the_request_id_and_is_reported(client, observed, path):
+    got = await client.post(path, headers={"X-Request-ID": "abc"})
+    assert (got.text, got.headers["x-answer"], got.headers["x-request-id"]) == ("points", "yes", "abc")
+    assert observed == [RequestRecord("POST", path, path, 200, 0.0, {"request_id": "abc"})]
+
+
+@either_way
+async def test_a_foreseen_error_is_a_problem_document(client, observed, path):
+    got = await client.post(path, content=b"bad", headers={"X-Request-ID": "abc"})
+    problem = got.json()
+    assert (got.status_code, problem["code"], problem["request_id"]) == (400, "BAD_REQUEST", "abc")
+    assert got.headers["content-type"] == "application/problem+json"
+    assert got.headers["x-request-id"] == "abc"
+    assert observed == [RequestRecord("POST", path, path, 400, 0.0, {"request_id": "abc"})]
+
+
+@either_way
+async def test_an_unforeseen_error_is_logged_and_reveals_nothing(client, observed, path, capsys):
+    got = await client.post(path, content=b"broken", headers={"X-Request-ID": "abc"})
+    assert (got.status_code, got.json()["code"]) == (500, "INTERNAL_ERROR")
+    assert "secret" not in got.text
+    assert observed == [RequestRecord("POST", path, path, 500, 0.0, {"request_id": "abc"})]
+    assert "unexpected_error" in capsys.readouterr().out
+
+
+async def test_the_errors_of_the_framework_are_rendered_like_all_others(client, observed):
+    got = await client.get("/nothing")
+    assert (got.status_code, got.json()["code"]) == (404, "NOT_FOUND")
+    got = await client.delete("/broken")
+    assert (got.status_code, got.json()["code"]) == (405, "METHOD_NOT_ALLOWED")
+    assert got.headers["allow"] == "GET, HEAD"
+    assert [(record.route, record.status) for record in observed] == [("unmatched", 404), ("/broken", 405)]
+
+
+async def test_an_answer_that_breaks_off_is_logged_and_cut(serve, observed, capsys):
+    async with serve(cut_raises=True) as client:
+        with pytest.raises(KeyError):  # whereupon a server closes the connection
+            await client.get("/broken")
+    assert [record.status for record in observed] == [200]
+    assert "unexpected_error" in capsys.readouterr().out
+
+
+async def test_a_hot_route_answers_a_head_without_the_body(client, observed):
+    got = await client.head("/limited")
+    assert (got.status_code, got.content) == (200, b"")
+    assert (got.headers["content-length"], got.headers["x-answer"]) == ("6", "yes")
+    assert [(record.method, record.route) for record in observed] == [("HEAD", "/limited")]
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize(("peer", "is_served"), [("192.0.2.1", False), ("192.0.2.2", True)])
+async def test_a_client_known_to_be_over_its_quota_does_not_reach_the_handler(
+    serve, observed, state, method, peer, is_served
+):
+    await state["read_admission"].decide("192.0.2.1")
+    async with serve(peer) as client:
+        got = await client.request(method, "/limited", headers={"X-Request-ID": "abc"})
+    assert got.status_code == (200 if is_served else 429)
+    assert observed == [
+        RequestRecord(method, "/limited", "/limited", got.status_code, 0.0, {"request_id": "abc"}),
+    ]
+    if not is_served:
+        assert got.headers["ratelimit"] == '"read";r=0;t=60'
+        assert got.headers["retry-after"] == "60"
+        assert method == "HEAD" or got.json()["code"] == "RATE_LIMIT_EXCEEDED"
