@@ -137,6 +137,7 @@ from src.resilience.pace_store import (
 )
 from src.resilience.paced_queue import (
     PacedQueue,
+    Slot,
 )
 from src.resilience.permits import Permits
 from src.resilience.pipeline import (
@@ -273,6 +274,7 @@ __all__ = [
     "Round",
     "SlidingWindowCounter",
     "SlidingWindowLog",
+    "Slot",
     "StateChanged",
     "Substitute",
     "SystemClock",

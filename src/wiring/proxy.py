@@ -19,7 +19,7 @@ from src.resilience.pace_store import MAX_SECONDS, PacedQueueOptions
 from src.resilience.paced_queue import PacedQueue
 from src.resilience.timeout import Timeout
 from src.services.proxy.copies import Copies
-from src.services.proxy.service import ADMITTED_WAIT, NAME, PACE_MARGIN, Proxy, is_upstream_failure
+from src.services.proxy.service import NAME, Proxy, ProxyOptions, is_upstream_failure
 from src.services.proxy.shared_calls import SharedCalls
 from src.services.proxy.target import UpstreamTarget
 from src.services.proxy.totals import ProxyTally
@@ -50,7 +50,11 @@ async def running_proxy(
         clock: The clock of all parts.
         listener: Called with the events of the proxy's policies.
     """
-    queue, tally = _queue(settings, link, clock, listener), ProxyTally(RedisProxyTotals(link), clock)
+    options = ProxyOptions(
+        settings.proxy_rate_limit_seconds, settings.proxy_request_timeout_seconds, settings.queue_max_size
+    )
+    queue = _queue(options.queue, settings, link, clock, listener)
+    tally = ProxyTally(RedisProxyTotals(link), clock)
     async with _client(None if settings.proxy_upstream_url else provider) as client:
         breaker = _breaker(settings, link, clock, listener)
         copies = Copies(RedisCacheStore(link), _copy_options(settings), clock)
@@ -58,7 +62,7 @@ async def running_proxy(
             client,
             clock,
             queue.postpone,
-            interval_seconds=settings.proxy_rate_limit_seconds,
+            interval_seconds=options.interval_seconds,
             max_body_bytes=settings.proxy_max_body_bytes,
         )
         calls = SharedCalls(
@@ -77,8 +81,7 @@ async def running_proxy(
             breaker=breaker,
             tally=tally,
             clock=clock,
-            interval_seconds=settings.proxy_rate_limit_seconds,
-            timeout_seconds=settings.proxy_request_timeout_seconds,
+            options=options,
             listener=listener,
         )
         close_queue = partial(asyncio.get_running_loop().call_soon_threadsafe, queue.close)
@@ -87,12 +90,9 @@ async def running_proxy(
                 yield proxy
 
 
-def _queue(settings: Settings, link: RedisLink, clock: Clock, listener: Listener) -> PacedQueue:
-    options = PacedQueueOptions(
-        interval_seconds=settings.proxy_rate_limit_seconds * (1 + PACE_MARGIN),
-        capacity=settings.queue_max_size,
-        max_wait_seconds=settings.proxy_request_timeout_seconds * ADMITTED_WAIT,
-    )
+def _queue(
+    options: PacedQueueOptions, settings: Settings, link: RedisLink, clock: Clock, listener: Listener
+) -> PacedQueue:
     fleet = RedisPaceStore(NAME, options, link)
     store = FailoverPaceStore(fleet, options, clock, workers=settings.web_concurrency)
     # The store rejects calls whose slot would come too late. A call in the queue stays there while any

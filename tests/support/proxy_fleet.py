@@ -10,11 +10,10 @@ from src.resilience.cache_store import CacheOptions, MemoryCacheStore
 from src.resilience.circuit_breaker import CircuitBreaker
 from src.resilience.memory_breaker_store import MemoryBreakerStore
 from src.resilience.memory_pace_store import MemoryPaceStore
-from src.resilience.pace_store import PacedQueueOptions
 from src.resilience.paced_queue import PacedQueue
 from src.resilience.timeout import Timeout
 from src.services.proxy.copies import MAX_COPY_BYTES, Copies
-from src.services.proxy.service import ADMITTED_WAIT, Proxy, ProxyRequest, is_upstream_failure
+from src.services.proxy.service import PACE_MARGIN, Proxy, ProxyOptions, ProxyRequest, is_upstream_failure
 from src.services.proxy.shared_calls import SharedCalls
 from src.services.proxy.target import UpstreamTarget
 from src.services.proxy.totals import ProxyTally, ProxyTotals
@@ -22,6 +21,7 @@ from src.services.proxy.upstream import Upstream
 from tests.support.listener import RecordingListener
 
 INTERVAL = 1.0
+"""Seconds between two slots, `PACE_MARGIN` included."""
 TTL, STALE = 60.0, 600.0
 REQUEST_TIMEOUT = 20.0
 CALL_TIMEOUT = 5.0
@@ -54,10 +54,8 @@ class ProxyFleet:
         self.clock = clock
         self.cache = MemoryCacheStore(clock)
         self.breakers = MemoryBreakerStore(clock)
-        self.options = PacedQueueOptions(
-            interval_seconds=INTERVAL, capacity=capacity, max_wait_seconds=ADMITTED_WAIT * REQUEST_TIMEOUT
-        )
-        self.slots = MemoryPaceStore(self.options, clock)
+        self.options = ProxyOptions(INTERVAL / (1 + PACE_MARGIN), REQUEST_TIMEOUT, capacity)
+        self.slots = MemoryPaceStore(self.options.queue, clock)
         self.totals = ProxyTotals()
         self.calls = []
         self.answers = {}
@@ -78,7 +76,7 @@ class ProxyFleet:
 
     def worker(self):
         clock = self.clock
-        queue = PacedQueue(replace(self.options, max_wait_seconds=86_400), self.slots, clock)
+        queue = PacedQueue(replace(self.options.queue, max_wait_seconds=86_400), self.slots, clock)
         breaker_options = CircuitBreakerOptions(failure_threshold=2, open_seconds=30)
         breaker = CircuitBreaker(
             "proxy", self.breakers, breaker_options, clock, is_failure=is_upstream_failure
@@ -89,7 +87,7 @@ class ProxyFleet:
             httpx.AsyncClient(transport=httpx.MockTransport(self.upstream)),
             clock,
             queue.postpone,
-            interval_seconds=INTERVAL,
+            interval_seconds=self.options.interval_seconds,
             max_body_bytes=MAX_BYTES,
         )
         calls = SharedCalls(
@@ -108,8 +106,7 @@ class ProxyFleet:
             breaker=breaker,
             tally=ProxyTally(self, clock),
             clock=clock,
-            interval_seconds=INTERVAL,
-            timeout_seconds=REQUEST_TIMEOUT,
+            options=self.options,
             listener=self.listener,
         )
         proxy.queue = queue

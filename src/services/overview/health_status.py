@@ -89,7 +89,7 @@ def _of_proxy(proxy: ProxyStatus) -> Iterator[Verdict]:
     if proxy.breaker.state == BreakerState.OPEN:
         message = "Proxy's breaker open: its upstream is failing, copies served where there are any"
         yield Verdict("warning", "PROXY_BREAKER_OPEN", message)
-    if queue.size >= queue.capacity:
+    if proxy.is_full and queue.size:
         waits = f"{queue.size} wait, the first of them {_for(queue.oldest_age_seconds or 0)}"
         yield Verdict("warning", "PROXY_LINE_FULL", f"Proxy's line full: {waits}")
     if queue.next_turn_seconds > proxy.interval_seconds + LINE_HELD_SECONDS:

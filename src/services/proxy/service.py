@@ -28,7 +28,7 @@ from src.resilience.circuit_breaker import CircuitBreaker, any_error_fails
 from src.resilience.clock import Clock
 from src.resilience.errors import CallTimeoutError, QueueTimeoutError, RejectedError
 from src.resilience.events import CacheAnswered, Listener, ignore, notify
-from src.resilience.pace_store import PaceStatus, QueuePolicy
+from src.resilience.pace_store import PacedQueueOptions, PaceStatus, QueuePolicy
 from src.resilience.paced_queue import PacedQueue
 from src.services.external_service import ExternalServiceError, ExternalServiceUnavailableError
 from src.services.proxy.cache_control import copy_limits, forbids_storing
@@ -45,8 +45,9 @@ PACE_MARGIN = 0.02
 no two calls take equally long to arrive."""
 
 ADMITTED_WAIT = 0.9
-"""The share of a request's timeout after which its slot must come, by the state of the queue when the request
-arrives. The rest is for the call, and for slots that come later than planned because calls postpone them."""
+"""The share of a request's timeout within which its slot must come, by the state of the queue when the
+request arrives. The rest is for the call, and for slots that come later than planned because calls postpone
+them."""
 
 NAME = "proxy"
 """The name of the proxy and of its policies, in events and errors."""
@@ -56,6 +57,30 @@ _COPY_FORMAT = b"2"
 
 _FAILURES = (RejectedError, ExternalServiceError, CallTimeoutError)
 """The errors whose place a stale copy may take."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyOptions:
+    """The limits of the proxy, over all workers.
+
+    Attributes:
+        interval_seconds: The least time between two calls of the upstream.
+        timeout_seconds: The longest time that a request waits for the head of its answer.
+        capacity: The most calls in the queue.
+    """
+
+    interval_seconds: float
+    timeout_seconds: float
+    capacity: int
+
+    @property
+    def queue(self) -> PacedQueueOptions:
+        """The options by which the queue admits calls and assigns slots."""
+        return PacedQueueOptions(
+            interval_seconds=self.interval_seconds * (1 + PACE_MARGIN),
+            capacity=self.capacity,
+            max_wait_seconds=self.timeout_seconds * ADMITTED_WAIT,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,12 +128,14 @@ class ProxyStatus:
 
     Attributes:
         queue: The queue and its policy.
+        is_full: Whether the queue rejects new calls.
         totals: The results of all requests.
         breaker: The upstream's circuit breaker.
         interval_seconds: The least time between two calls of the upstream.
     """
 
     queue: PaceStatus
+    is_full: bool
     totals: ProxyTotals
     breaker: BreakerStatus
     interval_seconds: float
@@ -124,14 +151,14 @@ class Proxy:
 
     Args:
         target: Makes the URLs.
-        calls: Makes the calls. Their queue's longest wait must be longer than `timeout_seconds`.
+        calls: Makes the calls.
         copies: The copies of earlier answers.
-        queue: The queue of `calls`.
+        queue: The queue of `calls`. Its store admits calls by `options.queue`. Its own longest wait must be
+            longer than that of any request.
         breaker: The circuit breaker of `calls`; it uses `is_upstream_failure`.
         tally: Counts the results.
         clock: Measures waits.
-        interval_seconds: The least time between two calls of the upstream.
-        timeout_seconds: The longest time that a request waits for the head of its answer.
+        options: The limits.
         listener: Called with the source of each answer.
     """
 
@@ -145,8 +172,7 @@ class Proxy:
         breaker: CircuitBreaker,
         tally: ProxyTally,
         clock: Clock,
-        interval_seconds: float,
-        timeout_seconds: float,
+        options: ProxyOptions,
         listener: Listener = ignore,
     ) -> None:
         self._target = target
@@ -156,8 +182,7 @@ class Proxy:
         self._breaker = breaker
         self._tally = tally
         self._clock = clock
-        self._interval_seconds = interval_seconds
-        self._timeout_seconds = timeout_seconds
+        self._options = options
         self._listener = listener
 
     async def answer(self, request: ProxyRequest) -> ProxyAnswer:
@@ -165,9 +190,9 @@ class Proxy:
 
         Raises:
             UnsafeTargetError: The path tries to leave the upstream.
-            QueueFullError: The queue is full.
+            QueueFullError: The queue is full, or the slot would come too late.
             QueueClosedError: This worker is stopping.
-            QueueTimeoutError: The request waited longer than `timeout_seconds`.
+            QueueTimeoutError: The request waited longer than `options.timeout_seconds`.
             CircuitOpenError: The breaker is open.
             ExternalServiceUnavailableError: The upstream did not answer, or failed.
             UpstreamAnswerTooLargeError: The answer is longer than the proxy passes on.
@@ -198,7 +223,9 @@ class Proxy:
         queue, totals, breaker = await asyncio.gather(
             self._queue.status(), self._tally.totals(), self._breaker.status()
         )
-        return ProxyStatus(queue, totals, breaker, self._interval_seconds)
+        slots = self._options.queue.turns_in_time(round(queue.next_turn_seconds * 1e6))
+        is_full = queue.size >= min(queue.capacity, slots)
+        return ProxyStatus(queue, is_full, totals, breaker, self._options.interval_seconds)
 
     async def policy(self) -> QueuePolicy:
         """Return the policy of the queue."""
@@ -246,17 +273,18 @@ class Proxy:
         if isinstance(error, RejectedError):
             raise error
         breaker = await self._breaker.status()  # this failure may have opened it
-        retry_after = breaker.retry_after or self._interval_seconds
+        retry_after = breaker.retry_after or self._options.interval_seconds
         raise ExternalServiceUnavailableError(retry_after, NAME) from error
 
     async def _head(self, call: SharedCall, arrived_at: float) -> Head:
-        remaining = self._timeout_seconds - (self._clock.monotonic() - arrived_at)
+        timeout_seconds = self._options.timeout_seconds
+        remaining = timeout_seconds - (self._clock.monotonic() - arrived_at)
         with self._calls.waiting_for(call):
             try:
                 async with self._clock.timeout(remaining):
                     return await call.buffer.head()
             except TimeoutError as error:
-                raise QueueTimeoutError(self._timeout_seconds) from error
+                raise QueueTimeoutError(timeout_seconds) from error
 
     def _waited_seconds(self, call: SharedCall | None, arrived_at: float) -> float:
         """Return how long a request was in the queue; 0 if it did not enter the queue."""

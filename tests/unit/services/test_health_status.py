@@ -27,9 +27,11 @@ def proxy_status(
     interval_seconds=1.0,
     next_turn_seconds=0.4,
     breaker=BreakerState.CLOSED,
+    is_full=False,
 ) -> ProxyStatus:
     queue = PaceStatus("fifo", queue_size, 100, oldest_age_seconds, next_turn_seconds)
-    return ProxyStatus(queue, ProxyTotals(), replace(CLOSED, name="proxy", state=breaker), interval_seconds)
+    upstream = replace(CLOSED, name="proxy", state=breaker)
+    return ProxyStatus(queue, is_full, ProxyTotals(), upstream, interval_seconds)
 
 
 def judge(counters=QUIET, breaker=CLOSED, proxy=None) -> Verdict:
@@ -45,7 +47,7 @@ REFUSES = replace(QUIET, outage=Outage(MONOTONIC - 3, "refuses"))
 FAILING = counted(requests=100, errors=12)
 BYPASSING = counted(requests=100, bypassed=25)
 PROXY_OPEN = proxy_status(breaker=BreakerState.OPEN)
-PROXY_FULL = proxy_status(queue_size=100, oldest_age_seconds=43.9)
+PROXY_FULL = proxy_status(queue_size=52, oldest_age_seconds=43.9, is_full=True)
 PROXY_HELD = proxy_status(queue_size=3, next_turn_seconds=238.4)
 PROXY_HALF_OPEN = proxy_status(breaker=BreakerState.HALF_OPEN)
 
@@ -56,10 +58,10 @@ PROXY_HALF_OPEN = proxy_status(breaker=BreakerState.HALF_OPEN)
         None,
         proxy_status(),
         proxy_status(queue_size=99),
+        proxy_status(0, oldest_age_seconds=None, is_full=True),
         proxy_status(0, oldest_age_seconds=None),
         proxy_status(next_turn_seconds=1 + LINE_HELD_SECONDS),
         proxy_status(interval_seconds=300, next_turn_seconds=238.4),
-        proxy_status(0, next_turn_seconds=238.4),
     ],
 )
 def test_all_well(proxy):
@@ -103,11 +105,15 @@ def test_all_well(proxy):
         ),
         (
             {"proxy": PROXY_FULL}, "warning", "PROXY_LINE_FULL",
-            "Proxy's line full: 100 wait, the first of them for 43 s",
+            "Proxy's line full: 52 wait, the first of them for 43 s",
         ),
         (
             {"proxy": PROXY_HELD}, "warning", "PROXY_LINE_HELD",
             "Proxy's line held: its upstream asked to wait, 238 s left, 3 in line",
+        ),
+        (
+            {"proxy": proxy_status(0, next_turn_seconds=238.4, is_full=True)}, "warning", "PROXY_LINE_HELD",
+            "Proxy's line held: its upstream asked to wait, 238 s left, 0 in line",
         ),
         (
             {"proxy": PROXY_HALF_OPEN}, "warning", "PROXY_BREAKER_HALF_OPEN",
@@ -121,7 +127,7 @@ def test_what_is_wrong_is_said_in_words(given, level, code, message):
 
 def test_the_worst_is_said_first():
     everything = replace(counted(requests=100, errors=50, bypassed=9), outage=AWAY.outage)
-    both = proxy_status(100, breaker=BreakerState.OPEN)
+    both = proxy_status(100, is_full=True, breaker=BreakerState.OPEN)
     held = {"next_turn_seconds": 99, "breaker": BreakerState.HALF_OPEN}
     said = [
         judge(everything, OPEN, both).code,
@@ -131,7 +137,7 @@ def test_the_worst_is_said_first():
         judge(BYPASSING, HALF_OPEN, both).code,
         judge(BYPASSING, CLOSED, both).code,
         judge(QUIET, CLOSED, both).code,
-        judge(QUIET, CLOSED, proxy_status(100, **held)).code,
+        judge(QUIET, CLOSED, proxy_status(100, is_full=True, **held)).code,
         judge(QUIET, CLOSED, proxy_status(**held)).code,
         judge(QUIET, CLOSED, PROXY_HALF_OPEN).code,
         judge().code,

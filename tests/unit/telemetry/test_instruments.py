@@ -177,7 +177,7 @@ async def test_reading_the_proxy_sets_its_queue_length_and_the_state_of_its_brea
 
         async def status(self):
             queue = PaceStatus("fifo", self.sizes.pop(0), 100, None, 0)
-            return ProxyStatus(queue, ProxyTotals(), await breaker.status(), 1.0)
+            return ProxyStatus(queue, False, ProxyTotals(), await breaker.status(), 1.0)
 
     proxy = Proxied()
     for size, closed in ((7, 1), (0, 0)):
