@@ -137,6 +137,35 @@ async def test_refusing_writes_is_unavailable_and_no_error_of_ours(own_redis, re
         assert summary.json()["count"] == 2
 
 
+KEY = {"Idempotency-Key": "order-66"}
+
+
+@pytest.mark.parametrize("command", ["zadd", "hset", "hget", "incrby", "expire", "ttl", "set"])
+@pytest.mark.parametrize("headers", [KEY, {}], ids=["keyed", "unkeyed"])
+async def test_a_write_that_redis_refuses_is_not_told_to_be_stored_when_it_is_sent_again(
+    own_redis, command, headers
+):
+    """First 503, then 201 with `Idempotency-Replayed: true`, and nothing was listed."""
+    with own_redis.connect() as client:
+        client.acl_setuser("api", enabled=True, nopass=True, commands=["+@all"], keys=["*"])
+        url = own_redis.url.replace("unix://", "unix://api:any@")
+        body = metric()
+        async with running_api(url, **PLENTY, **CALM) as api:
+            client.execute_command("ACL", "SETUSER", "api", f"-{command}")
+            statuses = [
+                (await api.post("/api/metrics", json=body, headers=headers)).status_code for _ in range(2)
+            ]
+            client.execute_command("ACL", "SETUSER", "api", f"+{command}")
+            is_needed = (command, headers) != ("set", {})
+            assert statuses == ([503, 503] if is_needed else [201, 201])
+            again = await api.post("/api/metrics", json=body, headers=headers)
+            assert again.status_code == 201
+            assert "idempotency-replayed" not in again.headers
+            stored = 1 if is_needed else 3
+            assert len((await api.get("/api/metrics/list?type=cpu")).json()) == stored
+            assert (await api.get("/api/metrics/summary?type=cpu", headers=FRESH)).json()["count"] == stored
+
+
 async def test_emptied_scripts_and_all(api, own_redis):
     await api.post("/api/metrics", json=metric())
     with own_redis.connect() as client:

@@ -11,12 +11,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import TypeVar
 
+from redis.exceptions import ResponseError
+
 from src.analytics.fold import ALL_TIME, ROLLUP_STEPS_US, SKETCH_STEPS_US
 from src.analytics.points import Point
 from src.analytics.rollup import Rollup
 from src.analytics.sketch import LogBinSketch, bin_of, bins_of
 from src.analytics.window import HOUR_US, Window
 from src.resilience.clock import Clock
+from src.services.errors import StorageUnavailableError
 from src.services.metrics.ingest import (
     Aggregate,
     Idempotency,
@@ -34,7 +37,7 @@ from src.storage.metrics.layout import (
     sketch_place,
     values_of,
 )
-from src.storage.metrics.write import MetricWrite, metric_write
+from src.storage.metrics.write import MetricWrite, is_unfinished, metric_write
 from src.storage.redis.connection import Argument, Command, Reply
 from src.storage.redis.link import RedisLink
 from src.storage.redis.scripts import SERVER_TIME, load_script
@@ -88,17 +91,37 @@ class RedisMetricStore:
 
         Raises:
             IdempotencyKeyReusedError: The key came before with another fingerprint. Nothing is stored.
-            StorageUnavailableError: Redis is away. Without an idempotency key it is not known whether the
+            StorageRefusedError: Redis refuses. Nothing is stored.
+            StorageUnavailableError: Redis is away, or refused in mid-write. It is not known whether the
                 points are stored.
+            ResponseError: There is a foreign value at one of the keys. Nothing is stored.
         """
         if idempotency is None and len(points) == 1:
-            await self._singles.add(points[0])
+            if (error := await self._singles.add(points[0])) is not None:
+                raise error
             return True
         return await self._add(points, idempotency)
 
-    async def _add_singles(self, points: list[Point]) -> list[None]:
-        await self._add(points)
+    async def _add_singles(self, points: list[Point]) -> list[BaseException | None]:
+        """Store points that came in one tick; return for each why it is not stored."""
+        try:
+            await self._add(points)
+        except ResponseError as error:  # a foreign value at a key of one type: nothing is stored
+            if len({point.type for point in points}) > 1:
+                return await self._add_by_type(points)
+            return [error] * len(points)
         return [None] * len(points)
+
+    async def _add_by_type(self, points: list[Point]) -> list[BaseException | None]:
+        by_type: defaultdict[str, list[Point]] = defaultdict(list)
+        for point in points:
+            by_type[point.type].append(point)
+        replies = await asyncio.gather(*map(self._add, by_type.values()), return_exceptions=True)
+        errors = {
+            name: reply if isinstance(reply, BaseException) else None
+            for name, reply in zip(by_type, replies, strict=True)
+        }
+        return [errors[point.type] for point in points]
 
     def write_of(self, points: Sequence[Point]) -> MetricWrite:
         """Return what a script is told that stores `points` as `add` would."""
@@ -113,6 +136,8 @@ class RedisMetricStore:
         verdict = await self._link.run(
             self._add_points, keys, [fingerprint, IDEMPOTENCY_SECONDS, *arguments], timeout_seconds=seconds
         )
+        if is_unfinished(verdict):
+            raise StorageUnavailableError("Redis refused in mid-write: it is not known what is stored")
         if verdict < 0:
             raise IdempotencyKeyReusedError("the idempotency key came before with another request")
         return bool(verdict)
