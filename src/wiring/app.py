@@ -43,6 +43,7 @@ from src.resilience.events import Listener, each
 from src.resilience.pipeline import Pipeline
 from src.resilience.rate_limiter import Quota
 from src.services.access.admission import Admission
+from src.services.errors import StorageRefusedError
 from src.services.event_feed import EventFeed, EventRecorder
 from src.services.external_service import (
     ExternalService,
@@ -261,7 +262,7 @@ def _summary_cache(settings: Settings, link: RedisLink, clock: Clock, listener: 
         options,
         clock,
         SystemRandomizer(),
-        stale_on=(CircuitOpenError, ExternalServiceUnavailableError),
+        stale_on=(CircuitOpenError, ExternalServiceUnavailableError, StorageRefusedError),
         name=SUMMARY_CACHE,
         listener=listener,
     )

@@ -613,6 +613,28 @@ async def test_a_foreign_value_in_any_hash_stores_all_or_nothing(store, store_ti
 
 
 @on_redis
+@pytest.mark.parametrize("key", ["all", "hours", "raw:500000"])
+async def test_a_type_with_a_foreign_value_is_left_out_of_what_is_read_of_all(store, store_time, key, caplog):
+    """`/api/metrics/types` was an error for all types."""
+    await store.add([Point(name, NOW + n, float(n)) for n, name in enumerate(("a", "broken", "b"))])
+    await store_time.link.send("SET", f"m:{{broken}}:{key}", "foreign")
+    others = [("b", 1), ("broken", 1), ("a", 1)] if key != "all" else [("b", 1), ("a", 1)]
+    assert [(overview.type, overview.count) for overview in await store.types()] == others
+    listed = [stored.point.type for stored in await store.newest(None, 10)]
+    assert listed == (["b", "a"] if key != "all" else ["b", "broken", "a"])
+    assert [record.type for record in caplog.records] == ["broken"]
+
+
+@on_redis
+@pytest.mark.parametrize("record", ["", "foreign", "1 2 3", "1 x 0 1 1 1 1 1"])
+async def test_a_type_with_a_rollup_that_is_none_is_left_out_of_the_types(store, store_time, record, caplog):
+    await store.add([Point(name, NOW, 1.0) for name in ("a", "broken", "b")])
+    await store_time.link.send("HSET", "m:{broken}:all", "all", record)
+    assert [overview.type for overview in await store.types()] == ["a", "b"]
+    assert [record.type for record in caplog.records] == ["broken"]
+
+
+@on_redis
 async def test_a_foreign_value_under_one_type_is_no_other_types_trouble(store, store_time):
     """What came in the same tick was refused with it."""
     await store_time.link.send("SET", "m:{broken}:all", "foreign")

@@ -129,12 +129,32 @@ async def test_refusing_writes_is_unavailable_and_no_error_of_ours(own_redis, re
             assert (again.status_code, again.headers["x-cache"]) == (200, "HIT")
             assert again.content == cached.content
             # A full memory takes no transaction, not even one that only reads.
-            fresh = await api.get("/api/metrics/summary?type=cpu", headers=FRESH)
-            assert fresh.status_code in {200, 503}
+            for period in ("all", "daily", "hourly"):
+                fresh = await api.get(f"/api/metrics/summary?type=cpu&period={period}", headers=FRESH)
+                assert (fresh.status_code, fresh.headers["x-cache"]) == (200, "MISS")
+                assert fresh.json()["count"] == 1
+            for path in ("list", "list?type=cpu", "types", "series?type=cpu&step=60"):
+                read = await api.get(f"/api/metrics/{path}")
+                assert (read.status_code, len(read.json()) > 0) == (200, True), path
             client.execute_command(*relent)
         assert (await api.post("/api/metrics", json=metric())).status_code == 201
         summary = await api.get("/api/metrics/summary?type=cpu", headers=FRESH)
         assert summary.json()["count"] == 2
+
+
+async def test_where_redis_refuses_to_be_read_the_last_good_summary_is_served(own_redis):
+    with own_redis.connect() as client:
+        client.acl_setuser("api", enabled=True, nopass=True, commands=["+@all"], keys=["*"])
+        url = own_redis.url.replace("unix://", "unix://api:any@")
+        async with running_api(url, **PLENTY, **CALM) as api:
+            await api.post("/api/metrics", json=metric())
+            computed = await api.get("/api/metrics/summary?type=cpu")
+            client.execute_command("ACL", "SETUSER", "api", "-hgetall")
+            stale = await api.get("/api/metrics/summary?type=cpu", headers=FRESH)
+            assert (stale.status_code, stale.headers["x-cache"]) == (200, "STALE")
+            assert stale.json() == computed.json() | {"degraded": True}
+            never = await api.get("/api/metrics/summary?type=other")
+            assert_problem(never, 503, "REDIS_UNAVAILABLE")
 
 
 KEY = {"Idempotency-Key": "order-66"}

@@ -34,8 +34,8 @@ class SummaryService:
     Args:
         store: Where the points are.
         cache: Keeps rendered summaries, and computes each once for all who ask at the same time. It must
-            count `CircuitOpenError` and `ExternalServiceUnavailableError` among the errors it answers with
-            a stale summary.
+            count `CircuitOpenError`, `ExternalServiceUnavailableError` and `StorageRefusedError` among the
+            errors it answers with a stale summary.
         external_service: Knows what a type is.
         clock: Where windows end.
     """
@@ -66,7 +66,7 @@ class SummaryService:
         Raises:
             CircuitOpenError: The external service's breaker is open and no summary is young enough.
             ExternalServiceUnavailableError: It failed, likewise.
-            StorageUnavailableError: The store is away.
+            StorageUnavailableError: The store is away, or refuses and no summary is young enough.
         """
         answer = await self._cache.get(
             cache_key(metric_type, period),
