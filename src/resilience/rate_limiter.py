@@ -19,7 +19,7 @@ reckoned in whole microseconds, here as in the scripts that do the same in Redis
 
 import asyncio
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from src.resilience.clock import Clock
@@ -71,6 +71,13 @@ class Quota:
     def window_us(self) -> int:
         """The window in whole microseconds."""
         return round(self.window_seconds * _US)
+
+    def share(self, workers: int) -> "Quota":
+        """Return the quota of each of `workers` that cannot agree: together they keep to this one.
+
+        Only where they are more than the limit they let more through, one each.
+        """
+        return replace(self, limit=max(1, self.limit // workers))
 
     def check(self, cost: int) -> None:
         """Raise ValueError when `cost` is below 1, or above the limit and so would never be let through."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections import Counter
 
 import pytest
 
@@ -207,6 +208,73 @@ async def test_the_limiter_fails_open_and_says_so_once(own_redis, capsys):
         assert said == ["redis_lost", "limiter_fails_open"]
         counted = (await api.get("/metrics")).text
         assert 'resilience_events_total{event="Bypassed",policy="ingest"}' in counted
+
+
+async def answers_of_many(api, own_redis):
+    """What batches and reads get that arrive while Redis is silent for 0.4 s."""
+    own_redis.freeze()
+    calls = [api.post("/api/metrics/batch", json=[metric(n)]) for n in range(30)]
+    calls += [api.get("/api/metrics/types") for _ in range(30)]
+    answering = asyncio.gather(*calls)
+    began = waits(api)
+    async with asyncio.timeout(10):
+        while waits(api) - began < 16 and not answering.done():
+            await asyncio.sleep(0.005)
+    own_redis.thaw()
+    answers = await answering
+    return answers[:30], answers[30:]
+
+
+QUOTAS = {"rate_limit_requests": 4, "rate_limit_read_requests": 6, "web_concurrency": 2}
+
+
+async def test_in_an_outage_a_worker_lets_its_share_of_the_quotas_through_where_that_is_set(own_redis):
+    """All of them passed a quota of ten."""
+    async with running_api(own_redis.url, **QUOTAS, rate_limit_without_redis="local", **CALM) as api:
+        batches, reads = await answers_of_many(api, own_redis)
+        for answers, share, policy in ((batches, 2, '"ingest";q=4;w=60'), (reads, 3, '"read";q=6;w=60')):
+            refused = [answer for answer in answers if answer.status_code == 429]
+            assert len(refused) == 30 - share
+            assert {answer.headers["ratelimit-policy"] for answer in answers} == {policy}
+            assert all(answer.headers["ratelimit"].split(";")[1] == "r=0" for answer in refused)
+            assert all(1 <= int(answer.headers["retry-after"]) <= 60 for answer in refused)
+            assert all("x-ratelimit-remaining" in answer.headers for answer in answers)
+
+
+async def test_in_an_outage_everyone_is_let_through_where_nothing_else_is_set(own_redis):
+    async with running_api(own_redis.url, **QUOTAS, **CALM) as api:
+        batches, reads = await answers_of_many(api, own_redis)
+        assert 429 not in {answer.status_code for answer in (*batches, *reads)}
+
+
+async def test_in_an_outage_what_has_a_quota_is_503_where_that_is_set(own_redis):
+    async with running_api(own_redis.url, **QUOTAS, rate_limit_without_redis="closed", **CALM) as api:
+        await api.get("/api/metrics/summary?type=cpu")
+        batches, reads = await answers_of_many(api, own_redis)
+        for answer in (*batches, *reads):
+            assert_problem(answer, 503, "REDIS_UNAVAILABLE")
+            assert int(answer.headers["retry-after"]) >= 1
+        await until_healthy(api)
+        other = {"X-Forwarded-For": "198.51.100.7"}  # Redis carried out what it was sent before it was silent
+        assert (await api.post("/api/metrics", json=metric(), headers=other)).status_code == 201
+
+
+@pytest.mark.parametrize(
+    "refuse",
+    [["CONFIG", "SET", "maxmemory", "1"], ["REPLICAOF", "127.0.0.1", "1"]],
+    ids=["out of memory", "a replica"],
+)
+@pytest.mark.parametrize(("policy", "statuses"), [("local", {200: 3, 429: 7}), ("closed", {503: 10})])
+async def test_while_redis_refuses_writes_the_quotas_hold_as_set(own_redis, refuse, policy, statuses):
+    """None held, whatever was set."""
+    async with running_api(own_redis.url, **QUOTAS, rate_limit_without_redis=policy, **CALM) as api:
+        with own_redis.connect() as client:
+            client.execute_command(*refuse)
+        answers = [await api.get("/api/metrics/types") for _ in range(10)]
+        assert Counter(answer.status_code for answer in answers) == statuses
+        batches = [await api.post("/api/metrics/batch", json=[metric()]) for _ in range(10)]
+        expected = {503: 2, 429: 8} if policy == "local" else {503: 10}
+        assert Counter(answer.status_code for answer in batches) == expected
 
 
 async def test_an_api_started_before_redis_recovers_by_itself(own_redis):

@@ -13,6 +13,7 @@ from typing import Generic, TypeVar
 from src.resilience.breaker_store import BreakerStatus
 from src.resilience.circuit_breaker import CircuitBreaker
 from src.resilience.clock import Clock
+from src.services.access.admission import WithoutStore
 from src.services.external_service import ExternalServiceUnavailableError, SimulatedFaults
 from src.services.overview.counter_store import CounterReading, CounterStore
 from src.services.overview.health_status import ProxyState, Verdict, verdict
@@ -37,6 +38,7 @@ class Overview(Generic[P]):
         proxy: How the proxy stands; None where there is none.
         memory_bytes: What Redis uses; None where it does not say.
         failure_rate: The external service's simulated one; None where it is not known.
+        without_store: What the rate limiter does while Redis gives no verdict.
     """
 
     read_at: float
@@ -46,6 +48,7 @@ class Overview(Generic[P]):
     proxy: P | None
     memory_bytes: int | None
     failure_rate: float | None
+    without_store: WithoutStore
 
 
 class OverviewService(Generic[P]):
@@ -59,6 +62,7 @@ class OverviewService(Generic[P]):
             another process: it is in a later overview.
         clock: Dates the readings.
         proxy: Asks how the proxy stands.
+        without_store: What the rate limiter does while Redis gives no verdict.
     """
 
     def __init__(
@@ -70,6 +74,7 @@ class OverviewService(Generic[P]):
         clock: Clock,
         *,
         proxy: Callable[[], Awaitable[P]] | None = None,
+        without_store: WithoutStore = "open",
     ) -> None:
         self._counter_store = counter_store
         self._breaker = breaker
@@ -77,6 +82,7 @@ class OverviewService(Generic[P]):
         self._faults = faults
         self._clock = clock
         self._proxy = proxy
+        self._without_store: WithoutStore = without_store
         self._reading: asyncio.Task[Overview[P]] | None = None
         self._read_at = -math.inf
         self._asking: asyncio.Task[None] | None = None
@@ -106,8 +112,9 @@ class OverviewService(Generic[P]):
         self._ask_again()
         proxy, counters, breaker, memory_bytes = await reading
         now, self._read_at = self._clock.now(), self._clock.monotonic()
-        said = verdict(counters, breaker, proxy, now=now, monotonic=self._read_at)
-        return Overview(now, said, counters, breaker, proxy, memory_bytes, self._failure_rate)
+        policy = self._without_store
+        said = verdict(counters, breaker, proxy, now=now, monotonic=self._read_at, without_store=policy)
+        return Overview(now, said, counters, breaker, proxy, memory_bytes, self._failure_rate, policy)
 
     async def _read_proxy(self) -> P | None:
         return None if self._proxy is None else await self._proxy()
