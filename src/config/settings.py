@@ -96,6 +96,10 @@ class Settings(BaseSettings):
     rate_limit_algorithm: Literal[
         "sliding_window_log", "sliding_window_counter", "fixed_window", "token_bucket", "leaky_bucket"
     ] = Field("sliding_window_log", description="How requests are counted")
+    rate_limit_without_redis: Literal["open", "local", "closed"] = Field(
+        "open",
+        description="While Redis gives no verdict: open: no limit; local: each worker its share; closed: 503",
+    )
 
     # The external service and what protects us from it
     external_service_url: HttpUrl | None = Field(

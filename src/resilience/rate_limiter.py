@@ -5,7 +5,7 @@ Five algorithms keep one contract (`RateLimiter`). With a limit of N in a window
 ======================== ============================= =================
 algorithm                lets through in any window    remembers a key by
 ======================== ============================= =================
-`sliding_window_log`     N at most, exactly            a time for each unit
+`sliding_window_log`     N at most, exactly            a time for each hit
 `sliding_window_counter` 2N - 2 at most, N on average  three numbers
 `fixed_window`           2N - 1 at most                two numbers
 `token_bucket`           2N - 1 at most: N at once,    two numbers
@@ -18,7 +18,7 @@ reckoned in whole microseconds, here as in the scripts that do the same in Redis
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal, NamedTuple, Protocol, TypeAlias, TypeVar
 
@@ -38,6 +38,9 @@ Algorithm: TypeAlias = Literal[
 _US = 1_000_000
 _TICK_SECONDS = 1 / _US
 
+MAX_WINDOW_SECONDS = 1e8
+"""The longest window, some three years: every figure of a quota is then exact in the scripts too."""
+
 
 @dataclass(frozen=True, slots=True)
 class Quota:
@@ -46,7 +49,7 @@ class Quota:
     Attributes:
         limit: Units that fit into one window, at least 1 and at most one a microsecond. It is also how many
             a bucket lets through at once.
-        window_seconds: Length of the window; finite, above 0.
+        window_seconds: Length of the window; above 0 and at most `MAX_WINDOW_SECONDS`.
 
     Raises:
         ValueError: One of them is out of range.
@@ -56,8 +59,11 @@ class Quota:
     window_seconds: float
 
     def __post_init__(self) -> None:
-        if not 0 < self.window_seconds < math.inf:
-            raise ValueError(f"window_seconds must be finite and above 0, not {self.window_seconds}")
+        if not 0 < self.window_seconds <= MAX_WINDOW_SECONDS:
+            longest = f"{MAX_WINDOW_SECONDS:g}"
+            raise ValueError(
+                f"window_seconds must be above 0 and at most {longest}, not {self.window_seconds}"
+            )
         if self.limit % 1 or not 1 <= self.limit <= self.window_us:
             raise ValueError(
                 f"limit must be whole, at least 1 and at most one a microsecond, not {self.limit}"
@@ -67,6 +73,13 @@ class Quota:
     def window_us(self) -> int:
         """The window in whole microseconds."""
         return round(self.window_seconds * _US)
+
+    def share(self, workers: int) -> "Quota":
+        """Return the quota of each of `workers` that cannot agree: together they keep to this one.
+
+        Only where they are more than the limit they let more through, one each.
+        """
+        return replace(self, limit=max(1, self.limit // workers))
 
     def check(self, cost: int) -> None:
         """Raise ValueError when `cost` is below 1, or above the limit and so would never be let through."""

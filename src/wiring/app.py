@@ -40,9 +40,11 @@ from src.resilience.cache_store import CacheOptions
 from src.resilience.clock import Clock, SystemClock, SystemRandomizer
 from src.resilience.errors import CircuitOpenError
 from src.resilience.events import Listener, each
+from src.resilience.memory_rate_limiter import memory_rate_limiter
 from src.resilience.pipeline import Pipeline
 from src.resilience.rate_limiter import Quota
 from src.services.access.admission import Admission
+from src.services.errors import StorageRefusedError
 from src.services.event_feed import EventFeed, EventRecorder
 from src.services.external_service import NAME as EXTERNAL_SERVICE
 from src.services.external_service import (
@@ -171,7 +173,7 @@ async def _lifespan(
         key = settings.admin_api_key
         ingest_limiter = _limiter(settings, link, clock, limit=settings.rate_limit_requests)
         read_limiter = _limiter(settings, link, clock, limit=settings.rate_limit_read_requests)
-        admission = partial(_admission, listener, counters)
+        admission = partial(_admission, listener, counters, settings=settings, clock=clock)
         internal_proxy = await stack.enter_async_context(
             running_proxy(settings, link, provider, clock, listener)
         )
@@ -182,6 +184,7 @@ async def _lifespan(
             external_service.faults,
             clock,
             proxy=internal_proxy.status,
+            without_store=settings.rate_limit_without_redis,
         )
         stack.push_async_callback(overviews.aclose)
         yield State(
@@ -240,10 +243,27 @@ def _limiter(settings: Settings, link: RedisLink, clock: Clock, *, limit: int) -
 
 
 def _admission(
-    listener: Listener, counters: WorkerCounters, name: str, limiter: RedisRateLimiter
+    listener: Listener,
+    counters: WorkerCounters,
+    name: str,
+    limiter: RedisRateLimiter,
+    *,
+    settings: Settings,
+    clock: Clock,
 ) -> Admission:
-    count = limiter_observer(name, limiter.algorithm)
-    return Admission(name, limiter.quota, limiter, listener, each(count, counters.observe_decisions))
+    without_redis, local = settings.rate_limit_without_redis, None
+    if without_redis == "local":
+        share = limiter.quota.share(settings.web_concurrency)
+        local = memory_rate_limiter(limiter.algorithm, share, clock)
+    return Admission(
+        name,
+        limiter.quota,
+        limiter,
+        listener,
+        each(limiter_observer(name, limiter.algorithm), counters.observe_decisions),
+        without_store=without_redis,
+        local=local,
+    )
 
 
 def _summary_cache(settings: Settings, link: RedisLink, clock: Clock, listener: Listener) -> ReadThroughCache:
@@ -257,7 +277,7 @@ def _summary_cache(settings: Settings, link: RedisLink, clock: Clock, listener: 
         options,
         clock,
         SystemRandomizer(),
-        stale_on=(CircuitOpenError, ExternalServiceUnavailableError),
+        stale_on=(CircuitOpenError, ExternalServiceUnavailableError, StorageRefusedError),
         name=SUMMARY_CACHE,
         listener=listener,
     )

@@ -21,6 +21,7 @@ from src.services.errors import StorageUnavailableError
 from src.storage.patterns.breaker_store import FailoverBreakerStore, RedisBreakerStore
 from src.storage.redis.link import PROBE_INTERVAL_SECONDS, RedisAddress, RedisLink, connect
 from tests.contract.conftest import TEST_TIME
+from tests.support.redis_server import commands_run
 
 CLOSED, OPEN, HALF_OPEN = BreakerState.CLOSED, BreakerState.OPEN, BreakerState.HALF_OPEN
 
@@ -417,6 +418,68 @@ async def test_a_permit_is_counted_once(half_open):
     await breaker.refused()
 
 
+# ---------------------------------------------------------------- when the clock jumps
+
+HOUR = 3600
+
+
+@pytest.mark.parametrize("back", [5, HOUR])
+async def test_a_clock_set_back_keeps_it_open_no_longer_than_its_open_time(drive, store_time, back):
+    """It stayed open for an hour when the clock was set back by an hour."""
+    breaker = drive(failure_threshold=1, open_seconds=10)
+    await breaker.call(failed=True)
+    await store_time.advance(4)
+    await store_time.shift(-back)
+    assert (await breaker.status()).retry_after <= 10
+    wait = (await breaker.refused()).retry_after
+    for _ in range(4):
+        await store_time.advance(wait / 4)
+        last = await breaker.admit()
+    assert isinstance(last, Ticket), "asking meanwhile puts nothing off"
+
+
+@pytest.mark.parametrize("back", [2, HOUR])
+async def test_a_clock_set_back_makes_nobody_wait_longer_than_a_lease_for_a_dead_prober(
+    half_open, store_time, back
+):
+    breaker = await half_open(probe_lease_seconds=4)
+    await breaker.enter()
+    await store_time.shift(-back)
+    assert (await breaker.status()).retry_after <= 4
+    wait = (await breaker.refused()).retry_after
+    for _ in range(4):
+        await store_time.advance(wait / 4)
+        last = await breaker.admit()
+    assert isinstance(last, Ticket)
+
+
+async def test_a_probe_that_is_out_while_the_clock_is_set_back_still_counts(half_open, store_time):
+    breaker = await half_open(probe_lease_seconds=4)
+    probe = await breaker.enter()
+    await store_time.shift(-HOUR)
+    await breaker.refused()
+    assert (await breaker.record(probe)).after is CLOSED
+
+
+async def test_a_clock_set_back_keeps_no_call_in_a_time_window_for_longer_than_the_window(drive, store_time):
+    breaker = drive(failure_threshold=None, failure_rate_threshold=0.5, minimum_calls=4, window_seconds=10)
+    for _ in range(3):
+        await breaker.call(failed=True)
+    await store_time.shift(-HOUR)
+    await store_time.advance(10)
+    assert (await breaker.status()).failure_rate == 0
+    assert await breaker.call(failed=True) is None
+    await store_time.advance(HOUR - 10)
+    assert (await breaker.status()).failure_rate == 0, "nor once the clock is where it was"
+
+
+async def test_a_clock_set_forward_loses_no_probe(half_open, store_time):
+    breaker = await half_open(probe_lease_seconds=4)
+    probe = await breaker.enter()
+    await store_time.shift(HOUR)
+    assert (await breaker.record(probe)).after is CLOSED
+
+
 # ---------------------------------------------------------------- generations
 
 
@@ -686,6 +749,24 @@ async def test_all_keys_of_a_breaker_share_one_slot(drive, store_time):
         await breaker.call()
     keys = await store_time.link.send("KEYS", "*")
     assert all(key == b"test:now_us" or key.startswith(b"breaker:{upstream}") for key in keys)
+
+
+@pytest.mark.parametrize("backend", ["redis"])
+async def test_a_shorter_count_window_is_reached_in_steps(store, store_time):
+    """All that no longer fitted was dropped in one run, a command for each call."""
+    long, short = (
+        Driver(store, CircuitBreakerOptions(window_calls=calls, minimum_calls=1)) for calls in (1000, 5)
+    )
+    for number in range(1000):
+        await long.call(failed=number < 990 and number % 2 == 0)
+    busiest = 0
+    for _ in range(12):
+        before = await commands_run(store_time.link)
+        await short.call()
+        busiest = max(busiest, await commands_run(store_time.link) - before)
+    status = await short.status()
+    assert (status.success_count, status.failure_rate) == (5, 0)
+    assert busiest <= 350
 
 
 # ---------------------------------------------------------------- failing over

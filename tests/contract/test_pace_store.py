@@ -350,6 +350,64 @@ async def test_while_postponed_live_lines_count(store, store_time):
     assert (await store.status()).size == 3
 
 
+# ---------------------------------------------------------------- when the clock jumps
+
+HOUR = 3600
+
+
+async def test_a_clock_set_back_holds_nobody_up_for_longer_than_an_interval(store, store_time):
+    await take(store)
+    await store_time.shift(-HOUR)
+    assert (await store.status()).next_turn_seconds == 1
+    for left in (1, 0.75, 0.5, 0.25):  # asking meanwhile puts nothing off
+        assert await refused(store, A, waiting(age=1 - left)) == left
+        await store_time.advance(0.25)
+    await take(store, A, waiting(age=1))
+
+
+@pytest.mark.parametrize("back", [2, HOUR])
+async def test_a_clock_set_back_postpones_for_no_longer_than_before(store, store_time, back):
+    await store.postpone(5)
+    await store_time.shift(-back)
+    assert (await store.status()).next_turn_seconds <= 5
+    wait = await refused(store, A, waiting())
+    assert wait <= 5
+    for part in range(4):  # asking meanwhile puts nothing off
+        await store_time.advance(wait / 4)
+        verdict = await store.ask(A, waiting(age=(part + 1) * wait / 4))
+    assert verdict.turn is not None
+
+
+async def test_a_clock_set_back_leaves_no_place_to_a_dead_worker_for_longer_than_before(stores, store_time):
+    """Its callers took their places in the line for an hour."""
+    ours, theirs = stores(2, capacity=3)
+    await take(ours)
+    await refused(theirs, B, waiting(3))
+    await store_time.shift(-HOUR)
+    await store_time.advance(1 + GRACE)
+    assert (await ours.status()).size == 0
+    assert (await ours.ask(A, arriving(3))).admitted == 3
+
+
+async def test_a_clock_set_back_takes_no_place_from_a_worker_that_lives(stores, store_time):
+    ours, theirs = stores(2, capacity=3)
+    await take(ours)
+    await refused(theirs, B, waiting(3))
+    await store_time.shift(-HOUR)
+    await refused(theirs, B, waiting(3))
+    assert (await ours.status()).size == 3
+    assert (await ours.ask(A, arriving(1))).admitted == 0
+
+
+async def test_a_clock_set_forward_gives_a_turn_at_once_and_then_keeps_the_pace(store, store_time):
+    await take(store)
+    await store_time.shift(HOUR)
+    if store_time.link is None:
+        await store_time.advance(1)  # memory goes by a clock that does not jump
+    await take(store, A, waiting())
+    assert await refused(store, A, waiting()) == 1
+
+
 # ---------------------------------------------------------------- Redis alone
 
 
@@ -405,14 +463,6 @@ class TestRedis:
         assert (await theirs.status()).policy == "priority"
         assert (await theirs.ask(B, waiting())).policy == "priority"
         assert (await ours.status()).policy == "priority"
-
-    async def test_a_clock_set_back_holds_nobody_up_for_longer_than_an_interval(self, stores, store_time):
-        (ours,) = stores()
-        await take(ours)
-        store_time.clock._start -= 3600
-        await store_time.publish()
-        assert (await ours.status()).next_turn_seconds == 1
-        assert await refused(ours, A, waiting()) == 1
 
     async def test_dead_workers_leave_nothing_behind(self, stores, store_time):
         ours, theirs = stores(2)

@@ -30,12 +30,12 @@ class MemoryMetricStore:
 
     async def add(self, points: Sequence[Point], idempotency: Idempotency | None = None) -> bool:
         if idempotency is not None:
-            fingerprint, kept_until = self._idempotency.get(idempotency.key, ("", 0.0))
-            if kept_until > self._clock.now():
+            fingerprint, kept_until = self._idempotency.get(idempotency.key, ("", -1.0))
+            if kept_until > self._clock.monotonic():
                 if fingerprint != idempotency.fingerprint:
                     raise IdempotencyKeyReusedError("the idempotency key came before with another request")
                 return False
-            self._idempotency[idempotency.key] = idempotency.fingerprint, self._clock.now() + 24 * 3600
+            self._idempotency[idempotency.key] = idempotency.fingerprint, self._clock.monotonic() + 24 * 3600
         self._points += [StoredPoint(point, len(self._points) + n) for n, point in enumerate(points, 1)]
         return True
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from src.resilience.breaker_store import BreakerState, BreakerStatus
+from src.services.access.admission import WithoutStore
 from src.services.overview.counter_store import CounterReading, Outage
 from src.services.proxy.service import ProxyStatus
 
@@ -48,6 +49,7 @@ def verdict(
     *,
     now: float,
     monotonic: float,
+    without_store: WithoutStore = "open",
 ) -> Verdict:
     """Return the worst of what is true.
 
@@ -57,16 +59,21 @@ def verdict(
         proxy: The proxy; None where there is none.
         now: Unix time, to tell how long the breaker has been open.
         monotonic: The monotonic clock, to tell how long Redis has been away.
+        without_store: What the rate limiter does meanwhile.
     """
-    return next(_findings(counters, breaker, proxy, now, monotonic))
+    outage = counters.outage
+    if outage is not None:
+        return _of_outage(outage, monotonic, without_store)
+    return next(_findings(counters, breaker, proxy, now))
 
 
 def _findings(
-    counters: CounterReading, breaker: BreakerStatus, proxy: ProxyStatus | None, now: float, monotonic: float
+    counters: CounterReading,
+    breaker: BreakerStatus,
+    proxy: ProxyStatus | None,
+    now: float,
 ) -> Iterator[Verdict]:
-    """Yield what is true, the worst first."""
-    if counters.outage is not None:
-        yield _of_outage(counters.outage, monotonic)
+    """Yield what is true while Redis is well, the worst first."""
     if breaker.state is BreakerState.OPEN:
         yield _of_open_breaker(breaker, now)
     errors, requests = counters.counts["errors"], counters.counts["requests"]
@@ -100,12 +107,20 @@ def _of_proxy(proxy: ProxyStatus) -> Iterator[Verdict]:
         yield Verdict("warning", "PROXY_BREAKER_HALF_OPEN", message)
 
 
-def _of_outage(outage: Outage, monotonic: float) -> Verdict:
+_QUOTAS_WITHOUT_STORE: dict[WithoutStore, str] = {
+    "open": "no quota holds",
+    "local": "each worker keeps its share of the quotas",
+    "closed": "what has a quota is refused",
+}
+
+
+def _of_outage(outage: Outage, monotonic: float, without_store: WithoutStore) -> Verdict:
     lasted = _for(monotonic - outage.began_at)
     if outage.kind == "refuses":
         message = f"Redis has refused writes {lasted}: nothing is stored; figures of one worker only"
         return Verdict("critical", "REDIS_REFUSES", message)
-    message = f"Redis away {lasted}: nothing is stored, no quota holds; figures of one worker only"
+    quotas = _QUOTAS_WITHOUT_STORE[without_store]
+    message = f"Redis away {lasted}: nothing is stored, {quotas}; figures of one worker only"
     return Verdict("critical", "REDIS_AWAY", message)
 
 

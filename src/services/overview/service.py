@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from src.resilience.breaker_store import BreakerStatus
 from src.resilience.circuit_breaker import CircuitBreaker
 from src.resilience.clock import Clock
+from src.services.access.admission import WithoutStore
 from src.services.external_service import ExternalServiceUnavailableError, SimulatedFaults
 from src.services.overview.counter_store import CounterReading, CounterStore
 from src.services.overview.health_status import Verdict, verdict
@@ -35,6 +36,7 @@ class Overview:
         proxy: The state of the proxy; None if there is no proxy.
         memory_bytes: What Redis uses; None where it does not say.
         failure_rate: The external service's simulated one; None where it is not known.
+        without_store: What the rate limiter does while Redis gives no verdict.
     """
 
     read_at: float
@@ -44,6 +46,7 @@ class Overview:
     proxy: ProxyStatus | None
     memory_bytes: int | None
     failure_rate: float | None
+    without_store: WithoutStore
 
 
 class OverviewService:
@@ -57,6 +60,7 @@ class OverviewService:
             another process: it is in a later overview.
         clock: Dates the readings.
         proxy: Returns the state of the proxy.
+        without_store: What the rate limiter does while Redis gives no verdict.
     """
 
     def __init__(
@@ -68,6 +72,7 @@ class OverviewService:
         clock: Clock,
         *,
         proxy: Callable[[], Awaitable[ProxyStatus]] | None = None,
+        without_store: WithoutStore = "open",
     ) -> None:
         self._counter_store = counter_store
         self._breaker = breaker
@@ -75,6 +80,7 @@ class OverviewService:
         self._faults = faults
         self._clock = clock
         self._proxy = proxy
+        self._without_store: WithoutStore = without_store
         self._reading: asyncio.Task[Overview] | None = None
         self._read_at = -math.inf
         self._asking: asyncio.Task[None] | None = None
@@ -104,8 +110,9 @@ class OverviewService:
         self._ask_again()
         proxy, counters, breaker, memory_bytes = await reading
         now, self._read_at = self._clock.now(), self._clock.monotonic()
-        said = verdict(counters, breaker, proxy, now=now, monotonic=self._read_at)
-        return Overview(now, said, counters, breaker, proxy, memory_bytes, self._failure_rate)
+        policy = self._without_store
+        said = verdict(counters, breaker, proxy, now=now, monotonic=self._read_at, without_store=policy)
+        return Overview(now, said, counters, breaker, proxy, memory_bytes, self._failure_rate, policy)
 
     async def _read_proxy(self) -> ProxyStatus | None:
         return None if self._proxy is None else await self._proxy()

@@ -33,9 +33,9 @@ local function rank_after(key, offset, arrival)
   return low
 end
 
-local reply, found, seen, hours = {}, 0, 0, nil
+local reply, found, from, hours = {}, 0, ARGV[3] or '+inf', nil
 repeat
-  hours = redis.call('ZREVRANGEBYSCORE', KEYS[1], ARGV[3] or '+inf', '-inf', 'LIMIT', seen, CHUNK)
+  hours = redis.call('ZREVRANGEBYSCORE', KEYS[1], from, '-inf', 'LIMIT', 0, CHUNK)
   for _, hour in ipairs(hours) do
     local key = ARGV[1] .. hour
     local first = hour == ARGV[3] and rank_after(key, ARGV[4], tonumber(ARGV[5])) or 0
@@ -48,7 +48,7 @@ repeat
     if found == limit then
       return reply
     end
+    from = '(' .. hour
   end
-  seen = seen + #hours
 until #hours < CHUNK
 return reply

@@ -25,10 +25,17 @@ if known_turn > turn then
   turn, next_due = known_turn, now + interval
   redis.call('HSET', PACE, 'turn', whole(turn), 'next_us', whole(next_due), 'next_before_us', whole(next_due))
 end
-local not_before = get('not_before_us') or now
+local not_before = postponed_until()
+-- After the clock was set back, the interval and the delay begin again, once.
+if next_due < (get('next_us') or next_due) then
+  redis.call('HSET', PACE, 'next_us', whole(next_due))
+end
+if now < (get('postponed_us') or now) then
+  redis.call('HSET', PACE, 'not_before_us', whole(not_before), 'postponed_us', whole(now))
+end
 
 redis.call('HDEL', LINES, worker)
-local others, in_line, dead = live_lines()
+local others, in_line, dead = live_lines(interval, grace)
 if #dead > 0 then
   redis.call('HDEL', LINES, unpack(dead))
 end

@@ -3,14 +3,15 @@
 Redis decides on both, and storing must wait for the verdict. Run one after the other they are two round
 trips, which is a good part of what a measurement costs that comes alone. So one script does both: those that
 come in one tick of the event loop are one run of it, and are stored by it if all of them are let through.
-Otherwise it stores none, and each that was let through is then stored as ever. That is seldom, since Redis is
-not asked about those who are known to be over the quota.
+Otherwise, or where Redis refuses the points of one of them, it stores none, and each that was let through is
+then stored as ever. That is seldom, since Redis is not asked about those who are known to be over the quota.
 """
 
 from src.analytics.points import Point
 from src.resilience.rate_limiter import Decision
 from src.services.errors import StorageRefusedError, StorageUnavailableError
 from src.storage.metrics.store import RedisMetricStore
+from src.storage.metrics.write import is_unfinished
 from src.storage.patterns.limiter_store import Hit, RedisRateLimiter
 from src.storage.redis.connection import Reply
 from src.storage.redis.link import RedisLink
@@ -37,14 +38,14 @@ class RedisAdmittedPoints:
         """Return the write of `point`. Nothing is asked yet."""
         return RedisAdmittedWrite(point, self._limiter, self._store, self._asked)
 
-    async def _run(self, asked: list[tuple[Hit, Point]]) -> list[tuple[Reply, bool]]:
+    async def _run(self, asked: list[tuple[Hit, Point]]) -> list[tuple[Reply, Reply]]:
         hits, points = zip(*asked, strict=True)
         keys, about_hits = self._limiter.arguments_of(hits)
         about_points, seconds = self._store.write_of(points)
         is_stored, verdicts = await self._link.run(
             self._script, ["types", *keys], [*about_hits, *about_points], timeout_seconds=seconds
         )
-        return [(verdict, bool(is_stored)) for verdict in verdicts]
+        return [(verdict, is_stored) for verdict in verdicts]
 
 
 class RedisAdmittedWrite:
@@ -61,7 +62,7 @@ class RedisAdmittedWrite:
         point: Point,
         limiter: RedisRateLimiter,
         store: RedisMetricStore,
-        asked: TickLoader[tuple[Hit, Point], tuple[Reply, bool]],
+        asked: TickLoader[tuple[Hit, Point], tuple[Reply, Reply]],
     ) -> None:
         self.point = point
         self._limiter = limiter
@@ -77,15 +78,17 @@ class RedisAdmittedWrite:
     async def finish(self) -> None:
         """Return once the point is stored; raise `StorageUnavailableError` where that is not known."""
         if self._is_in_doubt:
-            raise StorageUnavailableError("no answer: it may be stored, and must not be stored twice")
+            raise StorageUnavailableError("it is not known whether it is stored; it must not be stored twice")
         if not self._is_stored:
             await self._store.add([self.point])
 
     async def _ask(self, hit: Hit) -> Reply:
         try:
-            verdict, self._is_stored = await self._asked.add((hit, self.point))
+            verdict, is_stored = await self._asked.add((hit, self.point))
         except Exception as error:
             # What Redis refuses it has not done; and perhaps it refuses the verdict alone.
             self._is_in_doubt = not isinstance(error, StorageRefusedError)
             raise
+        self._is_in_doubt = is_unfinished(is_stored)
+        self._is_stored = is_stored == 1
         return verdict

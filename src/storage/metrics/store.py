@@ -6,10 +6,14 @@ each sees all of the other or nothing.
 
 import asyncio
 import hashlib
+import logging
+import struct
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import TypeVar
+
+from redis.exceptions import ResponseError
 
 from src.analytics.fold import ALL_TIME, ROLLUP_STEPS_US, SKETCH_STEPS_US
 from src.analytics.points import Point
@@ -17,6 +21,7 @@ from src.analytics.rollup import Rollup
 from src.analytics.sketch import LogBinSketch, bin_of, bins_of
 from src.analytics.window import HOUR_US, Window
 from src.resilience.clock import Clock
+from src.services.errors import StorageRefusedError, StorageUnavailableError
 from src.services.metrics.ingest import (
     Aggregate,
     Idempotency,
@@ -34,11 +39,13 @@ from src.storage.metrics.layout import (
     sketch_place,
     values_of,
 )
-from src.storage.metrics.write import MetricWrite, metric_write
+from src.storage.metrics.write import MetricWrite, is_unfinished, metric_write
 from src.storage.redis.connection import Argument, Command, Reply
 from src.storage.redis.link import RedisLink
 from src.storage.redis.scripts import SERVER_TIME, load_script
 from src.storage.redis.tick_loader import TickLoader
+
+_log = logging.getLogger(__name__)
 
 IDEMPOTENCY_SECONDS = 24 * 3600
 
@@ -79,6 +86,7 @@ class RedisMetricStore:
         self._add_points = load_script("add_points", "now", "points", time_source=time_source)
         self._singles = TickLoader(self._add_singles)
         self._list_points = load_script("list_points", time_source=time_source)
+        self._read_all = load_script("read_all")
 
     async def add(self, points: Sequence[Point], idempotency: Idempotency | None = None) -> bool:
         """Store `points`, all or none, visible to the next read.
@@ -88,17 +96,37 @@ class RedisMetricStore:
 
         Raises:
             IdempotencyKeyReusedError: The key came before with another fingerprint. Nothing is stored.
-            StorageUnavailableError: Redis is away. Without an idempotency key it is not known whether the
+            StorageRefusedError: Redis refuses. Nothing is stored.
+            StorageUnavailableError: Redis is away, or refused in mid-write. It is not known whether the
                 points are stored.
+            ResponseError: There is a foreign value at one of the keys. Nothing is stored.
         """
         if idempotency is None and len(points) == 1:
-            await self._singles.add(points[0])
+            if (error := await self._singles.add(points[0])) is not None:
+                raise error
             return True
         return await self._add(points, idempotency)
 
-    async def _add_singles(self, points: list[Point]) -> list[None]:
-        await self._add(points)
+    async def _add_singles(self, points: list[Point]) -> list[BaseException | None]:
+        """Store points that came in one tick; return for each why it is not stored."""
+        try:
+            await self._add(points)
+        except ResponseError as error:  # a foreign value at a key of one type: nothing is stored
+            if len({point.type for point in points}) > 1:
+                return await self._add_by_type(points)
+            return [error] * len(points)
         return [None] * len(points)
+
+    async def _add_by_type(self, points: list[Point]) -> list[BaseException | None]:
+        by_type: defaultdict[str, list[Point]] = defaultdict(list)
+        for point in points:
+            by_type[point.type].append(point)
+        replies = await asyncio.gather(*map(self._add, by_type.values()), return_exceptions=True)
+        errors = {
+            name: reply if isinstance(reply, BaseException) else None
+            for name, reply in zip(by_type, replies, strict=True)
+        }
+        return [errors[point.type] for point in points]
 
     def write_of(self, points: Sequence[Point]) -> MetricWrite:
         """Return what a script is told that stores `points` as `add` would."""
@@ -113,6 +141,8 @@ class RedisMetricStore:
         verdict = await self._link.run(
             self._add_points, keys, [fingerprint, IDEMPOTENCY_SECONDS, *arguments], timeout_seconds=seconds
         )
+        if is_unfinished(verdict):
+            raise StorageUnavailableError("Redis refused in mid-write: it is not known what is stored")
         if verdict < 0:
             raise IdempotencyKeyReusedError("the idempotency key came before with another request")
         return bool(verdict)
@@ -140,7 +170,8 @@ class RedisMetricStore:
         """Return up to `limit` (1 or more) points, newest first, that come after the place `before`.
 
         Without `metric_type`, the newest over all types. That reads at most `limit` types, and besides all
-        that have a point as new as `before` or newer, `TYPES_AT_ONCE` in a round trip.
+        that have a point as new as `before` or newer, `TYPES_AT_ONCE` in a round trip. A type with a foreign
+        value in place of its points is left out, and logged.
 
         Raises:
             StorageUnavailableError: Redis is away.
@@ -159,17 +190,38 @@ class RedisMetricStore:
     async def types(self) -> list[TypeOverview]:
         """Return every type, the one with the latest timestamp first, then by name.
 
+        A type with a foreign value in place of its figures is left out, and logged.
+
         Raises:
             StorageUnavailableError: Redis is away.
         """
         names = [name.decode() for name in await self._link.send("ZREVRANGE", "types", 0, -1)]
         overviews: list[TypeOverview] = []
         for chunk in _chunks(names, RECORDS_AT_ONCE):
-            replies = await self._link.send_all(map(_all_command, chunk))
-            for name, rollup in zip(chunk, map(_rollup, replies), strict=True):
+            for name, record in zip(chunk, await self._records(chunk), strict=True):
+                try:
+                    rollup = _rollup(record)
+                except ValueError as error:
+                    _skip(name, error)
+                    continue
                 if rollup.count:  # the data may have been flushed between the two
                     overviews.append(TypeOverview(name, rollup.count, rollup.latest_us, rollup.latest_value))
         return sorted(overviews, key=lambda overview: (-overview.latest_timestamp_us, overview.type))
+
+    async def _records(self, names: Sequence[str]) -> list[bytes | None]:
+        """Return the rollup of all points of each type; None where a foreign value is in its place."""
+        try:
+            return await self._link.send_all(map(_all_command, names))
+        except ResponseError:
+            return await asyncio.gather(*map(self._record, names))
+
+    async def _record(self, name: str) -> bytes | None:
+        try:
+            record: bytes | None = await self._link.send(*_all_command(name))
+        except ResponseError as error:
+            _skip(name, error)
+            return None
+        return record
 
     async def _types_to_read(self, limit: int, before: Position | None) -> list[tuple[str, float]]:
         """Return, latest first, the types that may have one of the `limit` newest points after `before`.
@@ -198,7 +250,9 @@ class RedisMetricStore:
         size = min(limit, max(2, 2 * limit // len(names)))
         reading = dict.fromkeys(names, before)
         while reading:
-            pages = await asyncio.gather(*(self._page(name, size, place) for name, place in reading.items()))
+            pages = await asyncio.gather(
+                *(self._readable_page(name, size, place) for name, place in reading.items())
+            )
             found = sorted((*found, *(point for page in pages for point in page)), key=_place, reverse=True)
             found = found[:limit]
             # A type whose page was full may have more. They count while the last one read made it.
@@ -238,9 +292,24 @@ class RedisMetricStore:
         return total.latest_us, Aggregate(rollup, LogBinSketch(bins, rollup.minimum, rollup.maximum))
 
     async def _transaction(self, commands: Sequence[Command]) -> list[Reply]:
-        replies = await self._link.send_all([("MULTI",), *commands, ("EXEC",)])
-        results: list[Reply] = replies[-1]
-        return results
+        """Return the replies of commands that read, all as of one moment."""
+        try:
+            *_, results = await self._link.send_all([("MULTI",), *commands, ("EXEC",)])
+        except StorageRefusedError:  # a full memory takes no transaction, but a script that reads
+            words = chain.from_iterable((len(command), *command) for command in commands)
+            results = await self._link.run(self._read_all, (), tuple(words))
+        replies: list[Reply] = results
+        return replies
+
+    async def _readable_page(
+        self, metric_type: str, limit: int, before: Position | None
+    ) -> list[StoredPoint]:
+        """Return what `_page` does, and nothing of a type where a foreign value is in the way."""
+        try:
+            return await self._page(metric_type, limit, before)
+        except (ResponseError, struct.error) as error:
+            _skip(metric_type, error)
+            return []
 
     async def _page(self, metric_type: str, limit: int, before: Position | None) -> list[StoredPoint]:
         arguments: list[Argument] = [key_of(metric_type, "raw:"), limit]
@@ -256,6 +325,11 @@ class RedisMetricStore:
             for hour, members in zip(reply[::2], reply[1::2], strict=True)
             for timestamp, arrival, value in points_of(int(hour), members)
         ]
+
+
+def _skip(metric_type: str, error: Exception) -> None:
+    """Log that a type is left out of what is read of all types."""
+    _log.warning("metric_type_unreadable", extra={"type": metric_type, "reason": str(error)})
 
 
 def _chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:

@@ -1,5 +1,6 @@
 """What the scripts that store points are told of them: the arguments of `points.lua`."""
 
+import logging
 import struct
 from collections.abc import Sequence
 from functools import lru_cache
@@ -10,8 +11,10 @@ from src.analytics.fold import Bucket, Fold, fold
 from src.analytics.points import Point
 from src.analytics.window import HOUR_US
 from src.storage.metrics.layout import rollup_place, sketch_place
-from src.storage.redis.connection import Argument
+from src.storage.redis.connection import Argument, Reply
 from src.storage.redis.link import CALL_TIMEOUT_SECONDS
+
+_log = logging.getLogger(__name__)
 
 SKETCH_SECONDS = 25 * 3600
 """How long a bucket's sketch outlives the bucket: the longest window, and an hour for clocks that differ."""
@@ -53,6 +56,17 @@ def metric_write(points: Sequence[Point], now: float, retention_seconds: int) ->
     # Each type costs Redis some 0.1 ms, however few its points are.
     seconds = None if len(folds) <= FEW_TYPES else CALL_TIMEOUT_SECONDS + len(folds) / TYPES_PER_SECOND
     return MetricWrite(arguments, seconds)
+
+
+def is_unfinished(reply: Reply) -> bool:
+    """Return whether a script replies that Redis stopped it after its first write: a text, the reason.
+
+    Then it is not known what is stored. The reason is logged, as every check before the write has passed.
+    """
+    if not isinstance(reply, bytes):
+        return False
+    _log.error("metric_write_unfinished", extra={"reason": reply.decode(errors="replace")})
+    return True
 
 
 def _fold_arguments(name: str, folded: Fold, retention_seconds: int) -> list[Argument]:

@@ -90,11 +90,14 @@ class RedisPaceStore:
 
     async def status(self) -> PaceStatus:
         """Return the state of the queue."""
-        policy, size, oldest_age_us, wait_us = await self._run(self._status, self._options.interval_us)
+        options = self._options
+        policy, size, oldest_age_us, wait_us = await self._run(
+            self._status, options.interval_us, options.grace_us
+        )
         return PaceStatus(
             policy=self._policy if policy is None else cast("QueuePolicy", policy.decode()),
             size=size,
-            capacity=self._options.capacity,
+            capacity=options.capacity,
             oldest_age_seconds=None if oldest_age_us is None else oldest_age_us / 1e6,
             next_turn_seconds=wait_us / 1e6,
         )

@@ -34,8 +34,8 @@ def proxy_status(
     return ProxyStatus(queue, is_full, ProxyTotals(), upstream, interval_seconds)
 
 
-def judge(counters=QUIET, breaker=CLOSED, proxy=None) -> Verdict:
-    return verdict(counters, breaker, proxy, now=NOW, monotonic=MONOTONIC)
+def judge(counters=QUIET, breaker=CLOSED, proxy=None, **options) -> Verdict:
+    return verdict(counters, breaker, proxy, now=NOW, monotonic=MONOTONIC, **options)
 
 
 def counted(**tallies) -> CounterReading:
@@ -66,6 +66,19 @@ PROXY_HALF_OPEN = proxy_status(breaker=BreakerState.HALF_OPEN)
 )
 def test_all_well(proxy):
     assert judge(proxy=proxy) == Verdict("ok", "ALL_WELL", "All well")
+
+
+@pytest.mark.parametrize(
+    ("policy", "quotas"),
+    [
+        ("open", "no quota holds"),
+        ("local", "each worker keeps its share of the quotas"),
+        ("closed", "what has a quota is refused"),
+    ],
+)
+def test_an_outage_says_what_holds_of_the_quotas(policy, quotas):
+    said = judge(counters=AWAY, without_store=policy)
+    assert said.message == f"Redis away for 75 s: nothing is stored, {quotas}; figures of one worker only"
 
 
 @pytest.mark.parametrize(
