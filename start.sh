@@ -69,7 +69,7 @@ start_local() {
 stop_local() {
   stop_process api
   stop_process provider
-  # An API that was killed leaves its embedded Redis behind; whoever stops it last, stops that too.
+  # An embedded Redis of an API that was killed is stopped by its guard. This waits for it.
   if [ -e data/server.lock ] && [ -x "$VENV/bin/python" ]; then
     "$VENV/bin/python" -c '
 import asyncio

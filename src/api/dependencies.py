@@ -10,7 +10,6 @@ from starlette.types import Scope
 
 from src.api.admin_access import AdminAccess
 from src.api.client_address import ClientAddress
-from src.api.models.proxy import ProxyStatusOut
 from src.resilience.circuit_breaker import CircuitBreaker
 from src.resilience.clock import Clock
 from src.services.access.admission import Admission
@@ -51,7 +50,7 @@ class State(TypedDict):
     lab: Lab
     proxy: Proxy
     event_feed: EventFeed
-    overview: OverviewService[ProxyStatusOut]
+    overview: OverviewService
     ingest_admission: Admission
     read_admission: Admission
     client_address: ClientAddress

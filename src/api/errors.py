@@ -85,6 +85,9 @@ def validation_problem(errors: Sequence[FieldError]) -> Problem:
     return Problem(422, "VALIDATION_ERROR", message, errors=errors)
 
 
+_HELD_OPEN_SECONDS = 30.0
+"""When to ask again while a circuit breaker is held open by hand: nobody knows when it will close."""
+
 RATE_LIMIT_EXCEEDED = Problem(429, "RATE_LIMIT_EXCEEDED", "Rate limit exceeded")
 BAD_JSON = Problem(400, "BAD_REQUEST", "The body is not readable JSON")
 INTERNAL_ERROR = Problem(500, "INTERNAL_ERROR", "Something went wrong on our side; it has been logged")
@@ -148,13 +151,13 @@ _TABLE: dict[type[Exception], Callable[[Any], Problem]] = {
     CircuitOpenError: lambda error: Problem(
         503,
         "CIRCUIT_OPEN",
-        "The external service is failing and its circuit breaker is open; no earlier answer is kept",
-        retry_after=error.retry_after,
+        f"The circuit breaker '{error.policy}' is open, and no earlier answer is kept",
+        retry_after=_HELD_OPEN_SECONDS if error.retry_after is None else error.retry_after,
     ),
     ExternalServiceUnavailableError: lambda error: Problem(
         503,
         "EXTERNAL_SERVICE_UNAVAILABLE",
-        "The external service did not answer, and no earlier answer is kept",
+        f"The service behind '{error.policy}' did not answer, and no earlier answer is kept",
         retry_after=error.retry_after,
     ),
     UnsafeTargetError: lambda error: Problem(400, "BAD_REQUEST", str(error)),
@@ -166,19 +169,20 @@ _TABLE: dict[type[Exception], Callable[[Any], Problem]] = {
     QueueFullError: lambda error: Problem(
         503,
         "QUEUE_FULL",
-        "The line for the upstream is full, and no earlier answer is kept",
+        "The queue for the upstream is full, and there is no earlier answer to use instead",
         retry_after=error.retry_after,
     ),
     QueueClosedError: lambda error: Problem(
         503,
         "QUEUE_CLOSED",
-        "This worker is stopping and turns its line away, and no earlier answer is kept",
+        "This worker is stopping and rejects its queue, and there is no earlier answer to use instead",
         retry_after=error.retry_after,
     ),
     QueueTimeoutError: lambda error: Problem(
         504,
         "QUEUE_TIMEOUT",
-        f"The turn of this request, or the answer to it, did not come within {error.seconds:g} s",
+        f"The answer to this request did not begin within {error.seconds:g} s",
+        retry_after=error.retry_after,
     ),
     StorageUnavailableError: lambda error: Problem(
         503,

@@ -100,11 +100,11 @@ _REQUEST_HEADERS: dict[str, Fragment] = {
         "schema": {"type": "string"},
     },
     "client-id": {
-        "description": "Who asks, for the logs here and in the upstream",
+        "description": "Names the caller in the logs, here and in the upstream",
         "schema": {"type": "string", "pattern": "^[A-Za-z0-9._:@/-]{1,128}$"},
     },
     "Cache-Control": {
-        "description": "no-cache: compute it anew",
+        "description": "no-cache: a new answer instead of the cached one",
         "schema": {"type": "string", "enum": ["no-cache"]},
     },
 }
@@ -128,7 +128,7 @@ _ANSWER_HEADERS = {
     "X-RateLimit-Reset": _header("Unix time in seconds at which all of them are left again", 1_769_860_860),
     "Idempotency-Replayed": _header("true: the request had been carried out before", "true"),
     "X-Cache": _header("MISS: computed now. HIT: from the cache. STALE: the last good one", "HIT"),
-    "X-Queue-Wait-Ms": _header("Milliseconds the request stood in line", 1020),
+    "X-Queue-Wait-Ms": _header("Milliseconds that the request spent in the queue", 1020),
     "Age": _header("Seconds since it was computed", 12),
     "ETag": _header("For If-None-Match", '"6f1c3d0a9b2e4f5a7c8d9e0f"'),
     "Cache-Control": _header("How long it may be kept", "private, max-age=288"),

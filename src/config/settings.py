@@ -60,6 +60,10 @@ class Settings(BaseSettings):
     redis_port: int = Field(6379, ge=1, le=65535, description="Redis port")
     redis_db: int = Field(0, ge=0, description="Redis database number")
     redis_password: SecretStr | None = Field(None, description="Redis password")
+    redis_appendfsync: Literal["always", "everysec"] = Field(
+        "always",
+        description="When a Redis that this project starts syncs to the disk: everysec may lose a 201",
+    )
 
     # Metrics
     batch_max_points: int = Field(10_000, ge=1, le=_MILLION, description="Most points in one batch")
@@ -103,6 +107,10 @@ class Settings(BaseSettings):
     rate_limit_algorithm: Literal[
         "sliding_window_log", "sliding_window_counter", "fixed_window", "token_bucket", "leaky_bucket"
     ] = Field("sliding_window_log", description="How requests are counted")
+    rate_limit_without_redis: Literal["open", "local", "closed"] = Field(
+        "open",
+        description="While Redis gives no verdict: open: no limit; local: each worker its share; closed: 503",
+    )
 
     # The external service and what protects us from it
     external_service_url: HttpUrl | None = Field(
@@ -129,25 +137,25 @@ class Settings(BaseSettings):
 
     # The internal proxy
     proxy_upstream_url: HttpUrl | None = Field(
-        None, description="Where /proxy/ leads, base path included; empty: the external service"
+        None, description="Upstream of /proxy/, base path included; empty: the external service"
     )
     proxy_rate_limit_seconds: Seconds = Field(
         1.0, description="Seconds between two calls of the upstream, over all workers"
     )
     queue_max_size: int = Field(
-        100, ge=1, le=100_000, description="Calls in the proxy's line, over all workers"
+        100, ge=1, le=100_000, description="The most calls in the proxy's queue, over all workers"
     )
     proxy_request_timeout_seconds: Seconds = Field(
-        60.0, description="Seconds a request to the proxy may wait until its answer begins"
+        60.0, description="Longest time in seconds until the answer to a request to the proxy begins"
     )
     proxy_upstream_timeout: Seconds = Field(
-        10.0, description="Seconds a call of the upstream may take, to the end of its answer"
+        10.0, description="Longest time in seconds of a call of the upstream, to the end of its answer"
     )
     proxy_max_body_bytes: int = Field(
-        10 * 1024 * 1024, ge=1024, le=1024**3, description="Longest answer in bytes the proxy passes on"
+        10 * 1024 * 1024, ge=1024, le=1024**3, description="Longest answer in bytes that the proxy passes on"
     )
     proxy_cache_ttl_seconds: int = Field(
-        60, ge=1, le=_YEAR, description="Seconds an answer of the upstream is served from the cache"
+        60, ge=1, le=_YEAR, description="Longest time in seconds that a copy of an upstream's answer is fresh"
     )
     proxy_circuit_breaker_fail_max: int = Field(
         3, ge=1, le=_MILLION, description="Consecutive failures that open the proxy's circuit breaker"

@@ -168,7 +168,9 @@ function showParts(overview) {
   show("limiter-allowed", number(limiter.allowed_per_second));
   show("limiter-refused", number(limiter.refused_per_second));
   show("limiter-bypassed", number(limiter.bypassed_per_second));
-  if (limiter.bypassed_per_second > 0 || !redis.connected) showChip("limiter-chip", "warning", "lets all through");
+  const alone = { open: "lets all through", local: "each worker its share", closed: "refuses all" };
+  if (!redis.connected) showChip("limiter-chip", "warning", alone[redis.rate_limits_without]);
+  else if (limiter.bypassed_per_second > 0) showChip("limiter-chip", "warning", alone.open);
   else if (limiter.refused_per_second > 0) showChip("limiter-chip", "warning", "refusing");
   else showChip("limiter-chip", "ok", "within quota");
 

@@ -87,6 +87,7 @@ from src.resilience.events import (
     HedgeWon,
     LimitChanged,
     Listener,
+    OutcomeLost,
     ProbeStarted,
     Rejected,
     Retried,
@@ -113,6 +114,7 @@ from src.resilience.hedging import (
     Hedging,
     HedgingOptions,
 )
+from src.resilience.lease import LeaseRenewal
 from src.resilience.memory_breaker_store import MemoryBreakerStore
 from src.resilience.memory_pace_store import MemoryPaceStore
 from src.resilience.memory_rate_limiter import (
@@ -135,13 +137,18 @@ from src.resilience.pace_store import (
 )
 from src.resilience.paced_queue import (
     PacedQueue,
+    Slot,
 )
+from src.resilience.permits import Permits
 from src.resilience.pipeline import (
     Pipeline,
 )
 from src.resilience.policy import (
+    AsyncPartial,
     Call,
     Policy,
+    is_misuse,
+    require_async,
 )
 from src.resilience.rate_limiter import Algorithm, Decision, Quota, RateLimit, RateLimiter, RateLimitOptions
 from src.resilience.retry import (
@@ -162,6 +169,7 @@ from src.resilience.retry import (
 from src.resilience.timeout import (
     Timeout,
 )
+from src.resilience.waiting_line import QueuePlace, WaitingLine
 
 __all__ = [
     "IMMEDIATE",
@@ -170,6 +178,7 @@ __all__ = [
     "Aimd",
     "Algorithm",
     "Answer",
+    "AsyncPartial",
     "Backoff",
     "BreakerState",
     "BreakerStatus",
@@ -220,6 +229,7 @@ __all__ = [
     "Latency",
     "LeakyBucket",
     "Lease",
+    "LeaseRenewal",
     "LimitAlgorithm",
     "LimitChanged",
     "Linear",
@@ -230,15 +240,18 @@ __all__ = [
     "MemoryPaceStore",
     "Offer",
     "Outcome",
+    "OutcomeLost",
     "PaceStatus",
     "PaceStore",
     "PacedQueue",
     "PacedQueueOptions",
+    "Permits",
     "Pipeline",
     "Policy",
     "ProbeStarted",
     "QueueClosedError",
     "QueueFullError",
+    "QueuePlace",
     "QueuePolicy",
     "QueueTimeoutError",
     "Quota",
@@ -261,6 +274,7 @@ __all__ = [
     "Round",
     "SlidingWindowCounter",
     "SlidingWindowLog",
+    "Slot",
     "StateChanged",
     "Substitute",
     "SystemClock",
@@ -274,14 +288,17 @@ __all__ = [
     "Turn",
     "TurnTaken",
     "Verdict",
+    "WaitingLine",
     "always",
     "any_error_fails",
     "check_policy",
     "each",
     "every_error",
     "ignore",
+    "is_misuse",
     "memory_rate_limiter",
     "no_error",
     "notify",
+    "require_async",
     "unless_rejected",
 ]

@@ -12,7 +12,6 @@ a round is said by a `LimitAlgorithm`:
 - `Gradient` finds that out, and for it lets the limit drop to the minimum for a round every now and then.
 """
 
-import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,7 +20,7 @@ from typing import Protocol, TypeVar
 from src.resilience.clock import Clock
 from src.resilience.errors import RejectedError
 from src.resilience.events import LimitChanged, Listener, ignore, notify
-from src.resilience.policy import Call
+from src.resilience.policy import AsyncPartial, Call, is_misuse, require_async
 
 T = TypeVar("T")
 
@@ -99,11 +98,12 @@ class Gradient:
     """Follows the ratio of the latency without load to the latency now.
 
     Without load is measured: for a round, at the start and then regularly, the limit drops to its minimum.
-    After any other round it becomes limit · gradient + √limit, where the gradient is (1 + tolerance) ·
-    latency without load / latency now, from 0.5 to 2, and the root is the short queue that keeps a service
-    busy. Formula and measurement are those of Envoy's gradient controller; in addition the gradient is
-    multiplied by the share of calls that did not fail, since a refusal is quick. A service that ails
-    while it is measured is taken to be that slow by nature until the next time.
+    After any other round it becomes limit · gradient + √(limit · gradient), where the gradient is (1 +
+    tolerance) · latency without load / latency now, from 0.5 to 2, and the root is the short queue that keeps
+    a service busy. By this formula the limit does not fall below 2. Formula and measurement are those of
+    Envoy's gradient controller (`GradientController::calculateNewLimit`); in addition the gradient is
+    multiplied by the share of calls that did not fail, since a refusal is quick. A service that ails while it
+    is measured is taken to be that slow by nature until the next time.
 
     Args:
         tolerance: How much longer than without load a call may take, as a share of that; finite, at least 0.
@@ -129,7 +129,8 @@ class Gradient:
             self._resume_at = limit
             return 1
         self._rounds_to_probe -= 1
-        wanted = limit * self._gradient(ended) + math.sqrt(limit)
+        wanted = limit * self._gradient(ended)
+        wanted += math.sqrt(wanted)
         return wanted if ended.was_full else min(limit, wanted)
 
     def _resume(self, limit: int, probe: Round) -> int:
@@ -252,9 +253,14 @@ class AdaptiveConcurrency:
         return self._bulkhead.permits
 
     async def run(self, call: Call[T]) -> T:
-        """Run `call` in the bulkhead. Returns and raises what that does."""
+        """Run `call` in the bulkhead. Returns and raises what that does.
+
+        Raises:
+            TypeError: `call` is a plain function; it is not run.
+        """
+        require_async(call)
         try:
-            return await self._bulkhead.run(functools.partial(self._watch, call))
+            return await self._bulkhead.run(AsyncPartial(self._watch, call))
         finally:  # here and not in `_watch`: the permit is given back before anybody is told
             if self._round.calls >= max(self._options.round_calls, self._bulkhead.permits):
                 self._end_round()
@@ -267,12 +273,15 @@ class AdaptiveConcurrency:
         try:
             answer = await call()
         except Exception as error:
-            if reductions == self._reductions and self._options.overload_on(error):
+            if reductions == self._reductions and self._points_to_overload(error):
                 self._round.failures += 1
             raise
         if reductions == self._reductions:
             self._round.seconds.append(self._clock.monotonic() - began)
         return answer
+
+    def _points_to_overload(self, error: Exception) -> bool:
+        return not is_misuse(error) and self._options.overload_on(error)
 
     def _end_round(self) -> None:
         before = self._bulkhead.permits

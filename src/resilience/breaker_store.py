@@ -21,6 +21,8 @@ from enum import Enum, StrEnum
 from typing import Protocol
 
 TRANSITIONS_KEPT = 20
+DEFAULT_FAILURE_THRESHOLD = 5
+SHORTEST_RENEWAL_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +30,8 @@ class CircuitBreakerOptions:
     """When a breaker opens, for how long, and what it takes to close it again.
 
     Attributes:
-        failure_threshold: Opens at this many failures in a row, at least 1; None: not by that.
+        failure_threshold: Opens at this many failures in a row, at least 1. None: at 5 where no rate is set,
+            and not by that where one is.
         failure_rate_threshold: Opens at this share of failed calls in the window, in (0, 1]; None: not by
             that.
         slow_call_rate_threshold: Opens at this share of slow calls in the window, in (0, 1]; None: not by
@@ -44,8 +47,9 @@ class CircuitBreakerOptions:
         half_open_successes: How many of these must succeed, from 1 to all; None: all, or the share below.
         half_open_success_rate: What share of them must succeed, in (0, 1], rounded up to whole probes; None:
             all, or the number above. Only one of the two can be set.
-        probe_lease_seconds: How long a probe may take before its permit goes to another caller, in case
-            the one who had it died. Longer than the longest call.
+        probe_lease_seconds: How long a probe may take before its permit goes to another caller. Longer than
+            the longest call. If its process dies, that takes no longer than `open_seconds`: see
+            `probe_renewal_seconds`.
 
     Every duration is finite and at least a millisecond.
 
@@ -53,7 +57,7 @@ class CircuitBreakerOptions:
         ValueError: An option is out of its range; the message begins with its name.
     """
 
-    failure_threshold: int | None = 5
+    failure_threshold: int | None = None
     failure_rate_threshold: float | None = None
     slow_call_rate_threshold: float | None = None
     slow_call_seconds: float | None = None
@@ -78,11 +82,6 @@ class CircuitBreakerOptions:
         for duration in _DURATIONS:
             value = getattr(self, duration)
             _require(value is None or 0.001 <= value < math.inf, duration, "must be finite, at least 0.001")
-        _require(
-            any(getattr(self, threshold) is not None for threshold in _THRESHOLDS),
-            "failure_threshold",
-            "is None and so is every rate: nothing would open the breaker",
-        )
         _require(
             (self.slow_call_seconds is None) == (self.slow_call_rate_threshold is None),
             "slow_call_seconds",
@@ -118,6 +117,23 @@ class CircuitBreakerOptions:
         )
 
     @property
+    def failures_to_open(self) -> int | None:
+        """How many failures in a row open the breaker; None: no number of them."""
+        has_rate = self.failure_rate_threshold is not None or self.slow_call_rate_threshold is not None
+        if self.failure_threshold is None and not has_rate:
+            return DEFAULT_FAILURE_THRESHOLD
+        return self.failure_threshold
+
+    @property
+    def probe_renewal_seconds(self) -> float:
+        """For how long a probe gets its permit, and again with each renewal, in seconds.
+
+        No longer than the breaker stays open, so that a probe whose process died holds it up no longer than a
+        failed one; but a second where that is shorter, since a worker cannot renew in time much sooner.
+        """
+        return min(self.probe_lease_seconds, max(self.open_seconds, SHORTEST_RENEWAL_SECONDS))
+
+    @property
     def successes_to_close(self) -> int:
         """How many probes must succeed."""
         if self.half_open_success_rate is not None:
@@ -127,7 +143,6 @@ class CircuitBreakerOptions:
 
 
 _COUNTS = ("failure_threshold", "window_calls", "minimum_calls", "half_open_permits", "half_open_successes")
-_THRESHOLDS = ("failure_threshold", "failure_rate_threshold", "slow_call_rate_threshold")
 _SHARES = ("failure_rate_threshold", "slow_call_rate_threshold", "half_open_success_rate")
 _DURATIONS = (
     "slow_call_seconds", "window_seconds", "open_seconds", "open_seconds_max", "probe_lease_seconds",
@@ -211,10 +226,13 @@ class Ticket:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """No leave: `reason` in words, and the seconds (above 0) after which a call may be let through."""
+    """No leave: `reason` in words, and the seconds (above 0) after which a call may be let through.
+
+    `retry_after` is None where only an order lets a call through.
+    """
 
     reason: str
-    retry_after: float
+    retry_after: float | None
 
 
 class BreakerStore(Protocol):
@@ -237,8 +255,16 @@ class BreakerStore(Protocol):
         """
         ...
 
-    async def release(self, name: str, ticket: Ticket) -> None:
-        """Give back the permit of a call that had no outcome."""
+    async def renew(self, name: str, options: CircuitBreakerOptions, ticket: Ticket) -> bool:
+        """Let a probe keep its permit for `probe_renewal_seconds` from now; return False if it is lost."""
+        ...
+
+    def release(self, name: str, ticket: Ticket) -> None:
+        """Give back the permit of a call that had no outcome.
+
+        It neither waits nor fails, since a coroutine that is being closed can do neither: a store that asks a
+        server does so in the background, and if that comes to nothing the permit's lease runs out.
+        """
         ...
 
     async def force(self, name: str, options: CircuitBreakerOptions, order: ManualState) -> Transition | None:

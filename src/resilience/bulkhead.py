@@ -3,17 +3,15 @@
 Calls beyond the permits wait in a line, first come first served; the line and the wait are bounded too.
 """
 
-import asyncio
-import contextlib
 import math
-from collections import deque
 from dataclasses import dataclass
 from typing import TypeVar
 
 from src.resilience.clock import Clock
 from src.resilience.errors import BulkheadFullError
 from src.resilience.events import Listener, Rejected, ignore, notify
-from src.resilience.policy import Call
+from src.resilience.permits import Permits
+from src.resilience.policy import Call, require_async
 
 T = TypeVar("T")
 
@@ -63,25 +61,23 @@ class Bulkhead:
         self._options = options
         self._clock = clock
         self._listener = listener
-        self._permits = options.permits
-        self._in_use = 0
-        self._line: deque[asyncio.Future[None]] = deque()
+        self._permits = Permits(options.permits)
         self._mean_hold_seconds = _FIRST_GUESS_SECONDS
 
     @property
     def permits(self) -> int:
         """Calls that may be under way at once."""
-        return self._permits
+        return self._permits.total
 
     @property
     def in_use(self) -> int:
         """Calls under way. Above `permits` for a while after those were reduced."""
-        return self._in_use
+        return self._permits.in_use
 
     @property
     def waiting(self) -> int:
         """Calls in line."""
-        return len(self._line)
+        return self._permits.waiting
 
     def resize(self, permits: int) -> None:
         """Change the number of permits. More let waiting calls in at once; fewer stop no call under way.
@@ -90,8 +86,7 @@ class Bulkhead:
             ValueError: `permits` is below 1.
         """
         _require_permits(permits)
-        self._permits = permits
-        self._admit()
+        self._permits.resize(permits)
 
     async def run(self, call: Call[T]) -> T:
         """Run `call` once there is a permit for it.
@@ -99,55 +94,31 @@ class Bulkhead:
         Raises:
             BulkheadFullError: The line is full, or the longest wait is over. Its `retry_after` is the mean
                 time after which a permit comes free, going by the calls of late.
+            TypeError: `call` is a plain function; it is not run.
+            RuntimeError: Callers of another event loop wait for a permit.
         """
-        # While anyone is in line every permit is in use, so nobody is overtaken.
-        if self._in_use < self._permits:
-            self._in_use += 1
-        else:
-            await self._wait_in_line()
+        require_async(call)
+        if not self._permits.try_take():
+            await self._wait_for_permit()
         began = self._clock.monotonic()
         try:
             return await call()
         finally:
             held_seconds = self._clock.monotonic() - began
             self._mean_hold_seconds += _MEAN_WEIGHT * (held_seconds - self._mean_hold_seconds)
-            self._give_back()
+            self._permits.give_back()
 
-    async def _wait_in_line(self) -> None:
-        if len(self._line) >= self._options.max_waiting:
+    async def _wait_for_permit(self) -> None:
+        if self._permits.waiting >= self._options.max_waiting:
             raise self._rejection("every permit is in use and the line is full")
         try:
             async with self._clock.timeout(self._options.max_wait_seconds):
-                await self._take_turn()
+                await self._permits.wait()
         except TimeoutError:
             raise self._rejection("the longest wait is over") from None
 
-    async def _take_turn(self) -> None:
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._line.append(turn)
-        try:
-            await turn
-        except asyncio.CancelledError:
-            if turn.cancelled():
-                with contextlib.suppress(ValueError):  # it has come to the head since, and was passed over
-                    self._line.remove(turn)
-            else:  # the permit came in the same tick as the cancellation
-                self._give_back()
-            raise
-
-    def _give_back(self) -> None:
-        self._in_use -= 1
-        self._admit()
-
-    def _admit(self) -> None:
-        while self._line and self._in_use < self._permits:
-            turn = self._line.popleft()
-            if not turn.done():
-                self._in_use += 1
-                turn.set_result(None)
-
     def _rejection(self, reason: str) -> BulkheadFullError:
-        retry_after = self._mean_hold_seconds / self._permits
+        retry_after = self._mean_hold_seconds / self._permits.total
         notify(self._listener, Rejected(policy=self.name, retry_after=retry_after))
         return BulkheadFullError(self.name, reason, retry_after)
 

@@ -12,7 +12,7 @@ from typing import ClassVar, Protocol, TypeVar, cast
 
 from src.resilience.clock import Clock, Randomizer
 from src.resilience.events import FaultInjected, Listener, ignore, notify
-from src.resilience.policy import Call
+from src.resilience.policy import Call, require_async
 
 T = TypeVar("T")
 
@@ -140,8 +140,10 @@ class Chaos:
         """Run `call`, or let the injection have it.
 
         Raises:
+            TypeError: `call` is a plain function; it is not run.
             BaseException: Whatever the call raised, or the injected error.
         """
+        require_async(call)
         if self._randomizer.random() >= self._rate:
             return await call()
         notify(self._listener, FaultInjected(policy=self.name, kind=self._injection.kind))

@@ -4,9 +4,9 @@
 state is in a `BreakerStore`, which decides, so that the breakers of many workers can be one.
 """
 
-import asyncio
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 from src.resilience.breaker_store import (
@@ -20,8 +20,9 @@ from src.resilience.breaker_store import (
 )
 from src.resilience.clock import Clock
 from src.resilience.errors import CircuitOpenError, RejectedError
-from src.resilience.events import Listener, ProbeStarted, Rejected, StateChanged, ignore, notify
-from src.resilience.policy import Call
+from src.resilience.events import Listener, OutcomeLost, ProbeStarted, Rejected, StateChanged, ignore, notify
+from src.resilience.lease import LeaseRenewal
+from src.resilience.policy import Call, is_misuse, require_async
 
 T = TypeVar("T")
 
@@ -39,10 +40,11 @@ class CircuitBreaker:
         store: Holds its state and decides.
         options: When it opens and closes.
         clock: Measures the calls.
-        listener: Told of `StateChanged`, `ProbeStarted` and `Rejected`. Of the workers that share a store,
-            the one whose call changed the state tells of it.
+        listener: Told of `StateChanged`, `ProbeStarted`, `Rejected` and `OutcomeLost`. Of the workers that
+            share a store, the one whose call changed the state tells of it.
         is_failure: Judges what a call raised: True is a failure; False a success, since the service did
-            answer; None neither. A cancellation is not asked about: it is neither.
+            answer; None neither. A cancellation, like any other `BaseException` that is no `Exception`, is
+            not asked about: it is neither.
     """
 
     def __init__(
@@ -66,25 +68,35 @@ class CircuitBreaker:
     async def run(self, call: Call[T]) -> T:
         """Run `call` if the breaker lets it, and count how it went.
 
+        A call whose outcome the store cannot count ends as it would have: see `OutcomeLost`.
+
         Raises:
             CircuitOpenError: The breaker is open, or half-open with every permit out.
-            BaseException: Whatever the call raised, as it came.
+            TypeError: `call` is a plain function; it is not run.
+            BaseException: Whatever the call raised, as it came; the store's error where that cannot decide.
         """
-        ticket = await self._admit()
+        require_async(call)
+        ticket = await self._store.admit(self.name, self._options)
+        if isinstance(ticket, Refusal):
+            raise self._rejection(ticket)
         began = self._clock.monotonic()
+        failed: bool | None = None
+        renewal: LeaseRenewal | None = None
         try:
+            if ticket.probe is not None:
+                renewal = self._begin_probe(ticket)
             result = await call()
-        except asyncio.CancelledError:
-            await self._store.release(self.name, ticket)
-            raise
+            failed = False
         except Exception as error:
-            failed = self._is_failure(error)
+            failed = None if is_misuse(error) else self._is_failure(error)
+            raise
+        finally:
+            if renewal is not None:
+                renewal.end()
             if failed is None:
-                await self._store.release(self.name, ticket)
+                self._store.release(self.name, ticket)
             else:
                 await self._record(ticket, began, failed=failed)
-            raise
-        await self._record(ticket, began, failed=False)
         return result
 
     async def force_open(self) -> None:
@@ -103,19 +115,28 @@ class CircuitBreaker:
         """Return how the breaker stands."""
         return await self._store.status(self.name, self._options)
 
-    async def _admit(self) -> Ticket:
-        admission = await self._store.admit(self.name, self._options)
-        if isinstance(admission, Refusal):
-            notify(self._listener, Rejected(policy=self.name, retry_after=admission.retry_after))
-            raise CircuitOpenError(self.name, admission.reason, admission.retry_after)
-        if admission.probe is not None:
-            self._announce(admission.transition)
-            notify(self._listener, ProbeStarted(policy=self.name))
-        return admission
+    def _rejection(self, refusal: Refusal) -> CircuitOpenError:
+        notify(self._listener, Rejected(policy=self.name, retry_after=refusal.retry_after))
+        return CircuitOpenError(self.name, refusal.reason, refusal.retry_after)
+
+    def _begin_probe(self, ticket: Ticket) -> LeaseRenewal:
+        self._announce(ticket.transition)
+        notify(self._listener, ProbeStarted(policy=self.name))
+        return LeaseRenewal(
+            partial(self._store.renew, self.name, self._options, ticket),
+            self._clock,
+            lease_seconds=self._options.probe_renewal_seconds,
+            longest_seconds=self._options.probe_lease_seconds,
+        )
 
     async def _record(self, ticket: Ticket, began: float, *, failed: bool) -> None:
         slow = self._clock.monotonic() - began >= self._slow_seconds
-        self._announce(await self._store.record(self.name, self._options, ticket, failed=failed, slow=slow))
+        try:
+            transition = await self._store.record(self.name, self._options, ticket, failed=failed, slow=slow)
+        except Exception as error:  # noqa: BLE001 -- the caller gets the call's outcome, whatever the store does
+            notify(self._listener, OutcomeLost(policy=self.name, error=error))
+        else:
+            self._announce(transition)
 
     def _announce(self, transition: Transition | None) -> None:
         if transition is not None:

@@ -4,7 +4,7 @@
 
     ResilienceError
     ├── CallTimeoutError             the call took longer than it was given
-    ├── QueueTimeoutError            the call was not begun: its turn did not come in time
+    ├── QueueTimeoutError            the call was not begun: its turn did not come in time, or would not
     └── RejectedError                the call was not begun; says when to come back
         ├── CircuitOpenError         the breaker is open, or its probes are all out
         ├── RateLimitedError         the quota is spent
@@ -33,15 +33,18 @@ class CallTimeoutError(ResilienceError):
 
 
 class QueueTimeoutError(ResilienceError):
-    """The call was not begun: it stood in line for as long as it may.
+    """The call was not begun: its turn did not come in time, or would not.
 
     Args:
-        seconds: The limit that was reached.
+        seconds: The longest that the call may wait.
+        retry_after: Seconds after which the same call, nothing else changed, would have its turn in time.
+            None where the call has waited and that is not known.
     """
 
-    def __init__(self, seconds: float) -> None:
-        super().__init__(f"the turn did not come within {seconds:g} s")
+    def __init__(self, seconds: float, retry_after: float | None = None) -> None:
+        super().__init__(f"the turn does not come within {seconds:g} s")
         self.seconds = seconds
+        self.retry_after = retry_after
 
 
 class RejectedError(ResilienceError):
@@ -50,11 +53,13 @@ class RejectedError(ResilienceError):
     Args:
         policy: Name of the policy that refused.
         reason: Why, in words.
-        retry_after: Seconds after which the same call, nothing else changed, would be let through.
+        retry_after: Seconds after which the same call, nothing else changed, would be let through. None: only
+            an order lets it through, such as closing a circuit breaker that is held open by hand.
     """
 
-    def __init__(self, policy: str, reason: str, retry_after: float) -> None:
-        super().__init__(f"{policy}: {reason}; try again in {retry_after:.3f} s")
+    def __init__(self, policy: str, reason: str, retry_after: float | None) -> None:
+        when = "" if retry_after is None else f"; try again in {retry_after:.3f} s"
+        super().__init__(f"{policy}: {reason}{when}")
         self.policy = policy
         self.retry_after = retry_after
 

@@ -37,9 +37,9 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rejected(Event):
-    """A call was refused before it began. `retry_after` is in seconds."""
+    """A call was refused before it began. `retry_after` is in seconds; None if no time is known."""
 
-    retry_after: float
+    retry_after: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +56,13 @@ class StateChanged(Event):
     before: str
     after: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutcomeLost(Event):
+    """A circuit breaker did not count how a call ended, since its store did not answer (`error`)."""
+
+    error: BaseException
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TypeVar, cast
 
 from src.resilience.events import FellBack, Listener, ignore, notify
-from src.resilience.policy import Call
+from src.resilience.policy import Call, is_misuse, require_async
 
 _log = logging.getLogger(__name__)
 
@@ -45,12 +45,16 @@ class Fallback:
         """Run `call`, or else answer for it.
 
         Raises:
+            TypeError: `call` is a plain function; it is not run.
             BaseException: What the call raised, if it is not handled; what the last substitute raised, the
                 call's error being its context, if none could answer.
         """
+        require_async(call)
         try:
             return await call()
         except self._handles as error:
+            if is_misuse(error):
+                raise
             answer = cast("T", await self._substitute_for(error))
             notify(self._listener, FellBack(policy=self.name, error=error))
             return answer

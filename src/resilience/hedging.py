@@ -21,7 +21,7 @@ from typing import Generic, TypeVar
 
 from src.resilience.clock import Clock
 from src.resilience.events import Hedged, HedgedAttemptFailed, HedgeWon, Listener, ignore, notify
-from src.resilience.policy import Call
+from src.resilience.policy import Call, require_async
 
 T = TypeVar("T")
 
@@ -48,7 +48,8 @@ class HedgingOptions:
 class Hedging:
     """The policy. Attempts are stopped by cancelling them, so the call must let a cancellation through.
 
-    When `run` returns or raises, its caller's cancellation included, no attempt is running any more.
+    When `run` returns or raises, its caller's cancellation included, no attempt is running any more. When its
+    coroutine is closed, which cannot wait for anything, every other attempt has been cancelled.
 
     Args:
         options: When to begin another attempt, and how often.
@@ -72,10 +73,13 @@ class Hedging:
         Once cancelled from outside, it ends as the first attempt does.
 
         Raises:
+            TypeError: `call` is a plain function; it is not run.
             BaseException: The error of the attempt that failed last, as it came, when none is under way any
                 more. Errors of attempts that were cancelled since another had answered are dropped.
         """
+        require_async(call)
         race = _Race(call, self._options, self._clock, self.name, self._listener)
+        may_wait = True
         try:
             try:
                 answer = await call()
@@ -86,10 +90,15 @@ class Hedging:
                 if race.is_decided_by_first():
                     return answer
             return await race.answer_of_another()
+        except GeneratorExit:
+            may_wait = False
+            raise
         finally:
             race.close()
             if race.others:
-                await race.stop_others()
+                race.cancel_others()
+                if may_wait:
+                    await race.end_of_others()
 
 
 class _Race(Generic[T]):
@@ -160,10 +169,13 @@ class _Race(Generic[T]):
         self._is_over = True
         self._timer.cancel()
 
-    async def stop_others(self) -> None:
-        """Cancel them and wait until the last has ended, putting off a cancellation until then."""
+    def cancel_others(self) -> None:
+        """Cancel the attempts beside the first."""
         for other in self.others:
             other.cancel()
+
+    async def end_of_others(self) -> None:
+        """Return when the last of them has ended, and put off a cancellation until then."""
         cancellation: asyncio.CancelledError | None = None
         while running := [other for other in self.others if not other.done()]:
             try:

@@ -48,7 +48,15 @@ class MemoryBreakerStore:
             return None
         return circuit.state.record(ticket, failed=failed, slow=slow)
 
-    async def release(self, name: str, ticket: Ticket) -> None:
+    async def renew(self, name: str, options: CircuitBreakerOptions, ticket: Ticket) -> bool:
+        """Let a probe keep its permit."""
+        circuit = self._circuit(name, options)
+        if ticket.probe is None or ticket.probe not in circuit.leases:
+            return False
+        circuit.lend_until_renewal(ticket.probe)
+        return True
+
+    def release(self, name: str, ticket: Ticket) -> None:
         """Give back the permit of a call that had no outcome."""
         circuit = self._circuits[name]
         if ticket.generation == circuit.generation:
@@ -96,6 +104,7 @@ class _Circuit:
     def __init__(self, store: BreakerStore, options: CircuitBreakerOptions, clock: Clock) -> None:
         self.store = store
         self.options = options
+        self.failures_to_open = options.failures_to_open or math.inf
         self.clock = clock
         self.transitions: deque[Transition] = deque(maxlen=TRANSITIONS_KEPT)
         self.generation = 0
@@ -130,12 +139,15 @@ class _Circuit:
     def lend_permit(self, transition: Transition | None = None) -> Ticket:
         self.probes += 1
         probe = f"{self.generation}-{self.probes}"
-        self.leases[probe] = self.clock.monotonic() + self.options.probe_lease_seconds
+        self.lend_until_renewal(probe)
         return Ticket(self.store, self.generation, probe, transition)
+
+    def lend_until_renewal(self, probe: str) -> None:
+        self.leases[probe] = self.clock.monotonic() + self.options.probe_renewal_seconds
 
     def why_open(self) -> str | None:
         options = self.options
-        if options.failure_threshold is not None and self.failures_in_a_row >= options.failure_threshold:
+        if self.failures_in_a_row >= self.failures_to_open:
             return f"failures in a row: {self.failures_in_a_row}"
         failure_rate, slow_rate = options.failure_rate_threshold, options.slow_call_rate_threshold
         if failure_rate is None and slow_rate is None:
@@ -206,7 +218,7 @@ class _ForcedOpen(_State):
         circuit.opened_at = circuit.clock.now()
 
     def admit(self) -> Ticket | Refusal:
-        return Refusal("the circuit is forced open", self.circuit.options.open_seconds)
+        return Refusal("the circuit is forced open", None)
 
 
 class _Open(_ForcedOpen):

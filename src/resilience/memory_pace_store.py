@@ -51,9 +51,11 @@ class MemoryPaceStore:
         mine = _Line(now_us - offer.age_us, now_us - offer.lead_us, offer.size, self._due_us(), now_us)
 
         has_turn = offer.size + offer.newcomers > 0 and mine.due_us <= now_us and self._is_first(worker, mine)
-        room = options.capacity - in_line - offer.size + has_turn
-        admitted = min(max(room, 0), offer.newcomers)
-        has_turn = has_turn and offer.size + admitted > 0
+        first_wait_us = max(options.interval_us if has_turn else 0, self._due_us() - now_us)
+        turns_in_time = options.turns_in_time(first_wait_us)
+        places = min(options.capacity, turns_in_time) - in_line - max(offer.size - has_turn, 0)
+        takes_turn = has_turn and offer.size == 0  # and so no place
+        admitted = min(max(places, 0) + takes_turn, offer.newcomers)
         if has_turn:
             self._turns += 1
             self._next_before_us, self._next_us = self._next_us, now_us + options.interval_us
@@ -69,6 +71,7 @@ class MemoryPaceStore:
             self._policy,
             wait_us,
             options.retry_after(in_line + size, wait_us),
+            options.max_wait_seconds if turns_in_time < options.capacity else None,
         )
 
     async def give_back(self, turn: Turn) -> None:

@@ -6,7 +6,7 @@ one contract suite holds both to them.
 
 from abc import ABC, abstractmethod
 from array import array
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Generic, TypeVar
@@ -36,6 +36,11 @@ class _MemoryRateLimiter(ABC, Generic[S]):
         self._window = quota.window_us
         self._clock = clock
         self._states: OrderedDict[str, S] = OrderedDict()
+
+    @property
+    def quota(self) -> Quota:
+        """The quota of every key."""
+        return self._quota
 
     async def hit(self, key: str, cost: int = 1) -> Decision:
         """Take `cost` units of `key`, all or none."""
@@ -96,33 +101,65 @@ class _MemoryRateLimiter(ABC, Generic[S]):
         """Return µs until the whole limit is free."""
 
 
-class SlidingWindowLog(_MemoryRateLimiter["array[int]"]):
-    """Remembers when each unit was let through, and counts those of the last window: exact.
+class _HitLog:
+    """The hits of one key that count now, oldest first.
 
-    Never more than `limit` in any half-open window, and never a refusal while there are fewer. It costs
-    8 bytes for each unit of the limit in use. The method is told, with its price, in Figma's "An alternative
-    approach to rate limiting" (2017).
+    Attributes:
+        times: When each hit was let through, in µs.
+        totals: The units let through up to and including each hit.
+        departed: The units of the hits that have left the window.
     """
 
-    def _as_of(self, state: "array[int] | None", now: int) -> "array[int]":
+    __slots__ = ("departed", "times", "totals")
+
+    def __init__(self) -> None:
+        self.times = array("q")
+        self.totals = array("q")
+        self.departed = 0
+
+    @property
+    def total(self) -> int:
+        """The units ever let through."""
+        return self.totals[-1] if self.totals else self.departed
+
+    def drop(self, hits: int) -> None:
+        """Remove the oldest `hits` hits."""
+        if hits:
+            self.departed = self.totals[hits - 1]
+            del self.times[:hits], self.totals[:hits]
+
+
+class SlidingWindowLog(_MemoryRateLimiter[_HitLog]):
+    """Remembers when each hit was let through, and counts those of the last window: exact.
+
+    Never more than `limit` units in any half-open window, and never a refusal while there are fewer. It costs
+    16 bytes for each hit in the window, whatever the hit's cost. Figma's "An alternative approach to rate
+    limiting" (2017) describes the method and its price.
+    """
+
+    def _as_of(self, state: _HitLog | None, now: int) -> _HitLog:
         if state is None:
-            return array("q")
-        del state[: bisect_right(state, now - self._window)]
+            return _HitLog()
+        state.drop(bisect_right(state.times, now - self._window))
         return state
 
-    def _wait(self, state: "array[int]", now: int, cost: int) -> int:
-        too_many = len(state) + cost - self._limit
-        return state[too_many - 1] + self._window - now if too_many > 0 else 0
+    def _wait(self, state: _HitLog, now: int, cost: int) -> int:
+        # There is room once the hit that brought the total to this has left.
+        leaving = state.total + cost - self._limit
+        if leaving <= state.departed:
+            return 0
+        return state.times[bisect_left(state.totals, leaving)] + self._window - now
 
-    def _spend(self, state: "array[int]", now: int, cost: int) -> "array[int]":
-        state.extend([now] * cost)
+    def _spend(self, state: _HitLog, now: int, cost: int) -> _HitLog:
+        state.totals.append(state.total + cost)
+        state.times.append(now)
         return state
 
-    def _remaining(self, state: "array[int]", _now: int) -> int:
-        return self._limit - len(state)
+    def _remaining(self, state: _HitLog, _now: int) -> int:
+        return self._limit - (state.total - state.departed)
 
-    def _until_free(self, state: "array[int]", now: int) -> int:
-        return state[-1] + self._window - now if state else 0
+    def _until_free(self, state: _HitLog, now: int) -> int:
+        return state.times[-1] + self._window - now if state.times else 0
 
 
 class SlidingWindowCounter(_MemoryRateLimiter[tuple[int, int, int]]):

@@ -33,7 +33,8 @@ class PacedQueueOptions:
 
     Attributes:
         interval_seconds: At most one call starts in this time.
-        capacity: Callers that may be in line, at least 1. One whose turn comes at once is never in line.
+        capacity: Callers that may be in line, at least 1. One whose turn comes at once is never in line. Nor
+            is one that comes when those in line take every turn within `max_wait_seconds`.
         max_wait_seconds: The longest a caller stays in line.
         aging_seconds: Waiting this long is worth one level of priority.
         policy: Who is next, until another policy is set.
@@ -88,8 +89,16 @@ class PacedQueueOptions:
             capacity=max(1, self.capacity // workers),
         )
 
+    def turns_in_time(self, wait_us: int) -> int:
+        """Return how many callers in line have their turns within `max_wait_seconds`.
+
+        Args:
+            wait_us: Time until the first of them has its turn.
+        """
+        return max((self.max_wait_us - wait_us) // self.interval_us + 1, 0)
+
     def retry_after(self, size: int, wait_us: int) -> float:
-        """Return when a caller who finds the line full should come again.
+        """Return when a caller who finds no place in the line should come again.
 
         Then there is a place, and one far enough in front that its turn comes within `max_wait_seconds`.
 
@@ -97,7 +106,8 @@ class PacedQueueOptions:
             size: Callers in line.
             wait_us: Time until the first of them has its turn.
         """
-        place_in_us = wait_us + max(0, size - self.capacity) * self.interval_us
+        too_many = size - self.capacity
+        place_in_us = wait_us + too_many * self.interval_us if too_many >= 0 else 0
         turn_in_us = wait_us + size * self.interval_us
         return max(place_in_us, turn_in_us - self.max_wait_us) / 1e6
 
@@ -151,6 +161,8 @@ class Verdict:
         policy: The one that holds.
         wait_us: When to ask again, should nothing change before.
         retry_after: Seconds after which a newcomer who has no place should come again.
+        late_after: Why newcomers have no place. None: the line is full. Else their turns would not come
+            within this many seconds, the longest wait.
     """
 
     admitted: int
@@ -158,6 +170,7 @@ class Verdict:
     policy: QueuePolicy
     wait_us: int
     retry_after: float
+    late_after: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

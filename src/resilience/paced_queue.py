@@ -8,14 +8,13 @@ them. It asks the store for places and turns, one question at a time, and sleeps
 """
 
 import asyncio
-import heapq
 import itertools
 import logging
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable
 from contextvars import Context
-from dataclasses import dataclass
-from typing import TypeVar
+from functools import partial
+from typing import Self, TypeVar
 
 from src.resilience.clock import Clock
 from src.resilience.errors import (
@@ -36,17 +35,45 @@ from src.resilience.pace_store import (
     Verdict,
     check_policy,
 )
-from src.resilience.policy import Call
+from src.resilience.policy import Call, require_async
+from src.resilience.waiting_line import QueuePlace, WaitingLine
 
 T = TypeVar("T")
 
 MAX_PRIORITY = 1000
 """How far a priority may be from 0, either way."""
 
-_SWEEP_ABOVE = 64
-"""Places of callers gone that are never worth sweeping out."""
-
 _log = logging.getLogger(__name__)
+
+
+class Slot:
+    """The right to start one call now, as a context manager around the call.
+
+    If the body does not start a call, it gives the slot back. A body that ends with a `RejectedError` has not
+    started its call, because an inner policy rejected it.
+
+    Args:
+        pass_on: Called when the slot is given back.
+    """
+
+    def __init__(self, pass_on: Callable[[], None]) -> None:
+        self._pass_on = pass_on
+        self._is_held = True
+
+    def give_back(self) -> None:
+        """Let the next caller have the slot. Only the first time has an effect."""
+        if self._is_held:
+            self._is_held = False
+            self._pass_on()
+
+    def __enter__(self) -> Self:
+        """Return the slot."""
+        return self
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        """Give the slot back after a `RejectedError`."""
+        if isinstance(error, RejectedError):
+            self.give_back()
 
 
 class PacedQueue:
@@ -56,8 +83,13 @@ class PacedQueue:
     cancelled just as its turn comes gives it back. So does one whose call an inner policy rejects, since that
     never began: behind an open circuit breaker a worker's first turn serves to tell its whole line.
 
+    A caller whose turn would not come within `max_wait_seconds` is refused when it arrives. So is everybody in
+    line for whom `postpone` leaves too little time.
+
     While the store fails, its error is raised to callers who come; those in line stay there, and it is asked
     again an interval later.
+
+    A queue serves one event loop at a time. When that is over, it serves the next one.
 
     Args:
         options: How fast the line moves, how long it may be, and who is next.
@@ -83,13 +115,14 @@ class PacedQueue:
         self._listener = listener
         self._worker = uuid.uuid4().hex
         self._numbers = itertools.count()
-        self._line = _Line()
-        self._newcomers: list[_Place] = []
+        self._line = WaitingLine()
+        self._newcomers: list[QueuePlace] = []
         self._unused: list[Turn] = []
         self._is_in_store = False
         self._is_closed = False
         self._stirred = asyncio.Event()
         self._tender: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def run(self, call: Call[T], *, priority: int = 0) -> T:
         """Run `call` when its turn has come.
@@ -100,11 +133,19 @@ class PacedQueue:
 
         Raises:
             QueueFullError: There is no place in the line.
-            QueueTimeoutError: The turn did not come within `max_wait_seconds`.
+            QueueTimeoutError: The turn did not come within `max_wait_seconds`, or would not.
             QueueClosedError: The queue was closed.
             ValueError: `priority` is out of its range.
+            TypeError: `call` is a plain function; it is not run.
+            RuntimeError: The queue serves another event loop.
             BaseException: Whatever the store or the call raised.
         """
+        require_async(call)
+        with await self.slot(priority=priority):
+            return await call()
+
+    async def slot(self, *, priority: int = 0) -> Slot:
+        """Wait for a slot and return it. The argument and the errors are those of `run`."""
         if not -MAX_PRIORITY <= priority <= MAX_PRIORITY:
             raise ValueError(f"priority must be between -{MAX_PRIORITY} and {MAX_PRIORITY}, not {priority}")
         if self._is_closed:
@@ -112,16 +153,17 @@ class PacedQueue:
         place = self._join(priority)
         try:
             turn = await place.turn
-        except asyncio.CancelledError:
+        except BaseException:
             self._leave(place)
             raise
-        waited_us = self._now_us() - place.arrived_us
-        notify(self._listener, TurnTaken(policy=self.name, seconds=waited_us / 1e6))
+        slot = Slot(partial(self._give_back, turn))
         try:
-            return await call()
-        except RejectedError:
-            self._give_back(turn)
+            waited_us = self._now_us() - place.arrived_us
+            notify(self._listener, TurnTaken(policy=self.name, seconds=waited_us / 1e6))
+        except BaseException:
+            slot.give_back()
             raise
+        return slot
 
     async def status(self) -> PaceStatus:
         """Return how the line stands, over all workers."""
@@ -145,14 +187,13 @@ class PacedQueue:
         if not 0 <= seconds <= MAX_SECONDS:
             raise ValueError(f"seconds must be between 0 and {MAX_SECONDS:g}, not {seconds}")
         await self._store.postpone(seconds)
+        if self._tender is not None and not self._tender.done():
+            self._stirred.set()  # for some in line that may be too long
 
     def close(self) -> None:
         """Turn away everybody in line and whoever comes later. Calls under way go on."""
         self._is_closed = True
-        for place in (*self._line, *self._newcomers):
-            self._line.count_out(place)
-            if place.is_waiting:
-                place.turn.set_exception(self._closed_error())
+        self._refuse_all()
         self._stir()
 
     async def aclose(self) -> None:
@@ -163,26 +204,45 @@ class PacedQueue:
 
     # ------------------------------------------------------------ callers come and go
 
-    def _join(self, priority: int) -> "_Place":
+    def _join(self, priority: int) -> QueuePlace:
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            self._move_to(loop)
         now_us = self._now_us()
         rank_us = now_us + round(priority * self._options.aging_seconds * 1e6)
-        turn: asyncio.Future[Turn] = asyncio.get_running_loop().create_future()
-        place = _Place(turn, now_us, rank_us, next(self._numbers))
+        turn: asyncio.Future[Turn] = loop.create_future()
+        place = QueuePlace(turn, now_us, rank_us, next(self._numbers))
         self._newcomers.append(place)
         self._stir()
         return place
 
-    def _leave(self, place: "_Place") -> None:
-        if not place.turn.cancelled():
-            if place.turn.exception() is None:  # the turn came in the same tick as the cancellation
-                self._give_back(place.turn.result())
-            return
-        self._line.count_out(place)
-        self._stir()
+    def _move_to(self, loop: asyncio.AbstractEventLoop) -> None:
+        is_over = self._loop is None or self._loop.is_closed()
+        if not is_over and self._tender is not None and not self._tender.done():
+            raise RuntimeError(f"{self.name} serves the callers of another event loop")
+        self._loop, self._tender = loop, None
+        self._stirred = asyncio.Event()
+        self._line, self._newcomers = WaitingLine(), []
+
+    def _leave(self, place: QueuePlace) -> None:
+        turn = place.turn
+        if turn.done() and not turn.cancelled():
+            if turn.exception() is None:  # it came in the same tick as the cancellation
+                self._give_back(turn.result())
+        elif self._is_on_its_loop():
+            turn.cancel()  # it is not done where the caller's coroutine was closed
+            self._line.count_out(place)
+            self._stir()
 
     def _give_back(self, turn: Turn) -> None:
         self._unused.append(turn)
         self._stir()
+
+    def _refuse_all(self) -> None:
+        for place in (*self._line, *self._newcomers):
+            self._line.count_out(place)
+            if place.is_waiting:
+                place.turn.set_exception(self._closed_error())
 
     def _closed_error(self) -> QueueClosedError:
         retry_after = self._options.interval_seconds  # by then another worker takes calls, or this one anew
@@ -193,23 +253,41 @@ class PacedQueue:
 
     def _stir(self) -> None:
         """Have the store asked now, and not when the next turn is due."""
+        if not self._is_on_its_loop():
+            return
         self._stirred.set()
         if self._tender is None or self._tender.done():
             # It belongs to no caller: a clean context.
             self._tender = asyncio.create_task(self._tend(), context=Context())
 
+    def _is_on_its_loop(self) -> bool:
+        """Return whether this is the queue's event loop: a coroutine may be closed when that is over."""
+        try:
+            return asyncio.get_running_loop() is self._loop
+        except RuntimeError:
+            return False
+
     async def _tend(self) -> None:
         """Ask for places and turns and hand them out, until nobody waits and the store knows."""
+        try:
+            await self._hand_out_turns()
+        except BaseException:  # without this task nobody would ever be told anything
+            self._refuse_all()
+            raise
+
+    async def _hand_out_turns(self) -> None:
         wait_us = 0
         while self._line.size or self._newcomers or self._unused or self._is_in_store:
             await self._rest(wait_us)
             self._stirred.clear()
             try:
-                wait_us = await self._ask()
+                verdict = await self._ask()
             except Exception as error:  # noqa: BLE001 -- whatever it is, those in line still wait
                 _log.warning("%s: the store failed: %r", self.name, error)
-                wait_us = self._options.interval_us
-            wait_us = min(wait_us, self._turn_away_overdue())
+                wait_us, no_turn_for_us = self._options.interval_us, 0
+            else:
+                wait_us, no_turn_for_us = verdict.wait_us, self._no_turn_for_us(verdict)
+            wait_us = min(wait_us, self._turn_away_overdue(no_turn_for_us))
 
     async def _rest(self, us: int) -> None:
         alarm = self._clock.call_later(us / 1e6, self._stirred.set)
@@ -218,8 +296,8 @@ class PacedQueue:
         finally:
             alarm.cancel()
 
-    async def _ask(self) -> int:
-        """Ask the store once, act on what it says, and return when to ask again, in µs."""
+    async def _ask(self) -> Verdict:
+        """Ask the store once, act on what it says, and return that."""
         self._newcomers = [place for place in self._newcomers if place.is_waiting]
         asking = len(self._newcomers)
         heads = self._heads()
@@ -240,14 +318,22 @@ class PacedQueue:
             self._hand_over(verdict.turn, verdict.policy)
         if self._heads() != heads:  # what the store was told is out of date already
             self._stirred.set()
-        return verdict.wait_us
+        return verdict
 
-    def _heads(self) -> "tuple[_Place | None, _Place | None]":
+    def _no_turn_for_us(self, verdict: Verdict) -> int:
+        """Return for how long no turn comes for certain, in µs: for as long as the line is held up.
+
+        A wait of an interval at most may end sooner, when the turn before is given back.
+        """
+        options = self._options
+        return verdict.wait_us if verdict.wait_us > max(options.interval_us, options.poll_us) else 0
+
+    def _heads(self) -> tuple[QueuePlace | None, QueuePlace | None]:
         """Return who came first and who is first by priority; where nobody is in line, the first newcomer."""
         newcomer = self._newcomers[0] if self._newcomers else None
         return self._line.first("fifo") or newcomer, self._line.first("priority") or newcomer
 
-    def _offer(self, oldest: "_Place | None", foremost: "_Place | None") -> Offer:
+    def _offer(self, oldest: QueuePlace | None, foremost: QueuePlace | None) -> Offer:
         if oldest is None or foremost is None:
             return Offer(self._line.size)
         now_us = self._now_us()
@@ -255,17 +341,22 @@ class PacedQueue:
             self._line.size, len(self._newcomers), now_us - oldest.arrived_us, now_us - foremost.rank_us
         )
 
-    def _take_newcomers(self, count: int) -> "list[_Place]":
+    def _take_newcomers(self, count: int) -> list[QueuePlace]:
         taken, self._newcomers = self._newcomers[:count], self._newcomers[count:]
         return taken
 
-    def _admit(self, newcomers: "list[_Place]", verdict: Verdict) -> None:
+    def _admit(self, newcomers: list[QueuePlace], verdict: Verdict) -> None:
         for place in newcomers[: verdict.admitted]:
             self._line.add(place)
         for place in newcomers[verdict.admitted :]:
             if place.is_waiting:
                 notify(self._listener, Rejected(policy=self.name, retry_after=verdict.retry_after))
-                place.turn.set_exception(QueueFullError(self.name, "the line is full", verdict.retry_after))
+                place.turn.set_exception(self._refusal(verdict))
+
+    def _refusal(self, verdict: Verdict) -> QueueFullError | QueueTimeoutError:
+        if verdict.late_after is None:
+            return QueueFullError(self.name, "the line is full", verdict.retry_after)
+        return QueueTimeoutError(verdict.late_after, verdict.retry_after)
 
     def _hand_over(self, turn: Turn, policy: QueuePolicy) -> None:
         place = self._line.first(policy)
@@ -275,12 +366,16 @@ class PacedQueue:
             self._line.count_out(place)
             place.turn.set_result(turn)
 
-    def _turn_away_overdue(self) -> int:
-        """Tell those who have waited too long, and return when the next one will have, in µs."""
+    def _turn_away_overdue(self, no_turn_for_us: int) -> int:
+        """Tell those who have waited too long, or will have, and return when the next one will have, in µs.
+
+        Args:
+            no_turn_for_us: How long no turn will come.
+        """
         max_wait_us = self._options.max_wait_us
         while (oldest := self._line.first("fifo")) is not None:
             left_us = oldest.arrived_us + max_wait_us - self._now_us()
-            if left_us > 0:
+            if left_us > 0 and left_us >= no_turn_for_us:
                 return left_us
             self._line.count_out(oldest)
             notify(self._listener, TimedOut(policy=self.name, seconds=self._options.max_wait_seconds))
@@ -290,72 +385,3 @@ class PacedQueue:
 
     def _now_us(self) -> int:
         return round(self._clock.monotonic() * 1e6)
-
-
-@dataclass(eq=False, slots=True)
-class _Place:
-    """A caller's, in line or wanted.
-
-    Attributes:
-        turn: Done with the turn, with an error, or cancelled: then the caller has left, or is about to.
-        arrived_us: When it came.
-        rank_us: That, and what its priority adds.
-        number: In order of arrival.
-        is_counted: Whether it is in line, as the line counts.
-    """
-
-    turn: "asyncio.Future[Turn]"
-    arrived_us: int
-    rank_us: int
-    number: int
-    is_counted: bool = False
-
-    @property
-    def is_waiting(self) -> bool:
-        return not self.turn.done()
-
-
-class _Line:
-    """Callers in both orders.
-
-    One that leaves is counted out, and passed over when it comes to the front. When those gone are more than
-    those who wait, they are swept out.
-
-    Attributes:
-        size: Callers in line.
-    """
-
-    def __init__(self) -> None:
-        self.size = 0
-        self._by_arrival: list[tuple[int, int, _Place]] = []
-        self._by_rank: list[tuple[int, int, _Place]] = []
-
-    def __iter__(self) -> Iterator[_Place]:
-        return (place for *_, place in self._by_arrival if place.is_counted)
-
-    def add(self, place: _Place) -> None:
-        if not place.is_waiting:  # it left while the store was asked
-            return
-        place.is_counted = True
-        self.size += 1
-        heapq.heappush(self._by_arrival, (place.arrived_us, place.number, place))
-        heapq.heappush(self._by_rank, (place.rank_us, place.number, place))
-
-    def first(self, policy: QueuePolicy) -> _Place | None:
-        order = self._by_arrival if policy == "fifo" else self._by_rank
-        while order:
-            *_, place = order[0]
-            if place.is_counted and place.is_waiting:
-                return place
-            heapq.heappop(order)
-        return None
-
-    def count_out(self, place: _Place) -> None:
-        if not place.is_counted:
-            return
-        place.is_counted = False
-        self.size -= 1
-        for order in (self._by_arrival, self._by_rank):
-            if len(order) > 2 * self.size + _SWEEP_ABOVE:
-                order[:] = [entry for entry in order if entry[-1].is_counted]
-                heapq.heapify(order)

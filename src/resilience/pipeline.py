@@ -4,7 +4,7 @@ import functools
 from collections.abc import Awaitable, Callable
 from typing import ParamSpec, TypeVar
 
-from src.resilience.policy import Call, Policy
+from src.resilience.policy import AsyncPartial, Call, Policy, require_async
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -29,13 +29,23 @@ class Pipeline:
         self.policies = policies
 
     async def run(self, call: Call[T]) -> T:
-        """Run `call` inside every policy. Returns and raises what the outermost policy does."""
+        """Run `call` inside every policy. Returns and raises what the outermost policy does.
+
+        Raises:
+            TypeError: `call` is a plain function; it is not run.
+        """
+        require_async(call)
         for policy in reversed(self.policies):
-            call = functools.partial(policy.run, call)
+            call = AsyncPartial(policy.run, call)
         return await call()
 
     def __call__(self, function: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
-        """Decorate an async function, so that every call of it runs inside the pipeline."""
+        """Decorate an async function, so that every call of it runs inside the pipeline.
+
+        Raises:
+            TypeError: `function` is a plain function.
+        """
+        require_async(function)
 
         @functools.wraps(function)
         async def guarded(*args: P.args, **kwargs: P.kwargs) -> T:

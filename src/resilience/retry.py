@@ -16,7 +16,7 @@ from typing import Final, Protocol, TypeVar
 
 from src.resilience.clock import Clock, Randomizer
 from src.resilience.events import Listener, Retried, RetriesExhausted, ignore, notify
-from src.resilience.policy import Call
+from src.resilience.policy import Call, is_misuse, require_async
 
 T = TypeVar("T")
 
@@ -175,6 +175,10 @@ class RetryBudget:
         self._tokens -= 1
         return True
 
+    def give_back_retry(self) -> None:
+        """Take back what was paid for a retry that was not made: its caller was cancelled while it waited."""
+        self._tokens = min(self._reserve, self._tokens + 1)
+
 
 def every_error(_error: Exception) -> bool:
     """Say yes to any error."""
@@ -247,8 +251,10 @@ class Retry:
         """Run `call` until it succeeds.
 
         Raises:
+            TypeError: `call` is a plain function; it is not run.
             BaseException: The error of the last attempt, as it came.
         """
+        require_async(call)
         if self._budget is not None:
             self._budget.count_call()
         began = self._clock.monotonic()
@@ -258,7 +264,7 @@ class Retry:
             try:
                 return await call()
             except Exception as error:
-                if not self._options.retry_on(error) or self._options.abort_on(error):
+                if is_misuse(error) or not self._options.retry_on(error) or self._options.abort_on(error):
                     raise
                 wait = self._options.backoff.delay(attempt, wait, self._randomizer)
                 delay = _no_sooner_than_asked(wait, error)
@@ -267,8 +273,16 @@ class Retry:
                     notify(self._listener, RetriesExhausted(policy=self.name, attempts=attempt, error=error))
                     raise
                 notify(self._listener, Retried(policy=self.name, attempt=attempt, delay=delay, error=error))
-            await self._clock.sleep(delay)
+            await self._wait(delay)
             attempt += 1
+
+    async def _wait(self, seconds: float) -> None:
+        try:
+            await self._clock.sleep(seconds)
+        except BaseException:
+            if self._budget is not None:
+                self._budget.give_back_retry()
+            raise
 
     def _may_go_on(self, attempts: int, next_begins: float) -> bool:
         if attempts >= self._options.attempts or next_begins >= self._options.total_seconds:

@@ -6,7 +6,7 @@ from typing import TypeVar
 from src.resilience.clock import Clock
 from src.resilience.errors import CallTimeoutError
 from src.resilience.events import Listener, TimedOut, ignore, notify
-from src.resilience.policy import Call
+from src.resilience.policy import Call, require_async
 
 T = TypeVar("T")
 
@@ -36,8 +36,10 @@ class Timeout:
 
         Raises:
             CallTimeoutError: It took too long.
+            TypeError: `call` is a plain function; it is not run.
             BaseException: Whatever it raised, a `TimeoutError` of its own and a cancellation included.
         """
+        require_async(call)
         try:
             async with self._clock.timeout(self.seconds):
                 try:

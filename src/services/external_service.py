@@ -1,7 +1,10 @@
 """The external service's client: reference data of a metric type, asked for through the pipeline."""
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Protocol, TypedDict
 from urllib.parse import quote
 
@@ -9,42 +12,61 @@ import httpx
 import orjson
 from dotenv import dotenv_values
 
+from src.resilience.clock import Clock
 from src.resilience.errors import CircuitOpenError, RejectedError, ResilienceError
 from src.resilience.pipeline import Pipeline
 from src.services.errors import ServiceError, StorageUnavailableError
 
+NAME = "external-service"
+"""Names the external service in the policies around its calls."""
+
 MAX_REFERENCE_BYTES = 64 * 1024
+MAX_RETRY_AFTER_SECONDS = 86_400.0
 MAX_SIMULATED_LATENCY_MS = 60_000
 _OWN_API_TIMEOUT_SECONDS = 5.0
+_RETRY_AFTER_SECONDS = 1.0
 _NO_ANSWER = (httpx.HTTPError, OSError)  # OSError: a connection that the service in process cut
 
 
 class ExternalServiceError(ServiceError):
-    """One attempt failed: no answer, a server error, or an answer that can't be read."""
+    """One attempt failed: no answer, a server error, or an answer that can't be read.
+
+    Args:
+        reason: What happened.
+        retry_after: Seconds after which the service asks to be called again; None where it does not say.
+    """
+
+    def __init__(self, reason: str, retry_after: float | None = None) -> None:
+        super().__init__(reason)
+        self.retry_after = retry_after
 
 
 class ExternalServiceRefusedError(ServiceError):
-    """The service said that the fault is ours. Trying again is pointless, and it is not failing.
+    """The service said that the fault is ours; it is not failing. Another attempt helps only after a 429.
 
     Args:
         status: What it answered, from 400 to 499.
+        retry_after: As that of `ExternalServiceError`.
     """
 
-    def __init__(self, status: int) -> None:
+    def __init__(self, status: int, retry_after: float | None = None) -> None:
         super().__init__(f"status {status}")
         self.status = status
+        self.retry_after = retry_after
 
 
 class ExternalServiceUnavailableError(ServiceError):
     """The pipeline gave up on the call.
 
     Args:
-        retry_after: Seconds after which a new try is worthwhile.
+        retry_after: Seconds after which a new try is worthwhile; None where that is not known.
+        policy: Name of the policy around the calls of the service that did not answer.
     """
 
-    def __init__(self, retry_after: float = 1.0) -> None:
-        super().__init__("the external service did not give an answer")
-        self.retry_after = retry_after
+    def __init__(self, retry_after: float | None = None, policy: str = NAME) -> None:
+        super().__init__(f"the service behind '{policy}' did not give an answer")
+        self.retry_after = _RETRY_AFTER_SECONDS if retry_after is None else retry_after
+        self.policy = policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +108,30 @@ def is_failure(error: BaseException) -> bool | None:
 
 def is_worth_retrying(error: BaseException) -> bool:
     """Tell the retry whether another attempt could go better."""
+    if isinstance(error, ExternalServiceRefusedError):
+        return error.status == httpx.codes.TOO_MANY_REQUESTS
     return isinstance(error, (ExternalServiceError, ResilienceError)) and not isinstance(error, RejectedError)
+
+
+def retry_after_seconds(value: str, now: float) -> float | None:
+    """Return the seconds that a `Retry-After` asks for (RFC 9110, section 10.2.3).
+
+    Args:
+        value: Of the header: whole seconds, or a date.
+        now: Unix time.
+
+    Returns:
+        The seconds, at most `MAX_RETRY_AFTER_SECONDS` and negative for a date of the past; None where the value
+        says nothing.
+    """
+    text = value.strip()
+    if text.isascii() and text.isdigit():
+        return min(float(text), MAX_RETRY_AFTER_SECONDS)
+    with suppress(ValueError, OverflowError):
+        date: datetime = parsedate_to_datetime(text)
+        seconds = date.replace(tzinfo=date.tzinfo or UTC).timestamp() - now
+        return min(seconds, MAX_RETRY_AFTER_SECONDS)
+    return None
 
 
 class ExternalService:
@@ -95,14 +140,20 @@ class ExternalService:
     Args:
         client: Bound to the service's base URL; a real one, or one whose transport is the app in process.
         pipeline: Stands around every call for reference data.
+        clock: Tells how far off the date of a `Retry-After` is.
         shared_faults: Where the service runs in process, in every worker: what they agree its faults are.
     """
 
     def __init__(
-        self, client: httpx.AsyncClient, pipeline: Pipeline, shared_faults: FaultStore | None = None
+        self,
+        client: httpx.AsyncClient,
+        pipeline: Pipeline,
+        clock: Clock,
+        shared_faults: FaultStore | None = None,
     ) -> None:
         self._client = client
         self._pipeline = pipeline
+        self._clock = clock
         self._shared_faults = shared_faults
         self._applied = FaultChanges()
 
@@ -119,7 +170,9 @@ class ExternalService:
             raise
         except RejectedError as error:
             raise ExternalServiceUnavailableError(error.retry_after) from error
-        except (ExternalServiceError, ExternalServiceRefusedError, ResilienceError) as error:
+        except (ExternalServiceError, ExternalServiceRefusedError) as error:
+            raise ExternalServiceUnavailableError(error.retry_after) from error
+        except ResilienceError as error:
             raise ExternalServiceUnavailableError from error
 
     async def faults(self) -> SimulatedFaults:
@@ -157,11 +210,12 @@ class ExternalService:
             answer = await self._get(path)
         except _NO_ANSWER as error:
             raise ExternalServiceError(f"no answer: {type(error).__name__}") from error
+        if answer.is_success:
+            return answer.content
+        retry_after = retry_after_seconds(answer.headers.get("Retry-After", ""), self._clock.now())
         if answer.is_client_error:
-            raise ExternalServiceRefusedError(answer.status_code)
-        if not answer.is_success:
-            raise ExternalServiceError(f"status {answer.status_code}")
-        return answer.content
+            raise ExternalServiceRefusedError(answer.status_code, retry_after)
+        raise ExternalServiceError(f"status {answer.status_code}", retry_after)
 
     async def _fetch_reference(self, metric_type: str) -> object | None:
         try:
@@ -177,14 +231,18 @@ class ExternalService:
         return value
 
     async def _get(self, path: str) -> httpx.Response:
-        """Return the answer with its body, of which no more is read than reference data may be long."""
+        """Return the answer with its body, of which no more is read than reference data may be long.
+
+        Of its headers it has `Retry-After` alone: the others tell of the body as it was sent.
+        """
         async with self._client.stream("GET", path) as answer:
             body = bytearray()
             async for chunk in answer.aiter_bytes():
                 body += chunk
                 if len(body) > MAX_REFERENCE_BYTES:
                     raise ExternalServiceError(f"an answer of more than {MAX_REFERENCE_BYTES} bytes")
-            return httpx.Response(answer.status_code, content=bytes(body))
+            kept = {name: value for name, value in answer.headers.items() if name == "retry-after"}
+            return httpx.Response(answer.status_code, headers=kept, content=bytes(body))
 
     async def _follow_shared_faults(self) -> None:
         if self._shared_faults is None:

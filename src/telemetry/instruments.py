@@ -67,11 +67,11 @@ CALL_SECONDS = Histogram(
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )
 QUEUE_LENGTH = Gauge(
-    "proxy_queue_length", "Callers in the proxy's line, of all workers", multiprocess_mode="mostrecent"
+    "proxy_queue_length", "Calls in the proxy's queue, of all workers", multiprocess_mode="mostrecent"
 )
 QUEUE_WAIT_SECONDS = Histogram(
     "proxy_queue_wait_seconds",
-    "How long a caller stood in the proxy's line until its turn",
+    "How long a call was in the proxy's queue",
     buckets=(0.01, 0.1, 0.5, 1, 2, 5, 10, 20, 30, 60),
 )
 REDIS_ROUND_TRIPS = Counter("redis_round_trips_total", "Round trips to Redis, failed ones included")
@@ -192,7 +192,7 @@ async def read_breaker(breaker: CircuitBreaker) -> None:
 async def read_proxy(proxy: Proxy) -> None:
     """Bring `proxy_queue_length` up to date, and the state of the upstream's circuit breaker."""
     status = await proxy.status()
-    QUEUE_LENGTH.set(status.line.size)
+    QUEUE_LENGTH.set(status.queue.size)
     _set_breaker(status.breaker)
 
 

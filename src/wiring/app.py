@@ -14,7 +14,6 @@ from src.api.admin_access import AdminAccess
 from src.api.app import App
 from src.api.client_address import ClientAddress
 from src.api.dependencies import BodyLimits, State
-from src.api.models.proxy import ProxyStatusOut
 from src.api.request_context import RequestContext
 from src.api.routes import (
     admin,
@@ -41,10 +40,13 @@ from src.resilience.cache_store import CacheOptions
 from src.resilience.clock import Clock, SystemClock, SystemRandomizer
 from src.resilience.errors import CircuitOpenError
 from src.resilience.events import Listener, each
+from src.resilience.memory_rate_limiter import memory_rate_limiter
 from src.resilience.pipeline import Pipeline
 from src.resilience.rate_limiter import Quota
 from src.services.access.admission import Admission
+from src.services.errors import StorageRefusedError
 from src.services.event_feed import EventFeed, EventRecorder
+from src.services.external_service import NAME as EXTERNAL_SERVICE
 from src.services.external_service import (
     ExternalService,
     ExternalServiceUnavailableError,
@@ -148,8 +150,8 @@ async def _lifespan(
         provider = None if settings.external_service_url else external.provider_in_process(settings, clock)
         client = await stack.enter_async_context(external.client(settings, provider))
         shared_faults = RedisFaultStore(link) if settings.external_service_url is None else None
-        measured = Pipeline(Measured(external.NAME, clock, is_failure), pipeline)
-        external_service = ExternalService(client, measured, shared_faults)
+        measured = Pipeline(Measured(EXTERNAL_SERVICE, clock, is_failure), pipeline)
+        external_service = ExternalService(client, measured, clock, shared_faults)
         lab = Lab(
             external_service.attempt,
             pipeline,
@@ -157,7 +159,7 @@ async def _lifespan(
             clock,
             # In the bulkhead's line, the API's own calls find at most as many of a run's as are being served.
             at_once=2 * settings.external_service_max_concurrency,
-            name=external.NAME,
+            name=EXTERNAL_SERVICE,
             listener=listener,
         )
         event_feed = EventFeed(event_log, clock)
@@ -172,17 +174,18 @@ async def _lifespan(
         key = settings.admin_api_key
         ingest_limiter = _limiter(settings, link, clock, limit=settings.rate_limit_requests)
         read_limiter = _limiter(settings, link, clock, limit=settings.rate_limit_read_requests)
-        admission = partial(_admission, listener, counters)
+        admission = partial(_admission, listener, counters, settings=settings, clock=clock)
         internal_proxy = await stack.enter_async_context(
             running_proxy(settings, link, provider, clock, listener)
         )
-        overviews = OverviewService[ProxyStatusOut](
+        overviews = OverviewService(
             _counter_store(link, clock, counters, stack),
             breaker,
             partial(used_memory_bytes, link),
             external_service.faults,
             clock,
-            proxy=partial(proxy.proxy_status, internal_proxy),
+            proxy=internal_proxy.status,
+            without_store=settings.rate_limit_without_redis,
         )
         stack.push_async_callback(overviews.aclose)
         yield State(
@@ -246,10 +249,27 @@ def _limiter(settings: Settings, link: RedisLink, clock: Clock, *, limit: int) -
 
 
 def _admission(
-    listener: Listener, counters: WorkerCounters, name: str, limiter: RedisRateLimiter
+    listener: Listener,
+    counters: WorkerCounters,
+    name: str,
+    limiter: RedisRateLimiter,
+    *,
+    settings: Settings,
+    clock: Clock,
 ) -> Admission:
-    count = limiter_observer(name, limiter.algorithm)
-    return Admission(name, limiter.quota, limiter, listener, each(count, counters.observe_decisions))
+    without_redis, local = settings.rate_limit_without_redis, None
+    if without_redis == "local":
+        share = limiter.quota.share(settings.web_concurrency)
+        local = memory_rate_limiter(limiter.algorithm, share, clock)
+    return Admission(
+        name,
+        limiter.quota,
+        limiter,
+        listener,
+        each(limiter_observer(name, limiter.algorithm), counters.observe_decisions),
+        without_store=without_redis,
+        local=local,
+    )
 
 
 def _summary_cache(settings: Settings, link: RedisLink, clock: Clock, listener: Listener) -> ReadThroughCache:
@@ -263,7 +283,7 @@ def _summary_cache(settings: Settings, link: RedisLink, clock: Clock, listener: 
         options,
         clock,
         SystemRandomizer(),
-        stale_on=(CircuitOpenError, ExternalServiceUnavailableError),
+        stale_on=(CircuitOpenError, ExternalServiceUnavailableError, StorageRefusedError),
         name=SUMMARY_CACHE,
         listener=listener,
     )

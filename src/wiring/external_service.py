@@ -18,13 +18,12 @@ from src.resilience.pipeline import Pipeline
 from src.resilience.rate_limiter import Quota, RateLimit, RateLimitOptions
 from src.resilience.retry import Retry, RetryOptions
 from src.resilience.timeout import Timeout
-from src.services.external_service import is_failure, is_worth_retrying
+from src.services.external_service import NAME, is_failure, is_worth_retrying
+from src.services.single_use_transport import SingleUseTransport
 from src.storage.patterns.breaker_store import FailoverBreakerStore, RedisBreakerStore
 from src.storage.redis.link import RedisLink
 from src.telemetry import tracing
 from src.telemetry.instruments import Measured
-
-NAME = "external-service"
 
 
 def breaker(settings: Settings, link: RedisLink, clock: Clock, listener: Listener) -> CircuitBreaker:
@@ -63,7 +62,8 @@ def client(settings: Settings, provider: httpx.ASGITransport | None) -> httpx.As
     """Return a client of the provider: the one in this process, None for the one that the settings name."""
     url, timeout = url_of(settings), settings.external_service_timeout
     hooks = {"request": [tracing.send_trace_context]} if tracing.is_asked_for(os.environ) else {}
-    return httpx.AsyncClient(base_url=url, timeout=timeout, transport=provider, event_hooks=hooks)
+    transport = provider or SingleUseTransport()
+    return httpx.AsyncClient(base_url=url, timeout=timeout, transport=transport, event_hooks=hooks)
 
 
 def url_of(settings: Settings) -> str:

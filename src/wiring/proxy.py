@@ -1,4 +1,4 @@
-"""The internal proxy, from its client to its line."""
+"""The parts of the internal proxy, from its HTTP client to its queue."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -18,21 +18,19 @@ from src.resilience.events import Listener
 from src.resilience.pace_store import MAX_SECONDS, PacedQueueOptions
 from src.resilience.paced_queue import PacedQueue
 from src.resilience.timeout import Timeout
-from src.services.proxy.service import PACE_MARGIN, Proxy, is_upstream_failure
+from src.services.proxy.copies import Copies
+from src.services.proxy.service import NAME, Proxy, ProxyOptions, is_upstream_failure
+from src.services.proxy.shared_calls import SharedCalls
 from src.services.proxy.target import UpstreamTarget
 from src.services.proxy.totals import ProxyTally
 from src.services.proxy.upstream import Upstream
+from src.services.single_use_transport import SingleUseTransport
 from src.storage.fleet.proxy_totals import RedisProxyTotals
 from src.storage.patterns.cache_store import RedisCacheStore
 from src.storage.patterns.pace_store import FailoverPaceStore, RedisPaceStore
 from src.storage.redis.link import RedisLink
 from src.wiring.exit_signal import on_exit_signal
 from src.wiring.external_service import breaker_store, url_of
-
-NAME = "proxy"
-
-_KEEPALIVE_SECONDS = 3.0
-"""How long an idle connection is used again: shorter than servers keep one, or the two would meet."""
 
 
 @asynccontextmanager
@@ -43,61 +41,64 @@ async def running_proxy(
     clock: Clock,
     listener: Listener,
 ) -> AsyncIterator[Proxy]:
-    """Have the proxy run.
+    """Run the proxy.
 
     Args:
-        settings: What to go by.
-        link: To Redis.
-        provider: The provider in this process, which is the upstream where none is named.
-        clock: Everything's.
-        listener: Told what the proxy's patterns decide.
+        settings: The settings of the service.
+        link: The connection to Redis.
+        provider: The provider in this process. It is the upstream if the settings name none.
+        clock: The clock of all parts.
+        listener: Called with the events of the proxy's policies.
     """
-    interval = settings.proxy_rate_limit_seconds
-    queue, tally = _queue(settings, link, clock, listener), ProxyTally(RedisProxyTotals(link), clock)
-    url = str(settings.proxy_upstream_url or url_of(settings))
+    options = ProxyOptions(
+        settings.proxy_rate_limit_seconds, settings.proxy_request_timeout_seconds, settings.queue_max_size
+    )
+    queue = _queue(options.queue, settings, link, clock, listener)
+    tally = ProxyTally(RedisProxyTotals(link), clock)
     async with _client(None if settings.proxy_upstream_url else provider) as client:
+        breaker = _breaker(settings, link, clock, listener)
+        copies = Copies(RedisCacheStore(link), _copy_options(settings), clock)
         upstream = Upstream(
             client,
             clock,
             queue.postpone,
-            interval_seconds=interval,
+            interval_seconds=options.interval_seconds,
             max_body_bytes=settings.proxy_max_body_bytes,
         )
-        proxy = Proxy(
-            target=UpstreamTarget(url),
+        calls = SharedCalls(
             upstream=upstream,
             queue=queue,
-            breaker=_breaker(settings, link, clock, listener),
+            breaker=breaker,
             timeout=Timeout(settings.proxy_upstream_timeout, clock, name=NAME, listener=listener),
-            store=RedisCacheStore(link),
-            cache_options=CacheOptions(
-                ttl_seconds=settings.proxy_cache_ttl_seconds,
-                stale_seconds=settings.cache_stale_seconds,
-                lease_seconds=_longest_call_seconds(settings),
-            ),
+            copies=copies,
+            clock=clock,
+        )
+        proxy = Proxy(
+            target=UpstreamTarget(str(settings.proxy_upstream_url or url_of(settings))),
+            calls=calls,
+            copies=copies,
+            queue=queue,
+            breaker=breaker,
             tally=tally,
             clock=clock,
-            interval_seconds=interval,
-            patience_seconds=settings.proxy_request_timeout_seconds,
+            options=options,
             listener=listener,
         )
-        turn_away = partial(asyncio.get_running_loop().call_soon_threadsafe, queue.close)
-        with on_exit_signal(turn_away):
+        close_queue = partial(asyncio.get_running_loop().call_soon_threadsafe, queue.close)
+        with on_exit_signal(close_queue):
             async with aclosing(tally), aclosing(queue), aclosing(proxy):
                 yield proxy
 
 
-def _queue(settings: Settings, link: RedisLink, clock: Clock, listener: Listener) -> PacedQueue:
-    options = PacedQueueOptions(
-        interval_seconds=settings.proxy_rate_limit_seconds * (1 + PACE_MARGIN),
-        capacity=settings.queue_max_size,
-        max_wait_seconds=settings.proxy_request_timeout_seconds,
-    )
+def _queue(
+    options: PacedQueueOptions, settings: Settings, link: RedisLink, clock: Clock, listener: Listener
+) -> PacedQueue:
     fleet = RedisPaceStore(NAME, options, link)
     store = FailoverPaceStore(fleet, options, clock, workers=settings.web_concurrency)
-    # A call waits for as long as somebody waits for it, of whom each has had enough at another time.
-    patient = replace(options, max_wait_seconds=MAX_SECONDS)
-    return PacedQueue(patient, store, clock, name=NAME, listener=listener)
+    # The store rejects calls whose slot would come too late. A call in the queue stays there while any
+    # request waits for it, and each request has its own timeout.
+    unlimited = replace(options, max_wait_seconds=MAX_SECONDS)
+    return PacedQueue(unlimited, store, clock, name=NAME, listener=listener)
 
 
 def _breaker(settings: Settings, link: RedisLink, clock: Clock, listener: Listener) -> CircuitBreaker:
@@ -110,13 +111,20 @@ def _breaker(settings: Settings, link: RedisLink, clock: Clock, listener: Listen
     return CircuitBreaker(NAME, store, options, clock, listener=listener, is_failure=is_upstream_failure)
 
 
-def _client(transport: httpx.ASGITransport | None) -> httpx.AsyncClient:
-    """Return a client that remembers nothing between calls, since each is another caller's."""
+def _copy_options(settings: Settings) -> CacheOptions:
+    return CacheOptions(
+        ttl_seconds=settings.proxy_cache_ttl_seconds,
+        stale_seconds=settings.cache_stale_seconds,
+        lease_seconds=_longest_call_seconds(settings),
+    )
+
+
+def _client(provider: httpx.ASGITransport | None) -> httpx.AsyncClient:
+    """Return a client that keeps nothing between calls, neither cookies nor connections."""
     return httpx.AsyncClient(
-        transport=transport,
-        timeout=None,  # noqa: S113 -- the proxy's own stands around each call
+        transport=provider or SingleUseTransport(),
+        timeout=None,  # noqa: S113 -- the proxy's own timeout applies to each call
         cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
-        limits=httpx.Limits(keepalive_expiry=_KEEPALIVE_SECONDS),
     )
 
 

@@ -26,7 +26,7 @@ async def redis_link(
     if settings.redis_address != "embedded://":
         client = connect(RedisAddress(settings.redis_address))
     elif find_redis_server() is not None:
-        embedded = EmbeddedRedis(DATA_FOLDER)
+        embedded = EmbeddedRedis(DATA_FOLDER, settings.redis_appendfsync, clock)
         client = connect(RedisAddress(await embedded.start()))
         stack.push_async_callback(embedded.stop)
         revive = embedded.ensure_running

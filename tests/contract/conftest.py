@@ -26,6 +26,11 @@ class StoreTime:
         self.clock.jump(seconds)
         await self.publish()
 
+    async def shift(self, seconds: float) -> None:
+        """Set the store's clock forward, or back where `seconds` is negative, while no time passes."""
+        self.clock.shift_time_of_day(seconds)
+        await self.publish()
+
     async def publish(self) -> None:
         if self.link is not None:
             await self.link.send("SET", "test:now_us", round(self.clock.now() * 1e6))

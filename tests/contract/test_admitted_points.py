@@ -118,6 +118,21 @@ async def test_who_leaves_after_having_asked_is_stored_once_at_most(make):
     assert await ingest.stored() in ([1], [0, 1])
 
 
+@pytest.mark.parametrize("backend", ["fakeredis", "redis"])
+async def test_a_foreign_value_under_one_type_is_no_other_clients_trouble(make, store_time):
+    """None of a tick was told its verdict, and none was stored."""
+    ingest = make()
+    await store_time.link.send("SET", "m:{broken}:d", "foreign")
+    types = ["cpu", "broken", "cpu"]
+    writes = [ingest.write(Point(name, NOW + n, float(n))) for n, name in enumerate(types)]
+    verdicts = await asyncio.gather(*(write.hit(f"k{n}") for n, write in enumerate(writes)))
+    assert [(verdict.allowed, verdict.remaining) for verdict in verdicts] == [(True, 2)] * 3
+    finished = await asyncio.gather(*(write.finish() for write in writes), return_exceptions=True)
+    assert [finished[0], finished[2]] == [None, None]
+    assert isinstance(finished[1], ResponseError)
+    assert await ingest.stored("cpu") == [0, 2]
+
+
 # ---------------------------------------------------------------- what Redis adds
 
 
@@ -177,6 +192,27 @@ async def test_where_only_the_verdict_is_refused_the_measurement_is_stored(own_r
     stored = await store.newest("cpu", 10)
     await link.aclose()
     assert [each.point.value for each in stored] == [1.0]
+
+
+async def test_what_redis_refused_in_mid_write_is_not_stored_a_second_time(own_redis):
+    with own_redis.connect() as client:
+        keys = ["%R~*", "~types", "~k:*", "~m:{cpu}:[^r]*"]  # all but m:{cpu}:r:<hour>
+        client.acl_setuser("api", enabled=True, nopass=True, commands=["+@all"])
+        if int(client.info("server")["redis_version"].partition(".")[0]) < 7:
+            pytest.skip("Redis 6.2 does not tell reading from writing a key")
+        client.execute_command("ACL", "SETUSER", "api", *keys)
+        link = RedisLink(
+            connect(RedisAddress(own_redis.url.replace("unix://", "unix://api:any@"))), SystemClock()
+        )
+        ingest = Ingest(link, SystemClock(), time_source="local function now_us() return 1e15 end")
+        write = ingest.write(Point("cpu", NOW, 1.0))
+        assert (await write.hit("k")).allowed
+        client.execute_command("ACL", "SETUSER", "api", "~*")
+        with pytest.raises(StorageUnavailableError, match="not known"):
+            await write.finish()
+        count = (await ingest.store.aggregate("cpu", None)).rollup.count
+        await link.aclose()
+    assert count == 1
 
 
 async def test_what_got_no_answer_is_not_stored_a_second_time(own_redis):

@@ -15,12 +15,13 @@ from src.resilience.breaker_store import (
 )
 from src.resilience.circuit_breaker import CircuitBreaker
 from src.resilience.errors import CircuitOpenError
-from src.resilience.events import ProbeStarted, Rejected, StateChanged
+from src.resilience.events import OutcomeLost, ProbeStarted, Rejected, StateChanged
 from src.resilience.memory_breaker_store import MemoryBreakerStore
 from src.services.errors import StorageUnavailableError
 from src.storage.patterns.breaker_store import FailoverBreakerStore, RedisBreakerStore
 from src.storage.redis.link import PROBE_INTERVAL_SECONDS, RedisAddress, RedisLink, connect
 from tests.contract.conftest import TEST_TIME
+from tests.support.redis_server import commands_run
 
 CLOSED, OPEN, HALF_OPEN = BreakerState.CLOSED, BreakerState.OPEN, BreakerState.HALF_OPEN
 
@@ -54,8 +55,11 @@ class Driver:
     async def record(self, ticket, *, failed=False, slow=False):
         return await self.store.record(self.name, self.options, ticket, failed=failed, slow=slow)
 
-    async def release(self, ticket):
-        await self.store.release(self.name, ticket)
+    def release(self, ticket):
+        self.store.release(self.name, ticket)
+
+    async def renew(self, ticket):
+        return await self.store.renew(self.name, self.options, ticket)
 
     async def call(self, *, failed=False, slow=False):
         return await self.record(await self.enter(), failed=failed, slow=slow)
@@ -366,9 +370,40 @@ async def test_an_overdue_probe_counts_while_nobody_has_taken_its_place(half_ope
     assert (await breaker.record(probe)).after is CLOSED
 
 
+async def test_a_dead_probers_permit_is_free_after_the_open_time_however_long_a_probe_may_take(
+    half_open, store_time
+):
+    breaker = await half_open(probe_lease_seconds=35)
+    await breaker.enter()
+    assert (await breaker.refused()).retry_after == 10
+    await store_time.advance(10)
+    assert (await breaker.enter()).probe is not None
+
+
+async def test_a_probe_that_is_renewed_keeps_its_permit(half_open, store_time):
+    breaker = await half_open(probe_lease_seconds=35)
+    probe = await breaker.enter()
+    await store_time.advance(9)
+    assert await breaker.renew(probe)
+    await store_time.advance(9)
+    assert (await breaker.refused()).retry_after == 1
+    assert (await breaker.record(probe)).after is CLOSED
+
+
+async def test_a_permit_that_was_lost_is_not_renewed(half_open, store_time):
+    breaker = await half_open(probe_lease_seconds=4)
+    dead = await breaker.enter()
+    await store_time.advance(4)
+    heir = await breaker.enter()
+    assert not await breaker.renew(dead)
+    await breaker.record(heir)
+    assert not await breaker.renew(heir)
+    assert not await breaker.renew(await breaker.enter()), "a call that is no probe has none"
+
+
 async def test_a_released_permit_is_free_at_once(half_open):
     breaker = await half_open()
-    await breaker.release(await breaker.enter())
+    breaker.release(await breaker.enter())
     assert (await breaker.status()).retry_after is None
     assert (await breaker.enter()).probe is not None
 
@@ -378,9 +413,71 @@ async def test_a_permit_is_counted_once(half_open):
     probe = await breaker.enter()
     await breaker.record(probe)
     assert await breaker.record(probe) is None
-    await breaker.release(probe)
+    breaker.release(probe)
     await breaker.enter()
     await breaker.refused()
+
+
+# ---------------------------------------------------------------- when the clock jumps
+
+HOUR = 3600
+
+
+@pytest.mark.parametrize("back", [5, HOUR])
+async def test_a_clock_set_back_keeps_it_open_no_longer_than_its_open_time(drive, store_time, back):
+    """It stayed open for an hour when the clock was set back by an hour."""
+    breaker = drive(failure_threshold=1, open_seconds=10)
+    await breaker.call(failed=True)
+    await store_time.advance(4)
+    await store_time.shift(-back)
+    assert (await breaker.status()).retry_after <= 10
+    wait = (await breaker.refused()).retry_after
+    for _ in range(4):
+        await store_time.advance(wait / 4)
+        last = await breaker.admit()
+    assert isinstance(last, Ticket), "asking meanwhile puts nothing off"
+
+
+@pytest.mark.parametrize("back", [2, HOUR])
+async def test_a_clock_set_back_makes_nobody_wait_longer_than_a_lease_for_a_dead_prober(
+    half_open, store_time, back
+):
+    breaker = await half_open(probe_lease_seconds=4)
+    await breaker.enter()
+    await store_time.shift(-back)
+    assert (await breaker.status()).retry_after <= 4
+    wait = (await breaker.refused()).retry_after
+    for _ in range(4):
+        await store_time.advance(wait / 4)
+        last = await breaker.admit()
+    assert isinstance(last, Ticket)
+
+
+async def test_a_probe_that_is_out_while_the_clock_is_set_back_still_counts(half_open, store_time):
+    breaker = await half_open(probe_lease_seconds=4)
+    probe = await breaker.enter()
+    await store_time.shift(-HOUR)
+    await breaker.refused()
+    assert (await breaker.record(probe)).after is CLOSED
+
+
+async def test_a_clock_set_back_keeps_no_call_in_a_time_window_for_longer_than_the_window(drive, store_time):
+    breaker = drive(failure_threshold=None, failure_rate_threshold=0.5, minimum_calls=4, window_seconds=10)
+    for _ in range(3):
+        await breaker.call(failed=True)
+    await store_time.shift(-HOUR)
+    await store_time.advance(10)
+    assert (await breaker.status()).failure_rate == 0
+    assert await breaker.call(failed=True) is None
+    await store_time.advance(HOUR - 10)
+    assert (await breaker.status()).failure_rate == 0, "nor once the clock is where it was"
+
+
+async def test_a_clock_set_forward_loses_no_probe(half_open, store_time):
+    breaker = await half_open(probe_lease_seconds=4)
+    probe = await breaker.enter()
+    await store_time.shift(HOUR)
+    assert (await breaker.record(probe)).after is CLOSED
 
 
 # ---------------------------------------------------------------- generations
@@ -408,7 +505,7 @@ async def test_a_probe_of_an_earlier_half_open_releases_nothing_of_a_later_one(h
     await breaker.enter()
     await breaker.enter()
 
-    await breaker.release(early)
+    breaker.release(early)
 
     await breaker.refused()
 
@@ -433,7 +530,7 @@ async def test_forced_open_it_stays_open_whatever_the_time(drive, store_time):
     status = await breaker.status()
 
     assert (transition.before, transition.after, transition.reason) == (CLOSED, OPEN, "forced open")
-    assert await breaker.refused() == Refusal("the circuit is forced open", 10)
+    assert await breaker.refused() == Refusal("the circuit is forced open", None)
     assert (status.state, status.opened_at, status.retry_after) == (OPEN, opened_at, None)
 
 
@@ -573,6 +670,43 @@ async def test_a_cancelled_probe_gives_its_permit_back_at_once(store, store_time
     assert (status.state, status.retry_after, status.failure_count) == (HALF_OPEN, None, 1)
 
 
+async def test_a_closed_probe_gives_its_permit_back(store, store_time, listener):
+    (breaker,) = workers(1, store, store_time.clock, listener, failure_threshold=1, open_seconds=10)
+    await to_half_open(breaker, store_time)
+    waiting = asyncio.get_running_loop().create_future()
+    probing = breaker.run(lambda: waiting)
+    while (awaited := probing.send(None)) is not waiting:
+        await until_done(awaited)
+
+    probing.close()
+
+    status = await breaker.status()
+    assert (status.state, status.retry_after, status.failure_count) == (HALF_OPEN, None, 1)
+
+
+async def until_done(awaited):
+    """Wait for what a coroutine that is run by hand waits for."""
+    awaited._asyncio_future_blocking = False
+    while not awaited.done():
+        await asyncio.sleep(0)
+
+
+async def test_a_probe_cancelled_while_it_is_recorded_is_counted(store, store_time, listener):
+    (breaker,) = workers(1, store, store_time.clock, listener, failure_threshold=1, open_seconds=10)
+    await to_half_open(breaker, store_time)
+    ended = asyncio.Event()
+
+    async def call():
+        ended.set()
+
+    probe = asyncio.create_task(breaker.run(call))
+    await ended.wait()
+    probe.cancel()
+    await asyncio.gather(probe, return_exceptions=True)
+
+    assert (await breaker.status()).state is CLOSED
+
+
 @pytest.mark.parametrize("turns", range(4))
 async def test_a_caller_cancelled_while_it_asks_leaves_no_permit_behind(store, store_time, listener, turns):
     (breaker,) = workers(1, store, store_time.clock, listener, failure_threshold=1, open_seconds=10)
@@ -617,6 +751,24 @@ async def test_all_keys_of_a_breaker_share_one_slot(drive, store_time):
     assert all(key == b"test:now_us" or key.startswith(b"breaker:{upstream}") for key in keys)
 
 
+@pytest.mark.parametrize("backend", ["redis"])
+async def test_a_shorter_count_window_is_reached_in_steps(store, store_time):
+    """All that no longer fitted was dropped in one run, a command for each call."""
+    long, short = (
+        Driver(store, CircuitBreakerOptions(window_calls=calls, minimum_calls=1)) for calls in (1000, 5)
+    )
+    for number in range(1000):
+        await long.call(failed=number < 990 and number % 2 == 0)
+    busiest = 0
+    for _ in range(12):
+        before = await commands_run(store_time.link)
+        await short.call()
+        busiest = max(busiest, await commands_run(store_time.link) - before)
+    status = await short.status()
+    assert (status.success_count, status.failure_rate) == (5, 0)
+    assert busiest <= 350
+
+
 # ---------------------------------------------------------------- failing over
 
 
@@ -635,6 +787,10 @@ class Outage:
             return self._claim(reply)
 
         return method
+
+    def release(self, name, ticket):
+        if not self.is_away:
+            self._store.release(name, ticket)
 
     def _claim(self, reply):
         return (
@@ -686,7 +842,7 @@ async def test_a_result_the_fleets_store_admitted_is_dropped_while_it_is_away(fa
     fleet.is_away = True
     await failing_over.enter()
     assert await failing_over.record(ticket, failed=True) is None
-    await failing_over.release(ticket)
+    failing_over.release(ticket)
     assert (await failing_over.status()).failure_count == 0
     fleet.is_away = False
     assert (await failing_over.status()).failure_count == 0
@@ -722,6 +878,30 @@ async def test_when_redis_dies_calls_go_on_and_it_decides_again_once_it_is_back(
         while not link.is_up:
             await clock.advance(PROBE_INTERVAL_SECONDS)
     assert (await breaker.refused()).reason == "the circuit is forced open"
+    await link.aclose()
+
+
+async def test_when_redis_dies_in_mid_call_the_call_ends_as_it_would_have(own_redis, clock, listener):
+    link = RedisLink(connect(RedisAddress(own_redis.url)), clock)
+    options = CircuitBreakerOptions(failure_threshold=1)
+    breaker = CircuitBreaker("bare", RedisBreakerStore(link), options, clock, listener=listener)
+
+    async def answer():
+        own_redis.kill()
+        return "answer"
+
+    async def fail_too():
+        own_redis.kill()
+        raise UpstreamError
+
+    assert await breaker.run(answer) == "answer"
+    own_redis.start()
+    async with asyncio.timeout(10):
+        while not link.is_up:
+            await clock.advance(PROBE_INTERVAL_SECONDS)
+    with pytest.raises(UpstreamError):
+        await breaker.run(fail_too)
+    assert [type(event.error) for event in listener.of(OutcomeLost)] == [StorageUnavailableError] * 2
     await link.aclose()
 
 

@@ -47,6 +47,18 @@ def advance(link: RedisLink | None, clock: FakeClock) -> Advance:
     return age
 
 
+@pytest.fixture
+def set_clock_back(link: RedisLink | None, clock: FakeClock) -> Advance:
+    """Sets the store's clock back: in Redis everything that expires then has so much more left."""
+
+    async def set_clock_back(seconds: float) -> None:
+        clock.shift_time_of_day(-seconds)
+        for key in await link.send("KEYS", "*") if link is not None else ():
+            await link.send("PEXPIRE", key, await link.send("PTTL", key) + round(seconds * 1000))
+
+    return set_clock_back
+
+
 async def fill(store: CacheStore, body: bytes, options: CacheOptions = OPTIONS) -> bool:
     assert await store.take_lease(KEY, "filler", 0, options) is Lease.TAKEN
     return await store.fill(KEY, "filler", body, options)
@@ -179,6 +191,39 @@ async def test_a_lease_runs_out(store: CacheStore, advance: Advance):
     await advance(100)
 
     assert await store.take_lease(KEY, "next", ANY_FRESH, OPTIONS) is Lease.TAKEN
+
+
+async def test_a_clock_set_back_lets_no_dead_holder_keep_a_lease(store: CacheStore, set_clock_back: Advance):
+    """Nobody computed for an hour after the clock was set back by an hour."""
+    await store.take_lease(KEY, "dead", ANY_FRESH, OPTIONS)
+    await set_clock_back(3600)
+    taken_over = await store.take_lease(KEY, "next", ANY_FRESH, OPTIONS) is Lease.TAKEN
+    assert taken_over == isinstance(store, RedisCacheStore)  # memory goes by a clock that is not set back
+    assert await store.take_lease(KEY, "another", ANY_FRESH, OPTIONS) is Lease.HELD
+
+
+async def test_what_was_stored_before_the_clock_was_set_back_is_not_served_for_longer(
+    store: CacheStore, set_clock_back: Advance, advance: Advance
+):
+    await fill(store, b"one")
+    await set_clock_back(3600)
+    await advance(300)
+    assert await store.read(KEY, OPTIONS) is None
+    await fill(store, b"two")
+    entry = await store.read(KEY, OPTIONS)
+    assert entry is not None
+    assert entry.body == b"two"
+
+
+async def test_a_computation_during_which_the_clock_is_set_back_has_no_negative_cost(
+    store: CacheStore, set_clock_back: Advance
+):
+    await store.take_lease(KEY, "token", ANY_FRESH, OPTIONS)
+    await set_clock_back(3600)
+    await store.fill(KEY, "token", b"one", OPTIONS)
+    entry = await store.read(KEY, OPTIONS)
+    assert entry is not None
+    assert entry.cost_seconds >= 0
 
 
 async def test_a_lease_is_not_given_where_an_entry_is_new_enough(store: CacheStore, advance: Advance):

@@ -77,6 +77,18 @@ async def test_reading_does_not_make_it_less(store, store_time):
     assert [(await store.read()).counts["requests"] for _ in range(3)] == [1, 1, 1]
 
 
+async def test_a_clock_set_back_keeps_no_worker_alive_that_is_gone(store, store_time):
+    """A dead worker counted until the clock was where it had been."""
+    await store.add(CounterSnapshot())
+    await store_time.shift(-3600)
+    await store_time.advance(LIVE_SECONDS)
+    assert (await store.read()).workers == 0
+    await store.add(CounterSnapshot())
+    assert (await store.read()).workers == 1
+    await store_time.advance(3600 - LIVE_SECONDS)
+    assert (await store.read()).workers == 0, "nor does the dead one come back to life"
+
+
 # ---------------------------------------------------------------- what only Redis has
 
 

@@ -77,6 +77,19 @@ class TestStressLease:
         await ours.release("ours")
         assert await theirs.take("theirs", 60) == 0
 
+    async def test_a_clock_set_back_lets_no_dead_holder_keep_it(self, link):
+        """Nobody could run a test for an hour after the clock was set back by an hour."""
+        lease = RedisStressLease(link)
+        await lease.take("dead", 30)
+        await link.send("PEXPIRE", "lab:stress", 3_630_000)  # as much as is left by the new clock
+        assert await lease.take("ours", 30) == 0
+        assert 29 < await lease.take("theirs", 30) <= 30
+
+    @pytest.mark.parametrize("seconds", [0, -1, 121])
+    async def test_it_is_given_for_no_longer_than_that(self, link, seconds):
+        with pytest.raises(ValueError, match="seconds"):
+            await RedisStressLease(link).take("ours", seconds)
+
     async def test_it_runs_out_by_itself(self, link):
         lease = RedisStressLease(link)
         await lease.take("ours", 30)

@@ -350,6 +350,64 @@ async def test_while_postponed_live_lines_count(store, store_time):
     assert (await store.status()).size == 3
 
 
+# ---------------------------------------------------------------- when the clock jumps
+
+HOUR = 3600
+
+
+async def test_a_clock_set_back_holds_nobody_up_for_longer_than_an_interval(store, store_time):
+    await take(store)
+    await store_time.shift(-HOUR)
+    assert (await store.status()).next_turn_seconds == 1
+    for left in (1, 0.75, 0.5, 0.25):  # asking meanwhile puts nothing off
+        assert await refused(store, A, waiting(age=1 - left)) == left
+        await store_time.advance(0.25)
+    await take(store, A, waiting(age=1))
+
+
+@pytest.mark.parametrize("back", [2, HOUR])
+async def test_a_clock_set_back_postpones_for_no_longer_than_before(store, store_time, back):
+    await store.postpone(5)
+    await store_time.shift(-back)
+    assert (await store.status()).next_turn_seconds <= 5
+    wait = await refused(store, A, waiting())
+    assert wait <= 5
+    for part in range(4):  # asking meanwhile puts nothing off
+        await store_time.advance(wait / 4)
+        verdict = await store.ask(A, waiting(age=(part + 1) * wait / 4))
+    assert verdict.turn is not None
+
+
+async def test_a_clock_set_back_leaves_no_place_to_a_dead_worker_for_longer_than_before(stores, store_time):
+    """Its callers took their places in the line for an hour."""
+    ours, theirs = stores(2, capacity=3)
+    await take(ours)
+    await refused(theirs, B, waiting(3))
+    await store_time.shift(-HOUR)
+    await store_time.advance(1 + GRACE)
+    assert (await ours.status()).size == 0
+    assert (await ours.ask(A, arriving(3))).admitted == 3
+
+
+async def test_a_clock_set_back_takes_no_place_from_a_worker_that_lives(stores, store_time):
+    ours, theirs = stores(2, capacity=3)
+    await take(ours)
+    await refused(theirs, B, waiting(3))
+    await store_time.shift(-HOUR)
+    await refused(theirs, B, waiting(3))
+    assert (await ours.status()).size == 3
+    assert (await ours.ask(A, arriving(1))).admitted == 0
+
+
+async def test_a_clock_set_forward_gives_a_turn_at_once_and_then_keeps_the_pace(store, store_time):
+    await take(store)
+    await store_time.shift(HOUR)
+    if store_time.link is None:
+        await store_time.advance(1)  # memory goes by a clock that does not jump
+    await take(store, A, waiting())
+    assert await refused(store, A, waiting()) == 1
+
+
 # ---------------------------------------------------------------- Redis alone
 
 
@@ -405,14 +463,6 @@ class TestRedis:
         assert (await theirs.status()).policy == "priority"
         assert (await theirs.ask(B, waiting())).policy == "priority"
         assert (await ours.status()).policy == "priority"
-
-    async def test_a_clock_set_back_holds_nobody_up_for_longer_than_an_interval(self, stores, store_time):
-        (ours,) = stores()
-        await take(ours)
-        store_time.clock._start -= 3600
-        await store_time.publish()
-        assert (await ours.status()).next_turn_seconds == 1
-        assert await refused(ours, A, waiting()) == 1
 
     async def test_dead_workers_leave_nothing_behind(self, stores, store_time):
         ours, theirs = stores(2)
@@ -596,15 +646,21 @@ async def test_behind_an_open_breaker_each_workers_line_is_told_as_soon_as_one_t
 
 
 class Outage:
-    """A store that is away when told to be."""
+    """A store that can be made unavailable.
+
+    Attributes:
+        is_away: Whether every method fails.
+        denied: Names of methods that fail.
+    """
 
     def __init__(self, store):
         self._store = store
         self.is_away = False
+        self.denied = set()
 
     def __getattr__(self, name):
         async def method(*args):
-            if self.is_away:
+            if self.is_away or name in self.denied:
                 raise StorageUnavailableError("away")
             return await getattr(self._store, name)(*args)
 
@@ -684,6 +740,65 @@ class TestFailingOver:
         assert await refused(store, A, waiting()) == 4
         await store.give_back(own)
         await take(store, A, waiting())
+
+    @pytest.mark.parametrize("denied", ["ask", "postpone"])
+    async def test_a_store_that_refuses_one_method_delays_no_slot_of_the_worker(
+        self, store, fleets, store_time, denied
+    ):
+        await take(store)
+        await store_time.advance(1)
+        fleets.denied = {"ask", denied}
+        assert await refused(store, A, waiting()) == 4
+        fleets.denied = {denied}
+        for left in (3, 2, 1):
+            await store_time.advance(1)
+            assert await refused(store, A, waiting()) == left
+        await store_time.advance(1)
+        await take(store, A, waiting())
+
+    async def test_a_store_that_comes_and_goes_does_not_stop_the_slots(self, store, fleets, store_time):
+        slots = []
+        for _ in range(200):
+            fleets.is_away = not fleets.is_away  # so that every question to it is the end of an outage
+            verdict = await store.ask(A, waiting())
+            if verdict.turn is not None:
+                slots.append(store_time.clock.monotonic())
+            await store_time.advance(verdict.wait_us / SECOND)
+        assert len(slots) >= 0.1 * store_time.clock.monotonic()
+        gaps = [later - earlier for earlier, later in pairwise(slots)]
+        assert min(gaps) >= 1
+
+    async def test_one_that_only_hides_its_status_gives_the_slots_all_the_same(
+        self, store, fleets, store_time
+    ):
+        await take(store)
+        fleets.denied = {"status"}
+        for _ in range(3):
+            assert (await store.status()).capacity == 2
+            await store_time.advance(1)
+            await take(store, A, waiting(age=1))
+
+    async def test_a_delay_that_did_not_reach_the_fleet_reaches_it_with_the_next_question(
+        self, store, fleets, store_time
+    ):
+        await take(store)
+        fleets.denied = {"postpone"}
+        await store.postpone(10)
+        fleets.denied = set()
+        await store_time.advance(2)
+        assert await refused(store, A, waiting()) == 8
+        assert (await fleets.status()).next_turn_seconds == 8
+
+    async def test_while_callers_wait_here_the_status_shows_them(self, store, fleets, store_time):
+        await take(store)
+        fleets.denied = {"ask"}
+        await refused(store, A, waiting(2))
+        status = await store.status()
+        assert (status.size, status.capacity) == (2, 2)
+        fleets.denied = set()
+        await refused(store, A, waiting(2))
+        status = await store.status()
+        assert (status.size, status.capacity) == (2, 10)
 
     async def test_an_outage_is_logged_once_and_so_is_its_end(self, store, fleets, caplog):
         for away in (True, True, False, False):

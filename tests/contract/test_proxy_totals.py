@@ -1,4 +1,4 @@
-"""What the proxy's totals in Redis promise, on fakeredis and on a real server."""
+"""The proxy's totals in Redis, on fakeredis and on a real server."""
 
 import pytest
 
@@ -21,7 +21,7 @@ async def test_adding_returns_the_sum_of_all_in_one_round_trip(link):
     assert link.round_trips == before + 2
 
 
-async def test_a_foreign_value_in_their_place_is_as_good_as_no_store(link):
+async def test_a_foreign_value_under_the_key_makes_the_totals_unavailable(link):
     await link.send("SET", "proxy:totals", "mine")
     with pytest.raises(StorageUnavailableError):
         await RedisProxyTotals(link).add(ProxyTotals(requests=1))

@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from src.resilience.adaptive_concurrency import Gradient, Round
 from src.resilience.breaker_store import CircuitBreakerOptions
 from src.resilience.cache import ReadThroughCache
 from src.resilience.cache_store import CacheOptions, Entry, MemoryCacheStore
@@ -28,7 +29,7 @@ def breaker(store_time):
             if link is None
             else RedisBreakerStore(link, time_source=TEST_TIME)
         )
-        judged_by_window = CircuitBreakerOptions(failure_threshold=None, **options)
+        judged_by_window = CircuitBreakerOptions(**options)  # a rate alone, and no failures in a row
         return CircuitBreaker("published", store, judged_by_window, store_time.clock)
 
     return make
@@ -73,6 +74,21 @@ class TestResilience4jCountWindow:
         assert await state(ring) == "OPEN"
 
 
+class TestResilience4jChecksSuccessesToo:
+    """resilience4j looks at its rates after a success as after an error (`onSuccess` of its closed state).
+
+    Polly does so after a failure only. The pattern's page says which of the two ours does.
+    """
+
+    async def test_a_success_that_fills_the_window_opens_it(self, breaker):
+        ring = breaker(failure_rate_threshold=0.5, window_calls=8, minimum_calls=8)
+        for number in range(7):
+            await call(ring, fails=number % 2 == 0)
+        assert await state(ring) == "CLOSED"
+        await call(ring, fails=False)
+        assert await state(ring) == "OPEN"
+
+
 class TestPollyRollingWindow:
     """Polly's documentation of the circuit breaker, its example: ratio 0.5, throughput 8, 10 s, 30 s open."""
 
@@ -90,9 +106,9 @@ class TestPollyRollingWindow:
 
     async def test_half_of_eight_within_ten_seconds_break_it(self, rolling):
         for number in range(7):
-            await call(rolling, fails=number % 2 == 0)
+            await call(rolling, fails=number % 2 == 1)
         assert await state(rolling) == "CLOSED"  # seven are below the minimum throughput
-        await call(rolling, fails=False)
+        await call(rolling, fails=True)
         assert await state(rolling) == "OPEN"
 
     async def test_what_was_longer_ago_counts_no_more(self, rolling, store_time):
@@ -111,6 +127,26 @@ class TestPollyRollingWindow:
         assert await state(rolling) == "OPEN"
         await store_time.advance(0.1)
         assert await state(rolling) == "HALF_OPEN"
+
+
+@pytest.mark.parametrize(
+    ("limit", "latency", "expected"),
+    [
+        (100, 1.25, 110),  # gradient 1: √100 of headroom
+        (100, 2.5, 57),  # gradient 0.5: 50 + √50
+        (100, 25.0, 57),  # no steeper than 0.5
+        (100, 0.5, 214),  # no steeper than 2: 200 + √200
+        (4, 25.0, 3),
+        (3, 25.0, 2),
+        (2, 25.0, 2),
+    ],
+)
+def test_envoys_gradient_controller_adds_the_root_of_the_new_limit(limit, latency, expected):
+    """`GradientController::calculateNewLimit`: new = limit · gradient + √(limit · gradient), buffer 25 %."""
+    gradient = Gradient(tolerance=0.25)
+    gradient.next_limit(limit, Round([1.0]))  # begins to measure
+    assert gradient.next_limit(1, Round([1.0])) == limit
+    assert int(gradient.next_limit(limit, Round([latency], was_full=True))) == expected
 
 
 @pytest.mark.parametrize(("attempt", "ceiling"), [(1, 0.1), (2, 0.2), (5, 1.6), (20, 5.0)])

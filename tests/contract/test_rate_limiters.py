@@ -1,6 +1,7 @@
 """The contract of a rate limiter: every algorithm, in memory and in Redis, to the microsecond."""
 
 import asyncio
+import functools
 from typing import get_args
 
 import pytest
@@ -14,21 +15,29 @@ from src.storage.patterns import limiter_store
 from src.storage.patterns.limiter_store import RedisRateLimiter
 from src.storage.redis.link import RedisAddress, RedisLink, connect
 from tests.contract.conftest import TEST_TIME
-from tests.support.redis_server import calls
+from tests.support.redis_server import calls, commands_run
 
 ALGORITHMS = get_args(Algorithm)
 TICK = 1e-6
 
 every_algorithm = pytest.mark.parametrize("algorithm", ALGORITHMS)
+in_redis = pytest.mark.parametrize("backend", ["fakeredis", "redis"])
 
 
 @pytest.fixture
 def make(store_time):
-    """Makes a limiter of the backend under test, on the time that `store_time` moves."""
+    """Makes a limiter of the backend under test, on the time that `store_time` moves.
+
+    In Redis each is another worker's, which has not been told of any refusal. Memory has one worker.
+    """
+
+    @functools.cache
+    def in_memory(algorithm, quota):
+        return memory_rate_limiter(algorithm, quota, store_time.clock)
 
     def make(algorithm, quota):
         if store_time.link is None:
-            return memory_rate_limiter(algorithm, quota, store_time.clock)
+            return in_memory(algorithm, quota)
         return RedisRateLimiter(algorithm, quota, store_time.link, store_time.clock, time_source=TEST_TIME)
 
     return make
@@ -158,6 +167,136 @@ async def test_a_window_that_the_limit_does_not_divide_holds_the_limit(make, sto
     assert not (await limiter.hit("k")).allowed
 
 
+# ---------------------------------------------------------------- when the clock jumps
+
+HOUR = 3600.0
+
+
+def longest_wait(algorithm):
+    """How many windows a refusal may last: with the counter, hits count for two."""
+    return 2 if algorithm == "sliding_window_counter" else 1
+
+
+@every_algorithm
+@pytest.mark.parametrize("back", [TICK, 1, 30, HOUR])
+async def test_a_clock_set_back_refuses_nobody_for_longer_than_the_window(make, store_time, algorithm, back):
+    """It refused for an hour when the clock was set back by an hour."""
+    await spend(make(algorithm, Quota(5, 60)), 5)
+    await store_time.advance(1)
+    await store_time.shift(-back)
+    waited = 0.0
+    while not (decision := await make(algorithm, Quota(5, 60)).hit("k")).allowed:
+        waited += decision.retry_after
+        assert waited <= 60 * longest_wait(algorithm)
+        await store_time.advance(decision.retry_after)
+
+
+@every_algorithm
+@pytest.mark.parametrize("back", [1, HOUR])
+async def test_asking_again_after_the_clock_was_set_back_puts_nothing_off(make, store_time, algorithm, back):
+    await spend(make(algorithm, Quota(5, 60)), 5)
+    await store_time.shift(-back)
+    told = await make(algorithm, Quota(5, 60)).peek("k")
+    for _ in range(10):
+        await store_time.advance(told.retry_after / 10)
+        last = await make(algorithm, Quota(5, 60)).hit("k")
+    assert last.allowed
+
+
+@every_algorithm
+async def test_a_clock_set_back_gives_nothing_twice(make, store_time, algorithm):
+    limiter = make(algorithm, Quota(5, 60))
+    await spend(limiter, 3)
+    for back in (HOUR, 0.25, HOUR):
+        await store_time.shift(-back)
+        assert (await limiter.peek("k")).remaining <= 2
+    let_through = [(await limiter.hit("k")).allowed for _ in range(3)]
+    assert sum(let_through) <= 2
+
+
+@every_algorithm
+async def test_a_clock_that_was_ahead_for_a_while_refuses_nobody_for_longer_than_the_window(
+    make, store_time, algorithm
+):
+    limiter = make(algorithm, Quota(5, 60))
+    await spend(limiter, 5)
+    await store_time.shift(HOUR)
+    for _ in range(5):  # in Redis these are let through
+        await make(algorithm, Quota(5, 60)).hit("k")
+    await store_time.shift(-HOUR)
+    refused = await make(algorithm, Quota(5, 60)).hit("k")
+    assert refused.retry_after <= 60 * longest_wait(algorithm)
+    await store_time.advance(refused.retry_after)
+    assert (await make(algorithm, Quota(5, 60)).hit("k")).allowed
+
+
+async def test_log_what_was_let_through_before_the_clock_was_set_back_leaves_first(make, store_time):
+    limiter = make("sliding_window_log", Quota(5, 60))
+    await spend(limiter, 2)
+    await store_time.shift(-HOUR)
+    await limiter.peek("k")
+    for _ in range(2):
+        await store_time.advance(10)
+        await spend(limiter, 1)
+    remaining = []
+    for _ in range(4):
+        await store_time.advance(15 if remaining else 20)
+        remaining.append((await limiter.peek("k")).remaining)
+    assert remaining == [1, 1, 4, 5]
+
+
+# ---------------------------------------------------------------- large limits
+
+
+async def let_through_in_steps(limiter, store_time, steps):
+    for step in range(steps):
+        await store_time.advance(TICK)
+        assert (await limiter.hit("k")).allowed, step
+
+
+@every_algorithm
+@pytest.mark.parametrize("cost", [200_000, 1_000_000])
+async def test_a_large_cost_is_taken_at_once_and_whole(make, store_time, algorithm, cost):
+    """It was answered as an error though it was taken: the script took too long, a command for each unit."""
+    limiter = make(algorithm, Quota(1_000_000, 60))
+    taken = await limiter.hit("k", cost)
+    assert (taken.allowed, taken.remaining) == (True, 1_000_000 - cost)
+    assert (await limiter.peek("k", 1_000_000)).retry_after > 0
+    await store_time.advance(taken.reset_after)
+    assert await limiter.peek("k", 1_000_000) == Decision(True, 1_000_000, 1_000_000, 0, 0)
+
+
+@pytest.mark.parametrize("costs", [[3], [1, 1, 1], [1, 7, 2], [50, 1, 1, 1, 40]])
+async def test_log_units_leave_hit_by_hit_whatever_each_costs(make, store_time, costs):
+    limiter = make("sliding_window_log", Quota(100, 60))
+    for cost in costs:
+        await limiter.hit("k", cost)
+        await store_time.advance(1)
+    free = 100 - sum(costs)
+    await store_time.advance(60 - len(costs))
+    for cost in costs:
+        free += cost
+        assert (await limiter.peek("k")).remaining == free
+        await store_time.advance(1 - TICK)
+        assert (await limiter.peek("k")).remaining == free, "the next hit has not left yet"
+        await store_time.advance(TICK)
+
+
+@pytest.mark.parametrize(
+    ("at", "gone"), [(59, 0), (60 + TICK, 1), (60 + 250 * TICK, 250), (60 + 500 * TICK, 500), (61, 500)]
+)
+async def test_log_after_many_hits_have_left_is_exact(make, store_time, at, gone):
+    limiter = make("sliding_window_log", Quota(600, 60))
+    await let_through_in_steps(limiter, store_time, 500)
+    await store_time.advance(30)
+    await let_through_in_steps(limiter, store_time, 50)
+    await store_time.advance(at - 30 - 550 * TICK)
+    assert (await limiter.peek("k")).remaining == 50 + gone
+    next_leaves_at = 60 + (gone + 1) * TICK if gone < 500 else 90 + 501 * TICK
+    told = (await limiter.peek("k", 51 + gone)).retry_after
+    assert told == pytest.approx(next_leaves_at - at, abs=TICK / 10)
+
+
 # ---------------------------------------------------------------- what each promises
 
 
@@ -284,7 +423,7 @@ async def test_hits_of_one_tick_are_one_run_of_the_script_each_decided_in_turn(r
 
 
 @every_algorithm
-@pytest.mark.parametrize("backend", ["fakeredis", "redis"])
+@in_redis
 async def test_a_foreign_value_under_one_key_is_no_other_clients_trouble(make, store_time, algorithm):
     limiter = make(algorithm, Quota(3, 60))
     await store_time.link.send("ZADD", f"foreign:{algorithm}", 1, "member")
@@ -313,8 +452,7 @@ async def test_redis_forgets_a_key_by_itself_but_not_before_it_has_ceased_to_mat
     limiter = RedisRateLimiter(algorithm, Quota(3, 60), redis_link, SystemClock(), prefix="app:")
     decision = await limiter.hit("rl:ingest:10.0.0.1", 3)
     left_ms = await redis_link.send("PTTL", f"app:rl:ingest:10.0.0.1:{algorithm}")
-    longest_wait = 120 if algorithm == "sliding_window_counter" else 60
-    assert decision.reset_after * 1000 - 5_000 < left_ms <= longest_wait * 1000 + 1
+    assert decision.reset_after * 1000 - 5_000 < left_ms <= 60_000 * longest_wait(algorithm) + 1
 
 
 @every_algorithm
@@ -334,10 +472,24 @@ async def test_redis_takes_a_smaller_quota_for_the_same_key(redis_link, algorith
     assert refused.retry_after > 0
 
 
+@every_algorithm
+@pytest.mark.parametrize("backend", ["redis"])
+async def test_a_run_does_no_more_for_a_large_limit_than_for_a_small_one(make, store_time, algorithm):
+    """A hit after a million units had expired kept Redis busy for 2.1 s: it removed them one by one."""
+    limiter, link = make(algorithm, Quota(1_000_000, 60)), store_time.link
+    for _ in range(4):
+        await store_time.advance(1)
+        await asyncio.gather(*(limiter.hit("k") for _ in range(2500)))
+    busiest = 0
+    for seconds, cost in ((1, 900_000), (1, 900_000), (56, 1), (3, 900_000), (1000, 1)):
+        await store_time.advance(seconds)
+        before = await commands_run(link)
+        await make(algorithm, Quota(1_000_000, 60)).hit("k", cost)
+        busiest = max(busiest, await commands_run(link) - before)
+    assert busiest <= 60
+
+
 # ---------------------------------------------------------------- what a worker knows without Redis
-
-
-in_redis = pytest.mark.parametrize("backend", ["fakeredis", "redis"])
 
 
 @every_algorithm

@@ -96,7 +96,6 @@ def test_several_workers_share_one_redis_which_goes_with_them(checkout: Checkout
 def test_a_killed_api_leaves_nothing_behind_after_stop(checkout: Checkout) -> None:
     assert checkout.start().returncode == 0
     os.kill(checkout.pid("api"), signal.SIGKILL)
-    assert checkout.redis_runs
 
     checkout.stop()
 

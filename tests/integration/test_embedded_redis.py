@@ -1,5 +1,6 @@
 """The embedded server and its workers, as real processes."""
 
+import asyncio
 import os
 import re
 import shutil
@@ -14,8 +15,11 @@ from pathlib import Path
 import pytest
 import redis
 
-from src.storage.redis.embedded import EmbeddedRedis, EmbeddedRedisError
+from src.storage.redis.embedded import EmbeddedRedis
+from src.storage.redis.embedded_folder import EmbeddedRedisError
 from src.storage.redis.server_binary import find_redis_server, find_redis_servers, server_version
+from tests.support.disks import read_only
+from tests.support.processes import runs, until
 
 pytestmark = [
     pytest.mark.slow,
@@ -47,6 +51,7 @@ class Worker:
             [sys.executable, "-c", WORKER, str(folder)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
         )
 
@@ -58,9 +63,17 @@ class Worker:
         self._process.communicate("leave\n", timeout=20)
         assert self._process.returncode == 0
 
-    def kill(self) -> None:
-        self._process.kill()
+    def complaint(self) -> str:
+        """What a worker that could not start has written."""
+        _, written = self._process.communicate(timeout=20)
+        assert self._process.returncode != 0
+        return written
+
+    def end(self, number: signal.Signals = signal.SIGKILL) -> None:
+        """End it by a signal that it does not handle."""
+        self._process.send_signal(number)
         self._process.communicate(timeout=20)
+        assert self._process.returncode == -number
 
     @property
     def is_there(self) -> bool:
@@ -72,8 +85,9 @@ def folder() -> Iterator[Path]:
     """A data folder whose path is short enough for a socket; its server does not outlive the test."""
     with tempfile.TemporaryDirectory(prefix="embedded-") as name:
         yield Path(name)
-        with suppress(OSError, ValueError):
-            os.kill(server_pid(Path(name)), signal.SIGKILL)
+        for lock in Path(name).rglob("*.lock"):
+            with suppress(OSError, ValueError):
+                os.kill(int(lock.read_text()), signal.SIGKILL)
 
 
 @pytest.fixture
@@ -88,11 +102,30 @@ def worker(folder: Path) -> Iterator[Callable[[], Worker]]:
     yield make
     for each in workers:
         if each.is_there:
-            each.kill()
+            each.end()
 
 
 def server_pid(folder: Path) -> int:
     return int((folder / "server.lock").read_text())
+
+
+def kill_guard(folder: Path) -> None:
+    guard = int((folder / "guard.lock").read_text())
+    os.kill(guard, signal.SIGKILL)
+    until(lambda: not runs(guard))
+
+
+def kill_server(folder: Path) -> int:
+    """Kill the server, which is a child of this process, and return what its id was."""
+    pid = server_pid(folder)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    return pid
+
+
+def append_only_file(folder: Path) -> Path:
+    [log] = [*folder.glob("appendonly.aof"), *folder.glob("appendonlydir/*.incr.aof")]
+    return log
 
 
 def answers(url: str) -> bool:
@@ -110,7 +143,7 @@ def command(url: str, *words: str) -> object:
 
 def serve_with(monkeypatch: pytest.MonkeyPatch, *servers: Path) -> None:
     """Let these be all servers of the machine, the first on PATH."""
-    monkeypatch.setattr("src.storage.redis.embedded.find_redis_servers", lambda: list(servers))
+    monkeypatch.setattr("src.storage.redis.embedded_server.find_redis_servers", lambda: list(servers))
 
 
 @pytest.fixture(scope="session")
@@ -141,7 +174,7 @@ async def test_it_runs_privately_keeps_everything_and_evicts_nothing(folder: Pat
     assert url.startswith("unix://")
     assert command(url, "CONFIG", "GET", "port") == {"port": "0"}
     assert command(url, "CONFIG", "GET", "appendonly") == {"appendonly": "yes"}
-    assert command(url, "CONFIG", "GET", "appendfsync") == {"appendfsync": "everysec"}
+    assert command(url, "CONFIG", "GET", "appendfsync") == {"appendfsync": "always"}
     assert command(url, "CONFIG", "GET", "maxmemory-policy") == {"maxmemory-policy": "noeviction"}
     assert os.getsid(server_pid(folder)) != os.getsid(0), "a Ctrl-C of the API would reach it"
     await server.stop()
@@ -181,43 +214,103 @@ def test_a_killed_worker_no_longer_counts(worker: Callable[[], Worker]) -> None:
     url = starter.url()
     other.url()
 
-    starter.kill()
+    starter.end()
     assert answers(url), "the server is nobody's to take along"
     other.leave()
 
     assert not answers(url)
 
 
-def test_a_server_that_outlived_its_workers_is_joined_and_then_stopped(
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP, signal.SIGQUIT])
+def test_a_server_does_not_outlive_its_last_worker_however_that_ends(
+    folder: Path, worker: Callable[[], Worker], number: signal.Signals
+) -> None:
+    first, last = worker(), worker()
+    url = first.url()
+    last.url()
+    pid, guard = server_pid(folder), int((folder / "guard.lock").read_text())
+    command(url, "SET", "colour", "green")
+
+    first.end(number)
+    assert answers(url), "one worker is left"
+    last.end(number)
+
+    until(lambda: not runs(pid))
+    until(lambda: not runs(guard))
+    heir = worker()
+    assert command(heir.url(), "GET", "colour") == "green"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_to_all_processes_of_a_session_leaves_the_guard_at_work(
+    folder: Path, worker: Callable[[], Worker], number: signal.Signals
+) -> None:
+    last = worker()
+    url = last.url()
+    guard = int((folder / "guard.lock").read_text())
+    until(lambda: is_ignored(guard, number))
+    os.kill(guard, number)
+
+    last.end()
+
+    until(lambda: not answers(url))
+
+
+def is_ignored(pid: int, number: signal.Signals) -> bool:
+    [mask] = [
+        line.split()[1] for line in Path(f"/proc/{pid}/status").read_text().splitlines() if "SigIgn" in line
+    ]
+    return bool(int(mask, 16) >> (number - 1) & 1)
+
+
+def test_a_server_that_outlived_its_workers_and_its_guard_is_joined_and_then_stopped(
     folder: Path, worker: Callable[[], Worker]
 ) -> None:
     lost = worker()
     url = lost.url()
     orphan = server_pid(folder)
-    lost.kill()
+    kill_guard(folder)
+    lost.end()
 
     heir = worker()
     heir.url()
 
     assert server_pid(folder) == orphan
-    heir.leave()
-    assert not answers(url)
+    heir.end()
+    until(lambda: not answers(url))
 
 
-async def test_a_server_that_outlived_its_workers_can_be_stopped_without_joining(
+async def test_a_server_that_outlived_its_workers_and_its_guard_can_be_stopped_without_joining(
     folder: Path, worker: Callable[[], Worker]
 ) -> None:
     lost, other = worker(), worker()
     url = lost.url()
     other.url()
     bystander = EmbeddedRedis(folder)
-    lost.kill()
+    kill_guard(folder)
+    lost.end()
 
     await bystander.stop()
     assert answers(url), "one worker is left"
-    other.kill()
+    other.end()
+    assert answers(url), "there is no guard"
     await bystander.stop()
 
+    assert not answers(url)
+
+
+async def test_a_guard_that_was_killed_is_replaced_when_the_server_is_revived(
+    folder: Path, worker: Callable[[], Worker]
+) -> None:
+    server = EmbeddedRedis(folder)
+    url = await server.start()
+    kill_guard(folder)
+    kill_server(folder)
+
+    await server.ensure_running()
+
+    assert runs(int((folder / "guard.lock").read_text()))
+    await server.stop()
     assert not answers(url)
 
 
@@ -225,13 +318,12 @@ async def test_a_killed_server_is_revived_with_its_data(folder: Path) -> None:
     server = EmbeddedRedis(folder)
     url = await server.start()
     command(url, "SET", "colour", "green")
-    killed = server_pid(folder)
-    os.kill(killed, signal.SIGKILL)
-    os.waitpid(killed, 0)
+    killed = kill_server(folder)
 
     await server.ensure_running()
 
     assert server_pid(folder) != killed
+    until(lambda: answers(url))
     assert command(url, "GET", "colour") == "green"
     await server.stop()
 
@@ -239,16 +331,54 @@ async def test_a_killed_server_is_revived_with_its_data(folder: Path) -> None:
 async def test_a_killed_server_whose_folder_was_deleted_is_revived_in_a_new_one(folder: Path) -> None:
     server = EmbeddedRedis(folder / "data")
     url = await server.start()
-    killed = server_pid(folder / "data")
-    os.kill(killed, signal.SIGKILL)
-    os.waitpid(killed, 0)
+    kill_server(folder / "data")
     shutil.rmtree(folder / "data")
 
     await server.ensure_running()
 
-    assert answers(url)
+    until(lambda: answers(url))
     await server.stop()
     assert not answers(url)
+
+
+async def test_a_server_whose_folder_is_deleted_is_killed_and_revived_in_a_new_one(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = EmbeddedRedis(folder / "data")
+    url = await server.start()
+    lost = server_pid(folder / "data")
+
+    shutil.rmtree(folder / "data")
+    until(lambda: not runs(lost))  # else it would acknowledge what nobody can read again
+    await server.ensure_running()
+
+    until(lambda: answers(url))
+    assert "embedded_redis_folder_deleted" in caplog.messages
+    await server.stop()
+    assert not answers(url)
+
+
+async def test_a_rewrite_of_the_append_only_file_that_outlives_its_server_is_ended(folder: Path) -> None:
+    server = EmbeddedRedis(folder)
+    url = await server.start()
+    command(url, "SET", "colour", "green")
+    command(url, "CONFIG", "SET", "rdb-key-save-delay", "10000000")
+    command(url, "BGREWRITEAOF")
+    pid = server_pid(folder)
+    [rewrite] = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    os.kill(int(rewrite), signal.SIGSTOP)  # so that it does not notice by itself that its server has ended
+    os.kill(pid, signal.SIGKILL)
+
+    while (
+        server_pid(folder) == pid
+    ):  # it ends soon, and meanwhile holds the socket and the lock of its server
+        await server.ensure_running()
+        await asyncio.sleep(0.02)
+
+    assert not runs(int(rewrite))
+    until(lambda: answers(url))
+    assert command(url, "GET", "colour") == "green"
+    await server.stop()
 
 
 async def test_a_running_server_is_left_alone_even_when_it_does_not_answer(folder: Path) -> None:
@@ -264,8 +394,126 @@ async def test_a_running_server_is_left_alone_even_when_it_does_not_answer(folde
     await server.stop()
 
 
-async def test_a_server_that_will_not_stop_is_killed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("src.storage.redis.embedded.STOP_GRACE_SECONDS", 0.1)
+async def test_a_worker_starts_while_the_server_is_frozen(
+    folder: Path,
+    worker: Callable[[], Worker],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    first, second = worker(), EmbeddedRedis(folder)
+    url = first.url()
+    os.kill(server_pid(folder), signal.SIGSTOP)
+    monkeypatch.setattr("src.storage.redis.embedded.START_WAIT_SECONDS", 0.2)
+
+    assert await second.start() == url
+
+    assert caplog.messages == ["embedded_redis_silent"]
+    os.kill(server_pid(folder), signal.SIGCONT)
+    first.leave()
+    assert answers(url), "the second worker is left"
+    await second.stop()
+    assert not answers(url)
+
+
+REFUSING_SERVER = """#!{python}
+import os, socket, sys
+answer = sys.argv[0].rpartition("/")[2].encode()
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(sys.argv[sys.argv.index("--unixsocket") + 1])
+listener.listen()
+while True:
+    connection, _ = listener.accept()
+    connection.recv(100)
+    connection.sendall(b"-" + answer + b" a reason\\r\\n")
+    connection.close()
+"""
+
+
+def refusing_server(folder: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    binary = folder / code
+    binary.write_text(REFUSING_SERVER.format(python=sys.executable))
+    binary.chmod(0o755)
+    serve_with(monkeypatch, binary)
+
+
+@pytest.mark.parametrize("code", ["MISCONF", "OOM", "NOAUTH", "READONLY", "ERR"])
+async def test_a_refusal_is_an_answer(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, code: str
+) -> None:
+    refusing_server(folder, monkeypatch, code)
+    server = EmbeddedRedis(folder)
+
+    await server.start()
+
+    assert caplog.messages == []
+    await server.stop()
+
+
+async def test_a_worker_starts_while_the_server_loads_its_data(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    refusing_server(folder, monkeypatch, "LOADING")
+    monkeypatch.setattr("src.storage.redis.embedded.START_WAIT_SECONDS", 0.5)
+    server = EmbeddedRedis(folder)
+
+    await server.start()
+
+    assert caplog.messages == ["embedded_redis_silent"]
+    await server.stop()
+
+
+async def test_a_start_that_is_cancelled_leaves_no_server(folder: Path) -> None:
+    server = EmbeddedRedis(folder)
+    start = asyncio.create_task(server.start())
+    while not (folder / "server.lock").exists():
+        await asyncio.sleep(0)
+
+    start.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await start
+
+    pid = server_pid(folder)
+    until(lambda: not runs(pid))
+    await server.stop()
+
+
+async def test_a_server_that_cannot_be_started_ends_no_worker_while_another_serves(
+    folder: Path, worker: Callable[[], Worker], caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second = worker(), EmbeddedRedis(folder)
+    url = first.url()
+    command(url, "SET", "colour", "green")
+    os.kill(server_pid(folder), signal.SIGKILL)
+    log = append_only_file(folder)
+    whole = log.read_bytes()
+    log.write_bytes(whole.replace(b"SET", b"SAT"))
+
+    assert await second.start() == url
+
+    assert "embedded_redis_failed" in caplog.messages
+    log.write_bytes(whole)
+    async with asyncio.timeout(10):
+        while not answers(url):
+            with suppress(EmbeddedRedisError):  # a server that fails is started once a second
+                await second.ensure_running()
+            await asyncio.sleep(0.02)
+    assert command(url, "GET", "colour") == "green"
+    first.leave()
+    await second.stop()
+    assert not answers(url)
+
+
+def test_a_server_that_cannot_be_started_ends_all_workers_that_start_together(
+    folder: Path, worker: Callable[[], Worker]
+) -> None:
+    (folder / "appendonlydir").write_text("a file, not a folder")
+
+    for each in (worker(), worker()):
+        assert each.url() == ""
+        assert "redis-server ended" in each.complaint()
+
+
+async def test_a_server_that_will_not_stop_is_killed(folder: Path) -> None:
     server = EmbeddedRedis(folder)
     url = await server.start()
     os.kill(server_pid(folder), signal.SIGSTOP)
@@ -281,7 +529,7 @@ async def test_an_append_only_file_cut_short_loses_only_its_last_command(folder:
     command(url, "SET", "first", "kept")
     command(url, "SET", "second", "cut")
     await server.stop()
-    [log] = [*folder.glob("appendonly.aof"), *folder.glob("appendonlydir/*.incr.aof")]
+    log = append_only_file(folder)
     os.truncate(log, log.stat().st_size - 3)
 
     await server.start()
@@ -289,6 +537,25 @@ async def test_an_append_only_file_cut_short_loses_only_its_last_command(folder:
     assert command(url, "GET", "first") == "kept"
     assert command(url, "GET", "second") is None
     await server.stop()
+
+
+@pytest.mark.parametrize("damage", [b"SAT", b"\0\0\0\0\0"])
+async def test_an_append_only_file_that_is_damaged_is_named_and_left_alone(
+    folder: Path, damage: bytes
+) -> None:
+    server = EmbeddedRedis(folder)
+    url = await server.start()
+    command(url, "SET", "first", "kept")
+    command(url, "SET", "second", "kept")
+    await server.stop()
+    log = append_only_file(folder)
+    damaged = log.read_bytes().replace(b"SET", damage, 1)
+    log.write_bytes(damaged)
+
+    with pytest.raises(EmbeddedRedisError, match=rf"{folder}: .*{log.name}"):
+        await server.start()
+
+    assert log.read_bytes() == damaged
 
 
 async def test_a_folder_of_long_name_keeps_its_socket_elsewhere(folder: Path) -> None:
@@ -322,10 +589,34 @@ async def test_a_folder_that_cannot_be_made_is_named(folder: Path) -> None:
 
 
 async def test_a_lock_that_cannot_be_written_names_the_folder(folder: Path) -> None:
-    (folder / "start.lock").mkdir()
+    (folder / "workers.lock").mkdir()
 
     with pytest.raises(EmbeddedRedisError, match=rf"{folder}: cannot be written"):
         await EmbeddedRedis(folder).start()
+
+
+async def test_a_read_only_folder_is_named(folder: Path) -> None:
+    server = EmbeddedRedis(folder)
+    await server.start()
+    await server.stop()
+    reason = rf"{folder}: cannot be written: Read-only file system"
+
+    with read_only(folder), pytest.raises(EmbeddedRedisError, match=reason):
+        await server.start()
+
+
+async def test_a_worker_joins_a_server_whose_folder_became_read_only(
+    folder: Path, worker: Callable[[], Worker]
+) -> None:
+    first, second = worker(), EmbeddedRedis(folder)
+    url = first.url()
+    with read_only(folder):
+        await second.start()
+
+        first.leave()
+        assert answers(url)
+        await second.stop()
+        assert not answers(url)
 
 
 async def test_data_of_a_newer_redis_is_not_passed_over_in_silence(

@@ -42,6 +42,7 @@ async def test_at_rest_it_has_all_there_is_to_see(api):
     assert seen["redis"]["latency_ms"] > 0
     assert seen["redis"]["round_trips_per_second"] > 0
     assert seen["redis"]["memory_bytes"] > 100_000
+    assert seen["redis"]["rate_limits_without"] == "open"
     assert seen["cache"]["hit_ratio"] is None
     assert seen["external_service"] == {"failure_rate": 0.0}
     assert seen["generated_at"].endswith("Z")

@@ -33,13 +33,13 @@ async def api(start_api, upstream):
 
 
 async def until_waiting(api, size):
-    """Return when so many are in line."""
+    """Return when the queue holds so many calls."""
     async with asyncio.timeout(5):
         while (await api.get("/api/proxy/status")).json()["queue_size"] != size:
             await asyncio.sleep(0.005)
 
 
-async def test_a_request_goes_on_as_it_is_and_its_answer_comes_back(api, upstream):
+async def test_a_request_is_passed_on_and_its_answer_passed_back(api, upstream):
     sent = {"client-id": "billing", "X-API-Key": "secret", "Range": "bytes=0-1", "X-Request-ID": "trace-1"}
     sent |= {"X-Original-URL": "/admin", "X-Forwarded-For": "10.0.0.1"}
     answer = await api.get("/proxy/a%20b//c?x=%2F&priority=7&y=1&y=2", headers=sent)
@@ -55,7 +55,7 @@ async def test_a_request_goes_on_as_it_is_and_its_answer_comes_back(api, upstrea
     assert not [header for header in headers if header.startswith(("x-api-key", "range", "x-orig", "x-forw"))]
 
 
-async def test_the_second_time_it_is_answered_from_the_cache(api, upstream):
+async def test_the_second_request_is_answered_by_a_copy(api, upstream):
     first, second = await api.get("/proxy/a"), await api.get("/proxy/a?priority=3")
     assert second.headers["x-cache"] == "HIT"
     assert second.headers["age"] == "0"
@@ -65,14 +65,14 @@ async def test_the_second_time_it_is_answered_from_the_cache(api, upstream):
     assert len(upstream.arrivals) == 1
 
 
-async def test_head_is_asked_and_answered_as_head(api, upstream):
+async def test_a_head_is_passed_on_as_a_head(api, upstream):
     answer = await api.head("/proxy/a")
     assert (answer.status_code, answer.content, answer.headers["content-length"]) == (200, b"", "21")
     assert upstream.arrivals[0][1] == "HEAD /base/a HTTP/1.1"
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS"])
-async def test_other_methods_are_refused_and_told_which_there_are(api, method):
+async def test_another_method_is_a_405_that_names_the_allowed_ones(api, method):
     answer = await api.request(method, "/proxy/a")
     assert answer.status_code == 405
     assert set(answer.headers["allow"].split(", ")) == {"GET", "HEAD"}
@@ -90,7 +90,7 @@ async def test_a_path_that_tries_to_leave_is_a_400(api, upstream, path):
 
 
 @pytest.mark.parametrize("priority", ["high", "1.5", "", "-1001", "1001", "99999999999999999999"])
-async def test_a_priority_that_is_none_is_a_422(api, upstream, priority):
+async def test_an_invalid_priority_is_a_422(api, upstream, priority):
     answer = await api.get(f"/proxy/a?priority={priority}")
     assert (answer.status_code, answer.json()["code"]) == (422, "VALIDATION_ERROR")
     assert answer.json()["errors"][0]["field"] == "priority"
@@ -98,13 +98,13 @@ async def test_a_priority_that_is_none_is_a_422(api, upstream, priority):
 
 
 @pytest.mark.parametrize("client_id", ["a b", "x" * 129, "a\tb", "ä"])
-async def test_a_client_id_that_is_not_sane_goes_nowhere(api, upstream, client_id):
+async def test_an_invalid_client_id_is_not_passed_on(api, upstream, client_id):
     answer = await api.get("/proxy/a", headers={"client-id": client_id.encode()})
     assert answer.status_code == 200
     assert not [header for header in upstream.headers[0] if header.startswith("client-id")]
 
 
-async def test_who_asks_stands_in_the_log_line(start_api, capfdbinary):
+async def test_the_client_id_is_in_the_log(start_api, capfdbinary):
     async with start_api(log_level="INFO") as api:
         await api.get("/proxy/get", headers={"client-id": "billing"})
         await api.get("/proxy/get")
@@ -112,16 +112,16 @@ async def test_who_asks_stands_in_the_log_line(start_api, capfdbinary):
     assert [b'"client_id":"billing"' in line for line in lines] == [True, False]
 
 
-async def test_without_an_upstream_of_its_own_it_is_the_external_service(start_api):
+async def test_the_default_upstream_is_the_external_service(start_api):
     async with start_api() as api:
         answer = await api.get("/proxy/get?a=1")
         assert answer.json()["args"] == {"a": ["1"]}
         assert (await api.get("/proxy/stats")).json()["by_endpoint"]["get"] == 1
 
 
-async def test_errors_of_the_client_are_passed_on(start_api):
+async def test_client_errors_are_passed_on(start_api):
     async with start_api() as api:
-        for _ in range(4):  # none of them a failure
+        for _ in range(4):  # none of them is a failure
             answer = await api.get("/proxy/status/404")
             assert (answer.status_code, answer.json()["detail"]) == (404, "answered as asked")
             assert "code" not in answer.json()
@@ -132,7 +132,7 @@ async def test_a_redirect_is_passed_on_and_not_followed(start_api):
         assert (await api.get("/proxy/status/302")).status_code == 302
 
 
-async def test_failures_open_the_breaker_and_each_is_told_when_to_come_back(start_api):
+async def test_failures_open_the_breaker_and_each_says_when_to_come_back(start_api):
     async with start_api(proxy_circuit_breaker_reset_timeout=20) as api:
         answers = [await api.get(f"/proxy/status/500?n={n}") for n in range(4)]
         codes = [answer.json()["code"] for answer in answers]
@@ -142,11 +142,11 @@ async def test_failures_open_the_breaker_and_each_is_told_when_to_come_back(star
         status = (await api.get("/api/proxy/status")).json()
         assert status["breaker"]["state"] == "OPEN"
         assert 0 < status["breaker"]["retry_after"] <= 20
-        # and the external service's own breaker is another
+        # the external service has its own breaker
         assert (await api.get("/api/circuit-breaker/status")).json()["state"] == "CLOSED"
 
 
-async def test_a_stale_copy_stands_in(start_api):
+async def test_a_stale_copy_takes_the_place_of_a_503(start_api):
     async with start_api(proxy_cache_ttl_seconds=1) as api:
         fresh = await api.get("/proxy/get")
         await api.put("/api/admin/external-service/failure-rate", json={"failure_rate": 1})
@@ -157,20 +157,44 @@ async def test_a_stale_copy_stands_in(start_api):
         assert (await api.get("/api/proxy/status")).json()["fallbacks"] == 1
 
 
-async def test_a_full_line_is_a_503_and_one_that_takes_too_long_a_504(start_api):
-    settings = {"proxy_rate_limit_seconds": 30, "queue_max_size": 2, "proxy_request_timeout_seconds": 0.5}
+async def test_a_full_queue_is_a_503(start_api):
+    settings = {"proxy_rate_limit_seconds": 30, "queue_max_size": 2, "proxy_request_timeout_seconds": 600}
     async with start_api(**settings) as api:
         await api.get("/proxy/get?n=0")
         waiting = [asyncio.create_task(api.get(f"/proxy/get?n={n}")) for n in (1, 2)]
         await until_waiting(api, 2)
         full = await api.get("/proxy/get?n=3")
         assert (full.status_code, full.json()["code"]) == (503, "QUEUE_FULL")
-        assert 60 <= int(full.headers["retry-after"]) <= 92  # until one who comes then has a turn in time
-        for answer in await asyncio.gather(*waiting):
-            assert (answer.status_code, answer.json()["code"]) == (504, "QUEUE_TIMEOUT")
-        await until_waiting(api, 0)  # a caller is answered before Redis knows that its place is free
-        status = (await api.get("/api/proxy/status")).json()
-        assert (status["queue_size"], status["failures"], status["requests"]) == (0, 3, 4)
+        assert 25 <= int(full.headers["retry-after"]) <= 31  # until there is a place
+        for task in waiting:
+            task.cancel()
+        await until_waiting(api, 0)
+
+
+async def test_a_request_that_would_wait_too_long_is_a_503_at_once(start_api):
+    settings = {"proxy_rate_limit_seconds": 30, "proxy_request_timeout_seconds": 20}
+    async with start_api(**settings) as one, start_api(**settings) as other:
+        await one.get("/proxy/get?n=0")
+        for api in (one, other):
+            late = await api.get("/proxy/get?n=1")
+            assert (late.status_code, late.json()["code"]) == (503, "QUEUE_FULL")
+            assert 5 <= int(late.headers["retry-after"]) <= 13  # until a new request gets a slot in time
+        statuses = [(await api.get("/api/proxy/status")).json() for api in (one, other, one)]
+        status = statuses[-1]  # each has sent its counts by now
+        assert (status["queue_size"], status["failures"], status["requests"]) == (0, 2, 3)
+
+
+async def test_an_answer_that_does_not_begin_in_time_is_a_504(start_api):
+    async def slow(_upstream, _line, _writer):
+        await asyncio.sleep(30)
+
+    async with (
+        running_upstream(slow) as upstream,
+        start_api(proxy_upstream_url=upstream.url, proxy_request_timeout_seconds=0.3) as api,
+    ):
+        answer = await api.get("/proxy/a")
+        assert (answer.status_code, answer.json()["code"]) == (504, "QUEUE_TIMEOUT")
+        assert "retry-after" not in answer.headers
 
 
 async def test_an_answer_that_is_too_long_is_a_502(start_api):
@@ -189,7 +213,7 @@ async def test_an_answer_that_is_too_long_is_a_502(start_api):
     "head",
     [b"600 Odd\r\n", b"999 Odd\r\n", b"200 OK\r\nX-Odd: a\x01b\r\n", b"404 Not Found\r\nX-Odd: \x7f\r\n"],
 )
-async def test_what_is_no_answer_of_http_is_a_503_and_not_kept(start_api, head):
+async def test_an_answer_that_is_not_http_is_a_503_and_not_kept(start_api, head):
     async def odd(_upstream, _line, writer):
         writer.write(b"HTTP/1.1 " + head + b"Content-Length: 2\r\n\r\nhi")
 
@@ -200,7 +224,7 @@ async def test_what_is_no_answer_of_http_is_a_503_and_not_kept(start_api, head):
             assert len(upstream.arrivals) == asked
 
 
-async def test_a_transfer_encoding_says_how_long_a_body_is_and_no_length_beside_it(start_api):
+async def test_a_length_beside_a_transfer_encoding_is_dropped(start_api):
     async def both(_upstream, _line, writer):
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n")
         writer.write(b"5\r\nhello\r\n0\r\n\r\n")
@@ -212,7 +236,7 @@ async def test_a_transfer_encoding_says_how_long_a_body_is_and_no_length_beside_
             assert "content-length" not in answer.headers
 
 
-async def test_an_encoded_body_goes_on_as_it_is(start_api):
+async def test_an_encoded_body_is_passed_on_unchanged(start_api):
     packed = gzip.compress(b"hello")
 
     async def encoded(_upstream, _line, writer):
@@ -237,7 +261,7 @@ async def test_no_cookie_of_the_upstream_reaches_another_caller(start_api):
         assert not [header for header in upstream.headers[1] if header.startswith("cookie")]
 
 
-async def test_a_429_holds_up_the_line_for_everybody(start_api):
+async def test_a_429_postpones_the_calls_of_all_workers(start_api):
     async def refuse_once(upstream, line, writer):
         status = b"429 Too Many Requests\r\nRetry-After: 1" if len(upstream.arrivals) == 1 else b"200 OK"
         writer.write(b"HTTP/1.1 %b\r\nContent-Length: 0\r\n\r\n" % status)
@@ -253,22 +277,22 @@ async def test_a_429_holds_up_the_line_for_everybody(start_api):
         assert upstream.gaps[0] >= 1
 
 
-async def test_a_line_that_is_held_up_is_seen_to_be(start_api):
+async def test_the_overview_shows_a_queue_that_is_postponed(start_api):
     async def refuse(_upstream, _line, writer):
         writer.write(b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 200\r\nContent-Length: 0\r\n\r\n")
 
     async with running_upstream(refuse) as upstream, start_api(proxy_upstream_url=upstream.url) as api:
         await api.get("/proxy/a")
-        waiting = asyncio.create_task(api.get("/proxy/b"))
-        await until_waiting(api, 1)
+        rejected = await api.get("/proxy/b")
+        assert (rejected.status_code, rejected.json()["code"]) == (503, "QUEUE_FULL")
+        assert 100 < int(rejected.headers["retry-after"]) <= 200
         assert 100 < (await api.get("/api/proxy/status")).json()["next_turn_seconds"] <= 200
         overview = (await api.get("/api/overview")).json()
         assert overview["status"]["code"] == "PROXY_LINE_HELD"
         assert 100 < overview["proxy"]["next_turn_seconds"] <= 200
-        waiting.cancel()
 
 
-async def test_the_policy_is_switched_for_all_and_shown(start_api):
+async def test_a_new_policy_applies_to_all_workers(start_api):
     async with start_api() as one, start_api() as other:
         assert (await one.get("/api/admin/proxy/policy")).json() == {"policy": "fifo"}
         answer = await one.put("/api/admin/proxy/policy", json={"policy": "priority"})
@@ -279,14 +303,14 @@ async def test_the_policy_is_switched_for_all_and_shown(start_api):
             assert (answer.status_code, answer.json()["code"]) == (422, "VALIDATION_ERROR")
 
 
-async def test_only_an_admin_switches_the_policy(start_api):
+async def test_only_an_admin_sets_the_policy(start_api):
     async with start_api(peer="203.0.113.9") as api:
         answer = await api.put("/api/admin/proxy/policy", json={"policy": "priority"})
         assert answer.status_code == 403
         assert (await api.get("/api/admin/proxy/policy")).json() == {"policy": "fifo"}
 
 
-async def test_with_the_policy_priority_lower_is_sooner(start_api, upstream):
+async def test_with_the_policy_priority_a_lower_one_is_sooner(start_api, upstream):
     async with start_api(proxy_upstream_url=upstream.url, proxy_rate_limit_seconds=0.3) as api:
         await api.put("/api/admin/proxy/policy", json={"policy": "priority"})
         await api.get("/proxy/first")
@@ -296,7 +320,7 @@ async def test_with_the_policy_priority_lower_is_sooner(start_api, upstream):
         assert [line.split()[1] for _, line in upstream.arrivals] == ["/first", "/-5", "/0", "/5"]
 
 
-async def test_the_status_tells_it_all(api):
+async def test_the_status_shows_every_member(api):
     await api.get("/proxy/a")
     await api.get("/proxy/a")
     status = (await api.get("/api/proxy/status")).json()
@@ -310,7 +334,7 @@ async def test_the_status_tells_it_all(api):
     assert 0 <= next_turn < 0.06
 
 
-async def test_without_redis_it_goes_on_by_itself(own_redis, upstream):
+async def test_without_redis_a_worker_keeps_its_own_pace(own_redis, upstream):
     settings = PLENTY | CALM | {"proxy_upstream_url": upstream.url, "proxy_rate_limit_seconds": 0.2}
     async with running_api(own_redis.url, **settings) as api:
         await api.get("/proxy/before")
@@ -322,3 +346,15 @@ async def test_without_redis_it_goes_on_by_itself(own_redis, upstream):
         assert (status.status_code, status.json()["successes"]) == (200, 4)
         refused = await api.put("/api/admin/proxy/policy", json={"policy": "priority"})
         assert (refused.status_code, refused.json()["code"]) == (503, "REDIS_UNAVAILABLE")
+
+
+@pytest.mark.parametrize("command", ["hgetall", "hset", "hdel", "hget", "evalsha"])
+async def test_with_a_command_denied_in_redis_a_worker_keeps_its_own_pace(own_redis, upstream, command):
+    with own_redis.connect() as client:
+        client.execute_command("ACL", "SETUSER", "default", f"-{command}")
+    settings = {"proxy_rate_limit_seconds": 0.2, "proxy_request_timeout_seconds": 10}
+    settings |= PLENTY | CALM | {"proxy_upstream_url": upstream.url}
+    async with running_api(own_redis.url, **settings) as api:
+        answers = await asyncio.gather(*(api.get(f"/proxy/{n}") for n in range(4)))
+        assert [answer.status_code for answer in answers] == [200] * 4
+        assert min(upstream.gaps) >= 0.2

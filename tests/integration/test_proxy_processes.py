@@ -1,4 +1,4 @@
-"""The internal proxy as two processes before one upstream: one pace, one order, nobody dropped."""
+"""The internal proxy as two processes in front of one upstream: one pace, one order, no request lost."""
 
 import asyncio
 import functools
@@ -17,7 +17,7 @@ from tests.support.upstream import running_upstream
 pytestmark = pytest.mark.slow
 
 INTERVAL = 1.0
-"""Long against the tenths of a second by which a process is late on a busy machine."""
+"""Long in comparison with the tenths of a second by which a process on a busy machine is late."""
 
 
 class Instance(Server):
@@ -27,11 +27,11 @@ class Instance(Server):
         super().__init__(redis_url, folder, workers=1, **settings)
         self.client = httpx.AsyncClient(base_url=self.url, timeout=60, verify=False)
 
-    async def ask(self, path):
+    async def get(self, path):
         return await self.client.get(path)
 
     async def queue_size(self):
-        return (await self.ask("/api/proxy/status")).json()["queue_size"]
+        return (await self.get("/api/proxy/status")).json()["queue_size"]
 
     async def end(self):
         await self.client.aclose()
@@ -63,10 +63,10 @@ def start_two(redis_server, tmp_path):
     return start
 
 
-def ask_in_turn(instances, paths):
-    """Ask both, one after the other."""
+def send_to_each(instances, paths):
+    """Send a request for each path, to one instance after the other, and return the tasks."""
     pairs = zip(itertools.cycle(instances), paths, strict=False)
-    return [asyncio.create_task(instance.ask(path)) for instance, path in pairs]
+    return [asyncio.create_task(instance.get(path)) for instance, path in pairs]
 
 
 async def until(condition, seconds=10):
@@ -75,23 +75,23 @@ async def until(condition, seconds=10):
             await asyncio.sleep(0.02)
 
 
-async def until_line_is(size, instance):
+async def until_queue_holds(size, instance):
     async def is_so():
         return await instance.queue_size() == size
 
     await until(is_so, seconds=5)
 
 
-async def until_asked(upstream, times):
+async def until_called(upstream, times):
     async def is_so():
         return len(upstream.arrivals) >= times
 
     await until(is_so)
 
 
-async def has_told(instance, **figures):
-    """Say whether it tells these: what the other one did is known to it a second later."""
-    found = (await instance.ask("/api/proxy/status")).json()
+async def shows(instance, **figures):
+    """Return whether the status of an instance shows these. The other one's counts arrive a little later."""
+    found = (await instance.get("/api/proxy/status")).json()
     return found | figures == found
 
 
@@ -99,69 +99,69 @@ async def test_twenty_requests_do_not_overrun_the_provider(start_two):
     with running() as provider:
         async with start_two(EXTERNAL_SERVICE_URL=provider.url) as both:
             paths = [f"/proxy/score?cpf={12345678900 + n}" for n in range(20)]
-            answers = await asyncio.gather(*ask_in_turn(both, paths))
+            answers = await asyncio.gather(*send_to_each(both, paths))
             assert {answer.status_code for answer in answers} == {200}
             for instance in both:
-                await until(functools.partial(has_told, instance, requests=20, successes=20, queue_size=0))
+                await until(functools.partial(shows, instance, requests=20, successes=20, queue_size=0))
         stats = httpx.get(f"{provider.url}/stats").json()
         assert (stats["by_endpoint"]["score"], stats["refused"], stats["failed"]) == (20, 0, 0)
 
 
-async def test_the_upstream_is_not_kept_waiting_while_there_is_a_line(start_two):
+async def test_while_calls_are_queued_the_upstream_gets_one_each_interval(start_two):
     async with (
         running_upstream() as upstream,
         start_two(PROXY_UPSTREAM_URL=upstream.url, PROXY_RATE_LIMIT_SECONDS=str(INTERVAL)) as both,
     ):
-        await asyncio.gather(*(instance.ask(f"/proxy/warm-up/{instance.url[-4:]}") for instance in both))
-        await asyncio.gather(*ask_in_turn(both, (f"/proxy/{n}" for n in range(12))))
+        await asyncio.gather(*(instance.get(f"/proxy/warm-up/{instance.url[-4:]}") for instance in both))
+        await asyncio.gather(*send_to_each(both, (f"/proxy/{n}" for n in range(12))))
         gaps = upstream.gaps[2:]
         assert len(gaps) == 11
         assert max(gaps) <= 1.2 * INTERVAL, gaps
-        assert min(gaps) >= 0.9 * INTERVAL, gaps  # as seen by an upstream that is itself busy
+        assert min(gaps) >= 0.9 * INTERVAL, gaps  # less than 1: the upstream is busy too
 
 
-async def test_the_same_asked_of_both_is_asked_once(start_two):
+async def test_equal_requests_to_both_processes_make_one_call(start_two):
     async with (
         running_upstream() as upstream,
         start_two(PROXY_UPSTREAM_URL=upstream.url, PROXY_RATE_LIMIT_SECONDS=str(INTERVAL)) as both,
     ):
-        answers = await asyncio.gather(*ask_in_turn(both, ["/proxy/same"] * 6))
+        answers = await asyncio.gather(*send_to_each(both, ["/proxy/same"] * 6))
         assert {answer.text for answer in answers} == {"GET /same HTTP/1.1"}
         assert len(upstream.arrivals) == 1
 
 
-async def test_a_process_that_is_killed_does_not_stall_the_other(start_two):
+async def test_a_process_that_is_killed_does_not_stop_the_other(start_two):
     async with (
         running_upstream() as upstream,
         start_two(PROXY_UPSTREAM_URL=upstream.url, PROXY_RATE_LIMIT_SECONDS=str(INTERVAL)) as both,
     ):
         doomed, other = both
-        dying = ask_in_turn([doomed], (f"/proxy/dying/{n}" for n in range(6)))
-        living = ask_in_turn([other], (f"/proxy/living/{n}" for n in range(6)))
-        await until_asked(upstream, 4)
+        dying = send_to_each([doomed], (f"/proxy/dying/{n}" for n in range(6)))
+        living = send_to_each([other], (f"/proxy/living/{n}" for n in range(6)))
+        await until_called(upstream, 4)
         doomed.process.send_signal(signal.SIGKILL)
         await asyncio.gather(*dying, return_exceptions=True)
         answers = await asyncio.gather(*living)
         assert {answer.status_code for answer in answers} == {200}
-        assert min(upstream.gaps) >= 0.9 * INTERVAL, upstream.gaps  # as seen by an upstream that is busy
-        # lost at the worst: the turn it had just been given, and the grace for the one it waited for
+        assert min(upstream.gaps) >= 0.9 * INTERVAL, upstream.gaps  # less than 1: the upstream is busy too
+        # lost at most: the slot that it had just got, and the grace period of the slot that it waited for
         assert max(upstream.gaps) <= 2.3 * INTERVAL, upstream.gaps
 
 
-async def test_who_hangs_up_leaves_the_line(start_two):
+async def test_callers_who_hang_up_leave_the_queue(start_two):
     async with (
         running_upstream() as upstream,
         start_two(PROXY_UPSTREAM_URL=upstream.url, PROXY_RATE_LIMIT_SECONDS="3") as both,
     ):
         one, other = both
-        await one.ask("/proxy/first")
-        leaving = ask_in_turn([one], (f"/proxy/leaving/{n}" for n in range(5)))
-        (staying,) = ask_in_turn([one], ["/proxy/staying"])
-        await until_line_is(6, other)
+        await one.get("/proxy/first")
+        leaving = send_to_each([one], (f"/proxy/leaving/{n}" for n in range(5)))
+        (staying,) = send_to_each([one], ["/proxy/staying"])
+        await until_queue_holds(6, other)
         for task in leaving:
             task.cancel()
         await asyncio.gather(*leaving, return_exceptions=True)
-        await until_line_is(1, other)
+        await until_queue_holds(1, other)
         assert (await staying).status_code == 200
         assert [line.split()[1] for _, line in upstream.arrivals] == ["/first", "/staying"]
 
@@ -189,6 +189,22 @@ async def test_a_large_body_streams(start_two):
         assert received == size
 
 
+async def test_bytes_after_an_answer_are_no_other_callers_answer(start_two):
+    async def answer_too_much(_upstream, line, writer):
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(line), line.encode()))
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged")
+
+    async with (
+        running_upstream(answer_too_much) as upstream,
+        start_two(PROXY_UPSTREAM_URL=upstream.url, PROXY_RATE_LIMIT_SECONDS="0.05") as both,
+    ):
+        paths = [f"/proxy/{n}" for n in range(20)]
+        for copy in ("MISS", "HIT"):
+            answers = await asyncio.gather(*send_to_each(both, paths))
+            assert [answer.text for answer in answers] == [f"GET /{n} HTTP/1.1" for n in range(20)]
+            assert {answer.headers["x-cache"] for answer in answers} == {copy}
+
+
 async def test_an_answer_that_breaks_off_is_cut(start_two):
     async def cut(_upstream, _line, writer):
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n" + b"x" * 500)
@@ -197,12 +213,12 @@ async def test_an_answer_that_breaks_off_is_cut(start_two):
 
     async with running_upstream(cut) as upstream, start_two(PROXY_UPSTREAM_URL=upstream.url) as (one, _):
         with pytest.raises(httpx.RemoteProtocolError):
-            await one.ask("/proxy/cut")
+            await one.get("/proxy/cut")
         assert "Traceback" not in one.log.read_text()
         assert "proxy_answer_cut" in one.log.read_text()
 
 
-async def test_when_told_to_stop_the_line_is_answered_and_calls_under_way_end(start_two):
+async def test_at_sigterm_the_queue_is_rejected_and_calls_being_made_end(start_two):
     async def slow(_upstream, _line, writer):
         await asyncio.sleep(1)
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nslow")
@@ -211,16 +227,16 @@ async def test_when_told_to_stop_the_line_is_answered_and_calls_under_way_end(st
         running_upstream(slow) as upstream,
         start_two(PROXY_UPSTREAM_URL=upstream.url, PROXY_RATE_LIMIT_SECONDS="20") as (stopping, other),
     ):
-        (under_way,) = ask_in_turn([stopping], ["/proxy/under-way"])
-        await until_asked(upstream, 1)
-        waiting = ask_in_turn([stopping], (f"/proxy/{n}" for n in range(10)))
-        await until_line_is(10, other)
+        (being_made,) = send_to_each([stopping], ["/proxy/being-made"])
+        await until_called(upstream, 1)
+        waiting = send_to_each([stopping], (f"/proxy/{n}" for n in range(10)))
+        await until_queue_holds(10, other)
         began = time.monotonic()
         stopping.process.terminate()
         refused = await asyncio.gather(*waiting)
         assert {(answer.status_code, answer.json()["code"]) for answer in refused} == {(503, "QUEUE_CLOSED")}
         assert all(int(answer.headers["retry-after"]) >= 1 for answer in refused)
-        assert (await under_way).text == "slow"
+        assert (await being_made).text == "slow"
         assert await asyncio.to_thread(stopping.process.wait, 10) in {0, -signal.SIGTERM}
         assert time.monotonic() - began < 10
         assert await other.queue_size() == 0

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections import Counter
 
 import pytest
 
@@ -129,12 +130,61 @@ async def test_refusing_writes_is_unavailable_and_no_error_of_ours(own_redis, re
             assert (again.status_code, again.headers["x-cache"]) == (200, "HIT")
             assert again.content == cached.content
             # A full memory takes no transaction, not even one that only reads.
-            fresh = await api.get("/api/metrics/summary?type=cpu", headers=FRESH)
-            assert fresh.status_code in {200, 503}
+            for period in ("all", "daily", "hourly"):
+                fresh = await api.get(f"/api/metrics/summary?type=cpu&period={period}", headers=FRESH)
+                assert (fresh.status_code, fresh.headers["x-cache"]) == (200, "MISS")
+                assert fresh.json()["count"] == 1
+            for path in ("list", "list?type=cpu", "types", "series?type=cpu&step=60"):
+                read = await api.get(f"/api/metrics/{path}")
+                assert (read.status_code, len(read.json()) > 0) == (200, True), path
             client.execute_command(*relent)
         assert (await api.post("/api/metrics", json=metric())).status_code == 201
         summary = await api.get("/api/metrics/summary?type=cpu", headers=FRESH)
         assert summary.json()["count"] == 2
+
+
+async def test_where_redis_refuses_to_be_read_the_last_good_summary_is_served(own_redis):
+    with own_redis.connect() as client:
+        client.acl_setuser("api", enabled=True, nopass=True, commands=["+@all"], keys=["*"])
+        url = own_redis.url.replace("unix://", "unix://api:any@")
+        async with running_api(url, **PLENTY, **CALM) as api:
+            await api.post("/api/metrics", json=metric())
+            computed = await api.get("/api/metrics/summary?type=cpu")
+            client.execute_command("ACL", "SETUSER", "api", "-hgetall")
+            stale = await api.get("/api/metrics/summary?type=cpu", headers=FRESH)
+            assert (stale.status_code, stale.headers["x-cache"]) == (200, "STALE")
+            assert stale.json() == computed.json() | {"degraded": True}
+            never = await api.get("/api/metrics/summary?type=other")
+            assert_problem(never, 503, "REDIS_UNAVAILABLE")
+
+
+KEY = {"Idempotency-Key": "order-66"}
+
+
+@pytest.mark.parametrize("command", ["zadd", "hset", "hget", "incrby", "expire", "ttl", "set"])
+@pytest.mark.parametrize("headers", [KEY, {}], ids=["keyed", "unkeyed"])
+async def test_a_write_that_redis_refuses_is_not_told_to_be_stored_when_it_is_sent_again(
+    own_redis, command, headers
+):
+    """First 503, then 201 with `Idempotency-Replayed: true`, and nothing was listed."""
+    with own_redis.connect() as client:
+        client.acl_setuser("api", enabled=True, nopass=True, commands=["+@all"], keys=["*"])
+        url = own_redis.url.replace("unix://", "unix://api:any@")
+        body = metric()
+        async with running_api(url, **PLENTY, **CALM) as api:
+            client.execute_command("ACL", "SETUSER", "api", f"-{command}")
+            statuses = [
+                (await api.post("/api/metrics", json=body, headers=headers)).status_code for _ in range(2)
+            ]
+            client.execute_command("ACL", "SETUSER", "api", f"+{command}")
+            is_needed = (command, headers) != ("set", {})
+            assert statuses == ([503, 503] if is_needed else [201, 201])
+            again = await api.post("/api/metrics", json=body, headers=headers)
+            assert again.status_code == 201
+            assert "idempotency-replayed" not in again.headers
+            stored = 1 if is_needed else 3
+            assert len((await api.get("/api/metrics/list?type=cpu")).json()) == stored
+            assert (await api.get("/api/metrics/summary?type=cpu", headers=FRESH)).json()["count"] == stored
 
 
 async def test_emptied_scripts_and_all(api, own_redis):
@@ -158,6 +208,73 @@ async def test_the_limiter_fails_open_and_says_so_once(own_redis, capsys):
         assert said == ["redis_lost", "limiter_fails_open"]
         counted = (await api.get("/metrics")).text
         assert 'resilience_events_total{event="Bypassed",policy="ingest"}' in counted
+
+
+async def answers_of_many(api, own_redis):
+    """What batches and reads get that arrive while Redis is silent for 0.4 s."""
+    own_redis.freeze()
+    calls = [api.post("/api/metrics/batch", json=[metric(n)]) for n in range(30)]
+    calls += [api.get("/api/metrics/types") for _ in range(30)]
+    answering = asyncio.gather(*calls)
+    began = waits(api)
+    async with asyncio.timeout(10):
+        while waits(api) - began < 16 and not answering.done():
+            await asyncio.sleep(0.005)
+    own_redis.thaw()
+    answers = await answering
+    return answers[:30], answers[30:]
+
+
+QUOTAS = {"rate_limit_requests": 4, "rate_limit_read_requests": 6, "web_concurrency": 2}
+
+
+async def test_in_an_outage_a_worker_lets_its_share_of_the_quotas_through_where_that_is_set(own_redis):
+    """All of them passed a quota of ten."""
+    async with running_api(own_redis.url, **QUOTAS, rate_limit_without_redis="local", **CALM) as api:
+        batches, reads = await answers_of_many(api, own_redis)
+        for answers, share, policy in ((batches, 2, '"ingest";q=4;w=60'), (reads, 3, '"read";q=6;w=60')):
+            refused = [answer for answer in answers if answer.status_code == 429]
+            assert len(refused) == 30 - share
+            assert {answer.headers["ratelimit-policy"] for answer in answers} == {policy}
+            assert all(answer.headers["ratelimit"].split(";")[1] == "r=0" for answer in refused)
+            assert all(1 <= int(answer.headers["retry-after"]) <= 60 for answer in refused)
+            assert all("x-ratelimit-remaining" in answer.headers for answer in answers)
+
+
+async def test_in_an_outage_everyone_is_let_through_where_nothing_else_is_set(own_redis):
+    async with running_api(own_redis.url, **QUOTAS, **CALM) as api:
+        batches, reads = await answers_of_many(api, own_redis)
+        assert 429 not in {answer.status_code for answer in (*batches, *reads)}
+
+
+async def test_in_an_outage_what_has_a_quota_is_503_where_that_is_set(own_redis):
+    async with running_api(own_redis.url, **QUOTAS, rate_limit_without_redis="closed", **CALM) as api:
+        await api.get("/api/metrics/summary?type=cpu")
+        batches, reads = await answers_of_many(api, own_redis)
+        for answer in (*batches, *reads):
+            assert_problem(answer, 503, "REDIS_UNAVAILABLE")
+            assert int(answer.headers["retry-after"]) >= 1
+        await until_healthy(api)
+        other = {"X-Forwarded-For": "198.51.100.7"}  # Redis carried out what it was sent before it was silent
+        assert (await api.post("/api/metrics", json=metric(), headers=other)).status_code == 201
+
+
+@pytest.mark.parametrize(
+    "refuse",
+    [["CONFIG", "SET", "maxmemory", "1"], ["REPLICAOF", "127.0.0.1", "1"]],
+    ids=["out of memory", "a replica"],
+)
+@pytest.mark.parametrize(("policy", "statuses"), [("local", {200: 3, 429: 7}), ("closed", {503: 10})])
+async def test_while_redis_refuses_writes_the_quotas_hold_as_set(own_redis, refuse, policy, statuses):
+    """None held, whatever was set."""
+    async with running_api(own_redis.url, **QUOTAS, rate_limit_without_redis=policy, **CALM) as api:
+        with own_redis.connect() as client:
+            client.execute_command(*refuse)
+        answers = [await api.get("/api/metrics/types") for _ in range(10)]
+        assert Counter(answer.status_code for answer in answers) == statuses
+        batches = [await api.post("/api/metrics/batch", json=[metric()]) for _ in range(10)]
+        expected = {503: 2, 429: 8} if policy == "local" else {503: 10}
+        assert Counter(answer.status_code for answer in batches) == expected
 
 
 async def test_an_api_started_before_redis_recovers_by_itself(own_redis):

@@ -1,7 +1,6 @@
 """Encrypted and behind a password: redis-py opens the connection, and what is said on it is ours."""
 
 import asyncio
-import shutil
 import socket
 import subprocess
 
@@ -12,20 +11,16 @@ from src.resilience.clock import SystemClock
 from src.services.errors import StorageUnavailableError
 from src.storage.redis.link import RedisAddress, RedisLink, connect
 from src.storage.redis.server_binary import find_redis_server
+from tests.support.certificate import make_certificate
 
 
 @pytest.fixture
 def address(tmp_path):
     """A redis-server that takes encrypted connections only, and asks for a password."""
-    server, openssl = find_redis_server(), shutil.which("openssl")
-    if server is None or openssl is None:
-        pytest.skip("no redis-server, or no openssl to make a certificate")
-    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-    subprocess.run(
-        [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost",
-         "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", certificate],
-        check=True, capture_output=True,
-    )  # fmt: skip
+    server = find_redis_server()
+    if server is None:
+        pytest.skip("no redis-server")
+    key, certificate = make_certificate(tmp_path)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -94,8 +94,8 @@ async def test_gradient_settles_above_the_capacity_by_tolerance_and_queue(
 
     limit = settled(await limits_under_load(policy, service, clock))
 
-    # The fixed point of limit = limit * (1.25 * capacity / limit) + sqrt(limit), with room for luck.
-    expected = ((1 + (1 + 5 * capacity) ** 0.5) / 2) ** 2
+    # The fixed point of limit = busy + sqrt(busy), where busy = limit * (1.25 * capacity / limit).
+    expected = 1.25 * capacity + (1.25 * capacity) ** 0.5
     assert capacity <= limit <= 1.3 * expected + 1
 
 

@@ -62,7 +62,8 @@ class GradientModel:
             self.limit_before = limit
             return 1
         self.rounds_left -= 1
-        follows = limit * self.gradient(succeeded, calls) + math.sqrt(limit)
+        busy = limit * self.gradient(succeeded, calls)
+        follows = busy + math.sqrt(busy)
         return follows if was_full else min(follows, limit)
 
     def gradient(self, succeeded, calls):

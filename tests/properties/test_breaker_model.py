@@ -15,7 +15,7 @@ from tests.support.machines import StoreMachine, prove
 NAME = "upstream"
 
 quarters = st.integers(1, 48).map(lambda n: n / 4)  # exact in binary, and in µs
-thresholds = st.sampled_from([None, None, 4, 1])
+thresholds = st.sampled_from([None, None, 4, 1])  # None: 5 where there is no rate
 rates = st.sampled_from([0.5, None, 0.1, 1.0])
 
 
@@ -28,8 +28,6 @@ def enough_probes(permits):
 @st.composite
 def breaker_options(draw):
     failure_threshold, failure_rate, slow_rate = draw(thresholds), draw(rates), draw(rates)
-    if failure_threshold is failure_rate is slow_rate is None:
-        failure_threshold = 1
     permits = draw(st.integers(1, 4))
     window_calls = draw(st.integers(1, 6))
     open_seconds = draw(quarters)
@@ -55,6 +53,9 @@ class Model:
 
     def __init__(self, options, clock):
         self.options, self.clock = options, clock
+        self.lease = min(options.probe_lease_seconds, max(options.open_seconds, 1))
+        has_rate = options.failure_rate_threshold or options.slow_call_rate_threshold
+        self.most_in_a_row = options.failure_threshold or (math.inf if has_rate else 5)
         self.state, self.era = "CLOSED", 0
         self.calls, self.probes, self.transitions = [], {}, []
         self.opened, self.open_for = None, None
@@ -94,14 +95,14 @@ class Model:
         """Let `ticket` in, or return the wait."""
         wait = self.wait()
         if wait != 0:
-            return self.options.open_seconds if wait is None else wait
+            return wait
         if self.state == "OPEN":
             self.go("HALF_OPEN")
         if self.state == "HALF_OPEN":
             self.probes = {
                 other: end for other, end in self.probes.items() if isinstance(end, bool) or end > self.now
             }
-            self.probes[ticket] = self.now + self.options.probe_lease_seconds
+            self.probes[ticket] = self.now + self.lease
         return 0
 
     def record(self, era, ticket, failed, slow):
@@ -133,6 +134,12 @@ class Model:
         if era == self.era and not isinstance(self.probes.get(ticket, True), bool):
             del self.probes[ticket]
 
+    def renew(self, era, ticket):
+        if era != self.era or isinstance(self.probes.get(ticket, True), bool):
+            return False
+        self.probes[ticket] = self.now + self.lease
+        return True
+
     def window(self):
         if self.options.window_seconds is None:
             return self.calls[-self.options.window_calls :]
@@ -144,7 +151,7 @@ class Model:
         return len(list(itertools.takewhile(lambda call: call[1], reversed(self.calls))))
 
     def is_too_bad(self):
-        if self.failures_in_a_row() >= (self.options.failure_threshold or math.inf):
+        if self.failures_in_a_row() >= self.most_in_a_row:
             return True
         window = self.window()
         if len(window) < self.options.minimum_calls:
@@ -190,7 +197,7 @@ class BreakerMachine(StoreMachine):
         admission = self.do(self.store.admit(NAME, self.options))
         wait = self.model.admit(admission)
         if not isinstance(admission, Ticket):
-            assert admission.retry_after == wait > 0
+            assert admission.retry_after == wait != 0
             return multiple()
         assert wait == 0
         assert (admission.probe is not None) == (self.model.state == "HALF_OPEN")
@@ -214,8 +221,14 @@ class BreakerMachine(StoreMachine):
     @rule(call=tickets)
     def release(self, call):
         era, ticket = call
-        self.do(self.store.release(NAME, ticket))
+        self.act(lambda: self.store.release(NAME, ticket))
         self.model.release(era, ticket)
+
+    @rule(call=tickets)
+    def renew(self, call):
+        era, ticket = call
+        renewed = self.do(self.store.renew(NAME, self.options, ticket))
+        assert renewed == self.model.renew(era, ticket)
 
     @precondition(lambda self: self.model.calls)  # before any call there is nothing to see
     @rule(seconds=quarters)

@@ -12,6 +12,7 @@ from src.resilience.paced_queue import PacedQueue
 from src.storage.patterns.pace_store import RedisPaceStore
 from tests.contract.conftest import TEST_TIME
 from tests.support.calls import CANCELLED, Caller
+from tests.support.clock import settle
 from tests.support.machines import AsyncMachine, StoreMachine, prove
 
 
@@ -86,15 +87,19 @@ class StoreModel:
         if size and is_next:  # those in line go before the newcomers
             size, has_turn = size - 1, True
         for _ in range(offer.newcomers):
-            if is_next and not has_turn and others <= self.capacity:
+            first_turn_us = max(self.interval if is_next else 0, self.due() - self.now)
+            if is_next and not has_turn:
                 admitted, has_turn = admitted + 1, True
-            elif others + size < self.capacity:
+            elif others + size < self.capacity and self.is_in_time(first_turn_us, others + size):
                 admitted, size = admitted + 1, size + 1
         if has_turn:
             self.given.append(self.now)
         if size:
             self.said[worker] = (oldest, foremost, size, self.due(), self.due() + self.grace)
         return admitted, has_turn
+
+    def is_in_time(self, first_turn_us, callers_before):
+        return first_turn_us + callers_before * self.interval <= self.max_wait
 
     def wait(self):
         return self.due() - self.now or self.poll
@@ -146,6 +151,10 @@ class PaceStoreMachine(StoreMachine):
         assert (verdict.admitted, verdict.turn is not None) == (admitted, has_turn)
         assert (verdict.policy, verdict.wait_us) == (self.model.policy, self.model.wait())
         if admitted < newcomers:
+            is_full = self.model.size() >= self.model.capacity
+            assert verdict.late_after in (
+                (None, self.options.max_wait_seconds) if is_full else (self.options.max_wait_seconds,)
+            )
             assert self.model.would_be_served(us(verdict.retry_after))
             assert not self.model.would_be_served(us(verdict.retry_after) - 1)
         if not has_turn:
@@ -206,6 +215,7 @@ class QueueModel:
         self.policy = options.policy
         self.now = 0.0
         self.free_at = self.postponed_until = 0.0
+        self.arrived = {}
         self.line = {}  # who: when it came, its rank by priority, and whether its call is rejected
         self.outcomes = {}
 
@@ -215,15 +225,31 @@ class QueueModel:
         return (arrived if self.policy == "fifo" else rank), worker, number
 
     def arrive(self, name, priority, *, rejected):
-        is_full = len(self.line) >= self.options.capacity
-        self.line[name] = self.now, self.now + priority * self.options.aging_seconds, rejected
+        options, wait = self.options, max(0, self.due() - self.now)
+        callers_before = len(self.line)
+        self.arrived[name] = self.now
+        in_time = [
+            n
+            for n in range(options.capacity)
+            if wait + n * options.interval_seconds <= options.max_wait_seconds
+        ]
+        self.line[name] = self.now, self.now + priority * options.aging_seconds, rejected
         self.give_turns()
-        if is_full and name in self.line:
-            self.end(name, QueueFullError)
+        if name in self.line and callers_before >= len(in_time):
+            self.end(name, QueueFullError if len(in_time) == options.capacity else QueueTimeoutError)
 
     def end(self, name, outcome):
         del self.line[name]
         self.outcomes[name] = self.now, outcome
+
+    def learn(self, name, when):
+        """Take note that this one was told at `when` that it waits in vain: no turn came in time after that."""
+        ends = self.arrived[name] + self.options.max_wait_seconds
+        turns = [at for at, outcome in self.outcomes.values() if outcome in ("started", CircuitOpenError)]
+        assert not [at for at in turns if when < at <= ends]
+        assert self.now >= ends or self.due() > ends
+        self.line.pop(name, None)
+        self.outcomes[name] = when, QueueTimeoutError
 
     def due(self):
         return max(self.free_at, self.postponed_until)
@@ -315,6 +341,7 @@ class PacedQueueMachine(AsyncMachine):
     @rule(seconds=quarters)
     def postpone(self, seconds):
         self.do(self.queues["a"].postpone(seconds))
+        self.do(settle())  # those who learn that they wait in vain
         self.model.postponed_until = max(self.model.postponed_until, self.model.now + seconds)
 
     @rule(seconds=quarters)
@@ -329,10 +356,15 @@ class PacedQueueMachine(AsyncMachine):
     @invariant()
     def both_tell_the_same_of_everybody(self):
         if self.model is not None:
-            told = {name: caller.outcome for name, caller in self.callers.items() if caller.outcome}
-            assert {
-                name: (when, kind(outcome)) for name, (when, outcome) in told.items()
-            } == self.model.outcomes
+            told = {
+                name: (caller.outcome[0], kind(caller.outcome[1]))
+                for name, caller in self.callers.items()
+                if caller.outcome
+            }
+            for name, (when, outcome) in told.items():
+                if outcome is QueueTimeoutError and self.model.outcomes.get(name) != (when, outcome):
+                    self.model.learn(name, when)
+            assert told == self.model.outcomes
             assert self.do(self.queues["a"].status()).size == len(self.model.line)
 
     @invariant()

@@ -1,4 +1,4 @@
-"""The rate limit's waiting line against a plain model: who begins when, who is refused, in what order."""
+"""The rate limit's queue against a plain model: who begins when, who is refused and when, in what order."""
 
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, precondition, rule
@@ -19,12 +19,19 @@ WINDOW_SECONDS = 8  # of which every limit here makes an interval of whole quart
 algorithms = st.sampled_from(["token_bucket", "sliding_window_log", "fixed_window"])
 limits = st.sampled_from([1, 2, 4])
 longest_waits = st.sampled_from([4, 0, 0.25, 2, 8, 30])
+most_waiting = st.sampled_from([1000, 3, 1])
 
 
 class Model:
-    """Only the head of the line asks: when it comes to the head, and when it was told to come back."""
+    """Only the head of the line asks: when it comes to the head, and when it was told to come back.
 
-    def __init__(self, algorithm, quota, max_wait):
+    Who comes later is refused at once if so many wait before it that its unit comes too late.
+    """
+
+    def __init__(self, algorithm, quota, max_wait, max_waiting):
+        self.quota = quota
+        self.max_waiting = max_waiting
+        self.others_spent = False  # while somebody waited
         self.clock = FakeClock()
         self.limiter = RateLimiterModel(algorithm, quota, self.clock)
         self.max_wait = max_wait
@@ -38,6 +45,13 @@ class Model:
     def come(self, caller, now):
         if not self.line:
             self.head_asks_at = now
+        else:
+            windows, others = divmod(len(self.line), self.quota.limit)
+            unit_comes_in = self.limiter.peek(KEY, others + 1).retry_after
+            unit_comes_in += windows * self.quota.window_seconds
+            if len(self.line) >= self.max_waiting or unit_comes_in > self.max_wait:
+                self.refused[caller] = now, unit_comes_in
+                return
         self.line[caller] = now + self.max_wait
         self.go_on_until(now)
 
@@ -50,6 +64,7 @@ class Model:
         self.go_on_until(now)
 
     def spend(self, cost):
+        self.others_spent |= bool(self.line)
         self.limiter.hit(KEY, cost)
 
     def go_on_until(self, now):
@@ -62,6 +77,8 @@ class Model:
                 self.began.append((caller, self.head_asks_at))
                 del self.line[caller]
             elif self.head_asks_at + said.retry_after > gives_up_at:
+                came_at = gives_up_at - self.max_wait
+                assert came_at == self.head_asks_at or self.others_spent, "it waited in vain"
                 self.refused[caller] = self.head_asks_at, said.retry_after
                 del self.line[caller]
             else:
@@ -70,29 +87,32 @@ class Model:
 
 
 class AskedLimiter:
-    """Passes hits on, and counts them."""
+    """Passes questions on, and counts the hits."""
 
     def __init__(self, limiter):
         self._limiter = limiter
+        self.quota = limiter.quota
         self.hits = 0
 
     async def hit(self, key):
         self.hits += 1
         return await self._limiter.hit(key)
 
+    async def peek(self, key, cost):
+        return await self._limiter.peek(key, cost)
+
 
 class RateLimitMachine(CallsMachine):
-    @initialize(algorithm=algorithms, limit=limits, max_wait=longest_waits)
-    def set_up(self, algorithm, limit, max_wait):
+    @initialize(algorithm=algorithms, limit=limits, max_wait=longest_waits, max_waiting=most_waiting)
+    def set_up(self, algorithm, limit, max_wait, max_waiting):
         self.quota = Quota(limit, WINDOW_SECONDS)
         self.limiter = memory_rate_limiter(algorithm, self.quota, self.clock)
         self.asked = AskedLimiter(self.limiter)
         self.listener = RecordingListener()
-        self.policy = RateLimit(
-            self.asked, RateLimitOptions(KEY, max_wait), self.clock, name="limit", listener=self.listener
-        )
+        options = RateLimitOptions(KEY, max_wait, max_waiting)
+        self.policy = RateLimit(self.asked, options, self.clock, name="limit", listener=self.listener)
         self.began = []
-        self.model = Model(algorithm, self.quota, max_wait)
+        self.model = Model(algorithm, self.quota, max_wait, max_waiting)
 
     @rule()
     def come(self):

@@ -202,6 +202,57 @@ def test_every_limiter_says_what_the_model_says(algorithm, make_client):
     prove(lambda: RateLimiterMachine(algorithm, make_client), examples=25 if make_client is None else 12)
 
 
+class SteppingClockMachine(StoreMachine):
+    """Hits one key while the store's clock is set back again and again: no bound is broken, either way."""
+
+    def __init__(self, algorithm, make_client):
+        super().__init__(make_client)
+        self.algorithm = algorithm
+        self.quota = Quota(2, 60)
+        self.window_us = self.quota.window_us
+        self.in_memory = memory_rate_limiter(algorithm, self.quota, self.clock)
+        self.units = []
+
+    @initialize()
+    def set_up(self):
+        self.do(self.time.publish())
+
+    @property
+    def limiter(self):
+        """In Redis each is another worker's: none repeats what it was told before the clock was set back."""
+        if self.link is None:
+            return self.in_memory
+        return RedisRateLimiter(self.algorithm, self.quota, self.link, self.clock, time_source=TEST_TIME)
+
+    @rule(cost=st.integers(1, 2))
+    def hit(self, cost):
+        if self.do(self.limiter.hit("ann", cost)).allowed:
+            self.units += [round(self.clock.monotonic() / US)] * cost
+            assert most_in_a_window(self.units, self.window_us) <= BOUNDS[self.algorithm](2)
+
+    @rule(cost=st.integers(1, 2))
+    def wait_until_there_is_room(self, cost):
+        waited_us = 0
+        while not (decision := self.do(self.limiter.peek("ann", cost))).allowed:
+            waited_us += round(decision.retry_after / US)
+            assert waited_us <= self.window_us * (2 if self.algorithm == "sliding_window_counter" else 1)
+            self.pass_time(round(decision.retry_after / US))
+
+    @rule(us=st.sampled_from([0, 1, 999_999, 10_000_000, 20_000_000, 30_000_000]))
+    def pass_time(self, us):
+        self.do(self.time.advance(us * US))
+
+    @rule(us=st.sampled_from([1, 10_000_000, 45_000_000, 3_600_000_000]))
+    def set_the_clock_back(self, us):
+        self.do(self.time.shift(-us * US))
+
+
+@pytest.mark.parametrize("algorithm", get_args(Algorithm))
+def test_a_clock_that_is_set_back_breaks_no_bound(algorithm, make_client):
+    examples = 10 if make_client is None else 25
+    prove(lambda: SteppingClockMachine(algorithm, make_client), examples=examples)
+
+
 @pytest.mark.parametrize(
     ("algorithm", "gaps", "worst"),
     [

@@ -5,7 +5,7 @@ from urllib.parse import unquote_to_bytes
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src.services.proxy.target import UnsafeTargetError, UpstreamTarget, without
+from src.services.proxy.target import UnsafeTargetError, UpstreamTarget, without_parameter
 
 TARGET = UpstreamTarget("http://upstream.example:9000/base")
 
@@ -63,4 +63,4 @@ parameters = st.tuples(
 def test_only_the_named_parameter_is_taken_out(pairs):
     query = "&".join(f"{name}={value}" for name, value in pairs).encode()
     kept = "&".join(f"{name}={value}" for name, value in pairs if "riority" not in name).encode()
-    assert without("priority", query) == kept
+    assert without_parameter("priority", query) == kept

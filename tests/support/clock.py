@@ -26,7 +26,7 @@ async def settle() -> None:
 
 
 class FakeClock:
-    """A `Clock` that stands still until told to move, and only moves forward."""
+    """A `Clock` that stands still until told to move. Only its time of day may move backward."""
 
     def __init__(self, start: float = 1_800_000_000.0) -> None:
         self._start = start
@@ -70,6 +70,10 @@ class FakeClock:
     def jump(self, seconds: float) -> None:
         """Move time when nobody is waiting for it: no task runs meanwhile."""
         self._elapsed += seconds
+
+    def shift_time_of_day(self, seconds: float) -> None:
+        """Set the time of day forward, or back where `seconds` is negative, while no time passes."""
+        self._start += seconds
 
     async def drive(self, awaitable: Awaitable[T]) -> T:
         """Await, moving time to the next timer whenever nothing else can go on."""

@@ -33,12 +33,12 @@ class MemoryMetricStore:
 
     async def add(self, batch: Sequence[PointColumns], idempotency: Idempotency | None = None) -> WriteResult:
         if idempotency is not None:
-            fingerprint, kept_until = self._idempotency.get(idempotency.key, ("", 0.0))
-            if kept_until > self._clock.now():
+            fingerprint, kept_until = self._idempotency.get(idempotency.key, ("", -1.0))
+            if kept_until > self._clock.monotonic():
                 if fingerprint != idempotency.fingerprint:
                     raise IdempotencyKeyReusedError("the idempotency key came before with another request")
                 return WriteResult(is_new=False, rejected=[])
-            self._idempotency[idempotency.key] = idempotency.fingerprint, self._clock.now() + 24 * 3600
+            self._idempotency[idempotency.key] = idempotency.fingerprint, self._clock.monotonic() + 24 * 3600
         for columns in batch:
             labels = columns.labels or [""] * len(columns.values)
             for timestamp, value, text in zip(

@@ -87,3 +87,9 @@ async def calls(link: RedisLink, command: str) -> int:
     stats = (await link.send("INFO", "commandstats")).decode()
     found = re.search(rf"^cmdstat_{command}:calls=(\d+)", stats, re.MULTILINE)
     return int(found[1]) if found else 0
+
+
+async def commands_run(link: RedisLink) -> int:
+    """Return how many commands the server behind `link` has run, those of scripts included."""
+    stats = (await link.send("INFO", "commandstats")).decode()
+    return sum(map(int, re.findall(r"^cmdstat_\S+:calls=(\d+)", stats, re.MULTILINE)))

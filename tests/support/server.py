@@ -5,8 +5,11 @@ import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import httpx
+
+ROOT = Path(__file__).parents[2]
 
 
 def free_port() -> int:
@@ -18,14 +21,12 @@ def free_port() -> int:
 
 def environment(**settings: str) -> dict[str, str]:
     """What a process is started with: of whoever runs the tests, only what it needs."""
-    kept = {
-        name: value for name, value in os.environ.items() if name in {"PATH", "HOME", "PYTHONPATH", "LANG"}
-    }
-    return kept | {"EXTERNAL_SERVICE_FAILURE_RATE": "0"} | settings
+    kept = {name: value for name, value in os.environ.items() if name in {"PATH", "HOME", "LANG"}}
+    return kept | {"PYTHONPATH": str(ROOT), "EXTERNAL_SERVICE_FAILURE_RATE": "0"} | settings
 
 
 class Server:
-    """`python -m uvicorn src.main:app`."""
+    """`python -m uvicorn src.main:app`, run in `folder`: the .env of the checkout is not read."""
 
     def __init__(self, redis_url: str, folder, *, workers: int = 2, **settings: str) -> None:
         self.url = f"http://127.0.0.1:{(port := free_port())}"
@@ -35,6 +36,7 @@ class Server:
         self._output = self.log.open("wb")
         self.process = subprocess.Popen(
             command,
+            cwd=folder,
             env=environment(REDIS_URL=redis_url, **settings),
             stdout=self._output,
             stderr=subprocess.STDOUT,

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from itertools import pairwise
 
 Answer = Callable[["Upstream", str, asyncio.StreamWriter], Awaitable[None]]
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 class Upstream:
@@ -13,6 +14,7 @@ class Upstream:
 
     Attributes:
         url: Where.
+        connections: How many were accepted.
         arrivals: Time (of the running loop) and request line of each request, in order.
         headers: Header lines of each request, in lower case.
     """
@@ -20,6 +22,7 @@ class Upstream:
     def __init__(self, answer: Answer) -> None:
         self._answer = answer
         self.url = ""
+        self.connections = 0
         self.arrivals: list[tuple[float, str]] = []
         self.headers: list[list[str]] = []
 
@@ -30,6 +33,7 @@ class Upstream:
         return [later - earlier for earlier, later in pairwise(times)]
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
         try:
             while head := await reader.readuntil(b"\r\n\r\n"):
                 line, *headers = head.decode().strip().split("\r\n")
@@ -50,10 +54,10 @@ async def echo(_upstream: Upstream, line: str, writer: asyncio.StreamWriter) -> 
 
 
 @asynccontextmanager
-async def running_upstream(answer: Answer = echo) -> AsyncIterator[Upstream]:
-    """An upstream on a free port."""
+async def running_upstream(answer: Answer = echo, *, serve: Serve | None = None) -> AsyncIterator[Upstream]:
+    """An upstream on a free port. `serve` handles each connection in place of `Upstream.serve`."""
     upstream = Upstream(answer)
-    server = await asyncio.start_server(upstream.serve, "127.0.0.1", 0)
+    server = await asyncio.start_server(serve or upstream.serve, "127.0.0.1", 0)
     upstream.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     try:
         yield upstream

@@ -16,6 +16,7 @@ import tree_sitter_powershell
 from scripts.install import UV_VARIABLES, has_a_cache, pip_configuration, uv_environment
 from src.config.settings import Settings
 from src.storage.redis.embedded import STOP_GRACE_SECONDS
+from tests.support.server import Server
 
 ROOT = Path(__file__).parents[2]
 PAIRS = ["start", "test", "demo"]
@@ -161,6 +162,18 @@ def test_the_environment_wins_over_dotenv(tmp_path: Path) -> None:
     assert bash(SETTING, str(tmp_path), "APP_PORT", "8000", APP_PORT="8002").stdout == "8002\n"
 
 
+def test_the_servers_of_the_tests_do_not_read_the_env_file_that_start_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[dict[str, object]] = []
+    monkeypatch.setattr(subprocess, "Popen", lambda _command, **options: started.append(options))
+
+    server = Server("redis://nowhere", tmp_path)
+    server._output.close()
+
+    assert [options["cwd"] for options in started] == [tmp_path]
+
+
 @needs_bash
 def test_a_command_that_runs_nothing_is_passed_over(tmp_path: Path) -> None:
     for name, body in {"python3.12": "exit 127", "python3": f'exec "{sys.executable}" "$@"'}.items():
@@ -240,8 +253,9 @@ def handed_to_the_app() -> set[str]:
 
 def test_compose_hands_every_setting_to_the_app() -> None:
     known = {name.upper() for name in Settings.model_fields}
-    # REDIS_URL stands for the other four; the failure rate is the provider's, as a flag
+    # REDIS_URL stands for four; when to sync is a flag of Redis, and the failure rate one of the provider
     given_otherwise = {
+        "REDIS_APPENDFSYNC",
         "REDIS_HOST",
         "REDIS_PORT",
         "REDIS_DB",
@@ -250,6 +264,8 @@ def test_compose_hands_every_setting_to_the_app() -> None:
     }
 
     assert known - given_otherwise == {name for name in handed_to_the_app() if not name.startswith("OTEL_")}
+    default = Settings.model_fields["redis_appendfsync"].default
+    assert f'"--appendfsync", "${{REDIS_APPENDFSYNC:-{default}}}"' in text("docker-compose.yml")
 
 
 def test_compose_hands_every_variable_of_the_telemetry_page_to_the_app() -> None:

@@ -6,6 +6,7 @@ from pydantic import BaseModel, Field
 
 from src.api.models.circuit_breaker import BreakerOut
 from src.api.models.proxy import ProxyStatusOut
+from src.services.access.admission import WithoutStore
 from src.services.overview.health_status import Code
 
 
@@ -57,6 +58,10 @@ class RedisOut(BaseModel):
     """Redis, as the workers find it."""
 
     connected: bool = Field(description="Whether it answers, if only to refuse")
+    rate_limits_without: WithoutStore = Field(
+        description="What the rate limiter does while Redis gives no verdict (`RATE_LIMIT_WITHOUT_REDIS`)",
+        examples=["open"],
+    )
     latency_ms: float | None = Field(description="Mean of a round trip; null without any", examples=[0.4])
     round_trips_per_second: float = Field(examples=[55.0])
     memory_bytes: int | None = Field(description="Null where it does not say", examples=[1_234_567])

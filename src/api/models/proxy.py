@@ -1,47 +1,75 @@
-"""The proxy's state and policy over the wire."""
+"""The state and the policy of the proxy, as JSON."""
 
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from src.services.proxy.service import ProxyStatus
+
 
 class ProxyPolicy(BaseModel):
-    """By which policy the proxy's line is served."""
+    """The policy of the proxy's queue."""
 
     model_config = ConfigDict(strict=True, json_schema_extra={"examples": [{"policy": "priority"}]})
 
     policy: Literal["fifo", "priority"] = Field(
-        description="fifo: by arrival. priority: by priority and arrival; waiting raises a request's rank"
+        description="fifo: in order of arrival. priority: by priority, which waiting improves"
     )
 
 
 class ProxyBreaker(BaseModel):
-    """The circuit breaker of the proxy's upstream, in short."""
+    """The state of the upstream's circuit breaker."""
 
     state: Literal["CLOSED", "OPEN", "HALF_OPEN"]
-    retry_after: float | None = Field(description="Seconds until a call may be let through", examples=[None])
+    retry_after: float | None = Field(
+        description="Seconds until the next call may be let through", examples=[None]
+    )
 
 
 class ProxyStatusOut(BaseModel):
-    """The proxy, the same from every worker. The counts are of requests, since the first one there was."""
+    """The state of the proxy over all workers. The counts are of requests since the first start."""
 
     policy: Literal["fifo", "priority"]
-    interval_seconds: float = Field(description="Between two calls of the upstream", examples=[1.0])
-    queue_size: int = Field(description="Calls in line", examples=[7])
-    capacity: int = Field(description="Calls there may be in line", examples=[100])
+    interval_seconds: float = Field(
+        description="Least time between two calls of the upstream", examples=[1.0]
+    )
+    queue_size: int = Field(description="Calls in the queue", examples=[7])
+    capacity: int = Field(description="The most calls that the queue holds", examples=[100])
     oldest_age_seconds: float | None = Field(
-        description="How long the longest has waited; null: the line is empty", examples=[6.21]
+        description="How long the oldest call has been in the queue; null if the queue is empty",
+        examples=[6.21],
     )
     next_turn_seconds: float = Field(
-        description="Until the next call may begin; more than the interval where the upstream asked to wait",
+        description="Time until the next call may start. After a Retry-After it can exceed the interval",
         examples=[0.35],
     )
-    requests: int = Field(description="Taken in, those that still wait included", examples=[120])
+    requests: int = Field(description="All requests, those that still wait included", examples=[120])
     successes: int = Field(description="Answered by the upstream, with any status below 500", examples=[70])
     failures: int = Field(description="Answered with an error of the proxy", examples=[1])
-    fallbacks: int = Field(description="Answered with a stale copy in place of an error", examples=[2])
+    fallbacks: int = Field(description="Answered with a stale copy instead of an error", examples=[2])
     cache_hits: int = Field(description="Answered with a fresh copy", examples=[40])
     mean_latency_ms: float | None = Field(
-        description="From arrival to the beginning of the answer, waits included", examples=[2310.4]
+        description="Time from the arrival of a request to the head of its answer, the wait included",
+        examples=[2310.4],
     )
     breaker: ProxyBreaker
+
+    @classmethod
+    def of(cls, status: ProxyStatus) -> "ProxyStatusOut":
+        """Return `status` as JSON shows it."""
+        queue, totals, breaker = status.queue, status.totals, status.breaker
+        return cls(
+            policy=queue.policy,
+            interval_seconds=status.interval_seconds,
+            queue_size=queue.size,
+            capacity=queue.capacity,
+            oldest_age_seconds=queue.oldest_age_seconds,
+            next_turn_seconds=queue.next_turn_seconds,
+            requests=totals.requests,
+            successes=totals.successes,
+            failures=totals.failures,
+            fallbacks=totals.fallbacks,
+            cache_hits=totals.cache_hits,
+            mean_latency_ms=totals.mean_latency_ms,
+            breaker=ProxyBreaker(state=breaker.state, retry_after=breaker.retry_after),
+        )

@@ -109,21 +109,21 @@ async def close_breaker(request: Request) -> BreakerOut:
     return await breaker_out(breaker)
 
 
-@router.get("/proxy/policy", summary="Policy of the proxy's line")
+@router.get("/proxy/policy", summary="Policy of the proxy's queue")
 async def proxy_policy(request: Request) -> ProxyPolicy:
-    """Return by which policy the proxy's line is served."""
+    """Return the policy of the proxy's queue."""
     return ProxyPolicy(policy=await state(request)["proxy"].policy())
 
 
 @router.put(
     "/proxy/policy",
-    summary="Switch the policy of the proxy's line",
+    summary="Set the policy of the proxy's queue",
     dependencies=[RequireAdmin],
     responses=problems(*ADMIN_ERRORS, *BODY_ERRORS, too_large(MAX_OBJECT_BYTES), "REDIS_UNAVAILABLE"),
     openapi_extra=request_headers("Content-Encoding") | json_body(ProxyPolicy),
 )
 async def set_proxy_policy(request: Request) -> ProxyPolicy:
-    """Have the proxy's line served by that policy, in every worker. Nobody in line loses a place."""
+    """Set the policy of the proxy's queue for every worker. Every call in the queue keeps its place."""
     wanted = await _read_object(request, _PROXY_POLICY)
     await state(request)["proxy"].set_policy(wanted.policy)
     return wanted

@@ -20,7 +20,6 @@ from src.api.models.overview import (
     TrafficOut,
 )
 from src.api.models.proxy import ProxyStatusOut
-from src.services.overview.counter_store import CounterReading
 from src.services.overview.service import Overview
 
 router = APIRouter(prefix="/api", tags=["telemetry"])
@@ -37,11 +36,11 @@ async def overview(request: Request) -> Response:
 
 
 @lru_cache(maxsize=1)  # a reading is the same for all who look at about the same time
-def _rendered(found: Overview[ProxyStatusOut]) -> bytes:
+def _rendered(found: Overview) -> bytes:
     return overview_out(found).model_dump_json().encode()
 
 
-def overview_out(found: Overview[ProxyStatusOut]) -> OverviewOut:
+def overview_out(found: Overview) -> OverviewOut:
     """Return an overview as it is shown."""
     counters, said = found.counters, found.verdict
     counts = counters.counts
@@ -69,21 +68,23 @@ def overview_out(found: Overview[ProxyStatusOut]) -> OverviewOut:
             hit_ratio=_ratio(counts["hits"], counts["hits"] + counts["misses"] + counts["stale"]),
         ),
         breaker=BreakerOut.of(found.breaker),
-        proxy=found.proxy,
-        redis=_redis_out(counters, found.memory_bytes),
+        proxy=None if found.proxy is None else ProxyStatusOut.of(found.proxy),
+        redis=_redis_out(found),
         external_service=ExternalServiceOut(failure_rate=found.failure_rate),
     )
 
 
-def _redis_out(counters: CounterReading, memory_bytes: int | None) -> RedisOut:
+def _redis_out(found: Overview) -> RedisOut:
+    counters = found.counters
     round_trips = counters.counts["round_trips"]
     latency_us = _ratio(counters.counts["round_trip_us"], round_trips)
     connected = counters.outage is None or counters.outage.kind == "refuses"
     return RedisOut(
         connected=connected,
+        rate_limits_without=found.without_store,
         latency_ms=latency_us / 1000 if connected and latency_us is not None else None,
         round_trips_per_second=counters.per_second("round_trips"),
-        memory_bytes=memory_bytes,
+        memory_bytes=found.memory_bytes,
     )
 
 

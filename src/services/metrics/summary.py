@@ -54,7 +54,7 @@ class SummaryRead:
         Raises:
             CircuitOpenError: The external service's breaker is open and no summary is young enough.
             ExternalServiceUnavailableError: It failed, likewise.
-            StorageUnavailableError: The store is away.
+            StorageUnavailableError: The store is unavailable, or refuses and no summary is young enough.
         """
         answer = await self._read.result()
         if answer.outcome != "stale":
@@ -71,8 +71,8 @@ class SummaryService:
     Args:
         store: Where the points are.
         cache: Keeps rendered summaries, and computes each once for all who ask at the same time. It must
-            count `CircuitOpenError` and `ExternalServiceUnavailableError` among the errors it answers with
-            a stale summary.
+            count `CircuitOpenError`, `ExternalServiceUnavailableError` and `StorageRefusedError` among the
+            errors it answers with a stale summary.
         external_service: Knows what a type is.
         clock: Where windows end.
     """

@@ -6,10 +6,12 @@ poorer, then what may come to that.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 from src.resilience.breaker_store import BreakerState, BreakerStatus
+from src.services.access.admission import WithoutStore
 from src.services.overview.counter_store import CounterReading, Outage
+from src.services.proxy.service import ProxyStatus
 
 MANY_ERRORS = 0.05
 """Share of answers that may be the server's own errors (5xx) before it is said."""
@@ -23,49 +25,6 @@ Code = Literal[
     "PROXY_LINE_HELD", "PROXY_BREAKER_HALF_OPEN", "ALL_WELL",
 ]  # fmt: skip
 """The findings, the worst first."""
-
-
-class ProxyBreakerState(Protocol):
-    """What the proxy's circuit breaker looks like."""
-
-    @property
-    def state(self) -> str:
-        """CLOSED, OPEN or HALF_OPEN."""
-        ...
-
-
-class ProxyState(Protocol):
-    """How the proxy stands."""
-
-    @property
-    def interval_seconds(self) -> float:
-        """Between two calls of the upstream."""
-        ...
-
-    @property
-    def queue_size(self) -> int:
-        """Calls in line."""
-        ...
-
-    @property
-    def capacity(self) -> int:
-        """Calls there may be in line."""
-        ...
-
-    @property
-    def oldest_age_seconds(self) -> float | None:
-        """How long the longest has waited; None: the line is empty."""
-        ...
-
-    @property
-    def next_turn_seconds(self) -> float:
-        """Until the next call may begin."""
-        ...
-
-    @property
-    def breaker(self) -> ProxyBreakerState:
-        """That of its upstream."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +45,11 @@ class Verdict:
 def verdict(
     counters: CounterReading,
     breaker: BreakerStatus,
-    proxy: ProxyState | None,
+    proxy: ProxyStatus | None,
     *,
     now: float,
     monotonic: float,
+    without_store: WithoutStore = "open",
 ) -> Verdict:
     """Return the worst of what is true.
 
@@ -99,16 +59,21 @@ def verdict(
         proxy: The proxy; None where there is none.
         now: Unix time, to tell how long the breaker has been open.
         monotonic: The monotonic clock, to tell how long Redis has been away.
+        without_store: What the rate limiter does meanwhile.
     """
-    return next(_findings(counters, breaker, proxy, now, monotonic))
+    outage = counters.outage
+    if outage is not None:
+        return _of_outage(outage, monotonic, without_store)
+    return next(_findings(counters, breaker, proxy, now))
 
 
 def _findings(
-    counters: CounterReading, breaker: BreakerStatus, proxy: ProxyState | None, now: float, monotonic: float
+    counters: CounterReading,
+    breaker: BreakerStatus,
+    proxy: ProxyStatus | None,
+    now: float,
 ) -> Iterator[Verdict]:
-    """Yield what is true, the worst first."""
-    if counters.outage is not None:
-        yield _of_outage(counters.outage, monotonic)
+    """Yield what is true while Redis is well, the worst first."""
     if breaker.state is BreakerState.OPEN:
         yield _of_open_breaker(breaker, now)
     errors, requests = counters.counts["errors"], counters.counts["requests"]
@@ -126,27 +91,36 @@ def _findings(
     yield Verdict("ok", "ALL_WELL", "All well")
 
 
-def _of_proxy(proxy: ProxyState) -> Iterator[Verdict]:
+def _of_proxy(proxy: ProxyStatus) -> Iterator[Verdict]:
+    queue = proxy.queue
     if proxy.breaker.state == BreakerState.OPEN:
         message = "Proxy's breaker open: its upstream is failing, copies served where there are any"
         yield Verdict("warning", "PROXY_BREAKER_OPEN", message)
-    if proxy.queue_size >= proxy.capacity:
-        waits = f"{proxy.queue_size} wait, the first of them {_for(proxy.oldest_age_seconds or 0)}"
+    if proxy.is_full and queue.size:
+        waits = f"{queue.size} wait, the first of them {_for(queue.oldest_age_seconds or 0)}"
         yield Verdict("warning", "PROXY_LINE_FULL", f"Proxy's line full: {waits}")
-    if proxy.queue_size and proxy.next_turn_seconds > proxy.interval_seconds + LINE_HELD_SECONDS:
-        left = f"{proxy.next_turn_seconds:.0f} s left, {proxy.queue_size} in line"
+    if queue.next_turn_seconds > proxy.interval_seconds + LINE_HELD_SECONDS:
+        left = f"{queue.next_turn_seconds:.0f} s left, {queue.size} in line"
         yield Verdict("warning", "PROXY_LINE_HELD", f"Proxy's line held: its upstream asked to wait, {left}")
     if proxy.breaker.state == BreakerState.HALF_OPEN:
         message = "Proxy's breaker half-open: the next call shows whether its upstream is back"
         yield Verdict("warning", "PROXY_BREAKER_HALF_OPEN", message)
 
 
-def _of_outage(outage: Outage, monotonic: float) -> Verdict:
+_QUOTAS_WITHOUT_STORE: dict[WithoutStore, str] = {
+    "open": "no quota holds",
+    "local": "each worker keeps its share of the quotas",
+    "closed": "what has a quota is refused",
+}
+
+
+def _of_outage(outage: Outage, monotonic: float, without_store: WithoutStore) -> Verdict:
     lasted = _for(monotonic - outage.began_at)
     if outage.kind == "refuses":
         message = f"Redis has refused writes {lasted}: nothing is stored; figures of one worker only"
         return Verdict("critical", "REDIS_REFUSES", message)
-    message = f"Redis away {lasted}: nothing is stored, no quota holds; figures of one worker only"
+    quotas = _QUOTAS_WITHOUT_STORE[without_store]
+    message = f"Redis away {lasted}: nothing is stored, {quotas}; figures of one worker only"
     return Verdict("critical", "REDIS_AWAY", message)
 
 

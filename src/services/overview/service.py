@@ -8,25 +8,24 @@ import asyncio
 import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
 
 from src.resilience.breaker_store import BreakerStatus
 from src.resilience.circuit_breaker import CircuitBreaker
 from src.resilience.clock import Clock
+from src.services.access.admission import WithoutStore
 from src.services.external_service import ExternalServiceUnavailableError, SimulatedFaults
 from src.services.overview.counter_store import CounterReading, CounterStore
-from src.services.overview.health_status import ProxyState, Verdict, verdict
+from src.services.overview.health_status import Verdict, verdict
+from src.services.proxy.service import ProxyStatus
 
 REMEMBERED_SECONDS = 0.5
 
 FAILURE_RATE_SECONDS = 2.0
 """How often the external service is asked how it misbehaves, while anybody looks."""
 
-P = TypeVar("P", bound=ProxyState)
-
 
 @dataclass(frozen=True, slots=True, eq=False)  # each is itself: what is made of one can be kept
-class Overview(Generic[P]):
+class Overview:
     """The fleet at one moment.
 
     Attributes:
@@ -34,21 +33,23 @@ class Overview(Generic[P]):
         verdict: What to say of it.
         counters: What was counted lately; while Redis is away, by this worker alone.
         breaker: The external service's circuit breaker.
-        proxy: How the proxy stands; None where there is none.
+        proxy: The state of the proxy; None if there is no proxy.
         memory_bytes: What Redis uses; None where it does not say.
         failure_rate: The external service's simulated one; None where it is not known.
+        without_store: What the rate limiter does while Redis gives no verdict.
     """
 
     read_at: float
     verdict: Verdict
     counters: CounterReading
     breaker: BreakerStatus
-    proxy: P | None
+    proxy: ProxyStatus | None
     memory_bytes: int | None
     failure_rate: float | None
+    without_store: WithoutStore
 
 
-class OverviewService(Generic[P]):
+class OverviewService:
     """Reads overviews.
 
     Args:
@@ -58,7 +59,8 @@ class OverviewService(Generic[P]):
         faults: Asks the external service how it misbehaves. Nobody waits for the answer, which may come from
             another process: it is in a later overview.
         clock: Dates the readings.
-        proxy: Asks how the proxy stands.
+        proxy: Returns the state of the proxy.
+        without_store: What the rate limiter does while Redis gives no verdict.
     """
 
     def __init__(
@@ -69,7 +71,8 @@ class OverviewService(Generic[P]):
         faults: Callable[[], Awaitable[SimulatedFaults]],
         clock: Clock,
         *,
-        proxy: Callable[[], Awaitable[P]] | None = None,
+        proxy: Callable[[], Awaitable[ProxyStatus]] | None = None,
+        without_store: WithoutStore = "open",
     ) -> None:
         self._counter_store = counter_store
         self._breaker = breaker
@@ -77,13 +80,14 @@ class OverviewService(Generic[P]):
         self._faults = faults
         self._clock = clock
         self._proxy = proxy
-        self._reading: asyncio.Task[Overview[P]] | None = None
+        self._without_store: WithoutStore = without_store
+        self._reading: asyncio.Task[Overview] | None = None
         self._read_at = -math.inf
         self._asking: asyncio.Task[None] | None = None
         self._asked_at = -math.inf
         self._failure_rate: float | None = None
 
-    async def get(self) -> Overview[P]:
+    async def get(self) -> Overview:
         """Return the fleet as it stands."""
         reading = self._reading
         if reading is None or (reading.done() and self._is_over(self._read_at, REMEMBERED_SECONDS)):
@@ -98,7 +102,7 @@ class OverviewService(Generic[P]):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _read(self) -> Overview[P]:
+    async def _read(self) -> Overview:
         # What takes the most steps to its first command begins first, so that all leave in one round trip.
         reading = asyncio.gather(
             self._read_proxy(), self._counter_store.read(), self._breaker.status(), self._memory_bytes()
@@ -106,10 +110,11 @@ class OverviewService(Generic[P]):
         self._ask_again()
         proxy, counters, breaker, memory_bytes = await reading
         now, self._read_at = self._clock.now(), self._clock.monotonic()
-        said = verdict(counters, breaker, proxy, now=now, monotonic=self._read_at)
-        return Overview(now, said, counters, breaker, proxy, memory_bytes, self._failure_rate)
+        policy = self._without_store
+        said = verdict(counters, breaker, proxy, now=now, monotonic=self._read_at, without_store=policy)
+        return Overview(now, said, counters, breaker, proxy, memory_bytes, self._failure_rate, policy)
 
-    async def _read_proxy(self) -> P | None:
+    async def _read_proxy(self) -> ProxyStatus | None:
         return None if self._proxy is None else await self._proxy()
 
     def _ask_again(self) -> None:

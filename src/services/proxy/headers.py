@@ -1,34 +1,36 @@
-"""Which headers a proxy passes on, and what they say about sharing an answer.
+"""Which headers the proxy passes on to the upstream and to the caller, and how a header is read.
 
-Names are in lower case throughout. RFC 9110, section 7.6.1, for the headers that end at each hop; RFC 9111,
-sections 3 and 4.1, for what a shared cache may keep.
+Names are in lower case throughout. RFC 9110, section 7.6.1, lists the headers that end at each hop.
 """
 
+from contextlib import suppress
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 
 Headers = tuple[tuple[bytes, bytes], ...]
+
+SHARED_BY = frozenset({b"accept", b"accept-language"})
+"""Request headers by which a shared answer may vary. Requests that share an answer are equal in them."""
 
 _HOP_BY_HOP = frozenset({
     b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authentication-info", b"proxy-authorization",
     b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade",
 })  # fmt: skip
 
-_SHARED_BY = frozenset({b"accept", b"accept-language"})
-"""Request headers that tell shared answers apart."""
-
 _PERSONAL = frozenset({b"authorization", b"cookie"})
-"""Request headers that make the answer nobody else's."""
+"""Request headers that make the answer one for this caller alone."""
 
-_TO_UPSTREAM = _SHARED_BY | _PERSONAL | {b"client-id", b"user-agent", b"traceparent", b"tracestate"}
-"""All that goes out. An upstream may answer by any header it gets, such as `X-Original-URL`, and the answer
-is shared with callers who did not send it. So what neither tells answers apart nor keeps them from being
-shared stays here, but for what only says who asks."""
+_TO_UPSTREAM = SHARED_BY | _PERSONAL | {b"client-id", b"user-agent", b"traceparent", b"tracestate"}
+"""All headers that are passed on. An upstream may answer by any header that it receives, such as
+`X-Original-URL`, and callers who did not send that header share the answer. So a header is passed on only if
+requests that share an answer are equal in it, if it prevents sharing, or if it only names the caller."""
 
-_KEPT_FROM_CALLER = _HOP_BY_HOP | {
+_FROM_UPSTREAM_DROPPED = _HOP_BY_HOP | {
     # set by this service or its server
-    b"age", b"content-security-policy", b"date", b"server", b"x-cache", b"x-content-type-options",
-    b"x-queue-wait-ms", b"x-request-id",
-    # speak for a whole origin, and the origin is this service's
+    b"content-security-policy", b"date", b"server", b"x-cache", b"x-content-type-options", b"x-queue-wait-ms",
+    b"x-request-id",
+    # apply to a whole origin, and the origin is this service's
     b"accept-ch", b"alt-svc", b"clear-site-data", b"critical-ch", b"nel", b"origin-agent-cluster",
     b"report-to", b"reporting-endpoints", b"service-worker-allowed", b"strict-transport-security",
 }  # fmt: skip
@@ -36,57 +38,64 @@ _KEPT_FROM_CALLER = _HOP_BY_HOP | {
 _BODILESS = frozenset({HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED})
 
 
-def for_upstream(headers: Headers, request_id: bytes) -> Headers:
-    """Return what of a request's `headers` goes to the upstream, with `request_id` to name it there."""
+def headers_for_upstream(headers: Headers, request_id: bytes) -> Headers:
+    """Return the headers of a call to the upstream.
+
+    Args:
+        headers: All headers of the caller's request.
+        request_id: Names the request in the upstream's log.
+    """
     own = ((b"accept-encoding", b"identity"), (b"x-request-id", request_id))
-    passed_on = _TO_UPSTREAM - _listed(headers, b"connection")
+    passed_on = _TO_UPSTREAM - listed(headers, b"connection")
     return tuple(header for header in headers if header[0] in passed_on) + own
 
 
-def for_caller(status: int, headers: Headers) -> Headers:
-    """Return what of an answer's `headers` goes to the caller.
+def headers_for_caller(status: int, headers: Headers) -> Headers:
+    """Return the headers of the upstream's answer that are passed on to the caller.
 
-    Among them is no `Content-Length` where something else says how long the body is: its transfer encoding
-    (RFC 9112, section 6.3), or a `status` that has none.
+    `Content-Length` is dropped where it does not say how long the body is: beside a transfer encoding (RFC
+    9112, section 6.3), and where a `status` allows no body.
     """
-    kept = _KEPT_FROM_CALLER | _listed(headers, b"connection")
+    dropped = _FROM_UPSTREAM_DROPPED | listed(headers, b"connection")
     if status in _BODILESS or first(headers, b"transfer-encoding") is not None:
-        kept |= {b"content-length"}
-    return tuple(header for header in headers if header[0] not in kept)
+        dropped |= {b"content-length"}
+    return without(headers, dropped)
 
 
 def are_personal(headers: Headers) -> bool:
-    """Return whether a request with `headers` speaks for somebody, so that its answer is nobody else's."""
+    """Return whether a request with `headers` carries credentials, so that its answer must not be shared."""
     return any(name in _PERSONAL for name, _ in headers)
 
 
-def told_apart_by(headers: Headers) -> Headers:
-    """Return those of a request's `headers` in which requests that share an answer are equal."""
-    return tuple(header for header in headers if header[0] in _SHARED_BY)
+def sharing_headers(headers: Headers) -> Headers:
+    """Return the `headers` of a request in which all requests that share its answer are equal."""
+    return tuple(header for header in headers if header[0] in SHARED_BY)
 
 
-def may_be_shared(headers: Headers) -> bool:
-    """Return whether an answer with `headers` is for everybody who asked the same."""
-    varies = _listed(headers, b"vary") - _SHARED_BY - {b"accept-encoding"}  # of which only one is ever sent
-    names = {name for name, _ in headers}
-    return not varies and b"set-cookie" not in names and b"private" not in _directives(headers)
-
-
-def may_be_kept(headers: Headers) -> bool:
-    """Return whether an answer with `headers` may be shared, and with those who ask later as well."""
-    return may_be_shared(headers) and not _directives(headers) & {b"no-store", b"no-cache"}
+def without(headers: Headers, names: frozenset[bytes] | set[bytes]) -> Headers:
+    """Return `headers` without those of the given names."""
+    return tuple(header for header in headers if header[0] not in names)
 
 
 def first(headers: Headers, name: bytes) -> bytes | None:
-    """Return the value of the first header of that name, None where there is none."""
+    """Return the value of the first header of that name; None if there is none."""
     return next((value for found, value in headers if found == name), None)
 
 
-def _directives(headers: Headers) -> set[bytes]:
-    """Return the names of the Cache-Control directives. One that has fields to it counts like one without."""
-    return {directive.partition(b"=")[0].strip() for directive in _listed(headers, b"cache-control")}
+def values(headers: Headers, name: bytes) -> list[bytes]:
+    """Return the values of all headers of that name."""
+    return [value for found, value in headers if found == name]
 
 
-def _listed(headers: Headers, wanted: bytes) -> set[bytes]:
-    values = b",".join(value for name, value in headers if name == wanted)
-    return {item.strip().lower() for item in values.split(b",")} - {b""}
+def listed(headers: Headers, name: bytes) -> set[bytes]:
+    """Return the items, in lower case, of all headers of that name as one list separated by commas."""
+    items = b",".join(values(headers, name)).split(b",")
+    return {item.strip().lower() for item in items} - {b""}
+
+
+def http_date(value: bytes) -> float | None:
+    """Return the Unix time of a date header; None if it can't be read. A date without a zone is in UTC."""
+    with suppress(ValueError, OverflowError):
+        date: datetime = parsedate_to_datetime(value.decode("latin-1"))
+        return date.replace(tzinfo=date.tzinfo or UTC).timestamp()
+    return None

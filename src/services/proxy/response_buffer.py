@@ -1,148 +1,148 @@
-"""An answer of the upstream as it comes in: written once, read by many, each from the start.
+"""An answer of the upstream while it arrives: written once, read by any number of callers from its start.
 
-Whoever reads gets what has arrived so far and waits for the rest. So a first byte goes on before the last has
-come, and a slow reader keeps nobody waiting. A buffer holds its whole answer; who writes it bounds it, and a
-`BufferBudget` bounds what readers who take their time keep from being freed.
+A reader gets what has arrived so far and then waits for the rest. So the first bytes are passed on before
+the last have arrived, and a slow reader delays nobody else. A buffer holds the whole answer. Its writer
+bounds the length of one answer, and a `BufferBudget` bounds all answers that slow readers keep in memory.
 """
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
 from src.services.errors import ServiceError
+from src.services.proxy.cache_control import ReuseRules
 from src.services.proxy.headers import Headers
 
-_END_OF_LINE = b"\r\n"
-_END_OF_HEADERS = b"\r\n\r\n"
+CHUNK_BYTES = 64 * 1024
+"""The most bytes that a reader gets at once, and so the most that wait in a slow reader's connection."""
 
 
 class ResponseCutError(ServiceError):
-    """The answer broke off after it had begun. The message says why, and the cause is what it failed with."""
+    """The answer broke off after its head. The message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What comes before the body."""
+    """The status and the headers of an answer.
+
+    Attributes:
+        status: HTTP status.
+        headers: The headers for the caller.
+        rules: How the answer may be used again.
+    """
 
     status: int
     headers: Headers
+    rules: ReuseRules = field(default_factory=ReuseRules)
 
 
 class ResponseBuffer:
-    """One answer.
-
-    Attributes:
-        length: Of the body so far, in bytes.
-    """
+    """One answer. The writer calls `begin`, then `write` for each piece of the body, then `end` or `fail`."""
 
     def __init__(self) -> None:
-        self.length = 0
         self._head: Head | None = None
-        self._chunks: list[bytes] = []
-        self._is_over = False
+        self._body = bytearray()
+        self._is_complete = False
         self._error: Exception | None = None
-        self._news = asyncio.Event()
+        self._changed = asyncio.Event()
+
+    @property
+    def length(self) -> int:
+        """Bytes of the body so far."""
+        return len(self._body)
+
+    @property
+    def content(self) -> bytes:
+        """The body so far."""
+        return bytes(self._body)
 
     def begin(self, head: Head) -> None:
-        """Write what comes before the body."""
+        """Write the head."""
         self._head = head
-        self._tell()
+        self._wake_readers()
 
     def write(self, chunk: bytes) -> None:
         """Write the next piece of the body."""
-        self._chunks.append(chunk)
-        self.length += len(chunk)
-        self._tell()
+        self._body += chunk
+        self._wake_readers()
 
     def end(self) -> None:
-        """Say that the answer is complete."""
-        self._is_over = True
-        self._tell()
+        """Mark the answer as complete."""
+        self._is_complete = True
+        self._wake_readers()
 
     def fail(self, error: Exception) -> None:
-        """Say that nothing more comes, and why."""
+        """End the answer before it is complete.
+
+        Args:
+            error: Raised by `head` if there is no head yet. Otherwise `body` raises a `ResponseCutError`.
+        """
         self._error = error
         self.end()
 
-    def forget(self) -> None:
-        """Let go of the body: whoever has not read all of it is cut."""
-        self._chunks.clear()
-        self.length = 0
+    def discard(self) -> None:
+        """Free the body. A reader that has not read all of it gets a `ResponseCutError`."""
+        self._body.clear()
         self.fail(ResponseCutError("it was read too slowly, and newer answers need the memory"))
 
     async def head(self) -> Head:
-        """Return what comes before the body as soon as it is there.
+        """Wait for the head and return it.
 
         Raises:
-            Exception: What the buffer failed with before.
+            Exception: The error with which the answer ended before its head.
         """
         while self._head is None:
             if self._error is not None:
                 raise self._error
-            await self._news.wait()
+            await self._changed.wait()
         return self._head
 
     async def body(self) -> AsyncIterator[bytes]:
-        """Yield the body piece by piece, from its start, as it comes.
+        """Yield the body from its start, at most `CHUNK_BYTES` at once, and wait for what is missing.
 
         Raises:
-            ResponseCutError: It broke off; all that came before has been yielded.
+            ResponseCutError: The answer broke off. Everything that arrived before has been yielded, unless it
+                was discarded.
         """
         position = 0
         while True:
-            while position < len(self._chunks):
-                yield self._chunks[position]
-                position += 1
+            while chunk := bytes(self._body[position : position + CHUNK_BYTES]):
+                position += len(chunk)
+                yield chunk
             if self._error is not None:
                 raise ResponseCutError(str(self._error)) from self._error
-            if self._is_over:
+            if self._is_complete:
                 return
-            await self._news.wait()
+            await self._changed.wait()
 
-    def packed(self, last: bytes = b"") -> bytes:
-        """Return headers and body, with `last` at its end, as one value to be kept; without the status."""
-        assert self._head is not None, "a buffer has a head before it has a body"
-        lines = (name + b":" + value for name, value in self._head.headers)
-        return b"".join((_END_OF_LINE.join(lines), _END_OF_HEADERS, *self._chunks, last))
-
-    def unpack(self, status: int, packed: bytes) -> None:
-        """Write the whole answer that `packed` was made of."""
-        lines, _, body = packed.partition(_END_OF_HEADERS)
-        fields = (line.partition(b":") for line in lines.split(_END_OF_LINE))
-        self.begin(Head(status, tuple((name, value) for name, colon, value in fields if colon)))
-        self.write(body)
-        self.end()
-
-    def _tell(self) -> None:
-        self._news.set()
-        self._news = asyncio.Event()
+    def _wake_readers(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
 
 
 class BufferBudget:
-    """Tapes that are written and still read.
+    """A bound on the answers that have ended and are still being read.
 
-    A reader that takes nothing keeps its buffer from being freed for as long as its connection lasts. So the
-    shelf forgets the oldest when all of them become too much.
+    A reader that takes nothing keeps its answer in memory for as long as its connection lasts. So when all
+    answers together exceed the budget, the oldest are discarded.
 
     Args:
-        max_bytes: What the bodies may come to. One alone may be longer.
+        max_bytes: The most bytes of all bodies together. A single one may be longer.
     """
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
-        self._buffers: WeakKeyDictionary[ResponseBuffer, None] = (
-            WeakKeyDictionary()
-        )  # in the order they were put
+        self._buffers: WeakKeyDictionary[ResponseBuffer, None] = WeakKeyDictionary()  # the oldest first
 
-    def put(self, buffer: ResponseBuffer) -> None:
-        """Put a buffer to which nothing more is written."""
+    def add(self, buffer: ResponseBuffer) -> None:
+        """Count an answer that has ended, and discard the oldest answers if there are too many bytes."""
         older = [each for each in self._buffers if each.length]
         self._buffers[buffer] = None
-        held = buffer.length + sum(each.length for each in older)
+        held_bytes = buffer.length + sum(each.length for each in older)
         for oldest in older:
-            if held <= self._max_bytes:
+            if held_bytes <= self._max_bytes:
                 return
-            held -= oldest.length
+            held_bytes -= oldest.length
             del self._buffers[oldest]
-            oldest.forget()
+            oldest.discard()

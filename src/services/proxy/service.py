@@ -1,60 +1,86 @@
-"""The internal proxy: many callers, and an upstream that takes one call an interval.
+"""The internal proxy: many callers share an upstream that accepts one call per interval.
 
-What a request goes through, in this order:
+A request takes these steps:
 
-1. **Cache.** A fresh copy answers at once.
-2. **Shared call.** Equal requests of a worker share one call, in line or under way. It belongs to none of
-   them: a caller who leaves harms no other, and when the last one leaves while the call is still in line, the
-   call leaves the line.
-3. **Breaker.** Open: refused at once, and not after a wait.
-4. **Line.** The paced queue gives the call its turn, among those of all workers.
-5. **Cache again.** Another worker may have had the same request, and an earlier turn; then this one is given
-   back.
-6. **Breaker, timeout, upstream.** The answer goes on as it comes in, and is kept once it is whole.
+1. **Copy.** A fresh copy of the answer is returned at once.
+2. **Shared call.** Equal requests of a worker share one call, in the queue or being made. A caller who leaves
+   does not affect the others. When the last caller leaves while the call is in the queue, the call leaves it.
+3. **Breaker.** While it is open, the request is rejected before it waits.
+4. **Queue.** The call waits for its slot, among the calls of all workers.
+5. **Copy, again.** If another worker has received the same answer meanwhile, the next call gets the slot.
+6. **Breaker, timeout, upstream.** The answer is passed on while it arrives, and is kept when it is complete.
 
-What fails, or finds the line full, is answered with the last good copy, if there is one; what waits too long
-is not.
+If a call fails, or if the queue is full, the last copy is returned, if there is one. A request that waits too
+long fails.
 
-Requests that speak for somebody (`Authorization`, `Cookie`) are neither shared nor answered from copies. An
-answer that turns out to be for one alone (`private`, `Set-Cookie`, `Vary`) is the first caller's; others who
-shared the call stand in line again, each for itself.
+Requests with `Authorization`, `Cookie` or `Cache-Control: no-store` share no call, and no copy answers
+them. An answer that is only for one caller (`private`, `Set-Cookie`, `Vary`) goes to the caller whose
+request started the call. The other requests then start a call each.
 """
 
 import asyncio
 import hashlib
 from dataclasses import dataclass
-from http import HTTPStatus
 from typing import Literal
 
 from src.resilience.breaker_store import BreakerStatus
-from src.resilience.cache_store import CacheOptions, CacheStore, Entry
 from src.resilience.circuit_breaker import CircuitBreaker, any_error_fails
 from src.resilience.clock import Clock
 from src.resilience.errors import CallTimeoutError, QueueTimeoutError, RejectedError
 from src.resilience.events import CacheAnswered, Listener, ignore, notify
-from src.resilience.pace_store import PaceStatus, QueuePolicy
+from src.resilience.pace_store import PacedQueueOptions, PaceStatus, QueuePolicy
 from src.resilience.paced_queue import PacedQueue
-from src.resilience.timeout import Timeout
 from src.services.external_service import ExternalServiceError, ExternalServiceUnavailableError
-from src.services.proxy.headers import (
-    Headers,
-    are_personal,
-    for_upstream,
-    may_be_shared,
-    told_apart_by,
-)
+from src.services.proxy.cache_control import copy_limits, forbids_storing
+from src.services.proxy.copies import Copies
+from src.services.proxy.headers import Headers, are_personal, headers_for_upstream, sharing_headers
 from src.services.proxy.response_buffer import Head, ResponseBuffer
 from src.services.proxy.shared_calls import SharedCall, SharedCalls
 from src.services.proxy.target import UpstreamTarget
-from src.services.proxy.totals import Outcome, ProxyTally, ProxyTotals
-from src.services.proxy.upstream import Upstream, UpstreamAnswerTooLargeError, UpstreamRequest
+from src.services.proxy.totals import ProxyTally, ProxyTotals, RequestResult
+from src.services.proxy.upstream import UpstreamAnswerTooLargeError, UpstreamRequest
 
 PACE_MARGIN = 0.02
-"""Share by which turns are further apart than the upstream asks: its count is of arrivals, and no two calls
-take equally long to get there."""
+"""The share by which slots are further apart than the upstream demands. The upstream counts arrivals, and
+no two calls take equally long to arrive."""
+
+ADMITTED_WAIT = 0.9
+"""The share of a request's timeout within which its slot must come, by the state of the queue when the
+request arrives. The rest is for the call, and for slots that come later than planned because calls postpone
+them."""
+
+NAME = "proxy"
+"""The name of the proxy and of its policies, in events and errors."""
+
+_COPY_FORMAT = b"2"
+"""Part of every key, so that a worker never reads a copy in another version's format."""
 
 _FAILURES = (RejectedError, ExternalServiceError, CallTimeoutError)
-"""What a stale copy may stand in for."""
+"""The errors whose place a stale copy may take."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyOptions:
+    """The limits of the proxy, over all workers.
+
+    Attributes:
+        interval_seconds: The least time between two calls of the upstream.
+        timeout_seconds: The longest time that a request waits for the head of its answer.
+        capacity: The most calls in the queue.
+    """
+
+    interval_seconds: float
+    timeout_seconds: float
+    capacity: int
+
+    @property
+    def queue(self) -> PacedQueueOptions:
+        """The options by which the queue admits calls and assigns slots."""
+        return PacedQueueOptions(
+            interval_seconds=self.interval_seconds * (1 + PACE_MARGIN),
+            capacity=self.capacity,
+            max_wait_seconds=self.timeout_seconds * ADMITTED_WAIT,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +89,11 @@ class ProxyRequest:
 
     Attributes:
         method: GET or HEAD.
-        path: In the upstream, as it was sent; begins with a slash.
-        query: For the upstream, as it was sent, without its question mark.
-        headers: All of them, with names in lower case.
+        path: The path in the upstream, as it was sent; begins with a slash.
+        query: The query for the upstream, as it was sent, without its question mark.
+        headers: All headers, with names in lower case.
         request_id: Names the request here and in the upstream.
-        priority: In a line by priority, lower is sooner.
+        priority: If the policy is "priority", a lower one gets its slot sooner.
     """
 
     method: Literal["GET", "HEAD"]
@@ -80,212 +106,203 @@ class ProxyRequest:
 
 @dataclass(frozen=True, slots=True)
 class ProxyAnswer:
-    """An answer, of which at least the head is there.
+    """An answer whose head has come.
 
     Attributes:
-        buffer: Status, headers and body.
-        copy: "MISS": the upstream's own. "HIT": a fresh copy. "STALE": an older one, in place of an error.
-        waited_seconds: How long this request stood in line.
-        age_seconds: Of a copy, since it was stored.
+        buffer: The answer.
+        source: "MISS" for an answer of the upstream, "HIT" for a fresh copy, "STALE" for a copy that takes
+            the place of an error.
+        waited_seconds: Time that the request spent in the queue.
+        age_seconds: The age of a copy; None for an answer of the upstream.
     """
 
     buffer: ResponseBuffer
-    copy: Literal["MISS", "HIT", "STALE"]
+    source: Literal["MISS", "HIT", "STALE"]
     waited_seconds: float = 0.0
     age_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ProxyStatus:
-    """The proxy, over all workers.
+    """The state of the proxy, over all workers.
 
     Attributes:
-        line: The line and its policy.
-        totals: What became of the requests.
+        queue: The queue and its policy.
+        is_full: Whether the queue rejects new calls.
+        totals: The results of all requests.
         breaker: The upstream's circuit breaker.
-        interval_seconds: What the upstream is promised between two calls.
+        interval_seconds: The least time between two calls of the upstream.
     """
 
-    line: PaceStatus
+    queue: PaceStatus
+    is_full: bool
     totals: ProxyTotals
     breaker: BreakerStatus
     interval_seconds: float
 
 
 def is_upstream_failure(error: Exception) -> bool | None:
-    """Judge what a call raised, for the proxy's circuit breaker: an answer too long is an answer."""
+    """Decide for the proxy's circuit breaker whether an error is a failure. An answer too long is none."""
     return False if isinstance(error, UpstreamAnswerTooLargeError) else any_error_fails(error)
 
 
 class Proxy:
-    """The proxy. See the module's docstring for what it does in which order.
+    """The proxy. The docstring of this module lists the steps of a request.
 
     Args:
         target: Makes the URLs.
-        upstream: Makes the calls.
-        queue: Says when. Its longest wait must be longer than any caller's.
-        breaker: The upstream's; judges by `is_upstream_failure`.
-        timeout: How long a call may take, to the end of its answer.
-        store: Where copies are kept.
-        cache_options: How long.
-        tally: Counts.
+        calls: Makes the calls.
+        copies: The copies of earlier answers.
+        queue: The queue of `calls`. Its store admits calls by `options.queue`. Its own longest wait must be
+            longer than that of any request.
+        breaker: The circuit breaker of `calls`; it uses `is_upstream_failure`.
+        tally: Counts the results.
         clock: Measures waits.
-        interval_seconds: What the upstream is promised between two calls.
-        patience_seconds: How long a request may wait for the head of its answer.
-        name: What events call the cache.
-        listener: Told how the cache answered.
+        options: The limits.
+        listener: Called with the source of each answer.
     """
 
     def __init__(
         self,
         *,
         target: UpstreamTarget,
-        upstream: Upstream,
+        calls: SharedCalls,
+        copies: Copies,
         queue: PacedQueue,
         breaker: CircuitBreaker,
-        timeout: Timeout,
-        store: CacheStore,
-        cache_options: CacheOptions,
         tally: ProxyTally,
         clock: Clock,
-        interval_seconds: float,
-        patience_seconds: float,
-        name: str = "proxy",
+        options: ProxyOptions,
         listener: Listener = ignore,
     ) -> None:
-        self.name = name
         self._target = target
+        self._calls = calls
+        self._copies = copies
         self._queue = queue
         self._breaker = breaker
-        self._store = store
-        self._cache_options = cache_options
         self._tally = tally
         self._clock = clock
-        self._interval_seconds = interval_seconds
-        self._patience_seconds = patience_seconds
+        self._options = options
         self._listener = listener
-        self._shared_calls = SharedCalls(
-            upstream=upstream,
-            queue=queue,
-            breaker=breaker,
-            timeout=timeout,
-            store=store,
-            cache_options=cache_options,
-            clock=clock,
-        )
 
     async def answer(self, request: ProxyRequest) -> ProxyAnswer:
-        """Answer `request` as soon as the head of its answer is there.
+        """Return the answer to `request` as soon as its head has come.
 
         Raises:
-            UnsafeTargetError: Its path tries to leave the upstream.
-            QueueFullError: The line is full.
+            UnsafeTargetError: The path tries to leave the upstream.
+            QueueFullError: The queue is full, or the slot would come too late.
             QueueClosedError: This worker is stopping.
-            QueueTimeoutError: It waited longer than `patience_seconds`.
+            QueueTimeoutError: The request waited longer than `options.timeout_seconds`.
             CircuitOpenError: The breaker is open.
             ExternalServiceUnavailableError: The upstream did not answer, or failed.
-            UpstreamAnswerTooLargeError: It answers with more than is passed on.
+            UpstreamAnswerTooLargeError: The answer is longer than the proxy passes on.
         """
         url = self._target.url(request.path, request.query)
-        forwarded = UpstreamRequest(request.method, url, for_upstream(request.headers, request.request_id))
+        headers = headers_for_upstream(request.headers, request.request_id)
+        is_shared = not (are_personal(headers) or forbids_storing(request.headers))
+        forwarded = UpstreamRequest(request.method, url, headers)
+        call = SharedCall(
+            forwarded,
+            request.priority,
+            _copy_key(forwarded) if is_shared else None,
+            copy_limits(request.headers),
+        )
         arrived_at = self._clock.monotonic()
         self._tally.count_request()
         try:
-            answer = await self._answer(forwarded, request.priority, arrived_at)
+            answer = await self._answer(call, arrived_at)
         except Exception:
-            self._tally.count_answer("failures", self._clock.monotonic() - arrived_at)
+            self._tally.count_result("failures", self._clock.monotonic() - arrived_at)
             raise
-        self._tally.count_answer(_OUTCOMES[answer.copy], self._clock.monotonic() - arrived_at)
-        notify(self._listener, CacheAnswered(policy=self.name, outcome=answer.copy.lower()))
+        self._tally.count_result(_RESULTS[answer.source], self._clock.monotonic() - arrived_at)
+        notify(self._listener, CacheAnswered(policy=NAME, outcome=answer.source.lower()))
         return answer
 
     async def status(self) -> ProxyStatus:
-        """Return how the proxy stands."""
-        line, totals, breaker = await asyncio.gather(
+        """Return the state of the proxy."""
+        queue, totals, breaker = await asyncio.gather(
             self._queue.status(), self._tally.totals(), self._breaker.status()
         )
-        return ProxyStatus(line, totals, breaker, self._interval_seconds)
+        slots = self._options.queue.turns_in_time(round(queue.next_turn_seconds * 1e6))
+        is_full = queue.size >= min(queue.capacity, slots)
+        return ProxyStatus(queue, is_full, totals, breaker, self._options.interval_seconds)
 
     async def policy(self) -> QueuePolicy:
-        """Return by which policy turns are given."""
+        """Return the policy of the queue."""
         return (await self._queue.status()).policy
 
     async def set_policy(self, policy: QueuePolicy) -> None:
-        """Have turns given by `policy`, in every worker. Nobody loses a place.
+        """Set the policy of the queue for every worker. Every call keeps its place.
 
         Raises:
-            StorageUnavailableError: The workers can't agree on it now.
+            StorageUnavailableError: The workers' common store is unavailable.
         """
         await self._queue.set_policy(policy)
 
     async def aclose(self) -> None:
-        """Stop every call, in line or under way."""
-        await self._shared_calls.aclose()
+        """Cancel every call, in the queue or being made."""
+        await self._calls.aclose()
 
-    async def _answer(self, forwarded: UpstreamRequest, priority: int, arrived_at: float) -> ProxyAnswer:
-        key = None if are_personal(forwarded.headers) else _key(forwarded)
-        if key is not None:
-            entry = await self._store.read(key, self._cache_options)
-            if entry is not None:
-                return ProxyAnswer(_buffer_of(entry), "HIT", age_seconds=entry.age_seconds)
-        return await self._ask(SharedCall(forwarded, priority, key), arrived_at)
+    async def _answer(self, call: SharedCall, arrived_at: float) -> ProxyAnswer:
+        if call.key is not None:
+            copy = await self._copies.find_fresh(call.key, call.limits)
+            if copy is not None:
+                return ProxyAnswer(copy.write_to(ResponseBuffer()), "HIT", age_seconds=copy.age_seconds)
+        return await self._answer_by_call(call, arrived_at)
 
-    async def _stand_in(self, key: str | None, error: Exception, waited: float) -> ProxyAnswer:
-        """Answer with the last good copy where a call failed with `error`, or say so to the caller."""
-        entry = None if key is None else await self._store.read_last_good(key, self._cache_options)
-        if entry is not None:
-            return ProxyAnswer(_buffer_of(entry), "STALE", waited, entry.age_seconds)
-        if isinstance(error, RejectedError):
-            raise error
-        breaker = await self._breaker.status()  # this failure may have been the one that opened it
-        raise ExternalServiceUnavailableError(breaker.retry_after or self._interval_seconds) from error
-
-    async def _ask(self, wanted: SharedCall, arrived_at: float) -> ProxyAnswer:
-        """Answer from `wanted`, or from one like it that was there before."""
+    async def _answer_by_call(self, own: SharedCall, arrived_at: float) -> ProxyAnswer:
+        """Answer a request by `own`, or by a call that it can share."""
         call = None
         try:
-            call = await self._shared_calls.join(wanted)
+            call = await self._calls.join(own)
             head = await self._head(call, arrived_at)
         except _FAILURES as error:
-            return await self._stand_in(wanted.key, error, self._waited(call, arrived_at))
-        if call is not wanted and not may_be_shared(head.headers):
-            return await self._ask(SharedCall(wanted.request, wanted.priority, key=None), arrived_at)
-        waited = self._waited(call, arrived_at)
-        if call.entry is not None:
-            return ProxyAnswer(call.buffer, "HIT", waited, call.entry.age_seconds)
+            return await self._answer_by_last_copy(own.key, error, self._waited_seconds(call, arrived_at))
+        if call is not own and not head.rules.is_shared:
+            return await self._answer_by_call(SharedCall(own.request, own.priority, key=None), arrived_at)
+        waited = self._waited_seconds(call, arrived_at)
+        if call.copy is not None:
+            return ProxyAnswer(call.buffer, "HIT", waited, call.copy.age_seconds)
         return ProxyAnswer(call.buffer, "MISS", waited)
 
+    async def _answer_by_last_copy(self, key: str | None, error: Exception, waited: float) -> ProxyAnswer:
+        """Answer a request whose call failed with `error` by the last copy; raise if there is none."""
+        copy = None if key is None else await self._copies.find_for_error(key)
+        if copy is not None:
+            return ProxyAnswer(copy.write_to(ResponseBuffer()), "STALE", waited, copy.age_seconds)
+        if isinstance(error, RejectedError):
+            raise error
+        breaker = await self._breaker.status()  # this failure may have opened it
+        retry_after = breaker.retry_after or self._options.interval_seconds
+        raise ExternalServiceUnavailableError(retry_after, NAME) from error
+
     async def _head(self, call: SharedCall, arrived_at: float) -> Head:
-        patience = self._patience_seconds - (self._clock.monotonic() - arrived_at)
-        with self._shared_calls.waiting_for(call):
+        timeout_seconds = self._options.timeout_seconds
+        remaining = timeout_seconds - (self._clock.monotonic() - arrived_at)
+        with self._calls.waiting_for(call):
             try:
-                async with self._clock.timeout(patience):
+                async with self._clock.timeout(remaining):
                     return await call.buffer.head()
             except TimeoutError as error:
-                raise QueueTimeoutError(self._patience_seconds) from error
+                raise QueueTimeoutError(timeout_seconds) from error
 
-    def _waited(self, call: SharedCall | None, arrived_at: float) -> float:
-        """Return how long a request has stood in line: not at all where it was refused a place."""
+    def _waited_seconds(self, call: SharedCall | None, arrived_at: float) -> float:
+        """Return how long a request was in the queue; 0 if it did not enter the queue."""
         if call is None:
             return 0.0
-        until = self._clock.monotonic() if call.turn_came_at is None else call.turn_came_at
+        until = self._clock.monotonic() if call.slot_at is None else call.slot_at
         return max(0.0, until - arrived_at)
 
 
-_OUTCOMES: dict[str, Outcome] = {"MISS": "successes", "HIT": "cache_hits", "STALE": "fallbacks"}
+_RESULTS: dict[str, RequestResult] = {"MISS": "successes", "HIT": "cache_hits", "STALE": "fallbacks"}
 
 
-def _key(forwarded: UpstreamRequest) -> str:
-    """Return what the copies of the answer are kept under: equal for requests that may share it."""
+def _copy_key(forwarded: UpstreamRequest) -> str:
+    """Return the key of the copies of an answer. It is equal for requests that may share the answer."""
     parts = (
+        _COPY_FORMAT,
         forwarded.method.encode(),
         str(forwarded.url).encode(),
-        *map(b":".join, told_apart_by(forwarded.headers)),
+        *map(b":".join, sharing_headers(forwarded.headers)),
     )
     return "proxy:" + hashlib.sha256(b"\n".join(parts)).hexdigest()
-
-
-def _buffer_of(entry: Entry) -> ResponseBuffer:
-    buffer = ResponseBuffer()
-    buffer.unpack(HTTPStatus.OK, entry.body)
-    return buffer

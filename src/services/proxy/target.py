@@ -1,9 +1,9 @@
-"""Where in the upstream a proxied request goes: never to another host, and never above its base path.
+"""The URLs that the proxy may call: never on another host, and never above the upstream's base path.
 
-The path is passed on as it was sent, since decoding and encoding it again could change what it means. So it
-is judged first, as the most trusting upstream would read it: percent-decoded until nothing is left to decode,
-which must be the case after `MAX_ENCODINGS` times. A path that could then be read as leaving is refused, not
-repaired (RFC 3986, sections 3.3 and 5.2.4).
+A path is passed on as it was sent, because decoding and encoding it again could change its meaning. So this
+module checks the path as the most lenient upstream would read it: percent-decoded until decoding changes
+nothing, which must be the case after `MAX_ENCODINGS` times. A path that could then leave the upstream is
+rejected, and not repaired (RFC 3986, sections 3.3 and 5.2.4).
 """
 
 import re
@@ -12,7 +12,7 @@ from urllib.parse import unquote_plus, unquote_to_bytes
 import httpx
 
 MAX_ENCODINGS = 4
-"""How often over a path may be percent-encoded. Each takes a pass over the whole path to undo."""
+"""How many times a path may be percent-encoded. Each decoding reads the whole path."""
 
 _VISIBLE = re.compile(rb"[!-~]*\Z")
 _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
@@ -20,14 +20,14 @@ _SCHEME = re.compile(rb"/[A-Za-z][A-Za-z0-9+.-]*:")
 
 
 class UnsafeTargetError(ValueError):
-    """The path tries to leave the upstream, or can't stand in a request line. The message says which."""
+    """The path tries to leave the upstream, or is not allowed in a request line. The message says which."""
 
 
 class UpstreamTarget:
     """Makes URLs of one upstream.
 
     Args:
-        base_url: The upstream: scheme, host, port and, where all its paths have one in common, that path.
+        base_url: Scheme, host, port and, optionally, a base path of the upstream.
     """
 
     def __init__(self, base_url: str) -> None:
@@ -35,33 +35,33 @@ class UpstreamTarget:
         self._base_path = self._base.raw_path.partition(b"?")[0].rstrip(b"/")
 
     def url(self, path: bytes, query: bytes = b"") -> httpx.URL:
-        """Return the URL of `path` below the base path. Scheme, host and port are the upstream's.
+        """Return the URL of `path` below the base path. Scheme, host and port are always the upstream's.
 
         Args:
-            path: As it was sent, percent-encoding and all; begins with a slash.
-            query: As it was sent, without its question mark.
+            path: The path as it was sent, still percent-encoded; begins with a slash.
+            query: The query as it was sent, without its question mark.
 
         Raises:
             UnsafeTargetError: The path tries to leave the upstream.
         """
         if not (_VISIBLE.match(path) and _VISIBLE.match(query)) or b"?" in path or b"#" in path + query:
             raise UnsafeTargetError("The path and the query must be visible ASCII, all else percent-encoded")
-        _refuse_to_leave(path)
+        _reject_leaving(path)
         try:
             return self._base.copy_with(raw_path=self._base_path + path + (query and b"?" + query))
         except httpx.InvalidURL as error:
             raise UnsafeTargetError("The path and the query are too long") from error
 
 
-def without(name: str, query: bytes) -> bytes:
-    """Return `query` without its parameter `name`; the others keep their order and their encoding."""
+def without_parameter(name: str, query: bytes) -> bytes:
+    """Return `query` without the parameter `name`. The other parameters keep their order and encoding."""
     parts = query.split(b"&")
     return b"&".join(
         part for part in parts if unquote_plus(part.partition(b"=")[0].decode("latin-1")) != name
     )
 
 
-def _refuse_to_leave(path: bytes) -> None:
+def _reject_leaving(path: bytes) -> None:
     decoded = _fully_decoded(path)
     if _CONTROL.search(decoded):
         raise UnsafeTargetError("The path must not hold control characters")
@@ -71,7 +71,7 @@ def _refuse_to_leave(path: bytes) -> None:
         raise UnsafeTargetError("The path must not hold encoded slashes")
     if decoded.startswith(b"//") or _SCHEME.match(decoded):
         raise UnsafeTargetError("The path must be a path of the upstream, not a URL")
-    # Some servers read what follows a semicolon as a segment's parameters: "..;x" is ".." to them.
+    # Some servers read the part after a semicolon as parameters of the segment: to them "..;x" is "..".
     if any(segment.partition(b";")[0] in {b".", b".."} for segment in decoded.split(b"/")):
         raise UnsafeTargetError("The path must not hold the segments . and ..")
 

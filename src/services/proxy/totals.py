@@ -1,7 +1,8 @@
-"""What became of the proxy's requests, added up over all workers since the first of them.
+"""The results of the proxy's requests, counted over all workers and all restarts.
 
-Counting holds up no request: what a worker has counted gathers, and is added to the fleet's totals a batch at
-a time. While the store is away it goes on gathering. A batch whose receipt was lost may count twice.
+No request waits for its count. A worker collects counts and adds them to the totals a few times a second.
+While the store is unavailable, the worker continues to collect. If the reply to a batch is lost, the batch
+may be counted twice.
 """
 
 import asyncio
@@ -12,10 +13,10 @@ from typing import Literal, Protocol
 from src.resilience.clock import Clock
 from src.services.errors import StorageUnavailableError
 
-Outcome = Literal["successes", "failures", "fallbacks", "cache_hits"]
+RequestResult = Literal["successes", "failures", "fallbacks", "cache_hits"]
 
-GATHER_SECONDS = 0.25
-"""How long figures gather before they are sent."""
+FLUSH_SECONDS = 0.25
+"""How long counts are collected before they are sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +24,13 @@ class ProxyTotals:
     """Counts of requests.
 
     Attributes:
-        requests: Taken in. Those that still wait, and those whose caller left, have come to nothing yet.
-        successes: Answered by the upstream, errors of the client (4xx) included.
-        failures: Answered with an error of the proxy.
-        fallbacks: Answered with a stale copy in place of an error.
-        cache_hits: Answered with a fresh copy.
-        latency_us: Time from arrival to the head of the answer, in µs, added up over all that were answered.
+        requests: All requests. A request that still waits, or whose caller has left, has no result.
+        successes: Requests that the upstream answered, client errors (4xx) included.
+        failures: Requests that were answered with an error of the proxy.
+        fallbacks: Requests that were answered with a stale copy instead of an error.
+        cache_hits: Requests that were answered with a fresh copy.
+        latency_us: Time from the arrival of a request to the head of its answer, in µs, summed over all
+            requests with a result.
     """
 
     requests: int = 0
@@ -43,73 +45,73 @@ class ProxyTotals:
 
     @property
     def mean_latency_ms(self) -> float | None:
-        """Mean time from arrival to answer; None while nothing was answered."""
+        """The mean time from arrival to answer; None before the first answer."""
         answered = self.successes + self.failures + self.fallbacks + self.cache_hits
         return self.latency_us / 1000 / answered if answered else None
 
 
 class ProxyTotalsStore(Protocol):
-    """Where the workers add up."""
+    """Holds the totals of all workers."""
 
     async def add(self, totals: ProxyTotals) -> ProxyTotals:
-        """Add `totals` to the fleet's and return what these are now.
+        """Add `totals` to those of all workers, and return the sum.
 
         Raises:
-            StorageUnavailableError: The store is away.
+            StorageUnavailableError: The store is unavailable.
         """
         ...
 
 
 class ProxyTally:
-    """One worker's counting.
+    """The counts of one worker.
 
     Args:
-        store: Where the fleet's totals are.
-        clock: Paces the batches.
+        store: Holds the totals of all workers.
+        clock: Measures `FLUSH_SECONDS`.
     """
 
     def __init__(self, store: ProxyTotalsStore, clock: Clock) -> None:
         self._store = store
         self._clock = clock
-        self._gathered = ProxyTotals()
-        self._fleet = ProxyTotals()
-        self._sender: asyncio.Task[None] | None = None
+        self._unsent = ProxyTotals()
+        self._sent = ProxyTotals()
+        self._flusher: asyncio.Task[None] | None = None
 
     def count_request(self) -> None:
-        """Count a request that was taken in."""
-        self._gather(ProxyTotals(requests=1))
+        """Count a request that has arrived."""
+        self._add(ProxyTotals(requests=1))
 
-    def count_answer(self, outcome: Outcome, latency_seconds: float) -> None:
-        """Count what became of it."""
-        self._gather(ProxyTotals(**{outcome: 1}, latency_us=round(latency_seconds * 1e6)))
+    def count_result(self, result: RequestResult, latency_seconds: float) -> None:
+        """Count the result of a request."""
+        self._add(ProxyTotals(**{result: 1}, latency_us=round(latency_seconds * 1e6)))
 
     async def totals(self) -> ProxyTotals:
-        """Return the fleet's totals; while the store is away, those last known and what was counted here."""
+        """Return the totals of all workers; while the store is unavailable, those known here."""
         with suppress(StorageUnavailableError):
-            await self._send()
-        return self._fleet + self._gathered
+            await self._flush()
+        return self._sent + self._unsent
 
     async def aclose(self) -> None:
-        """Stop, once what was gathered has been sent."""
-        if self._sender is not None:
-            self._sender.cancel()
-            await asyncio.gather(self._sender, return_exceptions=True)
+        """Send the remaining counts and stop."""
+        if self._flusher is not None:
+            self._flusher.cancel()
+            await asyncio.gather(self._flusher, return_exceptions=True)
         await self.totals()
 
-    def _gather(self, totals: ProxyTotals) -> None:
-        self._gathered += totals
-        if self._sender is None or self._sender.done():
-            self._sender = asyncio.create_task(self._send_soon())
+    def _add(self, totals: ProxyTotals) -> None:
+        self._unsent += totals
+        if self._flusher is None or self._flusher.done():
+            self._flusher = asyncio.create_task(self._flush_later())
 
-    async def _send_soon(self) -> None:
-        await self._clock.sleep(GATHER_SECONDS)
-        with suppress(StorageUnavailableError):  # the next count tries again
-            await self._send()
+    async def _flush_later(self) -> None:
+        await self._clock.sleep(FLUSH_SECONDS)
+        with suppress(StorageUnavailableError):  # the next count starts another attempt
+            await self._flush()
 
-    async def _send(self) -> None:
-        sent, self._gathered = self._gathered, ProxyTotals()
+    async def _flush(self) -> None:
+        batch, self._unsent = self._unsent, ProxyTotals()
         try:
-            self._fleet = await self._store.add(sent)
+            self._sent = await self._store.add(batch)
         except BaseException:
-            self._gathered += sent
+            self._unsent += batch
             raise

@@ -1,50 +1,49 @@
-"""One call of the proxy's upstream, written to a buffer as the answer comes in.
+"""One call of the proxy's upstream, whose answer is written to a buffer while it arrives.
 
-The upstream counts calls as they arrive, and a turn only says when one may leave. So what happens on the way
-puts off the next turn: to an interval after this call has left, and once its answer is there, to an interval
-after the call can have arrived at the latest. An answer proves that it has; what it took longer than the
-fastest of late may all have been on the way.
+The upstream counts calls when they arrive, but a slot of the queue only says when a call may be sent. So
+each call postpones the next slot twice: when the call has been sent, to one interval later; and when its
+answer has come, to one interval after the latest time at which the call can have arrived. The answer proves
+that the call has arrived. The time by which this answer was slower than the fastest of the recent ones may
+have passed before the call arrived.
 """
 
 import math
 import re
 from collections import deque
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Literal
 
 import httpx
 
 from src.resilience.clock import Clock
 from src.services.errors import ServiceError
-from src.services.external_service import ExternalServiceError
-from src.services.proxy.headers import Headers, first, for_caller
+from src.services.external_service import ExternalServiceError, retry_after_seconds
+from src.services.proxy.cache_control import reuse_rules
+from src.services.proxy.headers import Headers, first, headers_for_caller, without
 from src.services.proxy.response_buffer import Head, ResponseBuffer
 
 MAX_POSTPONED_SECONDS = 300.0
-"""The longest a `Retry-After` of the upstream is honoured."""
+"""The longest `Retry-After` of the upstream that the queue waits for."""
 
-LATE_ANSWERS = 10
-"""Calls of late, of which the fastest tells what an answer takes that nothing holds up."""
+RECENT_ANSWERS = 10
+"""The number of recent answers of which the fastest shows how long an answer takes without delays."""
 
-_REQUEST_LEFT = "send_request_headers.complete"
-_ANSWER_CAME = "receive_response_headers.complete"
-"""How the events end by which the HTTP client tells of it."""
+_REQUEST_SENT = "send_request_headers.complete"
+_ANSWER_RECEIVED = "receive_response_headers.complete"
+"""The ends of the names of the HTTP client's trace events."""
 
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
-"""What no header's value may hold (RFC 9110, section 5.5), though the HTTP client lets some of it through."""
+"""Characters that no header may hold (RFC 9110, section 5.5). The HTTP client accepts some of them."""
 
 _WHOLE_SECONDS = re.compile(rb"0*[1-9][0-9]*\Z")
 
 
 class UpstreamAnswerTooLargeError(ServiceError):
-    """The answer is longer than the proxy passes on. The upstream is well: it did answer.
+    """The answer is longer than the proxy passes on. This is no failure of the upstream.
 
     Args:
-        max_bytes: The most a body may be.
+        max_bytes: The most bytes that a body may have.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -54,12 +53,12 @@ class UpstreamAnswerTooLargeError(ServiceError):
 
 @dataclass(frozen=True, slots=True)
 class UpstreamRequest:
-    """What the upstream is asked.
+    """One request to the upstream.
 
     Attributes:
         method: GET or HEAD.
         url: Made by `UpstreamTarget`.
-        headers: All that are sent, but for `Host`.
+        headers: All headers that are sent, except `Host`.
     """
 
     method: Literal["GET", "HEAD"]
@@ -68,14 +67,14 @@ class UpstreamRequest:
 
 
 class Upstream:
-    """Makes the calls, each on its own: no cookies are kept and no redirect is followed.
+    """Makes the calls. Cookies are not kept, and redirects are not followed.
 
     Args:
-        client: Sends them. Its own limits of time should be no tighter than those around this.
-        clock: Measures how long answers take, and dates a `Retry-After`.
-        postpone: Told the seconds during which no call, of any worker, may begin.
-        interval_seconds: What there is to be between two calls when they arrive.
-        max_body_bytes: The longest answer that is passed on.
+        client: Sends the calls. Its own timeouts must not be shorter than those of the policies around it.
+        clock: Measures how long answers take, and is compared with dates in headers.
+        postpone: Called with the number of seconds during which no worker may start a call.
+        interval_seconds: The least time between the arrivals of two calls.
+        max_body_bytes: The longest body that is passed on.
 
     Attributes:
         max_body_bytes: As given.
@@ -95,101 +94,97 @@ class Upstream:
         self._postpone = postpone
         self._interval_seconds = interval_seconds
         self.max_body_bytes = max_body_bytes
-        self._took: deque[float] = deque(maxlen=LATE_ANSWERS)
+        self._answer_seconds: deque[float] = deque(maxlen=RECENT_ANSWERS)
 
     async def call(self, request: UpstreamRequest, buffer: ResponseBuffer) -> bytes:
-        """Make one call and write the answer to `buffer`, all but its last piece.
+        """Make one call, and write its answer to `buffer` except for the last piece of the body.
 
         Args:
             request: The request to send.
-            buffer: Not begun. It is not ended either.
+            buffer: An empty buffer. This method does not end it.
 
         Returns:
-            The last piece of the body, if its length was told: with it a reader would have all, and the
-            writer may have something to do before.
+            The last piece of a body whose length was announced, and nothing of another. A reader that gets
+            the last piece has the whole answer, so the caller of this method can do something before.
 
         Raises:
-            ExternalServiceError: No answer, one that is none of HTTP's, a server error, or an answer that was
-                cut off.
-            UpstreamAnswerTooLargeError: The answer is too long; before the buffer has begun, if that is told.
+            ExternalServiceError: There is no answer, it breaks the rules of HTTP, it is a server error (5xx),
+                or it breaks off.
+            UpstreamAnswerTooLargeError: The answer is too long. If the length was announced, the buffer has
+                not begun.
         """
-        left_at = self._clock.monotonic()
+        sent_at = self._clock.monotonic()
 
-        async def watch(event: str, _details: object) -> None:
-            nonlocal left_at
-            if event.endswith(_REQUEST_LEFT):
-                left_at = self._clock.monotonic()
+        async def on_event(event: str, _details: object) -> None:
+            nonlocal sent_at
+            if event.endswith(_REQUEST_SENT):
+                sent_at = self._clock.monotonic()
                 await self._postpone(self._interval_seconds)
-            elif event.endswith(_ANSWER_CAME):
-                await self._learn(self._clock.monotonic() - left_at)
+            elif event.endswith(_ANSWER_RECEIVED):
+                await self._postpone_for_arrival(self._clock.monotonic() - sent_at)
 
         sent = httpx.Request(
-            request.method, request.url, headers=list(request.headers), extensions={"trace": watch}
+            request.method, request.url, headers=list(request.headers), extensions={"trace": on_event}
         )
         try:
             answer = await self._client.send(sent, stream=True)
             try:
-                return await self._write(answer, buffer)
+                return await self._write(answer, buffer, sent_at)
             finally:
                 await answer.aclose()
-        except (httpx.HTTPError, OSError) as error:  # OSError: a connection that a provider in process cut
-            raise ExternalServiceError(f"no answer: {type(error).__name__}") from error
+        except (httpx.HTTPError, OSError) as error:  # OSError: from a provider in this process
+            raise ExternalServiceError(f"no answer: {error!r}") from error
 
-    async def _learn(self, took_seconds: float) -> None:
-        """Put off the next turn for as long as this call may have been on its way."""
-        fastest = min(self._took, default=0.0)
-        self._took.append(took_seconds)
-        if fastest < took_seconds <= self._interval_seconds:  # later, the next one may have left long ago
+    async def _postpone_for_arrival(self, answer_seconds: float) -> None:
+        """Postpone the next slot by the time that this call may have been on its way."""
+        fastest = min(self._answer_seconds, default=0.0)
+        self._answer_seconds.append(answer_seconds)
+        if fastest < answer_seconds <= self._interval_seconds:  # after that, the next call may have been sent
             await self._postpone(self._interval_seconds - fastest)
 
-    async def _write(self, answer: httpx.Response, buffer: ResponseBuffer) -> bytes:
+    async def _write(self, answer: httpx.Response, buffer: ResponseBuffer, sent_at: float) -> bytes:
+        head = await self._head(answer, sent_at)
+        length = _announced_length(head.headers) if answer.request.method != "HEAD" else None
+        if length is not None and length > self.max_body_bytes:
+            raise UpstreamAnswerTooLargeError(self.max_body_bytes)
+        buffer.begin(head)
+        received, last = 0, b""
+        async for chunk in answer.aiter_raw():
+            received += len(chunk)
+            if received > self.max_body_bytes:
+                raise UpstreamAnswerTooLargeError(self.max_body_bytes)
+            if received == length:
+                last = chunk
+            else:
+                buffer.write(chunk)
+        return last
+
+    async def _head(self, answer: httpx.Response, sent_at: float) -> Head:
+        """Return the head for the caller. A 429 postpones the next slot."""
         status = answer.status_code
         headers = tuple((name.lower(), value) for name, value in answer.headers.raw)
         if not 200 <= status < 500:
             raise ExternalServiceError(f"status {status}")
         if any(_CONTROL.search(value) for _, value in headers):
             raise ExternalServiceError("control characters in a header")
-        passed_on = for_caller(status, headers)
+        now, received_at = self._clock.now(), self._clock.monotonic()
+        passed_on = headers_for_caller(status, headers)
         if status == httpx.codes.TOO_MANY_REQUESTS:
-            passed_on = await self._honour_retry_after(passed_on)
-        declared = _length(passed_on) if answer.request.method != "HEAD" else None
-        if declared is not None and declared > self.max_body_bytes:
-            raise UpstreamAnswerTooLargeError(self.max_body_bytes)
-        buffer.begin(Head(status, passed_on))
-        received, last = 0, b""
-        async for chunk in answer.aiter_raw():
-            received += len(chunk)
-            if received > self.max_body_bytes:
-                raise UpstreamAnswerTooLargeError(self.max_body_bytes)
-            if received == declared:
-                last = chunk
-            else:
-                buffer.write(chunk)
-        return last
+            passed_on = await self._obey_retry_after(passed_on)
+        rules = reuse_rules(headers, now=now, sent_at=sent_at, received_at=received_at)
+        return Head(status, passed_on, rules)
 
-    async def _honour_retry_after(self, headers: Headers) -> Headers:
-        """Hold up the line, and return `headers` with whole seconds to wait, at least 1, for the caller."""
+    async def _obey_retry_after(self, headers: Headers) -> Headers:
+        """Postpone the next slot, and return `headers` with a `Retry-After` of whole seconds, at least 1."""
         value = first(headers, b"retry-after") or b""
-        seconds = _retry_after(value, self._clock.now())
+        seconds = retry_after_seconds(value.decode("latin-1"), self._clock.now()) or 0.0
         if seconds > 0:
             await self._postpone(min(seconds, MAX_POSTPONED_SECONDS))
         if _WHOLE_SECONDS.match(value):
             return headers
-        others = tuple(header for header in headers if header[0] != b"retry-after")
-        return (*others, (b"retry-after", b"%d" % max(1, math.ceil(seconds))))
+        return (*without(headers, {b"retry-after"}), (b"retry-after", b"%d" % max(1, math.ceil(seconds))))
 
 
-def _length(headers: Headers) -> int | None:
+def _announced_length(headers: Headers) -> int | None:
     value = first(headers, b"content-length") or b""
     return int(value) if value.isdigit() else None
-
-
-def _retry_after(value: bytes, now: float) -> float:
-    """Return the seconds that a `Retry-After` asks for (RFC 9110, section 10.2.3); 0: it can't be read."""
-    text = value.decode("latin-1").strip()
-    if text.isascii() and text.isdigit():
-        return float(text)
-    with suppress(ValueError, OverflowError):
-        date: datetime = parsedate_to_datetime(text)
-        return date.replace(tzinfo=date.tzinfo or UTC).timestamp() - now
-    return 0.0

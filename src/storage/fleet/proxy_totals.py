@@ -1,4 +1,4 @@
-"""The proxy's totals over all workers: one hash of counters."""
+"""The proxy's totals over all workers, as counters in one hash."""
 
 from dataclasses import astuple, fields
 
@@ -16,18 +16,18 @@ class RedisProxyTotals:
     """A `ProxyTotalsStore` in Redis.
 
     Args:
-        link: To Redis.
+        link: The connection to Redis.
     """
 
     def __init__(self, link: RedisLink) -> None:
         self._link = link
 
     async def add(self, totals: ProxyTotals) -> ProxyTotals:
-        """Add `totals` to the fleet's, and return what these are now, in one round trip."""
+        """Add `totals` to those of all workers, and return the sum, in one round trip."""
         added = zip(_FIELDS, astuple(totals), strict=True)
         try:
             return ProxyTotals(
                 *await self._link.send_all([("HINCRBY", _KEY, name, amount) for name, amount in added])
             )
-        except RedisError as error:  # somebody else's value stands there
+        except RedisError as error:  # the key holds another program's value
             raise StorageUnavailableError(str(error)) from error

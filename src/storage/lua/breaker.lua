@@ -104,6 +104,11 @@ local function running_bucket()
   return math.floor(now / (window_us / BUCKETS))
 end
 
+-- A bucket of the future is from before the clock was set back.
+local function is_in_window(bucket)
+  return tonumber(bucket) > running_bucket() - BUCKETS and tonumber(bucket) <= running_bucket()
+end
+
 local function unpack_bucket(text)
   local calls, failures, slow = string.match(text or '0 0 0', '(%d+) (%d+) (%d+)')
   return tonumber(calls), tonumber(failures), tonumber(slow)
@@ -117,7 +122,7 @@ local function health()
   local calls, failures, slow = 0, 0, 0
   local buckets = redis.call('HGETALL', TIME_BUCKETS)
   for i = 1, #buckets, 2 do
-    if tonumber(buckets[i]) > running_bucket() - BUCKETS then
+    if is_in_window(buckets[i]) then
       local c, f, s = unpack_bucket(buckets[i + 1])
       calls, failures, slow = calls + c, failures + f, slow + s
     end
@@ -125,12 +130,19 @@ local function health()
   return calls, failures, slow
 end
 
--- Returns the µs until a permit is free in half-open, 0 where one is.
+-- Returns the µs until the open time is over, 0 or less where it is: never more than the open time, also after the
+-- clock was set back.
+local function wait_for_half_open()
+  return math.min(get('until_us') - now, get('open_for_us'))
+end
+
+-- Returns the µs until a permit is free in half-open, 0 where one is: never more than a lease, also after the clock
+-- was set back.
 local function wait_for_permit()
   local out = redis.call('ZCOUNT', LEASES, '(' .. whole(now), '+inf')
   if get('probe_successes') + get('probe_failures') + out < permits then
     return 0
   end
   local next_due = redis.call('ZRANGEBYSCORE', LEASES, '(' .. whole(now), '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
-  return tonumber(next_due[2]) - now
+  return math.min(tonumber(next_due[2]) - now, lease_us)
 end

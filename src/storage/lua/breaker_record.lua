@@ -7,12 +7,14 @@
 -- ARGV[16]    1 if it was slow, else 0
 -- reply       the transition this outcome made, nil where it made none
 local failed, slow = tonumber(ARGV[15]), tonumber(ARGV[16])
+local MOST_DROPPED = 100 -- calls that leave the count window in one run
 
 local function count_in_calls()
   redis.call('RPUSH', CALLS, failed + 2 * slow)
   redis.call('HINCRBY', CIRCUIT, 'failures', failed)
   redis.call('HINCRBY', CIRCUIT, 'slow', slow)
-  while redis.call('LLEN', CALLS) > window_calls do
+  -- After the window was made shorter there are many to drop: some at each call.
+  for _ = 1, math.min(redis.call('LLEN', CALLS) - window_calls, MOST_DROPPED) do
     local oldest = tonumber(redis.call('LPOP', CALLS))
     -- 0 - x, as -x of 0 is '-0', which is no integer to Redis.
     redis.call('HINCRBY', CIRCUIT, 'failures', 0 - oldest % 2)
@@ -23,7 +25,7 @@ end
 local function count_in_time()
   local running = running_bucket()
   for _, bucket in ipairs(redis.call('HKEYS', TIME_BUCKETS)) do
-    if tonumber(bucket) <= running - BUCKETS then
+    if not is_in_window(bucket) then
       redis.call('HDEL', TIME_BUCKETS, bucket)
     end
   end

@@ -15,7 +15,7 @@ local outlook = {
   FORCED_CLOSED = nothing_to_wait_for,
   FORCED_OPEN = nothing_to_wait_for,
   OPEN = function()
-    local wait = get('until_us') - now
+    local wait = wait_for_half_open()
     return wait > 0 and 'OPEN' or 'HALF_OPEN', math.max(0, wait)
   end,
   HALF_OPEN = function()

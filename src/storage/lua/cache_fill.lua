@@ -10,8 +10,10 @@ if redis.call('GET', KEYS[1]) ~= ARGV[1] then
   return 0
 end
 redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[4])
--- Read after the entry was stored: age and cost together never fall short of when the computation began.
-redis.call('SET', KEYS[3], ARGV[3] - redis.call('PTTL', KEYS[1]), 'PX', ARGV[5])
+-- Read after the entry was stored: age and cost together never fall short of when the computation began. After the
+-- clock was set back, the lease seems to begin in the future.
+local cost = math.max(0, ARGV[3] - redis.call('PTTL', KEYS[1]))
+redis.call('SET', KEYS[3], cost, 'PX', ARGV[5])
 redis.call('DEL', KEYS[1])
 if tonumber(ARGV[6]) > 0 then
   redis.call('SET', KEYS[4], ARGV[2], 'PX', ARGV[6])

@@ -1,5 +1,6 @@
 -- Decides who computes an answer: nobody if there is one already, or else whoever holds the lease.
 --
+-- needs  `lease.lua`
 -- KEYS[1] lease  KEYS[2] entry  KEYS[3] cost
 -- ARGV[1] token  ARGV[2] lease, ms  ARGV[3] ttl, ms  ARGV[4] an entry begun less than this long ago, ms, will do
 --
@@ -11,8 +12,8 @@
 local body = redis.call('GET', KEYS[2])
 local cost = redis.call('GET', KEYS[3])
 local remaining = redis.call('PTTL', KEYS[2])
-local age = ARGV[3] - remaining -- negative if the ttl was longer when the entry was stored
+local age = ARGV[3] - remaining -- negative if since then the ttl was made shorter, or the clock set back
 if body and cost and remaining > 0 and age >= 0 and age + cost < tonumber(ARGV[4]) then
   return {body, remaining, cost}
 end
-return redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2], 'NX') and 1 or 0
+return take_lease(KEYS[1], ARGV[1], ARGV[2], ARGV[2]) and 1 or 0

@@ -13,6 +13,8 @@ local now = now_us()
 
 redis.call('ZADD', KEYS[1], string.format('%.0f', now), worker)
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', string.format('%.0f', now - live * 1000000))
+-- Last heard of in the future: before the clock was set back. A worker that lives is heard of again.
+redis.call('ZREMRANGEBYSCORE', KEYS[1], string.format('(%.0f', now), '+inf')
 redis.call('EXPIRE', KEYS[1], kept)
 
 if #ARGV > 4 then

@@ -24,4 +24,5 @@ for field, sum in pairs(sums) do
   reply[#reply + 1] = field
   reply[#reply + 1] = sum
 end
-return {redis.call('ZCOUNT', KEYS[1], string.format('(%.0f', now - live * 1000000), '+inf'), reply}
+local since, until_now = string.format('(%.0f', now - live * 1000000), string.format('%.0f', now)
+return {redis.call('ZCOUNT', KEYS[1], since, until_now), reply}

@@ -1,4 +1,4 @@
--- Fixed window: a count that starts anew with the first hit after the window has ended.
+-- Fixed window: a count that starts at zero with the first hit after the window has ended.
 --
 -- needs    `now.lua`, `quota.lua`
 -- key      hash: start of the window in µs, count
@@ -7,7 +7,10 @@
 local function hit(key, cost, spend)
   local state = redis.call('HMGET', key, 'start', 'count')
   local start, count = tonumber(state[1] or now), tonumber(state[2] or 0)
-  if now - start >= window then
+  local was_set_back = start > now -- the clock was: the window begins now
+  if was_set_back then
+    start = now
+  elseif now - start >= window then
     start, count = now, 0
   end
 
@@ -16,6 +19,8 @@ local function hit(key, cost, spend)
     wait = start + window - now
   elseif spend then
     count = count + cost
+  end
+  if was_set_back or wait == 0 and spend then
     redis.call('HSET', key, 'start', start, 'count', count)
     redis.call('PEXPIRE', key, math.ceil(window / 1000) + 1) -- clean-up only, never early
   end

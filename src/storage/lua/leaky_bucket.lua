@@ -9,9 +9,16 @@ local capacity = limit * interval
 -- Return {allowed 1 or 0, remaining, µs until there is room for cost, µs until the whole limit is free}.
 local function hit(key, cost, spend)
   local drained = math.max(now, tonumber(redis.call('GET', key) or now))
+  local was_set_back = drained > now + capacity -- the clock was: the bucket is as good as full
+  if was_set_back then
+    drained = now + capacity
+  end
+
   local wait = math.max(0, drained + cost * interval - capacity - now)
   if wait == 0 and spend then
     drained = drained + cost * interval
+  end
+  if was_set_back or wait == 0 and spend then
     -- The expiry is for clean-up only, and never early.
     redis.call('SET', key, drained, 'PX', math.ceil(capacity / 1000) + 1)
   end

@@ -2,7 +2,8 @@
 -- The rules are those of src/resilience/pace_store.py, which tells them.
 --
 -- KEYS[1]  hash: policy, turn (number of the last one given), next_us (when the next one is due by the pace),
---          next_before_us (the same before the last one was given), not_before_us (postponed until)
+--          next_before_us (the same before the last one was given), not_before_us (postponed until),
+--          postponed_us (when it was postponed)
 -- KEYS[2]  hash: worker → 'arrived_us rank_us size due_us expires_us' of its line; the first two are of its
 --          first callers, by arrival and by priority, and due_us is when the turn is due that it waits for
 local PACE, LINES = KEYS[1], KEYS[2]
@@ -23,13 +24,24 @@ local function due_by_pace(interval)
   return math.min(get('next_us') or now, now + interval)
 end
 
--- Returns the lines that have not expired, by worker, the callers in them all, and whose lines have.
-local function live_lines()
+-- Returns until when no turn is given because it was postponed; now or earlier where it is not. After the clock was
+-- set back, that is as long as it was postponed for, and no longer.
+local function postponed_until()
+  local not_before = get('not_before_us') or now
+  local postponed_for = not_before - (get('postponed_us') or now)
+  return math.min(not_before, now + postponed_for)
+end
+
+-- Returns the lines that have not expired, by worker, the callers in them all, and whose lines have. No line expires
+-- later than `grace` after the latest time that a turn may be due: one that does is from before the clock was set
+-- back, and its worker asks again if it lives.
+local function live_lines(interval, grace)
+  local latest = math.max(now + interval, postponed_until()) + grace
   local lines, callers, dead = {}, 0, {}
   local found = redis.call('HGETALL', LINES)
   for i = 1, #found, 2 do
     local arrived, rank, size, due, expires = string.match(found[i + 1], '(%-?%d+) (%-?%d+) (%d+) (%d+) (%d+)')
-    if tonumber(expires) > now then
+    if tonumber(expires) > now and tonumber(expires) <= latest then
       lines[found[i]] = {fifo = tonumber(arrived), priority = tonumber(rank), due = tonumber(due)}
       callers = callers + size
     else

@@ -3,10 +3,11 @@
 -- KEYS      those of paced.lua
 -- ARGV      1 interval in µs, 2 capacity, 3 µs of grace, 4 µs between polls, 5 worker, 6 callers in its line,
 --           7 newcomers, 8 age in µs of the one who came first, 9 lead in µs of the first by priority,
---           10 number of the last turn it knows of, 11 the policy it knows
+--           10 number of the last turn it knows of, 11 the policy it knows, 12 the longest wait in µs
 -- reply     {newcomers admitted, 1 if it has a turn, number of the last turn, policy, µs to wait,
---           callers in all lines}
+--           callers in all lines, 1 if newcomers are not admitted since their turns would come too late}
 local interval, capacity, grace, poll = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local max_wait = tonumber(ARGV[12])
 local worker, size, newcomers = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])
 local mine = {fifo = now - ARGV[8], priority = now - ARGV[9]}
 local known_turn = tonumber(ARGV[10])
@@ -24,10 +25,17 @@ if known_turn > turn then
   turn, next_due = known_turn, now + interval
   redis.call('HSET', PACE, 'turn', whole(turn), 'next_us', whole(next_due), 'next_before_us', whole(next_due))
 end
-local not_before = get('not_before_us') or now
+local not_before = postponed_until()
+-- After the clock was set back, the interval and the delay begin again, once.
+if next_due < (get('next_us') or next_due) then
+  redis.call('HSET', PACE, 'next_us', whole(next_due))
+end
+if now < (get('postponed_us') or now) then
+  redis.call('HSET', PACE, 'not_before_us', whole(not_before), 'postponed_us', whole(now))
+end
 
 redis.call('HDEL', LINES, worker)
-local others, in_line, dead = live_lines()
+local others, in_line, dead = live_lines(interval, grace)
 if #dead > 0 then
   redis.call('HDEL', LINES, unpack(dead))
 end
@@ -44,15 +52,17 @@ local function is_first()
 end
 
 local has_turn = size + newcomers > 0 and math.max(next_due, not_before) <= now and is_first()
-local room = capacity - in_line - size + (has_turn and 1 or 0)
-local admitted = math.min(math.max(room, 0), newcomers)
-if has_turn and size + admitted > 0 then
+local first_wait = math.max(has_turn and interval or 0, next_due - now, not_before - now)
+local turns_in_time = math.max(math.floor((max_wait - first_wait) / interval) + 1, 0)
+local waiting = in_line + (has_turn and math.max(size - 1, 0) or size)
+local places = math.max(math.min(capacity, turns_in_time) - waiting, 0)
+local takes_turn = has_turn and size == 0 and 1 or 0 -- and so no place
+local admitted = math.min(places + takes_turn, newcomers)
+if has_turn then
   turn = turn + 1
   size = size - 1
   redis.call('HSET', PACE, 'turn', whole(turn), 'next_us', whole(now + interval), 'next_before_us', whole(next_due))
   next_due = now + interval
-else
-  has_turn = false
 end
 
 size = size + admitted
@@ -63,4 +73,5 @@ if size > 0 then
   redis.call('HSET', LINES, worker, table.concat(line, ' '))
 end
 local wait = due > now and due - now or poll
-return {admitted, has_turn and 1 or 0, turn, policy, wait, in_line + size}
+local is_late = turns_in_time < capacity and 1 or 0
+return {admitted, has_turn and 1 or 0, turn, policy, wait, in_line + size, is_late}

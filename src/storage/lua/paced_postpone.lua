@@ -3,6 +3,6 @@
 -- KEYS     those of paced.lua
 -- ARGV[1]  µs
 -- reply    µs until the first turn may be given
-local not_before = math.max(get('not_before_us') or 0, now + ARGV[1])
-redis.call('HSET', PACE, 'not_before_us', whole(not_before))
+local not_before = math.max(postponed_until(), now + ARGV[1])
+redis.call('HSET', PACE, 'not_before_us', whole(not_before), 'postponed_us', whole(now))
 return not_before - now

@@ -8,7 +8,10 @@
 local function hit(key, cost, spend)
   local state = redis.call('HMGET', key, 'start', 'previous', 'current')
   local start, previous, current = tonumber(state[1] or now), tonumber(state[2] or 0), tonumber(state[3] or 0)
-  if now - start >= 2 * window then
+  local was_set_back = start > now -- the clock was: the current window begins now
+  if was_set_back then
+    start = now
+  elseif now - start >= 2 * window then
     start, previous, current = now, 0, 0
   elseif now - start >= window then
     start, previous, current = start + window, current, 0
@@ -23,8 +26,11 @@ local function hit(key, cost, spend)
     else -- the current one must become the previous one first
       wait = 2 * window - math.floor((limit - cost) * window / current) - age
     end
+    wait = math.max(1, wait) -- whatever was rounded: a wait of 0 means that the hit is let through
   elseif spend then
     current, remaining = current + cost, remaining - cost
+  end
+  if was_set_back or wait == 0 and spend then
     redis.call('HSET', key, 'start', start, 'previous', previous, 'current', current)
     redis.call('PEXPIRE', key, math.ceil(2 * window / 1000) + 1) -- clean-up only, never early
   end

@@ -12,7 +12,7 @@ from src.analytics.points import Point
 from src.resilience.rate_limiter import Decision
 from src.services.errors import StorageRefusedError, StorageUnavailableError
 from src.services.metrics.ingest import PointRejection
-from src.storage.metrics.store import RedisMetricStore
+from src.storage.metrics.store import UNFINISHED, RedisMetricStore, unfinished
 from src.storage.patterns.limiter_store import Hit, RedisRateLimiter
 from src.storage.redis.connection import Reply
 from src.storage.redis.link import RedisLink
@@ -39,17 +39,19 @@ class RedisAdmittedPoints:
         """Return the write of `point`. Nothing is asked yet."""
         return RedisAdmittedWrite(point, self._limiter, self._store, self._asked)
 
-    async def _run(self, asked: list[tuple[Hit, Point]]) -> list[tuple[Reply, bool]]:
+    async def _run(
+        self, asked: list[tuple[Hit, Point]]
+    ) -> list[tuple[Reply, StorageUnavailableError | bool]]:
         hits, points = zip(*asked, strict=True)
         keys, about_hits = self._limiter.arguments_of(hits)
         about_points, seconds = self._store.arguments_of(columns_of(points))
         written, verdicts = await self._link.run(
             self._script, ["types", *keys], [*about_hits, *about_points], timeout_seconds=seconds
         )
-        is_stored = written[0] == 1
-        if is_stored:
+        if written[0] == 1:
             self._store.tidy_up(*written[1:])
-        return [(verdict, is_stored) for verdict in verdicts]
+        error = unfinished(written[1]) if written[0] == UNFINISHED else None
+        return [(verdict, error or written[0] == 1) for verdict in verdicts]
 
 
 class RedisAdmittedWrite:
@@ -66,7 +68,7 @@ class RedisAdmittedWrite:
         point: Point,
         limiter: RedisRateLimiter,
         store: RedisMetricStore,
-        asked: TickLoader[tuple[Hit, Point], tuple[Reply, bool]],
+        asked: TickLoader[tuple[Hit, Point], tuple[Reply, StorageUnavailableError | bool]],
     ) -> None:
         self.point = point
         self._limiter = limiter
@@ -86,14 +88,16 @@ class RedisAdmittedWrite:
             StorageUnavailableError: It is not known whether the point is stored.
         """
         if self._is_in_doubt:
-            raise StorageUnavailableError("no answer: it may be stored, and must not be stored twice")
+            raise StorageUnavailableError("it is not known whether it is stored; it must not be stored twice")
         return None if self._is_stored else await self._store.add_one(self.point)
 
     async def _ask(self, hit: Hit) -> Reply:
         try:
-            verdict, self._is_stored = await self._asked.add((hit, self.point))
+            verdict, is_stored = await self._asked.add((hit, self.point))
         except Exception as error:
             # What Redis refuses it has not done; and perhaps it refuses the verdict alone.
             self._is_in_doubt = not isinstance(error, StorageRefusedError)
             raise
+        self._is_in_doubt = isinstance(is_stored, StorageUnavailableError)
+        self._is_stored = is_stored is True
         return verdict

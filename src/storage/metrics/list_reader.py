@@ -1,10 +1,12 @@
 """Lists of points, newest first."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
+from redis.exceptions import ResponseError
 
 from src.analytics.columns import POINT_DTYPE
 from src.analytics.points import Point
@@ -20,6 +22,8 @@ from src.storage.redis.scripts import load_script
 
 TYPES_AT_ONCE = 100
 """Types whose points are read in one round trip."""
+
+_log = logging.getLogger(__name__)
 
 MAX_PAGE = 50_000
 """Points read in one round trip at most while a list looks for those of matching series."""
@@ -46,6 +50,7 @@ class ListReader:
         self._link = link
         self._dictionary = dictionary
         self._script = load_script("metrics_list")
+        self._read_all = load_script("read_all")
 
     async def newest(
         self,
@@ -58,7 +63,8 @@ class ListReader:
 
         With `filters`, the points of matching series. Without `metric_type`, the newest over all types. That
         reads at most `limit` types, and besides all that have a point as new as `before` or newer,
-        `TYPES_AT_ONCE` in a round trip.
+        `TYPES_AT_ONCE` in a round trip. A type with foreign values in place of its points is left out, and
+        logged.
 
         Raises:
             StorageUnavailableError: Redis is unavailable.
@@ -88,7 +94,8 @@ class ListReader:
         ]
         if before is not None:
             commands.insert(0, ("ZREVRANGEBYSCORE", "types", "+inf", before.timestamp_us, "WITHSCORES"))
-        replies = (await self._link.send_all([("MULTI",), *commands, ("EXEC",)]))[-1]
+        arguments: list[Argument] = [word for command in commands for word in (len(command), *command)]
+        replies = await self._link.run(self._read_all, ["types"], arguments)
         return [
             (name.decode(), float(latest))
             for reply in replies
@@ -108,7 +115,7 @@ class ListReader:
         reading = dict.fromkeys(names, before)
         while reading:
             pages = await asyncio.gather(
-                *(self._page(name, size, place, filters) for name, place in reading.items())
+                *(self._readable_page(name, size, place, filters) for name, place in reading.items())
             )
             found = sorted((*found, *(point for page in pages for point in page)), key=_place, reverse=True)
             found = found[:limit]
@@ -120,6 +127,16 @@ class ListReader:
             }
             size = min(limit, 2 * size)
         return found
+
+    async def _readable_page(
+        self, metric_type: str, limit: int, before: Position | None, filters: LabelFilters | None
+    ) -> list[StoredPoint]:
+        """Return a page; an empty one if foreign values are in place of the type's points."""
+        try:
+            return await self._page(metric_type, limit, before, filters)
+        except (ResponseError, ValueError) as error:
+            log_unreadable(metric_type, error)
+            return []
 
     async def _page(
         self, metric_type: str, limit: int, before: Position | None, filters: LabelFilters | None
@@ -169,6 +186,11 @@ def _stored(metric_type: str, points: Sequence[_ListedPoint], texts: Mapping[int
         StoredPoint(Point(metric_type, timestamp, value, texts[series]), place)
         for timestamp, place, value, series in points
     ]
+
+
+def log_unreadable(metric_type: str, error: Exception) -> None:
+    """Log that a type is left out of what is read of all types."""
+    _log.warning("metric_type_unreadable", extra={"type": metric_type, "reason": str(error)})
 
 
 class _Points(NamedTuple):

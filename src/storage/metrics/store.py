@@ -3,13 +3,16 @@
 A batch is one script, and so is the summary of a window: each sees all of the other or nothing of it.
 """
 
+import asyncio
 import hashlib
+import logging
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 import orjson
+from redis.exceptions import ResponseError
 
 from src.analytics.columns import PointColumns, columns_of
 from src.analytics.points import Point
@@ -26,7 +29,7 @@ from src.services.metrics.ingest import (
 from src.storage.metrics.compaction import SketchCompactor
 from src.storage.metrics.label_reader import LabelReader
 from src.storage.metrics.layout import key_of
-from src.storage.metrics.list_reader import ListReader
+from src.storage.metrics.list_reader import ListReader, log_unreadable
 from src.storage.metrics.series_dictionary import SeriesDictionary
 from src.storage.metrics.series_folder import SeriesFolder
 from src.storage.metrics.window_reader import WindowReader
@@ -36,7 +39,12 @@ from src.storage.redis.link import CALL_TIMEOUT_SECONDS, RedisLink
 from src.storage.redis.scripts import SERVER_TIME, load_script
 from src.storage.redis.tick_loader import TickLoader
 
+_log = logging.getLogger(__name__)
+
 IDEMPOTENCY_SECONDS = 24 * 3600
+
+UNFINISHED = -4
+"""The outcome of a script that Redis stopped after its first write."""
 
 RECORDS_AT_ONCE = 250
 """Types whose record and number of series are read in one round trip."""
@@ -121,8 +129,10 @@ class RedisMetricStore:
 
         Raises:
             IdempotencyKeyReusedError: The key came before with another fingerprint. Nothing is stored.
-            StorageUnavailableError: Redis is unavailable. Without an idempotency key it is not known whether
-                the points are stored.
+            StorageRefusedError: Redis refuses. Nothing is stored.
+            StorageUnavailableError: Redis is unavailable, or refused after the first write. It is not known
+                whether the points are stored.
+            ResponseError: There is a foreign value at one of the keys. Nothing is stored.
         """
         keys, fingerprint = ["types"], ""
         if idempotency is not None:
@@ -147,6 +157,8 @@ class RedisMetricStore:
                 )
             if outcome == -1:
                 raise IdempotencyKeyReusedError("the idempotency key came before with another request")
+            if outcome == UNFINISHED:
+                raise unfinished(details[0])
             batch, more = await self._resolve(outcome, details, batch)
             rejected += more
         raise StorageUnavailableError("the series of these types are changing too fast")
@@ -155,13 +167,36 @@ class RedisMetricStore:
         """Store one point, along with others of this tick of the event loop, or return why it is rejected.
 
         Raises:
-            StorageUnavailableError: As `add` does.
+            StorageUnavailableError, StorageRefusedError, ResponseError: As `add` does.
         """
-        return await self._singles.add(point)
+        outcome = await self._singles.add(point)
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
 
-    async def _add_singles(self, points: list[Point]) -> list[PointRejection | None]:
-        rejected = {each.place: each for each in (await self.add(columns_of(points))).rejected}
-        return [rejected.get(place) for place in range(len(points))]
+    async def _add_singles(self, points: list[Point]) -> list[PointRejection | BaseException | None]:
+        """Store points of one tick; return for each why it is not stored."""
+        batch = columns_of(points)
+        outcomes: list[PointRejection | BaseException | None] = [None] * len(points)
+        try:
+            for rejection in (await self.add(batch)).rejected:
+                outcomes[rejection.place] = rejection
+        except ResponseError as error:  # a foreign value at a key of one type: nothing is stored
+            if len(batch) == 1:
+                return [error] * len(points)
+            await asyncio.gather(*(self._add_type(columns, outcomes) for columns in batch))
+        return outcomes
+
+    async def _add_type(
+        self, columns: PointColumns, outcomes: list[PointRejection | BaseException | None]
+    ) -> None:
+        """Store points of one type, and put into `outcomes` why some are not stored."""
+        try:
+            for rejection in (await self.add([columns])).rejected:
+                outcomes[rejection.place] = rejection
+        except Exception as error:  # noqa: BLE001 -- raised again for each caller
+            for place in columns.places.tolist():
+                outcomes[place] = error
 
     def arguments_of(self, batch: Sequence[PointColumns]) -> tuple[list[Argument], float | None]:
         """Return the arguments of a script that stores `batch`, and its timeout if it needs a longer one."""
@@ -244,12 +279,13 @@ class RedisMetricStore:
         names = [name.decode() for name in await self._link.send("ZREVRANGE", "types", 0, -1)]
         overviews: list[TypeOverview] = []
         for chunk in _chunks(names, RECORDS_AT_ONCE):
-            commands: list[Command] = []
-            for name in chunk:
-                commands += (("HGET", key_of(name, "d"), "all"), ("HLEN", key_of(name, "s")))
-            replies = await self._link.send_all(commands)
+            replies = await self._overview_replies(chunk)
             for name, record, fields in zip(chunk, replies[::2], replies[1::2], strict=True):
-                rollup = Rollup.of_records(record or b"")
+                try:
+                    rollup = Rollup.of_records(record or b"")
+                except ValueError as error:
+                    log_unreadable(name, error)
+                    continue
                 if rollup.count:  # the data may have been flushed between the two
                     overviews.append(
                         TypeOverview(
@@ -257,6 +293,32 @@ class RedisMetricStore:
                         )
                     )
         return sorted(overviews, key=lambda overview: (-overview.latest_timestamp_us, overview.type))
+
+    async def _overview_replies(self, names: Sequence[str]) -> list[Reply]:
+        """Return the record and the number of dictionary fields of each type; None and 0 if they are foreign."""
+        commands = [command for name in names for command in _overview_commands(name)]
+        try:
+            return await self._link.send_all(commands)
+        except ResponseError:
+            pairs = await asyncio.gather(*map(self._overview_reply, names))
+            return [reply for pair in pairs for reply in pair]
+
+    async def _overview_reply(self, name: str) -> Sequence[Reply]:
+        try:
+            return await self._link.send_all(_overview_commands(name))
+        except ResponseError as error:
+            log_unreadable(name, error)
+            return (None, 0)
+
+
+def unfinished(reason: bytes) -> StorageUnavailableError:
+    """Log that Redis stopped a script after its first write, and return the error of its callers."""
+    _log.error("metric_write_unfinished", extra={"reason": reason.decode(errors="replace")})
+    return StorageUnavailableError("Redis refused after the first write: it is not known what is stored")
+
+
+def _overview_commands(name: str) -> list[Command]:
+    return [("HGET", key_of(name, "d"), "all"), ("HLEN", key_of(name, "s"))]
 
 
 def _chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:

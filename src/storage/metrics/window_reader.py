@@ -16,7 +16,7 @@ from src.analytics.sketch import LogBinSketch, bins_of, decode_entries, sum_by_b
 from src.analytics.window import MINUTE_US, Window
 from src.services.metrics.series import SeriesError
 from src.storage.metrics.layout import SKETCH_HEADER, key_of
-from src.storage.redis.connection import Argument, Reply
+from src.storage.redis.connection import Argument, Command, Reply
 from src.storage.redis.link import RedisLink
 from src.storage.redis.scripts import load_script
 
@@ -45,6 +45,7 @@ class WindowReader:
     def __init__(self, link: RedisLink) -> None:
         self._link = link
         self._read = load_script("metrics_read")
+        self._read_all = load_script("read_all")
 
     async def aggregate(self, metric_type: str, window: Window | None) -> Aggregate:
         """Summarize the points of `metric_type` in `window`; None is all of them."""
@@ -55,8 +56,12 @@ class WindowReader:
 
     async def _aggregate_all(self, metric_type: str) -> Aggregate:
         """Summarize all points of `metric_type`."""
-        commands = [("HGET", key_of(metric_type, "d"), "all"), ("GET", key_of(metric_type, "p:all"))]
-        record, sketch = (await self._link.send_all([("MULTI",), *commands, ("EXEC",)]))[-1]
+        commands: list[Command] = [
+            ("HGET", key_of(metric_type, "d"), "all"),
+            ("GET", key_of(metric_type, "p:all")),
+        ]
+        arguments: list[Argument] = [word for command in commands for word in (len(command), *command)]
+        record, sketch = await self._link.run(self._read_all, [key_of(metric_type, "d")], arguments)
         rollup = Rollup.of_records(record or b"")
         bins, counts = decode_entries((sketch or b"")[SKETCH_HEADER.size :])
         return Aggregate(rollup, LogBinSketch(bins, counts, rollup.minimum, rollup.maximum))

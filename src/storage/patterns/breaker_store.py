@@ -6,8 +6,9 @@ must last, and there are as many breakers as the program has names for.
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import suppress
+from typing import TypeVar
 
 from src.resilience.breaker_store import (
     BreakerState,
@@ -24,6 +25,8 @@ from src.storage.redis.connection import Argument, Reply
 from src.storage.redis.link import RedisLink
 from src.storage.redis.scripts import SERVER_TIME, Script, load_script
 
+T = TypeVar("T")
+
 _log = logging.getLogger(__name__)
 
 
@@ -37,34 +40,40 @@ class RedisBreakerStore:
 
     def __init__(self, link: RedisLink, *, time_source: str = SERVER_TIME) -> None:
         self._link = link
-        self._admit, self._record, self._obey, self._status = (
+        self._admit, self._record, self._renew, self._obey, self._status = (
             load_script(f"breaker_{task}", "breaker", time_source=time_source)
-            for task in ("admit", "record", "force", "status")
+            for task in ("admit", "record", "renew", "force", "status")
         )
-        self._giving_back: set[asyncio.Task[None]] = set()
+        self._background: set[asyncio.Task[object]] = set()
 
     async def admit(self, name: str, options: CircuitBreakerOptions) -> Ticket | Refusal:
         """Decide whether a call may be made now. A caller cancelled meanwhile leaves no permit behind."""
+        await self._end_of_background()
         asking = asyncio.ensure_future(self._ask(name, options))
         try:
             return await asyncio.shield(asking)
-        except asyncio.CancelledError:
-            giving_back = asyncio.create_task(self._give_back(name, asking))
-            self._giving_back.add(giving_back)
-            giving_back.add_done_callback(self._giving_back.discard)
+        except BaseException:
+            self._begin(self._give_back_what_comes(name, asking))
             raise
 
     async def record(
         self, name: str, options: CircuitBreakerOptions, ticket: Ticket, *, failed: bool, slow: bool
     ) -> Transition | None:
-        """Count the outcome of a call."""
+        """Count the outcome of a call. A probe's is counted though its caller is cancelled meanwhile."""
         outcome = (ticket.generation, ticket.probe or "", int(failed), int(slow))
-        return _transition(await self._run(self._record, name, options, outcome))
+        recording = self._run(self._record, name, options, outcome)
+        reply = await (recording if ticket.probe is None else asyncio.shield(self._begin(recording)))
+        return _transition(reply)
 
-    async def release(self, name: str, ticket: Ticket) -> None:
-        """Give back the permit of a call that had no outcome."""
-        if ticket.probe is not None:  # its name is unique, so no later generation's permit can be hit
-            await self._link.send("ZREM", f"{_key(name)}:leases", ticket.probe)
+    async def renew(self, name: str, options: CircuitBreakerOptions, ticket: Ticket) -> bool:
+        """Let a probe keep its permit."""
+        return bool(await self._run(self._renew, name, options, (ticket.probe or "",)))
+
+    def release(self, name: str, ticket: Ticket) -> None:
+        """Give back the permit of a call that had no outcome, in the background."""
+        if ticket.probe is not None:
+            with suppress(RuntimeError):  # there is no event loop any more: the lease runs out
+                self._begin(self._give_back(name, ticket.probe))
 
     async def force(self, name: str, options: CircuitBreakerOptions, order: ManualState) -> Transition | None:
         """Go to the state ordered."""
@@ -72,6 +81,7 @@ class RedisBreakerStore:
 
     async def status(self, name: str, options: CircuitBreakerOptions) -> BreakerStatus:
         """Return how the breaker stands."""
+        await self._end_of_background()
         reply = await self._run(self._status, name, options)
         state, in_a_row, calls, failures, opened_us, wait_us, transitions = reply
         return BreakerStatus(
@@ -89,15 +99,36 @@ class RedisBreakerStore:
         admitted, *reply = await self._run(self._admit, name, options)
         if not admitted:
             reason, wait_us = reply
-            return Refusal(reason.decode(), wait_us / 1e6)
+            return Refusal(reason.decode(), None if wait_us is None else wait_us / 1e6)
         generation, probe, transition = reply
         return Ticket(self, int(generation), probe and probe.decode(), _transition(transition))
 
-    async def _give_back(self, name: str, asking: asyncio.Task[Ticket | Refusal]) -> None:
+    def _begin(self, work: Coroutine[object, object, T]) -> "asyncio.Task[T]":
+        """Begin something that goes on when its caller has gone."""
+        try:
+            task = asyncio.create_task(work)
+        except RuntimeError:
+            work.close()
+            raise
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+        return task
+
+    async def _end_of_background(self) -> None:
+        """Wait until what this worker gave back or recorded before is taken into account."""
+        if self._background:
+            await asyncio.wait(self._background)
+
+    async def _give_back(self, name: str, probe: str) -> None:
         with suppress(StorageUnavailableError):  # the lease runs out
+            # The probe's name is unique, so no later generation's permit can be hit.
+            await self._link.send("ZREM", f"{_key(name)}:leases", probe)
+
+    async def _give_back_what_comes(self, name: str, asking: asyncio.Task[Ticket | Refusal]) -> None:
+        with suppress(StorageUnavailableError):  # as above
             admission = await asking
-            if isinstance(admission, Ticket):
-                await self.release(name, admission)
+            if isinstance(admission, Ticket) and admission.probe is not None:
+                await self._give_back(name, admission.probe)
 
     async def _run(
         self, script: Script, name: str, options: CircuitBreakerOptions, own: Sequence[Argument] = ()
@@ -143,12 +174,13 @@ class FailoverBreakerStore:
             self._note(away=True)
             return None
 
-    async def release(self, name: str, ticket: Ticket) -> None:
-        """Give back the permit of a call that had no outcome; where that fails, its lease runs out."""
-        try:
-            await ticket.origin.release(name, ticket)
-        except StorageUnavailableError:
-            self._note(away=True)
+    async def renew(self, name: str, options: CircuitBreakerOptions, ticket: Ticket) -> bool:
+        """Let a probe keep its permit where it was admitted."""
+        return await ticket.origin.renew(name, options, ticket)
+
+    def release(self, name: str, ticket: Ticket) -> None:
+        """Give back the permit of a call that had no outcome where it was admitted."""
+        ticket.origin.release(name, ticket)
 
     async def force(self, name: str, options: CircuitBreakerOptions, order: ManualState) -> Transition | None:
         """Go to the state ordered, in the store that decides now."""
@@ -178,7 +210,7 @@ def _key(name: str) -> str:
 
 def _arguments(options: CircuitBreakerOptions) -> tuple[Argument, ...]:
     return (
-        options.failure_threshold or 0,
+        options.failures_to_open or 0,
         options.failure_rate_threshold or 0,
         options.slow_call_rate_threshold or 0,
         options.window_calls,
@@ -189,7 +221,7 @@ def _arguments(options: CircuitBreakerOptions) -> tuple[Argument, ...]:
         _us(options.open_seconds_max),
         options.half_open_permits,
         options.successes_to_close,
-        _us(options.probe_lease_seconds),
+        _us(options.probe_renewal_seconds),
     )
 
 

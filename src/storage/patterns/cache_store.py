@@ -9,6 +9,10 @@ Cluster; what is read in one tick, like a write of metrics, spans slots (docs/ad
 by Redis' own expiry, hence by Redis' clock, and ages are read off what remains: the entry's age off its ttl,
 what its computation cost off the lease.
 
+After Redis' clock is set back, an entry that was stored before is a miss, and a lease that was given before
+has ended: nothing says how old the one is, or whether the other's holder lives. A last good copy is of no use
+until the clock is where it was, or an answer is stored again.
+
 The cost outlives the entry by `revalidate_seconds`, and while it is there the last good copy is served in
 place of an entry that ran out. An invalidation drops both. Whoever deletes `k` by hand and must not see the
 old answer even once the ttl would have been over deletes `{k}:cost` with it.
@@ -41,7 +45,7 @@ _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-_LEASE = load_script("cache_lease")
+_LEASE = load_script("cache_lease", "lease")
 _FILL = load_script("cache_fill")
 _RELEASE = load_script("cache_release")
 

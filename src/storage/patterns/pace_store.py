@@ -1,12 +1,12 @@
-"""Turns of a paced queue that all workers share: given out in Redis by one script a question, on its clock.
+"""The slots of a paced queue that all workers share. Scripts in Redis assign the slots, by Redis' clock.
 
-The two keys of a line share the tag `{name}` and so one slot. They never expire: a policy must last, and
-there are as many lines as the program has names for.
+The two keys of a queue have the hash tag `{name}` in common. They never expire, because a policy must last,
+and a program has few queues.
 
-**When Redis forgets**, emptied or restarted with data of a while ago, it is told so: every worker knows the
-number of the last turn it heard of. Where that is higher than Redis' own, turns were lost, and the next one
-is given an interval from then. Only where whoever asks first had never asked before can two calls come too
-close.
+**If Redis loses data**, because it was flushed or restarted with older data, it learns that from the
+workers. Each worker remembers the highest number of a slot and sends it with each question. If that number
+is higher than the one in Redis, slots were lost, and the next slot comes an interval later. Two calls can
+come too close only if the first question comes from a worker that has never asked before.
 """
 
 import logging
@@ -33,13 +33,13 @@ _log = logging.getLogger(__name__)
 
 
 class RedisPaceStore:
-    """A `PaceStore` in Redis. Every method raises `StorageUnavailableError` when Redis is away.
+    """A `PaceStore` in Redis. Every method raises `StorageUnavailableError` if Redis is unavailable.
 
     Args:
-        name: Of the line.
-        options: Of the line.
-        link: To Redis.
-        time_source: Lua that defines `now_us()`.
+        name: The name of the queue.
+        options: The options of the queue.
+        link: The connection to Redis.
+        time_source: Lua code that defines `now_us()`.
     """
 
     def __init__(
@@ -56,13 +56,13 @@ class RedisPaceStore:
         self._policy = options.policy
 
     async def ask(self, worker: str, offer: Offer) -> Verdict:
-        """Take note of a worker's line, give its newcomers places and perhaps it a turn."""
+        """Record a worker's queue, admit its new callers, and assign a slot to it if it is next."""
         options = self._options
-        admitted, has_turn, turn, policy, wait_us, size = await self._run(
+        admitted, has_turn, turn, policy, wait_us, size, is_late = await self._run(
             self._ask,
             *(options.interval_us, options.capacity, options.grace_us, options.poll_us),
             *(worker, offer.size, offer.newcomers, offer.age_us, offer.lead_us),
-            *(self._known_turn, self._policy),
+            *(self._known_turn, self._policy, options.max_wait_us),
         )
         self._policy = cast("QueuePolicy", policy.decode())
         self._known_turn = max(self._known_turn, turn)
@@ -72,28 +72,32 @@ class RedisPaceStore:
             self._policy,
             wait_us,
             options.retry_after(size, wait_us),
+            options.max_wait_seconds if is_late else None,
         )
 
     async def give_back(self, turn: Turn) -> None:
-        """Take back a turn that was not used, if it is the last one given."""
+        """Take back a slot that was not used, if no later slot was assigned."""
         await self._run(self._give_back, turn.number)
 
     async def postpone(self, seconds: float) -> None:
-        """Give no turn for `seconds`."""
+        """Assign no slot for `seconds`."""
         await self._run(self._postpone, round(seconds * 1e6))
 
     async def set_policy(self, policy: QueuePolicy) -> None:
-        """Give turns by `policy` from now on."""
+        """Assign slots by `policy` from now on."""
         await self._link.send("HSET", self._keys[0], "policy", policy)
         self._policy = policy
 
     async def status(self) -> PaceStatus:
-        """Return how the line stands."""
-        policy, size, oldest_age_us, wait_us = await self._run(self._status, self._options.interval_us)
+        """Return the state of the queue."""
+        options = self._options
+        policy, size, oldest_age_us, wait_us = await self._run(
+            self._status, options.interval_us, options.grace_us
+        )
         return PaceStatus(
             policy=self._policy if policy is None else cast("QueuePolicy", policy.decode()),
             size=size,
-            capacity=self._options.capacity,
+            capacity=options.capacity,
             oldest_age_seconds=None if oldest_age_us is None else oldest_age_us / 1e6,
             next_turn_seconds=wait_us / 1e6,
         )
@@ -103,19 +107,23 @@ class RedisPaceStore:
 
 
 class FailoverPaceStore:
-    """A `PaceStore` that asks `fleet`, and while that is away gives turns by itself, at this worker's share.
+    """A `PaceStore` that uses `fleet`, and this worker's own local store while `fleet` is unavailable.
 
-    All workers together then keep to the pace on average, though not to the order, and two of them may start
-    a call at the same time. A change brings no call too close to one before it: this worker's own first turn
-    comes one of its own intervals after it noticed the outage; the fleet's first one an interval after every
-    worker can have noticed that it is over. Where some workers still reach the fleet's store, those that do
-    not come on top of its pace.
+    The local store gives this worker its share of the pace. So all workers together keep to the pace on
+    average, but not to the order, and two workers may start calls at the same time. If only some workers
+    reach `fleet`, the calls of the others come on top of its pace.
+
+    A change of the store brings no call too close to an earlier one. The first local slot comes one local
+    interval after the outage was noticed. After the outage, the first slot of `fleet` comes an interval after
+    every worker can have noticed its end. `fleet` counts as available again only when it has answered a
+    worker's question. If it fails again before it has given this worker a slot, the worker keeps to the local
+    store until that has given it one. So an outage that comes and goes delays slots but does not stop them.
 
     Args:
-        fleet: Shared by all workers.
-        options: Those of `fleet`.
-        clock: Says when this worker's own turns are due.
-        workers: How many share the pace.
+        fleet: The store of all workers.
+        options: The options of `fleet`.
+        clock: Measures the local intervals.
+        workers: The number of workers that share the pace.
     """
 
     def __init__(self, fleet: PaceStore, options: PacedQueueOptions, clock: Clock, *, workers: int) -> None:
@@ -124,62 +132,73 @@ class FailoverPaceStore:
         self._clock = clock
         self._share = options.share(workers)
         self._local = MemoryPaceStore(self._share, clock)
-        self._policy = options.policy
         self._postponed_until = clock.monotonic()
-        self._fleet_is_away = False
+        self._is_local = False
+        self._has_fleet_given = True
+        """Whether `fleet` has given this worker a slot since the last outage."""
+        self._needs_local = False
+        """Whether the local store must give this worker a slot before `fleet` is asked again."""
 
     async def ask(self, worker: str, offer: Offer) -> Verdict:
-        """Ask the fleet's store, and this worker's own while that is away."""
-        try:
-            if self._fleet_is_away:
-                await self._come_back()
-            verdict = await self._fleet.ask(worker, offer)
-        except StorageUnavailableError:
-            await self._go_alone()
-            return await self._local.ask(worker, offer)
-        self._policy = verdict.policy
+        """Ask `fleet`, or the local store while `fleet` is unavailable."""
+        if not self._needs_local:
+            try:
+                return await self._ask_fleet(worker, offer)
+            except StorageUnavailableError:
+                await self._use_local()
+        verdict = await self._local.ask(worker, offer)
+        self._needs_local = self._needs_local and verdict.turn is None
         return verdict
 
     async def give_back(self, turn: Turn) -> None:
-        """Take back a turn where it was given; while that is away, it stays used."""
+        """Take back a slot in the store that gave it. If that is unavailable, the slot stays used."""
         with suppress(StorageUnavailableError):
             await turn.origin.give_back(turn)
 
     async def postpone(self, seconds: float) -> None:
-        """Give no turn for `seconds`. If the fleet's store is away it hears of it when it is back."""
+        """Assign no slot for `seconds`. If `fleet` fails, it is postponed before it is asked again."""
         self._postponed_until = max(self._postponed_until, self._clock.monotonic() + seconds)
         await self._local.postpone(seconds)
-        with suppress(StorageUnavailableError):
+        try:
             await self._fleet.postpone(seconds)
+        except StorageUnavailableError:
+            await self._use_local()
 
     async def set_policy(self, policy: QueuePolicy) -> None:
-        """Give turns by `policy` from now on.
+        """Assign slots by `policy` from now on.
 
         Raises:
-            StorageUnavailableError: The workers can't be told; the policy last known holds.
+            StorageUnavailableError: `fleet` is unavailable. The policy does not change.
         """
         await self._fleet.set_policy(policy)
-        self._policy = policy
+        await self._local.set_policy(policy)
 
     async def status(self) -> PaceStatus:
-        """Return how the line stands in the store that gives the turns now."""
+        """Return the state of `fleet`; that of the local store if callers wait there or `fleet` fails."""
+        local = await self._local.status()
+        if local.size:
+            return local
         try:
             return await self._fleet.status()
         except StorageUnavailableError:
-            await self._go_alone()
-            return await self._local.status()
+            return local
 
-    async def _go_alone(self) -> None:
-        if not self._fleet_is_away:
-            self._fleet_is_away = True
+    async def _ask_fleet(self, worker: str, offer: Offer) -> Verdict:
+        if self._is_local:
+            postponed_seconds = self._postponed_until - self._clock.monotonic()
+            noticed_seconds = self._options.interval_seconds + PROBE_INTERVAL_SECONDS
+            await self._fleet.postpone(max(noticed_seconds, postponed_seconds))
+        verdict = await self._fleet.ask(worker, offer)
+        await self._local.set_policy(verdict.policy)
+        if self._is_local:
+            self._is_local, self._has_fleet_given = False, False
+            await self._local.ask(worker, Offer(0))  # its callers wait in `fleet` now
+            _log.warning("pace_shared_again")
+        self._has_fleet_given = self._has_fleet_given or verdict.turn is not None
+        return verdict
+
+    async def _use_local(self) -> None:
+        if not self._is_local:
+            self._is_local, self._needs_local = True, not self._has_fleet_given
             _log.warning("pace_local")
-            await self._local.set_policy(self._policy)
             await self._local.postpone(self._share.interval_seconds)
-
-    async def _come_back(self) -> None:
-        still_postponed = self._postponed_until - self._clock.monotonic()
-        await self._fleet.postpone(
-            max(self._options.interval_seconds + PROBE_INTERVAL_SECONDS, still_postponed)
-        )
-        self._fleet_is_away = False
-        _log.warning("pace_shared_again")

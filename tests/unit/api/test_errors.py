@@ -6,7 +6,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from src.api.errors import Problem, document, field_errors, problem_of, render, title
 from src.api.models.metrics import METRIC_IN
-from src.resilience.errors import CircuitOpenError
+from src.resilience.errors import CircuitOpenError, QueueTimeoutError
+from src.services.external_service import ExternalServiceUnavailableError
 
 NOW = 1_769_860_800.0
 
@@ -65,3 +66,26 @@ def test_an_error_is_told_as_the_nearest_kind_that_is_known():
 
     problem = problem_of(ParticularError("external-service", "open", 7.0))
     assert (problem.code, problem.retry_after) == ("CIRCUIT_OPEN", 7.0)
+
+
+@pytest.mark.parametrize("policy", ["external-service", "proxy"])
+@pytest.mark.parametrize(
+    "error",
+    [
+        lambda policy: CircuitOpenError(policy, "open", 7.0),
+        lambda policy: ExternalServiceUnavailableError(7.0, policy),
+    ],
+)
+def test_an_error_names_the_service_that_is_to_blame(policy, error):
+    assert f"'{policy}'" in problem_of(error(policy)).message
+
+
+def test_a_breaker_held_open_by_hand_says_when_to_ask_again():
+    assert (
+        problem_of(CircuitOpenError("external-service", "the circuit is forced open", None)).retry_after == 30
+    )
+
+
+def test_one_whose_turn_would_come_too_late_is_told_when_it_would_not():
+    assert problem_of(QueueTimeoutError(60, 12.5)).retry_after == 12.5
+    assert problem_of(QueueTimeoutError(60)).retry_after is None

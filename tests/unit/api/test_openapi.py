@@ -208,8 +208,8 @@ def test_what_admins_alone_may_do_asks_for_the_key_and_nothing_else_does(documen
         ("POST /api/metrics/batch", {"Idempotency-Key", "Content-Encoding"}),
         ("PUT /api/admin/external-service/failure-rate", {"Content-Encoding"}),
         ("GET /api/metrics/summary", {"If-None-Match", "Cache-Control"}),
-        ("GET /proxy/{path}", {"client-id"}),
-        ("HEAD /proxy/{path}", {"client-id"}),
+        ("GET /proxy/{path}", {"client-id", "Cache-Control"}),
+        ("HEAD /proxy/{path}", {"client-id", "Cache-Control"}),
         ("PUT /api/admin/proxy/policy", {"Content-Encoding"}),
     ],
 )

@@ -249,14 +249,14 @@ class TestGradient:
         [
             (Round([1.25] * 16, was_full=True), 16 + 4),
             (Round([1.25] * 16, was_full=False), 16),
-            (Round([2.0] * 16, was_full=True), 10 + 4),
-            (Round([2.0] * 16, was_full=False), 10 + 4),
+            (Round([2.0] * 16, was_full=True), 10 + math.sqrt(10)),
+            (Round([2.0] * 16, was_full=False), 10 + math.sqrt(10)),
             (Round([0.625, 1.875], was_full=True), 16 + 4),
-            (Round([9.0] * 16, was_full=True), 8 + 4),
-            (Round([0.1] * 16, was_full=True), 32 + 4),
-            (Round([0.0] * 16, was_full=True), 32 + 4),
-            (Round([1.25] * 12, failures=4, was_full=True), 12 + 4),
-            (Round(failures=16), 8 + 4),
+            (Round([9.0] * 16, was_full=True), 8 + math.sqrt(8)),
+            (Round([0.1] * 16, was_full=True), 32 + math.sqrt(32)),
+            (Round([0.0] * 16, was_full=True), 32 + math.sqrt(32)),
+            (Round([1.25] * 12, failures=4, was_full=True), 12 + math.sqrt(12)),
+            (Round(failures=16), 8 + math.sqrt(8)),
         ],
     )
     def test_the_limit_follows_the_formula(self, ended: Round, limit: float):
@@ -278,7 +278,12 @@ class TestGradient:
         assert gradient.next_limit(1, Round([1.0])) == 16
 
     def test_calls_that_take_no_time_at_all_are_no_harm(self):
-        assert measured(0.0).next_limit(16, Round([0.0], was_full=True)) == 36
+        assert measured(0.0).next_limit(16, Round([0.0], was_full=True)) == 32 + math.sqrt(32)
+
+    def test_under_overload_it_falls_to_two(self):
+        gradient, limit = measured(1.0), 16
+        limits = [limit := int(gradient.next_limit(limit, Round([9.0]))) for _ in range(6)]
+        assert limits == [10, 7, 5, 4, 3, 2]
 
     @pytest.mark.parametrize(
         ("option", "value"),

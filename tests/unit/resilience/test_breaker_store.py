@@ -12,7 +12,23 @@ from src.resilience.breaker_store import CircuitBreakerOptions
 
 def test_the_options_are_sound_as_they_come():
     options = CircuitBreakerOptions()
-    assert (options.failure_threshold, options.open_seconds, options.successes_to_close) == (5, 30, 1)
+    assert (options.failures_to_open, options.open_seconds, options.successes_to_close) == (5, 30, 1)
+
+
+@pytest.mark.parametrize(
+    "rate", [{"failure_rate_threshold": 0.5}, {"slow_call_rate_threshold": 0.5, "slow_call_seconds": 1}]
+)
+def test_where_a_rate_is_set_failures_in_a_row_open_it_only_if_asked_for(rate):
+    assert CircuitBreakerOptions(**rate).failures_to_open is None
+    assert CircuitBreakerOptions(failure_threshold=5, **rate).failures_to_open == 5
+
+
+@pytest.mark.parametrize(
+    ("lease", "open_time", "renewal"), [(15, 30, 15), (35, 30, 30), (15, 0.5, 1), (0.1, 0.01, 0.1)]
+)
+def test_a_probes_permit_is_renewed_before_the_open_time_is_over(lease, open_time, renewal):
+    options = CircuitBreakerOptions(probe_lease_seconds=lease, open_seconds=open_time)
+    assert options.probe_renewal_seconds == renewal
 
 
 @pytest.mark.parametrize(
@@ -47,7 +63,6 @@ def test_a_duration_is_finite_and_at_least_a_millisecond(option, value):
 @pytest.mark.parametrize(
     ("option", "options"),
     [
-        ("failure_threshold", {"failure_threshold": None}),
         ("slow_call_seconds", {"slow_call_rate_threshold": 0.5}),
         ("slow_call_seconds", {"slow_call_seconds": 1}),
         ("minimum_calls", {"minimum_calls": 11, "window_calls": 10}),
@@ -56,7 +71,6 @@ def test_a_duration_is_finite_and_at_least_a_millisecond(option, value):
         ("open_seconds_factor", {"open_seconds_factor": math.inf, "open_seconds_max": 60}),
         ("open_seconds_max", {"open_seconds_factor": 2}),
         ("open_seconds_max", {"open_seconds_max": 29}),
-        ("failure_threshold", {"failure_threshold": None, "half_open_success_rate": 0.5}),
         ("half_open_successes", {"half_open_permits": 2, "half_open_successes": 3}),
         ("half_open_success_rate", {"half_open_success_rate": 0.5, "half_open_successes": 1}),
     ],

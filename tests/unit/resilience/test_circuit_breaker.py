@@ -10,8 +10,9 @@ import pytest
 from src.resilience.breaker_store import BreakerState, CircuitBreakerOptions
 from src.resilience.circuit_breaker import CircuitBreaker
 from src.resilience.errors import BulkheadFullError, CircuitOpenError
-from src.resilience.events import ProbeStarted, Rejected, StateChanged
+from src.resilience.events import OutcomeLost, ProbeStarted, Rejected, StateChanged
 from src.resilience.memory_breaker_store import MemoryBreakerStore
+from tests.support.clock import settle
 
 CLOSED, OPEN, HALF_OPEN = BreakerState.CLOSED, BreakerState.OPEN, BreakerState.HALF_OPEN
 
@@ -186,7 +187,8 @@ async def test_forced_open_it_rejects_until_closed_by_hand(make, clock):
     clock.jump(1000)
     with pytest.raises(CircuitOpenError) as caught:
         await breaker.run(succeed)
-    assert caught.value.retry_after == 10
+    assert caught.value.retry_after is None, "no time is promised: only an order closes it"
+    assert str(caught.value) == "upstream: the circuit is forced open"
 
     await breaker.close()
     assert await breaker.run(succeed) == "answer"
@@ -247,3 +249,127 @@ async def test_it_tells_of_every_change_every_probe_and_every_rejection(make, cl
 async def test_an_order_that_changes_nothing_is_not_told(make, listener):
     await make().close()
     assert listener.events == []
+
+
+# ---------------------------------------------------------------- a store that fails in mid-call
+
+
+class AwayError(Exception):
+    """The store is away."""
+
+
+class StoreThatGoesAway(MemoryBreakerStore):
+    """Admits calls, and is away when told to be."""
+
+    is_away = False
+
+    async def record(self, name, options, ticket, *, failed, slow):
+        if self.is_away:
+            raise AwayError
+        return await super().record(name, options, ticket, failed=failed, slow=slow)
+
+    async def renew(self, name, options, ticket):
+        if self.is_away:
+            raise AwayError
+        return await super().renew(name, options, ticket)
+
+
+@pytest.fixture
+def store(clock):
+    return StoreThatGoesAway(clock)
+
+
+@pytest.fixture
+def on_store(store, clock, listener):
+    def on_store(**options):
+        options = CircuitBreakerOptions(**{"failure_threshold": 1, "open_seconds": 10, **options})
+        return CircuitBreaker("upstream", store, options, clock, listener=listener)
+
+    return on_store
+
+
+async def test_an_answer_is_an_answer_though_the_store_cannot_count_it(on_store, store, listener):
+    breaker = on_store()
+    store.is_away = True
+    assert await breaker.run(succeed) == "answer"
+    (lost,) = listener.of(OutcomeLost)
+    assert (lost.policy, type(lost.error)) == ("upstream", AwayError)
+
+
+async def test_an_error_of_the_call_is_not_replaced_by_the_stores(on_store, store, listener):
+    breaker = on_store()
+    store.is_away = True
+    await run_failing(breaker)
+    assert len(listener.of(OutcomeLost)) == 1
+
+    store.is_away = False
+    assert (await breaker.status()).failure_count == 0
+
+
+# ---------------------------------------------------------------- a probe that takes its time
+
+
+async def half_open_with_a_probe(breaker, clock, seconds, outcome="answer"):
+    """Open the breaker, wait for its probe, and let that take so long."""
+
+    async def probe():
+        await clock.sleep(seconds)
+        return outcome
+
+    await run_failing(breaker)
+    clock.jump(10)
+    probing = asyncio.create_task(breaker.run(probe))
+    await settle()
+    return probing
+
+
+async def test_a_probe_that_lives_keeps_its_permit_for_as_long_as_it_may_take(on_store, clock):
+    breaker = on_store(probe_lease_seconds=35)
+    probing = await half_open_with_a_probe(breaker, clock, 34)
+    for _ in range(33):
+        await clock.advance(1)
+        with pytest.raises(CircuitOpenError):
+            await breaker.run(succeed)
+    await clock.advance(1)
+    assert probing.result() == "answer"
+    assert (await breaker.status()).state == CLOSED
+
+
+async def test_a_probe_that_never_ends_loses_its_permit_after_that(on_store, clock):
+    breaker = on_store(probe_lease_seconds=35)
+    probing = await half_open_with_a_probe(breaker, clock, 1000)
+    await clock.advance(35)
+    assert await breaker.run(succeed) == "answer"
+    probing.cancel()
+
+
+async def test_a_probe_whose_permit_cannot_be_renewed_goes_on(on_store, store, clock, caplog):
+    breaker = on_store(probe_lease_seconds=35)
+    probing = await half_open_with_a_probe(breaker, clock, 8)
+    store.is_away = True
+    await clock.advance(5)
+    store.is_away = False
+    await clock.advance(3)
+    assert probing.result() == "answer"
+    assert [record.message for record in caplog.records] == ["lease_not_renewed"]
+
+
+async def test_a_probe_that_has_ended_renews_nothing(on_store, clock, monkeypatch):
+    breaker, renewed = on_store(probe_lease_seconds=35), []
+    renew = breaker._store.renew
+    monkeypatch.setattr(breaker._store, "renew", lambda *args: renewed.append(args) or renew(*args))
+    probing = await half_open_with_a_probe(breaker, clock, 4)
+    await clock.advance(4)
+    assert probing.result() == "answer"
+    assert len(renewed) == 1
+    await clock.advance(100)
+    assert len(renewed) == 1
+
+
+async def test_a_lease_that_lasts_as_long_as_a_probe_may_take_is_not_renewed(on_store, clock, monkeypatch):
+    breaker, renewed = on_store(probe_lease_seconds=10), []
+    monkeypatch.setattr(breaker._store, "renew", lambda *args: renewed.append(args))
+    probing = await half_open_with_a_probe(breaker, clock, 9)
+    await clock.advance(9)
+    assert probing.result() == "answer"
+    assert renewed == []

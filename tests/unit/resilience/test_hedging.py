@@ -3,6 +3,7 @@
 import asyncio
 import contextvars
 import math
+from collections.abc import Awaitable
 
 import pytest
 
@@ -135,11 +136,12 @@ class TestFailures:
         assert len(service.began) == 1
 
     async def test_a_call_that_fails_before_its_first_await_is_a_failure(self, clock: FakeClock):
-        def call() -> None:
-            raise ConnectionError("no")
+        class Call:
+            def __call__(self) -> Awaitable[None]:
+                raise ConnectionError("no")
 
         with pytest.raises(ConnectionError, match="no"):
-            await hedging(clock).run(call)
+            await hedging(clock).run(Call())
 
 
 class TestLosers:

@@ -3,6 +3,7 @@
 import asyncio
 import contextvars
 import tracemalloc
+from dataclasses import replace
 
 import pytest
 
@@ -311,30 +312,94 @@ async def test_whoever_comes_while_the_store_is_asked_is_asked_for_next(queue_of
 # ---------------------------------------------------------------- waiting too long
 
 
-async def test_who_has_waited_too_long_leaves_and_costs_no_turn(queue_of, bank, clock, listener):
-    queue = queue_of(max_wait_seconds=2.5)
-    *_, late = await line_up(queue, bank, clock, *"abcd")
-    await clock.advance(2.25)
-    await line_up(queue, bank, clock, "e")
+async def test_who_is_overtaken_for_too_long_leaves_and_costs_no_turn(queue_of, bank, clock, listener):
+    queue = queue_of(policy="priority", max_wait_seconds=2.5, aging_seconds=100)
+    *_, late = await line_up(queue, bank, clock, *"abc", priority=1)
+    await clock.advance(1)
+    await line_up(queue, bank, clock, "urgent")
+    await clock.advance(1.25)
+    await line_up(queue, bank, clock, "e", priority=1)
 
     await clock.advance(5)
 
     assert late.outcome[0] == 2.5
     assert isinstance(late.outcome[1], QueueTimeoutError)
-    assert bank.starts == {"a": 0, "b": 1, "c": 2, "e": 3}
+    assert bank.starts == {"a": 0, "b": 1, "urgent": 2, "e": 3}
     assert listener.of(TimedOut) == [TimedOut(policy="bank", seconds=2.5)]
 
 
 async def test_the_wait_ends_to_the_microsecond(queue_of, bank, clock):
-    queue = queue_of(interval_seconds=10, max_wait_seconds=2.5)
+    store = FailingStore(PacedQueueOptions(), clock)
+    queue = queue_of(store=store, max_wait_seconds=2.5)
     _, late = await line_up(queue, bank, clock, *"ab")
+    store.is_failing = True  # so that nobody can tell when the next turn comes
     await clock.advance(2.499999)
     assert late.outcome is None
 
     await clock.advance(0.000001)
 
     when, error = late.outcome
-    assert (when, type(error), error.seconds) == (2.5, QueueTimeoutError, 2.5)
+    assert (when, type(error), error.seconds, error.retry_after) == (2.5, QueueTimeoutError, 2.5, None)
+    assert queue._tender.done()
+
+
+# ---------------------------------------------------------------- too late from the start
+
+
+async def test_of_a_hundred_and_ten_callers_none_waits_in_vain(queue_of, bank, clock, listener):
+    queue = queue_of()  # as it comes: one call a second, 100 in line, for 60 s at most
+    callers = [Standing(queue, bank.call(number), clock) for number in range(110)]
+    await settle()
+
+    refused = [caller for caller in callers if caller.outcome and caller.outcome[1] != 0]
+    assert refused == callers[61:], "one runs, and 60 have their turns within 60 s"
+    for _, error in (caller.outcome for caller in refused):
+        assert (type(error), error.seconds, error.retry_after) == (QueueTimeoutError, 60, 1)
+    assert len(listener.of(Rejected)) == 49
+
+    await clock.advance(60)
+    assert list(bank.starts) == list(range(61))
+    assert listener.of(TimedOut) == []
+
+
+async def test_one_whose_turn_would_come_too_late_is_told_so_at_once(queue_of, bank, clock):
+    queue = queue_of(interval_seconds=10, max_wait_seconds=2.5)
+    _, late = await line_up(queue, bank, clock, *"ab")
+    when, error = late.outcome
+    assert (when, type(error), error.retry_after) == (0, QueueTimeoutError, 7.5)
+
+    await clock.advance(7.5)
+    (again,) = await line_up(queue, bank, clock, "again")
+    await clock.advance(2.5)
+    assert again.outcome == (10, "again")
+
+
+async def test_while_the_line_is_held_up_for_too_long_it_takes_nobody(queue_of, bank, clock):
+    queue = queue_of(max_wait_seconds=60)
+    await queue.postpone(300)
+    (caller,) = await line_up(queue, bank, clock, "a")
+    assert isinstance(caller.outcome[1], QueueTimeoutError)
+    assert caller.outcome[1].retry_after == 240
+
+
+async def test_those_in_line_are_told_at_once_that_it_is_held_up_for_too_long(
+    queue_of, bank, clock, listener
+):
+    queue = queue_of(max_wait_seconds=60)
+    first, *others = await line_up(queue, bank, clock, *"abc")
+    await clock.advance(0.5)
+
+    await queue.postpone(59.5)  # the next turn comes when their time is over, and no later
+    await settle()
+    assert [caller.outcome for caller in others] == [None, None]
+
+    await queue.postpone(59.6)
+    await settle()
+    assert first.outcome == (0, "a")
+    assert [(when, type(error)) for when, error in (caller.outcome for caller in others)] == [
+        (0.5, QueueTimeoutError)
+    ] * 2
+    assert listener.of(TimedOut) == [TimedOut(policy="bank", seconds=60)] * 2
     assert await size_of(queue) == 0
 
 
@@ -350,8 +415,10 @@ async def test_those_overtaken_time_out_on_their_own_time(queue_of, bank, clock)
     queue = queue_of(policy="priority", max_wait_seconds=3, aging_seconds=100)
     await line_up(queue, bank, clock, "first")
     (patient,) = await line_up(queue, bank, clock, "low", priority=5)
-    await line_up(queue, bank, clock, *"abcd")
-    await clock.advance(3)
+    await line_up(queue, bank, clock, *"ab")
+    await clock.advance(1)
+    await line_up(queue, bank, clock, "c")
+    await clock.advance(2)
     assert isinstance(patient.outcome[1], QueueTimeoutError)
     assert patient.outcome[0] == 3
     assert list(bank.starts) == ["first", "a", "b", "c"]
@@ -398,10 +465,12 @@ async def test_callers_of_one_tick_are_refused_as_if_they_came_one_by_one(queue_
 async def test_the_refused_are_told_when_they_would_get_a_place_and_a_turn_in_time(
     queue_of, bank, clock, max_wait, expected
 ):
-    options = PacedQueueOptions(capacity=6, max_wait_seconds=60)
-    store = MemoryPaceStore(PacedQueueOptions(capacity=6, max_wait_seconds=max_wait), clock)
-    queue = PacedQueue(options, store, clock)  # nobody in line gives up before
+    options = PacedQueueOptions(capacity=6, max_wait_seconds=max_wait)
+    store = MemoryPaceStore(options, clock)
+    store._options = replace(options, max_wait_seconds=60)
+    queue = PacedQueue(store._options, store, clock)  # nobody in line gives up before
     await line_up(queue, bank, clock, *"abcdefg")
+    store._options = options
     await clock.advance(0.25)
 
     (refused,) = await line_up(queue, bank, clock, "refused")
@@ -676,10 +745,11 @@ async def test_a_listener_that_raises_harms_nobody(clock, bank):
     def listener(event):
         raise ValueError(event)
 
-    options = PacedQueueOptions(capacity=1, max_wait_seconds=0.5)
+    options = PacedQueueOptions(capacity=1, max_wait_seconds=1)
     queue = PacedQueue(options, MemoryPaceStore(options, clock), clock, listener=listener)
     a, b, c = await line_up(queue, bank, clock, *"abc")
-    await clock.advance(1)
+    await queue.postpone(10)
+    await settle()
     assert a.outcome == (0, "a")
     assert isinstance(b.outcome[1], QueueTimeoutError)
     assert isinstance(c.outcome[1], QueueFullError)
@@ -691,7 +761,7 @@ MANY = 10_000
 
 
 async def test_ten_thousand_waiting_callers_cost_under_fifty_megabytes(queue_of, bank, clock):
-    queue = queue_of(capacity=MANY)
+    queue = queue_of(capacity=MANY, max_wait_seconds=2 * MANY)
     tracemalloc.start()
     try:
         tasks = [asyncio.create_task(queue.run(bank.call("x"), priority=n % 7)) for n in range(MANY + 1)]
@@ -731,6 +801,30 @@ async def test_those_who_left_do_not_pile_up_behind_one_who_waits(queue_of, bank
     assert all(len(order) < 70 for order in (queue._line._by_arrival, queue._line._by_rank))
     await clock.advance(100)
     assert bank.starts == {"patient": 100}
+
+
+# ---------------------------------------------------------------- slots
+
+
+async def test_a_slot_that_is_given_back_goes_to_the_next_caller_at_once(queue_of, bank, clock):
+    queue = queue_of()
+    with await queue.slot() as slot:
+        await line_up(queue, bank, clock, "next", "last")
+        for _ in range(2):
+            slot.give_back()
+            await settle()
+    await clock.advance(1)
+    assert bank.starts == {"next": 0, "last": 1}
+
+
+@pytest.mark.parametrize(("error", "start"), [(CircuitOpenError("breaker", "open", 1), 0), (KeyError(), 1)])
+async def test_a_slot_is_given_back_only_by_a_rejection(queue_of, bank, clock, error, start):
+    queue = queue_of()
+    with pytest.raises(type(error)), await queue.slot():
+        raise error
+    await line_up(queue, bank, clock, "next")
+    await clock.advance(1)
+    assert bank.starts == {"next": start}
 
 
 # ---------------------------------------------------------------- options

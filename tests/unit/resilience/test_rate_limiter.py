@@ -91,6 +91,8 @@ class AwayError(Exception):
 
 
 class LimiterOfAStoreThatIsAway:
+    quota = Quota(1, 1)
+
     async def hit(self, key, cost=1):
         raise AwayError
 
@@ -157,13 +159,72 @@ async def test_calls_are_let_through_in_order_of_arrival_one_interval_apart(cloc
     assert begun == [(0, 0.0), (1, 1.0), (2, 2.0), (3, 3.0), (4, 4.0)]
 
 
-async def test_nobody_in_line_waits_past_its_own_time(clock):
-    policy = rate_limit(clock, max_wait_seconds=2.5)
-    results = asyncio.gather(*(policy.run(answer) for _ in range(6)), return_exceptions=True)
-    outcomes = await clock.drive(results)
-    assert outcomes[:3] == ["answer"] * 3
-    assert [error.retry_after for error in outcomes[3:]] == [1.0] * 3
+@pytest.mark.parametrize("algorithm", ["token_bucket", "leaky_bucket", "sliding_window_log", "fixed_window"])
+async def test_a_call_whose_unit_cannot_come_in_time_is_refused_when_it_arrives(clock, algorithm):
+    policy = rate_limit(clock, memory_rate_limiter(algorithm, Quota(1, 1), clock), max_wait_seconds=2.5)
+    calls = [asyncio.create_task(policy.run(answer)) for _ in range(6)]
+    await settle()
+
+    refused = [call for call in calls if call.done()][1:]
+    assert [call.exception().retry_after for call in refused] == [3.0] * 3
+    assert calls[3:] == refused
+
+    assert await clock.drive(asyncio.gather(*calls[:3])) == ["answer"] * 3
     assert clock.monotonic() == 2.0
+    clock.jump(1)
+    assert await policy.run(answer) == "answer", "as was promised"
+
+
+async def test_a_wait_of_several_windows_is_foreseen_too(clock):
+    policy = rate_limit(clock, memory_rate_limiter("fixed_window", Quota(2, 10), clock), max_wait_seconds=20)
+    calls = [asyncio.create_task(policy.run(answer)) for _ in range(7)]
+    await settle()
+    assert [call.done() for call in calls] == [True, True, False, False, False, False, True]
+    assert calls[-1].exception().retry_after == 30
+    assert await clock.drive(asyncio.gather(*calls[:6])) == ["answer"] * 6
+    assert clock.monotonic() == 20
+
+
+async def test_so_many_wait_and_no_more(clock, listener):
+    policy = rate_limit(clock, max_wait_seconds=60, max_waiting=2, listener=listener)
+    calls = [asyncio.create_task(policy.run(answer)) for _ in range(6)]
+    await settle()
+    assert [call.done() for call in calls] == [True, False, False, True, True, True]
+    assert [call.exception().retry_after for call in calls[3:]] == [3.0] * 3
+    assert listener.events == [Rejected(policy="rate-limiter", retry_after=3.0)] * 3
+    await clock.drive(asyncio.gather(*calls[:3]))
+
+
+@pytest.mark.parametrize("max_waiting", [0, -1, math.nan])
+def test_a_queue_of_a_length_that_makes_no_sense_is_refused(max_waiting):
+    with pytest.raises(ValueError, match="max_waiting"):
+        RateLimitOptions("service", max_waiting=max_waiting)
+
+
+class SlowLimiter:
+    """A limiter that takes a turn of the loop to answer, as one does that asks a store."""
+
+    def __init__(self, limiter):
+        self._limiter = limiter
+        self.quota = limiter.quota
+
+    async def hit(self, key, cost=1):
+        decision = await self._limiter.hit(key, cost)
+        await asyncio.sleep(0)
+        return decision
+
+    async def peek(self, key, cost=1):
+        decision = await self._limiter.peek(key, cost)
+        await asyncio.sleep(0)
+        return decision
+
+
+async def test_a_burst_within_the_quota_is_let_through_though_the_limiter_takes_its_time(clock):
+    limiter = SlowLimiter(memory_rate_limiter("sliding_window_log", Quota(10, 60), clock))
+    policy = rate_limit(clock, limiter, max_wait_seconds=0)
+    outcomes = await asyncio.gather(*(policy.run(answer) for _ in range(11)), return_exceptions=True)
+    assert outcomes[:10] == ["answer"] * 10
+    assert isinstance(outcomes[10], RateLimitedError)
 
 
 async def test_a_call_cancelled_while_it_waits_takes_nothing_and_the_next_moves_up(clock):

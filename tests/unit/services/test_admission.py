@@ -1,12 +1,14 @@
-"""The limiter's failure policy: fail open, and say so."""
+"""The limiter's failure policy: fail open, decide locally or fail closed, and say so."""
 
 import asyncio
+
+import pytest
 
 from src.resilience.events import Bypassed, Rejected
 from src.resilience.memory_rate_limiter import memory_rate_limiter
 from src.resilience.rate_limiter import Quota
 from src.services.access.admission import Admission
-from src.services.errors import StorageUnavailableError
+from src.services.errors import StorageRefusedError, StorageUnavailableError
 
 QUOTA = Quota(1, 60)
 
@@ -66,6 +68,60 @@ async def test_an_outage_is_logged_once_and_its_end_too(clock, listener, caplog)
     for _ in range(3):
         await admission.decide("1.2.3.4")
     assert [record.getMessage() for record in caplog.records] == ["limiter_fails_open", "limiter_is_back"]
+
+
+@pytest.fixture(params=[StorageUnavailableError, StorageRefusedError])
+def broken(request):
+    """A limiter whose store is away, or refuses since its memory is full."""
+    return BrokenLimiter(request.param("away"))
+
+
+def deciding_locally(limiter, share, clock, listener, observe=lambda _outcomes: None):
+    local = memory_rate_limiter("sliding_window_log", share, clock)
+    quota = Quota(10, 60)
+    return Admission("ingest", quota, limiter, listener, observe, without_store="local", local=local)
+
+
+async def test_a_worker_decides_by_its_share_of_the_quota_where_that_is_set(clock, listener, broken):
+    observed = []
+    admission = deciding_locally(broken, Quota(10, 60).share(4), clock, listener, observed.append)
+    decisions = [await admission.decide("1.2.3.4") for _ in range(5)]
+    assert [decision.allowed for decision in decisions] == [True, True, False, False, False]
+    assert [decision.remaining for decision in decisions] == [1, 0, 0, 0, 0]
+    assert (await admission.decide("1.2.3.5")).allowed
+    clock.jump(decisions[-1].retry_after)
+    assert (await admission.decide("1.2.3.4")).allowed
+    await asyncio.sleep(0)
+    assert listener.events == [Rejected(policy="ingest", times=3, retry_after=60.0)]
+    assert observed == [{"allowed": 4, "refused": 3, "bypassed": 0}]
+
+
+async def test_the_fleet_decides_again_as_soon_as_it_can(clock, listener, caplog):
+    admission = deciding_locally(
+        BrokenLimiter(StorageUnavailableError("away")), Quota(1, 60), clock, listener
+    )
+    for _ in range(3):
+        await admission.decide("1.2.3.4")
+    admission._limiter = memory_rate_limiter("sliding_window_log", Quota(10, 60), clock)
+    assert (await admission.decide("1.2.3.4")).remaining == 9
+    assert [record.getMessage() for record in caplog.records] == ["limiter_local", "limiter_is_back"]
+
+
+async def test_nobody_is_let_through_without_a_verdict_where_that_is_set(clock, listener, broken, caplog):
+    observed = []
+    admission = Admission("ingest", QUOTA, broken, listener, observed.append, without_store="closed")
+    for _ in range(3):
+        with pytest.raises(StorageUnavailableError):
+            await admission.decide("1.2.3.4")
+    await asyncio.sleep(0)
+    assert listener.events == [Rejected(policy="ingest", times=3, retry_after=1.0)]
+    assert observed == [{"allowed": 0, "refused": 3, "bypassed": 0}]
+    assert [record.getMessage() for record in caplog.records] == ["limiter_fails_closed"]
+
+
+@pytest.mark.parametrize(("workers", "limit"), [(1, 10), (2, 5), (3, 3), (10, 1), (64, 1)])
+def test_a_workers_share_of_a_quota_is_whole_and_at_least_one(workers, limit):
+    assert Quota(10, 60).share(workers) == Quota(limit, 60)
 
 
 async def test_a_client_that_is_over_its_quota_is_refused_without_asking(clock, listener):

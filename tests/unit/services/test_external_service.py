@@ -1,13 +1,18 @@
 """The external service's client: what is an answer, what a failure, what neither."""
 
+import gzip
+
 import httpx
 import orjson
 import pytest
 
+from src.resilience.clock import SystemRandomizer
 from src.resilience.errors import CallTimeoutError, CircuitOpenError, RateLimitedError
 from src.resilience.pipeline import Pipeline
+from src.resilience.retry import Fixed, Retry, RetryOptions
 from src.services.errors import StorageUnavailableError
 from src.services.external_service import (
+    MAX_RETRY_AFTER_SECONDS,
     ExternalService,
     ExternalServiceError,
     ExternalServiceRefusedError,
@@ -17,6 +22,7 @@ from src.services.external_service import (
     is_worth_retrying,
     set_failure_rate,
 )
+from tests.support.clock import FakeClock
 
 
 class Raising:
@@ -60,10 +66,10 @@ def _raise(error):
     raise error
 
 
-def service(answer, pipeline=None, shared_faults=None):
+def service(answer, pipeline=None, shared_faults=None, clock=None):
     transport = httpx.MockTransport(answer)
     client = httpx.AsyncClient(transport=transport, base_url="http://service")
-    return ExternalService(client, pipeline or Pipeline(), shared_faults)
+    return ExternalService(client, pipeline or Pipeline(), clock or FakeClock(), shared_faults)
 
 
 async def test_reference_data_is_any_json():
@@ -117,6 +123,7 @@ def test_what_another_attempt_cannot_mend_is_not_retried():
     assert is_worth_retrying(ExternalServiceError("x"))
     assert is_worth_retrying(CallTimeoutError(1))
     assert not is_worth_retrying(ExternalServiceRefusedError(403))
+    assert is_worth_retrying(ExternalServiceRefusedError(429))
     assert not is_worth_retrying(CircuitOpenError("p", "open", 1))
 
 
@@ -144,6 +151,61 @@ async def test_another_rejection_keeps_its_retry_after():
     with pytest.raises(ExternalServiceUnavailableError) as caught:
         await service(None, Pipeline(Raising(RateLimitedError("p", "spent", 7)))).reference("cpu")
     assert caught.value.retry_after == 7
+
+
+class TestRetryAfter:
+    """Of the service, on a 429 or a 503 (RFC 9110, section 10.2.3)."""
+
+    @pytest.fixture
+    def retry(self, clock):
+        options = RetryOptions(attempts=3, total_seconds=60, backoff=Fixed(0.1), retry_on=is_worth_retrying)
+        return Retry(options, clock, SystemRandomizer())
+
+    @pytest.mark.parametrize("status", [429, 503])
+    @pytest.mark.parametrize(
+        ("value", "wait"),
+        [
+            ("7", 7.0),
+            ("Fri, 15 Jan 2027 08:00:20 GMT", 20.0),  # the clock's 1,800,000,000 is 08:00:00
+            ("Fri, 15 Jan 2027 07:59:00 GMT", 0.1),
+            ("0", 0.1),
+            ("soon", 0.1),
+            (None, 0.1),
+        ],
+    )
+    async def test_another_attempt_begins_no_sooner(self, clock, retry, status, value, wait):
+        answers = [
+            httpx.Response(status, headers={} if value is None else {"Retry-After": value}),
+            httpx.Response(200, json={"unit": "%"}),
+        ]
+        external = service(lambda _: answers.pop(0), Pipeline(retry), clock=clock)
+        assert await clock.drive(external.reference("cpu")) == {"unit": "%"}
+        assert clock.sleeps == [wait]
+
+    @pytest.mark.parametrize("status", [429, 503])
+    async def test_where_that_is_too_long_the_caller_is_told_when_to_come_again(self, clock, retry, status):
+        asked = []
+
+        def answer(request):
+            asked.append(request)
+            return httpx.Response(status, headers={"Retry-After": "90"})
+
+        with pytest.raises(ExternalServiceUnavailableError) as caught:
+            await service(answer, Pipeline(retry), clock=clock).reference("cpu")
+        assert (len(asked), clock.sleeps, caught.value.retry_after) == (1, [], 90)
+
+    async def test_it_is_bounded(self, clock):
+        answer = httpx.Response(503, headers={"Retry-After": "9" * 400})
+        with pytest.raises(ExternalServiceUnavailableError) as caught:
+            await service(lambda _: answer, clock=clock).reference("cpu")
+        assert caught.value.retry_after == MAX_RETRY_AFTER_SECONDS
+
+    async def test_an_encoded_body_of_an_error_is_no_trouble(self):
+        headers = {"Retry-After": "7", "Content-Encoding": "gzip"}
+        answer = httpx.Response(503, headers=headers, content=gzip.compress(b"come back"))
+        with pytest.raises(ExternalServiceUnavailableError) as caught:
+            await service(lambda _: answer).reference("cpu")
+        assert caught.value.retry_after == 7
 
 
 class TestSharedFaults:

@@ -1,13 +1,16 @@
 """What is said of the service, and what is said first."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import get_args
 
 import pytest
 
 from src.resilience.breaker_store import BreakerState, BreakerStatus
+from src.resilience.pace_store import PaceStatus
 from src.services.overview.counter_store import CounterReading, CounterSnapshot, Outage
 from src.services.overview.health_status import LINE_HELD_SECONDS, Code, Verdict, verdict
+from src.services.proxy.service import ProxyStatus
+from src.services.proxy.totals import ProxyTotals
 
 NOW, MONOTONIC = 1_800_000_000.0, 500.0
 
@@ -17,23 +20,22 @@ OPEN = replace(CLOSED, state=BreakerState.OPEN, opened_at=NOW - 12.7, retry_afte
 HALF_OPEN = replace(CLOSED, state=BreakerState.HALF_OPEN, opened_at=NOW - 40)
 
 
-@dataclass(frozen=True)
-class Breaker:
-    state: str = "CLOSED"
+def proxy_status(
+    queue_size=7,
+    *,
+    oldest_age_seconds=6.2,
+    interval_seconds=1.0,
+    next_turn_seconds=0.4,
+    breaker=BreakerState.CLOSED,
+    is_full=False,
+) -> ProxyStatus:
+    queue = PaceStatus("fifo", queue_size, 100, oldest_age_seconds, next_turn_seconds)
+    upstream = replace(CLOSED, name="proxy", state=breaker)
+    return ProxyStatus(queue, is_full, ProxyTotals(), upstream, interval_seconds)
 
 
-@dataclass(frozen=True)
-class Proxy:
-    queue_size: int = 7
-    capacity: int = 100
-    oldest_age_seconds: float | None = 6.2
-    interval_seconds: float = 1.0
-    next_turn_seconds: float = 0.4
-    breaker: Breaker = field(default_factory=Breaker)
-
-
-def judge(counters=QUIET, breaker=CLOSED, proxy=None) -> Verdict:
-    return verdict(counters, breaker, proxy, now=NOW, monotonic=MONOTONIC)
+def judge(counters=QUIET, breaker=CLOSED, proxy=None, **options) -> Verdict:
+    return verdict(counters, breaker, proxy, now=NOW, monotonic=MONOTONIC, **options)
 
 
 def counted(**tallies) -> CounterReading:
@@ -44,26 +46,39 @@ AWAY = replace(QUIET, outage=Outage(MONOTONIC - 75, "away"))
 REFUSES = replace(QUIET, outage=Outage(MONOTONIC - 3, "refuses"))
 FAILING = counted(requests=100, errors=12)
 BYPASSING = counted(requests=100, bypassed=25)
-PROXY_OPEN = Proxy(breaker=Breaker("OPEN"))
-PROXY_FULL = Proxy(queue_size=100, oldest_age_seconds=43.9)
-PROXY_HELD = Proxy(queue_size=3, next_turn_seconds=238.4)
-PROXY_HALF_OPEN = Proxy(breaker=Breaker("HALF_OPEN"))
+PROXY_OPEN = proxy_status(breaker=BreakerState.OPEN)
+PROXY_FULL = proxy_status(queue_size=52, oldest_age_seconds=43.9, is_full=True)
+PROXY_HELD = proxy_status(queue_size=3, next_turn_seconds=238.4)
+PROXY_HALF_OPEN = proxy_status(breaker=BreakerState.HALF_OPEN)
 
 
 @pytest.mark.parametrize(
     "proxy",
     [
         None,
-        Proxy(),
-        Proxy(queue_size=99),
-        Proxy(0, oldest_age_seconds=None),
-        Proxy(next_turn_seconds=1 + LINE_HELD_SECONDS),
-        Proxy(interval_seconds=300, next_turn_seconds=238.4),
-        replace(PROXY_HELD, queue_size=0),
+        proxy_status(),
+        proxy_status(queue_size=99),
+        proxy_status(0, oldest_age_seconds=None, is_full=True),
+        proxy_status(0, oldest_age_seconds=None),
+        proxy_status(next_turn_seconds=1 + LINE_HELD_SECONDS),
+        proxy_status(interval_seconds=300, next_turn_seconds=238.4),
     ],
 )
 def test_all_well(proxy):
     assert judge(proxy=proxy) == Verdict("ok", "ALL_WELL", "All well")
+
+
+@pytest.mark.parametrize(
+    ("policy", "quotas"),
+    [
+        ("open", "no quota holds"),
+        ("local", "each worker keeps its share of the quotas"),
+        ("closed", "what has a quota is refused"),
+    ],
+)
+def test_an_outage_says_what_holds_of_the_quotas(policy, quotas):
+    said = judge(counters=AWAY, without_store=policy)
+    assert said.message == f"Redis away for 75 s: nothing is stored, {quotas}; figures of one worker only"
 
 
 @pytest.mark.parametrize(
@@ -103,11 +118,15 @@ def test_all_well(proxy):
         ),
         (
             {"proxy": PROXY_FULL}, "warning", "PROXY_LINE_FULL",
-            "Proxy's line full: 100 wait, the first of them for 43 s",
+            "Proxy's line full: 52 wait, the first of them for 43 s",
         ),
         (
             {"proxy": PROXY_HELD}, "warning", "PROXY_LINE_HELD",
             "Proxy's line held: its upstream asked to wait, 238 s left, 3 in line",
+        ),
+        (
+            {"proxy": proxy_status(0, next_turn_seconds=238.4, is_full=True)}, "warning", "PROXY_LINE_HELD",
+            "Proxy's line held: its upstream asked to wait, 238 s left, 0 in line",
         ),
         (
             {"proxy": PROXY_HALF_OPEN}, "warning", "PROXY_BREAKER_HALF_OPEN",
@@ -121,8 +140,8 @@ def test_what_is_wrong_is_said_in_words(given, level, code, message):
 
 def test_the_worst_is_said_first():
     everything = replace(counted(requests=100, errors=50, bypassed=9), outage=AWAY.outage)
-    both = replace(PROXY_OPEN, queue_size=100)
-    held = replace(PROXY_HALF_OPEN, next_turn_seconds=99)
+    both = proxy_status(100, is_full=True, breaker=BreakerState.OPEN)
+    held = {"next_turn_seconds": 99, "breaker": BreakerState.HALF_OPEN}
     said = [
         judge(everything, OPEN, both).code,
         judge(replace(everything, outage=REFUSES.outage), OPEN, both).code,
@@ -131,8 +150,8 @@ def test_the_worst_is_said_first():
         judge(BYPASSING, HALF_OPEN, both).code,
         judge(BYPASSING, CLOSED, both).code,
         judge(QUIET, CLOSED, both).code,
-        judge(QUIET, CLOSED, replace(held, queue_size=100)).code,
-        judge(QUIET, CLOSED, held).code,
+        judge(QUIET, CLOSED, proxy_status(100, is_full=True, **held)).code,
+        judge(QUIET, CLOSED, proxy_status(**held)).code,
         judge(QUIET, CLOSED, PROXY_HALF_OPEN).code,
         judge().code,
     ]

@@ -115,7 +115,7 @@ def make_lab(clock, listener, provider, lease, breaker):
             Timeout(TIMEOUT_SECONDS, clock),
         )
         client = httpx.AsyncClient(transport=httpx.MockTransport(provider.answer), base_url="http://provider")
-        attempt = ExternalService(client, pipeline).attempt
+        attempt = ExternalService(client, pipeline, clock).attempt
         return Lab(attempt, pipeline, lease, clock, at_once=at_once, name="lab", listener=listener)
 
     return make

@@ -1,15 +1,15 @@
-"""The proxy's counting: gathered here, added up elsewhere."""
+"""The counts of the proxy's requests: collected by a worker, added up in a store."""
 
 import asyncio
 
 import pytest
 
 from src.services.errors import StorageUnavailableError
-from src.services.proxy.totals import GATHER_SECONDS, ProxyTally, ProxyTotals
+from src.services.proxy.totals import FLUSH_SECONDS, ProxyTally, ProxyTotals
 
 
 class Totals:
-    """A `ProxyTotalsStore` in memory that may be away."""
+    """A `ProxyTotalsStore` in memory that can be made unavailable."""
 
     def __init__(self):
         self.fleet = ProxyTotals()
@@ -26,28 +26,28 @@ class Totals:
 
 def work(tally):
     tally.count_request()
-    tally.count_answer("successes", 0.2)
+    tally.count_result("successes", 0.2)
     tally.count_request()
-    tally.count_answer("cache_hits", 0.1)
+    tally.count_result("cache_hits", 0.1)
     tally.count_request()
 
 
-async def test_what_was_counted_is_sent_a_batch_at_a_time(clock):
+async def test_counts_are_sent_in_batches(clock):
     store = Totals()
     tally = ProxyTally(store, clock)
     work(tally)
-    await clock.advance(GATHER_SECONDS)
+    await clock.advance(FLUSH_SECONDS)
     assert store.added == [ProxyTotals(requests=3, successes=1, cache_hits=1, latency_us=300_000)]
 
 
-async def test_the_mean_is_over_those_who_were_answered(clock):
+async def test_the_mean_is_over_all_answered_requests(clock):
     tally = ProxyTally(Totals(), clock)
     assert (await tally.totals()).mean_latency_ms is None
     work(tally)
     assert (await tally.totals()).mean_latency_ms == pytest.approx(150)
 
 
-async def test_totals_are_the_fleets_and_include_what_was_counted_just_now(clock):
+async def test_totals_are_those_of_all_workers_and_include_unsent_counts(clock):
     store = Totals()
     one, other = ProxyTally(store, clock), ProxyTally(store, clock)
     work(one)
@@ -57,23 +57,23 @@ async def test_totals_are_the_fleets_and_include_what_was_counted_just_now(clock
     assert (await one.totals()).requests == 6
 
 
-async def test_while_the_store_is_away_nothing_is_lost(clock):
+async def test_while_the_store_is_unavailable_no_count_is_lost(clock):
     store = Totals()
     tally = ProxyTally(store, clock)
     work(tally)
     await tally.totals()
     store.is_away = True
     work(tally)
-    await clock.advance(GATHER_SECONDS)
+    await clock.advance(FLUSH_SECONDS)
     assert (await tally.totals()).requests == 6
     assert store.fleet.requests == 3
     store.is_away = False
     tally.count_request()
-    await clock.advance(GATHER_SECONDS)
+    await clock.advance(FLUSH_SECONDS)
     assert store.fleet.requests == 7
 
 
-async def test_what_is_left_is_sent_at_the_end(clock):
+async def test_closing_sends_the_remaining_counts(clock):
     store = Totals()
     tally = ProxyTally(store, clock)
     work(tally)
@@ -81,7 +81,7 @@ async def test_what_is_left_is_sent_at_the_end(clock):
     assert store.fleet.requests == 3
 
 
-async def test_a_sending_that_is_cancelled_loses_nothing(clock):
+async def test_a_cancelled_batch_is_not_lost(clock):
     store = Totals()
     begun = asyncio.Event()
 

@@ -1,10 +1,16 @@
-"""An answer that is written once and read by many."""
+"""An answer that is written once and read by any number of readers."""
 
 import asyncio
 
 import pytest
 
-from src.services.proxy.response_buffer import BufferBudget, Head, ResponseBuffer, ResponseCutError
+from src.services.proxy.response_buffer import (
+    CHUNK_BYTES,
+    BufferBudget,
+    Head,
+    ResponseBuffer,
+    ResponseCutError,
+)
 from tests.support.clock import settle
 
 HEAD = Head(200, ((b"content-type", b"text/plain"), (b"x-odd", b"a:b, c"), (b"x-empty", b"")))
@@ -15,7 +21,7 @@ async def read(buffer, into):
         into.append(chunk)
 
 
-async def test_each_reader_gets_it_from_the_start_as_it_comes():
+async def test_each_reader_gets_the_body_from_its_start_while_it_arrives():
     buffer, early, late = ResponseBuffer(), [], []
     buffer.begin(HEAD)
     first = asyncio.create_task(read(buffer, early))
@@ -26,13 +32,25 @@ async def test_each_reader_gets_it_from_the_start_as_it_comes():
     buffer.write(b"two")
     buffer.write(b"three")
     await settle()
-    assert early == late == [b"one", b"two", b"three"]
+    assert b"".join(early) == b"".join(late) == b"onetwothree"
     assert not first.done()
     buffer.end()
     await asyncio.gather(first, second)
 
 
-async def test_the_head_is_waited_for():
+async def test_a_reader_gets_small_pieces_together_and_a_large_one_in_parts():
+    buffer, got = ResponseBuffer(), []
+    buffer.begin(HEAD)
+    for _ in range(1000):
+        buffer.write(b"x")
+    buffer.write(b"y" * (2 * CHUNK_BYTES))
+    buffer.end()
+    await read(buffer, got)
+    assert b"".join(got) == buffer.content == b"x" * 1000 + b"y" * (2 * CHUNK_BYTES)
+    assert [len(chunk) for chunk in got] == [CHUNK_BYTES, CHUNK_BYTES, 1000]
+
+
+async def test_a_reader_waits_for_the_head():
     buffer = ResponseBuffer()
     waiting = asyncio.create_task(buffer.head())
     await settle()
@@ -41,7 +59,7 @@ async def test_the_head_is_waited_for():
     assert await waiting == HEAD
 
 
-async def test_what_fails_before_its_head_fails_for_all_who_wait():
+async def test_an_error_before_the_head_is_raised_for_all_readers():
     buffer = ResponseBuffer()
     waiting = [asyncio.create_task(buffer.head()) for _ in range(2)]
     await settle()
@@ -51,7 +69,7 @@ async def test_what_fails_before_its_head_fails_for_all_who_wait():
             await each
 
 
-async def test_what_breaks_off_is_read_as_far_as_it_came():
+async def test_an_answer_that_breaks_off_is_read_as_far_as_it_came():
     buffer, got = ResponseBuffer(), []
     buffer.begin(HEAD)
     buffer.write(b"half")
@@ -62,18 +80,6 @@ async def test_what_breaks_off_is_read_as_far_as_it_came():
     assert await buffer.head() == HEAD
 
 
-@pytest.mark.parametrize("head", [HEAD, Head(200, ())])
-async def test_a_packed_answer_is_the_same_unpacked(head):
-    buffer, copy, got = ResponseBuffer(), ResponseBuffer(), []
-    buffer.begin(head)
-    buffer.write(b"a\r\n\r\nb")
-    copy.unpack(200, buffer.packed(b"\r\n"))
-    await read(copy, got)
-    assert await copy.head() == head
-    assert b"".join(got) == b"a\r\n\r\nb\r\n"
-    assert copy.length == 8
-
-
 def written(body):
     buffer = ResponseBuffer()
     buffer.begin(HEAD)
@@ -82,47 +88,47 @@ def written(body):
     return buffer
 
 
-async def test_what_is_still_read_is_bounded_and_the_oldest_goes_first():
-    shelf = BufferBudget(10)
+async def test_answers_being_read_are_bounded_and_the_oldest_is_discarded_first():
+    budget = BufferBudget(10)
     oldest, older, newest = buffers = [written(body) for body in (b"1234", b"5678", b"90123")]
     reading = oldest.body()
     for buffer in buffers[:2]:
-        shelf.put(buffer)
+        budget.add(buffer)
     assert await anext(reading) == b"1234"
-    shelf.put(newest)
+    budget.add(newest)
     with pytest.raises(ResponseCutError, match="too slowly"):
         await anext(reading)
     assert [buffer.length for buffer in buffers] == [0, 4, 5]
-    assert b"1234" not in oldest.packed()
+    assert oldest.content == b""
     for buffer in (older, newest):
         got = []
         await read(buffer, got)
         assert got
 
 
-async def test_what_nobody_reads_any_more_counts_for_nothing():
-    shelf = BufferBudget(10)
+async def test_an_answer_without_readers_does_not_count():
+    budget = BufferBudget(10)
     kept = written(b"12345")
-    shelf.put(kept)
+    budget.add(kept)
     for _ in range(9):
-        shelf.put(written(b"12345"))
+        budget.add(written(b"12345"))
     assert kept.length == 5
 
 
-async def test_one_that_failed_before_it_began_says_why_however_much_is_held():
-    shelf, failed = BufferBudget(10), ResponseBuffer()
+async def test_an_answer_that_failed_before_its_head_keeps_its_error():
+    budget, failed = BufferBudget(10), ResponseBuffer()
     failed.fail(RuntimeError("no answer"))
     for buffer in (failed, long := written(b"12345678901"), short := written(b"1")):
-        shelf.put(buffer)
+        budget.add(buffer)
     with pytest.raises(RuntimeError, match="no answer"):
         await failed.head()
     assert (long.length, short.length) == (0, 1)
 
 
-async def test_one_that_is_longer_than_all_may_be_is_read_until_another_comes():
-    shelf = BufferBudget(10)
+async def test_a_single_answer_longer_than_the_budget_is_kept_until_the_next():
+    budget = BufferBudget(10)
     long, short = written(b"12345678901"), written(b"1")
-    shelf.put(long)
+    budget.add(long)
     assert long.length == 11
-    shelf.put(short)
+    budget.add(short)
     assert (long.length, short.length) == (0, 1)

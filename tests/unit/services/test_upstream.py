@@ -9,19 +9,20 @@ import pytest
 from src.services.external_service import ExternalServiceError
 from src.services.proxy.response_buffer import ResponseBuffer
 from src.services.proxy.upstream import (
-    LATE_ANSWERS,
     MAX_POSTPONED_SECONDS,
+    RECENT_ANSWERS,
     Upstream,
     UpstreamAnswerTooLargeError,
     UpstreamRequest,
 )
 from tests.support.clock import settle
+from tests.support.proxy_fleet import Stream
 
 MAX_BYTES = 1000
 
 
 class Bench:
-    """An upstream of that transport; remembers what it was told to postpone."""
+    """An `Upstream` over a transport, with the seconds for which it postponed the queue."""
 
     def __init__(self, clock, transport):
         self.postponed = []
@@ -56,28 +57,17 @@ def bench(clock):
     return build
 
 
-class Chunks(httpx.AsyncByteStream):
-    def __init__(self, *chunks):
-        self._chunks = chunks
-
-    async def __aiter__(self):
-        for chunk in self._chunks:
-            if isinstance(chunk, Exception):
-                raise chunk
-            yield chunk
-
-
 def answering(status, *chunks, headers=None):
-    return lambda _: httpx.Response(status, headers=headers, stream=Chunks(*chunks))
+    return lambda _: httpx.Response(status, headers=headers, stream=Stream(*chunks))
 
 
-async def test_it_asks_what_it_is_told_and_nothing_more(bench):
+async def test_the_request_is_sent_unchanged_without_cookies_or_further_headers(bench):
     asked = []
 
     def answer(request):
         asked.append(request)
         headers = [("Set-Cookie", "a=b"), ("X-Both", "1"), ("X-Both", "2")]
-        return httpx.Response(200, headers=headers, stream=Chunks())
+        return httpx.Response(200, headers=headers, stream=Stream())
 
     upstream = bench(answer)
     for _ in range(2):
@@ -92,7 +82,7 @@ async def test_it_asks_what_it_is_told_and_nothing_more(bench):
     assert head.headers == ((b"set-cookie", b"a=b"), (b"x-both", b"1"), (b"x-both", b"2"))
 
 
-async def test_a_body_of_known_length_is_held_back_by_its_last_piece(bench):
+async def test_the_last_piece_of_a_body_of_known_length_is_returned(bench):
     upstream = bench(answering(200, b"abc", b"def", headers={"Content-Length": "6"}))
     assert await upstream.call() == b"def"
     assert await upstream.body() == b"abc"
@@ -105,7 +95,7 @@ async def test_a_body_of_unknown_length_is_written_whole(bench):
     assert await upstream.body() == b"abcdef"
 
 
-async def test_pieces_can_be_read_before_the_last_has_come(bench):
+async def test_pieces_can_be_read_before_the_last_one_has_come(bench):
     rest = asyncio.Event()
 
     class Slow(httpx.AsyncByteStream):
@@ -137,13 +127,13 @@ async def test_pieces_can_be_read_before_the_last_has_come(bench):
         answering(200, b"half", ConnectionResetError("cut")),
     ],
 )
-async def test_a_server_error_a_cut_or_what_is_no_answer_is_a_failure_of_the_upstream(bench, answer):
+async def test_an_answer_that_is_an_error_or_incomplete_or_not_http_is_a_failure(bench, answer):
     with pytest.raises(ExternalServiceError):
         await bench(answer).call()
 
 
 @pytest.mark.parametrize("error", [httpx.ConnectError("refused"), httpx.ReadTimeout("slow"), OSError("gone")])
-async def test_no_answer_is_a_failure_of_the_upstream(bench, error):
+async def test_no_answer_is_a_failure(bench, error):
     def answer(request):
         raise error
 
@@ -151,7 +141,7 @@ async def test_no_answer_is_a_failure_of_the_upstream(bench, error):
         await bench(answer).call()
 
 
-async def test_an_answer_that_is_declared_too_long_is_not_begun(bench):
+async def test_an_answer_that_announces_too_much_is_not_begun(bench):
     upstream = bench(answering(200, headers={"Content-Length": str(MAX_BYTES + 1)}))
     with pytest.raises(UpstreamAnswerTooLargeError) as caught:
         await upstream.call()
@@ -162,7 +152,7 @@ async def test_an_answer_that_is_declared_too_long_is_not_begun(bench):
     waiting.cancel()
 
 
-async def test_a_length_beside_a_transfer_encoding_says_nothing(bench):
+async def test_a_length_beside_a_transfer_encoding_is_ignored(bench):
     headers = {"Content-Length": str(MAX_BYTES + 1), "Transfer-Encoding": "chunked"}
     upstream = bench(answering(200, b"abc", headers=headers))
     assert await upstream.call() == b""
@@ -170,27 +160,27 @@ async def test_a_length_beside_a_transfer_encoding_says_nothing(bench):
     assert await upstream.body() == b"abc"
 
 
-async def test_the_head_of_a_long_answer_may_be_asked_for(bench):
+async def test_a_head_may_announce_a_long_answer(bench):
     upstream = bench(answering(200, headers={"Content-Length": str(MAX_BYTES + 1)}))
     await upstream.call("HEAD")
     assert (await upstream.buffer.head()).headers == ((b"content-length", b"1001"),)
 
 
-async def test_an_answer_that_turns_out_too_long_is_cut(bench):
+async def test_an_answer_that_becomes_too_long_is_cut(bench):
     upstream = bench(answering(200, b"x" * MAX_BYTES, b"y"))
     with pytest.raises(UpstreamAnswerTooLargeError):
         await upstream.call()
     assert await upstream.body() == b"x" * MAX_BYTES
 
 
-async def test_an_answer_as_long_as_may_be_is_passed_on(bench):
+async def test_an_answer_of_the_greatest_length_is_passed_on(bench):
     upstream = bench(answering(200, b"x" * MAX_BYTES))
     await upstream.call()
     assert await upstream.body() == b"x" * MAX_BYTES
 
 
 @pytest.mark.parametrize(
-    ("retry_after", "postponed", "told"),
+    ("retry_after", "postponed", "passed_on"),
     [
         ("7", [7.0], "7"),
         ("Fri, 15 Jan 2027 08:00:20 GMT", [20.0], "20"),  # the clock's 1,800,000,000 is 08:00:00
@@ -204,12 +194,12 @@ async def test_an_answer_as_long_as_may_be_is_passed_on(bench):
         (None, [], "1"),
     ],
 )
-async def test_a_429_is_passed_on_and_its_retry_after_is_for_everybody(bench, retry_after, postponed, told):
+async def test_a_429_is_passed_on_and_postpones_all_calls(bench, retry_after, postponed, passed_on):
     headers = {} if retry_after is None else {"Retry-After": retry_after}
     upstream = bench(answering(429, headers=headers))
     await upstream.call()
     head = await upstream.buffer.head()
-    assert (head.status, head.headers) == (429, ((b"retry-after", told.encode()),))
+    assert (head.status, head.headers) == (429, ((b"retry-after", passed_on.encode()),))
     assert upstream.postponed == postponed
 
 
@@ -226,8 +216,8 @@ async def test_a_date_without_a_zone_is_in_utc(bench, monkeypatch):
     assert upstream.postponed == [20.0]
 
 
-class Watched(httpx.AsyncBaseTransport):
-    """Takes a while to connect, and then as long to answer as it is told."""
+class TimedTransport(httpx.AsyncBaseTransport):
+    """Connects in 0.3 s, and answers after the given seconds."""
 
     def __init__(self, clock, answered_after):
         self._clock = clock
@@ -239,24 +229,27 @@ class Watched(httpx.AsyncBaseTransport):
         await trace("http11.send_request_headers.complete", {})
         self._clock.jump(next(self._answered_after))
         await trace("http11.receive_response_headers.complete", {})
-        return httpx.Response(200, stream=Chunks())
+        return httpx.Response(200, stream=Stream())
 
 
 @pytest.mark.parametrize(
     ("answered_after", "postponed"),
     [
-        ([0.1], [1.0, 1.0]),  # it may have been on its way until it was answered
-        ([0.125, 0.125], [1.0, 1.0, 1.0]),  # what an answer takes is known now
-        ([0.125, 0.375], [1.0, 1.0, 1.0, 0.875]),  # a quarter of a second of it, it may have been on its way
+        ([0.1], [1.0, 1.0]),  # it may have travelled until it was answered
+        ([0.125, 0.125], [1.0, 1.0, 1.0]),  # the duration of an answer is known now
+        ([0.125, 0.375], [1.0, 1.0, 1.0, 0.875]),  # it may have travelled for 0.25 s of that
         ([0.5, 0.25, 0.5], [1.0, 1.0, 1.0, 1.0, 0.75]),  # the fastest counts
-        ([5.0], [1.0]),  # the next one may have left
-        ([0.1, *[0.5] * LATE_ANSWERS, 0.5], [1.0, 1.0, *[1.0, 0.9] * LATE_ANSWERS, 1.0]),  # of late
+        ([5.0], [1.0]),  # the next one may have been sent
+        (
+            [0.1, *[0.5] * RECENT_ANSWERS, 0.5],
+            [1.0, 1.0, *[1.0, 0.9] * RECENT_ANSWERS, 1.0],
+        ),  # only recent answers count
     ],
 )
-async def test_the_next_call_is_an_interval_after_this_one_left_and_can_have_arrived(
+async def test_the_next_call_is_an_interval_after_this_one_was_sent_and_can_have_arrived(
     bench, clock, answered_after, postponed
 ):
-    upstream = bench(Watched(clock, answered_after))
+    upstream = bench(TimedTransport(clock, answered_after))
     for _ in answered_after:
         upstream.buffer = ResponseBuffer()
         await upstream.call()

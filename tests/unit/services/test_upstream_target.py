@@ -5,7 +5,7 @@ from urllib.parse import unquote_to_bytes
 import pytest
 
 from src.services.proxy import target
-from src.services.proxy.target import MAX_ENCODINGS, UnsafeTargetError, UpstreamTarget, without
+from src.services.proxy.target import MAX_ENCODINGS, UnsafeTargetError, UpstreamTarget, without_parameter
 
 TARGET = UpstreamTarget("https://bank.example:8443/v1/")
 
@@ -88,4 +88,4 @@ def test_without_a_base_path_the_path_is_the_whole_one():
     ],
 )
 def test_one_parameter_is_taken_out_and_the_others_stay_as_they_are(query, rest):
-    assert without("priority", query) == rest
+    assert without_parameter("priority", query) == rest

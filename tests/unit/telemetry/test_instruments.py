@@ -168,7 +168,7 @@ async def test_a_breaker_is_in_one_state_at_a_time(clock):
     assert await states() == {"CLOSED": 0, "OPEN": 1, "HALF_OPEN": 0}
 
 
-async def test_the_proxys_line_and_breaker_are_as_they_are_when_asked(clock):
+async def test_reading_the_proxy_sets_its_queue_length_and_the_state_of_its_breaker(clock):
     breaker = CircuitBreaker("proxy", MemoryBreakerStore(clock), CircuitBreakerOptions(), clock)
 
     class Proxied:
@@ -176,8 +176,8 @@ async def test_the_proxys_line_and_breaker_are_as_they_are_when_asked(clock):
             self.sizes = [7, 0]
 
         async def status(self):
-            line = PaceStatus("fifo", self.sizes.pop(0), 100, None, 0)
-            return ProxyStatus(line, ProxyTotals(), await breaker.status(), 1.0)
+            queue = PaceStatus("fifo", self.sizes.pop(0), 100, None, 0)
+            return ProxyStatus(queue, False, ProxyTotals(), await breaker.status(), 1.0)
 
     proxy = Proxied()
     for size, closed in ((7, 1), (0, 0)):

@@ -1,0 +1,27 @@
+"""A slow disk for a redis-server: each of its syncs is delayed. On Linux with a C compiler only."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+_SOURCE = Path(__file__).with_name("slow_fdatasync.c")
+
+
+def slow_disk(folder: Path, seconds: float) -> dict[str, str] | None:
+    """Return environment variables that delay each sync of a process.
+
+    Args:
+        folder: Where the compiled library is put.
+        seconds: How long each `fdatasync` waits before it begins.
+
+    Returns:
+        None where there is no C compiler, or where this is not Linux.
+    """
+    compiler = shutil.which("cc")
+    if compiler is None or sys.platform != "linux":
+        return None
+    library = folder / "slow_fdatasync.so"
+    command = [compiler, "-shared", "-fPIC", "-O2", "-o", str(library), str(_SOURCE)]
+    subprocess.run(command, check=True, capture_output=True)
+    return {"LD_PRELOAD": str(library), "FDATASYNC_DELAY_US": str(round(seconds * 1_000_000))}

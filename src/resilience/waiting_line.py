@@ -1,0 +1,85 @@
+"""The callers of a paced queue that wait in this process, in the two orders in which turns may go."""
+
+import asyncio
+import heapq
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from src.resilience.pace_store import QueuePolicy, Turn
+
+_SWEEP_ABOVE = 64
+"""Places of callers gone that are never worth sweeping out."""
+
+
+@dataclass(eq=False, slots=True)
+class QueuePlace:
+    """A caller's place in the line, or the one that it asks for.
+
+    Attributes:
+        turn: Done with the turn, with an error, or cancelled: then the caller has left, or is about to.
+        arrived_us: When the caller came.
+        rank_us: The same, and what its priority adds.
+        number: In order of arrival.
+        is_counted: Whether the line counts it.
+    """
+
+    turn: "asyncio.Future[Turn]"
+    arrived_us: int
+    rank_us: int
+    number: int
+    is_counted: bool = False
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the caller waits for its turn."""
+        return not self.turn.done()
+
+
+class WaitingLine:
+    """The places of one worker's callers, by arrival and by priority.
+
+    A place whose caller leaves is counted out, and passed over when it comes to the front. When such places
+    are more than the others, they are swept out.
+
+    Attributes:
+        size: Callers in line.
+    """
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._by_arrival: list[tuple[int, int, QueuePlace]] = []
+        self._by_rank: list[tuple[int, int, QueuePlace]] = []
+
+    def __iter__(self) -> Iterator[QueuePlace]:
+        """Yield the places that are counted, in no particular order."""
+        return (place for *_, place in self._by_arrival if place.is_counted)
+
+    def add(self, place: QueuePlace) -> None:
+        """Count `place`, unless its caller has left."""
+        if not place.is_waiting:  # it left while the store was asked
+            return
+        place.is_counted = True
+        self.size += 1
+        heapq.heappush(self._by_arrival, (place.arrived_us, place.number, place))
+        heapq.heappush(self._by_rank, (place.rank_us, place.number, place))
+
+    def first(self, policy: QueuePolicy) -> QueuePlace | None:
+        """Return the place that is first by `policy`, if there is one."""
+        order = self._by_arrival if policy == "fifo" else self._by_rank
+        while order:
+            *_, place = order[0]
+            if place.is_counted and place.is_waiting:
+                return place
+            heapq.heappop(order)
+        return None
+
+    def count_out(self, place: QueuePlace) -> None:
+        """Count `place` no more. This does nothing where it is not counted."""
+        if not place.is_counted:
+            return
+        place.is_counted = False
+        self.size -= 1
+        for order in (self._by_arrival, self._by_rank):
+            if len(order) > 2 * self.size + _SWEEP_ABOVE:
+                order[:] = [entry for entry in order if entry[-1].is_counted]
+                heapq.heapify(order)

@@ -1,0 +1,138 @@
+"""What the headers of an answer and of a request say about using the answer again (RFC 9111).
+
+An answer is *fresh* while its age is below the lifetime that it states, and *stale* afterwards. Where RFC
+9111 leaves a choice, this module makes the stricter one:
+
+- An invalid value of a directive counts as 0, and of several values the lowest counts (section 4.2.1).
+- A directive that is limited to some fields (`no-cache="set-cookie"`) counts as one for the whole answer.
+- An answer with `must-revalidate` or `proxy-revalidate` that states no lifetime has a lifetime of 0.
+- `Pragma: no-cache` counts as `Cache-Control: no-cache` in answers, too, if there is no `Cache-Control`.
+"""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import chain
+
+from src.services.proxy.headers import SHARED_BY, Headers, first, http_date, listed, values
+
+MAX_SECONDS = 2**31
+"""The longest duration in a header. A longer one counts as this (RFC 9111, section 1.2.2)."""
+
+_DIRECTIVE = re.compile(rb'([^\s",;=]+)(?:\s*=\s*("(?:[^"\\]|\\.)*"|[^\s",;]*))?')
+_SECONDS = re.compile(rb"\s*0*([0-9]+)\s*\Z")
+
+_NEVER_STALE = frozenset({b"must-revalidate", b"proxy-revalidate", b"s-maxage"})
+"""Directives that forbid a stale copy even where the upstream can't be reached (RFC 9111, section 4.2.4)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReuseRules:
+    """How one answer may be used again.
+
+    Attributes:
+        is_shared: Whether it may go to all callers who sent the same request while the call was made.
+        is_kept: Whether a copy may be kept for callers who come later.
+        generated_at: When its age was 0, as a monotonic reading in seconds.
+        lifetime_seconds: The age from which it is stale; infinite if the answer does not say.
+        is_stale_allowed: Whether a stale copy may take the place of an error.
+    """
+
+    is_shared: bool = True
+    is_kept: bool = True
+    generated_at: float = 0.0
+    lifetime_seconds: float = math.inf
+    is_stale_allowed: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class CopyLimits:
+    """Which fresh copies a request accepts. A stale copy in place of an error is not subject to this.
+
+    Attributes:
+        max_age_seconds: A copy must be younger; 0 accepts none.
+        min_fresh_seconds: A copy must stay fresh for longer.
+    """
+
+    max_age_seconds: float = math.inf
+    min_fresh_seconds: float = 0.0
+
+
+def reuse_rules(headers: Headers, *, now: float, sent_at: float, received_at: float) -> ReuseRules:
+    """Return how an answer with `headers` may be used again.
+
+    Args:
+        headers: All headers of the answer, also those that are not passed on.
+        now: Unix time when its head was received, in seconds.
+        sent_at: When the request was sent, as a monotonic reading in seconds.
+        received_at: When the head was received, as a monotonic reading.
+    """
+    directives = _directives(headers)
+    varies = listed(headers, b"vary") - SHARED_BY - {b"accept-encoding"}  # always sent with the same value
+    is_shared = not varies and first(headers, b"set-cookie") is None and b"private" not in directives
+    return ReuseRules(
+        is_shared,
+        is_shared and not directives.keys() & {b"no-store", b"no-cache"},
+        received_at - _age(headers, now, received_at - sent_at),
+        _lifetime(headers, directives, now),
+        not directives.keys() & _NEVER_STALE,
+    )
+
+
+def copy_limits(headers: Headers) -> CopyLimits:
+    """Return which copies a request with `headers` accepts."""
+    directives = _directives(headers)
+    if b"no-cache" in directives:
+        return CopyLimits(max_age_seconds=0)
+    max_age, min_fresh = (_seconds(directives, name) for name in (b"max-age", b"min-fresh"))
+    return CopyLimits(math.inf if max_age is None else max_age, min_fresh or 0)
+
+
+def forbids_storing(headers: Headers) -> bool:
+    """Return whether a request with `headers` forbids that its answer is kept."""
+    return b"no-store" in _directives(headers)
+
+
+def _age(headers: Headers, now: float, delay_seconds: float) -> float:
+    """Return the age of an answer (RFC 9111, section 4.2.3)."""
+    date = http_date(first(headers, b"date") or b"")
+    apparent = 0.0 if date is None else now - date
+    stated = _whole_seconds((first(headers, b"age") or b"").partition(b",")[0])
+    return max(apparent, (stated or 0) + delay_seconds)  # an invalid age is ignored
+
+
+def _lifetime(headers: Headers, directives: Mapping[bytes, list[bytes]], now: float) -> float:
+    """Return the lifetime of an answer (RFC 9111, section 4.2.1)."""
+    for name in (b"s-maxage", b"max-age"):
+        if (seconds := _seconds(directives, name)) is not None:
+            return seconds
+    if expires := values(headers, b"expires"):
+        date = http_date(first(headers, b"date") or b"")
+        until = min(-math.inf if (end := http_date(value)) is None else end for value in expires)
+        return until - (now if date is None else date)
+    return 0 if directives.keys() & _NEVER_STALE else math.inf
+
+
+def _directives(headers: Headers) -> dict[bytes, list[bytes]]:
+    """Return the values of each Cache-Control directive, by its name in lower case."""
+    stated = values(headers, b"cache-control")
+    if not stated and b"no-cache" in listed(headers, b"pragma"):
+        stated = [b"no-cache"]
+    found: dict[bytes, list[bytes]] = {}
+    for name, value in chain.from_iterable(map(_DIRECTIVE.findall, stated)):
+        found.setdefault(name.lower(), []).append(value.strip(b'"'))
+    return found
+
+
+def _seconds(directives: Mapping[bytes, list[bytes]], name: bytes) -> int | None:
+    """Return the duration that a directive states; None if there is no such directive."""
+    if name not in directives:
+        return None
+    return min(_whole_seconds(value) or 0 for value in directives[name])
+
+
+def _whole_seconds(value: bytes) -> int | None:
+    """Return a duration in whole seconds; None if `value` is invalid."""
+    digits = _SECONDS.match(value)
+    return None if digits is None else min(int(digits[1][:20]), MAX_SECONDS)

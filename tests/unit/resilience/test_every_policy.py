@@ -1,0 +1,536 @@
+"""What every policy promises alike: which calls it takes, what it gives back, and on how many event loops."""
+
+import asyncio
+import functools
+import gc
+
+import pytest
+
+from src.resilience import (
+    AdaptiveConcurrency,
+    AdaptiveConcurrencyOptions,
+    Aimd,
+    AsyncPartial,
+    Bulkhead,
+    BulkheadOptions,
+    Chaos,
+    ChaosOptions,
+    CircuitBreaker,
+    CircuitBreakerOptions,
+    Fallback,
+    Fault,
+    Fixed,
+    Hedging,
+    HedgingOptions,
+    MemoryBreakerStore,
+    MemoryPaceStore,
+    PacedQueue,
+    PacedQueueOptions,
+    Permits,
+    Pipeline,
+    Quota,
+    RateLimit,
+    RateLimitOptions,
+    Retry,
+    RetryBudget,
+    RetryOptions,
+    SystemClock,
+    SystemRandomizer,
+    Timeout,
+    always,
+    memory_rate_limiter,
+)
+from tests.support.clock import FakeClock, settle
+
+ONE_A_SECOND = Quota(1, 1)
+
+
+def adaptive(clock):
+    bulkhead = Bulkhead(BulkheadOptions(permits=1, max_waiting=9, max_wait_seconds=60), clock)
+    return AdaptiveConcurrency(AdaptiveConcurrencyOptions(max_limit=1), Aimd(10), bulkhead, clock)
+
+
+def breaker(clock):
+    options = CircuitBreakerOptions(failure_threshold=1, open_seconds=10, probe_lease_seconds=100)
+    return CircuitBreaker("breaker", MemoryBreakerStore(clock), options, clock)
+
+
+def paced(clock, **options):
+    options = PacedQueueOptions(**options)
+    return PacedQueue(options, MemoryPaceStore(options, clock), clock)
+
+
+def rate_limit(clock):
+    limiter = memory_rate_limiter("token_bucket", ONE_A_SECOND, clock)
+    return RateLimit(limiter, RateLimitOptions("all", max_wait_seconds=60), clock)
+
+
+def retry(clock, **options):
+    return Retry(RetryOptions(backoff=Fixed(1)), clock, SystemRandomizer(), **options)
+
+
+POLICIES = {
+    "adaptive-concurrency": adaptive,
+    "bulkhead": lambda clock: Bulkhead(BulkheadOptions(1, 9, 60), clock),
+    "chaos": lambda clock: Chaos(ChaosOptions(Fault(ValueError), 0), clock, SystemRandomizer()),
+    "circuit-breaker": breaker,
+    "fallback": lambda _clock: Fallback(always("substitute")),
+    "hedging": lambda clock: Hedging(HedgingOptions(1), clock),
+    "paced-queue": paced,
+    "pipeline": lambda clock: Pipeline(Fallback(always("substitute")), retry(clock), Timeout(9, clock)),
+    "empty pipeline": lambda _clock: Pipeline(),
+    "rate-limiter": rate_limit,
+    "retry": retry,
+    "timeout": lambda clock: Timeout(9, clock),
+}
+
+every_policy = pytest.mark.parametrize("make", POLICIES.values(), ids=POLICIES)
+
+
+# ---------------------------------------------------------------- which calls
+
+
+class Service:
+    """What is called, asynchronously and not."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def plain(self, answer="answer"):
+        self.calls += 1
+        return answer
+
+    async def call(self, answer="answer"):
+        return self.plain(answer)
+
+
+@every_policy
+@pytest.mark.parametrize("kind", ["function", "method", "partial", "generator", "async generator"])
+async def test_a_plain_function_is_refused_before_it_is_run(make, kind, clock):
+    service = Service()
+
+    def function():
+        return service.plain()
+
+    def generator():
+        yield service.plain()
+
+    async def async_generator():
+        yield service.plain()
+
+    call = {
+        "function": function,
+        "method": service.plain,
+        "partial": functools.partial(service.plain, "answer"),
+        "generator": generator,
+        "async generator": async_generator,
+    }[kind]
+
+    with pytest.raises(TypeError, match="is a plain function"):
+        await make(clock).run(call)
+    assert service.calls == 0
+
+
+@every_policy
+@pytest.mark.parametrize(
+    "kind", ["function", "method", "partial", "lambda", "decorated", "object", "AsyncPartial"]
+)
+async def test_whatever_returns_an_awaitable_is_run(make, kind, clock):
+    service = Service()
+
+    async def function():
+        return await service.call()
+
+    class Callable:
+        def __call__(self):
+            return service.call()
+
+    def passing_on(function):
+        @functools.wraps(function)
+        def wrapper():
+            return function()
+
+        return wrapper
+
+    call = {
+        "function": function,
+        "method": service.call,
+        "partial": functools.partial(service.call, "answer"),
+        "lambda": lambda: service.call(),  # noqa: PLW0108 -- a lambda is what this is about
+        "decorated": passing_on(function),
+        "object": Callable(),
+        "AsyncPartial": AsyncPartial(service.call),
+    }[kind]
+
+    assert await clock.drive(make(clock).run(call)) == "answer"
+    assert service.calls == 1
+
+
+@every_policy
+async def test_a_lambda_that_returns_no_awaitable_is_run_once_and_nobody_answers_for_it(make, clock):
+    service = Service()
+    with pytest.raises(TypeError, match="await"):
+        await clock.drive(make(clock).run(lambda: service.plain()))  # noqa: PLW0108
+    assert service.calls == 1
+
+
+async def test_the_mistake_is_no_failure_of_what_is_called(clock):
+    policy = breaker(clock)
+    with pytest.raises(TypeError):
+        await policy.run(lambda: 42)
+    assert (await policy.status()).failure_count == 0
+
+
+async def test_a_type_error_of_the_call_itself_is_an_error_like_any_other(clock):
+    async def call():
+        raise TypeError("of the call")
+
+    assert await Fallback(always("substitute")).run(call) == "substitute"
+
+
+def test_a_decorated_function_must_be_asynchronous():
+    def plain():
+        return 42
+
+    with pytest.raises(TypeError, match="plain is a plain function"):
+        Pipeline()(plain)
+
+
+# ---------------------------------------------------------------- what it gives back
+
+
+class Ending(BaseException):
+    """What no policy knows of."""
+
+
+async def answer():
+    return "answer"
+
+
+every_ending = pytest.mark.parametrize(
+    "ending", [SystemExit, KeyboardInterrupt, asyncio.CancelledError, Ending]
+)
+"""The ways in which a call can end that are no outcome of it."""
+
+
+async def first_step(coroutine):
+    """Run a coroutine up to where it waits."""
+    coroutine.send(None)
+    await asyncio.sleep(0)
+
+
+async def half_open(clock):
+    """A breaker whose next call is its one probe."""
+    policy = breaker(clock)
+
+    async def fail():
+        raise ConnectionError
+
+    with pytest.raises(ConnectionError):
+        await policy.run(fail)
+    clock.jump(10)
+    return policy
+
+
+HOLDERS = {
+    "bulkhead": POLICIES["bulkhead"],
+    "adaptive-concurrency": adaptive,
+    "circuit-breaker": half_open,
+}
+
+every_holder = pytest.mark.parametrize("make", HOLDERS.values(), ids=HOLDERS)
+
+
+async def made(make, clock):
+    policy = make(clock)
+    return await policy if asyncio.iscoroutine(policy) else policy
+
+
+@every_holder
+@every_ending
+async def test_however_a_call_ends_what_it_held_is_free_at_once(make, ending, clock):
+    policy = await made(make, clock)
+
+    async def call():
+        raise ending
+
+    with pytest.raises(ending):
+        await policy.run(call)
+
+    assert await policy.run(answer) == "answer"
+
+
+@every_holder
+async def test_a_closed_coroutine_gives_back_what_it_held(make, clock):
+    policy = await made(make, clock)
+    running = policy.run(asyncio.Event().wait)
+    await first_step(running)
+
+    running.close()
+
+    assert await policy.run(answer) == "answer"
+
+
+async def test_what_the_judge_of_a_probe_raises_gives_the_permit_back(clock):
+    options = CircuitBreakerOptions(failure_threshold=1, open_seconds=10, probe_lease_seconds=100)
+
+    def judge(error):
+        if isinstance(error, LookupError):
+            raise Ending
+        return True
+
+    policy = CircuitBreaker("breaker", MemoryBreakerStore(clock), options, clock, is_failure=judge)
+    for error, raised in ((ConnectionError, ConnectionError), (LookupError, Ending)):
+
+        async def fail(error=error):
+            raise error
+
+        with pytest.raises(raised):
+            await policy.run(fail)
+        clock.jump(10)
+    assert await policy.run(answer) == "answer"
+
+
+async def test_what_a_listener_raises_when_a_probe_begins_gives_the_permit_back(clock):
+    heard = []
+
+    def listener(event):
+        heard.append(type(event).__name__)
+        if heard.count("ProbeStarted") == 1 and heard[-1] == "ProbeStarted":
+            raise SystemExit
+
+    policy = await half_open(clock)
+    policy._listener = listener
+    with pytest.raises(SystemExit):
+        await policy.run(answer)
+    assert await policy.run(answer) == "answer"
+
+
+@pytest.mark.parametrize("make", [POLICIES["bulkhead"], adaptive], ids=["bulkhead", "adaptive-concurrency"])
+@pytest.mark.parametrize("has_permit", [False, True], ids=["in the queue", "its permit has just come"])
+async def test_a_coroutine_closed_while_it_waits_takes_no_permit(make, has_permit, clock):
+    policy = make(clock)
+    under_way = asyncio.Event()
+    first = asyncio.create_task(policy.run(under_way.wait))
+    await settle()
+    waiting = policy.run(answer)
+    await first_step(waiting)
+    if has_permit:
+        under_way.set()
+        while not first.done():
+            await asyncio.sleep(0)
+
+    waiting.close()
+    under_way.set()
+    await first
+
+    assert await policy.run(answer) == "answer"
+
+
+@pytest.mark.parametrize("is_next", [False, True], ids=["asleep", "behind"])
+async def test_a_coroutine_closed_while_it_waits_for_its_unit_keeps_nobody_up(is_next, clock):
+    policy = rate_limit(clock)
+    await policy.run(answer)
+    waiting = [policy.run(answer) for _ in range(2)]
+    for each in waiting:
+        await first_step(each)
+    later = asyncio.create_task(policy.run(answer))
+    await settle()
+
+    waiting[is_next].close()
+    waiting[not is_next].close()
+
+    assert await clock.drive(later) == "answer"
+    assert clock.monotonic() == 1
+
+
+@pytest.mark.parametrize("has_turn", [False, True], ids=["in line", "its turn has just come"])
+async def test_a_coroutine_closed_in_a_paced_queue_costs_no_turn(has_turn, clock):
+    policy = paced(clock, capacity=1)
+    await policy.run(answer)
+    waiting = policy.run(answer)
+    await first_step(waiting)
+    await settle()
+    assert (await policy.status()).size == 1
+    if has_turn:
+        await clock.advance(1)
+
+    waiting.close()
+    await settle()
+
+    assert (await policy.status()).size == 0
+    assert await clock.drive(policy.run(answer)) == "answer"
+    assert clock.monotonic() == 1
+
+
+async def test_a_listener_that_ends_the_program_costs_no_turn(clock):
+    policy = paced(clock)
+
+    def listener(event):
+        raise SystemExit
+
+    policy._listener = listener
+    with pytest.raises(SystemExit):
+        await policy.run(answer)
+    policy._listener = lambda event: None
+    assert await clock.drive(policy.run(answer)) == "answer"
+    assert clock.monotonic() == 0
+
+
+@pytest.mark.parametrize("ending", [asyncio.CancelledError, Ending])
+async def test_a_hedged_call_that_ends_in_any_way_leaves_no_attempt_running(ending, clock):
+    attempts = []
+
+    async def call():
+        attempts.append(asyncio.current_task())
+        if len(attempts) == 1:
+            await clock.sleep(2)
+            raise ending
+        await asyncio.Event().wait()
+
+    with pytest.raises(ending):
+        await clock.drive(Hedging(HedgingOptions(1), clock).run(call))
+    assert attempts[1].cancelled()
+
+
+async def test_a_hedged_call_that_is_closed_cancels_the_other_attempts(clock):
+    attempts = []
+
+    async def call():
+        attempts.append(asyncio.current_task())
+        await asyncio.Event().wait()
+
+    running = Hedging(HedgingOptions(1), clock).run(call)
+    await first_step(running)
+    await clock.advance(1)
+    running.close()
+    await settle()
+    assert attempts[1].cancelled()
+
+
+async def test_a_retry_that_is_not_made_costs_no_token(clock):
+    budget = RetryBudget(share=0.1, reserve=1)
+    policy = retry(clock, budget=budget)
+
+    async def fail():
+        raise ConnectionError
+
+    waiting = asyncio.create_task(policy.run(fail))
+    await settle()
+    assert not budget.take_retry(), "it has been paid for"
+    waiting.cancel()
+    await settle()
+
+    assert budget.take_retry()
+
+
+def test_permits_are_given_back_though_the_event_loop_is_over():
+    permits = Permits(1)
+
+    async def hold():
+        assert permits.try_take()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            permits.give_back()
+
+    loop = asyncio.new_event_loop()
+    holder, waiting = hold(), permits.wait()
+    loop.call_soon(holder.send, None)
+    loop.call_soon(waiting.send, None)
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    loop.close()
+
+    holder.close()
+    assert permits.in_use == 0
+    waiting.close()
+    assert permits.waiting == 0
+    gc.collect()
+
+
+# ---------------------------------------------------------------- on how many event loops
+
+
+def run_on_a_new_loop(policy, calls=3):
+    """Make so many calls at once, on an event loop of their own."""
+
+    async def make_calls():
+        return await asyncio.gather(*(policy.run(answer) for _ in range(calls)))
+
+    return asyncio.run(asyncio.wait_for(make_calls(), 10))
+
+
+QUICK = {
+    **POLICIES,
+    "rate-limiter": lambda clock: RateLimit(
+        memory_rate_limiter("leaky_bucket", Quota(1, 0.005), clock), RateLimitOptions("all", 9), clock
+    ),
+    "paced-queue": lambda clock: paced(clock, interval_seconds=0.005),
+}
+
+
+@pytest.mark.parametrize("make", QUICK.values(), ids=QUICK)
+def test_it_serves_one_event_loop_after_another(make):
+    policy = make(SystemClock())
+    for _ in range(3):
+        assert run_on_a_new_loop(policy) == ["answer"] * 3
+
+
+QUEUES = {name: POLICIES[name] for name in ("bulkhead", "rate-limiter", "paced-queue")}
+
+
+@pytest.mark.parametrize("make", QUEUES.values(), ids=QUEUES)
+def test_callers_left_behind_by_an_event_loop_that_is_over_are_in_nobodys_way(make):
+    clock = FakeClock()
+    policy = make(clock)
+    callers = []
+
+    async def leave_two_behind():
+        callers.extend(policy.run(asyncio.Event().wait) for _ in range(3))
+        for caller in callers[1:]:
+            await first_step(caller)
+
+    async def come():
+        return await clock.drive(policy.run(answer))
+
+    # Closed with its tasks as they are, as a program does that has no use for them any more.
+    loop = asyncio.new_event_loop()
+    try:
+        loop.run_until_complete(leave_two_behind())
+    finally:
+        for task in asyncio.all_tasks(loop):
+            task._log_destroy_pending = False
+        loop.close()
+    for caller in callers:
+        caller.close()
+
+    assert asyncio.run(come()) == "answer"
+
+
+@pytest.mark.parametrize("make", QUEUES.values(), ids=QUEUES)
+def test_a_second_event_loop_beside_one_with_waiting_callers_is_refused_at_once(make):
+    clock = FakeClock()
+    policy = make(clock)
+
+    async def wait_in_vain():
+        first = asyncio.create_task(policy.run(asyncio.Event().wait))
+        await settle()
+        waiting = [asyncio.create_task(policy.run(answer)) for _ in range(2)]
+        await settle()
+        assert not any(caller.done() for caller in waiting)
+        return first, *waiting
+
+    async def come():
+        with pytest.raises(RuntimeError, match="event loop"):
+            await policy.run(answer)
+
+    async def cancel(tasks):
+        for task in tasks:
+            task.cancel()
+        await settle()
+
+    with asyncio.Runner() as runner:
+        tasks = runner.run(wait_in_vain())
+        asyncio.run(come())
+        runner.run(cancel(tasks))

@@ -1,0 +1,22 @@
+"""The embedded server's modules where there is no embedded server."""
+
+import subprocess
+import sys
+
+AS_ON_WINDOWS = """
+import asyncio, signal, subprocess, sys
+sys.modules["fcntl"] = None
+for name in ("SIGKILL", "SIGHUP", "SIGALRM", "ITIMER_REAL", "setitimer"):
+    delattr(signal, name)
+sys.platform = "win32"
+import src.storage.redis.embedded
+from src.storage.redis.server_binary import find_redis_server
+assert find_redis_server() is None
+"""
+
+
+def test_they_are_imported_where_there_is_neither_flock_nor_sigkill():
+    imported = subprocess.run(
+        [sys.executable, "-c", AS_ON_WINDOWS], capture_output=True, text=True, check=False
+    )
+    assert imported.returncode == 0, imported.stderr
