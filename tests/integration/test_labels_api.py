@@ -98,8 +98,8 @@ async def test_a_series_too_many_is_an_error_of_its_point(api):
 @pytest.mark.parametrize(
     "labels",
     [
-        {"1host": "a"}, {"host": ""}, {"host": "a" * 129}, {"host": "a\n"}, {"host": 1}, {"host": None}, [], "a",
-        {f"n{n}": "v" for n in range(17)}, {"": "a"}, {"h" * 65: "a"},
+        {"1host": "a"}, {"host": ""}, {"host": "a" * 129}, {"host": "a\n"}, {"host": 1}, {"host": None}, [],
+        "a", {f"n{n}": "v" for n in range(17)}, {"": "a"}, {"h" * 65: "a"},
     ],
 )  # fmt: skip
 async def test_wrong_labels_are_rejected_alike_alone_and_in_a_batch(api, labels):

@@ -1,5 +1,7 @@
 """Readings cover windows exactly, in as few hours and days as can be."""
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -25,7 +27,7 @@ def test_every_instant_of_a_window_is_read_once(some):
     read = [
         (each.start_us + each.first_us, each.start_us + each.stop_us, each.detail) for each in readings(some)
     ]
-    assert all(stop <= following for (_, stop, _), (following, _, _) in zip(read, read[1:], strict=False))
+    assert all(stop <= following for (_, stop, _), (following, _, _) in pairwise(read))
     for window in some:
         covered = sum(
             max(0, min(stop, window.end_us + 1) - max(first, window.start_us + 1)) for first, stop, _ in read

@@ -295,7 +295,7 @@ class RedisMetricStore:
         return sorted(overviews, key=lambda overview: (-overview.latest_timestamp_us, overview.type))
 
     async def _overview_replies(self, names: Sequence[str]) -> list[Reply]:
-        """Return the record and the number of dictionary fields of each type; None and 0 if they are foreign."""
+        """Return the record and the number of dictionary fields of each type; None and 0 if foreign."""
         commands = [command for name in names for command in _overview_commands(name)]
         try:
             return await self._link.send_all(commands)
