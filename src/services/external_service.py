@@ -1,10 +1,7 @@
 """The external service's client: reference data of a metric type, asked for through the pipeline."""
 
 import os
-from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Protocol, TypedDict
 from urllib.parse import quote
 
@@ -16,6 +13,7 @@ from src.resilience.clock import Clock
 from src.resilience.errors import CircuitOpenError, RejectedError, ResilienceError
 from src.resilience.pipeline import Pipeline
 from src.services.errors import ServiceError, StorageUnavailableError
+from src.services.http_date import http_date
 
 NAME = "external-service"
 """Names the external service in the policies around its calls."""
@@ -127,11 +125,8 @@ def retry_after_seconds(value: str, now: float) -> float | None:
     text = value.strip()
     if text.isascii() and text.isdigit():
         return min(float(text), MAX_RETRY_AFTER_SECONDS)
-    with suppress(ValueError, OverflowError):
-        date: datetime = parsedate_to_datetime(text)
-        seconds = date.replace(tzinfo=date.tzinfo or UTC).timestamp() - now
-        return min(seconds, MAX_RETRY_AFTER_SECONDS)
-    return None
+    date = http_date(text)
+    return None if date is None else min(date - now, MAX_RETRY_AFTER_SECONDS)
 
 
 class ExternalService:

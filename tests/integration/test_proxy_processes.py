@@ -223,9 +223,10 @@ async def test_at_sigterm_the_queue_is_rejected_and_calls_being_made_end(start_t
         await asyncio.sleep(1)
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nslow")
 
+    settings = {"PROXY_RATE_LIMIT_SECONDS": "20", "PROXY_REQUEST_TIMEOUT_SECONDS": "600"}
     async with (
         running_upstream(slow) as upstream,
-        start_two(PROXY_UPSTREAM_URL=upstream.url, PROXY_RATE_LIMIT_SECONDS="20") as (stopping, other),
+        start_two(PROXY_UPSTREAM_URL=upstream.url, **settings) as (stopping, other),
     ):
         (being_made,) = send_to_each([stopping], ["/proxy/being-made"])
         await until_called(upstream, 1)

@@ -15,7 +15,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import chain
 
-from src.services.proxy.headers import SHARED_BY, Headers, first, http_date, listed, values
+from src.services.http_date import http_date
+from src.services.proxy.headers import SHARED_BY, Headers, first, listed, values
 
 MAX_SECONDS = 2**31
 """The longest duration in a header. A longer one counts as this (RFC 9111, section 1.2.2)."""
@@ -96,7 +97,7 @@ def forbids_storing(headers: Headers) -> bool:
 
 def _age(headers: Headers, now: float, delay_seconds: float) -> float:
     """Return the age of an answer (RFC 9111, section 4.2.3)."""
-    date = http_date(first(headers, b"date") or b"")
+    date = _date(first(headers, b"date") or b"")
     apparent = 0.0 if date is None else now - date
     stated = _whole_seconds((first(headers, b"age") or b"").partition(b",")[0])
     return max(apparent, (stated or 0) + delay_seconds)  # an invalid age is ignored
@@ -108,8 +109,8 @@ def _lifetime(headers: Headers, directives: Mapping[bytes, list[bytes]], now: fl
         if (seconds := _seconds(directives, name)) is not None:
             return seconds
     if expires := values(headers, b"expires"):
-        date = http_date(first(headers, b"date") or b"")
-        until = min(-math.inf if (end := http_date(value)) is None else end for value in expires)
+        date = _date(first(headers, b"date") or b"")
+        until = min(-math.inf if (end := _date(value)) is None else end for value in expires)
         return until - (now if date is None else date)
     return 0 if directives.keys() & _NEVER_STALE else math.inf
 
@@ -136,3 +137,7 @@ def _whole_seconds(value: bytes) -> int | None:
     """Return a duration in whole seconds; None if `value` is invalid."""
     digits = _SECONDS.match(value)
     return None if digits is None else min(int(digits[1][:20]), MAX_SECONDS)
+
+
+def _date(value: bytes) -> float | None:
+    return http_date(value.decode("latin-1"))

@@ -1,11 +1,8 @@
-"""Which headers the proxy passes on to the upstream and to the caller, and how a header is read.
+"""Which headers the proxy passes on to the upstream and to the caller, and how the proxy reads a header.
 
 Names are in lower case throughout. RFC 9110, section 7.6.1, lists the headers that end at each hop.
 """
 
-from contextlib import suppress
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 
 Headers = tuple[tuple[bytes, bytes], ...]
@@ -91,11 +88,3 @@ def listed(headers: Headers, name: bytes) -> set[bytes]:
     """Return the items, in lower case, of all headers of that name as one list separated by commas."""
     items = b",".join(values(headers, name)).split(b",")
     return {item.strip().lower() for item in items} - {b""}
-
-
-def http_date(value: bytes) -> float | None:
-    """Return the Unix time of a date header; None if it can't be read. A date without a zone is in UTC."""
-    with suppress(ValueError, OverflowError):
-        date: datetime = parsedate_to_datetime(value.decode("latin-1"))
-        return date.replace(tzinfo=date.tzinfo or UTC).timestamp()
-    return None

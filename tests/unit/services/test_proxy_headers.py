@@ -7,7 +7,6 @@ from src.services.proxy.headers import (
     first,
     headers_for_caller,
     headers_for_upstream,
-    http_date,
     sharing_headers,
 )
 
@@ -76,20 +75,3 @@ def test_a_request_with_credentials_is_personal(name):
 def test_requests_share_an_answer_if_they_accept_the_same():
     sent = headers(accept="text/html", accept_language="de", user_agent="me")
     assert names(sharing_headers(sent)) == {"accept", "accept-language"}
-
-
-@pytest.mark.parametrize(
-    ("value", "seconds"),
-    [
-        ("Fri, 15 Jan 2027 08:00:00 GMT", 1_800_000_000),
-        ("Friday, 15-Jan-27 08:00:00 GMT", 1_800_000_000),
-        ("Fri Jan 15 08:00:00 2027", 1_800_000_000),
-        ("Fri, 15 Jan 2027 10:00:00 +0200", 1_800_000_000),
-        ("", None),
-        ("0", None),
-        ("soon", None),
-        ("Mon, 01 Jan 2024 00:00:00 +99999999999999", None),
-    ],
-)
-def test_a_date_header_is_read_as_unix_time(value, seconds):
-    assert http_date(value.encode()) == seconds
