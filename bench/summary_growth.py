@@ -13,14 +13,16 @@ import argparse
 import asyncio
 import random
 import statistics
-import struct
 from collections.abc import Iterator
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from bench.figures import markdown
 from bench.processes import running_redis
+from src.analytics.columns import POINT_DTYPE, columns_of
 from src.analytics.points import Point
 from src.analytics.window import DAY_US, Window
 from src.resilience.clock import SystemClock
@@ -32,7 +34,6 @@ SECONDS_PAST_MIDNIGHT = 1
 """Of today, UTC: the windows are then made of yesterday's hours and minutes and a minute's points."""
 BATCH = 10_000
 READS_OF_ALL = 3
-_VALUE = struct.Struct(">d")  # at the end of a stored member
 WINDOW_SECONDS = {"all": None, "daily": 24 * 3600, "hourly": 3600}
 
 
@@ -100,7 +101,7 @@ async def measure(socket: Path, counts: list[int], rounds: int) -> Growth:
         for seed, (name, count) in enumerate(zip(names, counts, strict=True)):
             before = await memory_bytes(link)
             for batch in points_of(name, count, now_us, seed):
-                await store.add(batch)
+                await store.add(columns_of(batch))
             growth.bytes_a_point.append((await memory_bytes(link) - before) / count)
         for period, window_seconds in WINDOW_SECONDS.items():
             window = None if window_seconds is None else Window.rolling(now_us, window_seconds)
@@ -135,11 +136,11 @@ async def time_read_of_all(link: RedisLink, name: str, count: int) -> float:
     clock = SystemClock()
     started = clock.monotonic()
     total, seen = 0.0, 0
-    keys: list[bytes] = await link.send("KEYS", f"m:{{{name}}}:raw:*")
+    keys: list[bytes] = await link.send("KEYS", f"m:{{{name}}}:r:*")
     for key in keys:
-        members: list[bytes] = await link.send("ZRANGE", key, 0, -1)
-        total += sum(_VALUE.unpack_from(member, len(member) - _VALUE.size)[0] for member in members)
-        seen += len(members)
+        points = np.frombuffer(await link.send("GET", key), dtype=POINT_DTYPE)
+        total += float(points["value"].sum())
+        seen += len(points)
     assert seen == count, f"{seen} points were found of {count}"
     return clock.monotonic() - started
 

@@ -5,9 +5,12 @@ directions are exact integer arithmetic; no float comes near it.
 """
 
 import re
+from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from typing import NamedTuple
+
+import orjson
 
 _EPOCH_DAY = date(1970, 1, 1).toordinal()
 _LAST_DAY = date.max.toordinal()
@@ -37,11 +40,18 @@ class Point(NamedTuple):
         type: Name of what was measured.
         timestamp_us: When, in microseconds since 1970-01-01T00:00:00Z.
         value: How much: any finite double.
+        labels: The labels as `labels_text` writes them; empty: none.
     """
 
     type: str
     timestamp_us: int
     value: float
+    labels: str = ""
+
+
+def labels_text(labels: Mapping[str, str]) -> str:
+    """Return labels as text: equal for equal labels, empty for none."""
+    return orjson.dumps(labels, option=orjson.OPT_SORT_KEYS).decode() if labels else ""
 
 
 def parse_timestamp(text: str) -> int:

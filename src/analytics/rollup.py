@@ -1,41 +1,51 @@
-"""What a set of points comes to, small enough to keep for every minute and mergeable into any longer time."""
+"""The rollup of a set of points: small enough to keep for every minute, and mergeable into any longer time.
 
-import math
-import re
-from collections.abc import Sequence
-from dataclasses import dataclass
-
-import orjson
-
-from src.analytics.points import Point
-
-_LATEST_BIAS = 2 * 10**17
-"""Added to a timestamp, so that those of all years have 18 digits and their texts sort as they do.
-
-Lua, where texts are compared, has doubles only, which microseconds outgrow in the year 2255.
+A rollup is kept as a record of `RECORD_BYTES` bytes. numpy reads many records at once, and Lua reads one with
+`struct.unpack(RECORD_LUA, …)`.
 """
 
-_NO_LONGER_FINITE = re.compile(rb"-?(?:inf|nan)")
-"""As Python and Lua write a sum that overflowed."""
+import math
+import struct
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from src.analytics.window import HOUR_US
+
+Integers: TypeAlias = npt.NDArray[np.int64]
+Floats: TypeAlias = npt.NDArray[np.float64]
+
+_RECORD = struct.Struct("<ddddddiI")
+RECORD_BYTES = _RECORD.size
+RECORD_DTYPE = np.dtype(
+    [
+        ("count", "<f8"), ("sum", "<f8"), ("compensation", "<f8"), ("minimum", "<f8"), ("maximum", "<f8"),
+        ("latest_value", "<f8"), ("latest_hour", "<i4"), ("latest_offset", "<u4"),
+    ]
+)  # fmt: skip
+"""A record as numpy reads it: the latest timestamp as its hour since 1970 and the µs within it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rollup:
     """Count, sum, extremes and the latest of a set of points.
 
-    The sum is kept as two doubles, a rounded one and what the rounding lost, after Neumaier ("Rundungsfehler-
-    analyse einiger Verfahren zur Summation endlicher Summen", ZAMM 54, 1974): 10,000 times 0.1 averages to
-    exactly 0.1. Where it overflows it is no longer finite and stays so; all else remains right.
+    The sum is kept as two doubles, the rounded sum and the rounding error, after Neumaier ("Rundungsfehler-
+    analyse einiger Verfahren zur Summation endlicher Summen", ZAMM 54, 1974): the average of 10,000 times 0.1
+    is exactly 0.1. A sum that overflows is no longer finite and stays so; all other members remain right.
 
     Attributes:
-        count: Number of points. Of none, the rest means nothing.
-        sum: Their sum, rounded.
-        compensation: What `sum` lacks.
+        count: Number of points. The other members have no meaning if it is 0.
+        sum: Sum of the values, rounded.
+        compensation: The rounding error of `sum`.
         minimum: The smallest value.
         maximum: The greatest value.
-        latest_us: Timestamp of the latest, in microseconds since 1970.
-        latest_arrival: Its place in the order of arrival, which decides between equal timestamps.
-        latest_value: Its value.
+        latest_us: Timestamp of the latest point, in microseconds since 1970. Of several points with this
+            timestamp, the latest is the one that arrived last.
+        latest_value: Value of the latest point.
     """
 
     count: int
@@ -44,91 +54,105 @@ class Rollup:
     minimum: float
     maximum: float
     latest_us: int
-    latest_arrival: int
     latest_value: float
 
     @classmethod
     def empty(cls) -> "Rollup":
         """Return the rollup of no points."""
-        return cls(0, 0.0, 0.0, math.inf, -math.inf, -_LATEST_BIAS, 0, 0.0)
+        return cls(0, 0.0, 0.0, math.inf, -math.inf, 0, 0.0)
 
     @classmethod
-    def of(cls, point: Point, arrival: int) -> "Rollup":
-        """Return the rollup of one point, the `arrival`-th of its type."""
-        value = point.value
-        return cls(1, value, 0.0, value, value, point.timestamp_us, arrival, value)
+    def of_few(cls, points: Sequence[tuple[int, float]]) -> "Rollup":
+        """Return the rollup of one or more points, given as (timestamp in µs, value) in order of arrival."""
+        latest_us, latest_value = points[0]
+        if len(points) == 1:
+            return cls(1, latest_value, 0.0, latest_value, latest_value, latest_us, latest_value)
+        values = [value for _, value in points]
+        for timestamp, value in points:
+            if timestamp >= latest_us:
+                latest_us, latest_value = timestamp, value
+        return cls(len(values), *exact_sum(values), min(values), max(values), latest_us, latest_value)
 
     @classmethod
-    def of_entries(cls, entries: Sequence[tuple[int, int, float]]) -> "Rollup":
-        """Return the rollup of points given as (timestamp in µs, arrival, value)."""
-        return cls.of_values([value for _, _, value in entries], max(entries)) if entries else cls.empty()
-
-    @classmethod
-    def of_values(cls, values: Sequence[float], latest: tuple[int, int, float]) -> "Rollup":
-        """Return the rollup of points, one at least, given as their values and the latest of them."""
-        total, compensation = _exact_sum(values)
-        return cls(len(values), total, compensation, min(values), max(values), *latest)
-
-    @classmethod
-    def decode(cls, *texts: bytes) -> "Rollup":
-        """Return what `encode` wrote, as bytes: of several texts, the merger of all."""
-        if not texts:
+    def of_arrays(cls, timestamps_us: Integers, values: Floats) -> "Rollup":
+        """Return the rollup of points given as int64 timestamps and float64 values, in order of arrival."""
+        if not len(values):
             return cls.empty()
-        text = b",".join(texts).replace(b" ", b",")  # a JSON parser reads numbers faster than float() does
-        if overflowed := b"n" in text:
-            text = _NO_LONGER_FINITE.sub(b"0", text)
-        fields = orjson.loads(b"[%b]" % text)
-        columns = (fields[place::8] for place in range(8))
-        counts, sums, compensations, minima, maxima, latest, arrivals, values = columns
-        total, compensation = (math.nan, 0.0) if overflowed else _exact_sum(sums + compensations)
-        latest_us, arrival, value = max(zip(latest, arrivals, values, strict=True))
-        latest_us -= _LATEST_BIAS
-        return cls(sum(counts), total, compensation, min(minima), max(maxima), latest_us, arrival, value)
-
-    def encode(self) -> str:
-        """Return the rollup as text, no digit lost.
-
-        Eight fields between spaces: count, sum, compensation, minimum, maximum, the latest timestamp as 18
-        digits that sort as the timestamps do, its arrival, its value.
-        """
-        return (
-            f"{self.count} {self.sum!r} {self.compensation!r} {self.minimum!r} {self.maximum!r} "
-            f"{self.latest_us + _LATEST_BIAS} {self.latest_arrival} {self.latest_value!r}"
+        total, compensation = exact_sum(values.tolist())
+        latest = len(values) - 1 - int(timestamps_us[::-1].argmax())
+        return cls(
+            len(values),
+            total,
+            compensation,
+            float(values.min()),
+            float(values.max()),
+            int(timestamps_us[latest]),
+            float(values[latest]),
         )
 
-    def merge(self, *others: "Rollup") -> "Rollup":
-        """Return the rollup of these points and those of `others`, which have none in common."""
-        parts = [part for part in (self, *others) if part.count]
+    @classmethod
+    def of_records(cls, records: bytes) -> "Rollup":
+        """Return the rollup of all points of `records`, which stand one after the other.
+
+        Records with count 0 do not count. No two records may have the same latest timestamp.
+        """
+        table = np.frombuffer(records, dtype=RECORD_DTYPE)
+        table = table[table["count"] > 0]
+        if not len(table):
+            return cls.empty()
+        total, compensation = exact_sum([*table["sum"].tolist(), *table["compensation"].tolist()])
+        times = table["latest_hour"].astype(np.int64) * HOUR_US + table["latest_offset"]
+        latest = int(times.argmax())
+        return cls(
+            int(table["count"].sum()),
+            total,
+            compensation,
+            float(table["minimum"].min()),
+            float(table["maximum"].max()),
+            int(times[latest]),
+            float(table["latest_value"][latest]),
+        )
+
+    @classmethod
+    def merged(cls, parts: Iterable["Rollup"]) -> "Rollup":
+        """Return the rollup of disjoint sets of points. Of equal latest timestamps, the last part counts."""
+        parts = [part for part in parts if part.count]
         if len(parts) < 2:
-            return parts[0] if parts else self
-        total, compensation = _exact_sum([share for part in parts for share in (part.sum, part.compensation)])
-        latest = max(parts, key=lambda part: (part.latest_us, part.latest_arrival))
-        return Rollup(
+            return parts[0] if parts else cls.empty()
+        total, compensation = exact_sum([share for part in parts for share in (part.sum, part.compensation)])
+        latest = max(reversed(parts), key=lambda part: part.latest_us)
+        return cls(
             sum(part.count for part in parts),
             total,
             compensation,
             min(part.minimum for part in parts),
             max(part.maximum for part in parts),
             latest.latest_us,
-            latest.latest_arrival,
             latest.latest_value,
         )
 
+    def encode(self) -> bytes:
+        """Return the record. Its latest timestamp must lie in the years 1 to 9999."""
+        return _RECORD.pack(
+            self.count, self.sum, self.compensation, self.minimum, self.maximum, self.latest_value,
+            *divmod(self.latest_us, HOUR_US),
+        )  # fmt: skip
+
     @property
     def total(self) -> float | None:
-        """The sum of the values; None of no points, or where it overflows."""
+        """The sum of the values; None if there are no points or the sum overflows."""
         total = self.sum + self.compensation
         return total if self.count and math.isfinite(total) else None
 
     @property
     def average(self) -> float | None:
-        """The mean of the values; None of no points, or where their sum overflows."""
+        """The mean of the values; None if there are no points or the sum overflows."""
         total = self.total
         return None if total is None else total / self.count
 
 
-def _exact_sum(values: Sequence[float]) -> tuple[float, float]:
-    """Return the sum of `values`, correctly rounded, and what the rounding lost."""
+def exact_sum(values: Sequence[float]) -> tuple[float, float]:
+    """Return the sum of `values`, correctly rounded, and its rounding error."""
     try:
         total = math.fsum(values)
         return total, math.fsum([*values, -total])

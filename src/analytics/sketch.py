@@ -1,94 +1,137 @@
 """Quantiles to 1 %, from counts in logarithmic bins.
 
 The sketch of Masson, Rim and Lee, "DDSketch: a fast and fully-mergeable quantile sketch with relative-error
-guarantees" (PVLDB 12, 2019), without its limit on bins: doubles know no more than 145,000 of them, and
-measurements of one kind fill a few hundred. Sketches of two sets add up to the sketch of both, which
-quantiles themselves never do.
+guarantees" (PVLDB 12, 2019), without its limit on bins: doubles have at most 145,000 of them, and
+measurements of one kind fill a few hundred. The sketches of two sets add up to the sketch of both; quantiles
+themselves never do.
 
-A sketch is kept in pages of sixteen neighbouring bins: the lowest byte of each count, then the next byte of
-each, for as long as any count has one. That takes little room and is quickly read and added up.
+A sketch is kept as a log of entries of 4 bytes. An entry adds to the count of one bin, so that a set of
+points is added by appending entries, and two sketches are added by joining their logs.
 """
 
 import math
-from bisect import bisect_left
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from fractions import Fraction
-from itertools import accumulate
-from typing import TypeVar
+from functools import lru_cache
+from typing import Final, TypeAlias
 
-P = TypeVar("P", int, bytes)
+import numpy as np
+import numpy.typing as npt
+
+Numbers: TypeAlias = npt.NDArray[np.int64]
+BinCounts: TypeAlias = tuple[Numbers, Numbers]
+"""Distinct bins in ascending order, and how many values each has."""
 
 RELATIVE_ERROR = 0.01
 
 _GAMMA = (1 + RELATIVE_ERROR) / (1 - RELATIVE_ERROR)
 _LOG_GAMMA = math.log(_GAMMA)
 _BINS_PER_LOG = 1 / _LOG_GAMMA
-_ZERO_OFFSET = 40_000
+_ZERO_OFFSET: Final = 40_000
 """More than the bins below 1, so that every positive number has a positive bin."""
 
-_BINS_A_PAGE = 16
+# An entry is a little-endian u4: the bin plus 2^17 in 18 bits, a scale bit, and a count in 13 bits.
+_BIN_OFFSET: Final = 1 << 17
+_COUNT_BITS: Final = 13
+_SCALE_BIT: Final = 1 << _COUNT_BITS
+_MAX_COUNT: Final = _SCALE_BIT - 1
+_BIN_SHIFT: Final = _COUNT_BITS + 1
+
+
+def bins_of(values: npt.NDArray[np.float64]) -> Numbers:
+    """Return the int64 bins of finite float64 `values`; greater values never have smaller bins, 0 has bin 0.
+
+    A bin of positive numbers reaches from g^(i-1), excluded, to g^i, included, where g = 1.01 / 0.99; the
+    bins of negative numbers mirror them.
+    """
+    magnitudes = np.abs(values)
+    with np.errstate(divide="ignore"):
+        bins = np.ceil(np.log(magnitudes) * _BINS_PER_LOG)
+    signed = np.copysign(bins + _ZERO_OFFSET, values)
+    if not magnitudes.all():
+        signed[magnitudes == 0] = 0
+    numbers: Numbers = signed.astype(np.int64)
+    return numbers
 
 
 def bin_of(value: float) -> int:
-    """Return the bin of a finite `value`; greater values never have smaller bins, and 0 has bin 0.
+    """Return the bin of one finite value, as `bins_of` does."""
+    if value == 0:
+        return 0
+    # By numpy's logarithm, which may differ from the C library's in the last digit.
+    number = _ZERO_OFFSET + math.ceil(float(np.log(abs(value))) * _BINS_PER_LOG)
+    return number if value > 0 else -number
 
-    A bin of positive numbers reaches from g^(i-1), without, to g^i, with, where g = 1.01 / 0.99; those of
-    negative numbers mirror them.
+
+def entry_of(number: int) -> int:
+    """Return the entry that adds 1 to the count of bin `number`."""
+    return (number + _BIN_OFFSET) << _BIN_SHIFT | 1
+
+
+def encode_counts(bins: Numbers, counts: Numbers) -> bytes:
+    """Return entries for `bins` with positive `counts`."""
+    entries, _ = encode_each(bins, counts)
+    return entries.tobytes()
+
+
+def encode_each(bins: Numbers, counts: Numbers) -> tuple[npt.NDArray[np.uint32], Numbers]:
+    """Return entries for `bins` with positive `counts`, and for each entry the index of its bin.
+
+    A count that one entry cannot hold takes several.
     """
-    if value > 0:
-        return _ZERO_OFFSET + math.ceil(math.log(value) * _BINS_PER_LOG)
-    if value < 0:
-        return -_ZERO_OFFSET - math.ceil(math.log(-value) * _BINS_PER_LOG)
-    return 0
+    heads = (bins + _BIN_OFFSET) << _BIN_SHIFT
+    indexes = np.arange(len(bins))
+    if counts.max(initial=0) <= _MAX_COUNT:
+        return (heads | counts).astype("<u4"), indexes
+    ones, scaled = counts & _MAX_COUNT, counts >> _COUNT_BITS
+    entries, owners = [(heads | ones)[ones > 0]], [indexes[ones > 0]]
+    while (more := scaled > 0).any():
+        part = np.minimum(scaled, _MAX_COUNT)
+        entries.append((heads | _SCALE_BIT | part)[more])
+        owners.append(indexes[more])
+        scaled -= part
+    return np.concatenate(entries).astype("<u4"), np.concatenate(owners)
 
 
-def pages_of(bins: Mapping[int, int]) -> dict[int, bytes]:
-    """Return a sketch, given as counts by bin, as contents by page."""
-    pages: dict[int, bytearray] = {}
-    for number, count in bins.items():
-        content = pages.setdefault(number // _BINS_A_PAGE, bytearray(_BINS_A_PAGE))
-        place = number % _BINS_A_PAGE
-        content[place] = count % 256
-        while count := count // 256:
-            place += _BINS_A_PAGE
-            if place >= len(content):
-                content.extend(bytes(_BINS_A_PAGE))
-            content[place] = count % 256
-    return {page: bytes(content) for page, content in pages.items()}
+def encode_bins(bins: Numbers) -> bytes:
+    """Return entries that count each of `bins` once for each time it occurs."""
+    if len(bins) > 4:
+        return encode_counts(*sum_by_bin(bins, np.ones_like(bins)))
+    return b"".join(entry_of(number).to_bytes(4, "little") for number in bins.tolist())
 
 
-def bins_of(pages: Iterable[tuple[P, bytes]]) -> dict[int, int]:
-    """Return the counts by bin of sketches that are given as pages: those of all of them together.
-
-    Args:
-        pages: Numbers, all of them as text or none, and contents; a number as often as it occurs in a sketch.
-    """
-    contents: defaultdict[P, list[bytes]] = defaultdict(list)
-    for page, content in pages:
-        contents[page].append(content)
-    return {
-        number: count
-        for page, some in contents.items()
-        for number, count in enumerate(_counts_in(some), int(page) * _BINS_A_PAGE)
-        if count
-    }
+def decode_entries(entries: bytes) -> BinCounts:
+    """Return the distinct bins of `entries` in ascending order, and their counts."""
+    return sum_by_bin(*decode_each(entries))
 
 
-def _counts_in(contents: Sequence[bytes]) -> list[int]:
-    """Return the counts of one page, added up over its contents in several sketches."""
-    lowest = [content[:_BINS_A_PAGE] for content in contents]
-    counts = [sum(column) for column in zip(*lowest, strict=True)]
-    if rest := [content[_BINS_A_PAGE:] for content in contents if len(content) > _BINS_A_PAGE]:
-        counts = [count + 256 * more for count, more in zip(counts, _counts_in(rest), strict=True)]
-    return counts
+def decode_each(entries: bytes) -> tuple[Numbers, Numbers]:
+    """Return the bin and the count of each of `entries`."""
+    raw = np.frombuffer(entries, dtype="<u4")
+    bins = (raw >> _BIN_SHIFT).astype(np.int64) - _BIN_OFFSET
+    counts = (raw & _MAX_COUNT).astype(np.int64)
+    is_scaled = (raw & _SCALE_BIT) != 0
+    if is_scaled.any():
+        counts[is_scaled] <<= _COUNT_BITS
+    return bins, counts
+
+
+def sum_by_bin(bins: Numbers, counts: Numbers) -> BinCounts:
+    """Return the distinct `bins` in ascending order, and the sums of their `counts`."""
+    if not len(bins):
+        return bins, counts
+    lowest = int(bins.min())  # bins of one kind of measurement lie close together
+    sums = np.bincount(bins - lowest, weights=counts)  # as floats, which are exact below 2^53
+    found = np.flatnonzero(sums)
+    return found + lowest, sums[found].astype(np.int64)
 
 
 class LogBinSketch:
     """A set of values as counts by bin, and its bounds.
 
     Args:
-        counts: How many values each bin has, by its number.
+        bins: Distinct bins in ascending order.
+        counts: How many values each bin has.
         minimum: The smallest value: no quantile is estimated smaller.
         maximum: The greatest value: no quantile is estimated greater.
 
@@ -98,44 +141,65 @@ class LogBinSketch:
 
     __slots__ = ("_bins", "_maximum", "_minimum", "_ranks", "count")
 
-    def __init__(self, counts: Mapping[int, int], minimum: float, maximum: float) -> None:
-        self._bins = sorted(counts)
-        self._ranks = list(accumulate([counts[number] for number in self._bins]))  # of each bin's last value
-        self.count = self._ranks[-1] if counts else 0
+    def __init__(self, bins: Numbers, counts: Numbers, minimum: float, maximum: float) -> None:
+        self._bins = bins
+        self._ranks = counts.cumsum()  # of each bin's last value
+        self.count = int(self._ranks[-1]) if len(bins) else 0
         self._minimum = minimum
         self._maximum = maximum
 
     @classmethod
+    def of_counts(cls, counts: Mapping[int, int], minimum: float, maximum: float) -> "LogBinSketch":
+        """Return the sketch of counts by bin."""
+        bins = sorted(counts)
+        return cls(
+            np.array(bins, dtype=np.int64),
+            np.array([counts[n] for n in bins], dtype=np.int64),
+            minimum,
+            maximum,
+        )
+
+    @classmethod
     def of(cls, values: Iterable[float]) -> "LogBinSketch":
         """Return the sketch of finite `values`."""
-        values = list(values)
-        counts = Counter(map(bin_of, values))
-        return cls(counts, min(values, default=math.inf), max(values, default=-math.inf))
+        array = np.fromiter(values, dtype=np.float64)
+        bins = bins_of(array)
+        return cls(
+            *sum_by_bin(bins, np.ones_like(bins)),
+            float(array.min(initial=math.inf)),
+            float(array.max(initial=-math.inf)),
+        )
 
     def quantile(self, q: float) -> float | None:
         """Estimate the smallest value that at least ⌈q·n⌉ of the n values do not exceed (nearest rank).
 
         Args:
-            q: From 0 to 1; 0.5 asks for the median.
+            q: From 0 to 1; 0.5 stands for the median.
 
         Returns:
-            A number within 1 % of that value, subnormal ones aside, that have no such precision themselves;
-            None of no values.
+            A number within 1 % of that value (subnormal values have no such precision themselves); None if
+            there are no values.
 
         Raises:
             ValueError: `q` is outside its range.
         """
         if not 0 <= q <= 1:
-            raise ValueError("a quantile is asked for by a number from 0 to 1")
+            raise ValueError("a quantile needs a number from 0 to 1")
         if not self.count:
             return None
-        rank = math.ceil(Fraction(repr(q)) * self.count)  # exact: as a double, 0.07 * 100 is more than 7
-        middle = _middle_of(self._bins[bisect_left(self._ranks, rank)])
+        rank = math.ceil(_fraction(q) * self.count)  # exact: as a double, 0.07 * 100 is more than 7
+        middle = _middle_of(int(self._bins[self._ranks.searchsorted(rank)]))
         return min(max(middle, self._minimum), self._maximum)
 
 
+@lru_cache(maxsize=16)
+def _fraction(q: float) -> Fraction:
+    return Fraction(repr(q))
+
+
+@lru_cache(maxsize=4096)
 def _middle_of(number: int) -> float:
-    """Return the number that is within 1 % of every one in the bin: 2 g^i / (g + 1)."""
+    """Return the number that is within 1 % of every number in the bin: 2 g^i / (g + 1)."""
     if number == 0:
         return 0.0
     logarithm = (abs(number) - _ZERO_OFFSET) * _LOG_GAMMA + math.log(2 / (_GAMMA + 1))

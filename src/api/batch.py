@@ -32,17 +32,24 @@ MAX_DEPTH = 8
 unreadable (RFC 8259, section 9, allows a limit)."""
 
 
+TOO_FAR_AHEAD = FieldError(field="timestamp", message="lies too far ahead of the server's clock")
+
+
 @dataclass(slots=True)
 class Batch:
     """What a batch came to.
 
     Attributes:
+        latest_us: The latest timestamp there may be, in µs since 1970.
         points: The good ones, in their order.
+        places: Their places in the batch, from 0.
         rejected: How many were not.
         errors: `{"index", "field", "message"}` of the first `MAX_ERRORS` things wrong.
     """
 
+    latest_us: int
     points: list[Point] = field(default_factory=list)
+    places: list[int] = field(default_factory=list)
     rejected: int = 0
     errors: list[FieldError] = field(default_factory=list)
 
@@ -50,47 +57,55 @@ class Batch:
         """Keep the point at `index`, or note what is wrong with it. Return whether its `text` was parsed."""
         if len(text) > MAX_OBJECT_BYTES:
             message = f"a point may be at most {MAX_OBJECT_BYTES} bytes"
-            self._reject(index, [{"field": "body", "message": message}])
+            self.reject(index, [{"field": "body", "message": message}])
             return True
         try:
-            self.points.append(METRIC_IN.validator.validate_json(text).point())
+            point = METRIC_IN.validator.validate_json(text).point()
         except ValidationError as error:
             errors = error.errors(include_url=False, include_context=False, include_input=False)
-            self._reject(index, field_errors(errors) if len(self.errors) < MAX_ERRORS else [])
+            self.reject(index, field_errors(errors) if len(self.errors) < MAX_ERRORS else [])
             return errors[0]["type"] != "json_invalid"
+        if point.timestamp_us > self.latest_us:
+            self.reject(index, [TOO_FAR_AHEAD])
+        else:
+            self.points.append(point)
+            self.places.append(index)
         return True
 
-    def _reject(self, index: int, errors: Sequence[FieldError]) -> None:
+    def reject(self, index: int, errors: Sequence[FieldError]) -> None:
+        """Note what is wrong with the point at `index`."""
         self.rejected += 1
         room = MAX_ERRORS - len(self.errors)
         self.errors.extend({"index": index, **error} for error in errors[:room])
 
 
-async def read_json_array(body: bytes, max_points: int, clock: Clock) -> Batch:
+async def read_json_array(body: bytes, max_points: int, latest_us: int, clock: Clock) -> Batch:
     """Read a JSON array of points.
 
     Args:
         body: The array.
         max_points: The most there may be.
+        latest_us: The latest timestamp there may be, in µs since 1970.
         clock: Gives the event loop its turns.
 
     Raises:
         ProblemError: 400, it is not JSON; 413, there are more than `max_points`; 422, it is no array.
     """
-    return await _read(_elements(body), max_points, clock, all_json=True)
+    return await _read(_elements(body), max_points, Batch(latest_us), clock, all_json=True)
 
 
-async def read_ndjson(body: bytes, max_points: int, clock: Clock) -> Batch:
+async def read_ndjson(body: bytes, max_points: int, latest_us: int, clock: Clock) -> Batch:
     """Read one point a line; blank lines are passed over and not counted. The arguments are as above.
 
     Raises:
         ProblemError: 413, there are more than `max_points`.
     """
-    return await _read(_lines(body), max_points, clock, all_json=False)
+    return await _read(_lines(body), max_points, Batch(latest_us), clock, all_json=False)
 
 
-async def _read(texts: Iterator[bytes], max_points: int, clock: Clock, *, all_json: bool) -> Batch:
-    batch = Batch()
+async def _read(
+    texts: Iterator[bytes], max_points: int, batch: Batch, clock: Clock, *, all_json: bool
+) -> Batch:
     in_slice = 0
     for index, text in enumerate(texts):
         if index == max_points:

@@ -30,10 +30,12 @@ class BodyLimits:
     Attributes:
         max_bytes: Of a body, after inflation.
         max_points: In a batch.
+        max_future_us: How far a timestamp may lie ahead of the server's clock, in µs.
     """
 
     max_bytes: int
     max_points: int
+    max_future_us: int
 
 
 class State(TypedDict):
@@ -56,6 +58,7 @@ class State(TypedDict):
     body_limits: BodyLimits
     batch_turn: asyncio.Lock  # of whose batch is read: Redis stores one while the next is read
     cache_ttl_seconds: int
+    invalidates_on_write: bool  # whether a write drops the cached summaries of its types
     redis_answers: Callable[[], Awaitable[bool]]
     exposition: Callable[[], Awaitable[tuple[bytes, str]]]
 

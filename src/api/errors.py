@@ -18,7 +18,7 @@ from src.api.ready_response import ReadyResponse
 from src.resilience.errors import CircuitOpenError, QueueClosedError, QueueFullError, QueueTimeoutError
 from src.services.errors import StorageUnavailableError
 from src.services.external_service import ExternalServiceUnavailableError
-from src.services.metrics.ingest import IdempotencyKeyReusedError
+from src.services.metrics.ingest import CardinalityLimitError, IdempotencyKeyReusedError
 from src.services.proxy.target import UnsafeTargetError
 from src.services.proxy.upstream import UpstreamAnswerTooLargeError
 
@@ -141,6 +141,12 @@ _TABLE: dict[type[Exception], Callable[[Any], Problem]] = {
     ),
     IdempotencyKeyReusedError: lambda _: Problem(
         422, "IDEMPOTENCY_KEY_REUSED", "This Idempotency-Key came before with another request"
+    ),
+    CardinalityLimitError: lambda error: Problem(
+        422,
+        "CARDINALITY_LIMIT",
+        f"{error.field}: {error}",
+        errors=[FieldError(field=error.field, message=str(error))],
     ),
     CircuitOpenError: lambda error: Problem(
         503,

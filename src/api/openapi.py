@@ -31,7 +31,7 @@ from src.api.models.proxy import ProxyPolicy
 from src.resilience.errors import CircuitOpenError, QueueClosedError, QueueFullError, QueueTimeoutError
 from src.services.errors import StorageUnavailableError
 from src.services.external_service import ExternalServiceUnavailableError
-from src.services.metrics.ingest import IdempotencyKeyReusedError
+from src.services.metrics.ingest import CardinalityLimitError, IdempotencyKeyReusedError, PointRejection
 from src.services.proxy.upstream import UpstreamAnswerTooLargeError
 
 Fragment = dict[str, Any]
@@ -59,6 +59,7 @@ _PROBLEMS = {
         Problem(415, "UNSUPPORTED_MEDIA_TYPE", "The body must be application/json, in UTF-8"),
         validation_problem([{"field": "value", "message": "Input should be a valid number"}]),
         problem_of(IdempotencyKeyReusedError()),
+        problem_of(CardinalityLimitError(PointRejection(0, "type", "there are 10000 types already"))),
         replace(RATE_LIMIT_EXCEEDED, retry_after=1),
         INTERNAL_ERROR,
         problem_of(CircuitOpenError("external-service", "open", retry_after=30)),

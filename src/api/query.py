@@ -1,7 +1,7 @@
 """Reading a query string: a model says what it may hold, and what is wrong is a 422 like any other."""
 
 from functools import lru_cache
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, get_origin
 from urllib.parse import parse_qsl
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -25,10 +25,16 @@ class QueryReader(Generic[Q]):
 
     def __init__(self, model: type[Q]) -> None:
         self._adapter = TypeAdapter(model)
+        self._repeated = {
+            name for name, member in model.model_fields.items() if get_origin(member.annotation) is tuple
+        }
         self._remembered = lru_cache(_REMEMBERED)(self._parsed)
 
     def read(self, request: Request) -> Q:
-        """Return the query of `request`; of a parameter that is there several times, the last one counts.
+        """Return the query of `request`.
+
+        If a parameter occurs several times, all its values count where the model's member is a tuple, else
+        the last one.
 
         Raises:
             ProblemError: 422, something in it is wrong.
@@ -37,7 +43,10 @@ class QueryReader(Generic[Q]):
         return self._remembered(query) if len(query) <= _REMEMBERED_BYTES else self._parsed(query)
 
     def _parsed(self, query: bytes) -> Q:
-        members = dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True))
+        pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
+        members: dict[str, object] = dict(pairs)
+        for name in self._repeated & members.keys():
+            members[name] = tuple(value for other, value in pairs if other == name)
         try:
             return self._adapter.validate_python(members)
         except ValidationError as error:

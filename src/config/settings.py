@@ -73,6 +73,16 @@ class Settings(BaseSettings):
     metric_retention_seconds: int = Field(
         0, ge=0, le=100 * _YEAR, description="Seconds points are kept; 0: for good"
     )
+    max_types: int = Field(10_000, ge=1, le=_MILLION, description="Most metric types there may be")
+    max_series_per_type: int = Field(
+        1_000, ge=1, le=65_000, description="Most sets of labels that one type may have"
+    )
+    metric_max_future_seconds: int = Field(
+        86_400,
+        ge=0,
+        le=366 * 86_400,
+        description="Seconds a timestamp may be ahead of the server's clock",
+    )
 
     # The summary cache
     cache_ttl_seconds: int = Field(

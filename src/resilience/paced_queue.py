@@ -83,8 +83,8 @@ class PacedQueue:
     cancelled just as its turn comes gives it back. So does one whose call an inner policy rejects, since that
     never began: behind an open circuit breaker a worker's first turn serves to tell its whole line.
 
-    A caller whose turn would not come within `max_wait_seconds` is refused when it arrives. So is everybody in
-    line for whom `postpone` leaves too little time.
+    A caller whose slot would not come within `max_wait_seconds` is rejected when it arrives. So is every
+    caller in the queue for whom `postpone` leaves too little time.
 
     While the store fails, its error is raised to callers who come; those in line stay there, and it is asked
     again an interval later.

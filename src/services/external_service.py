@@ -119,8 +119,8 @@ def retry_after_seconds(value: str, now: float) -> float | None:
         now: Unix time.
 
     Returns:
-        The seconds, at most `MAX_RETRY_AFTER_SECONDS` and negative for a date of the past; None where the value
-        says nothing.
+        The seconds, at most `MAX_RETRY_AFTER_SECONDS` and negative for a date of the past; None if the value
+        is neither a number nor a date.
     """
     text = value.strip()
     if text.isascii() and text.isdigit():

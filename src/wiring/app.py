@@ -64,8 +64,7 @@ from src.storage.fleet.event_log import RedisEventLog
 from src.storage.fleet.faults import RedisFaultStore
 from src.storage.fleet.leases import RedisStressLease
 from src.storage.metrics.admitted_points import RedisAdmittedPoints
-from src.storage.metrics.series_store import RedisSeriesStore
-from src.storage.metrics.store import RedisMetricStore
+from src.storage.metrics.store import Caps, RedisMetricStore
 from src.storage.patterns.cache_store import RedisCacheStore
 from src.storage.patterns.limiter_store import RedisRateLimiter
 from src.storage.patterns.recent_entries import RecentEntries
@@ -167,7 +166,9 @@ async def _lifespan(
         stack.enter_context(on_exit_signal(event_feed.end))
         cache = _summary_cache(settings, link, clock, listener)
         stack.push_async_callback(cache.aclose)
-        store = RedisMetricStore(link, clock, settings.metric_retention_seconds)
+        caps = Caps(settings.max_types, settings.max_series_per_type)
+        store = RedisMetricStore(link, clock, settings.metric_retention_seconds, caps)
+        stack.push_async_callback(store.aclose)
         summaries = SummaryService(store, cache, external_service, clock)
         forget = summaries.forget if settings.cache_invalidate_on_write else None
         key = settings.admin_api_key
@@ -195,7 +196,7 @@ async def _lifespan(
                 forget,
                 TickBatch[int](each(observe_writes, counters.observe_writes)).add,
             ),
-            series=SeriesService(RedisSeriesStore(link), clock),
+            series=SeriesService(store, clock),
             overview=overviews,
             summaries=summaries,
             external_service=external_service,
@@ -207,9 +208,14 @@ async def _lifespan(
             read_admission=admission("read", read_limiter),
             client_address=ClientAddress(settings.trusted_proxies),
             admin_access=AdminAccess(key.get_secret_value() if key else None),
-            body_limits=BodyLimits(settings.max_body_bytes, settings.batch_max_points),
+            body_limits=BodyLimits(
+                settings.max_body_bytes,
+                settings.batch_max_points,
+                settings.metric_max_future_seconds * 1_000_000,
+            ),
             batch_turn=asyncio.Lock(),
             cache_ttl_seconds=settings.cache_ttl_seconds,
+            invalidates_on_write=settings.cache_invalidate_on_write,
             redis_answers=link.ping,
             exposition=partial(
                 exposition, partial(read_breaker, breaker), partial(read_proxy, internal_proxy)

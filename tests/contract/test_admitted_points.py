@@ -122,7 +122,7 @@ async def test_who_leaves_after_having_asked_is_stored_once_at_most(make):
 async def test_a_foreign_value_under_one_type_is_no_other_clients_trouble(make, store_time):
     """None of a tick was told its verdict, and none was stored."""
     ingest = make()
-    await store_time.link.send("SET", "m:{broken}:all", "foreign")
+    await store_time.link.send("SET", "m:{broken}:d", "foreign")
     types = ["cpu", "broken", "cpu"]
     writes = [ingest.write(Point(name, NOW + n, float(n))) for n, name in enumerate(types)]
     verdicts = await asyncio.gather(*(write.hit(f"k{n}") for n, write in enumerate(writes)))
@@ -196,7 +196,7 @@ async def test_where_only_the_verdict_is_refused_the_measurement_is_stored(own_r
 
 async def test_what_redis_refused_in_mid_write_is_not_stored_a_second_time(own_redis):
     with own_redis.connect() as client:
-        keys = ["%R~*", "~types", "~k:*", "~m:{cpu}:[^r]*"]  # all but m:{cpu}:raw:<hour>
+        keys = ["%R~*", "~types", "~k:*", "~m:{cpu}:[^r]*"]  # all but m:{cpu}:r:<hour>
         client.acl_setuser("api", enabled=True, nopass=True, commands=["+@all"])
         if int(client.info("server")["redis_version"].partition(".")[0]) < 7:
             pytest.skip("Redis 6.2 does not tell reading from writing a key")

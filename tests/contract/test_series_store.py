@@ -4,14 +4,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from src.analytics.readings import readings
 from src.analytics.series import Steps
 from src.analytics.window import Window
 from src.resilience.clock import SystemClock
 from src.services.errors import StorageUnavailableError
 from src.services.metrics.series import SeriesError
-from src.storage.metrics import series_store
-from src.storage.metrics.series_store import RedisSeriesStore
+from src.storage.metrics import window_reader
 from src.storage.metrics.store import RedisMetricStore
+from src.storage.metrics.window_reader import WindowReader
 from src.storage.redis.link import RedisAddress, RedisLink, connect
 from tests.contract.conftest import StoreTime
 from tests.contract.test_metric_store import (
@@ -20,6 +21,7 @@ from tests.contract.test_metric_store import (
     MINUTE,
     NOW,
     SECOND,
+    add,
     on_redis,
     points,
     sent_at_once,
@@ -32,52 +34,52 @@ __all__ = ["sent_at_once", "store"]
 
 @pytest.fixture
 def series(store, store_time: StoreTime):
-    return store if store_time.link is None else RedisSeriesStore(store_time.link)
+    return store if store_time.link is None else WindowReader(store_time.link)
 
 
 def over(start: int, stop: int, step: int) -> list[Window]:
     return list(Steps(start, stop, step).windows())
 
 
-def figures(rollups) -> list[tuple[object, ...]]:
+def figures(aggregates) -> list[tuple[object, ...]]:
     return [
         (rollup.count, rollup.average, rollup.minimum, rollup.maximum) if rollup.count else (0,)
-        for rollup in rollups
+        for rollup, _ in aggregates
     ]
 
 
 async def test_each_step_has_its_own_points(store, series):
-    await store.add(points((NOW, 1.0), (NOW + 59 * SECOND, 3.0), (NOW + 2 * MINUTE, 5.0)))
-    rollups = await series.rollups("cpu", over(NOW, NOW + 3 * MINUTE, MINUTE))
-    assert figures(rollups) == [(2, 2.0, 1.0, 3.0), (0,), (1, 5.0, 5.0, 5.0)]
+    await add(store, points((NOW, 1.0), (NOW + 59 * SECOND, 3.0), (NOW + 2 * MINUTE, 5.0)))
+    aggregates = await series.aggregates("cpu", over(NOW, NOW + 3 * MINUTE, MINUTE))
+    assert figures(aggregates) == [(2, 2.0, 1.0, 3.0), (0,), (1, 5.0, 5.0, 5.0)]
 
 
 async def test_read_again_it_has_what_came_since(store, series):
     windows = over(NOW, NOW + 2 * MINUTE, MINUTE)
-    await store.add(points((NOW, 1.0), (NOW + MINUTE, 3.0)))
-    assert figures(await series.rollups("cpu", windows)) == [(1, 1.0, 1.0, 1.0), (1, 3.0, 3.0, 3.0)]
-    await store.add(points((NOW + 1, 5.0)))
-    assert figures(await series.rollups("cpu", windows)) == [(2, 3.0, 1.0, 5.0), (1, 3.0, 3.0, 3.0)]
+    await add(store, points((NOW, 1.0), (NOW + MINUTE, 3.0)))
+    assert figures(await series.aggregates("cpu", windows)) == [(1, 1.0, 1.0, 1.0), (1, 3.0, 3.0, 3.0)]
+    await add(store, points((NOW + 1, 5.0)))
+    assert figures(await series.aggregates("cpu", windows)) == [(2, 3.0, 1.0, 5.0), (1, 3.0, 3.0, 3.0)]
 
 
 async def test_of_another_type_there_is_nothing(store, series):
-    await store.add(points((NOW, 1.0)))
-    assert figures(await series.rollups("mem", over(NOW, NOW + MINUTE, 10 * SECOND))) == [(0,)] * 6
+    await add(store, points((NOW, 1.0)))
+    assert figures(await series.aggregates("mem", over(NOW, NOW + MINUTE, 10 * SECOND))) == [(0,)] * 6
 
 
 @pytest.mark.parametrize("step", [SECOND, 7 * SECOND, MINUTE, 90 * SECOND, HOUR, 90 * MINUTE, DAY, 36 * HOUR])
 async def test_edges_are_exact_to_the_microsecond(store, series, step):
     edge = NOW // step * step + step
-    await store.add(points((edge - 1, 1.0), (edge, 2.0), (edge + step - 1, 4.0), (edge + step, 8.0)))
-    assert figures(await series.rollups("cpu", over(edge, edge + step, step))) == [(2, 3.0, 2.0, 4.0)]
-    cut = await series.rollups("cpu", over(edge - 1, edge + 1, step))
+    await add(store, points((edge - 1, 1.0), (edge, 2.0), (edge + step - 1, 4.0), (edge + step, 8.0)))
+    assert figures(await series.aggregates("cpu", over(edge, edge + step, step))) == [(2, 3.0, 2.0, 4.0)]
+    cut = await series.aggregates("cpu", over(edge - 1, edge + 1, step))
     assert figures(cut) == [(1, 1.0, 1.0, 1.0), (1, 2.0, 2.0, 2.0)]
 
 
 async def test_before_1970_it_is_the_same(store, series):
-    await store.add(points((-1, 1.0), (-HOUR, 2.0), (0, 4.0)))
-    rollups = await series.rollups("cpu", over(-HOUR, HOUR, HOUR))
-    assert figures(rollups) == [(2, 1.5, 1.0, 2.0), (1, 4.0, 4.0, 4.0)]
+    await add(store, points((-1, 1.0), (-HOUR, 2.0), (0, 4.0)))
+    aggregates = await series.aggregates("cpu", over(-HOUR, HOUR, HOUR))
+    assert figures(aggregates) == [(2, 1.5, 1.0, 2.0), (1, 4.0, 4.0, 4.0)]
 
 
 BATCH = st.lists(
@@ -106,70 +108,51 @@ async def test_it_says_what_the_model_says(store_time, batch, start, seconds, ma
         start = start // step * step
     windows = over(start, start + seconds * SECOND, step)
     model = MemoryMetricStore(store_time.clock)
-    await model.add(points(*batch))
+    await add(model, points(*batch))
     ours = model
     if store_time.link is not None:
         await store_time.link.send("FLUSHALL")
-        await RedisMetricStore(store_time.link, store_time.clock).add(points(*batch))
-        ours = RedisSeriesStore(store_time.link)
-    assert figures(await ours.rollups("cpu", windows)) == figures(await model.rollups("cpu", windows))
+        await add(RedisMetricStore(store_time.link, store_time.clock), points(*batch))
+        ours = WindowReader(store_time.link)
+    assert figures(await ours.aggregates("cpu", windows)) == figures(await model.aggregates("cpu", windows))
 
 
 # ---------------------------------------------------------------- what only Redis has
 
 
 @on_redis
-async def test_whole_minutes_are_read_in_one_round_trip_whatever_they_hold(store, series, sent_at_once):
-    await store.add(points(*((NOW + n * 10_000, float(n)) for n in range(9_000))))
+async def test_an_hour_of_minutes_is_read_in_one_round_trip_whatever_it_holds(store, series, sent_at_once):
+    await add(store, points(*((NOW + n * 10_000, float(n)) for n in range(9_000))))
+    await series.aggregates("cpu", over(NOW, NOW + MINUTE, MINUTE))  # loads the script
     sent_at_once.clear()
-    rollups = await series.rollups("cpu", over(NOW - 58 * MINUTE, NOW + 2 * MINUTE, MINUTE))
-    assert [rollup.count for rollup in rollups[-2:]] == [6_000, 3_000]
-    assert sent_at_once == [2]  # the hashes of two hours
-
-
-@on_redis
-async def test_of_long_steps_the_longest_rollups_are_read(store, series, sent_at_once):
-    await store.add(points(*((NOW + n * HOUR, 1.0) for n in range(24 * 20))))
-    sent_at_once.clear()
-    start = NOW // DAY * DAY
-    rollups = await series.rollups("cpu", over(start, start + 20 * DAY, DAY))
-    assert sum(rollup.count for rollup in rollups) == 24 * 20 - 8  # NOW is eight o'clock
+    aggregates = await series.aggregates("cpu", over(NOW - 58 * MINUTE, NOW + 2 * MINUTE, MINUTE))
+    assert [rollup.count for rollup, _ in aggregates[-2:]] == [6_000, 3_000]
     assert sent_at_once == [1]
 
 
 @on_redis
-async def test_points_and_rollups_are_read_a_portion_at_a_time(store, series, sent_at_once, monkeypatch):
-    monkeypatch.setattr(series_store, "POINTS_AT_ONCE", 50)
-    monkeypatch.setattr(series_store, "ROLLUPS_AT_ONCE", 20)
-    await store.add(points(*((NOW + n * SECOND, float(n)) for n in range(120))))
+async def test_days_are_read_as_days(store, series, sent_at_once):
+    await add(store, points(*((NOW + n * HOUR, 1.0) for n in range(24 * 20))))
+    start = NOW // DAY * DAY
+    await series.aggregates("cpu", over(start, start + DAY, DAY))
     sent_at_once.clear()
-    rollups = await series.rollups("cpu", over(NOW, NOW + 2 * MINUTE, 10 * SECOND))
-    assert [rollup.count for rollup in rollups] == [10] * 12
-    assert sent_at_once == [12, 5, 5, 2]  # counted, then read
-    sent_at_once.clear()
-    await series.rollups("cpu", over(NOW, NOW + HOUR, MINUTE))
-    assert sent_at_once == [1, 1, 1]
-
-
-@on_redis
-async def test_empty_steps_are_not_read(store, series, sent_at_once):
-    await store.add(points((NOW, 1.0), (NOW + HOUR, 2.0)))
-    sent_at_once.clear()
-    rollups = await series.rollups("cpu", over(NOW, NOW + HOUR + 2 * SECOND, 2 * SECOND))
-    assert sum(rollup.count for rollup in rollups) == 2
-    assert sent_at_once == [1801, 2]
+    aggregates = await series.aggregates("cpu", over(start, start + 20 * DAY, DAY))
+    assert sum(rollup.count for rollup, _ in aggregates) == 24 * 20 - 8  # NOW is eight o'clock
+    assert sent_at_once == [1]
 
 
 @on_redis
 async def test_too_many_points_are_refused_unread(store, series, sent_at_once, monkeypatch):
-    monkeypatch.setattr(series_store, "MAX_POINTS", 100)
-    await store.add(points(*((NOW, float(n)) for n in range(101))))
+    monkeypatch.setattr(window_reader, "MAX_POINTS", 100)
+    await add(store, points(*((NOW, float(n)) for n in range(101))))
     sent_at_once.clear()
     with pytest.raises(SeriesError, match="101 points") as refused:
-        await series.rollups("cpu", over(NOW, NOW + MINUTE, SECOND))
+        await series.aggregates("cpu", over(NOW, NOW + MINUTE, SECOND))
     assert refused.value.field == "step"
-    assert sent_at_once == [60]
-    assert figures(await series.rollups("cpu", over(NOW, NOW + MINUTE, MINUTE))) == [(101, 50.0, 0.0, 100.0)]
+    assert sent_at_once == [2]
+    assert figures(await series.aggregates("cpu", over(NOW, NOW + MINUTE, MINUTE))) == [
+        (101, 50.0, 0.0, 100.0)
+    ]
 
 
 @on_redis
@@ -179,39 +162,33 @@ async def test_too_many_points_are_refused_unread(store, series, sent_at_once, m
     ids=["steps that fit neither hours nor days", "centuries"],
 )
 async def test_too_many_rollups_are_refused_unread(store, series, sent_at_once, stop, step):
-    with pytest.raises(SeriesError, match="ask for a shorter time") as refused:
-        await series.rollups("cpu", over(NOW // step * step, stop // step * step, step))
+    with pytest.raises(SeriesError, match="request a shorter time") as refused:
+        await series.aggregates("cpu", over(NOW // step * step, stop // step * step, step))
     assert refused.value.field == "step"
     assert sent_at_once == []
 
 
-@on_redis
 @pytest.mark.parametrize("step", [59 * MINUTE, 45 * MINUTE, 23 * HOUR, 30 * DAY])
-def test_two_thousand_steps_of_whole_minutes_hours_or_days_are_not_too_many(series, step):
-    spans = [
-        (0, span)
-        for window in over(NOW // step * step, NOW // step * step + 2000 * step, step)
-        for span in window.cover(series_store.ROLLUP_STEPS_US)
-    ]
-    series_store._refuse_too_many_rollups(spans)
+def test_two_thousand_steps_of_whole_minutes_hours_or_days_are_not_too_many(step):
+    wanted = list(readings(over(NOW // step * step, NOW // step * step + 2000 * step, step)))
+    window_reader._refuse_too_many(wanted)
 
 
 @on_redis
 async def test_what_has_expired_counts_as_nothing(store, series, store_time):
-    await store.add(points((NOW, 1.0), (NOW + HOUR, 2.0)))
-    for suffix in (f"raw:{NOW // HOUR}", f"n:{NOW // HOUR}"):
-        await store_time.link.send("DEL", f"m:{{cpu}}:{suffix}")  # as their expiry does
+    await add(store, points((NOW, 1.0), (NOW + HOUR, 2.0)))
+    await store_time.link.send("DEL", f"m:{{cpu}}:r:{NOW // HOUR}")  # as its expiry does
     for step in (10 * SECOND, MINUTE):
-        rollups = await series.rollups("cpu", over(NOW, NOW + 2 * HOUR, step))
-        assert sum(rollup.count for rollup in rollups) == 1
-    assert [r.count for r in await series.rollups("cpu", over(NOW, NOW + 2 * HOUR, HOUR))] == [1, 1]
+        aggregates = await series.aggregates("cpu", over(NOW, NOW + 2 * HOUR, step))
+        assert sum(rollup.count for rollup, _ in aggregates) == 1
+    assert [r.count for r, _ in await series.aggregates("cpu", over(NOW, NOW + 2 * HOUR, HOUR))] == [1, 1]
 
 
 async def test_without_redis_it_says_so(own_redis):
     link = RedisLink(connect(RedisAddress(own_redis.url)), SystemClock())
-    store = RedisSeriesStore(link)
+    store = WindowReader(link)
     own_redis.kill()
     for step in (SECOND, MINUTE):
         with pytest.raises(StorageUnavailableError):
-            await store.rollups("cpu", over(NOW, NOW + HOUR, step))
+            await store.aggregates("cpu", over(NOW, NOW + HOUR, step))
     await link.aclose()

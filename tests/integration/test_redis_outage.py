@@ -150,7 +150,7 @@ async def test_where_redis_refuses_to_be_read_the_last_good_summary_is_served(ow
         async with running_api(url, **PLENTY, **CALM) as api:
             await api.post("/api/metrics", json=metric())
             computed = await api.get("/api/metrics/summary?type=cpu")
-            client.execute_command("ACL", "SETUSER", "api", "-hgetall")
+            client.execute_command("ACL", "SETUSER", "api", "-hget")
             stale = await api.get("/api/metrics/summary?type=cpu", headers=FRESH)
             assert (stale.status_code, stale.headers["x-cache"]) == (200, "STALE")
             assert stale.json() == computed.json() | {"degraded": True}
@@ -161,7 +161,7 @@ async def test_where_redis_refuses_to_be_read_the_last_good_summary_is_served(ow
 KEY = {"Idempotency-Key": "order-66"}
 
 
-@pytest.mark.parametrize("command", ["zadd", "hset", "hget", "incrby", "expire", "ttl", "set"])
+@pytest.mark.parametrize("command", ["zadd", "hset", "hget", "setrange", "getrange", "strlen", "set"])
 @pytest.mark.parametrize("headers", [KEY, {}], ids=["keyed", "unkeyed"])
 async def test_a_write_that_redis_refuses_is_not_told_to_be_stored_when_it_is_sent_again(
     own_redis, command, headers
@@ -177,14 +177,12 @@ async def test_a_write_that_redis_refuses_is_not_told_to_be_stored_when_it_is_se
                 (await api.post("/api/metrics", json=body, headers=headers)).status_code for _ in range(2)
             ]
             client.execute_command("ACL", "SETUSER", "api", f"+{command}")
-            is_needed = (command, headers) != ("set", {})
-            assert statuses == ([503, 503] if is_needed else [201, 201])
+            assert statuses == [503, 503]
             again = await api.post("/api/metrics", json=body, headers=headers)
             assert again.status_code == 201
             assert "idempotency-replayed" not in again.headers
-            stored = 1 if is_needed else 3
-            assert len((await api.get("/api/metrics/list?type=cpu")).json()) == stored
-            assert (await api.get("/api/metrics/summary?type=cpu", headers=FRESH)).json()["count"] == stored
+            assert len((await api.get("/api/metrics/list?type=cpu")).json()) == 1
+            assert (await api.get("/api/metrics/summary?type=cpu", headers=FRESH)).json()["count"] == 1
 
 
 async def test_emptied_scripts_and_all(api, own_redis):

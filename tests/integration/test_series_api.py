@@ -22,10 +22,12 @@ async def test_it_tells_step_by_step(api):
     await post(api, point(0, 1), point(59.999999, 4), point(60, 9), point(180, 7), point(0, 5, "mem"))
     query = "type=cpu&from=2026-01-31T12:00:00Z&to=2026-01-31T12:03:00Z"
     answer = await api.get(f"/api/metrics/series?{query}")
+    nothing = dict.fromkeys(("average", "min", "max", "p50", "p95", "p99"))
+    four, nine = {"p50": 1.0, "p95": 4.0, "p99": 4.0}, {"p50": 9.0, "p95": 9.0, "p99": 9.0}
     assert answer.json() == [
-        {"time": "2026-01-31T12:00:00Z", "count": 2, "average": 2.5, "min": 1.0, "max": 4.0},
-        {"time": "2026-01-31T12:01:00Z", "count": 1, "average": 9.0, "min": 9.0, "max": 9.0},
-        {"time": "2026-01-31T12:02:00Z", "count": 0, "average": None, "min": None, "max": None},
+        {"time": "2026-01-31T12:00:00Z", "count": 2, "average": 2.5, "min": 1.0, "max": 4.0, **four},
+        {"time": "2026-01-31T12:01:00Z", "count": 1, "average": 9.0, "min": 9.0, "max": 9.0, **nine},
+        {"time": "2026-01-31T12:02:00Z", "count": 0, **nothing},
     ]
 
 

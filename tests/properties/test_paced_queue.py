@@ -243,9 +243,10 @@ class QueueModel:
         self.outcomes[name] = self.now, outcome
 
     def learn(self, name, when):
-        """Take note that this one was told at `when` that it waits in vain: no turn came in time after that."""
+        """Record that this caller was rejected at `when`: no turn came in time after that."""
         ends = self.arrived[name] + self.options.max_wait_seconds
-        turns = [at for at, outcome in self.outcomes.values() if outcome in ("started", CircuitOpenError)]
+        started = {"started", CircuitOpenError}
+        turns = [at for at, outcome in self.outcomes.values() if outcome in started]
         assert not [at for at in turns if when < at <= ends]
         assert self.now >= ends or self.due() > ends
         self.line.pop(name, None)

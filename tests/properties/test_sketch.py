@@ -4,11 +4,20 @@ import math
 import sys
 from collections import Counter
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src.analytics.sketch import LogBinSketch, bin_of, bins_of, pages_of
+from src.analytics.sketch import (
+    LogBinSketch,
+    bin_of,
+    bins_of,
+    decode_entries,
+    encode_bins,
+    encode_counts,
+    entry_of,
+)
 
 NORMAL = sys.float_info.min
 
@@ -30,13 +39,25 @@ def test_a_quantile_is_within_one_percent_of_the_nearest_rank(sample, percent):
     assert min(sample) <= estimate <= max(sample)
 
 
-@given(st.lists(st.dictionaries(values.map(bin_of), st.integers(1, 2**40))))
-def test_pages_of_several_sketches_have_the_bins_of_all(sketches):
-    pages = [(str(page).encode(), content) for bins in sketches for page, content in pages_of(bins).items()]
+@given(st.lists(st.dictionaries(values.map(bin_of), st.integers(1, 2**30), min_size=1)))
+def test_the_joined_logs_of_several_sketches_have_the_bins_of_all(sketches):
+    log = b"".join(encode_counts(np.array([*bins]), np.array([*bins.values()])) for bins in sketches)
     expected = Counter()
     for bins in sketches:
         expected.update(bins)
-    assert bins_of(pages) == expected
+    bins, counts = decode_entries(log)
+    assert dict(zip(bins.tolist(), counts.tolist(), strict=True)) == expected
+    assert bins.tolist() == sorted(expected)
+
+
+@given(st.lists(values, min_size=1))
+def test_bins_are_the_same_one_by_one_and_all_at_once(sample):
+    numbers = bins_of(np.array(sample))
+    assert numbers.tolist() == [bin_of(value) for value in sample]
+    log = b"".join(entry_of(number).to_bytes(4, "little") for number in numbers.tolist())
+    assert [each.tolist() for each in decode_entries(encode_bins(numbers))] == [
+        each.tolist() for each in decode_entries(log)
+    ]
 
 
 @given(values, values)

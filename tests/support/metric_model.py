@@ -3,6 +3,8 @@
 import math
 from collections.abc import Sequence
 
+from src.analytics.aggregate import Aggregate
+from src.analytics.columns import PointColumns, columns_of
 from src.analytics.points import Point
 from src.analytics.rollup import Rollup
 from src.analytics.sketch import LogBinSketch
@@ -10,13 +12,14 @@ from src.analytics.window import Window
 from src.resilience.clock import Clock
 from src.resilience.rate_limiter import Decision, RateLimiter
 from src.services.metrics.ingest import (
-    Aggregate,
     Idempotency,
     IdempotencyKeyReusedError,
     MetricStore,
+    PointRejection,
     Position,
     StoredPoint,
     TypeOverview,
+    WriteResult,
 )
 
 
@@ -28,16 +31,26 @@ class MemoryMetricStore:
         self._points: list[StoredPoint] = []
         self._idempotency: dict[str, tuple[str, float]] = {}
 
-    async def add(self, points: Sequence[Point], idempotency: Idempotency | None = None) -> bool:
+    async def add(self, batch: Sequence[PointColumns], idempotency: Idempotency | None = None) -> WriteResult:
         if idempotency is not None:
             fingerprint, kept_until = self._idempotency.get(idempotency.key, ("", -1.0))
             if kept_until > self._clock.monotonic():
                 if fingerprint != idempotency.fingerprint:
                     raise IdempotencyKeyReusedError("the idempotency key came before with another request")
-                return False
+                return WriteResult(is_new=False, rejected=[])
             self._idempotency[idempotency.key] = idempotency.fingerprint, self._clock.monotonic() + 24 * 3600
-        self._points += [StoredPoint(point, len(self._points) + n) for n, point in enumerate(points, 1)]
-        return True
+        for columns in batch:
+            labels = columns.labels or [""] * len(columns.values)
+            for timestamp, value, text in zip(
+                columns.timestamps_us.tolist(), columns.values.tolist(), labels, strict=True
+            ):
+                point = Point(columns.type, timestamp, value, text)
+                self._points.append(StoredPoint(point, len(self._points) + 1))
+        return WriteResult(is_new=True, rejected=[])
+
+    async def add_one(self, point: Point) -> PointRejection | None:
+        await self.add(columns_of([point]))
+        return None
 
     async def aggregate(self, metric_type: str, window: Window | None) -> Aggregate:
         some = [stored for stored in self._of(metric_type) if window is None or _is_in(window, stored.point)]
@@ -56,13 +69,12 @@ class MemoryMetricStore:
             min(values),
             max(values),
             latest.point.timestamp_us,
-            latest.arrival,
             latest.point.value,
         )
         return Aggregate(rollup, LogBinSketch.of(values))
 
-    async def rollups(self, metric_type: str, windows: Sequence[Window]) -> list[Rollup]:
-        return [(await self.aggregate(metric_type, window)).rollup for window in windows]
+    async def aggregates(self, metric_type: str, windows: Sequence[Window]) -> list[Aggregate]:
+        return [await self.aggregate(metric_type, window) for window in windows]
 
     async def newest(
         self, metric_type: str | None, limit: int, before: Position | None = None
@@ -108,4 +120,4 @@ class MemoryAdmittedWrite:
         return await self._limiter.hit(key)
 
     async def finish(self) -> None:
-        await self._store.add([self.point])
+        await self._store.add_one(self.point)

@@ -1,11 +1,22 @@
 """Measurements, summaries and series over the wire."""
 
+import re
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    WithJsonSchema,
+)
 from pydantic_core import PydanticCustomError
 
-from src.analytics.points import Point, parse_timestamp
+from src.analytics.points import Point, labels_text, parse_timestamp
+from src.services.metrics.labels import LabelFilters, LabelQuery
 from src.services.metrics.series import DEFAULT_STEP_SECONDS
 from src.services.metrics.summary import Period
 
@@ -39,6 +50,43 @@ TimestampMicroseconds = Annotated[
 ]
 
 
+LABEL_NAME_PATTERN = r"[A-Za-z_][A-Za-z0-9_.-]{0,63}"
+MAX_LABELS = 16
+MAX_LABEL_VALUE_CHARACTERS = 128
+
+_IS_LABEL_NAME = re.compile(LABEL_NAME_PATTERN)
+_CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+def label_fault(labels: Mapping[str, str]) -> str | None:
+    """Return what is wrong with labels, or None."""
+    if len(labels) > MAX_LABELS:
+        return f"there may be at most {MAX_LABELS} labels"
+    for name, value in labels.items():
+        if not _IS_LABEL_NAME.fullmatch(name):
+            return f"the name {name[:64]!r} does not match {LABEL_NAME_PATTERN}"
+        if not 1 <= len(value) <= MAX_LABEL_VALUE_CHARACTERS:
+            return f"the value of {name} must have 1 to {MAX_LABEL_VALUE_CHARACTERS} characters"
+        if _CONTROL_CHARACTER.search(value):
+            return f"the value of {name} must not contain control characters"
+    return None
+
+
+def _check_labels(labels: dict[str, str]) -> dict[str, str]:
+    if fault := label_fault(labels):
+        raise PydanticCustomError("labels", "{fault}", {"fault": fault})
+    return labels
+
+
+Labels = Annotated[
+    dict[str, str],
+    AfterValidator(_check_labels),
+    Field(
+        description="What tells series of a type apart", examples=[{"host": "web-1"}], max_length=MAX_LABELS
+    ),
+]
+
+
 class MetricIn(BaseModel):
     """One measurement as it is posted."""
 
@@ -47,7 +95,12 @@ class MetricIn(BaseModel):
         json_schema_extra={
             "examples": [
                 {"timestamp": "2026-01-31T12:00:00Z", "value": 42.5, "type": "cpu_usage"},
-                {"timestamp": "2026-01-31T12:00:01.5Z", "value": 512, "type": "memory_mb"},
+                {
+                    "timestamp": "2026-01-31T12:00:01.5Z",
+                    "value": 512,
+                    "type": "memory_mb",
+                    "labels": {"host": "web-1"},
+                },
             ]
         },
     )
@@ -55,10 +108,11 @@ class MetricIn(BaseModel):
     timestamp: TimestampMicroseconds
     value: Annotated[float, Field(allow_inf_nan=False, description="A finite number")]
     type: MetricType
+    labels: Labels = Field(default_factory=dict)
 
     def point(self) -> Point:
         """Return the measurement as the analytics know it."""
-        return Point(self.type, self.timestamp, self.value)
+        return Point(self.type, self.timestamp, self.value, labels_text(self.labels))
 
 
 METRIC_IN = TypeAdapter(MetricIn)
@@ -94,6 +148,7 @@ class MetricOut(BaseModel):
     timestamp: str = Field(examples=["2026-01-31T12:00:00Z"])
     value: float = Field(examples=[42.5])
     type: str = Field(examples=["cpu_usage"])
+    labels: dict[str, str] | None = Field(None, description="Left out where there are none")
 
 
 class MetricTypeOut(BaseModel):
@@ -103,6 +158,7 @@ class MetricTypeOut(BaseModel):
     count: int = Field(examples=[120])
     latest_timestamp: str = Field(examples=["2026-01-31T12:00:00Z"])
     latest_value: float = Field(examples=[42.5])
+    series: int = Field(description="Sets of labels, no labels included", examples=[3])
 
 
 class Summary(BaseModel):
@@ -130,26 +186,58 @@ class Summary(BaseModel):
     generated_at: str = Field(examples=["2026-01-31T12:00:05Z"])
 
 
-class SummaryQuery(BaseModel):
-    """Which summary is read."""
+class LabelledQuery(BaseModel):
+    """Which series are read."""
 
     model_config = ConfigDict(frozen=True)
+
+    label: tuple[Annotated[str, Field(pattern=f"^{LABEL_NAME_PATTERN}:.{{1,128}}$")], ...] = Field(
+        (),
+        max_length=64,
+        description="`name:value`, repeatable: different names must all match, of one name any value",
+        examples=[["host:web-1"]],
+    )
+
+    def filters(self) -> LabelFilters:
+        """Return what a series must match."""
+        filters: dict[str, frozenset[str]] = {}
+        for text in self.label:
+            name, _, value = text.partition(":")
+            filters[name] = filters.get(name, frozenset()) | {value}
+        return filters
+
+
+class GroupedQuery(LabelledQuery):
+    """Which series are read, and how they are grouped."""
+
+    group_by: str | None = Field(
+        None,
+        pattern=rf"^{LABEL_NAME_PATTERN}(,{LABEL_NAME_PATTERN}){{0,2}}$",
+        description="Up to three label names, separated by commas: one summary for each set of their values",
+        examples=["host"],
+    )
+
+    def labels(self) -> LabelQuery:
+        """Return the query by labels."""
+        return LabelQuery(self.filters(), tuple(self.group_by.split(",")) if self.group_by else ())
+
+
+class SummaryQuery(GroupedQuery):
+    """Which summary is read."""
 
     type: MetricType
     period: Period = Field("all", description="Everything, the last 24 h, or the last 60 min")
 
 
-class ListQuery(BaseModel):
+class ListQuery(LabelledQuery):
     """Which measurements are listed."""
-
-    model_config = ConfigDict(frozen=True)
 
     type: MetricType | None = Field(None, description="Only this type; without it, every type")
     limit: int = Field(100, ge=1, le=1000, description="How many at most")
     cursor: str | None = Field(None, max_length=512, description="From the Link header of a page")
 
 
-class SeriesQuery(BaseModel):
+class SeriesQuery(GroupedQuery):
     """Which series is read."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -169,6 +257,28 @@ class SeriesQuery(BaseModel):
     step: int = Field(DEFAULT_STEP_SECONDS, ge=1, description="Length of a step in seconds")
 
 
+class LabelsQuery(BaseModel):
+    """Whose labels are listed."""
+
+    model_config = ConfigDict(frozen=True)
+
+    type: MetricType
+
+
+class LabelValueOut(BaseModel):
+    """One value of a label."""
+
+    value: str = Field(examples=["web-1"])
+    count: int = Field(description="Measurements with it", examples=[120])
+
+
+class LabelOut(BaseModel):
+    """One label name."""
+
+    name: str = Field(examples=["host"])
+    values: list[LabelValueOut]
+
+
 class SeriesStep(BaseModel):
     """What the points of one step come to. Without any, count is 0 and the figures are null."""
 
@@ -179,3 +289,6 @@ class SeriesStep(BaseModel):
     )
     min: float | None = Field(examples=[12.0])
     max: float | None = Field(examples=[97.5])
+    p50: float | None = Field(description="Relative error at most 1 %", examples=[39.9])
+    p95: float | None = Field(examples=[88.0])
+    p99: float | None = Field(examples=[95.2])

@@ -6,8 +6,10 @@ import orjson
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from src.analytics.points import format_timestamp
-from src.api.batch import Batch, read_json_array, read_ndjson
+from src.analytics.columns import columns_of
+from src.analytics.points import Point, format_timestamp
+from src.api.batch import TOO_FAR_AHEAD, Batch, read_json_array, read_ndjson
+from src.api.batch_columns import UnusualBatchError, decode_array, decode_ndjson
 from src.api.body import (
     JSON,
     MAX_OBJECT_BYTES,
@@ -18,9 +20,9 @@ from src.api.body import (
     receive_body,
     too_large,
 )
-from src.api.dependencies import state
+from src.api.dependencies import State, state
 from src.api.eager_coroutine import EagerCoroutine
-from src.api.errors import Problem, ProblemError, validation_problem
+from src.api.errors import FieldError, Problem, ProblemError, validation_problem
 from src.api.header import header
 from src.api.hot_routes import HotRoute
 from src.api.models.metrics import METRIC_IN, BatchReceived, MetricIn, MetricReceived
@@ -28,7 +30,7 @@ from src.api.openapi import BODY_ERRORS, headers, json_body, problems, request_h
 from src.api.rate_limit import admit
 from src.api.ready_response import JSON_BYTES, ReadyResponse
 from src.api.request_context import add_headers
-from src.services.metrics.ingest import Idempotency
+from src.services.metrics.ingest import CardinalityLimitError, Idempotency
 
 router = APIRouter(prefix="/api/metrics", tags=["metrics"])
 
@@ -45,6 +47,7 @@ NDJSON = "application/x-ndjson"
         **problems(
             *BODY_ERRORS,
             too_large(MAX_OBJECT_BYTES),
+            "CARDINALITY_LIMIT",
             "IDEMPOTENCY_KEY_REUSED",
             "RATE_LIMIT_EXCEEDED",
             "REDIS_UNAVAILABLE",
@@ -70,16 +73,18 @@ async def ingest(request: Request) -> Response:
         raise
     if reading.is_done and header(request.scope, b"idempotency-key") is None:
         measurement, _ = await reading
-        point = measurement.point()
+        point = _point_of(measurement, services)
         write = metrics.admitted(point)
         await admit(request, admission, write.hit)
         await metrics.finish(write)
     else:
         await admit(request, admission)
         measurement, body = await in_time(reading, services["clock"])
-        point = measurement.point()
-        is_new = await metrics.ingest([point], _idempotency(request, body))
-        _mark_replayed(request, is_new=is_new)
+        point = _point_of(measurement, services)
+        result = await metrics.ingest(columns_of([point]), _idempotency(request, body))
+        if result.rejected:
+            raise CardinalityLimitError(result.rejected[0])
+        _mark_replayed(request, is_new=result.is_new)
     received = {
         "message": "Metric received",
         "timestamp": format_timestamp(point.timestamp_us),
@@ -121,18 +126,40 @@ async def ingest_batch(request: Request) -> Response:
     kind = media_type(request, JSON, NDJSON)
     limits, clock = services["body_limits"], services["clock"]
     sent = await in_time(EagerCoroutine(receive_body(request, limits.max_bytes)), clock)
-    read = read_ndjson if kind == NDJSON else read_json_array
+    latest_us = _latest_us(services)
     async with services["batch_turn"]:
         body = inflated(sent, limits.max_bytes)  # not while it waits: a few KB may become megabytes
-        batch = await read(body, limits.max_points, clock)
         idempotency = _idempotency(request, body)
+        try:
+            decode = decode_ndjson if kind == NDJSON else decode_array
+            columns, batch = decode(body, limits.max_points, latest_us), Batch(latest_us)
+        except UnusualBatchError:
+            read = read_ndjson if kind == NDJSON else read_json_array
+            batch = await read(body, limits.max_points, latest_us, clock)
+            columns = columns_of(batch.points, batch.places)
         del body, sent
-    if not batch.points:
+    if columns:
+        result = await services["metrics"].ingest(columns, idempotency)
+        _mark_replayed(request, is_new=result.is_new)
+        for place, field, message in result.rejected:
+            batch.reject(place, [FieldError(field=field, message=message)])
+        accepted = sum(len(some.values) for some in columns) - len(result.rejected)
+    if not columns or not accepted:
         raise ProblemError(_nothing_accepted(batch))
-    is_new = await services["metrics"].ingest(batch.points, idempotency)
-    _mark_replayed(request, is_new=is_new)
-    answer = {"accepted": len(batch.points), "rejected": batch.rejected, "errors": batch.errors}
+    answer = {"accepted": accepted, "rejected": batch.rejected, "errors": batch.errors}
     return Response(orjson.dumps(answer), 207 if batch.rejected else 201, media_type=JSON)
+
+
+def _latest_us(services: State) -> int:
+    """Return the latest timestamp that is accepted now, in µs since 1970."""
+    return round(services["clock"].now() * 1e6) + services["body_limits"].max_future_us
+
+
+def _point_of(measurement: MetricIn, services: State) -> Point:
+    point = measurement.point()
+    if point.timestamp_us > _latest_us(services):
+        raise ProblemError(validation_problem([TOO_FAR_AHEAD]))
+    return point
 
 
 def _idempotency(request: Request, body: bytes) -> Idempotency | None:

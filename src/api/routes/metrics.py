@@ -1,6 +1,8 @@
 """Summaries and lists of measurements. They come in by `src.api.routes.ingest`."""
 
 import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Mapping
 from functools import lru_cache, partial
 from urllib.parse import urlencode
 from urllib.request import parse_http_list
@@ -9,14 +11,22 @@ import orjson
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from src.analytics.points import format_timestamp
+from src.analytics.points import Point, format_timestamp
 from src.api.cursor import decode_cursor, encode_cursor
 from src.api.dependencies import state
 from src.api.errors import ProblemError, validation_problem
 from src.api.etag import client_has
 from src.api.header import header
 from src.api.hot_routes import HotRoute
-from src.api.models.metrics import ListQuery, MetricOut, MetricTypeOut, Summary, SummaryQuery
+from src.api.models.metrics import (
+    LabelOut,
+    LabelsQuery,
+    ListQuery,
+    MetricOut,
+    MetricTypeOut,
+    Summary,
+    SummaryQuery,
+)
 from src.api.openapi import headers, problems, query_parameters
 from src.api.query import QueryReader
 from src.api.rate_limit import Read, ReadTask, admit_and_read
@@ -24,6 +34,7 @@ from src.api.ready_response import JSON_BYTES, ReadyResponse
 from src.api.request_context import add_headers
 from src.resilience.cache import Answer
 from src.services.metrics.ingest import Position, StoredPoint
+from src.services.metrics.labels import ALL_SERIES
 from src.services.metrics.summary import SummaryRead
 
 router = APIRouter(prefix="/api/metrics", tags=["metrics"])
@@ -32,6 +43,7 @@ JSON = "application/json"
 
 _SUMMARY_QUERY = QueryReader(SummaryQuery)
 _LIST_QUERY = QueryReader(ListQuery)
+_LABELS_QUERY = QueryReader(LabelsQuery)
 
 
 @router.get(
@@ -85,17 +97,20 @@ async def list_metrics(request: Request) -> Response:
     page = stored[: query.limit]
     if len(stored) > query.limit:
         following = query.model_copy(update={"cursor": _cursor_after(page[-1])})
-        address = f"{request.url.path}?{urlencode(following.model_dump(exclude_none=True))}"
+        address = f"{request.url.path}?{urlencode(following.model_dump(exclude_none=True), doseq=True)}"
         add_headers(request.scope, (b"link", f'<{address}>; rel="next"'.encode("ascii")))
-    points = [
-        {
-            "timestamp": format_timestamp(item.point.timestamp_us),
-            "value": item.point.value,
-            "type": item.point.type,
-        }
-        for item in page
-    ]
-    return Response(orjson.dumps(points), media_type=JSON)
+    return Response(orjson.dumps([_listed(item.point) for item in page]), media_type=JSON)
+
+
+def _listed(point: Point) -> dict[str, object]:
+    listed: dict[str, object] = {
+        "timestamp": format_timestamp(point.timestamp_us),
+        "value": point.value,
+        "type": point.type,
+    }
+    if point.labels:
+        listed["labels"] = orjson.loads(point.labels)
+    return listed
 
 
 @router.get(
@@ -113,16 +128,48 @@ async def list_types(request: Request) -> Response:
             "count": item.count,
             "latest_timestamp": format_timestamp(item.latest_timestamp_us),
             "latest_value": item.latest_value,
+            "series": item.series,
         }
         for item in types
     ]
     return Response(orjson.dumps(overview), media_type=JSON)
 
 
+@router.get(
+    "/labels",
+    response_model=list[LabelOut],
+    summary="List the labels of a metric type",
+    responses=problems("VALIDATION_ERROR", "RATE_LIMIT_EXCEEDED", "REDIS_UNAVAILABLE"),
+    openapi_extra=query_parameters(LabelsQuery),
+)
+async def list_labels(request: Request) -> Response:
+    """List every label name of a type with its values, and how many measurements have each."""
+    series = await admit_and_read(request, partial(_begin_labels, request))
+    counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for labels, count in series:
+        for name, value in labels.items():
+            counts[name][value] += count
+    listed = [
+        {
+            "name": name,
+            "values": [{"value": value, "count": count} for value, count in sorted(values.items())],
+        }
+        for name, values in sorted(counts.items())
+    ]
+    return Response(orjson.dumps(listed), media_type=JSON)
+
+
+def _begin_labels(request: Request) -> ReadTask[list[tuple[Mapping[str, str], int]]]:
+    return ReadTask(state(request)["metrics"].series(_LABELS_QUERY.read(request).type))
+
+
 def _begin_summary(request: Request) -> SummaryRead:
     query = _SUMMARY_QUERY.read(request)
     summaries = state(request)["summaries"]
-    return summaries.begin(query.type, query.period, refresh=_is_refresh(request))
+    labels = query.labels()
+    # A write drops the cached summaries of a type, but not those by labels, if it is to drop any.
+    refresh = _is_refresh(request) or (labels != ALL_SERIES and state(request)["invalidates_on_write"])
+    return summaries.begin(query.type, query.period, labels, refresh=refresh)
 
 
 def _is_refresh(request: Request) -> bool:
@@ -159,7 +206,8 @@ def _begin_list(request: Request) -> Read[tuple[ListQuery, list[StoredPoint]]]:
     newest = state(request)["metrics"].newest
 
     async def read() -> tuple[ListQuery, list[StoredPoint]]:
-        return query, await newest(query.type, query.limit + 1, before)  # one more: is there a next page?
+        # one more: is there a next page?
+        return query, await newest(query.type, query.limit + 1, before, query.filters())
 
     return ReadTask(read())
 

@@ -1,11 +1,14 @@
 """A metric type over time, for charts."""
 
+from functools import partial
+from typing import Any
+
 import orjson
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from src.analytics.aggregate import Aggregate
 from src.analytics.points import format_timestamp
-from src.analytics.rollup import Rollup
 from src.api.dependencies import state
 from src.api.errors import ProblemError, validation_problem
 from src.api.hot_routes import HotRoute
@@ -13,6 +16,7 @@ from src.api.models.metrics import SeriesQuery, SeriesStep
 from src.api.openapi import problems, query_parameters
 from src.api.query import QueryReader
 from src.api.rate_limit import ReadTask, admit_and_read
+from src.services.metrics.labels import ALL_SERIES, MAX_GROUPS, Group, Groups
 from src.services.metrics.series import SeriesError
 
 router = APIRouter(prefix="/api/metrics", tags=["metrics"])
@@ -34,25 +38,57 @@ async def series(request: Request) -> Response:
     between `from` and `to`; at most 2,000 of them. Steps of whole minutes between whole minutes cost little,
     however many measurements there are. Any others need the measurements themselves: at most 50,000 are read.
     """
-    found = await admit_and_read(request, lambda: ReadTask(_read(request, _QUERY.read(request))))
-    steps = [
-        {
-            "time": format_timestamp(time),
-            "count": rollup.count,
-            "average": rollup.average,
-            "min": rollup.minimum if rollup.count else None,
-            "max": rollup.maximum if rollup.count else None,
-        }
-        for time, rollup in found
-    ]
-    return Response(orjson.dumps(steps), media_type="application/json")
+    query, found = await admit_and_read(request, partial(_begin, request))
+    if not query.group_by:
+        steps = [
+            {"time": format_timestamp(time), **_figures(groups.groups[0].aggregate)} for time, groups in found
+        ]
+        return Response(orjson.dumps(steps), media_type="application/json")
+    by_labels: dict[bytes, dict[str, Any]] = {}
+    for time, groups in found:
+        for group in groups.groups:
+            key = orjson.dumps(group.labels, option=orjson.OPT_SORT_KEYS)
+            member = by_labels.setdefault(key, {"labels": group.labels, "steps": []})
+            member["steps"].append({"time": format_timestamp(time), **_figures(group.aggregate)})
+    answer: dict[str, Any] = {
+        "type": query.type,
+        "step": query.step,
+        "group_by": query.group_by.split(","),
+        "groups": [by_labels[key] for key in sorted(by_labels)][:MAX_GROUPS],
+    }
+    if len(by_labels) > MAX_GROUPS or any(groups.is_truncated for _, groups in found):
+        answer["truncated"] = True
+    return Response(orjson.dumps(answer), media_type="application/json")
 
 
-async def _read(request: Request, query: SeriesQuery) -> list[tuple[int, Rollup]]:
+def _figures(aggregate: Aggregate) -> dict[str, object]:
+    rollup, sketch = aggregate
+    return {
+        "count": rollup.count,
+        "average": rollup.average,
+        "min": rollup.minimum if rollup.count else None,
+        "max": rollup.maximum if rollup.count else None,
+        "p50": sketch.quantile(0.50),
+        "p95": sketch.quantile(0.95),
+        "p99": sketch.quantile(0.99),
+    }
+
+
+def _begin(request: Request) -> ReadTask[tuple[SeriesQuery, list[tuple[int, Groups]]]]:
+    return ReadTask(_read(request, _QUERY.read(request)))
+
+
+async def _read(request: Request, query: SeriesQuery) -> tuple[SeriesQuery, list[tuple[int, Groups]]]:
+    service, labels = state(request)["series"], query.labels()
     try:
-        return await state(request)["series"].get(query.type, query.from_, query.to, query.step)
+        if labels != ALL_SERIES:
+            found = await service.groups(query.type, query.from_, query.to, query.step, labels)
+        else:
+            steps = await service.get(query.type, query.from_, query.to, query.step)
+            found = [(time, Groups([Group({}, aggregate)])) for time, aggregate in steps]
     except SeriesError as error:
         raise ProblemError(validation_problem([{"field": error.field, "message": str(error)}])) from None
+    return query, found
 
 
 HOT_ROUTES = (HotRoute("GET", "/api/metrics/series", series, "read_admission"),)

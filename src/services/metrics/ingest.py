@@ -1,19 +1,32 @@
 """Measurements in, and lists of them out; the port that a metric store implements."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
+from src.analytics.aggregate import Aggregate
+from src.analytics.columns import PointColumns
 from src.analytics.points import Point
-from src.analytics.rollup import Rollup
-from src.analytics.sketch import LogBinSketch
 from src.analytics.window import Window
 from src.resilience.rate_limiter import Decision
 from src.services.errors import ServiceError
+from src.services.metrics.labels import Groups, LabelFilters, LabelQuery
 
 
 class IdempotencyKeyReusedError(ServiceError):
     """The idempotency key came before, with another body."""
+
+
+class CardinalityLimitError(ServiceError):
+    """The point would create one more type or series than there may be.
+
+    Args:
+        rejection: The point's rejection.
+    """
+
+    def __init__(self, rejection: "PointRejection") -> None:
+        super().__init__(rejection.message)
+        self.field = rejection.field
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +42,35 @@ class Idempotency:
     fingerprint: str
 
 
+class PointRejection(NamedTuple):
+    """A point that a cap rejects.
+
+    Attributes:
+        place: Its place in the request, from 0.
+        field: "type" or "labels".
+        message: Why, fit for a user.
+    """
+
+    place: int
+    field: str
+    message: str
+
+
+class WriteResult(NamedTuple):
+    """The result of a write.
+
+    Attributes:
+        is_new: Whether it was stored now; False if this very write had been stored before.
+        rejected: The points that were not stored.
+    """
+
+    is_new: bool
+    rejected: Sequence[PointRejection]
+
+
 @dataclass(frozen=True, slots=True)
 class StoredPoint:
-    """A point with its place in the order of arrival within its type."""
+    """A point with its place in the order of arrival among equal timestamps of its type."""
 
     point: Point
     arrival: int
@@ -47,14 +86,6 @@ class Position:
 
 
 @dataclass(frozen=True, slots=True)
-class Aggregate:
-    """All that is known of the points of one type in one window."""
-
-    rollup: Rollup
-    sketch: LogBinSketch
-
-
-@dataclass(frozen=True, slots=True)
 class TypeOverview:
     """One metric type: how many points, and the latest of them."""
 
@@ -62,20 +93,22 @@ class TypeOverview:
     count: int
     latest_timestamp_us: int
     latest_value: float
+    series: int = 1
 
 
 class MetricStore(Protocol):
     """Where points live. Every method raises `StorageUnavailableError` when the store is away."""
 
-    async def add(self, points: Sequence[Point], idempotency: Idempotency | None = None) -> bool:
-        """Store `points`, all or none, visible to the next read.
-
-        Returns:
-            True when they were stored now, False when this very write had been stored before.
+    async def add(self, batch: Sequence[PointColumns], idempotency: Idempotency | None = None) -> WriteResult:
+        """Store `batch`, except points that a cap rejects: all or none of it, visible to the next read.
 
         Raises:
             IdempotencyKeyReusedError: The key came before with another fingerprint. Nothing is stored.
         """
+        ...
+
+    async def add_one(self, point: Point) -> PointRejection | None:
+        """Store one point, or return why it is rejected."""
         ...
 
     async def aggregate(self, metric_type: str, window: Window | None) -> Aggregate:
@@ -85,13 +118,25 @@ class MetricStore(Protocol):
         """
         ...
 
+    async def groups(self, metric_type: str, window: Window | None, query: LabelQuery) -> Groups:
+        """Summarize the series of `metric_type` that match `query`, group by group."""
+        ...
+
     async def newest(
-        self, metric_type: str | None, limit: int, before: Position | None = None
+        self,
+        metric_type: str | None,
+        limit: int,
+        before: Position | None = None,
+        filters: LabelFilters | None = None,
     ) -> list[StoredPoint]:
         """Return up to `limit` points, newest first, that come after the place `before`.
 
-        Without `metric_type`, the newest over all types.
+        Without `metric_type`, the newest over all types. With `filters`, those of matching series.
         """
+        ...
+
+    async def series(self, metric_type: str) -> list[tuple[Mapping[str, str], int]]:
+        """Return the labels of each series of `metric_type`, and how many points it has."""
         ...
 
     async def types(self) -> list[TypeOverview]:
@@ -118,8 +163,8 @@ class AdmittedWrite(Protocol):
         """
         ...
 
-    async def finish(self) -> None:
-        """Return once the point is stored. To be awaited after `hit`, unless that was refused.
+    async def finish(self) -> PointRejection | None:
+        """Return once the point is stored, or why it is rejected. To be awaited after `hit` allowed it.
 
         Raises:
             StorageUnavailableError: Nothing is known to be stored.
@@ -150,32 +195,36 @@ class MetricService:
         self._observe = observe
         self.newest = store.newest
         self.types = store.types
+        self.series = store.series
 
-    async def ingest(self, points: Sequence[Point], idempotency: Idempotency | None = None) -> bool:
-        """Store `points`, all or none.
-
-        Returns:
-            True when they were stored now, False when this very request had been carried out before.
+    async def ingest(
+        self, batch: Sequence[PointColumns], idempotency: Idempotency | None = None
+    ) -> WriteResult:
+        """Store `batch`, but for the points that a cap rejects: all of them or none.
 
         Raises:
             IdempotencyKeyReusedError: The key came before with another request.
             StorageUnavailableError: Nothing is known to be stored.
         """
-        is_new = await self._store.add(points, idempotency)
-        if is_new:
-            await self._stored(points)
-        return is_new
+        result = await self._store.add(batch, idempotency)
+        if result.is_new:
+            count = sum(len(columns.values) for columns in batch) - len(result.rejected)
+            await self._stored(count, {columns.type for columns in batch})
+        return result
 
     async def finish(self, write: AdmittedWrite) -> None:
         """Return once the point of `write`, which was let through, is stored.
 
         Raises:
+            CardinalityLimitError: A cap rejects the point.
             StorageUnavailableError: Nothing is known to be stored.
         """
-        await write.finish()
-        await self._stored([write.point])
+        if rejection := await write.finish():
+            raise CardinalityLimitError(rejection)
+        await self._stored(1, {write.point.type})
 
-    async def _stored(self, points: Sequence[Point]) -> None:
-        self._observe(len(points))
+    async def _stored(self, count: int, types: set[str]) -> None:
+        if count:
+            self._observe(count)
         if self._forget is not None:
-            await self._forget({point.type for point in points})
+            await self._forget(types)

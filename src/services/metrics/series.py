@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Protocol
 
+from src.analytics.aggregate import Aggregate
 from src.analytics.points import parse_timestamp
-from src.analytics.rollup import Rollup
 from src.analytics.series import Steps
 from src.analytics.window import Window
 from src.resilience.clock import Clock
 from src.services.errors import ServiceError
+from src.services.metrics.labels import Groups, LabelQuery
 
 MAX_STEPS = 2_000
 DEFAULT_STEP_SECONDS = 60
@@ -30,8 +31,14 @@ class SeriesError(ServiceError):
 class SeriesStore(Protocol):
     """Where points are summed up by window."""
 
-    async def rollups(self, metric_type: str, windows: Sequence[Window]) -> list[Rollup]:
-        """Return what the points of `metric_type` in each of `windows`, which do not overlap, come to.
+    async def groups_by_window(
+        self, metric_type: str, windows: Sequence[Window], query: LabelQuery
+    ) -> list[Groups]:
+        """Summarize the series that match `query`, group by group, in each of `windows`."""
+        ...
+
+    async def aggregates(self, metric_type: str, windows: Sequence[Window]) -> list[Aggregate]:
+        """Summarize the points of `metric_type` in each of `windows`, which do not overlap.
 
         Each is exact; what is stored meanwhile may count in one and not yet in another.
 
@@ -56,8 +63,8 @@ class SeriesService:
 
     async def get(
         self, metric_type: str, start_us: int | None, stop_us: int | None, step_seconds: int
-    ) -> list[tuple[int, Rollup]]:
-        """Return where each step begins, in microseconds since 1970, and what its points come to.
+    ) -> list[tuple[int, Aggregate]]:
+        """Return where each step begins, in microseconds since 1970, and the summary of its points.
 
         Args:
             metric_type: Whose points.
@@ -71,6 +78,24 @@ class SeriesService:
                 take too much reading.
             StorageUnavailableError: The store is away.
         """
+        steps = self._steps(start_us, stop_us, step_seconds)
+        aggregates = await self._store.aggregates(metric_type, _windows(steps))
+        return list(zip(steps.times(), aggregates, strict=True))
+
+    async def groups(
+        self,
+        metric_type: str,
+        start_us: int | None,
+        stop_us: int | None,
+        step_seconds: int,
+        labels: LabelQuery,
+    ) -> list[tuple[int, Groups]]:
+        """Return where each step begins, and the summaries of its groups. Otherwise as `get`."""
+        steps = self._steps(start_us, stop_us, step_seconds)
+        groups = await self._store.groups_by_window(metric_type, _windows(steps), labels)
+        return list(zip(steps.times(), groups, strict=True))
+
+    def _steps(self, start_us: int | None, stop_us: int | None, step_seconds: int) -> Steps:
         step_us = step_seconds * 1_000_000
         if stop_us is None:
             stop_us = -(-round(self._clock.now() * 1e6) // step_us) * step_us
@@ -83,8 +108,7 @@ class SeriesService:
             raise SeriesError("step", f"makes {len(steps)} steps of it, and {MAX_STEPS} are the most")
         if steps.first_us < _EARLIEST_US:
             raise SeriesError("step", "makes the first step begin before the year 1")
-        rollups = await self._store.rollups(metric_type, _windows(steps))
-        return list(zip(steps.times(), rollups, strict=True))
+        return steps
 
 
 @lru_cache(maxsize=8)  # whatever their type, charts of one length ask for the same until a step is over

@@ -4,17 +4,21 @@ Rollups and reference data are rendered to bytes once; those bytes are cached, a
 """
 
 import asyncio
+import hashlib
+from collections.abc import Mapping
 from functools import partial
 from typing import Literal, get_args
 
 import orjson
 
+from src.analytics.aggregate import Aggregate
 from src.analytics.points import format_timestamp
 from src.analytics.window import Window
 from src.resilience.cache import Answer, CacheRead, ReadThroughCache
 from src.resilience.clock import Clock
 from src.services.external_service import ExternalService
-from src.services.metrics.ingest import Aggregate, MetricStore
+from src.services.metrics.ingest import MetricStore
+from src.services.metrics.labels import ALL_SERIES, Group, Groups, LabelQuery
 
 Period = Literal["all", "daily", "hourly"]
 
@@ -22,9 +26,14 @@ WINDOW_SECONDS: dict[Period, int] = {"daily": 24 * 3600, "hourly": 3600}
 """Length of a period's rolling window; "all" has none."""
 
 
-def cache_key(metric_type: str, period: str) -> str:
+def cache_key(metric_type: str, period: str, labels: LabelQuery = ALL_SERIES) -> str:
     """Return the cache key of a summary."""
-    return f"summary:{metric_type}:{period}"
+    key = f"summary:{metric_type}:{period}"
+    if labels == ALL_SERIES:
+        return key
+    filters = {name: sorted(values) for name, values in labels.filters.items()}
+    text = orjson.dumps([filters, labels.group_by], option=orjson.OPT_SORT_KEYS)
+    return f"{key}:{hashlib.blake2b(text, digest_size=12).hexdigest()}"
 
 
 class SummaryRead:
@@ -76,43 +85,61 @@ class SummaryService:
         self._external_service = external_service
         self._clock = clock
 
-    def begin(self, metric_type: str, period: Period, *, refresh: bool = False) -> SummaryRead:
+    def begin(
+        self, metric_type: str, period: Period, labels: LabelQuery = ALL_SERIES, *, refresh: bool = False
+    ) -> SummaryRead:
         """Begin to read a summary: cached, computed when it is finished, or the last good one.
 
         Args:
             metric_type: What to summarize.
             period: Over which window.
+            labels: Which series to summarize, and how to group them.
             refresh: Compute the summary even where it is cached.
         """
-        compute = partial(self._compute, metric_type, period)
-        return SummaryRead(self._cache.begin(cache_key(metric_type, period), compute, refresh=refresh))
+        compute = partial(self._compute, metric_type, period, labels)
+        key = cache_key(metric_type, period, labels)
+        return SummaryRead(self._cache.begin(key, compute, refresh=refresh))
 
     async def forget(self, metric_types: set[str]) -> None:
         """Drop every cached summary of `metric_types`; the last good ones stay for a time of need."""
         periods = get_args(Period)
         await self._cache.invalidate([cache_key(name, period) for name in metric_types for period in periods])
 
-    async def _compute(self, metric_type: str, period: Period) -> bytes:
+    async def _compute(self, metric_type: str, period: Period, labels: LabelQuery) -> bytes:
         now_us = round(self._clock.now() * 1e6)
         seconds = WINDOW_SECONDS.get(period)
         window = None if seconds is None else Window.rolling(now_us, seconds)
         try:
             async with asyncio.TaskGroup() as group:
-                aggregate = group.create_task(self._store.aggregate(metric_type, window))
+                read = self._read(metric_type, window, labels)
+                summaries = group.create_task(read)
                 reference = group.create_task(self._external_service.reference(metric_type))
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from None  # the one that ended the other
-        return _render(metric_type, period, aggregate.result(), reference.result(), now_us)
+        about = {"reference": reference.result(), "degraded": False, "generated_at": format_timestamp(now_us)}
+        return _render({"type": metric_type, "period": period}, labels, summaries.result(), about)
+
+    async def _read(self, metric_type: str, window: Window | None, labels: LabelQuery) -> Groups:
+        if labels == ALL_SERIES:
+            return Groups([Group({}, await self._store.aggregate(metric_type, window))])
+        return await self._store.groups(metric_type, window, labels)
 
 
 def _render(
-    metric_type: str, period: Period, aggregate: Aggregate, reference: object | None, now_us: int
+    what: Mapping[str, str], labels: LabelQuery, summaries: Groups, about: Mapping[str, object]
 ) -> bytes:
-    rollup, sketch = aggregate.rollup, aggregate.sketch
+    if not labels.group_by:
+        (only,) = summaries.groups
+        return orjson.dumps({**what, **_figures(only.aggregate), **about})
+    groups = [{"labels": group.labels, **_figures(group.aggregate)} for group in summaries.groups]
+    truncated = {"truncated": True} if summaries.is_truncated else {}
+    return orjson.dumps({**what, "group_by": labels.group_by, **about, "groups": groups, **truncated})
+
+
+def _figures(aggregate: Aggregate) -> dict[str, object]:
+    rollup, sketch = aggregate
     some = rollup.count > 0
-    return orjson.dumps({
-        "type": metric_type,
-        "period": period,
+    return {
         "count": rollup.count,
         "average_value": rollup.average,
         "min_value": rollup.minimum if some else None,
@@ -123,10 +150,7 @@ def _render(
         "p95": sketch.quantile(0.95) if some else None,
         "p99": sketch.quantile(0.99) if some else None,
         "latest_timestamp": format_timestamp(rollup.latest_us) if some else None,
-        "reference": reference,
-        "degraded": False,
-        "generated_at": format_timestamp(now_us),
-    })  # fmt: skip
+    }
 
 
 def _degraded(body: bytes) -> bytes:

@@ -52,7 +52,7 @@ class CounterSnapshot:
 
     def latency_ms(self, q: float) -> float | None:
         """Return a quantile (0 to 1) of how long requests took, within 1 %; None of no requests."""
-        seconds = LogBinSketch(self.latencies, 0.0, math.inf).quantile(q)
+        seconds = LogBinSketch.of_counts(self.latencies, 0.0, math.inf).quantile(q)
         return None if seconds is None else 1000 * seconds
 
 

@@ -3,15 +3,16 @@
 Redis decides on both, and storing must wait for the verdict. Run one after the other they are two round
 trips, which is a good part of what a measurement costs that comes alone. So one script does both: those that
 come in one tick of the event loop are one run of it, and are stored by it if all of them are let through.
-Otherwise, or where Redis refuses the points of one of them, it stores none, and each that was let through is
-then stored as ever. That is seldom, since Redis is not asked about those who are known to be over the quota.
+Otherwise it stores none, and each that was let through is then stored as ever. That is seldom, since Redis is
+not asked about those who are known to be over the quota.
 """
 
+from src.analytics.columns import columns_of
 from src.analytics.points import Point
 from src.resilience.rate_limiter import Decision
 from src.services.errors import StorageRefusedError, StorageUnavailableError
-from src.storage.metrics.store import RedisMetricStore
-from src.storage.metrics.write import is_unfinished
+from src.services.metrics.ingest import PointRejection
+from src.storage.metrics.store import UNFINISHED, RedisMetricStore, unfinished
 from src.storage.patterns.limiter_store import Hit, RedisRateLimiter
 from src.storage.redis.connection import Reply
 from src.storage.redis.link import RedisLink
@@ -31,21 +32,26 @@ class RedisAdmittedPoints:
         self._limiter = limiter
         self._store = store
         self._link = link
-        self._script = limiter.script("admit_points", "points")
+        self._script = limiter.script("admit_points", "metrics_write")
         self._asked = TickLoader(self._run)
 
     def write(self, point: Point) -> "RedisAdmittedWrite":
         """Return the write of `point`. Nothing is asked yet."""
         return RedisAdmittedWrite(point, self._limiter, self._store, self._asked)
 
-    async def _run(self, asked: list[tuple[Hit, Point]]) -> list[tuple[Reply, Reply]]:
+    async def _run(
+        self, asked: list[tuple[Hit, Point]]
+    ) -> list[tuple[Reply, StorageUnavailableError | bool]]:
         hits, points = zip(*asked, strict=True)
         keys, about_hits = self._limiter.arguments_of(hits)
-        about_points, seconds = self._store.write_of(points)
-        is_stored, verdicts = await self._link.run(
+        about_points, seconds = self._store.arguments_of(columns_of(points))
+        written, verdicts = await self._link.run(
             self._script, ["types", *keys], [*about_hits, *about_points], timeout_seconds=seconds
         )
-        return [(verdict, is_stored) for verdict in verdicts]
+        if written[0] == 1:
+            self._store.tidy_up(*written[1:])
+        error = unfinished(written[1]) if written[0] == UNFINISHED else None
+        return [(verdict, error or written[0] == 1) for verdict in verdicts]
 
 
 class RedisAdmittedWrite:
@@ -62,7 +68,7 @@ class RedisAdmittedWrite:
         point: Point,
         limiter: RedisRateLimiter,
         store: RedisMetricStore,
-        asked: TickLoader[tuple[Hit, Point], tuple[Reply, Reply]],
+        asked: TickLoader[tuple[Hit, Point], tuple[Reply, StorageUnavailableError | bool]],
     ) -> None:
         self.point = point
         self._limiter = limiter
@@ -75,12 +81,15 @@ class RedisAdmittedWrite:
         """Take a unit of `key`, and store the point along with it if that can be."""
         return await self._limiter.hit(key, ask=self._ask)
 
-    async def finish(self) -> None:
-        """Return once the point is stored; raise `StorageUnavailableError` where that is not known."""
+    async def finish(self) -> PointRejection | None:
+        """Return once the point is stored, or why it is rejected.
+
+        Raises:
+            StorageUnavailableError: It is not known whether the point is stored.
+        """
         if self._is_in_doubt:
             raise StorageUnavailableError("it is not known whether it is stored; it must not be stored twice")
-        if not self._is_stored:
-            await self._store.add([self.point])
+        return None if self._is_stored else await self._store.add_one(self.point)
 
     async def _ask(self, hit: Hit) -> Reply:
         try:
@@ -89,6 +98,6 @@ class RedisAdmittedWrite:
             # What Redis refuses it has not done; and perhaps it refuses the verdict alone.
             self._is_in_doubt = not isinstance(error, StorageRefusedError)
             raise
-        self._is_in_doubt = is_unfinished(is_stored)
-        self._is_stored = is_stored == 1
+        self._is_in_doubt = isinstance(is_stored, StorageUnavailableError)
+        self._is_stored = is_stored is True
         return verdict

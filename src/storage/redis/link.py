@@ -13,9 +13,11 @@ A mistake of ours is neither: it is raised as Redis told it.
 import asyncio
 import logging
 import math
+import os
 import re
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
@@ -83,7 +85,8 @@ def connect_in_process() -> "Redis":
     """
     import fakeredis  # noqa: PLC0415 -- slow to import, and hardly ever wanted
 
-    client: Redis = fakeredis.FakeAsyncRedis(protocol=2)
+    os.environ.setdefault("LUA_PATH", f"{Path(__file__).parent / 'fake'}/?.lua;;")
+    client: Redis = fakeredis.FakeAsyncRedis(protocol=2, lua_modules={"struct"})
     return client
 
 

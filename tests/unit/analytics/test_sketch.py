@@ -35,7 +35,7 @@ def test_the_rank_is_the_nearest_one_in_decimals(q, rank):
 
 def test_values_without_bounds_known_are_estimated_within_one_percent():
     for value in (GREATEST, 1e308, 1.0, 1e-300, -GREATEST, -7.25):
-        sketch = LogBinSketch({bin_of(value): 3}, -GREATEST, GREATEST)
+        sketch = LogBinSketch.of_counts({bin_of(value): 3}, -GREATEST, GREATEST)
         assert sketch.quantile(0.5) == pytest.approx(value, rel=0.010001)
 
 

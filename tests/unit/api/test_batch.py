@@ -15,15 +15,16 @@ from src.api.errors import ProblemError
 from src.resilience.clock import SystemClock
 
 GOOD = {"timestamp": "2026-01-31T12:00:00Z", "value": 1.5, "type": "cpu"}
+LATEST = 2_000_000_000_000_000
 POINT = Point("cpu", 1_769_860_800_000_000, 1.5)
 
 
 def read_json_array(body, max_points):
-    return asyncio.run(batch_module.read_json_array(body, max_points, SystemClock()))
+    return asyncio.run(batch_module.read_json_array(body, max_points, LATEST, SystemClock()))
 
 
 def read_ndjson(body, max_points):
-    return asyncio.run(batch_module.read_ndjson(body, max_points, SystemClock()))
+    return asyncio.run(batch_module.read_ndjson(body, max_points, LATEST, SystemClock()))
 
 
 def status_of(read, body, limit=10):
@@ -213,7 +214,7 @@ async def test_others_have_a_turn_between_slices(read, text):
             await asyncio.sleep(0)
 
     counting = asyncio.create_task(count_turns())
-    await read(body.encode(), len(texts), SystemClock())
+    await read(body.encode(), len(texts), LATEST, SystemClock())
     counting.cancel()
     assert turns == 3
 

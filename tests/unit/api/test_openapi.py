@@ -101,9 +101,13 @@ class Query(BaseModel):
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("GET /api/metrics/summary", {"type": True, "period": False}),
-        ("GET /api/metrics/list", {"type": False, "limit": False, "cursor": False}),
-        ("GET /api/metrics/series", {"type": True, "from": False, "to": False, "step": False}),
+        ("GET /api/metrics/summary", {"type": True, "period": False, "label": False, "group_by": False}),
+        ("GET /api/metrics/list", {"type": False, "limit": False, "cursor": False, "label": False}),
+        ("GET /api/metrics/labels", {"type": True}),
+        (
+            "GET /api/metrics/series",
+            {"type": True, "from": False, "to": False, "step": False, "label": False, "group_by": False},
+        ),
     ],
 )
 def test_queries_that_a_route_reads_by_itself_can_be_sent_from_the_pages(document, name, expected):
@@ -176,6 +180,7 @@ def test_whatever_is_limited_shows_the_quota_on_each_answer_and_nothing_else_doe
         "GET /api/metrics/summary",
         "GET /api/metrics/list",
         "GET /api/metrics/types",
+        "GET /api/metrics/labels",
         "GET /api/metrics/series",
         "GET /invoke",
         "GET /invoke_delay",
@@ -248,6 +253,7 @@ def test_503_is_told_where_and_why_it_can_be(document):
         "GET /api/metrics/summary": reasons,
         "GET /api/metrics/list": {"REDIS_UNAVAILABLE"},
         "GET /api/metrics/types": {"REDIS_UNAVAILABLE"},
+        "GET /api/metrics/labels": {"REDIS_UNAVAILABLE"},
         "GET /api/metrics/series": {"REDIS_UNAVAILABLE"},
         "GET /api/admin/external-service/failure-rate": {"EXTERNAL_SERVICE_UNAVAILABLE"},
         "PUT /api/admin/external-service/failure-rate": {"REDIS_UNAVAILABLE", "EXTERNAL_SERVICE_UNAVAILABLE"},

@@ -1,0 +1,200 @@
+"""The rollups and sketches of many series, as columns: what summaries by labels are made of."""
+
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from src.analytics.exact_sums import sum_groups
+from src.analytics.rollup import RECORD_DTYPE, Floats, Integers, Rollup
+from src.analytics.sketch import LogBinSketch, bins_of, decode_each, encode_each
+from src.analytics.window import HOUR_US
+
+_HEAD: Final = struct.Struct("<II")
+_MAX_DENSE_CELLS: Final = 5_000_000
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SeriesBlock:
+    """The points of some series.
+
+    Attributes:
+        series: int64, the numbers of the series, ascending and distinct.
+        records: Their rollups, as `RECORD_DTYPE`.
+        cell_series: int64, for each cell of their sketches the index of its series in `series`, ascending.
+        cell_bins: int64, its bin.
+        cell_counts: int64, its count.
+    """
+
+    series: Integers
+    records: npt.NDArray[np.void]
+    cell_series: Integers
+    cell_bins: Integers
+    cell_counts: Integers
+
+    @classmethod
+    def empty(cls) -> "SeriesBlock":
+        """Return the block of no points."""
+        nothing = np.empty(0, dtype=np.int64)
+        return cls(nothing, np.empty(0, dtype=RECORD_DTYPE), nothing, nothing, nothing)
+
+    @classmethod
+    def of_points(
+        cls, series: npt.NDArray[np.integer[Any]], timestamps_us: Integers, values: Floats
+    ) -> "SeriesBlock":
+        """Return the block of points in order of arrival."""
+        if not len(series):
+            return cls.empty()
+        order = np.lexsort((timestamps_us, series))  # stable: of equal timestamps the last arrived last
+        series, timestamps_us, values = series[order], timestamps_us[order], values[order]
+        starts = np.flatnonzero(np.diff(series.astype(np.int64), prepend=-1))
+        ends = np.append(starts[1:], len(series)) - 1
+        records = np.empty(len(starts), dtype=RECORD_DTYPE)
+        records["count"] = np.diff(np.append(starts, len(series)))
+        records["sum"], records["compensation"] = sum_groups(values, starts)
+        records["minimum"], records["maximum"] = (
+            np.minimum.reduceat(values, starts),
+            np.maximum.reduceat(values, starts),
+        )
+        records["latest_value"] = values[ends]
+        records["latest_hour"], records["latest_offset"] = np.divmod(timestamps_us[ends], HOUR_US)
+        owners = np.repeat(np.arange(len(starts)), records["count"].astype(np.int64))
+        cells = _sum_cells(owners, bins_of(values), np.ones(len(values), dtype=np.int64), len(starts))
+        return cls(series[starts].astype(np.int64), records, *cells)
+
+    @classmethod
+    def merged(cls, blocks: Sequence["SeriesBlock"]) -> "SeriesBlock":
+        """Return the block of the disjoint points of `blocks`. Later blocks arrived later."""
+        blocks = [block for block in blocks if len(block.series)]
+        if len(blocks) < 2:
+            return blocks[0] if blocks else cls.empty()
+        numbers = np.concatenate([block.series for block in blocks])
+        series, owners = np.unique(numbers, return_inverse=True)
+        return cls._summed(blocks, series, owners)
+
+    @classmethod
+    def _summed(cls, blocks: Sequence["SeriesBlock"], series: Integers, owners: Integers) -> "SeriesBlock":
+        """Return the sum of `blocks`; `owners` has for each of their records its index in `series`."""
+        records = np.concatenate([block.records for block in blocks])
+        offsets = np.cumsum([0, *(len(block.series) for block in blocks[:-1])])
+        cell_owners = owners[
+            np.concatenate(
+                [block.cell_series + offset for block, offset in zip(blocks, offsets, strict=True)]
+            )
+        ]
+        cells = _sum_cells(
+            cell_owners,
+            np.concatenate([block.cell_bins for block in blocks]),
+            np.concatenate([block.cell_counts for block in blocks]),
+            len(series),
+        )
+        return cls(series, _sum_records(records, owners, len(series)), *cells)
+
+    def select(self, wanted: npt.NDArray[np.bool_]) -> "SeriesBlock":
+        """Return the block of those series for whose number `wanted` is true."""
+        kept = wanted[self.series]
+        if kept.all():
+            return self
+        places = np.cumsum(kept) - 1
+        cells = kept[self.cell_series]
+        return SeriesBlock(
+            self.series[kept],
+            self.records[kept],
+            places[self.cell_series[cells]],
+            self.cell_bins[cells],
+            self.cell_counts[cells],
+        )
+
+    def shifted(self, distance: int) -> "SeriesBlock":
+        """Return the block whose series have numbers that are greater by `distance`."""
+        return replace(self, series=self.series + distance)
+
+    def grouped(self, groups: Integers) -> "SeriesBlock":
+        """Return the block whose series are groups; `groups` has the group of each series number."""
+        if not len(self.series):
+            return self
+        numbers, owners = np.unique(groups[self.series], return_inverse=True)
+        return self._summed([self], numbers, owners)
+
+    def aggregates(self) -> Iterator[tuple[int, Rollup, LogBinSketch]]:
+        """Yield the number of each series with the rollup and the sketch of its points."""
+        bounds = np.searchsorted(self.cell_series, np.arange(len(self.series) + 1)).tolist()
+        for index, number in enumerate(self.series.tolist()):
+            rollup = Rollup.of_records(self.records[index : index + 1].tobytes())
+            cells = slice(bounds[index], bounds[index + 1])
+            sketch = LogBinSketch(
+                self.cell_bins[cells], self.cell_counts[cells], rollup.minimum, rollup.maximum
+            )
+            yield number, rollup, sketch
+
+    def encode(self) -> bytes:
+        """Return the block as bytes."""
+        entries, owners = encode_each(self.cell_bins, self.cell_counts)
+        cell_series = self.cell_series[owners]
+        order = np.argsort(cell_series, kind="stable")
+        sizes = np.bincount(cell_series, minlength=len(self.series)).astype("<u4")
+        return b"".join(
+            (
+                _HEAD.pack(len(self.series), len(entries)),
+                self.series.astype("<u2").tobytes(),
+                self.records.tobytes(),
+                sizes.tobytes(),
+                entries[order].tobytes(),
+            )
+        )
+
+    @classmethod
+    def decode(cls, data: bytes) -> "SeriesBlock":
+        """Return the block that `encode` wrote."""
+        if not data:
+            return cls.empty()
+        count, size = _HEAD.unpack_from(data)
+        place = _HEAD.size
+        series = np.frombuffer(data, "<u2", count, place).astype(np.int64)
+        place += 2 * count
+        records = np.frombuffer(data, RECORD_DTYPE, count, place)
+        place += RECORD_DTYPE.itemsize * count
+        sizes = np.frombuffer(data, "<u4", count, place)
+        place += 4 * count
+        bins, counts = decode_each(data[place : place + 4 * size])
+        return cls(series, records, np.repeat(np.arange(count), sizes), bins, counts)
+
+
+def _sum_records(records: npt.NDArray[np.void], owners: Integers, size: int) -> npt.NDArray[np.void]:
+    """Return the sum of the records of each of `size` owners. Later records arrived later."""
+    times = records["latest_hour"].astype(np.int64) * HOUR_US + records["latest_offset"]
+    order = np.lexsort((times, owners))
+    records, owners = records[order], owners[order]
+    starts = np.searchsorted(owners, np.arange(size))
+    ends = np.append(starts[1:], len(owners)) - 1
+    summed: npt.NDArray[np.void] = records[ends].copy()  # the latest of each owner
+    summed["count"] = np.add.reduceat(records["count"], starts)
+    shares = np.stack((records["sum"], records["compensation"]), axis=1).ravel()
+    summed["sum"], summed["compensation"] = sum_groups(shares, 2 * starts)
+    summed["minimum"] = np.minimum.reduceat(records["minimum"], starts)
+    summed["maximum"] = np.maximum.reduceat(records["maximum"], starts)
+    return summed
+
+
+def _sum_cells(
+    owners: Integers, bins: Integers, counts: Integers, size: int
+) -> tuple[Integers, Integers, Integers]:
+    """Return the distinct cells, ascending by owner and bin, with their counts summed up."""
+    if not len(bins):
+        return owners, bins, counts
+    lowest = int(bins.min())
+    width = int(bins.max()) - lowest + 1
+    keys = owners * width + (bins - lowest)
+    if size * width <= _MAX_DENSE_CELLS:
+        sums = np.bincount(keys, weights=counts)  # as floats, which are exact below 2^53
+        found = np.flatnonzero(sums)
+        totals = sums[found].astype(np.int64)
+    else:
+        order = np.argsort(keys, kind="stable")
+        keys = keys[order]
+        starts = np.flatnonzero(np.diff(keys, prepend=keys[0] - 1))
+        found, totals = keys[starts], np.add.reduceat(counts[order], starts)
+    return found // width, found % width + lowest, totals

@@ -1,0 +1,136 @@
+"""A batch of valid points, decoded as columns.
+
+Nearly every batch is valid. It is decoded here by msgspec and numpy, twenty times as fast as point by point.
+A batch in which anything is wrong or unusual is left to `src.api.batch`, which names each fault.
+"""
+
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Final
+
+import msgspec
+import numpy as np
+
+from src.analytics.columns import PointColumns
+from src.analytics.points import labels_text
+from src.analytics.rollup import Floats, Integers
+from src.api.body import MAX_OBJECT_BYTES
+from src.api.models.metrics import TYPE_PATTERN, label_fault
+from src.api.timestamp_columns import parse_timestamps
+
+_IS_TYPE: Final = re.compile(TYPE_PATTERN[:-1] + r"\Z")
+
+
+class _Measurement(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    timestamp: str
+    value: float
+    type: str
+    labels: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+_LINES: Final = msgspec.json.Decoder(_Measurement)
+_ARRAY: Final = msgspec.json.Decoder(list[_Measurement])
+_LABELS: Final = msgspec.json.Decoder(dict[str, str])
+
+
+class UnusualBatchError(ValueError):
+    """The batch has to be read point by point."""
+
+
+def decode_ndjson(body: bytes, max_points: int, latest_us: int) -> list[PointColumns]:
+    """Return the points of a body with one point a line, by type.
+
+    Args:
+        body: The lines, in UTF-8.
+        max_points: The most there may be.
+        latest_us: The latest timestamp there may be, in µs since 1970.
+
+    Raises:
+        UnusualBatchError: The body has anything but up to `max_points` valid points.
+    """
+    text = body.strip()
+    breaks = text.count(b"\n")
+    # A break that is not between two objects may be a blank line or within an object, and msgspec accepts two
+    # objects on one line.
+    if text[:1] != b"{" or text[-1:] != b"}" or text.count(b"}\n{") != breaks or breaks >= max_points:
+        raise UnusualBatchError
+    if len(text) > MAX_OBJECT_BYTES and max(map(len, text.split(b"\n"))) > MAX_OBJECT_BYTES:
+        raise UnusualBatchError
+    try:
+        points = _LINES.decode_lines(text)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        raise UnusualBatchError from None
+    if len(points) != breaks + 1:
+        raise UnusualBatchError
+    return _columns(points, latest_us)
+
+
+def decode_array(body: bytes, max_points: int, latest_us: int) -> list[PointColumns]:
+    """Return the points of a JSON array, by type. Arguments and errors are those of `decode_ndjson`."""
+    try:
+        points = _ARRAY.decode(body)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        raise UnusualBatchError from None
+    if not 0 < len(points) <= max_points:
+        raise UnusualBatchError
+    return _columns(points, latest_us)
+
+
+def _columns(points: Sequence[_Measurement], latest_us: int) -> list[PointColumns]:
+    try:
+        timestamps = parse_timestamps([point.timestamp for point in points])
+    except ValueError:
+        raise UnusualBatchError from None
+    if timestamps.max() > latest_us:
+        raise UnusualBatchError
+    values = np.array([point.value for point in points])
+    labels = [_label_text(point.labels) for point in points] if _has_labels(points) else None
+    types = [point.type for point in points]
+    if types.count(types[0]) == len(types):
+        return [_of_type(types[0], np.arange(len(types)), timestamps, values, labels)]
+    places_by_type: dict[str, list[int]] = {}
+    for place, name in enumerate(types):
+        places_by_type.setdefault(name, []).append(place)
+    return [
+        _of_type(
+            name,
+            np.array(places),
+            timestamps[places],
+            values[places],
+            None if labels is None else [labels[place] for place in places],
+        )
+        for name, places in places_by_type.items()
+    ]
+
+
+def _of_type(
+    name: str, places: Integers, timestamps: Integers, values: Floats, labels: Sequence[str] | None
+) -> PointColumns:
+    if not _is_type(name):
+        raise UnusualBatchError
+    return PointColumns(name, places, timestamps, values, labels if labels and any(labels) else None)
+
+
+def _has_labels(points: Sequence[_Measurement]) -> bool:
+    return any(point.labels is not msgspec.UNSET for point in points)
+
+
+@lru_cache(maxsize=10_000)
+def _is_type(name: str) -> bool:
+    return _IS_TYPE.match(name) is not None
+
+
+def _label_text(raw: msgspec.Raw | msgspec.UnsetType) -> str:
+    return "" if isinstance(raw, msgspec.UnsetType) else _label_text_of(bytes(raw))
+
+
+@lru_cache(maxsize=20_000)  # a series sends the same bytes each time
+def _label_text_of(raw: bytes) -> str:
+    try:
+        labels = _LABELS.decode(raw)
+    except (msgspec.MsgspecError, RecursionError):
+        raise UnusualBatchError from None
+    if label_fault(labels):
+        raise UnusualBatchError
+    return labels_text(labels)

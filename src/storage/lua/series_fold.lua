@@ -1,0 +1,26 @@
+-- Replaces the blocks of series of one hour and of all hours, unless they have changed since they were read.
+--
+-- needs `now.lua`
+-- KEYS  m:{<type>}:u, m:{<type>}:q:<hour>, m:{<type>}:q:all
+-- ARGV  number of the hour, version of its block that was read (0: there was none), the new block, version of the
+--       block of all hours that was read, the new block, number of points that were added, retention in seconds
+-- Reply 1 done, 0 another worker was faster
+local function version_of(key)
+  local head = redis.call('GETRANGE', key, 0, 3)
+  return #head == 4 and struct.unpack('<I', head) or 0
+end
+
+if version_of(KEYS[2]) ~= tonumber(ARGV[2]) or version_of(KEYS[3]) ~= tonumber(ARGV[4]) then
+  return 0
+end
+redis.call('SET', KEYS[2], ARGV[3])
+redis.call('SET', KEYS[3], ARGV[5])
+local retention = tonumber(ARGV[7])
+if retention > 0 then
+  local seconds = math.ceil((tonumber(ARGV[1]) + 1) * 3600 + retention - now / 1000000)
+  redis.call('EXPIRE', KEYS[2], math.max(1, seconds))
+end
+if redis.call('HINCRBY', KEYS[1], ARGV[1], -tonumber(ARGV[6])) <= 0 then
+  redis.call('HDEL', KEYS[1], ARGV[1])
+end
+return 1

@@ -1,0 +1,9 @@
+-- Reads what is needed to add an hour's new points to its block of series, and to the block of all hours.
+--
+-- needs `series_points.lua`
+-- KEYS  m:{<type>}:u; the other keys of the type are made here, they carry the same hash tag
+-- ARGV  prefix of the keys, number of the hour
+-- Reply {block of the hour or '', block of all hours or '', new points as points_of_hour returns them}
+local prefix, hour = ARGV[1], ARGV[2]
+local block = redis.call('GET', prefix .. 'q:' .. hour)
+return {block or '', redis.call('GET', prefix .. 'q:all') or '', points_of_hour(prefix, hour, 0, 59, coverage(block))}

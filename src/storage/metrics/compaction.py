@@ -1,0 +1,63 @@
+"""Compaction of sketches: entries of equal bins become one.
+
+A write only appends to a sketch, which is fast. If a sketch has grown long by that, the script that wrote it
+reports it, and a worker replaces what it has read by its compacted form. What was appended meanwhile stays.
+"""
+
+import asyncio
+from collections.abc import Iterable
+
+from src.analytics.sketch import decode_entries, encode_counts
+from src.services.errors import StorageUnavailableError
+from src.storage.metrics.layout import SKETCH_HEADER
+from src.storage.redis.link import RedisLink
+from src.storage.redis.scripts import load_script
+
+
+class SketchCompactor:
+    """Compacts sketches, one after the other, in the background.
+
+    Args:
+        link: To Redis.
+    """
+
+    def __init__(self, link: RedisLink) -> None:
+        self._link = link
+        self._script = load_script("metrics_compact")
+        self._waiting: dict[bytes, None] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    def add(self, sketches: Iterable[bytes]) -> None:
+        """Compact `sketches`, given as keys, soon.
+
+        If Redis is unavailable meanwhile, a later write reports them again.
+        """
+        self._waiting.update(dict.fromkeys(sketches))
+        if self._waiting and self._task is None:
+            self._task = asyncio.create_task(self._run())
+
+    async def aclose(self) -> None:
+        """Stop, without what is still waiting."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        try:
+            while self._waiting:
+                key = next(iter(self._waiting))
+                del self._waiting[key]
+                await self._compact(key)
+        except StorageUnavailableError:
+            self._waiting.clear()
+        finally:
+            self._task = None
+
+    async def _compact(self, key: bytes) -> None:
+        sketch = await self._link.send("GET", key)
+        if sketch is None:
+            return
+        left_out, _ = SKETCH_HEADER.unpack_from(sketch)
+        entries = encode_counts(*decode_entries(sketch[SKETCH_HEADER.size :]))
+        compacted = SKETCH_HEADER.pack(left_out, len(entries)) + entries
+        await self._link.run(self._script, [key.decode()], [sketch, compacted])

@@ -1,0 +1,44 @@
+"""The numbers by which the series of a type are stored, as a worker last read them."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+
+VERSION_FIELD = b"#"
+"""The field of the dictionary that holds its version. No labels have that text."""
+
+UNLABELLED = 0
+"""The number of the series without labels, which is in no dictionary."""
+
+
+@dataclass(slots=True)
+class SeriesDictionary:
+    """The series of one type.
+
+    Attributes:
+        version: Changes whenever the dictionary does.
+        numbers: Number by labels, as `labels_text` writes them.
+    """
+
+    version: str = "0"
+    numbers: dict[str, int] = field(default_factory=lambda: {"": UNLABELLED})
+
+    @classmethod
+    def decode(cls, reply: Sequence[bytes]) -> "SeriesDictionary":
+        """Return the dictionary of an HGETALL reply."""
+        found = cls()
+        for text, number in zip(reply[::2], reply[1::2], strict=True):
+            if text == VERSION_FIELD:
+                found.version = number.decode()
+            else:
+                found.numbers[text.decode()] = int(number)
+        return found
+
+    def numbers_for_new(self, labels: Iterable[str]) -> dict[str, int]:
+        """Return free numbers for those of `labels` that have none, in order of their first occurrence."""
+        new = [text for text in dict.fromkeys(labels) if text not in self.numbers]
+        if not new:
+            return {}
+        used = set(self.numbers.values())
+        free = (number for number in count(UNLABELLED + 1) if number not in used)
+        return dict(zip(new, free, strict=False))

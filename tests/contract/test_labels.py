@@ -1,0 +1,128 @@
+"""The contract of summaries by labels: the model's, whatever is folded already and whatever is not."""
+
+import asyncio
+from collections import defaultdict
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from src.analytics.columns import columns_of
+from src.analytics.points import Point, labels_text
+from src.analytics.window import Window
+from src.services.metrics.labels import LabelQuery
+from src.storage.metrics.store import Caps, RedisMetricStore
+from tests.contract.conftest import TEST_TIME
+from tests.contract.test_metric_store import HOUR, MINUTE, NOW, add, on_redis
+
+LABELS = [
+    {},
+    {"host": "a"},
+    {"host": "b"},
+    {"host": "a", "disk": "x"},
+    {"host": "b", "disk": "y"},
+    {"disk": "x"},
+]
+
+
+@pytest.fixture
+async def store(store_time):
+    store = RedisMetricStore(store_time.link, store_time.clock, time_source=TEST_TIME)
+    yield store
+    await store.aclose()
+
+
+def labelled(labels, timestamp, value):
+    return Point("cpu", timestamp, value, labels_text(labels))
+
+
+def expected(points, window, query):
+    groups = defaultdict(list)
+    for labels, timestamp, value in points:
+        if query.matches(labels) and (window is None or window.start_us < timestamp <= window.end_us):
+            groups[query.group_of(labels)].append((timestamp, value))
+    return {
+        key: (len(some), sum(value for _, value in some), min(v for _, v in some), max(v for _, v in some))
+        for key, some in groups.items()
+    }
+
+
+async def figures(store, window, query):
+    groups, _ = await store.groups("cpu", window, query)
+    return {
+        tuple(labels.get(name) for name in query.group_by): (
+            rollup.count, rollup.total, rollup.minimum, rollup.maximum,
+        )
+        for labels, (rollup, sketch) in groups
+        if rollup.count == sketch.count and rollup.count
+    }  # fmt: skip
+
+
+INSTANTS = st.one_of(
+    st.integers(NOW - 25 * HOUR, NOW + 10 * MINUTE),
+    st.integers(0, 26 * 60).flatmap(lambda n: st.integers(-1, 1).map(lambda d: NOW - n * MINUTE + d)),
+)
+POINTS = st.lists(st.tuples(st.sampled_from(LABELS), INSTANTS, st.integers(-99, 99).map(float)), max_size=12)
+FILTERS = st.sampled_from(
+    [
+        {},
+        {"host": frozenset("a")},
+        {"host": frozenset("ab")},
+        {"disk": frozenset("x"), "host": frozenset("a")},
+    ]
+)
+
+
+@on_redis
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(st.tuples(POINTS, st.booleans()), max_size=4),
+    FILTERS,
+    st.sampled_from([(), ("host",), ("disk", "host")]),
+    st.sampled_from([None, 60, 3600, 86400]),
+)
+async def test_it_says_what_the_points_say(backend, store_time, batches, filters, group_by, seconds):
+    await store_time.link.send("FLUSHALL")
+    await store_time.publish()
+    store = RedisMetricStore(store_time.link, store_time.clock, time_source=TEST_TIME)
+    query, everything = LabelQuery(filters, group_by), []
+    window = None if seconds is None else Window.rolling(NOW, seconds)
+    for points, is_folded in batches:
+        await add(store, [labelled(*point) for point in points])
+        everything += points
+        if is_folded:
+            while hours := await store_time.link.send("HKEYS", "m:{cpu}:u"):
+                await store._folder.fold(
+                    "cpu", int(hours[0])
+                )  # in the background it may be under way as well
+        assert await figures(store, window, query) == expected(everything, window, query)
+    await store.aclose()
+
+
+@on_redis
+async def test_the_cap_on_series_rejects_the_point_that_would_create_one_more(store_time):
+    store = RedisMetricStore(store_time.link, store_time.clock, 0, Caps(2, 2), time_source=TEST_TIME)
+    result = await store.add(columns_of([labelled({"host": str(n)}, NOW + n, float(n)) for n in range(4)]))
+    assert [(each.place, each.field) for each in result.rejected] == [(2, "labels"), (3, "labels")]
+    assert (await store.add_one(labelled({"host": "9"}, NOW, 1.0))).field == "labels"
+    assert await store.add_one(labelled({"host": "1"}, NOW, 1.0)) is None
+    assert await store.add_one(Point("mem", NOW, 1.0)) is None
+    assert (await store.add_one(Point("disk", NOW, 1.0))).field == "type"
+    assert [each.type for each in await store.types()] == ["cpu", "mem"]
+    assert (await store.aggregate("cpu", None)).rollup.count == 3
+
+
+@on_redis
+async def test_two_workers_that_create_series_at_the_same_time_agree(store_time):
+    stores = [RedisMetricStore(store_time.link, store_time.clock, time_source=TEST_TIME) for _ in range(4)]
+    await asyncio.gather(
+        *(
+            store.add(
+                columns_of([labelled({"host": str(n)}, NOW + n, float(n)) for n in range(start, start + 30)])
+            )
+            for start, store in zip((0, 10, 20, 30), stores, strict=True)
+        )
+    )
+    groups, _ = await stores[0].groups("cpu", None, LabelQuery({}, ("host",)))
+    counts = {group.labels["host"]: group.aggregate.rollup.count for group in groups}
+    assert counts == {str(n): sum(start <= n < start + 30 for start in (0, 10, 20, 30)) for n in range(60)}

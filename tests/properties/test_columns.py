@@ -1,0 +1,57 @@
+"""A fold has every point in its minute, with the right rollup and sketch, however the points lie."""
+
+from collections import defaultdict
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from src.analytics.columns import POINT_DTYPE, fold, fold_few
+from src.analytics.rollup import Rollup
+from src.analytics.sketch import bin_of, decode_entries
+from src.analytics.window import DAY_US, HOUR_US, MINUTE_US
+
+spread = st.sampled_from([1, MINUTE_US, 2 * MINUTE_US, HOUR_US, 2 * DAY_US])
+
+
+@st.composite
+def batches(draw):
+    """Points that lie within a microsecond up to two days, with the numbers of their series."""
+    start = draw(st.integers(-2 * DAY_US, 2 * DAY_US))
+    point = st.tuples(
+        st.integers(start, start + draw(spread)), st.integers(-9, 9).map(float), st.integers(0, 65_535)
+    )
+    return draw(st.lists(point, min_size=1, max_size=40))
+
+
+@given(batches())
+def test_each_minute_has_its_own_points(batch):
+    expected = defaultdict(list)
+    for point in batch:
+        expected[point[0] // MINUTE_US].append(point)
+    folds = fold_few(batch)
+    assert [each.minute for each in folds] == sorted(expected)
+    for minute, size, points, rollup, entries in folds:
+        mine = expected[minute]
+        hour_us = minute * MINUTE_US // HOUR_US * HOUR_US
+        table = np.frombuffer(points, dtype=POINT_DTYPE)
+        assert size == len(mine)
+        assert [(us - hour_us, series, value) for us, value, series in mine] == table.tolist()
+        assert Rollup.of_records(rollup) == Rollup.of_few([(us, value) for us, value, _ in mine])
+        bins, counts = decode_entries(entries)
+        numbers = [bin_of(value) for _, value, _ in mine]
+        assert dict(zip(bins.tolist(), counts.tolist(), strict=True)) == {
+            n: numbers.count(n) for n in numbers
+        }
+
+
+@given(batches())
+def test_with_and_without_numpy_the_fold_is_the_same(batch):
+    timestamps, values, series = zip(*batch, strict=True)
+    columns = (np.array(timestamps), np.array(values), np.array(series, dtype=np.uint16))
+    assert [_comparable(each) for each in fold(*columns)] == [_comparable(each) for each in fold_few(batch)]
+
+
+def _comparable(folded):
+    bins, counts = decode_entries(folded.entries)
+    return *folded[:4], bins.tolist(), counts.tolist()
