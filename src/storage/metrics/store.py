@@ -43,7 +43,6 @@ from src.storage.metrics.write import MetricWrite, is_unfinished, metric_write
 from src.storage.redis.connection import Argument, Command, Reply
 from src.storage.redis.link import RedisLink
 from src.storage.redis.scripts import SERVER_TIME, load_script
-from src.storage.redis.tick_loader import TickLoader
 
 _log = logging.getLogger(__name__)
 
@@ -84,7 +83,7 @@ class RedisMetricStore:
         self._clock = clock
         self._retention_seconds = retention_seconds
         self._add_points = load_script("add_points", "now", "points", time_source=time_source)
-        self._singles = TickLoader(self._add_singles)
+        self._singles = link.tick_loader(self._add_singles)
         self._list_points = load_script("list_points", time_source=time_source)
         self._read_all = load_script("read_all")
 

@@ -9,9 +9,11 @@ from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import hiredis
-from redis.asyncio.connection import AbstractConnection, ConnectionPool, DefaultParser
+from redis.asyncio.connection import AbstractConnection, ConnectionPool
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ResponseError
+from redis.exceptions import RedisError, ResponseError
+
+from src.storage.redis.failures import leaves_transaction_open, reply_error
 
 Argument: TypeAlias = bytes | str | int | float
 Command: TypeAlias = tuple[Argument, ...]
@@ -38,6 +40,11 @@ class RedisConnection:
         """Whether `ask` may be called; otherwise it takes `open_and_ask`."""
         return self._end is not None and self._end.is_open
 
+    def retire(self) -> None:
+        """Let the round trip under way end, and connect again for the next one."""
+        if self._end is not None:
+            self._end.is_open = False
+
     def ask(self, commands: bytes, replies: int) -> "asyncio.Future[list[Reply]]":
         """Send commands, as `packed` has them, and await so many replies.
 
@@ -49,10 +56,18 @@ class RedisConnection:
         return self._end.ask(commands, replies)
 
     async def open_and_ask(self, commands: bytes, replies: int) -> list[Reply]:
-        """Connect, and `ask`."""
-        if self._end is not None:  # and was lost
+        """Connect, and `ask`. The host's name is looked up each time.
+
+        Raises:
+            Exception: Whatever kept the connection from being made: redis-py, the system and Redis each have
+                their own.
+        """
+        if self._end is not None:  # an earlier connection, lost or retired
             await self._connection.disconnect(nowait=True)
-        await self._pool.ensure_connection(self._connection)
+        await self._connection.connect()  # type: ignore[no-untyped-call]
+        await _next_turn()
+        if await self._connection.can_read():  # Redis refuses before it is asked: it has too many clients, …
+            raise RedisConnectionError(str(await self._streamed()))
         transport = getattr(self._connection._writer, "transport", None)  # noqa: SLF001 -- told nowhere else
         if transport is None:  # of a fakeredis
             await self._connection.send_packed_command(commands, check_health=False)
@@ -91,7 +106,7 @@ class ReplyProtocol(asyncio.Protocol):
         transport.set_protocol(self)
         self._reader = hiredis.Reader(
             protocolError=RedisConnectionError,
-            replyError=DefaultParser.parse_error,
+            replyError=reply_error,
             notEnoughData=_INCOMPLETE,
         )
         self._answer: asyncio.Future[list[Reply]] | None = None
@@ -120,17 +135,28 @@ class ReplyProtocol(asyncio.Protocol):
                 reply = self._reader.gets(False)
                 if reply is _INCOMPLETE:
                     return
-                if isinstance(reply, RedisConnectionError):  # no answer, but why there will be none
-                    raise reply
                 self._replies.append(reply)
+                if isinstance(reply, RedisError):
+                    self._take_error(reply)
         except RedisConnectionError as error:
             self._lose(error)
             return
         answer, self._answer = self._answer, None
         if not answer.done():  # else it was given up
             answer.set_result(self._replies)
-        if self._reader.has_data():
+        if not self.is_open:  # retired meanwhile
+            self._transport.abort()
+        elif self._reader.has_data():
             self._lose(_unasked())
+
+    def _take_error(self, error: RedisError) -> None:
+        """Act on an error that concerns more than its own command."""
+        if isinstance(error, RedisConnectionError):  # no reply, but the reason why none will come
+            raise error
+        if leaves_transaction_open(error):  # every later reply of this connection would be "QUEUED"
+            missing = self._wanted - len(self._replies)
+            self._replies += [RedisConnectionError("not run: EXEC was refused before it")] * missing
+            self.is_open = False
 
     def connection_lost(self, error: Exception | None) -> None:
         """Fail the caller that waits."""
@@ -148,6 +174,14 @@ class ReplyProtocol(asyncio.Protocol):
 def packed(commands: Sequence[Command]) -> bytes:
     """Return `commands` as Redis reads them. Raises UnicodeEncodeError of text that is none."""
     return b"".join(map(hiredis.pack_command, commands))  # type: ignore[arg-type]
+
+
+async def _next_turn() -> None:
+    """Wait for a turn of the event loop, in which it reads what has arrived."""
+    loop = asyncio.get_running_loop()
+    turn: asyncio.Future[None] = loop.create_future()
+    loop.call_soon(turn.cancel)
+    await asyncio.wait([turn])
 
 
 def _unasked() -> RedisConnectionError:

@@ -26,6 +26,7 @@ class TickLoader(Generic[T, A]):
         self._questions: list[T] = []
         self._waiting: list[asyncio.Future[A]] = []
         self._asking: set[asyncio.Task[None]] = set()
+        self._under_way: dict[int, tuple[list[T], list[asyncio.Future[A]]]] = {}
 
     def add(self, question: T) -> "asyncio.Future[A]":
         """Return a future of the answer to `question`, which raises what asking raised.
@@ -45,9 +46,27 @@ class TickLoader(Generic[T, A]):
         self._waiting.append(future)
         return future
 
+    def resolve(self, answer: Callable[[T], A | None]) -> None:
+        """Finish the requests under way that `answer` has an answer to; the others go on waiting.
+
+        Args:
+            answer: Called for every request under way, in order, those that are finished included.
+        """
+        for questions, waiting in self._under_way.values():
+            for question, future in zip(questions, waiting, strict=True):
+                found = answer(question)
+                if found is not None and not future.done():
+                    future.set_result(found)
+
+    async def finish(self) -> None:
+        """Wait until everything that was added has its answer."""
+        while self._asking:
+            await asyncio.wait(self._asking)
+
     async def _run(self) -> None:
         questions, self._questions = self._questions, []
         waiting, self._waiting = self._waiting, []
+        self._under_way[id(waiting)] = questions, waiting
         try:
             for future, answer in zip(waiting, await self._ask(questions), strict=True):
                 if not future.done():  # else its caller has gone
@@ -57,4 +76,6 @@ class TickLoader(Generic[T, A]):
                 if not future.done():
                     future.set_exception(error)
                     future.exception()  # counts as seen, though its caller may not want it any more
-            del waiting, future  # they hold the error, whose traceback holds this frame
+            del future  # it holds the error, whose traceback holds this frame
+        finally:
+            del self._under_way[id(waiting)], waiting
