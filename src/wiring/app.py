@@ -172,7 +172,9 @@ async def _lifespan(
         forget = summaries.forget if settings.cache_invalidate_on_write else None
         key = settings.admin_api_key
         ingest_limiter = _limiter(settings, link, clock, limit=settings.rate_limit_requests)
-        read_limiter = _limiter(settings, link, clock, limit=settings.rate_limit_read_requests)
+        read_limiter = _limiter(
+            settings, link, clock, limit=settings.rate_limit_read_requests, answers_early=True
+        )
         admission = partial(_admission, listener, counters, settings=settings, clock=clock)
         internal_proxy = await stack.enter_async_context(
             running_proxy(settings, link, provider, clock, listener)
@@ -237,9 +239,11 @@ def _counter_store(
     return store
 
 
-def _limiter(settings: Settings, link: RedisLink, clock: Clock, *, limit: int) -> RedisRateLimiter:
+def _limiter(
+    settings: Settings, link: RedisLink, clock: Clock, *, limit: int, answers_early: bool = False
+) -> RedisRateLimiter:
     quota = Quota(limit, settings.rate_limit_window_seconds)
-    return RedisRateLimiter(settings.rate_limit_algorithm, quota, link, clock)
+    return RedisRateLimiter(settings.rate_limit_algorithm, quota, link, clock, answers_early=answers_early)
 
 
 def _admission(
@@ -273,7 +277,11 @@ def _summary_cache(settings: Settings, link: RedisLink, clock: Clock, listener: 
         lease_seconds=external.longest_call_seconds(settings),
     )
     return ReadThroughCache(
-        RedisCacheStore(link, RecentEntries(clock, RECENT_SUMMARIES_BYTES)),
+        RedisCacheStore(
+            link,
+            RecentEntries(clock, RECENT_SUMMARIES_BYTES),
+            answers_early=not settings.cache_invalidate_on_write,
+        ),
         options,
         clock,
         SystemRandomizer(),
