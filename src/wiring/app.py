@@ -64,6 +64,7 @@ from src.storage.fleet.event_log import RedisEventLog
 from src.storage.fleet.faults import RedisFaultStore
 from src.storage.fleet.leases import RedisStressLease
 from src.storage.metrics.admitted_points import RedisAdmittedPoints
+from src.storage.metrics.readiness import RedisReadiness
 from src.storage.metrics.series_store import RedisSeriesStore
 from src.storage.metrics.store import RedisMetricStore
 from src.storage.patterns.cache_store import RedisCacheStore
@@ -213,6 +214,7 @@ async def _lifespan(
             batch_turn=asyncio.Lock(),
             cache_ttl_seconds=settings.cache_ttl_seconds,
             redis_answers=link.ping,
+            readiness=RedisReadiness(link, store, clock).check,
             exposition=partial(
                 exposition, partial(read_breaker, breaker), partial(read_proxy, internal_proxy)
             ),
