@@ -173,8 +173,10 @@ async def _lifespan(
         forget = summaries.forget if settings.cache_invalidate_on_write else None
         key = settings.admin_api_key
         ingest_limiter = _limiter(settings, link, clock, limit=settings.rate_limit_requests)
+        # Otherwise a worker has its share of the quota, or none, until Redis has answered.
+        early = settings.rate_limit_without_redis == "open"
         read_limiter = _limiter(
-            settings, link, clock, limit=settings.rate_limit_read_requests, answers_early=True
+            settings, link, clock, limit=settings.rate_limit_read_requests, answers_early=early
         )
         admission = partial(_admission, listener, counters, settings=settings, clock=clock)
         internal_proxy = await stack.enter_async_context(

@@ -153,9 +153,8 @@ class ReplyProtocol(asyncio.Protocol):
         """Act on an error that concerns more than its own command."""
         if isinstance(error, RedisConnectionError):  # no reply, but the reason why none will come
             raise error
-        if leaves_transaction_open(error):  # every later reply of this connection would be "QUEUED"
-            missing = self._wanted - len(self._replies)
-            self._replies += [RedisConnectionError("not run: EXEC was refused before it")] * missing
+        if leaves_transaction_open(error):  # what follows is not run: its replies would be "QUEUED"
+            self._replies += [error] * (self._wanted - len(self._replies))
             self.is_open = False
 
     def connection_lost(self, error: Exception | None) -> None:

@@ -121,10 +121,10 @@ def _text(error: BaseException) -> str:
 
 
 _WRAPPING = re.compile(
-    r"^(?:EXECABORT Transaction discarded because of: )?(?:ERR )?"
-    r"(?:Error running script \(call to \w+\): )?(?:@\w+: ?\d+: )*-?"
+    r"^(?:ERR |-|EXECABORT Transaction discarded because of: "
+    r"|Error running script \(call to \w+\): |@?user_script: ?[0-9]+: )+"
 )
-"""What stands before the error itself: EXEC's own, or Redis 6.2's of a script."""
+"""What stands before the error itself: words of EXEC, of Redis 6.2, and of Lua that raises an error again."""
 _UNKNOWN_EXEC = re.compile(r"ERR unknown command .EXEC\W", re.IGNORECASE)
 _ARGUMENTS = re.compile(r",? with args beginning with.*", re.DOTALL)
 _NUMBERS = re.compile(r"\[Errno (\d+)\]")

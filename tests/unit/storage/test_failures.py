@@ -15,13 +15,18 @@ IN_A_SCRIPT = (
     "ERR Error running script (call to f_756928dd1246249109cfe8475bfa267e967ea948): @user_script:1: {}",
     "@user_script: 1: {}",
     "ERR Error running script (call to f_7569): @user_script:1: @user_script: 1: {}",
+    "ERR Error running script (call to f_7569): @user_script:1: user_script:258: @user_script: 258: {}",
+    "ERR user_script:258: {}",
+    "ERR user_script:258: ERR {}",
 )
-"""What stands before an error that a script met."""
+"""What stands before an error that a script met, or raised again."""
 
 REPLIES = {
     ("MISTAKE", "ERR"): [
         "WRONGTYPE Operation against a key holding the wrong kind of value script: on @user_script:1.",
         "ERR user_script:1: attempt to perform arithmetic on a nil value script: on @user_script:1.",
+        "ERR user_script:1: WRONGTYPE Operation against a key holding the wrong kind of value",
+        "ERR user_script:70: a foreign value stands in place of a record",
         "ERR wrong number of arguments for 'get' command",
         "ERR value is not an integer or out of range",
         "BUSYKEY Target key name already exists.",
@@ -81,8 +86,8 @@ REPLIES = {
     ("REFUSED", "UNKNOWN_COMMAND"): [
         "ERR unknown command 'EVALSHA', with args beginning with: '00' '0' ",
         "ERR unknown command `EVALSHA`, with args beginning with: `00`, `0`, ",
-        "ERR Unknown command called from script script: on @user_script:1.",
-        "ERR Unknown Redis command called from script script: 104a, on @user_script:1.",
+        *(text.format("Unknown command called from script script: on @user_…") for text in IN_A_SCRIPT),
+        *(text.format("Unknown Redis command called from script script: 1, …") for text in IN_A_SCRIPT),
         *(text.format("Unknown Redis command called from Lua script") for text in IN_A_SCRIPT),
     ],
     ("REFUSED", "EXECABORT"): ["EXECABORT Transaction discarded because of previous errors."],
