@@ -90,7 +90,7 @@ async def test_an_error_while_sending_reaches_every_caller(link, monkeypatch, ca
     def fail(_wire, _commands, _replies):
         raise cause
 
-    monkeypatch.setattr("src.storage.redis.connection.ReplyProtocol.ask", fail)
+    monkeypatch.setattr("src.storage.redis.connection.ReplyProtocol.send", fail)
     await assert_all_fail_and_the_link_recovers(link, monkeypatch)
 
 

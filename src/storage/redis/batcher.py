@@ -72,7 +72,7 @@ class Batcher:
     ) -> None:
         self._pool = pool
         self._idle: list[RedisConnection] = []
-        self._patience = _waits(timeout_seconds)
+        self._timeout_waits = _waits(timeout_seconds)
         self._on_lost = on_lost
         self._observe = observe
         self._on_silence = on_silence
@@ -110,7 +110,7 @@ class Batcher:
         if short_deadline and self._is_silent:
             fail(future, _over_budget())
             return future
-        ends_at = self._waits + (_HURRIED_PATIENCE if short_deadline else self._patience)
+        ends_at = self._waits + (_BUDGET_WAITS if short_deadline else self._timeout_waits)
         self._waiting.append(
             PendingCommands(packed(commands), len(commands), future, ends_at, short_deadline)
         )
@@ -187,13 +187,15 @@ class Batcher:
         self._flush_is_due = False
         if self._waiting and len(self._in_flight) < MAX_IN_FLIGHT:
             batch, self._waiting = self._waiting, []
-            self._begin(self._in_flight, batch, self._patience)
+            self._begin(self._in_flight, batch, self._timeout_waits)
         while self._waiting_dedicated and len(self._dedicated) < MAX_DEDICATED:
-            pending, patience = self._waiting_dedicated.popleft()
+            pending, timeout_waits = self._waiting_dedicated.popleft()
             if not pending.future.done():
-                self._begin(self._dedicated, [pending], patience)
+                self._begin(self._dedicated, [pending], timeout_waits)
 
-    def _begin(self, lane: dict[Replies, RoundTrip], batch: list[PendingCommands], patience: int) -> None:
+    def _begin(
+        self, lane: dict[Replies, RoundTrip], batch: list[PendingCommands], timeout_waits: int
+    ) -> None:
         self.round_trips += 1
         wire = None
         try:
@@ -201,11 +203,11 @@ class Batcher:
             replies = sum([pending.replies for pending in batch])
             wire = self._idle.pop() if self._idle else RedisConnection(self._pool)
             if wire.is_open:
-                sending = wire.ask(commands, replies)
+                sending = wire.send(commands, replies)
             else:
-                sending = self._loop.create_task(wire.open_and_ask(commands, replies))
-            lane[sending] = RoundTrip(batch, replies, wire, self._loop.time(), self._waits + patience)
-            sending.add_done_callback(self._landed)
+                sending = self._loop.create_task(wire.open_and_send(commands, replies))
+            lane[sending] = RoundTrip(batch, replies, wire, self._loop.time(), self._waits + timeout_waits)
+            sending.add_done_callback(self._end_round_trip)
         except BaseException as error:
             if wire is not None:
                 self._drop(wire)
@@ -213,7 +215,7 @@ class Batcher:
             if not isinstance(error, Exception):
                 raise
 
-    def _landed(self, sending: Replies) -> None:
+    def _end_round_trip(self, sending: Replies) -> None:
         trip = self._in_flight.pop(sending, None) or self._dedicated.pop(sending)
         try:
             if sending.cancelled():  # given up, which has been reported
@@ -295,7 +297,7 @@ def _waits(seconds: float) -> int:
     return math.ceil(seconds / _WAIT_SECONDS)
 
 
-_HURRIED_PATIENCE = _waits(BUDGET_SECONDS)
+_BUDGET_WAITS = _waits(BUDGET_SECONDS)
 
 
 def _over_budget() -> RedisTimeoutError:

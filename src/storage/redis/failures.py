@@ -133,7 +133,7 @@ _NUMBERS = re.compile(r"\[Errno (\d+)\]")
 _TIMEOUT = Failure(
     Meaning.UNAVAILABLE,
     "TIMEOUT",
-    "Check whether Redis is busy or frozen, and the network on the way to it.",
+    "Check whether Redis is busy or frozen, takes TLS if the address is rediss://, and the network.",
 )
 _DNS = Failure(Meaning.UNAVAILABLE, "DNS", "Check the host in REDIS_URL or REDIS_HOST, and the name server.")
 _TLS = Failure(

@@ -127,7 +127,7 @@ class RedisLink:
 
     @property
     def is_up(self) -> bool:
-        """Whether Redis answered when last asked."""
+        """Whether Redis answered the last round trip or probe."""
         return self._is_up
 
     @property
@@ -149,8 +149,8 @@ class RedisLink:
         """Send one command with this tick's batch and return its reply.
 
         Raises:
-            StorageUnavailableError: Redis is away, or takes longer than `CALL_TIMEOUT_SECONDS`.
-            StorageRefusedError: It refuses: its memory is full, it is a replica, …
+            StorageUnavailableError: Redis is unavailable, or takes longer than `CALL_TIMEOUT_SECONDS`.
+            StorageRefusedError: Redis refuses: its memory is full, it is a replica, …
             RedisError: The command is wrong.
         """
         (reply,) = await self._send(command)
@@ -181,8 +181,8 @@ class RedisLink:
     ) -> Reply:
         """Run `script` on `keys` and return its reply.
 
-        A server that does not know the script (it was restarted, or its scripts were flushed) is taught it,
-        in one more round trip.
+        The source is sent in one more round trip to a server that does not have the script: the server was
+        restarted, or its scripts were flushed.
 
         Args:
             script: What to run.
@@ -190,9 +190,9 @@ class RedisLink:
             arguments: Its ARGV.
             short_deadline: Fail the run after `BUDGET_SECONDS`, or at once after others waited that long
                 in vain.
-            timeout_seconds: For a run so large that it may take longer than `CALL_TIMEOUT_SECONDS`: how
-                long from when it leaves. It has a round trip of its own then, after others of its kind, and
-                while it lasts, that others get no answer is no sign that Redis is away.
+            timeout_seconds: How long the run may take from when it leaves, where that is longer than
+                `CALL_TIMEOUT_SECONDS`. The run has a round trip of its own then, after others of its kind.
+                While it lasts, others that time out do not mean that Redis is lost.
         """
         tail = (len(keys), *keys, *arguments)
         try:
