@@ -2,7 +2,8 @@
 
 import os
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -48,13 +49,24 @@ def redis_server(shared_redis: RedisServer) -> RedisServer:
 
 
 @pytest.fixture
-def own_redis() -> Iterator[RedisServer]:
+def own_redis(start_redis: Callable[..., RedisServer]) -> RedisServer:
     """A real redis-server of this test's own, to be mistreated; its data outlives a restart."""
+    return start_redis(keep=True)
+
+
+@pytest.fixture
+def start_redis() -> Iterator[Callable[..., RedisServer]]:
+    """Start a real redis-server of this test's own with the options given, as often as it is called."""
     _need_a_redis_server()
-    with tempfile.TemporaryDirectory(prefix="redis-") as folder:
-        server = RedisServer(Path(folder), keep=True).start()
-        yield server
-        server.stop()
+    with ExitStack() as stack:
+
+        def start(*options: str, keep: bool = False) -> RedisServer:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="redis-"))
+            server = RedisServer(Path(folder), *options, keep=keep).start()
+            stack.callback(server.stop)
+            return server
+
+        yield start
 
 
 def _need_a_redis_server() -> None:

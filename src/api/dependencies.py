@@ -17,6 +17,7 @@ from src.services.event_feed import EventFeed
 from src.services.external_service import ExternalService
 from src.services.lab import Lab
 from src.services.metrics.ingest import MetricService
+from src.services.metrics.readiness import Readiness
 from src.services.metrics.series import SeriesService
 from src.services.metrics.summary import SummaryService
 from src.services.overview.service import OverviewService
@@ -60,6 +61,7 @@ class State(TypedDict):
     cache_ttl_seconds: int
     invalidates_on_write: bool  # whether a write drops the cached summaries of its types
     redis_answers: Callable[[], Awaitable[bool]]
+    readiness: Callable[[], Awaitable[Readiness]]
     exposition: Callable[[], Awaitable[tuple[bytes, str]]]
 
 

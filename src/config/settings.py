@@ -4,12 +4,14 @@ Read by `main` and `wiring` alone, which turn it into each part's own options. `
 class by a test.
 """
 
+import re
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated, Literal
-from urllib.parse import quote, urlsplit
 
 from pydantic import Field, HttpUrl, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from src.config.redis_url import MAX_DATABASE, check_host, check_redis_url, check_text, redis_url
 
 IPNetwork = IPv4Network | IPv6Network
 Seconds = Annotated[float, Field(ge=0.01, le=3600, allow_inf_nan=False)]
@@ -56,9 +58,9 @@ class Settings(BaseSettings):
         None,
         description="redis://, rediss:// or unix://, or embedded:// for a private server; wins over the rest",
     )
-    redis_host: str = Field("localhost", description="Redis host")
+    redis_host: str = Field("localhost", description="Redis host: a name or an IP address")
     redis_port: int = Field(6379, ge=1, le=65535, description="Redis port")
-    redis_db: int = Field(0, ge=0, description="Redis database number")
+    redis_db: int = Field(0, ge=0, le=MAX_DATABASE, description="Redis database number")
     redis_password: SecretStr | None = Field(None, description="Redis password")
     redis_appendfsync: Literal["always", "everysec"] = Field(
         "always",
@@ -172,21 +174,26 @@ class Settings(BaseSettings):
             return ()
         return tuple(ip_network(part.strip(), strict=False) for part in value.split(",") if part.strip())
 
-    @field_validator("redis_url")
+    @field_validator("redis_url", mode="before")
     @classmethod
-    def _is_a_redis_url(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is None:
-            return None
-        url = value.get_secret_value()
-        schemes = ("redis://", "rediss://", "unix://", "embedded://")
-        if not url.startswith(schemes):
-            raise ValueError(f"must start with one of {', '.join(schemes)}")
-        if url.startswith(("redis://", "rediss://")):
-            try:
-                parts = urlsplit(url)
-                int(parts.path.strip("/") or 0), parts.port  # reading them checks them
-            except ValueError:
-                raise ValueError("must be redis://[:password@]host[:port][/database number]") from None
+    def _is_a_redis_url(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        check_redis_url(url := value.strip())
+        return url
+
+    @field_validator("redis_host")
+    @classmethod
+    def _is_a_host(cls, value: str) -> str:
+        host = re.sub(r"^\[(.*)\]$", r"\1", value.strip())
+        check_host(host)
+        return host
+
+    @field_validator("redis_password")
+    @classmethod
+    def _can_be_sent(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            check_text(value.get_secret_value())
         return value
 
     @field_validator("admin_api_key")
@@ -203,8 +210,7 @@ class Settings(BaseSettings):
         if self.redis_url is not None:
             return self.redis_url.get_secret_value()
         password = self.redis_password.get_secret_value() if self.redis_password else ""
-        credentials = f":{quote(password, safe='')}@" if password else ""
-        return f"redis://{credentials}{self.redis_host}:{self.redis_port}/{self.redis_db}"
+        return redis_url(self.redis_host, self.redis_port, self.redis_db, password)
 
 
 class InvalidSettingsError(Exception):

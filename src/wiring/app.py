@@ -64,6 +64,7 @@ from src.storage.fleet.event_log import RedisEventLog
 from src.storage.fleet.faults import RedisFaultStore
 from src.storage.fleet.leases import RedisStressLease
 from src.storage.metrics.admitted_points import RedisAdmittedPoints
+from src.storage.metrics.readiness import RedisReadiness
 from src.storage.metrics.store import Caps, RedisMetricStore
 from src.storage.patterns.cache_store import RedisCacheStore
 from src.storage.patterns.limiter_store import RedisRateLimiter
@@ -173,7 +174,11 @@ async def _lifespan(
         forget = summaries.forget if settings.cache_invalidate_on_write else None
         key = settings.admin_api_key
         ingest_limiter = _limiter(settings, link, clock, limit=settings.rate_limit_requests)
-        read_limiter = _limiter(settings, link, clock, limit=settings.rate_limit_read_requests)
+        # Otherwise a worker has its share of the quota, or none, until Redis has answered.
+        early = settings.rate_limit_without_redis == "open"
+        read_limiter = _limiter(
+            settings, link, clock, limit=settings.rate_limit_read_requests, answers_early=early
+        )
         admission = partial(_admission, listener, counters, settings=settings, clock=clock)
         internal_proxy = await stack.enter_async_context(
             running_proxy(settings, link, provider, clock, listener)
@@ -217,6 +222,7 @@ async def _lifespan(
             cache_ttl_seconds=settings.cache_ttl_seconds,
             invalidates_on_write=settings.cache_invalidate_on_write,
             redis_answers=link.ping,
+            readiness=RedisReadiness(link, store, clock).check,
             exposition=partial(
                 exposition, partial(read_breaker, breaker), partial(read_proxy, internal_proxy)
             ),
@@ -243,9 +249,11 @@ def _counter_store(
     return store
 
 
-def _limiter(settings: Settings, link: RedisLink, clock: Clock, *, limit: int) -> RedisRateLimiter:
+def _limiter(
+    settings: Settings, link: RedisLink, clock: Clock, *, limit: int, answers_early: bool = False
+) -> RedisRateLimiter:
     quota = Quota(limit, settings.rate_limit_window_seconds)
-    return RedisRateLimiter(settings.rate_limit_algorithm, quota, link, clock)
+    return RedisRateLimiter(settings.rate_limit_algorithm, quota, link, clock, answers_early=answers_early)
 
 
 def _admission(
@@ -279,7 +287,11 @@ def _summary_cache(settings: Settings, link: RedisLink, clock: Clock, listener: 
         lease_seconds=external.longest_call_seconds(settings),
     )
     return ReadThroughCache(
-        RedisCacheStore(link, RecentEntries(clock, RECENT_SUMMARIES_BYTES)),
+        RedisCacheStore(
+            link,
+            RecentEntries(clock, RECENT_SUMMARIES_BYTES),
+            answers_early=not settings.cache_invalidate_on_write,
+        ),
         options,
         clock,
         SystemRandomizer(),

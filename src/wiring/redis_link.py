@@ -12,6 +12,7 @@ from src.storage.redis.batcher import RoundTripObserver
 from src.storage.redis.embedded import EmbeddedRedis
 from src.storage.redis.link import RedisAddress, RedisLink, connect, connect_in_process
 from src.storage.redis.server_binary import find_redis_server
+from src.storage.redis.server_memory import warn_of_eviction
 
 DATA_FOLDER = Path("data")
 
@@ -23,8 +24,9 @@ async def redis_link(
 ) -> RedisLink:
     """Return the link; `stack` closes it, and whatever was started for it."""
     revive: Callable[[], Awaitable[None]] | None = None
-    if settings.redis_address != "embedded://":
-        client = connect(RedisAddress(settings.redis_address))
+    address = RedisAddress(settings.redis_address)
+    if address.url != "embedded://":
+        client = connect(address)
     elif find_redis_server() is not None:
         embedded = EmbeddedRedis(DATA_FOLDER, settings.redis_appendfsync, clock)
         client = connect(RedisAddress(await embedded.start()))
@@ -34,9 +36,9 @@ async def redis_link(
         _refuse_several_workers()
         client = connect_in_process()
         _log.warning("redis_in_process", extra={"detail": "no redis-server found: data is not kept"})
-    link = RedisLink(client, clock, revive, observe)
+    link = RedisLink(client, clock, revive, observe, str(address))
     stack.push_async_callback(link.aclose)
-    await link.warn_of_eviction()
+    await warn_of_eviction(link)
     return link
 
 

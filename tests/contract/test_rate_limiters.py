@@ -14,6 +14,7 @@ from src.services.errors import StorageRefusedError
 from src.storage.patterns import limiter_store
 from src.storage.patterns.limiter_store import RedisRateLimiter
 from src.storage.redis.link import RedisAddress, RedisLink, connect
+from src.storage.redis.tick_loader import TickLoader
 from tests.contract.conftest import TEST_TIME
 from tests.support.redis_server import calls, commands_run
 
@@ -576,6 +577,7 @@ async def test_a_refusal_from_before_a_reset_is_not_kept(clock):
     class Link:
         """Answers the script only when told to; resets at once."""
 
+        tick_loader = TickLoader
         answer = asyncio.Event()
 
         async def run(self, *_args, **_kwargs):
@@ -605,6 +607,8 @@ async def test_a_refusal_from_before_a_reset_is_not_kept(clock):
 async def test_the_way_to_redis_makes_no_refusal_longer_and_no_time_told_shorter(clock):
     class SlowLink:
         """Each way takes a tenth of a second."""
+
+        tick_loader = TickLoader
 
         def __init__(self):
             self.asked = 0

@@ -1,11 +1,14 @@
 """Which Redis: one that is named, a private one, or a stand-in where there is none."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
 from src.wiring import redis_link
 from tests.support.api import CALM, PLENTY, metric, running_api
+from tests.support.server import environment
 
 
 async def test_where_no_redis_server_can_be_had_a_stand_in_serves_and_says_so(monkeypatch, tmp_path, capsys):
@@ -45,3 +48,13 @@ async def test_a_redis_that_may_evict_is_warned_of(own_redis, capsys):
     assert [(line["event"], line["maxmemory_policy"]) for line in said] == [
         ("redis_may_evict", "allkeys-lru")
     ]
+
+
+def test_an_address_that_cannot_work_ends_the_start_with_one_line():
+    command = [sys.executable, "-m", "uvicorn", "src.main:app"]
+    settings = environment(REDIS_URL="redis://:hunter2@h/0?ssl_cert_reqs=none")
+    ended = subprocess.run(command, env=settings, capture_output=True, text=True, timeout=30, check=False)
+    assert ended.returncode != 0
+    assert ended.stderr.strip() == (
+        "Invalid setting REDIS_URL: Value error, must be rediss:// to take the option ssl_cert_reqs"
+    )

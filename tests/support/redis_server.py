@@ -12,11 +12,15 @@ from src.storage.redis.server_binary import find_redis_server
 
 
 class RedisServer:
-    """A redis-server on a unix socket in `folder`. With `keep`, data outlives a restart."""
+    """A redis-server on a unix socket in `folder`, with `options` of its own.
 
-    def __init__(self, folder: Path, *, keep: bool = False) -> None:
+    With `keep`, data outlives a restart.
+    """
+
+    def __init__(self, folder: Path, *options: str, keep: bool = False) -> None:
         self.folder = folder
         self.socket = folder / "redis.sock"
+        self._options = options
         self._keep = keep
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -30,7 +34,7 @@ class RedisServer:
         command = [
             str(binary), "--port", "0", "--unixsocket", str(self.socket), "--dir", str(self.folder),
             "--save", "", "--appendonly", "yes" if self._keep else "no", "--appendfsync", "always",
-            "--loglevel", "warning", "--logfile", str(self.folder / "redis.log"),
+            "--loglevel", "warning", "--logfile", str(self.folder / "redis.log"), *self._options,
         ]  # fmt: skip
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
         with self.connect() as client:
@@ -58,9 +62,8 @@ class RedisServer:
     def stop(self) -> None:
         if self._process is None or self._process.poll() is not None:
             return
-        self.thaw()
-        self._process.terminate()
-        self._process.wait(timeout=10)
+        self._process.kill()  # asked to end, one that cannot save would refuse
+        self._process.wait()
 
     def _signal(self, number: signal.Signals) -> None:
         assert self._process is not None

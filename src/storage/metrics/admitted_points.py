@@ -33,7 +33,7 @@ class RedisAdmittedPoints:
         self._store = store
         self._link = link
         self._script = limiter.script("admit_points", "metrics_write")
-        self._asked = TickLoader(self._run)
+        self._asked = link.tick_loader(self._run)
 
     def write(self, point: Point) -> "RedisAdmittedWrite":
         """Return the write of `point`. Nothing is asked yet."""

@@ -37,7 +37,6 @@ from src.storage.metrics.write import write_arguments
 from src.storage.redis.connection import Argument, Command, Reply
 from src.storage.redis.link import CALL_TIMEOUT_SECONDS, RedisLink
 from src.storage.redis.scripts import SERVER_TIME, load_script
-from src.storage.redis.tick_loader import TickLoader
 
 _log = logging.getLogger(__name__)
 
@@ -102,7 +101,7 @@ class RedisMetricStore:
         self._retention_seconds = retention_seconds
         self._caps = caps
         self._add_script = load_script("metrics_add", "now", "metrics_write", time_source=time_source)
-        self._singles = TickLoader(self._add_singles)
+        self._singles = link.tick_loader(self._add_singles)
         self._windows = WindowReader(link)
         self._lists = ListReader(link, self._dictionary)
         self._compactor = SketchCompactor(link)

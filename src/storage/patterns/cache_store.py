@@ -28,6 +28,7 @@ could not be dropped, in Redis or in a worker that was not told, is served until
 import logging
 import math
 from collections.abc import Awaitable, Sequence
+from functools import partial
 from itertools import chain
 from typing import TypeVar
 
@@ -39,7 +40,6 @@ from src.storage.patterns.recent_entries import RecentEntries
 from src.storage.redis.connection import Reply
 from src.storage.redis.link import RedisLink
 from src.storage.redis.scripts import load_script
-from src.storage.redis.tick_loader import TickLoader
 
 _log = logging.getLogger(__name__)
 
@@ -56,12 +56,18 @@ class RedisCacheStore:
     Args:
         link: Where Redis is.
         recent: Keeps what was read, for while Redis is away; None: nothing.
+        answers_early: Whether a recent entry is served as soon as Redis has been silent for some 10 ms, and
+            not only when it is unavailable. What another worker has invalidated is then served in a silence.
     """
 
-    def __init__(self, link: RedisLink, recent: RecentEntries | None = None) -> None:
+    def __init__(
+        self, link: RedisLink, recent: RecentEntries | None = None, *, answers_early: bool = False
+    ) -> None:
         self._link = link
         self._recent = recent
-        self._reads = TickLoader(self._read_all)
+        self._reads = link.tick_loader(self._read_all)
+        if recent is not None and answers_early:
+            link.on_silence(partial(self._reads.resolve, lambda read: recent.get(read[0])))
 
     def read(self, key: str, options: CacheOptions) -> Awaitable[Entry | None]:
         """Return the fresh entry, if there is one; all that is read in one tick is one round trip."""

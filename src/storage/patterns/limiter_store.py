@@ -10,7 +10,7 @@ on the strict side: where Redis is emptied, the key is reset by another process 
 forward, a worker that was told a time goes on refusing until then. So it does while Redis is away.
 """
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
@@ -20,7 +20,6 @@ from src.resilience.rate_limiter import Algorithm, Decision, Quota
 from src.storage.redis.connection import Argument, Reply
 from src.storage.redis.link import RedisLink
 from src.storage.redis.scripts import SERVER_TIME, Script, load_script
-from src.storage.redis.tick_loader import TickLoader
 
 MAX_REFUSALS = 10_000
 """Keys that a limiter refuses without Redis; beyond that the one that asked longest ago goes back to it."""
@@ -45,6 +44,13 @@ class _Refusal:
         gone_us = now_us - self.told_at_us
         retry_after, reset_after = self.retry_after_us - gone_us, self.reset_after_us - gone_us
         return Decision(False, self.limit, self.remaining, retry_after / 1e6, reset_after / 1e6)
+
+
+class _Room(NamedTuple):
+    """What Redis said last of a quota: units left, and by this process's clock when all are free, in µs."""
+
+    remaining: int
+    resets_at_us: int
 
 
 class Hit(NamedTuple):
@@ -81,6 +87,8 @@ class RedisRateLimiter:
         quota: The same for every key.
         link: To Redis.
         clock: Says how much of a refusal's time has gone by in this process.
+        answers_early: Whether a hit is let through as soon as Redis has been silent for some 10 ms, if there
+            is room for it by what this worker has heard of the quota. Redis still counts the hit.
         prefix: Put before every key. The algorithm is put after it: each keeps another kind of value, and one
             that is newly chosen must not trip over what the last one left.
         time_source: Lua that defines `now_us()`.
@@ -97,6 +105,7 @@ class RedisRateLimiter:
         link: RedisLink,
         clock: Clock,
         *,
+        answers_early: bool = False,
         prefix: str = "",
         time_source: str = SERVER_TIME,
     ) -> None:
@@ -107,7 +116,11 @@ class RedisRateLimiter:
         self._script = self.script("hits")
         self.quota = quota
         self._prefix = prefix
-        self._hits = TickLoader(self._run)
+        self._hits = link.tick_loader(self._run)
+        self._answers_early = answers_early
+        self._room: dict[str, _Room] = {}
+        if answers_early:
+            link.on_silence(self._answer_early)
         self._window_us = quota.window_us
         self._refusals: OrderedDict[str, _Refusal] = OrderedDict()
         self._resets = 0
@@ -143,6 +156,7 @@ class RedisRateLimiter:
         finally:  # whether it was carried out is not known: Redis is to be asked
             self._resets += 1
             self._refusals.pop(key, None)
+            self._room.pop(key, None)
 
     def script(self, name: str, *preludes: str) -> Script:
         """Return the script `name`, for which `verdicts`, and what `preludes` are for, are defined."""
@@ -174,7 +188,31 @@ class RedisRateLimiter:
     async def _run(self, hits: list[Hit]) -> list[Reply]:
         keys, arguments = self.arguments_of(hits)
         replies: list[Reply] = await self._link.run(self._script, keys, arguments, short_deadline=True)
+        if self._answers_early:
+            self._note_room(hits, replies)
         return replies
+
+    def _note_room(self, hits: list[Hit], replies: list[Reply]) -> None:
+        if len(self._room) > MAX_REFUSALS:
+            self._room.clear()
+        now_us = self._now_us()
+        for hit, reply in zip(hits, replies, strict=True):
+            if type(reply) is list:  # no error
+                self._room[hit.key] = _Room(reply[1], now_us + reply[3])
+
+    def _answer_early(self) -> None:
+        """Let through the hits under way that are within the quota, as far as this worker knows."""
+        now_us = self._now_us()
+        taken: Counter[str] = Counter()
+
+        def answer(hit: Hit) -> Reply | None:
+            taken[hit.key] += hit.cost
+            room = self._room.get(hit.key)
+            if room is None or taken[hit.key] > room.remaining:
+                return None
+            return [1, room.remaining - taken[hit.key], 0, max(0, room.resets_at_us - now_us)]
+
+        self._hits.resolve(answer)
 
     def _remember(self, key: str, refusal: _Refusal) -> None:
         self._refusals[key] = refusal

@@ -1,7 +1,7 @@
 """A connection to Redis: commands out, replies in.
 
-redis-py opens it, authenticates, encrypts and closes it. In between, what arrives goes from the transport to
-hiredis, and from there to whoever waits, with neither streams nor coroutines on the way (docs/adr/0008).
+redis-py opens the connection, authenticates, encrypts and closes it. In between, the bytes that arrive go
+from the transport to hiredis, and the replies to the caller, without streams or coroutines (docs/adr/0008).
 """
 
 import asyncio
@@ -9,61 +9,74 @@ from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import hiredis
-from redis.asyncio.connection import AbstractConnection, ConnectionPool, DefaultParser
+from redis.asyncio.connection import AbstractConnection, ConnectionPool
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ResponseError
+from redis.exceptions import RedisError, ResponseError
+
+from src.storage.redis.failures import leaves_transaction_open, reply_error
 
 Argument: TypeAlias = bytes | str | int | float
 Command: TypeAlias = tuple[Argument, ...]
 Reply: TypeAlias = Any
-"""What RESP2 can say: bytes, int, None, or a list of these. Each store narrows its own replies."""
+"""A value of RESP2: bytes, int, None, an error, or a list of these. Each store narrows its own replies."""
 
 _INCOMPLETE = object()
 
 
 class RedisConnection:
-    """One connection, which does one round trip at a time, and is made anew where it was lost.
+    """One connection: one round trip at a time. It is opened again where it was lost.
 
     Args:
-        pool: Makes the connection, and makes sure that it is fit for use.
+        pool: Makes the connection of redis-py.
     """
 
     def __init__(self, pool: ConnectionPool) -> None:
-        self._pool = pool
         self._connection: AbstractConnection = pool.make_connection()  # type: ignore[no-untyped-call]
-        self._end: ReplyProtocol | None = None
+        self._protocol: ReplyProtocol | None = None
 
     @property
     def is_open(self) -> bool:
-        """Whether `ask` may be called; otherwise it takes `open_and_ask`."""
-        return self._end is not None and self._end.is_open
+        """Whether `send` may be called; otherwise it takes `open_and_send`."""
+        return self._protocol is not None and self._protocol.is_open
 
-    def ask(self, commands: bytes, replies: int) -> "asyncio.Future[list[Reply]]":
-        """Send commands, as `packed` has them, and await so many replies.
+    def retire(self) -> None:
+        """Let the round trip under way end, and connect again for the next one."""
+        if self._protocol is not None:
+            self._protocol.is_open = False
+
+    def send(self, commands: bytes, replies: int) -> "asyncio.Future[list[Reply]]":
+        """Send `commands`, as `packed` returns them.
 
         Returns:
-            A future of the replies, of which each may be a `ResponseError`. It raises redis-py's
-            `ConnectionError` where the connection is lost. Who cancels it has to `abort`.
+            A future of the `replies` replies, of which each may be a `ResponseError`. The future raises
+            redis-py's `ConnectionError` where the connection is lost. A caller that cancels it must `abort`.
         """
-        assert self._end is not None
-        return self._end.ask(commands, replies)
+        assert self._protocol is not None
+        return self._protocol.send(commands, replies)
 
-    async def open_and_ask(self, commands: bytes, replies: int) -> list[Reply]:
-        """Connect, and `ask`."""
-        if self._end is not None:  # and was lost
-            await self._connection.disconnect(nowait=True)
-        await self._pool.ensure_connection(self._connection)
-        transport = getattr(self._connection._writer, "transport", None)  # noqa: SLF001 -- told nowhere else
-        if transport is None:  # of a fakeredis
+    async def open_and_send(self, commands: bytes, replies: int) -> list[Reply]:
+        """Connect, and `send`. The name of the host is looked up each time.
+
+        Raises:
+            Exception: The connection could not be made: an error of redis-py, of the system or of Redis.
+        """
+        # An earlier connection was lost, or given up while it was made: its reply to AUTH may still come.
+        await self._connection.disconnect(nowait=True)
+        await self._connection.connect()  # type: ignore[no-untyped-call]
+        await _next_turn()
+        if await self._connection.can_read():  # Redis refuses before the first command: too many clients, …
+            raise RedisConnectionError(str(await self._streamed()))
+        transport = getattr(self._connection._writer, "transport", None)  # noqa: SLF001 -- there is no public way
+        if transport is None:  # fakeredis has none
             await self._connection.send_packed_command(commands, check_health=False)
             return [await self._streamed() for _ in range(replies)]
-        self._end = ReplyProtocol(transport)
-        return await self._end.ask(commands, replies)
+        self._protocol = ReplyProtocol(transport)
+        return await self._protocol.send(commands, replies)
 
     def abort(self) -> None:
-        """Give up whatever is still to come."""
-        if self._end is not None:
-            self._end.abort()
+        """Close the connection at once, and fail the round trip under way."""
+        if self._protocol is not None:
+            self._protocol.abort()
 
     async def aclose(self) -> None:
         """Close the connection."""
@@ -77,60 +90,70 @@ class RedisConnection:
 
 
 class ReplyProtocol(asyncio.Protocol):
-    """Our end of a transport that redis-py has opened.
+    """Reads the replies from a transport that redis-py has opened.
 
     Attributes:
-        is_open: Whether it can be asked.
+        is_open: Whether commands can be sent.
     """
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self.is_open = True
         self._loop = asyncio.get_running_loop()
         self._transport = transport
-        self._streams = transport.get_protocol()  # redis-py's end, which it waits for when it disconnects
+        self._streams = transport.get_protocol()  # redis-py's own, which it waits for when it disconnects
         transport.set_protocol(self)
         self._reader = hiredis.Reader(
             protocolError=RedisConnectionError,
-            replyError=DefaultParser.parse_error,
+            replyError=reply_error,
             notEnoughData=_INCOMPLETE,
         )
-        self._answer: asyncio.Future[list[Reply]] | None = None
+        self._future: asyncio.Future[list[Reply]] | None = None
         self._replies: list[Reply] = []
-        self._wanted = 0
+        self._expected = 0
 
-    def ask(self, commands: bytes, replies: int) -> "asyncio.Future[list[Reply]]":
+    def send(self, commands: bytes, replies: int) -> "asyncio.Future[list[Reply]]":
         """Send `commands` and return a future of their `replies` replies."""
-        self._answer = answer = self._loop.create_future()
-        self._replies, self._wanted = [], replies
+        self._future = future = self._loop.create_future()
+        self._replies, self._expected = [], replies
         self._transport.write(commands)
-        return answer
+        return future
 
     def abort(self) -> None:
         """Close the connection and fail the caller that waits."""
         self._lose(RedisConnectionError("given up"))
 
     def data_received(self, data: bytes) -> None:
-        """Parse `data`, and finish the answer when all replies have arrived."""
-        if self._answer is None:
-            self._lose(_unasked())
+        """Parse `data`, and finish the round trip when all replies have arrived."""
+        if self._future is None:
+            self._lose(_unexpected_reply())
             return
         self._reader.feed(data)
         try:
-            while len(self._replies) < self._wanted:
+            while len(self._replies) < self._expected:
                 reply = self._reader.gets(False)
                 if reply is _INCOMPLETE:
                     return
-                if isinstance(reply, RedisConnectionError):  # no answer, but why there will be none
-                    raise reply
                 self._replies.append(reply)
+                if isinstance(reply, RedisError):
+                    self._take_error(reply)
         except RedisConnectionError as error:
             self._lose(error)
             return
-        answer, self._answer = self._answer, None
-        if not answer.done():  # else it was given up
-            answer.set_result(self._replies)
-        if self._reader.has_data():
-            self._lose(_unasked())
+        future, self._future = self._future, None
+        if not future.done():  # else it was given up
+            future.set_result(self._replies)
+        if not self.is_open:  # retired meanwhile
+            self._transport.abort()
+        elif self._reader.has_data():
+            self._lose(_unexpected_reply())
+
+    def _take_error(self, error: RedisError) -> None:
+        """Act on an error that concerns more than its own command."""
+        if isinstance(error, RedisConnectionError):  # no reply, but the reason why none will come
+            raise error
+        if leaves_transaction_open(error):  # what follows is not run: its replies would be "QUEUED"
+            self._replies += [error] * (self._expected - len(self._replies))
+            self.is_open = False
 
     def connection_lost(self, error: Exception | None) -> None:
         """Fail the caller that waits."""
@@ -140,15 +163,23 @@ class ReplyProtocol(asyncio.Protocol):
     def _lose(self, error: RedisConnectionError) -> None:
         self.is_open = False
         self._transport.abort()
-        answer, self._answer = self._answer, None
-        if answer is not None and not answer.done():
-            answer.set_exception(error)
+        future, self._future = self._future, None
+        if future is not None and not future.done():
+            future.set_exception(error)
 
 
 def packed(commands: Sequence[Command]) -> bytes:
-    """Return `commands` as Redis reads them. Raises UnicodeEncodeError of text that is none."""
+    """Return `commands` as Redis reads them. Raises UnicodeEncodeError where text has no UTF-8 form."""
     return b"".join(map(hiredis.pack_command, commands))  # type: ignore[arg-type]
 
 
-def _unasked() -> RedisConnectionError:
-    return RedisConnectionError("Redis spoke unasked")
+async def _next_turn() -> None:
+    """Wait for a turn of the event loop, in which it reads what has arrived."""
+    loop = asyncio.get_running_loop()
+    turn: asyncio.Future[None] = loop.create_future()
+    loop.call_soon(turn.cancel)
+    await asyncio.wait([turn])
+
+
+def _unexpected_reply() -> RedisConnectionError:
+    return RedisConnectionError("Redis sent a reply to no command")

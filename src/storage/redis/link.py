@@ -1,52 +1,50 @@
-"""The one way to Redis: connecting, running scripts, and knowing when it is away.
+"""The one way to Redis: connecting, running scripts, and knowing when Redis is unavailable.
 
-`RedisLink` is what the stores speak to. It turns every failure of the connection into
-`StorageUnavailableError`, and while Redis is away it says so at once: the first failure closes the gate, a
-background task asks for an answer every `PROBE_INTERVAL_SECONDS`, and the first answer opens the gate again.
-So an outage costs a caller microseconds and not a timeout, and nobody's request is the probe.
+`RedisLink` is what the stores use. It turns every failure into an error of ours, by the one table of
+`src.storage.redis.failures`:
 
-A Redis that answers but refuses, for a reason of its own such as a full memory, is not away: the gate stays
-open, since what it refuses to one it may grant to another. Each caller refused gets a `StorageRefusedError`.
-A mistake of ours is neither: it is raised as Redis told it.
+- Redis is unavailable: each caller gets a `StorageUnavailableError`. The first failure closes the gate, a
+  background task sends a PING every `PROBE_INTERVAL_SECONDS`, and the first answer opens the gate again. So
+  an outage costs a caller microseconds and not a timeout, and no caller's request is the probe.
+- Redis answers and refuses, for a reason of its own such as a full memory: this caller gets a
+  `StorageRefusedError`. The gate stays open, since Redis may grant another what it refuses to one.
+- Redis answers as a replica, or as a node that does not serve the key: this caller is refused likewise, and
+  new connections are opened, which look the address up again. After a failover they lead to the new primary.
+- The command is wrong: the error of Redis is raised as it is.
 """
 
 import asyncio
-import logging
 import math
 import os
-import re
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+from urllib.parse import parse_qs, urlsplit
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, RedisError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from src.resilience.clock import Clock
 from src.services.errors import StorageRefusedError, StorageUnavailableError
 from src.storage.redis.batcher import Batcher, RoundTripObserver
 from src.storage.redis.connection import Argument, Command, Reply
+from src.storage.redis.failure_log import FailureLog
+from src.storage.redis.failures import Meaning, failure_of, reason_of
 from src.storage.redis.scripts import Script
+from src.storage.redis.tick_loader import TickLoader
 
-_log = logging.getLogger(__name__)
+T = TypeVar("T")
+A = TypeVar("A")
 
 CONNECT_TIMEOUT_SECONDS = 0.5
 CALL_TIMEOUT_SECONDS = 0.6
 """With a short_deadline command's budget before it, an answer that Redis is away leaves within a second."""
 PROBE_INTERVAL_SECONDS = 0.25
-REMINDER_SECONDS = 60.0
-"""How often it is logged that Redis refuses, for each code, while it does."""
-
-_REFUSAL = re.compile(
-    r"(?:^|-)(BUSY|CLUSTERDOWN|MASTERDOWN|MISCONF|NOPERM|NOREPLICAS|OOM|READONLY) "
-    r"|The user executing the script can't |ACL failure in script: "
-)
-"""The codes by which Redis reports its own state, and not a fault of the command. Redis 6.2 puts them in the
-middle of a script's error. Neither Redis nor Valkey sends a code if an ACL rule stopped the script."""
+RECONNECT_INTERVAL_SECONDS = 1.0
+"""Least time between two replacements of the connections, however often the wrong server answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +60,14 @@ class RedisAddress:
     def __repr__(self) -> str:
         return "RedisAddress(…)"  # the URL may carry a password
 
+    def __str__(self) -> str:
+        """Return the URL without credentials and options."""
+        parts = urlsplit(self.url)
+        database = parse_qs(parts.query).get("db", [""])[0]
+        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}" + (
+            database and f"?db={database}"
+        )
+
 
 def connect(address: RedisAddress) -> "Redis":
     """Return a client for `address`. Nothing is sent yet.
@@ -75,6 +81,7 @@ def connect(address: RedisAddress) -> "Redis":
         socket_connect_timeout=CONNECT_TIMEOUT_SECONDS,
         socket_timeout=None,  # the batcher's round trips have their own limits
         retry=Retry(NoBackoff(), 0),
+        driver_info=None,  # redis-py's version, which it would read from a file for each connection
     )
 
 
@@ -97,7 +104,8 @@ class RedisLink:
         client: From `connect`, or a fake of the same kind: its pool makes the connections.
         clock: Paces the probes during an outage.
         revive: Awaited before each probe: starts a server that is ours to start.
-        observe: Told of each round trip: its commands and its seconds.
+        observe: Called after each round trip with its number of commands and its seconds.
+        address: Where Redis is, without credentials, for the log.
     """
 
     def __init__(
@@ -106,30 +114,46 @@ class RedisLink:
         clock: Clock,
         revive: Callable[[], Awaitable[None]] | None = None,
         observe: RoundTripObserver = lambda _commands, _seconds: None,
+        address: str = "",
     ) -> None:
         self._clock = clock
         self._revive = revive
-        self._batcher = Batcher(client.connection_pool, CALL_TIMEOUT_SECONDS, self._went_down, observe)
+        pool = client.connection_pool
+        self._batcher = Batcher(pool, CALL_TIMEOUT_SECONDS, self._close_gate, observe, self._note_silence)
+        self._failures = FailureLog(address, clock)
+        self._loaders: list[TickLoader[Any, Any]] = []
+        self._silence_observers: list[Callable[[], object]] = []
         self._prober: asyncio.Task[None] | None = None
+        self._is_up = True
         self._is_closing = False
-        self._reminded_at: dict[str, float] = {}
+        self._reconnected_at = -math.inf
 
     @property
     def is_up(self) -> bool:
-        """Whether Redis answered when last asked."""
-        return self._prober is None
+        """Whether Redis answered the last round trip or probe."""
+        return self._is_up
 
     @property
     def round_trips(self) -> int:
         """Round trips begun so far."""
         return self._batcher.round_trips
 
+    def tick_loader(self, load: Callable[[list[T]], Awaitable[Sequence[A]]]) -> TickLoader[T, A]:
+        """Return a loader whose requests are finished before the link closes."""
+        loader = TickLoader(load)
+        self._loaders.append(loader)
+        return loader
+
+    def on_silence(self, observer: Callable[[], object]) -> None:
+        """Have `observer` called every few milliseconds while Redis has been silent for some 10 ms."""
+        self._silence_observers.append(observer)
+
     async def send(self, *command: Argument) -> Reply:
         """Send one command with this tick's batch and return its reply.
 
         Raises:
-            StorageUnavailableError: Redis is away, or takes longer than `CALL_TIMEOUT_SECONDS`.
-            StorageRefusedError: It refuses: its memory is full, it is a replica, …
+            StorageUnavailableError: Redis is unavailable, or takes longer than `CALL_TIMEOUT_SECONDS`.
+            StorageRefusedError: Redis refuses: its memory is full, it is a replica, …
             RedisError: The command is wrong.
         """
         (reply,) = await self._send(command)
@@ -160,8 +184,8 @@ class RedisLink:
     ) -> Reply:
         """Run `script` on `keys` and return its reply.
 
-        A server that does not know the script (it was restarted, or its scripts were flushed) is taught it,
-        in one more round trip.
+        The source is sent in one more round trip to a server that does not have the script: the server was
+        restarted, or its scripts were flushed.
 
         Args:
             script: What to run.
@@ -169,9 +193,9 @@ class RedisLink:
             arguments: Its ARGV.
             short_deadline: Fail the run after `BUDGET_SECONDS`, or at once after others waited that long
                 in vain.
-            timeout_seconds: For a run so large that it may take longer than `CALL_TIMEOUT_SECONDS`: how
-                long from when it leaves. It has a round trip of its own then, after others of its kind, and
-                while it lasts, that others get no answer is no sign that Redis is away.
+            timeout_seconds: How long the run may take from when it leaves, where that is longer than
+                `CALL_TIMEOUT_SECONDS`. The run has a round trip of its own then, after others of its kind.
+                While it lasts, others that time out do not mean that Redis is lost.
         """
         tail = (len(keys), *keys, *arguments)
         try:
@@ -187,43 +211,44 @@ class RedisLink:
     def checked(self, reply: Reply) -> Reply:
         """Return `reply`, or raise as `send` does where it is a refusal, as a part of a script's may be."""
         if isinstance(reply, RedisError):
-            self._raise_if_unavailable(reply)
-            raise reply
+            self._raise_refusal(reply)
         return reply
 
     async def ping(self, timeout_seconds: float = CALL_TIMEOUT_SECONDS) -> bool:
-        """Return whether Redis answers within `timeout_seconds`. Whether it takes writes is not asked."""
+        """Return whether Redis answers within `timeout_seconds`, be it with a refusal."""
         try:
             async with self._clock.timeout(timeout_seconds):
                 return bool(await self.send("PING") == b"PONG")
+        except StorageRefusedError:
+            return True
         except (StorageUnavailableError, RedisError, TimeoutError):
             return False
 
-    async def warn_of_eviction(self) -> None:
-        """Log a warning if the server may drop keys when its memory is full: they would be missing figures.
-
-        A server that is away, or does not tell, is not complained of.
-        """
+    async def try_send(self, *command: Argument) -> Reply | None:
+        """Send a command that the service can do without; return None where it is refused or not answered."""
+        if not self._is_up:
+            return None
         try:
-            reply = await self.send("CONFIG", "GET", "maxmemory-policy")
-        except (StorageUnavailableError, RedisError):
-            return
-        if reply and reply[1] != b"noeviction":
-            _log.warning("redis_may_evict", extra={"maxmemory_policy": reply[1].decode()})
+            (reply,) = await self._batcher.add(command)
+        except RedisError:
+            return None
+        return None if isinstance(reply, RedisError) else reply
 
     async def aclose(self) -> None:
-        """Finish what is under way and close every connection."""
+        """Finish what is under way or being gathered, and close every connection; then nothing is sent."""
         self._is_closing = True
+        await asyncio.gather(*(loader.finish() for loader in self._loaders))
         if self._prober is not None:
             self._prober.cancel()
             await asyncio.gather(self._prober, return_exceptions=True)
         await self._batcher.aclose()
+        self._is_up = False
 
     async def _send(
         self, *commands: Command, short_deadline: bool = False, dedicated: float | None = None
     ) -> list[Reply]:
-        if not self.is_up:
-            raise StorageUnavailableError("Redis is away")
+        if not self._is_up:
+            raise StorageUnavailableError("Redis is unavailable")
         if dedicated is not None:
             sent = self._batcher.add_dedicated(*commands, timeout_seconds=dedicated)
         else:
@@ -231,44 +256,54 @@ class RedisLink:
         try:
             replies = await sent
         except RedisError as error:
-            self._raise_if_unavailable(error)
-            raise
+            raise StorageUnavailableError(f"Redis does not answer: {reason_of(error)}") from error
         for reply in replies:
             self.checked(reply)
         return replies
 
-    def _raise_if_unavailable(self, error: RedisError) -> None:
-        if isinstance(error, (RedisConnectionError, RedisTimeoutError)):
-            raise StorageUnavailableError(f"Redis does not answer: {error}") from error
-        told = f"{error.status_code} {error}" if error.status_code else str(error)
-        if refusal := _REFUSAL.search(told):
-            code = refusal[1] or "NOPERM"
-            self._remind(code, told)
-            raise StorageRefusedError(f"Redis refuses: {told}") from error
+    def _raise_refusal(self, reply: RedisError) -> NoReturn:
+        meaning = failure_of(reply).meaning
+        if meaning is Meaning.MISTAKE:
+            raise reply
+        if meaning is Meaning.UNAVAILABLE:
+            raise StorageUnavailableError(f"Redis does not answer: {reason_of(reply)}") from reply
+        self._failures.refused(reply)
+        if meaning is Meaning.WRONG_SERVER:
+            self._reconnect()
+        raise StorageRefusedError(f"Redis refuses: {reason_of(reply)}") from reply
 
-    def _remind(self, code: str, told: str) -> None:
+    def _reconnect(self) -> None:
         now = self._clock.monotonic()
-        if now - self._reminded_at.get(code, -math.inf) >= REMINDER_SECONDS:
-            self._reminded_at[code] = now
-            _log.error("redis_refuses", extra={"code": code, "reason": told})
+        if now - self._reconnected_at >= RECONNECT_INTERVAL_SECONDS:
+            self._reconnected_at = now
+            self._batcher.reconnect()
 
-    def _went_down(self, error: RedisError) -> None:
-        if self._prober is None and not self._is_closing:
-            _log.error("redis_lost", extra={"reason": type(error).__name__})
-            self._batcher.abandon(error)
+    def _note_silence(self) -> None:
+        for observer in self._silence_observers:
+            observer()
+
+    def _close_gate(self, error: RedisError) -> None:
+        if self._prober is not None:
+            return
+        self._batcher.abandon(error)
+        if not self._is_closing:
+            self._is_up = False
             self._prober = asyncio.create_task(self._probe_until_back())
+            self._failures.lost(error)
 
     async def _probe_until_back(self) -> None:
         while not await self._answers():
             await self._clock.sleep(PROBE_INTERVAL_SECONDS)
         self._prober = None
-        _log.warning("redis_back")
+        self._is_up = True
+        self._failures.back()
 
     async def _answers(self) -> bool:
         try:
             if self._revive is not None:
                 await self._revive()
             await self._batcher.add(("PING",))  # a refusal is an answer
-        except (RedisError, OSError):
+        except Exception as error:  # noqa: BLE001 -- whatever fails, the next probe may succeed
+            self._failures.still_lost(error)
             return False
         return True

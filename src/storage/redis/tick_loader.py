@@ -1,8 +1,8 @@
-"""TickLoader: what several callers ask in one tick of the event loop is asked in one step.
+"""TickLoader: the requests of several callers in one tick of the event loop are loaded in one step.
 
-Each caller waits for its own answer, or is told why there is none, as if it had asked alone; only the work
-is shared. Databases so write their logs, and call it group commit. (DeWitt et al., "Implementation
-Techniques for Main Memory Database Systems", SIGMOD 1984.)
+Each caller waits for its own result or error, as if it had been alone; only the work is shared. Databases
+write their logs in this way, and call it group commit. (DeWitt et al., "Implementation Techniques for Main
+Memory Database Systems", SIGMOD 1984.)
 """
 
 import asyncio
@@ -15,46 +15,67 @@ A = TypeVar("A")
 
 
 class TickLoader(Generic[T, A]):
-    """Gathers what is asked.
+    """Gathers requests.
 
     Args:
-        ask: Answers a tick's questions, in the order they came: as many answers, in the same order.
+        load: Returns the results of a tick's requests: as many, in the same order.
     """
 
-    def __init__(self, ask: Callable[[list[T]], Awaitable[Sequence[A]]]) -> None:
-        self._ask = ask
-        self._questions: list[T] = []
+    def __init__(self, load: Callable[[list[T]], Awaitable[Sequence[A]]]) -> None:
+        self._load = load
+        self._requests: list[T] = []
         self._waiting: list[asyncio.Future[A]] = []
-        self._asking: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._under_way: dict[int, tuple[list[T], list[asyncio.Future[A]]]] = {}
 
-    def add(self, question: T) -> "asyncio.Future[A]":
-        """Return a future of the answer to `question`, which raises what asking raised.
+    def add(self, request: T) -> "asyncio.Future[A]":
+        """Return a future of the result of `request`, which raises what loading raised.
 
-        Who stops waiting for it does not take the question back, and it need not be awaited.
+        A caller that stops waiting does not take the request back, and the future need not be awaited.
         """
         if self._waiting:
-            loop = self._waiting[0].get_loop()  # to ask which one runs is a system call, up to Python 3.11
+            loop = self._waiting[0].get_loop()  # get_running_loop is a system call up to Python 3.11
         else:
             loop = asyncio.get_running_loop()
-            # What is asked belongs to none of the callers: a clean context.
+            # The requests belong to no single caller: a clean context.
             task = loop.create_task(self._run(), context=Context())
-            self._asking.add(task)
-            task.add_done_callback(self._asking.discard)
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
         future: asyncio.Future[A] = loop.create_future()
-        self._questions.append(question)
+        self._requests.append(request)
         self._waiting.append(future)
         return future
 
+    def resolve(self, find: Callable[[T], A | None]) -> None:
+        """Finish the requests under way that `find` has a result for; the others go on waiting.
+
+        Args:
+            find: Called for every request under way, in order, those that are finished included.
+        """
+        for requests, waiting in self._under_way.values():
+            for request, future in zip(requests, waiting, strict=True):
+                found = find(request)
+                if found is not None and not future.done():
+                    future.set_result(found)
+
+    async def finish(self) -> None:
+        """Wait until every request that was added is finished."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
     async def _run(self) -> None:
-        questions, self._questions = self._questions, []
+        requests, self._requests = self._requests, []
         waiting, self._waiting = self._waiting, []
+        self._under_way[id(waiting)] = requests, waiting
         try:
-            for future, answer in zip(waiting, await self._ask(questions), strict=True):
+            for future, result in zip(waiting, await self._load(requests), strict=True):
                 if not future.done():  # else its caller has gone
-                    future.set_result(answer)
-        except BaseException as error:  # noqa: BLE001 -- its callers' affair
+                    future.set_result(result)
+        except BaseException as error:  # noqa: BLE001 -- it reaches every caller
             for future in waiting:
                 if not future.done():
                     future.set_exception(error)
                     future.exception()  # counts as seen, though its caller may not want it any more
-            del waiting, future  # they hold the error, whose traceback holds this frame
+            del future  # it holds the error, whose traceback holds this frame
+        finally:
+            del self._under_way[id(waiting)], waiting

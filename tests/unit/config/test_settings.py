@@ -47,6 +47,10 @@ def test_the_example_says_what_each_setting_is_for():
         ("REDIS_URL", "http://localhost"),
         ("REDIS_URL", "redis://localhost:notaport"),
         ("REDIS_URL", "redis://localhost:1/x"),
+        ("REDIS_HOST", "localhost:6380"),
+        ("REDIS_PASSWORD", "\udcff"),
+        ("REDIS_DB", "-1"),
+        ("REDIS_DB", "2147483648"),
         ("ADMIN_API_KEY", " "),
         ("ADMIN_API_KEY", "schl\u00fcssel"),
         ("RATE_LIMIT_REQUESTS", "100000000"),
@@ -94,6 +98,26 @@ def test_an_empty_variable_means_the_default(monkeypatch):
 def test_trusted_proxies_are_networks(monkeypatch, value, networks):
     monkeypatch.setenv("TRUSTED_PROXIES", value)
     assert list(load_settings().trusted_proxies) == [ip_network(network) for network in networks]
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("::1", "redis://[::1]:6379/0"),
+        ("[::1]", "redis://[::1]:6379/0"),
+        (" 10.0.0.1\n", "redis://10.0.0.1:6379/0"),
+        ("fe80::1%eth0", "redis://[fe80::1%25eth0]:6379/0"),
+        ("redis_1.example.", "redis://redis_1.example.:6379/0"),
+    ],
+)
+def test_the_redis_host_may_be_any_name_or_address(monkeypatch, host, url):
+    monkeypatch.setenv("REDIS_HOST", host)
+    assert load_settings().redis_address == url
+
+
+def test_blanks_around_the_redis_url_do_not_count(monkeypatch):
+    monkeypatch.setenv("REDIS_URL", " redis://cache:6380/2\n")
+    assert load_settings().redis_address == "redis://cache:6380/2"
 
 
 def test_the_redis_url_wins_over_host_and_port(monkeypatch):

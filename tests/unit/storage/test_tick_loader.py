@@ -121,3 +121,43 @@ async def test_a_failure_is_gone_once_it_was_told():
         assert [error() for error in errors] == [None, None, None]
     finally:
         gc.enable()
+
+
+async def test_requests_under_way_may_be_answered_from_elsewhere_in_order():
+    store = Store()
+    store.may_end.clear()
+    loader = TickLoader(store.ask)
+    first, second = loader.add(1), loader.add(2)
+    await let_others_run()
+    third = loader.add(3)
+    await let_others_run()
+    seen = []
+
+    def answer(number):
+        seen.append(number)
+        return None if number == 2 else -number
+
+    loader.resolve(answer)
+    assert (first.result(), second.done(), third.result()) == (-1, False, -3)
+    loader.resolve(answer)
+    assert seen == [1, 2, 3] * 2
+    store.may_end.set()
+    assert await second == 20
+    assert (first.result(), third.result()) == (-1, -3)
+    loader.resolve(answer)
+    assert seen == [1, 2, 3] * 2, "nothing is under way any more"
+
+
+async def test_finishing_waits_for_every_request():
+    store = Store()
+    store.may_end.clear()
+    loader = TickLoader(store.ask)
+    requests = [loader.add(1)]
+    await let_others_run()
+    requests.append(loader.add(2))
+    finishing = asyncio.create_task(loader.finish())
+    await let_others_run()
+    assert not finishing.done()
+    store.may_end.set()
+    await finishing
+    assert [request.result() for request in requests] == [10, 20]

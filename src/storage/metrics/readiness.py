@@ -1,0 +1,61 @@
+"""Which parts of the metric service work: each is tried with what its requests need of Redis.
+
+A Redis that answers PING may still refuse writes (its memory is full, it is a replica), transactions or
+scripts (they are renamed or denied), so each part is tried by itself. Nothing is stored.
+"""
+
+import asyncio
+from collections.abc import Awaitable
+
+from redis.exceptions import RedisError
+
+from src.resilience.clock import Clock
+from src.services.errors import StorageUnavailableError
+from src.services.metrics.readiness import Readiness
+from src.storage.metrics.layout import key_of
+from src.storage.metrics.store import RedisMetricStore
+from src.storage.redis.link import CALL_TIMEOUT_SECONDS, RedisLink
+from src.storage.redis.scripts import load_script
+
+_NO_TYPE = "?"
+"""No metric type has this name, so its keys never exist."""
+
+_CHECK_INGEST = load_script("check_ingest", "now")
+
+
+class RedisReadiness:
+    """Tries the parts.
+
+    Args:
+        link: To Redis.
+        store: Reads measurements.
+        clock: Bounds how long the attempts may take.
+    """
+
+    def __init__(self, link: RedisLink, store: RedisMetricStore, clock: Clock) -> None:
+        self._link = link
+        self._store = store
+        self._clock = clock
+
+    async def check(self) -> Readiness:
+        """Return which parts work, in one round trip, within `CALL_TIMEOUT_SECONDS`."""
+        ingest, reads = await asyncio.gather(self._works(self._try_ingest()), self._works(self._try_reads()))
+        return Readiness(ingest, reads)
+
+    async def _works(self, attempt: Awaitable[object]) -> bool:
+        try:
+            async with self._clock.timeout(CALL_TIMEOUT_SECONDS):
+                await attempt
+        except (StorageUnavailableError, RedisError, TimeoutError):
+            return False
+        return True
+
+    async def _try_ingest(self) -> None:
+        await self._link.run(_CHECK_INGEST, ["types"], [key_of(_NO_TYPE, "d")])
+
+    async def _try_reads(self) -> None:
+        await asyncio.gather(
+            self._store.newest(_NO_TYPE, 1),
+            self._link.send("ZREVRANGE", "types", 0, 0),
+            self._store.aggregate(_NO_TYPE, None),  # last: a refused EXEC takes what follows with it
+        )
