@@ -4,12 +4,11 @@ Headers: `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-header
 `X-RateLimit-*`, whose reset is Unix time.
 """
 
-import asyncio
 import math
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias
 
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
@@ -22,9 +21,6 @@ from src.api.errors import RATE_LIMIT_EXCEEDED, Problem, ProblemError
 from src.api.request_context import add_headers
 from src.resilience.rate_limiter import Decision
 from src.services.access.admission import Admission, AskLimiter
-
-T = TypeVar("T")
-T_co = TypeVar("T_co", covariant=True)
 
 AdmissionName: TypeAlias = Literal["ingest_admission", "read_admission"]
 """One of the services that admit."""
@@ -108,65 +104,6 @@ def _described(admission: Admission) -> tuple[bytes, bytes]:
     name, quota = admission.name, admission.quota
     policy = f'"{name}";q={quota.limit};w={quota.window_seconds:g}'
     return name.encode("ascii"), policy.encode("ascii")
-
-
-class Read(Protocol[T_co]):
-    """A read that has begun. It must be harmless: it is begun before the limiter has decided."""
-
-    async def result(self) -> T_co:
-        """Return what was read."""
-        ...
-
-    async def cancel(self) -> None:
-        """Stop reading; nobody receives the result."""
-        ...
-
-
-class ReadTask(Generic[T]):
-    """A read in a task of its own, which begins in the next turn of the event loop.
-
-    Args:
-        work: Reads.
-    """
-
-    def __init__(self, work: Coroutine[Any, Any, T]) -> None:
-        self._task = asyncio.ensure_future(work)
-
-    async def result(self) -> T:
-        """Return what was read."""
-        return await self._task
-
-    async def cancel(self) -> None:
-        """Stop reading."""
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)  # or asyncio would log its failure
-
-
-async def admit_and_read(request: Request, begin: Callable[[], Read[T]]) -> T:
-    """Admit `request` as a read, and meanwhile begin to read, so that both share a round trip to Redis.
-
-    Args:
-        request: The request.
-        begin: Begins the read. It may raise a `ProblemError` of what is wrong with the request.
-
-    Returns:
-        The result of the read.
-
-    Raises:
-        ProblemError: 429, the quota is spent; else the one that `begin` raised, which counts as a read.
-    """
-    admission = state(request)["read_admission"]
-    try:
-        read = begin()
-    except ProblemError:
-        await admit(request, admission)
-        raise
-    try:
-        await admit(request, admission)
-    except BaseException:
-        await read.cancel()
-        raise
-    return await read.result()
 
 
 class ReadRoute(APIRoute):

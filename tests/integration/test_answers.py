@@ -12,6 +12,7 @@ FAULTS = "/api/admin/external-service/faults"
 FAILURE_RATE = "/api/admin/external-service/failure-rate"
 REQUESTS = [
     ("POST", "/api/metrics", {"json": metric()}),
+    ("POST", "/api/metrics", {"json": metric() | {"labels": {"host": "a"}}}),
     ("POST", "/api/metrics/batch", {"json": [metric()]}),
     ("POST", "/api/metrics/batch", {"json": [metric(), {}]}),
     ("POST", "/api/metrics/batch", {"json": [{}, {"value": "x"}]}),
@@ -26,7 +27,13 @@ REQUESTS = [
     ("GET", "/api/metrics/summary", {}),
     ("GET", "/api/metrics/list", {}),
     ("GET", "/api/metrics/list?limit=0", {}),
+    ("GET", "/api/metrics/list?label=host:a", {}),
     ("GET", "/api/metrics/types", {}),
+    ("GET", "/api/metrics/labels?type=cpu", {}),
+    ("GET", "/api/metrics/labels", {}),
+    ("GET", "/api/metrics/summary?type=cpu&label=host:a", {}),
+    ("GET", "/api/metrics/summary?type=cpu&group_by=host", {}),
+    ("GET", "/api/metrics/series?type=cpu&step=600&group_by=host", {}),
     ("GET", "/api/metrics/series?type=cpu&step=600", {}),
     ("GET", "/api/metrics/series?type=cpu&step=0", {}),
     ("GET", "/api/overview", {}),
@@ -79,9 +86,12 @@ class Documents:
         if "anyOf" in schema:
             found = [list(self._differences(some, value, where)) for some in schema["anyOf"]]
             yield from min(found, key=len)
+        elif "additionalProperties" in schema:
+            for name, item in value.items():
+                yield from self._differences(schema["additionalProperties"], item, f"{where}.{name}")
         elif schema.get("type") == "object":
             yield from self._members(schema, value, where)
-        elif schema.get("type") == "array":
+        elif schema.get("type") == "array" and isinstance(value, list):
             for number, item in enumerate(value):
                 yield from self._differences(schema["items"], item, f"{where}[{number}]")
         elif not is_a(value, schema):
@@ -101,7 +111,14 @@ class Documents:
             yield from self._differences(properties[name], value[name], f"{where}.{name}")
 
 
-KINDS = {"string": str, "integer": int, "number": (int, float), "boolean": bool, "null": type(None)}
+KINDS = {
+    "array": list,
+    "string": str,
+    "integer": int,
+    "number": (int, float),
+    "boolean": bool,
+    "null": type(None),
+}
 
 
 def is_a(value, schema):
@@ -160,6 +177,9 @@ async def test_the_state_of_an_open_breaker_is_what_the_documents_say(api, docum
         ({"anyOf": [{"type": "number"}, {"type": "null"}]}, None, True),
         ({"anyOf": [{"type": "number"}, {"type": "null"}]}, "x", False),
         ({"type": "integer"}, True, False),
+        ({"type": "object", "additionalProperties": {"type": "string"}}, {"a": "x", "b": "y"}, True),
+        ({"type": "object", "additionalProperties": {"type": "string"}}, {"a": 1}, False),
+        ({"type": "array", "items": {}}, {}, False),
         ({"enum": ["a", "b"]}, "c", False),
     ],
 )

@@ -48,6 +48,24 @@ async def test_two_workers_are_one_service(start_server):
         assert line in exposition
 
 
+async def test_a_head_leaves_its_connection_usable(start_server):
+    """Whatever stands behind it: a hot route, a route of the framework, a stream, an error."""
+    server = start_server()
+    limits = httpx.Limits(max_connections=1, max_keepalive_connections=1)
+    async with httpx.AsyncClient(base_url=server.url, timeout=20, limits=limits) as client:
+        await server.until_healthy(client)
+        for path in (
+            "/api/metrics/summary?type=cpu",
+            "/health",
+            "/api/events",
+            "/logs?follow=true",
+            "/nothing",
+        ):
+            head = await client.head(path)
+            assert (head.content, "x-request-id" in head.headers) == (b"", True), path
+            assert (await client.get("/health/live")).json() == {"status": "alive"}, path
+
+
 async def test_a_worker_that_is_killed_loses_nothing_acknowledged(start_server):
     server = start_server(RATE_LIMIT_REQUESTS="1000")
     async with httpx.AsyncClient(base_url=server.url, timeout=20) as client:

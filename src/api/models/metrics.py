@@ -1,4 +1,4 @@
-"""Measurements, summaries and series over the wire."""
+"""Measurements over the wire, and the queries that read them."""
 
 import re
 from collections.abc import Mapping
@@ -161,31 +161,6 @@ class MetricTypeOut(BaseModel):
     series: int = Field(description="Sets of labels, no labels included", examples=[3])
 
 
-class Summary(BaseModel):
-    """The summary of one metric type over one period. Without data, count is 0 and the figures are null."""
-
-    type: str = Field(examples=["cpu_usage"])
-    period: Period
-    count: int = Field(examples=[120])
-    average_value: float | None = Field(
-        description="Null also where the sum is beyond a double's range", examples=[40.1]
-    )
-    min_value: float | None = Field(examples=[12.0])
-    max_value: float | None = Field(examples=[97.5])
-    latest_value: float | None = Field(description="Latest by timestamp, then by arrival", examples=[42.5])
-    sum: float | None = Field(examples=[4812.0])
-    p50: float | None = Field(description="Relative error at most 1 %", examples=[39.9])
-    p95: float | None = Field(examples=[88.0])
-    p99: float | None = Field(examples=[95.2])
-    latest_timestamp: str | None = Field(examples=["2026-01-31T12:00:00Z"])
-    reference: object | None = Field(
-        description="What the external service knows of this type",
-        examples=[{"unit": "percent", "description": "Share of CPU time in use"}],
-    )
-    degraded: bool = Field(description="True when this is the last good summary, served in a time of need")
-    generated_at: str = Field(examples=["2026-01-31T12:00:05Z"])
-
-
 class LabelledQuery(BaseModel):
     """Which series are read."""
 
@@ -277,18 +252,3 @@ class LabelOut(BaseModel):
 
     name: str = Field(examples=["host"])
     values: list[LabelValueOut]
-
-
-class SeriesStep(BaseModel):
-    """What the points of one step come to. Without any, count is 0 and the figures are null."""
-
-    time: str = Field(description="Where the step begins", examples=["2026-01-31T12:00:00Z"])
-    count: int = Field(examples=[60])
-    average: float | None = Field(
-        description="Null also where the sum is beyond a double's range", examples=[40.1]
-    )
-    min: float | None = Field(examples=[12.0])
-    max: float | None = Field(examples=[97.5])
-    p50: float | None = Field(description="Relative error at most 1 %", examples=[39.9])
-    p95: float | None = Field(examples=[88.0])
-    p99: float | None = Field(examples=[95.2])

@@ -12,6 +12,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from src.analytics.points import Point, format_timestamp
+from src.api.admitted_read import Read, ReadTask, admit_and_read
 from src.api.cursor import decode_cursor, encode_cursor
 from src.api.dependencies import state
 from src.api.errors import ProblemError, validation_problem
@@ -24,12 +25,11 @@ from src.api.models.metrics import (
     ListQuery,
     MetricOut,
     MetricTypeOut,
-    Summary,
     SummaryQuery,
 )
+from src.api.models.summaries import GroupedSummary, Summary
 from src.api.openapi import headers, problems, query_parameters
 from src.api.query import QueryReader
-from src.api.rate_limit import Read, ReadTask, admit_and_read
 from src.api.ready_response import JSON_BYTES, ReadyResponse
 from src.api.request_context import add_headers
 from src.resilience.cache import Answer
@@ -48,7 +48,7 @@ _LABELS_QUERY = QueryReader(LabelsQuery)
 
 @router.get(
     "/summary",
-    response_model=Summary,
+    response_model=Summary | GroupedSummary,
     summary="Summarize a metric type",
     responses={
         200: headers("X-Cache", "Age", "ETag", "Cache-Control"),

@@ -9,13 +9,14 @@ from starlette.responses import Response
 
 from src.analytics.aggregate import Aggregate
 from src.analytics.points import format_timestamp
+from src.api.admitted_read import ReadTask, admit_and_read
 from src.api.dependencies import state
 from src.api.errors import ProblemError, validation_problem
 from src.api.hot_routes import HotRoute
-from src.api.models.metrics import SeriesQuery, SeriesStep
+from src.api.models.metrics import SeriesQuery
+from src.api.models.summaries import GroupedSeries, SeriesStep
 from src.api.openapi import problems, query_parameters
 from src.api.query import QueryReader
-from src.api.rate_limit import ReadTask, admit_and_read
 from src.services.metrics.labels import ALL_SERIES, MAX_GROUPS, Group, Groups
 from src.services.metrics.series import SeriesError
 
@@ -26,7 +27,7 @@ _QUERY = QueryReader(SeriesQuery)
 
 @router.get(
     "/series",
-    response_model=list[SeriesStep],
+    response_model=list[SeriesStep] | GroupedSeries,
     summary="A metric type over time",
     responses=problems("VALIDATION_ERROR", "RATE_LIMIT_EXCEEDED", "REDIS_UNAVAILABLE"),
     openapi_extra=query_parameters(SeriesQuery),

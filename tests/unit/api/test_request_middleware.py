@@ -1,11 +1,14 @@
 """What is around every request, whether a hot route or the framework serves it."""
 
+from types import SimpleNamespace
+
 import httpx
 import pytest
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route, Router
 
+from src.api import request_middleware
 from src.api.client_address import ClientAddress
 from src.api.errors import Problem, ProblemError
 from src.api.hot_routes import HotRoute, hot_route_table
@@ -48,6 +51,14 @@ def state(clock, listener):
 @pytest.fixture
 def observed():
     return []
+
+
+@pytest.fixture
+def logged(monkeypatch):
+    lines = []
+    log = SimpleNamespace(exception=lambda event, **fields: lines.append((event, fields)))
+    monkeypatch.setattr(request_middleware, "_log", log)
+    return lines
 
 
 @pytest.fixture
@@ -96,12 +107,12 @@ async def test_a_foreseen_error_is_a_problem_document(client, observed, path):
 
 
 @either_way
-async def test_an_unforeseen_error_is_logged_and_reveals_nothing(client, observed, path, capsys):
+async def test_an_unforeseen_error_is_logged_and_reveals_nothing(client, observed, path, logged):
     got = await client.post(path, content=b"broken", headers={"X-Request-ID": "abc"})
     assert (got.status_code, got.json()["code"]) == (500, "INTERNAL_ERROR")
     assert "secret" not in got.text
     assert observed == [RequestRecord("POST", path, path, 500, 0.0, {"request_id": "abc"})]
-    assert "unexpected_error" in capsys.readouterr().out
+    assert logged == [("unexpected_error", {"method": "POST", "path": path})]
 
 
 async def test_the_errors_of_the_framework_are_rendered_like_all_others(client, observed):
@@ -113,12 +124,12 @@ async def test_the_errors_of_the_framework_are_rendered_like_all_others(client, 
     assert [(record.route, record.status) for record in observed] == [("unmatched", 404), ("/broken", 405)]
 
 
-async def test_an_answer_that_breaks_off_is_logged_and_cut(serve, observed, capsys):
+async def test_an_answer_that_breaks_off_is_logged_and_cut(serve, observed, logged):
     async with serve(cut_raises=True) as client:
         with pytest.raises(KeyError):  # whereupon a server closes the connection
             await client.get("/broken")
     assert [record.status for record in observed] == [200]
-    assert "unexpected_error" in capsys.readouterr().out
+    assert logged == [("unexpected_error", {"method": "GET", "path": "/broken"})]
 
 
 async def test_a_hot_route_answers_a_head_without_the_body(client, observed):

@@ -6,9 +6,9 @@ import gc
 import pytest
 from starlette.requests import Request
 
-from src.api import rate_limit
+from src.api import admitted_read
+from src.api.admitted_read import ReadTask, admit_and_read
 from src.api.errors import BAD_JSON, RATE_LIMIT_EXCEEDED, ProblemError
-from src.api.rate_limit import ReadTask, admit_and_read
 from tests.support.clock import settle
 
 A_REQUEST = Request({"type": "http", "state": {"read_admission": None}})
@@ -21,7 +21,7 @@ def refusing(monkeypatch):
         await asyncio.sleep(0)
         raise ProblemError(RATE_LIMIT_EXCEEDED)
 
-    monkeypatch.setattr(rate_limit, "admit", refuse)
+    monkeypatch.setattr(admitted_read, "admit", refuse)
 
 
 async def fail():
@@ -73,7 +73,7 @@ async def test_a_read_is_begun_before_the_limiter_has_decided(monkeypatch):
         steps.append("begun")
         return 42
 
-    monkeypatch.setattr(rate_limit, "admit", admit)
+    monkeypatch.setattr(admitted_read, "admit", admit)
     assert await admit_and_read(A_REQUEST, lambda: ReadTask(work())) == 42
     assert steps == ["asked", "begun", "admitted"]
 
@@ -89,7 +89,7 @@ async def test_a_request_that_is_wrong_counts_and_learns_of_its_quota_first(monk
     async def admit(*_):
         pass
 
-    monkeypatch.setattr(rate_limit, "admit", admit)
+    monkeypatch.setattr(admitted_read, "admit", admit)
     with pytest.raises(ProblemError) as caught:
         await admit_and_read(A_REQUEST, wrong)
     assert caught.value.problem.status == 400
