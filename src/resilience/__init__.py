@@ -166,6 +166,7 @@ from src.resilience.retry import (
     every_error,
     no_error,
 )
+from src.resilience.shared_tasks import SharedTask, SharedTasks
 from src.resilience.timeout import (
     Timeout,
 )
@@ -272,6 +273,8 @@ __all__ = [
     "RetryBudget",
     "RetryOptions",
     "Round",
+    "SharedTask",
+    "SharedTasks",
     "SlidingWindowCounter",
     "SlidingWindowLog",
     "Slot",

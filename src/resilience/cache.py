@@ -5,8 +5,11 @@ What it promises:
 - **Single flight.** A computation belongs to the cache and not to the caller who was first. All callers of a
   key in this process (those who refresh apart) wait for one task, and a caller that is cancelled harms no
   other; when every caller has gone the computation still finishes, since its answer is of use to the next
-  one. Across processes a lease in the store lets one worker compute while the others wait for its answer. A
-  holder that died loses its lease, and another takes over.
+  one. Across processes a lease in the store lets one worker compute while the others wait for its answer. The
+  lease is short and renewed while its holder computes, so another soon takes over from one that died.
+- **No long wait where an answer is at hand.** A caller that has waited for `patience_seconds`, or comes after
+  that, is answered with the last good answer while the computation goes on, in whichever worker. Never after
+  an invalidation.
 - **A refresh is fresh.** It is answered only by a computation that began after it was asked for, in whichever
   worker, and so sees every write acknowledged before. A plain caller asks for less: as the entry it finds may
   be from before a write, so may be the computation under way that it joins.
@@ -33,11 +36,12 @@ import math
 import uuid
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import suppress
 from contextvars import Context
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
-from typing import Any, Literal, NamedTuple, TypeVar, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 from src.resilience.cache_store import CacheOptions, CacheStore, Entry, Lease
 from src.resilience.clock import Clock, Randomizer
@@ -49,8 +53,9 @@ from src.resilience.events import (
     ignore,
     notify,
 )
-
-T = TypeVar("T")
+from src.resilience.lease import LeaseRenewal
+from src.resilience.policy import is_misuse, require_async
+from src.resilience.shared_tasks import SharedTask, SharedTasks
 
 Outcome = Literal["hit", "miss", "updating", "stale"]
 
@@ -60,11 +65,8 @@ POLL_INTERVAL_SECONDS = 0.02
 MAX_FAILURES = 1_000
 """Keys whose failed computation is remembered; beyond that the one that failed longest ago is forgotten."""
 
-_PATIENCE_IN_LEASES = 2
-"""How long it goes on looking: the lease of a holder that died, and that of the successor."""
-
 _Course = tuple[str, bool]
-"""What tells the flights of a process apart: the key, and whether it is a refresh. No two share a course."""
+"""What tells the computations that callers wait for apart: the key, and whether it is a refresh."""
 
 
 class Answer(NamedTuple):
@@ -73,7 +75,7 @@ class Answer(NamedTuple):
     Attributes:
         body: The answer.
         outcome: "hit" when the store had it, "miss" when it was computed while the caller waited, here or in
-            another worker, "updating" when the entry ran out and the next one is left to the background,
+            another worker, "updating" when the entry ran out and the next one is still being computed,
             "stale" when the computation failed and this is the last good one. (The terms are nginx', of
             `$upstream_cache_status`.)
         age_seconds: Time since it was stored.
@@ -84,6 +86,11 @@ class Answer(NamedTuple):
     outcome: Outcome
     age_seconds: float = 0.0
     error: BaseException | None = None
+
+    @property
+    def is_old(self) -> bool:
+        """Whether a newer answer was due, and this is the last good one."""
+        return self.outcome in {"updating", "stale"}
 
 
 Compute = Callable[[], Awaitable[bytes]]
@@ -144,11 +151,10 @@ class ReadThroughCache:
         self._listener = listener
         # Made once: one comes with every call.
         self._told = {outcome: CacheAnswered(policy=name, outcome=outcome) for outcome in get_args(Outcome)}
-        self._flights: dict[_Course, asyncio.Task[Answer]] = {}
+        self._flights = SharedTasks[_Course, Answer](clock)
+        self._replacements = SharedTasks[str, None](clock)
         self._failures: OrderedDict[str, _Failure] = OrderedDict()
         self._invalidations = 0
-        self._refreshing: set[str] = set()
-        self._tasks: set[asyncio.Task[object]] = set()
 
     def begin(self, key: str, compute: Compute, *, refresh: bool = False) -> CacheRead:
         """Begin to read the answer under `key`: the store is asked at once.
@@ -177,7 +183,7 @@ class ReadThroughCache:
     async def _finish(self, key: str, compute: Compute, reading: Awaitable[Entry | None] | None) -> Answer:
         """Answer from the entry that `reading` finds; None stands for a refresh."""
         if reading is None:
-            answer = await self._share_flight((key, True), compute)
+            answer = await self._refresh(key, compute)
         elif (entry := await reading) is not None:
             if self._is_due_early(entry):
                 self._refresh_behind(key, compute, entry)
@@ -198,41 +204,60 @@ class ReadThroughCache:
         for key in keys:
             self._failures.pop(key, None)
             for refresh in (False, True):
-                self._flights.pop((key, refresh), None)
+                self._flights.forget((key, refresh))
 
     async def aclose(self) -> None:
         """Cancel every computation under way, and whoever waits for one."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(self._flights.aclose(), self._replacements.aclose())
 
     async def _answer_anew(self, key: str, compute: Compute) -> Answer:
         if self._options.revalidate_seconds > 0:
-            expired = await self._store.read_expired(key, self._options)
+            expired = await self._store.read_expired(key, self._options, self._options.served_seconds)
             if expired is not None:
                 self._refresh_behind(key, compute, expired)
                 return Answer(expired.body, "updating", expired.age_seconds)
         if (failure := self._recent_failure(key)) is not None:
             return await self._stand_in(key, failure.error.with_traceback(failure.traceback))
-        return await self._share_flight((key, False), compute)
+        flight = self._join((key, False), compute)
+        return await self._answer_in_time(key, flight) or await _result(flight)
 
-    async def _share_flight(self, course: _Course, compute: Compute) -> Answer:
-        _, refresh = course
-        if refresh and (earlier := self._flights.get(course)) is not None:
-            await asyncio.wait((earlier,))  # what it read may be from before this call: the next one will do
-            if earlier.cancelled():  # by `aclose`, after which nothing is begun
+    async def _refresh(self, key: str, compute: Compute) -> Answer:
+        course = key, True
+        if (earlier := self._flights.get(course)) is not None:
+            # What that one read may be from before this call: the next one will do.
+            await asyncio.wait((earlier.task,))
+            if earlier.task.cancelled():  # by `aclose`, after which nothing is begun
                 raise asyncio.CancelledError
-        flight = self._flights.get(course)
-        if flight is None:
-            flight = self._flights[course] = self._spawn(self._fly(course, compute))
-            flight.add_done_callback(partial(self._land, course))
-        await asyncio.wait((flight,))  # unlike `await flight`, leaves it alone when this caller is cancelled
-        return flight.result()
+        return await _result(self._join(course, compute))
+
+    def _join(self, course: _Course, compute: Compute) -> SharedTask[Answer]:
+        require_async(compute)
+        return self._flights.get(course) or self._flights.begin(course, self._fly(course, compute))
+
+    async def _answer_in_time(self, key: str, flight: SharedTask[Answer]) -> Answer | None:
+        """Answer in the time that a caller waits: with the answer of `flight`, or else the last good one.
+
+        Returns:
+            None where there is neither: `flight` goes on and nothing may be served meanwhile, or it failed.
+        """
+        options = self._options
+        if not options.stale_seconds:
+            return None
+        seconds = flight.began_at + options.patience_seconds - self._clock.monotonic()
+        if seconds > 0:
+            with suppress(TimeoutError):  # perhaps one of the computation's own
+                async with self._clock.timeout(seconds):
+                    return await _result(flight)
+        if flight.task.done():
+            return None
+        expired = await self._store.read_expired(key, options, options.stale_seconds)
+        return None if expired is None else Answer(expired.body, "updating", expired.age_seconds)
 
     async def _fly(self, course: _Course, compute: Compute) -> Answer:
         key, refresh = course
         token = uuid.uuid4().hex
         began = self._clock.monotonic()
+        longest_wait = self._options.computation_seconds + self._options.lease_seconds
         outcome: Outcome = "hit"
         while True:
             waited = self._clock.monotonic() - began
@@ -241,7 +266,7 @@ class ReadThroughCache:
             found = await self._store.take_lease(key, token, begun_within, self._options)
             if isinstance(found, Entry):
                 return Answer(found.body, outcome, found.age_seconds)
-            if found is Lease.TAKEN or waited >= _PATIENCE_IN_LEASES * self._options.lease_seconds:
+            if found is Lease.TAKEN or waited >= longest_wait:
                 break
             outcome = "miss"
             await self._clock.sleep(POLL_INTERVAL_SECONDS)
@@ -253,15 +278,26 @@ class ReadThroughCache:
     async def _stand_in(self, key: str, error: Exception) -> Answer:
         """Answer with the last good copy where a computation failed with `error`, or raise that."""
         last_good = None
-        if isinstance(error, self._stale_on):
+        if isinstance(error, self._stale_on) and not is_misuse(error):
             last_good = await self._store.read_last_good(key, self._options)
         if last_good is None:
             raise error
         return Answer(last_good.body, "stale", last_good.age_seconds, error)
 
     async def _compute(self, key: str, token: str, compute: Compute, *, early: bool) -> bytes:
+        renewal = LeaseRenewal(
+            partial(self._store.renew, key, token, self._options),
+            self._clock,
+            lease_seconds=self._options.lease_seconds,
+            longest_seconds=self._options.computation_seconds,
+        )
         try:
-            body = await compute()
+            try:
+                body = await compute()
+            finally:
+                renewal.end()
+        except GeneratorExit:  # the event loop is over: the lease runs out
+            raise
         except BaseException as error:
             invalidations = self._invalidations
             is_held = await self._store.release(key, token)
@@ -282,10 +318,10 @@ class ReadThroughCache:
 
     def _refresh_behind(self, key: str, compute: Compute, entry: Entry) -> None:
         """See to it that `entry` is replaced, while its callers have it already."""
-        if key not in self._refreshing and self._recent_failure(key) is None:
-            self._refreshing.add(key)
+        require_async(compute)
+        if self._replacements.get(key) is None and self._recent_failure(key) is None:
             # Nobody's request: what the context of this one says does not hold for it.
-            self._spawn(self._replace(key, compute, entry), Context())
+            self._replacements.begin(key, self._replace(key, compute, entry), Context())
 
     async def _replace(self, key: str, compute: Compute, entry: Entry) -> None:
         token = uuid.uuid4().hex
@@ -296,11 +332,9 @@ class ReadThroughCache:
                 await self._compute(key, token, compute, early=early)
         except Exception as error:  # noqa: BLE001 -- nobody waits for it: the old answer serves on
             notify(self._listener, CacheRefreshFailed(policy=self.name, error=error))
-        finally:
-            self._refreshing.discard(key)
 
     def _remember(self, key: str, error: BaseException) -> None:
-        if not (self._options.negative_seconds and isinstance(error, self._negative_on)):
+        if not (self._options.negative_seconds and isinstance(error, self._negative_on)) or is_misuse(error):
             return
         ends_at = self._clock.monotonic() + self._options.negative_seconds
         self._failures[key] = _Failure(error, error.__traceback__, ends_at)
@@ -316,14 +350,8 @@ class ReadThroughCache:
         del self._failures[key]
         return None
 
-    def _spawn(self, work: Coroutine[object, object, T], context: Context | None = None) -> "asyncio.Task[T]":
-        task = asyncio.create_task(work, context=context)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
 
-    def _land(self, course: _Course, flight: "asyncio.Task[Answer]") -> None:
-        if self._flights.get(course) is flight:  # and not its successor after an invalidation
-            del self._flights[course]
-        if not flight.cancelled():
-            flight.exception()  # counts as seen, though every caller may have gone
+async def _result(flight: SharedTask[Answer]) -> Answer:
+    """Wait for a computation; unlike `await`, this leaves it alone when its caller is cancelled."""
+    await asyncio.wait((flight.task,))
+    return flight.task.result()

@@ -9,7 +9,7 @@ import asyncio
 import math
 from collections import OrderedDict
 from collections.abc import Awaitable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import NamedTuple, Protocol
 
@@ -24,8 +24,13 @@ class CacheOptions:
         ttl_seconds: How long an entry is fresh.
         stale_seconds: Age up to which a last good answer may stand in for a failed computation; 0 for never.
             Of use only when longer than `ttl_seconds`.
-        lease_seconds: How long a computation may keep other workers waiting. One that takes longer is not
-            stored, so this should be above the longest to be expected.
+        lease_seconds: How long the lease of a computation lasts unless it is renewed, and so how long other
+            workers wait for one that died.
+        computation_seconds: How long a computation's lease is renewed. What takes longer is not stored, so
+            this should be above the longest to be expected.
+        patience_seconds: How long a caller waits for a computation, counted from its beginning, while there
+            is a last good answer that ran out and was not invalidated; then that is served in the meantime. 0
+            for not at all.
         early_refresh_beta: How eagerly entries are refreshed before they run out: 1 is optimal by the paper,
             more is earlier, 0 is never.
         revalidate_seconds: For how long after its end an entry is still answered with while a new one is
@@ -35,16 +40,18 @@ class CacheOptions:
 
     ttl_seconds: float = 300.0
     stale_seconds: float = 3600.0
-    lease_seconds: float = 30.0
+    lease_seconds: float = 2.0
+    computation_seconds: float = 30.0
+    patience_seconds: float = 1.0
     early_refresh_beta: float = 1.0
     revalidate_seconds: float = 0.0
     negative_seconds: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("ttl_seconds", "lease_seconds"):
+        for name in _ABOVE_ZERO:
             if not 0.001 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be finite and at least 0.001, not {getattr(self, name)}")
-        for name in ("stale_seconds", "early_refresh_beta", "revalidate_seconds", "negative_seconds"):
+        for name in _FROM_ZERO:
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be finite and at least 0, not {getattr(self, name)}")
 
@@ -55,8 +62,14 @@ class CacheOptions:
 
     @property
     def copy_seconds(self) -> float:
-        """Age up to which a last good copy is of use; 0 for none."""
+        """Age up to which a last good copy is of use; 0 for none. An entry may outlive it."""
         return max(self.stale_seconds, self.served_seconds) if self.revalidate_seconds else self.stale_seconds
+
+
+_ABOVE_ZERO = ("ttl_seconds", "lease_seconds", "computation_seconds")
+_FROM_ZERO = (
+    "stale_seconds", "patience_seconds", "early_refresh_beta", "revalidate_seconds", "negative_seconds",
+)  # fmt: skip
 
 
 class Entry(NamedTuple):
@@ -97,8 +110,8 @@ class CacheStore(Protocol):
         """Return the last answer stored, fresh or not, if it is younger than `stale_seconds`."""
         ...
 
-    async def read_expired(self, key: str, options: CacheOptions) -> Entry | None:
-        """Return the last answer stored, if its entry ran out less than `revalidate_seconds` ago.
+    async def read_expired(self, key: str, options: CacheOptions, max_age_seconds: float) -> Entry | None:
+        """Return the last answer stored, if its entry ran out and it is younger than `max_age_seconds`.
 
         One that was invalidated did not run out.
         """
@@ -119,6 +132,10 @@ class CacheStore(Protocol):
         Returns:
             That entry if there is one; or else whether the lease is now the caller's.
         """
+        ...
+
+    async def renew(self, key: str, token: str, options: CacheOptions) -> bool:
+        """Let a lease last for `lease_seconds` from now; return False if it was lost."""
         ...
 
     async def fill(self, key: str, token: str, body: bytes, options: CacheOptions) -> bool:
@@ -180,12 +197,12 @@ class MemoryCacheStore:
         copy = self._copies.get(key)
         return None if copy is None else self._entry(key, copy, options.stale_seconds)
 
-    async def read_expired(self, key: str, options: CacheOptions) -> Entry | None:
-        """Return the last answer stored, if its entry ran out less than `revalidate_seconds` ago."""
+    async def read_expired(self, key: str, options: CacheOptions, max_age_seconds: float) -> Entry | None:
+        """Return the last answer stored, if its entry ran out and it is younger than `max_age_seconds`."""
         copy = self._copies.get(key)
         if copy is None or not copy.is_valid or self._age(copy) < options.ttl_seconds:
             return None
-        return self._entry(key, copy, options.served_seconds)
+        return self._entry(key, copy, max_age_seconds)
 
     async def take_lease(
         self, key: str, token: str, begun_within_seconds: float, options: CacheOptions
@@ -199,6 +216,14 @@ class MemoryCacheStore:
             return Lease.HELD
         self._claims[key] = _Claim(token, now, now + options.lease_seconds)
         return Lease.TAKEN
+
+    async def renew(self, key: str, token: str, options: CacheOptions) -> bool:
+        """Let a lease last for `lease_seconds` from now; return False if it was lost."""
+        claim = self._claim(key)
+        if claim is None or claim.token != token:
+            return False
+        self._claims[key] = replace(claim, ends_at=self._clock.monotonic() + options.lease_seconds)
+        return True
 
     async def fill(
         self,

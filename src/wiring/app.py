@@ -284,7 +284,7 @@ def _summary_cache(settings: Settings, link: RedisLink, clock: Clock, listener: 
     options = CacheOptions(
         ttl_seconds=settings.cache_ttl_seconds,
         stale_seconds=settings.cache_stale_seconds,
-        lease_seconds=external.longest_call_seconds(settings),
+        computation_seconds=external.longest_computation_seconds(settings),
     )
     return ReadThroughCache(
         RedisCacheStore(

@@ -16,7 +16,7 @@ from src.resilience.memory_breaker_store import MemoryBreakerStore
 from src.resilience.memory_rate_limiter import memory_rate_limiter
 from src.resilience.pipeline import Pipeline
 from src.resilience.rate_limiter import Quota, RateLimit, RateLimitOptions
-from src.resilience.retry import Retry, RetryOptions
+from src.resilience.retry import Exponential, FullJitter, Retry, RetryOptions
 from src.resilience.timeout import Timeout
 from src.services.external_service import NAME, is_failure, is_worth_retrying
 from src.services.single_use_transport import SingleUseTransport
@@ -24,6 +24,12 @@ from src.storage.patterns.breaker_store import FailoverBreakerStore, RedisBreake
 from src.storage.redis.link import RedisLink
 from src.telemetry import tracing
 from src.telemetry.instruments import Measured
+
+_LONGEST_WAITS = Exponential(base_seconds=0.1, cap_seconds=5.0)
+"""Between attempts: each wait is drawn from nothing to this."""
+
+_CALL_MARGIN_SECONDS = 1.0
+"""For what the attempts and waits of a call take beyond their limits, on a machine under load."""
 
 
 def breaker(settings: Settings, link: RedisLink, clock: Clock, listener: Listener) -> CircuitBreaker:
@@ -43,8 +49,15 @@ def breaker_store(link: RedisLink, clock: Clock) -> FailoverBreakerStore:
 
 
 def longest_call_seconds(settings: Settings) -> float:
-    """Return how long a call of the external service may take, all its attempts and waits included."""
-    return settings.external_service_attempts * (settings.external_service_timeout + 5) + 5
+    """Return how long a call of the external service may take that the breaker lets through."""
+    attempts, randomizer = settings.external_service_attempts, SystemRandomizer()
+    waits = [_LONGEST_WAITS.delay(attempt, 0.0, randomizer) for attempt in range(1, attempts)]
+    return attempts * settings.external_service_timeout + sum(waits) + _CALL_MARGIN_SECONDS
+
+
+def longest_computation_seconds(settings: Settings) -> float:
+    """Return how long that takes at most with the waits for the rate limiter and the bulkhead before it."""
+    return longest_call_seconds(settings) + 2 * settings.external_service_timeout
 
 
 def provider_in_process(settings: Settings, clock: Clock) -> httpx.ASGITransport:
@@ -80,7 +93,9 @@ def pipeline(settings: Settings, breaker: CircuitBreaker, clock: Clock, listener
     rate = Quota(settings.external_service_rate_per_second, 1)
     retry = RetryOptions(
         settings.external_service_attempts,
-        total_seconds=longest_call_seconds(settings),
+        # The last attempt begins in time to end by then, also where the service asks for long waits.
+        total_seconds=longest_call_seconds(settings) - patience,
+        backoff=FullJitter(_LONGEST_WAITS),
         retry_on=is_worth_retrying,
     )
     return Pipeline(

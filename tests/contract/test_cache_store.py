@@ -118,11 +118,11 @@ async def test_an_expired_answer_is_read_while_it_may_be_served_and_then_no_more
     await store.take_lease(KEY, "token", ANY_FRESH, REVALIDATING)
     await advance(50)
     await store.fill(KEY, "token", b"one", REVALIDATING)
-    assert await store.read_expired(KEY, REVALIDATING) is None, "it is fresh"
+    assert await store.read_expired(KEY, REVALIDATING, REVALIDATING.served_seconds) is None, "it is fresh"
 
     await advance(300)
     assert await store.read(KEY, REVALIDATING) is None
-    expired = await store.read_expired(KEY, REVALIDATING)
+    expired = await store.read_expired(KEY, REVALIDATING, REVALIDATING.served_seconds)
     assert expired is not None
     assert expired.body == b"one"
     assert expired.cost_seconds == pytest.approx(50, abs=LEEWAY_SECONDS)
@@ -132,7 +132,7 @@ async def test_an_expired_answer_is_read_while_it_may_be_served_and_then_no_more
     assert await store.take_lease(KEY, "next", ANY_FRESH, REVALIDATING) is Lease.TAKEN
 
     await advance(200)
-    assert await store.read_expired(KEY, REVALIDATING) is None
+    assert await store.read_expired(KEY, REVALIDATING, REVALIDATING.served_seconds) is None
 
 
 @pytest.mark.parametrize("stale_seconds", [350, 3600])
@@ -143,11 +143,11 @@ async def test_how_long_an_expired_answer_is_served_has_nothing_to_do_with_failu
     await fill(store, b"one", options)
 
     await advance(420)
-    assert await store.read_expired(KEY, options) is not None
+    assert await store.read_expired(KEY, options, options.served_seconds) is not None
     assert (await store.read_last_good(KEY, options) is None) == (stale_seconds == 350)
 
     await advance(80)
-    assert await store.read_expired(KEY, options) is None
+    assert await store.read_expired(KEY, options, options.served_seconds) is None
     assert (await store.read_last_good(KEY, options) is None) == (stale_seconds == 350)
 
 
@@ -155,7 +155,34 @@ async def test_without_revalidate_seconds_no_expired_answer_is_read(store: Cache
     await fill(store, b"one")
     await advance(300)
 
-    assert await store.read_expired(KEY, OPTIONS) is None
+    assert await store.read_expired(KEY, OPTIONS, OPTIONS.served_seconds) is None
+
+
+async def test_an_expired_answer_is_read_up_to_the_age_that_the_caller_accepts(
+    store: CacheStore, advance: Advance
+):
+    await fill(store, b"one")  # of no revalidate_seconds
+    await advance(1000)
+
+    expired = await store.read_expired(KEY, OPTIONS, OPTIONS.stale_seconds)
+    assert expired is not None
+    assert expired.body == b"one"
+    assert expired.age_seconds == pytest.approx(1000, abs=LEEWAY_SECONDS)
+    assert await store.read_expired(KEY, OPTIONS, 900) is None
+
+    await advance(2600)
+    assert await store.read_expired(KEY, OPTIONS, OPTIONS.stale_seconds) is None
+
+
+async def test_what_was_invalidated_is_no_expired_answer_however_old_it_may_be(
+    store: CacheStore, advance: Advance
+):
+    await fill(store, b"one")
+    await advance(400)
+    await store.invalidate([KEY])
+
+    assert await store.read_expired(KEY, OPTIONS, OPTIONS.stale_seconds) is None
+    assert await store.read_last_good(KEY, OPTIONS) is not None
 
 
 async def test_what_was_invalidated_is_not_an_expired_answer(store: CacheStore, advance: Advance):
@@ -163,7 +190,7 @@ async def test_what_was_invalidated_is_not_an_expired_answer(store: CacheStore, 
     await store.invalidate([KEY])
     await advance(300)
 
-    assert await store.read_expired(KEY, REVALIDATING) is None
+    assert await store.read_expired(KEY, REVALIDATING, REVALIDATING.served_seconds) is None
 
 
 async def test_a_lifetime_that_was_shortened_holds_for_what_is_already_stored(
@@ -224,6 +251,56 @@ async def test_a_computation_during_which_the_clock_is_set_back_has_no_negative_
     entry = await store.read(KEY, OPTIONS)
     assert entry is not None
     assert entry.cost_seconds >= 0
+
+
+async def test_a_lease_that_is_renewed_lasts(store: CacheStore, advance: Advance):
+    await store.take_lease(KEY, "holder", ANY_FRESH, OPTIONS)
+    for _ in range(3):
+        await advance(60)
+        assert await store.renew(KEY, "holder", OPTIONS)
+        assert await store.take_lease(KEY, "next", ANY_FRESH, OPTIONS) is Lease.HELD
+
+    await advance(100)
+
+    assert await store.take_lease(KEY, "next", ANY_FRESH, OPTIONS) is Lease.TAKEN
+
+
+@pytest.mark.parametrize("renewals", [1, 3])
+async def test_a_renewed_lease_is_its_holders_and_its_computation_began_when_it_was_taken(
+    store: CacheStore, advance: Advance, renewals: int
+):
+    await store.take_lease(KEY, "holder", ANY_FRESH, OPTIONS)
+    for _ in range(renewals):
+        await advance(60)
+        assert not await store.renew(KEY, "other", OPTIONS)
+        assert await store.renew(KEY, "holder", OPTIONS)
+    assert not await store.release(KEY, "other")
+    assert not await store.fill(KEY, "other", b"no", OPTIONS)
+    await advance(20)
+
+    assert await store.fill(KEY, "holder", b"one", OPTIONS)
+
+    entry = await store.read(KEY, OPTIONS)
+    assert entry is not None
+    assert entry.cost_seconds == pytest.approx(60 * renewals + 20, abs=LEEWAY_SECONDS)
+
+
+async def test_a_renewed_lease_can_be_released(store: CacheStore):
+    await store.take_lease(KEY, "holder", ANY_FRESH, OPTIONS)
+    await store.renew(KEY, "holder", OPTIONS)
+    assert await store.release(KEY, "holder")
+    assert await store.take_lease(KEY, "next", ANY_FRESH, OPTIONS) is Lease.TAKEN
+
+
+async def test_a_lease_that_was_lost_is_not_renewed(store: CacheStore, advance: Advance):
+    assert not await store.renew(KEY, "nobody", OPTIONS)
+    await store.take_lease(KEY, "dead", ANY_FRESH, OPTIONS)
+    await advance(100)
+    assert not await store.renew(KEY, "dead", OPTIONS)
+    await store.take_lease(KEY, "next", ANY_FRESH, OPTIONS)
+    assert not await store.renew(KEY, "dead", OPTIONS)
+    await store.invalidate([KEY])
+    assert not await store.renew(KEY, "next", OPTIONS)
 
 
 async def test_a_lease_is_not_given_where_an_entry_is_new_enough(store: CacheStore, advance: Advance):
@@ -359,7 +436,7 @@ class TestInRedis:
             assert 300 - LEEWAY_SECONDS < outside.ttl(KEY) <= 300
             outside.delete(KEY)
 
-        assert await store.read_expired(KEY, REVALIDATING) is None
+        assert await store.read_expired(KEY, REVALIDATING, REVALIDATING.served_seconds) is None
 
     async def test_everything_it_stores_runs_out(self, store: RedisCacheStore, redis_server: RedisServer):
         await fill(store, b"one")
@@ -462,6 +539,46 @@ class TestInRedis:
         entries = await asyncio.gather(store.read(KEY, OPTIONS), store.read("another", OPTIONS))
         assert [entry.body for entry in entries if entry] == [b"an answer"] * 2
         assert [record.message for record in caplog.records] == ["cache_refused"]
+
+    @pytest.mark.parametrize("ending", [b"one", ValueError("no")], ids=["filled", "failed"])
+    @pytest.mark.parametrize("hiccup", ["killed", "frozen"])
+    async def test_a_lease_that_could_not_be_given_back_is_given_back_when_redis_answers(
+        self, own_redis: RedisServer, hiccup: str, ending: bytes | Exception
+    ):
+        links = [RedisLink(connect(RedisAddress(own_redis.url)), SystemClock()) for _ in range(2)]
+        ours, theirs = (RedisCacheStore(link) for link in links)
+        cache = ReadThroughCache(ours, OPTIONS, SystemClock(), SystemRandomizer(1))  # a lease of 100 s
+
+        async def compute() -> bytes:
+            assert await theirs.take_lease(KEY, "next", ANY_FRESH, OPTIONS) is Lease.HELD
+            own_redis.kill() if hiccup == "killed" else own_redis.freeze()
+            if isinstance(ending, Exception):
+                raise ending
+            return ending
+
+        (outcome,) = await asyncio.gather(cache.get(KEY, compute), return_exceptions=True)
+        assert outcome is ending or outcome.body == ending
+        own_redis.start() if hiccup == "killed" else own_redis.thaw()
+
+        async with asyncio.timeout(20):
+            while True:
+                found = await theirs.take_lease(KEY, "next", ANY_FRESH, OPTIONS)
+                if found is not Lease.HELD and links[1].is_up:
+                    break
+                await asyncio.sleep(0.01)
+        for link in links:
+            await link.aclose()
+
+    async def test_during_an_outage_nothing_waits_for_its_end(self, own_redis: RedisServer):
+        link = RedisLink(connect(RedisAddress(own_redis.url)), SystemClock())
+        store = RedisCacheStore(link)
+        own_redis.kill()
+        for number in range(50):
+            await store.take_lease(KEY, f"{number}", ANY_FRESH, OPTIONS)
+            await store.fill(KEY, f"{number}", b"one", OPTIONS)
+        assert len(store._releasing) <= 1, "of the lease that was asked for when nobody knew yet"
+        assert store._tokens == set()
+        await link.aclose()
 
     async def test_while_redis_is_away_every_caller_computes_and_nothing_fails(self, own_redis: RedisServer):
         link = RedisLink(connect(RedisAddress(own_redis.url)), SystemClock())

@@ -1,51 +1,13 @@
 """The provider as the process that operators start."""
 
-import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import httpx
 import pytest
 
-COMMAND = [sys.executable, "-m", "src.provider"]
-
-
-class Provider:
-    """A running provider. `log` is complete once it has ended."""
-
-    def __init__(self, *flags: str) -> None:
-        self.process = subprocess.Popen(
-            [*COMMAND, "--port", "0", *flags], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-        )
-        self.log = ""
-        self.url = self._read_url()
-
-    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
-        self.process.send_signal(number)
-        self.log += self.process.communicate(timeout=10)[1]
-        return self.process.returncode
-
-    def _read_url(self) -> str:
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
-            self.log += line
-            if found := re.search(r"running on (http://\S+)", line):
-                return found[1]
-        raise AssertionError(f"the provider did not start:\n{self.log}")
-
-
-@contextmanager
-def running(*flags: str) -> Iterator[Provider]:
-    provider = Provider(*flags)
-    try:
-        yield provider
-    finally:
-        if provider.process.poll() is None:
-            provider.process.kill()
-            provider.process.communicate()
+from tests.support.provider import COMMAND, running_provider
 
 
 def run(*flags: str) -> subprocess.CompletedProcess[str]:
@@ -57,21 +19,23 @@ def port_of(url: str) -> str:
 
 
 def test_a_pattern_given_as_a_flag_is_played():
-    with running("--pattern", "SSFFF", "--status", "500") as provider, httpx.Client() as client:
+    with running_provider("--pattern", "SSFFF", "--status", "500") as provider, httpx.Client() as client:
         statuses = [client.get(f"{provider.url}/get").status_code for _ in range(7)]
     assert statuses == [200, 200, 500, 500, 500, 200, 200]
 
 
 @pytest.mark.parametrize("flag", ["--fail_chance", "--fail-chance"])
 def test_dashes_and_underscores_are_one(flag):
-    with running(flag, "0.3", flag.replace("fail", "latency").replace("chance", "ms"), "1") as provider:
+    with running_provider(
+        flag, "0.3", flag.replace("fail", "latency").replace("chance", "ms"), "1"
+    ) as provider:
         faults = httpx.get(f"{provider.url}/faults").json()
     assert (faults["failure_rate"], faults["latency_ms"]) == (0.3, 1)
 
 
 def test_a_seed_makes_the_failures_repeatable():
     def statuses() -> list[int]:
-        with running("--fail_chance", "0.5", "--seed", "7") as provider, httpx.Client() as client:
+        with running_provider("--fail_chance", "0.5", "--seed", "7") as provider, httpx.Client() as client:
             return [client.get(f"{provider.url}/get").status_code for _ in range(20)]
 
     first = statuses()
@@ -80,7 +44,7 @@ def test_a_seed_makes_the_failures_repeatable():
 
 
 def test_a_hanging_call_costs_the_client_its_timeout_and_the_server_nothing():
-    with running("--pattern", "F", "--kind", "hang") as provider:
+    with running_provider("--pattern", "F", "--kind", "hang") as provider:
         with pytest.raises(httpx.ReadTimeout):
             httpx.get(f"{provider.url}/get", timeout=httpx.Timeout(5, read=0.1))
         assert httpx.get(f"{provider.url}/health").status_code == 200
@@ -89,7 +53,7 @@ def test_a_hanging_call_costs_the_client_its_timeout_and_the_server_nothing():
 
 
 def test_a_cut_connection_is_a_protocol_error_and_no_stack_trace():
-    with running("--pattern", "FS", "--kind", "cut") as provider:
+    with running_provider("--pattern", "FS", "--kind", "cut") as provider:
         with pytest.raises(httpx.RemoteProtocolError, match="without sending complete message body"):
             httpx.get(f"{provider.url}/get")
         assert httpx.get(f"{provider.url}/get").status_code == 200
@@ -98,14 +62,14 @@ def test_a_cut_connection_is_a_protocol_error_and_no_stack_trace():
 
 
 def test_the_second_of_two_quick_scores_is_refused():
-    with running() as provider, httpx.Client() as client:
+    with running_provider() as provider, httpx.Client() as client:
         answers = [client.get(f"{provider.url}/score?cpf=12345678909") for _ in range(2)]
     assert [answer.status_code for answer in answers] == [200, 429]
     assert answers[1].headers["retry-after"] == "1"
 
 
 def test_faults_are_changed_while_it_runs():
-    with running() as provider, httpx.Client(base_url=provider.url) as client:
+    with running_provider() as provider, httpx.Client(base_url=provider.url) as client:
         client.put("/faults", json={"failure_rate": 1})
         assert client.get("/kv/metric-types/cpu_usage").status_code == 503
         client.put("/faults", json={"failure_rate": 0})
@@ -115,7 +79,7 @@ def test_faults_are_changed_while_it_runs():
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals a program could catch here")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_it_cleanly_and_frees_the_port(number):
-    with running() as provider:
+    with running_provider() as provider:
         httpx.get(f"{provider.url}/health")
         assert provider.stop(number) == 0
         with pytest.raises(httpx.ConnectError):
@@ -124,7 +88,7 @@ def test_a_signal_ends_it_cleanly_and_frees_the_port(number):
 
 
 def test_a_taken_port_is_named():
-    with running() as provider:
+    with running_provider() as provider:
         second = run("--port", port_of(provider.url))
     assert second.returncode == 3
     assert "address already in use" in second.stderr

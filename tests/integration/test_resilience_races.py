@@ -3,8 +3,10 @@
 import asyncio
 import itertools
 import json
+import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 
@@ -123,6 +125,10 @@ class Racer:
         self._process.stdin.write("go\n")
         self._process.stdin.flush()
 
+    def freeze(self) -> None:
+        """SIGSTOP: it holds what it holds, and does nothing."""
+        self._process.send_signal(signal.SIGSTOP)
+
     def kill(self) -> None:
         """SIGKILL: no goodbye."""
         self._process.kill()
@@ -220,4 +226,30 @@ async def test_the_permit_of_a_killed_prober_goes_to_another_as_soon_as_its_leas
     *refused, _ = told["began"]
     assert told["let_through"] >= asked + lease_seconds
     assert [began for began in refused if began > probing + lease_seconds] == []
+    assert (await breaker.status()).state is BreakerState.CLOSED
+
+
+@pytest.mark.parametrize("end", [Racer.kill, Racer.freeze], ids=["killed", "frozen"])
+async def test_a_prober_that_lives_keeps_its_permit_and_one_that_does_not_is_soon_succeeded(
+    racer: StartRacer, redis_link: RedisLink, end: Callable[[Racer], None]
+) -> None:
+    renewal_seconds = 1.0  # the shortest
+    options = {"failure_threshold": 1, "open_seconds": 0.001, "probe_lease_seconds": 600.0}
+    breaker = await opened_breaker(redis_link, **options)
+    prober, traffic = racer("hang", options), racer("insist", options)
+    assert (prober.hear(), traffic.hear()) == ("ready", "ready")
+
+    prober.go()
+    prober.hear()
+    traffic.go()
+    assert traffic.hear() == "refused"
+    await asyncio.sleep(3 * renewal_seconds)
+    ended = time.monotonic()
+    end(prober)
+    told = await asyncio.to_thread(traffic.hear)
+
+    # As above. The last renewal may have been under way when the prober ended.
+    *refused, _ = told["began"]
+    assert told["let_through"] >= ended
+    assert [began for began in refused if began > ended + 1.5 * renewal_seconds] == []
     assert (await breaker.status()).state is BreakerState.CLOSED

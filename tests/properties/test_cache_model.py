@@ -7,7 +7,7 @@ halfway between two of them: neither that nor a rounding to milliseconds can put
 import asyncio
 import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 from hypothesis import strategies as st
@@ -60,8 +60,9 @@ class Model:
     def read(self):
         return self.aged(self.answer, 0, self.options.ttl_seconds)
 
-    def read_expired(self):
-        return self.aged(self.answer, self.options.ttl_seconds, self.options.served_seconds)
+    def read_expired(self, max_age_seconds):
+        kept_seconds = min(max_age_seconds, self.options.copy_seconds)
+        return self.aged(self.answer, self.options.ttl_seconds, kept_seconds)
 
     def read_last_good(self):
         return self.aged(self.last_good, 0, self.options.stale_seconds)
@@ -80,6 +81,12 @@ class Model:
 
     def holds(self, token):
         return self.claim is not None and self.claim.token == token and self.now < self.claim.ends_at
+
+    def renew(self, token):
+        if not self.holds(token):
+            return False
+        self.claim = replace(self.claim, ends_at=self.now + self.options.lease_seconds)
+        return True
 
     def fill(self, token, body):
         if not self.holds(token):
@@ -114,6 +121,7 @@ class CacheMachine(StoreMachine):
     def set_up(self, options):
         self.options = options
         self.models = {key: Model(options, self.clock) for key in KEYS}
+        self.max_ages = (options.served_seconds, max(options.stale_seconds, options.served_seconds))
         self.store = MemoryCacheStore(self.clock) if self.link is None else RedisCacheStore(self.link)
 
     @rule(target=leases, key=keys, begun_within_seconds=begun_within)
@@ -129,6 +137,23 @@ class CacheMachine(StoreMachine):
         if reply is Lease.TAKEN:
             self.granted[key][token] = self.clock.monotonic() + self.options.lease_seconds
         return key, token  # a refused one too: it must be good for nothing
+
+    @rule(lease=leases)
+    def renew(self, lease):
+        key, token = lease
+        is_renewed = self.do(self.store.renew(key, token, self.options))
+        assert is_renewed == self.models[key].renew(token)
+        if is_renewed:
+            assert self.granted[key][token] > self.clock.monotonic()
+            self.granted[key][token] = self.clock.monotonic() + self.options.lease_seconds
+
+    @rule(key=keys, renewals=st.integers(1, 4))
+    def compute_slowly(self, key, renewals):
+        if isinstance(lease := self.take_lease(key, 0), tuple):
+            for _ in range(renewals):
+                self.pass_time(30)
+                self.renew(lease)
+            self.fill(lease)
 
     @rule(lease=leases)
     def fill(self, lease):
@@ -181,14 +206,18 @@ class CacheMachine(StoreMachine):
     @invariant()
     def both_say_the_same(self):
         for key, model in self.models.items():
-            fresh, expired, last_good = self.do(self.read_all(key))
+            fresh, *expired, last_good = self.do(self.read_all(key))
             self.check(key, fresh, model.read(), self.options.ttl_seconds)
-            self.check(key, expired, model.read_expired(), self.options.served_seconds)
+            for max_age, entry in zip(self.max_ages, expired, strict=True):
+                self.check(key, entry, model.read_expired(max_age), max_age)
             self.check(key, last_good, model.read_last_good(), self.options.stale_seconds, has_cost=False)
 
     async def read_all(self, key):
-        reads = (self.store.read, self.store.read_expired, self.store.read_last_good)
-        return await asyncio.gather(*(read(key, self.options) for read in reads))
+        return await asyncio.gather(
+            self.store.read(key, self.options),
+            *(self.store.read_expired(key, self.options, max_age) for max_age in self.max_ages),
+            self.store.read_last_good(key, self.options),
+        )
 
     @invariant()
     def at_most_one_holds_a_lease(self):

@@ -70,8 +70,8 @@ async def summary(request: Request) -> Response:
     """Count, average, extremes, latest and percentiles of a type's measurements, exact to the microsecond.
 
     Served from a cache (`X-Cache: HIT`) until `CACHE_TTL_SECONDS` have passed; `Cache-Control: no-cache`
-    has it computed anew. When the external service fails, the last good summary is served with
-    `X-Cache: STALE` and `"degraded": true`.
+    has it computed anew. When the external service fails, or computing takes long, the last good summary is
+    served with `X-Cache: STALE` and `"degraded": true`.
     """
     answer = await admit_and_read(request, partial(_begin_summary, request))
     return _render_summary(request, answer, state(request)["cache_ttl_seconds"])
@@ -179,16 +179,17 @@ def _is_refresh(request: Request) -> bool:
 
 
 def _render_summary(request: Request, answer: Answer, ttl_seconds: int) -> Response:
-    is_stale = answer.outcome == "stale"
+    is_old = answer.is_old
+    cached = b"STALE" if is_old else answer.outcome.upper().encode("ascii")
     age = int(answer.age_seconds)
-    freshness = 0 if is_stale else max(0, ttl_seconds - age)
+    freshness = max(0, ttl_seconds - age)
     etag = _etag(answer.body)
     add_headers(
         request.scope,
-        (b"x-cache", answer.outcome.upper().encode("ascii")),
+        (b"x-cache", cached),
         (b"age", b"%d" % age),
         (b"etag", etag.encode("ascii")),
-        (b"cache-control", b"no-store" if is_stale else b"private, max-age=%d" % freshness),
+        (b"cache-control", b"no-store" if is_old else b"private, max-age=%d" % freshness),
     )
     if client_has(header(request.scope, b"if-none-match"), etag):
         return Response(status_code=304)

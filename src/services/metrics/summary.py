@@ -49,7 +49,7 @@ class SummaryRead:
         self._read = read
 
     async def result(self) -> Answer:
-        """Return the summary.
+        """Return the summary, degraded where the external service fails or computing takes long.
 
         Raises:
             CircuitOpenError: The external service's breaker is open and no summary is young enough.
@@ -57,9 +57,7 @@ class SummaryRead:
             StorageUnavailableError: The store is unavailable, or refuses and no summary is young enough.
         """
         answer = await self._read.result()
-        if answer.outcome != "stale":
-            return answer
-        return Answer(_degraded(answer.body), answer.outcome, answer.age_seconds, answer.error)
+        return answer._replace(body=_degraded(answer.body)) if answer.is_old else answer
 
     async def cancel(self) -> None:
         """Leave the summary unread. Nothing has to be stopped: what was asked of Redis is on its way."""

@@ -1,11 +1,10 @@
 -- Ends a lease that came to nothing, unless it has another holder by now.
 --
--- KEYS[1] lease
--- ARGV[1] token
+-- KEYS, ARGV  those of cache.lua
 --
 -- Reply: 1 ended; 0 it was not the caller's.
 
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then
+if not is_held then
   return 0
 end
-return redis.call('DEL', KEYS[1])
+return redis.call('DEL', LEASE)

@@ -1,4 +1,4 @@
--- A lease: the right to do something alone for a while, kept under a key as the holder's token.
+-- A lease: the right to do something alone for a while, kept under a key whose value begins with the holder's token.
 
 -- Take the lease for `ms` unless another holds it. No lease is given for longer than `longest` ms: one that has more
 -- left is from before the clock was set back, and nothing says that its holder lives.

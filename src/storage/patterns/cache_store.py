@@ -13,18 +13,20 @@ After Redis' clock is set back, an entry that was stored before is a miss, and a
 has ended: nothing says how old the one is, or whether the other's holder lives. A last good copy is of no use
 until the clock is where it was, or an answer is stored again.
 
-The cost outlives the entry by `revalidate_seconds`, and while it is there the last good copy is served in
-place of an entry that ran out. An invalidation drops both. Whoever deletes `k` by hand and must not see the
-old answer even once the ttl would have been over deletes `{k}:cost` with it.
+The cost is kept for as long as the last good copy, and while it is there that copy may be served in place of
+an entry that ran out. An invalidation drops both. Whoever deletes `k` by hand and must not see the old answer
+even once the ttl would have been over deletes `{k}:cost` with it.
 
 **When Redis is away, or refuses** (its memory is full), here and nowhere else: every read is a miss, every
-lease is granted and held, and nothing is stored. So callers compute, each worker for itself. A foreign value
+lease is granted and held, and nothing is stored. So callers compute, each worker for itself. A lease that
+could not be given back is given back as soon as Redis answers. A foreign value
 under the key does the same and is logged. Where recent entries are kept, a worker that finds Redis away
 serves those it read before, until they run out. The one promise that suffers is invalidation: an entry that
 could not be dropped, in Redis or in a worker that was not told, is served until its ttl and
 `revalidate_seconds` are over.
 """
 
+import asyncio
 import logging
 import math
 from collections.abc import Awaitable, Sequence
@@ -45,9 +47,11 @@ _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+_FOREVER_SECONDS = 1e9
+"""Longer than anything is kept, and a number that a script can take."""
+
 _LEASE = load_script("cache_lease", "lease")
-_FILL = load_script("cache_fill")
-_RELEASE = load_script("cache_release")
+_RENEW, _FILL, _RELEASE = (load_script(f"cache_{task}", "cache") for task in ("renew", "fill", "release"))
 
 
 class RedisCacheStore:
@@ -68,6 +72,8 @@ class RedisCacheStore:
         self._reads = link.tick_loader(self._read_all)
         if recent is not None and answers_early:
             link.on_silence(partial(self._reads.resolve, lambda read: recent.get(read[0])))
+        self._tokens: set[str] = set()  # of leases that this worker holds, as far as it knows
+        self._releasing: set[asyncio.Task[bool]] = set()
 
     def read(self, key: str, options: CacheOptions) -> Awaitable[Entry | None]:
         """Return the fresh entry, if there is one; all that is read in one tick is one round trip."""
@@ -99,8 +105,8 @@ class RedisCacheStore:
         body, remaining_ms = reply
         return _entry(body, remaining_ms, None, options.copy_seconds, options.stale_seconds)
 
-    async def read_expired(self, key: str, options: CacheOptions) -> Entry | None:
-        """Return the last answer stored, if its entry ran out less than `revalidate_seconds` ago."""
+    async def read_expired(self, key: str, options: CacheOptions, max_age_seconds: float) -> Entry | None:
+        """Return the last answer stored, if its entry ran out and it is younger than `max_age_seconds`."""
         copy = _last_good(key)
         reply = await _unless_away(self._link.send_all([("MGET", copy, _cost(key)), ("PTTL", copy)]), None)
         if reply is None:
@@ -108,7 +114,7 @@ class RedisCacheStore:
         (body, cost_ms), remaining_ms = reply
         if cost_ms is None:  # invalidated
             return None
-        entry = _entry(body, remaining_ms, cost_ms, options.copy_seconds, options.served_seconds)
+        entry = _entry(body, remaining_ms, cost_ms, options.copy_seconds, max_age_seconds)
         # A younger one's entry was deleted by hand, or has been stored since the caller looked for it.
         return None if entry is None or entry.age_seconds < options.ttl_seconds else entry
 
@@ -117,21 +123,27 @@ class RedisCacheStore:
     ) -> Entry | Lease:
         """Decide in one step who computes."""
         keys = (_lease(key), key, _cost(key))
-        # No entry was begun longer ago than this, so it stands for infinity too.
-        begun_within_seconds = min(begun_within_seconds, options.ttl_seconds + options.lease_seconds)
         arguments = (
             token,
             _milliseconds(options.lease_seconds),
             _milliseconds(options.ttl_seconds),
-            math.floor(begun_within_seconds * 1000),  # in doubt the entry is too old
+            math.floor(min(begun_within_seconds, _FOREVER_SECONDS) * 1000),  # in doubt the entry is too old
         )
+        may_be_asked = self._link.is_up
         reply = await _unless_away(self._link.run(_LEASE, keys, arguments), 1)
         if isinstance(reply, list):
             body, remaining_ms, cost_ms = reply
             entry = _entry(body, remaining_ms, cost_ms, options.ttl_seconds, options.ttl_seconds)
             assert entry is not None, "the script answers with fresh entries only"
             return entry
+        if reply and may_be_asked:  # and perhaps Redis took note, though no answer came
+            self._tokens.add(token)
         return Lease.TAKEN if reply else Lease.HELD
+
+    async def renew(self, key: str, token: str, options: CacheOptions) -> bool:
+        """Let a lease last for `lease_seconds` from now; return False if it was lost."""
+        arguments = (token, _milliseconds(options.lease_seconds))
+        return bool(await _unless_away(self._link.run(_RENEW, (_lease(key),), arguments), 1))
 
     async def fill(self, key: str, token: str, body: bytes, options: CacheOptions) -> bool:
         """Store an answer and end its lease; return False, storing nothing, if the lease was lost."""
@@ -141,14 +153,22 @@ class RedisCacheStore:
             body,
             _milliseconds(options.lease_seconds),
             _milliseconds(options.ttl_seconds),
-            _milliseconds(options.served_seconds),
+            _milliseconds(max(options.copy_seconds, options.ttl_seconds)),
             _milliseconds(options.copy_seconds),
         )
-        return bool(await _unless_away(self._link.run(_FILL, keys, arguments), 0))
+        is_stored = await _unless_away(self._link.run(_FILL, keys, arguments), None)
+        if is_stored is None:
+            self._release_when_back(key, token)
+        self._tokens.discard(token)
+        return bool(is_stored)
 
     async def release(self, key: str, token: str) -> bool:
         """End a lease that came to nothing; return False if it was lost."""
-        return bool(await _unless_away(self._link.run(_RELEASE, (_lease(key),), (token,)), 1))
+        is_released = await self._release(key, token, None)
+        if is_released is None:
+            self._release_when_back(key, token)
+        self._tokens.discard(token)
+        return is_released is not False
 
     async def invalidate(self, keys: Sequence[str]) -> None:
         """Drop the fresh entries and the leases of `keys`.
@@ -159,6 +179,21 @@ class RedisCacheStore:
             for key in keys:
                 self._recent.drop(key)
         await _unless_away(self._link.send_all([("DEL", key, _cost(key), _lease(key)) for key in keys]), [])
+
+    async def _release(self, key: str, token: str, otherwise: T) -> bool | T:
+        reply = await _unless_away(self._link.run(_RELEASE, (_lease(key),), (token,)), None)
+        return otherwise if reply is None else bool(reply)
+
+    def _release_when_back(self, key: str, token: str) -> None:
+        """End a lease that Redis may keep as soon as Redis answers, so that nobody waits for its end."""
+        if token in self._tokens:
+            releasing = asyncio.create_task(self._wait_and_release(key, token))
+            self._releasing.add(releasing)
+            releasing.add_done_callback(self._releasing.discard)
+
+    async def _wait_and_release(self, key: str, token: str) -> bool:
+        await self._link.until_up()
+        return await self._release(key, token, otherwise=False)  # then it runs out
 
 
 async def _unless_away(reply: Awaitable[T], otherwise: T) -> T:

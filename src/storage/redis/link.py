@@ -133,6 +133,11 @@ class RedisLink:
         """Whether Redis answered the last round trip or probe."""
         return self._is_up
 
+    async def until_up(self) -> None:
+        """Return when Redis answers again, or the link is closed; at once while Redis answers."""
+        if self._prober is not None:
+            await asyncio.wait((self._prober,))
+
     @property
     def round_trips(self) -> int:
         """Round trips begun so far."""

@@ -298,27 +298,241 @@ class TestSingleFlightAcrossWorkers:
         assert {answer.body for answer in await asyncio.gather(*callers)} == {b"one"}
         assert compute.begun == 1
 
-    async def test_nobody_waits_longer_than_two_leases(self, fleet: Fleet):
+    async def test_nobody_waits_longer_than_a_computation_and_a_lease_may_take(self, fleet: Fleet):
         await fleet.store.take_lease(KEY, "first", 300, fleet.options)
         hopeless = asyncio.create_task(fleet.worker().get(KEY, at_once(b"own")))
-        for holder in ("second", "third"):
-            await fleet.clock.advance(8)
-            await fleet.store.invalidate([KEY])
-            await fleet.store.take_lease(KEY, holder, 300, fleet.options)
-        await fleet.clock.advance(5)
+        for _ in range(8):
+            await fleet.clock.advance(5)
+            assert not hopeless.done()
+            await fleet.store.renew(KEY, "first", fleet.options)
+        await fleet.clock.advance(0.02)
 
         assert (await hopeless).body == b"own"
         assert await fleet.store.read(KEY, fleet.options) is None, "it had no lease to fill under"
 
-    async def test_a_computation_slower_than_its_lease_answers_but_is_not_stored(self, fleet: Fleet):
+    async def test_a_computation_slower_than_a_lease_keeps_it(self, fleet: Fleet):
+        slow, needless = Computation(b"slow"), at_once(b"needless")
+        callers = [asyncio.create_task(fleet.worker().get(KEY, slow))]
+        await settle()
+        callers.append(asyncio.create_task(fleet.worker().get(KEY, needless)))
+        await fleet.clock.advance(29)
+        assert not any(caller.done() for caller in callers)
+
+        slow.gate.set()
+        await fleet.clock.advance(0.02)
+
+        assert [(await caller).body for caller in callers] == [b"slow"] * 2
+        assert needless.begun == 0
+        assert await fleet.store.read(KEY, fleet.options) is not None
+
+    async def test_one_slower_than_a_computation_may_be_answers_but_is_not_stored(self, fleet: Fleet):
         slow = Computation(b"slow")
         caller = asyncio.create_task(fleet.worker().get(KEY, slow))
-        await fleet.clock.advance(10)
+        await fleet.clock.advance(30)
+        assert await fleet.store.take_lease(KEY, "next", 0, fleet.options) is Lease.TAKEN
 
         slow.gate.set()
 
         assert (await caller).body == b"slow"
         assert await fleet.store.read(KEY, fleet.options) is None
+
+    @pytest.mark.parametrize("ending", [b"answer", ValueError("no")])
+    async def test_once_it_has_ended_a_computation_renews_nothing(
+        self, fleet: Fleet, ending: bytes | Exception, monkeypatch: pytest.MonkeyPatch
+    ):
+        renewed, renew = [], fleet.store.renew
+        monkeypatch.setattr(fleet.store, "renew", lambda *args: renewed.append(args) or renew(*args))
+        compute = Computation(ending)
+        caller = asyncio.create_task(fleet.worker().get(KEY, compute))
+        await fleet.clock.advance(4)
+        compute.gate.set()
+        await asyncio.gather(caller, return_exceptions=True)
+
+        assert len(renewed) == 1
+        await fleet.clock.advance(100)
+        assert len(renewed) == 1
+
+
+class TestServedWhileSomebodyComputes:
+    @pytest.fixture
+    async def expired(self, fleet: Fleet) -> Fleet:
+        """An answer that ran out a second ago."""
+        await fleet.worker().get(KEY, at_once(b"old"))
+        fleet.clock.jump(301)
+        fleet.listener.events.clear()
+        return fleet
+
+    async def test_a_caller_waits_for_so_long_and_then_gets_the_last_good_answer(self, expired: Fleet):
+        cache, compute = expired.worker(), Computation(b"new")
+        caller = asyncio.create_task(cache.get(KEY, compute))
+        await expired.clock.advance(0.999)
+        assert not caller.done()
+
+        await expired.clock.advance(0.001)
+
+        assert await caller == Answer(b"old", "updating", 302.0)
+        compute.gate.set()
+        await settle()
+        assert await cache.get(KEY, compute) == Answer(b"new", "hit")
+        assert compute.begun == 1
+        assert expired.listener.of(CacheAnswered)[0] == CacheAnswered(policy="summaries", outcome="updating")
+
+    async def test_one_who_comes_after_that_gets_it_at_once(self, expired: Fleet):
+        cache, compute = expired.worker(), Computation(b"new")
+        first = asyncio.create_task(cache.get(KEY, compute))
+        await expired.clock.advance(1)
+        assert (await first).outcome == (await cache.get(KEY, compute)).outcome == "updating"
+        assert compute.begun == 1
+        await cache.aclose()
+
+    async def test_so_do_callers_of_other_workers_whoever_computes(self, expired: Fleet):
+        await expired.store.take_lease(KEY, "dead", 0, expired.options)
+        compute = Computation(b"new")
+        callers = [asyncio.create_task(expired.worker().get(KEY, compute)) for _ in range(3)]
+        await expired.clock.advance(1)
+        assert [(await caller).outcome for caller in callers] == ["updating"] * 3
+
+        await expired.clock.advance(9.02)
+        assert compute.begun == 1, "one takes over for the dead one"
+        compute.gate.set()
+        await expired.clock.advance(0.02)
+        assert (await expired.worker().get(KEY, compute)).body == b"new"
+
+    async def test_a_computation_within_that_time_is_waited_for(self, expired: Fleet):
+        compute = Computation(b"new")
+        caller = asyncio.create_task(expired.worker().get(KEY, compute))
+        await expired.clock.advance(0.9)
+        compute.gate.set()
+        assert await caller == Answer(b"new", "miss")
+
+    async def test_one_that_fails_within_that_time_has_failed(self, expired: Fleet):
+        error = TimeoutError("of the computation")
+        compute = Computation(error)
+        caller = asyncio.create_task(expired.worker(stale_on=(LookupError,)).get(KEY, compute))
+        await expired.clock.advance(0.9)
+        compute.gate.set()
+        with pytest.raises(TimeoutError, match="of the computation"):
+            await caller
+
+    async def test_without_a_last_good_answer_callers_wait_on(self, fleet: Fleet):
+        compute = Computation(b"new")
+        caller = asyncio.create_task(fleet.worker().get(KEY, compute))
+        await fleet.clock.advance(25)
+        assert not caller.done()
+        compute.gate.set()
+        assert (await caller).outcome == "miss"
+
+    async def test_what_was_invalidated_is_not_served(self, expired: Fleet):
+        cache, compute = expired.worker(), Computation(b"new")
+        await cache.invalidate([KEY])
+        caller = asyncio.create_task(cache.get(KEY, compute))
+        await expired.clock.advance(5)
+        assert not caller.done()
+        compute.gate.set()
+        assert (await caller).body == b"new"
+
+    async def test_nor_is_one_that_is_too_old(self, expired: Fleet):
+        expired.clock.jump(3600 - 301 - 1)
+        compute = Computation(b"new")
+        caller = asyncio.create_task(expired.worker().get(KEY, compute))
+        await expired.clock.advance(5)
+        assert not caller.done()
+        compute.gate.set()
+        assert (await caller).body == b"new"
+
+    async def test_a_refresh_waits_for_its_own(self, expired: Fleet):
+        compute = Computation(b"new")
+        caller = await begin_refresh(expired.worker(), compute)
+        await expired.clock.advance(5)
+        assert not caller.done()
+        compute.gate.set()
+        assert await caller == Answer(b"new", "miss")
+
+    async def test_without_patience_it_is_served_at_once(self, clock: FakeClock, listener: RecordingListener):
+        fleet = Fleet(clock, listener, patience_seconds=0)
+        await fleet.worker().get(KEY, at_once(b"old"))
+        clock.jump(301)
+        cache, compute = fleet.worker(), Computation(b"new")
+
+        assert (await cache.get(KEY, compute)).outcome == "updating"
+        await settle()
+        assert compute.begun == 1
+        await cache.aclose()
+
+    async def test_without_a_last_good_copy_there_is_nothing_to_serve(
+        self, clock: FakeClock, listener: RecordingListener
+    ):
+        fleet = Fleet(clock, listener, stale_seconds=0, patience_seconds=0)
+        await fleet.worker().get(KEY, at_once(b"old"))
+        clock.jump(301)
+        assert await fleet.worker().get(KEY, at_once(b"new")) == Answer(b"new", "miss")
+
+
+class TestCalls:
+    async def test_a_plain_function_is_refused_before_it_is_run(self, fleet: Fleet):
+        begun = []
+
+        def compute() -> bytes:
+            begun.append("once")
+            return b"one"
+
+        for options in ({}, {"refresh": True}):
+            with pytest.raises(TypeError, match="is a plain function"):
+                await fleet.worker().get(KEY, compute, **options)
+        assert begun == []
+
+    async def test_no_old_answer_stands_in_for_the_mistake(self, fleet: Fleet):
+        await fleet.worker().get(KEY, at_once(b"old"))
+        fleet.clock.jump(301)
+        with pytest.raises(TypeError):
+            await fleet.worker().get(KEY, lambda: b"new")
+
+
+class TestEventLoops:
+    def test_one_after_another_is_served(self, clock: FakeClock, listener: RecordingListener):
+        cache = Fleet(clock, listener).worker()
+        for refresh in (False, True, True):
+            answers = asyncio.run(self.ask_thrice(cache, refresh=refresh))
+            assert {answer.body for answer in answers} == {b"one"}
+
+    def test_what_one_left_behind_is_in_nobodys_way(self, clock: FakeClock, listener: RecordingListener):
+        fleet = Fleet(clock, listener)
+        cache = fleet.worker()
+        loop = asyncio.new_event_loop()
+        asyncio.set_event_loop(loop)
+
+        async def begin() -> None:
+            caller = asyncio.create_task(cache.get(KEY, Computation(b"never")))
+            await settle()
+            for task in (caller, *cache._flights._tasks):
+                task._log_destroy_pending = False
+
+        loop.run_until_complete(begin())
+        loop.close()
+        asyncio.set_event_loop(None)
+        clock.jump(10)  # its lease
+
+        assert asyncio.run(cache.get(KEY, at_once(b"one"))).body == b"one"
+
+    def test_a_second_beside_one_that_computes_is_refused(
+        self, clock: FakeClock, listener: RecordingListener
+    ):
+        cache = Fleet(clock, listener).worker()
+
+        async def begin() -> None:
+            asyncio.create_task(cache.get(KEY, Computation(b"one")))  # noqa: RUF006
+            await settle()
+
+        with asyncio.Runner() as runner:
+            runner.run(begin())
+            with pytest.raises(RuntimeError, match="another event loop"):
+                asyncio.run(cache.get(KEY, at_once(b"two")))
+            runner.run(cache.aclose())
+
+    @staticmethod
+    async def ask_thrice(cache: ReadThroughCache, *, refresh: bool) -> list[Answer]:
+        compute = at_once(b"one")
+        return await asyncio.gather(*(cache.get(KEY, compute, refresh=refresh) for _ in range(3)))
 
 
 class TestRefresh:

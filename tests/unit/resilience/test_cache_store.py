@@ -37,7 +37,7 @@ def test_impossible_options_are_refused_by_name(option: str, value: float):
         CacheOptions(**{option: value})
 
 
-@pytest.mark.parametrize("option", ["ttl_seconds", "lease_seconds"])
+@pytest.mark.parametrize("option", ["ttl_seconds", "lease_seconds", "computation_seconds"])
 def test_nothing_lasts_less_than_redis_can_time(option: str):
     with pytest.raises(ValueError, match=option):
         CacheOptions(**{option: 0.0009})

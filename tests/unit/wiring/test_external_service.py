@@ -1,0 +1,50 @@
+"""How long calls of the external service may take, and for how long others wait for one that died."""
+
+import pytest
+
+from src.config.settings import Settings
+from src.resilience.clock import SystemClock
+from src.resilience.retry import Retry
+from src.wiring.external_service import (
+    breaker,
+    longest_call_seconds,
+    longest_computation_seconds,
+    pipeline,
+)
+
+
+def settings(**options):
+    return Settings(_env_file=None, **options)
+
+
+def breaker_options(**options):
+    return breaker(settings(**options), link=None, clock=SystemClock(), listener=print)._options
+
+
+@pytest.mark.parametrize(
+    ("attempts", "timeout", "seconds"), [(3, 5, 3 * 5 + 0.1 + 0.2 + 1), (1, 2, 2 + 1), (5, 1, 5 + 1.5 + 1)]
+)
+def test_a_call_takes_no_longer_than_its_attempts_and_the_waits_between_them(attempts, timeout, seconds):
+    limits = settings(external_service_attempts=attempts, external_service_timeout=timeout)
+    assert longest_call_seconds(limits) == pytest.approx(seconds)
+    assert longest_computation_seconds(limits) == pytest.approx(seconds + 2 * timeout)
+
+
+def test_no_attempt_begins_that_would_end_later():
+    limits = settings()
+    policies = pipeline(limits, breaker=None, clock=SystemClock(), listener=print).policies
+    (retry,) = (policy for policy in policies if isinstance(policy, Retry))
+    latest_end = retry._options.total_seconds + limits.external_service_timeout
+    assert latest_end == pytest.approx(longest_call_seconds(limits))
+
+
+def test_a_dead_prober_holds_the_breaker_up_for_no_longer_than_a_call_may_take():
+    options = breaker_options()
+    assert options.probe_lease_seconds == pytest.approx(16.3)
+    assert options.probe_renewal_seconds == options.probe_lease_seconds < options.open_seconds
+
+
+def test_nor_for_longer_than_the_breaker_stays_open():
+    options = breaker_options(circuit_breaker_reset_timeout=4)
+    assert options.probe_renewal_seconds == 4
+    assert options.probe_lease_seconds == pytest.approx(16.3)
