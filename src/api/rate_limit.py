@@ -26,7 +26,7 @@ from src.services.access.admission import Admission, AskLimiter
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
-AdmissionName: TypeAlias = Literal["ingest_admission", "read_admission"]
+AdmissionName: TypeAlias = Literal["ingest_admission", "read_admission", "page_admission"]
 """One of the services that admit."""
 
 
@@ -142,12 +142,15 @@ class ReadTask(Generic[T]):
         await asyncio.gather(self._task, return_exceptions=True)  # or asyncio would log its failure
 
 
-async def admit_and_read(request: Request, begin: Callable[[], Read[T]]) -> T:
+async def admit_and_read(
+    request: Request, begin: Callable[[], Read[T]], name: AdmissionName = "read_admission"
+) -> T:
     """Admit `request` as a read, and meanwhile begin to read, so that both share a round trip to Redis.
 
     Args:
         request: The request.
         begin: Begins the read. It may raise a `ProblemError` of what is wrong with the request.
+        name: The admission that the request goes through.
 
     Returns:
         The result of the read.
@@ -155,7 +158,7 @@ async def admit_and_read(request: Request, begin: Callable[[], Read[T]]) -> T:
     Raises:
         ProblemError: 429, the quota is spent; else the one that `begin` raised, which counts as a read.
     """
-    admission = state(request)["read_admission"]
+    admission = state(request)[name]
     try:
         read = begin()
     except ProblemError:

@@ -26,6 +26,7 @@ from src.api.routes import (
     lab,
     metrics,
     overview,
+    page_reads,
     proxy,
     series,
     telemetry,
@@ -96,6 +97,9 @@ SUMMARY_CACHE = "summary"
 UNTIMED_ROUTES = frozenset(("/api/events", "/logs", "/invoke", "/invoke_delay", "/invoke_error", "/stress"))
 """Routes whose duration is chosen by the client; the service's latency figures leave them out."""
 
+PAGE_READS_FACTOR = 10
+"""How many times the read quota the operator's pages behind one address have for their own reads."""
+
 RECENT_SUMMARIES_BYTES = 8 * 2**20
 """What each worker keeps of the summaries it served, for while Redis is away: some ten thousand."""
 
@@ -129,7 +133,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     for module in (
         ingest, metrics, series, overview, health, circuit_breaker, admin, lab, events, proxy, telemetry,
-        dashboard, index,
+        dashboard, page_reads, index,
     ):  # fmt: skip
         app.include_router(module.router)
     app.include_router(lab.runs)
@@ -184,6 +188,11 @@ async def _lifespan(
         key = settings.admin_api_key
         ingest_limiter = _limiter(settings, link, clock, limit=settings.rate_limit_requests)
         read_limiter = _limiter(settings, link, clock, limit=settings.rate_limit_read_requests)
+        page_limit = min(  # a quota has at most one unit each microsecond
+            PAGE_READS_FACTOR * settings.rate_limit_read_requests,
+            settings.rate_limit_window_seconds * 1_000_000,
+        )
+        page_limiter = _limiter(settings, link, clock, limit=page_limit)
         admission = partial(_admission, listener, counters, settings=settings, clock=clock)
         internal_proxy = await stack.enter_async_context(
             running_proxy(settings, link, provider, clock, listener)
@@ -216,6 +225,7 @@ async def _lifespan(
             event_feed=event_feed,
             ingest_admission=admission("ingest", ingest_limiter),
             read_admission=admission("read", read_limiter),
+            page_admission=admission("page", page_limiter),
             client_address=ClientAddress(settings.trusted_proxies),
             admin_access=AdminAccess(key.get_secret_value() if key else None),
             body_limits=BodyLimits(

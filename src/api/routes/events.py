@@ -56,6 +56,10 @@ async def _admit(request: Request) -> None:
     await admit(request, state(request)["read_admission"])
 
 
+async def _admit_page(request: Request) -> None:
+    await admit(request, state(request)["page_admission"])
+
+
 @contextmanager
 def _place_in(feed: EventFeed) -> Iterator[float]:
     try:
@@ -110,7 +114,7 @@ async def logs(request: Request, until: Annotated[float | None, Depends(_place_t
 @router.get(
     "/api/events",
     summary="Resilience events as server-sent events",
-    dependencies=[Depends(_admit)],
+    dependencies=[Depends(_admit_page)],
     response_class=_EventStream,
     responses=_example("text/event-stream", _SSE_EXAMPLE)
     | problems("VALIDATION_ERROR", "RATE_LIMIT_EXCEEDED", _FULL),
