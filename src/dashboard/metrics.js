@@ -108,7 +108,7 @@ export function watchMetrics() {
     shown.forEach((metric, place) => fillRow(list.children[place], metric, metric.type === chosen, lines.get(metric.type)?.values));
     byId("find").hidden = types.length <= TYPES_SHOWN;
     const rest = found.length - shown.length;
-    show("types-more", types.length === 0 ? "No points yet. The controls can post some." : rest > 0 ? `and ${counted(rest, "more type")}` : "");
+    show("types-more", types.length === 0 ? "No points yet. \"Post sample points\" stores some." : rest > 0 ? `and ${counted(rest, "more type")}` : "");
   }
 
   /** @param {string} type */

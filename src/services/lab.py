@@ -2,8 +2,8 @@
 
 The lab's policies are the policies around the API's own calls. The lab therefore opens and closes the real
 breaker, and its calls share the rate limit and the permits of the API's calls. Only the time limit of each
-attempt is the lab's own. A run keeps few calls in the pipeline at a time, so that the API's calls wait little;
-the other calls of the run wait outside. A stress test keeps as many calls in the pipeline as requested.
+attempt is the lab's own. A run keeps few calls in the pipeline at a time, so that the API's calls wait
+little; the other calls of the run wait outside. A stress test keeps as many calls in the pipeline as requested.
 """
 
 import asyncio
@@ -51,7 +51,7 @@ MAX_RUN_SECONDS = 120.0
 _LEASE_MARGIN_SECONDS = 5.0
 
 _REJECTED_PAUSE_SECONDS = 0.1
-"""Pause of a stress test's caller after the limiter rejected its call at once, so that the loop is not busy."""
+"""Pause of a stress test's caller after a rejection by the limiter, so that the loop is not busy."""
 
 
 class LabBusyError(ServiceError):
@@ -69,7 +69,7 @@ class StressLease(Protocol):
         """Take the lease for `seconds` in the name of `token`.
 
         Returns:
-            0 if the lease was taken; else the seconds, above 0, until the current lease expires at the latest.
+            0 if the lease was taken; else the seconds, above 0, until the current lease expires.
 
         Raises:
             StorageUnavailableError: The store of the lease does not answer.

@@ -32,7 +32,7 @@ class WorkerCounters:
 
     Args:
         cache: Name of the cache whose answers count.
-        untimed_routes: Routes whose duration the client chooses; their requests count, their latency does not.
+        untimed_routes: Routes whose duration the client chooses; their latency is not counted.
     """
 
     def __init__(self, *, cache: str, untimed_routes: frozenset[str] = frozenset()) -> None:

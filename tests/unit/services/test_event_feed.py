@@ -188,7 +188,8 @@ class TestRecording:
             (event["policy"], event["event"], event.get("times"), event.get("seconds")) for event in log.told
         ]
         assert told == [
-            ("limiter", "Waited", 3, 0.5), ("bulkhead", "Waited", None, 3.0), ("bulkhead", "Rejected", None, None),
+            ("limiter", "Waited", 3, 0.5), ("bulkhead", "Waited", None, 3.0),
+            ("bulkhead", "Rejected", None, None),
         ]  # fmt: skip
 
     async def test_a_refusal_that_was_dropped_is_not_counted_on(self, recorder, log, clock, listener):
