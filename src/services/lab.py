@@ -3,7 +3,7 @@
 The lab's policies are the policies around the API's own calls. The lab therefore opens and closes the real
 breaker, and its calls share the rate limit and the permits of the API's calls. Only the time limit of each
 attempt is the lab's own. A run keeps few calls in the pipeline at a time, so that the API's calls wait
-little; the other calls of the run wait outside. A stress test keeps as many calls in the pipeline as requested.
+little; the other calls of the run wait outside. A stress test keeps as many calls there as requested.
 """
 
 import asyncio
