@@ -8,7 +8,7 @@ from starlette.requests import Request
 
 from src.api.dependencies import state
 from src.api.errors import ProblemError
-from src.api.rate_limit import admit
+from src.api.rate_limit import AdmissionName, admit
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -46,12 +46,15 @@ class ReadTask(Generic[T]):
         await asyncio.gather(self._task, return_exceptions=True)  # or asyncio would log its failure
 
 
-async def admit_and_read(request: Request, begin: Callable[[], Read[T]]) -> T:
+async def admit_and_read(
+    request: Request, begin: Callable[[], Read[T]], name: AdmissionName = "read_admission"
+) -> T:
     """Admit `request` as a read, and meanwhile begin to read, so that both share a round trip to Redis.
 
     Args:
         request: The request.
         begin: Begins the read. It may raise a `ProblemError` of what is wrong with the request.
+        name: The admission that the request goes through.
 
     Returns:
         The result of the read.
@@ -59,7 +62,7 @@ async def admit_and_read(request: Request, begin: Callable[[], Read[T]]) -> T:
     Raises:
         ProblemError: 429, the quota is spent; else the one that `begin` raised, which counts as a read.
     """
-    admission = state(request)["read_admission"]
+    admission = state(request)[name]
     try:
         read = begin()
     except ProblemError:

@@ -54,6 +54,7 @@ class State(TypedDict):
     overview: OverviewService
     ingest_admission: Admission
     read_admission: Admission
+    page_admission: Admission  # for the operator's page
     client_address: ClientAddress
     admin_access: AdminAccess
     body_limits: BodyLimits

@@ -18,14 +18,15 @@ def accepts_gzip(accept_encoding: str | None) -> bool:
     return gzip > 0 and gzip >= weights.get("identity", 0.0)
 
 
-def prefers_html(accept: str | None) -> bool:
-    """Return whether the client prefers HTML to JSON, as browsers do.
+def prefers_html(accept: str | None, alternative: str = "application/json") -> bool:
+    """Return whether the client prefers HTML to the alternative, as browsers do.
 
     Args:
         accept: The `Accept` field, its lines joined by commas; None without one.
+        alternative: The other media type that the route can answer with.
     """
     weights = _weights(accept)
-    return _media_weight(weights, "text/html") > _media_weight(weights, "application/json")
+    return _media_weight(weights, "text/html") > _media_weight(weights, alternative)
 
 
 def _media_weight(weights: dict[str, float], media_type: str) -> float:

@@ -22,7 +22,7 @@ from src.api.request_context import add_headers
 from src.resilience.rate_limiter import Decision
 from src.services.access.admission import Admission, AskLimiter
 
-AdmissionName: TypeAlias = Literal["ingest_admission", "read_admission"]
+AdmissionName: TypeAlias = Literal["ingest_admission", "read_admission", "page_admission"]
 """One of the services that admit."""
 
 

@@ -1,10 +1,10 @@
-/** The API, asked by addresses relative to the page, so that it is found below any path. */
+/** Requests to the API, by addresses relative to the page, so that the page works below any path. */
 
 import { adminKey, askForKey } from "./admin_key.js";
 
 const TIMEOUT_MS = 5000;
 
-/** An answer that is not the one wanted, or none. Its message is fit to be shown. */
+/** The API answered with an error, or not at all. The page may show the message. */
 export class ApiError extends Error {
   /**
    * @param {string} message
@@ -88,7 +88,19 @@ export async function errorOf(answer) {
 }
 
 /**
- * Ask for what only admins may do: with the key this tab keeps, asking for one when it is missing or refused.
+ * @param {number} status Of the rejection: 403 if the service has no key, else 401.
+ * @param {boolean} hasKey Whether a key was sent.
+ * @returns {string} Why the dialog asks for a key.
+ */
+function reasonForKey(status, hasKey) {
+  if (status === 403) {
+    return "The service has no admin key, so the controls work only on its own machine. Set ADMIN_API_KEY, restart the service, and enter the key here.";
+  }
+  return hasKey ? "The service rejected that key." : "This needs the service's admin key.";
+}
+
+/**
+ * Send an admin request with the key of this tab. Where the key is missing or wrong, one dialog asks for it.
  * @param {string} method
  * @param {string} path
  * @param {Wish} [wish]
@@ -101,9 +113,10 @@ export async function callAsAdmin(method, path, wish) {
     try {
       return await call(method, path, { ...wish, headers: key === null ? {} : { "X-API-Key": key } });
     } catch (error) {
-      if (!(error instanceof ApiError) || error.status !== 401) throw error;
-      const reason = key === null ? "This needs the service's admin key." : "The service refused that key.";
-      if (!(await askForKey(reason))) throw new Dismissed("Nothing was changed: there is no admin key");
+      if (!(error instanceof ApiError) || (error.status !== 401 && error.status !== 403)) throw error;
+      if (!(await askForKey(reasonForKey(error.status, key !== null)))) {
+        throw new Dismissed("Nothing was changed: there is no admin key");
+      }
     }
   }
 }

@@ -95,14 +95,14 @@ function installFaults(overview) {
     if (heard !== null && failure_rate !== null && failure_rate !== heard) adoptRate(failure_rate); // maybe another's doing
     heard = failure_rate;
   });
-  call("GET", FAULTS).then(adopt, () => showResult("faults-result", "critical", "The provider does not say how it is set"));
+  call("GET", FAULTS).then(adopt, () => showResult("faults-result", "critical", "The provider does not report its settings"));
 }
 
 /** @param {OverviewWatch} overview */
 function installBreaker(overview) {
   for (const [id, path, told] of [
-    ["breaker-open", "open", "Open until it is closed by hand"],
-    ["breaker-close", "close", "Closed; what it had counted is forgotten"],
+    ["breaker-open", "open", "Open until somebody closes it"],
+    ["breaker-close", "close", "Closed; all counts are reset"],
   ]) {
     const button = /** @type {HTMLButtonElement} */ (byId(id));
     button.addEventListener("click", () =>
@@ -134,7 +134,7 @@ function installPolicy(overview) {
       try {
         adopt((await callAsAdmin("PUT", "api/admin/proxy/policy", { body: { policy } })).policy);
         overview.lookSoon();
-        return policy === "fifo" ? "Whoever came first is next" : "Whoever has the lowest priority number is next";
+        return policy === "fifo" ? "The oldest request is next" : "The request with the lowest priority number is next";
       } catch (error) {
         adopt(known);
         throw error;

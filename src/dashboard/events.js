@@ -1,4 +1,4 @@
-/** The list of what the resilience patterns decided, newest first. */
+/** The list of resilience events, newest first. */
 
 import { byId, element, show, showChip } from "./dom.js";
 import { duration, timeOfDay } from "./format.js";
@@ -24,20 +24,21 @@ const TOLD = {
     `${event.before} → ${event.after}`,
     event.reason,
   ],
-  ProbeStarted: () => ["unknown", "Probe", "one call is let through to see"],
-  Rejected: (event) => ["warning", "Refused", `worth another try in ${duration(event.retry_after)}`],
+  ProbeStarted: () => ["unknown", "Probe", "one call tests the external service"],
+  Rejected: (event) => ["warning", "Rejected", `retry in ${duration(event.retry_after)}`],
+  Waited: (event) => ["unknown", "Waited", `${event.seconds} s for a slot`],
   Retried: (event) => ["unknown", "Retry", `attempt ${event.attempt} failed: ${event.error}`],
   RetriesExhausted: (event) => ["warning", "Gave up", `after ${event.attempts} attempts: ${event.error}`],
   TimedOut: (event) => ["warning", "Timed out", `stopped after ${event.seconds} s`],
   FellBack: (event) => ["warning", "Fallback", `answered in place of: ${event.error}`],
-  Bypassed: (event) => ["warning", "Let through unasked", event.error],
-  CacheAnswered: (event) => ["warning", `Answered ${event.outcome}`, "what was kept, since no new answer could be had"],
+  Bypassed: (event) => ["warning", "Not rate-limited", event.error],
+  CacheAnswered: (event) => ["warning", `Answered ${event.outcome}`, "the last good answer, because a new one failed"],
   CacheRefreshFailed: (event) => ["warning", "Refresh failed", event.error],
 };
 
 /**
- * Begin to follow, and go on.
- * @param {{ follow: (listener: (overview: any) => void) => void }} overview Tells whether there can be any.
+ * Show the events, and follow the stream from now on.
+ * @param {{ follow: (listener: (overview: any) => void) => void }} overview Reports whether Redis, which stores the events, is available.
  */
 export function watchEvents(overview) {
   /** @type {Entry[]} */
@@ -51,10 +52,19 @@ export function watchEvents(overview) {
     if (away) showChip("events-chip", "warning", away);
     else if (!hasLog) showChip("events-chip", "warning", "none without Redis");
     else showChip("events-chip", "ok", "live");
+    byId("events-empty").hidden = entries.length > 0 && !away && hasLog;
+    show("events-empty", emptyText());
+  }
+
+  function emptyText() {
+    if (!hasLog) return "Redis is unavailable, so events are neither stored nor shown. New events appear here when Redis answers.";
+    if (away) return "The event stream is not connected. The page tries again by itself.";
+    return "No events yet: no failure, no rejection, no change of state.";
   }
 
   function draw() {
     timer = 0;
+    showState();
     if (!isHeld) byId("events").replaceChildren(...entries.map(row));
   }
 
@@ -83,7 +93,7 @@ export function watchEvents(overview) {
   hold.addEventListener("click", () => {
     isHeld = !isHeld;
     hold.setAttribute("aria-pressed", String(isHeld));
-    show("events-pause", isHeld ? "Go on" : "Hold still");
+    show("events-pause", isHeld ? "Resume" : "Pause");
     draw();
   });
 }

@@ -1,4 +1,4 @@
-/** Load, and an account of what came of it: every call is in exactly one row. */
+/** Load tests and their results: every call is counted in exactly one row. */
 
 import { isAskingForKey } from "./admin_key.js";
 import { ask, callAsAdmin } from "./api.js";
@@ -9,7 +9,7 @@ import { milliseconds, number } from "./format.js";
  * @property {number} amount Requests or seconds, as the target counts.
  * @property {number} concurrency
  * @property {AbortSignal} signal Ends it early.
- * @property {(share: number) => void} onProgress Told how much is done, 0 to 1.
+ * @property {(share: number) => void} onProgress Called with the completed share, 0 to 1.
  */
 
 /**
@@ -18,7 +18,7 @@ import { milliseconds, number } from "./format.js";
  * @property {string} words What it does.
  * @property {{label: string, max: number, value: number}} amount
  * @property {{max: number, value: number}} concurrency
- * @property {(run: Run) => Promise<[string, string][]>} run Returns the rows of the account.
+ * @property {(run: Run) => Promise<[string, string][]>} run Returns the rows of the result.
  */
 
 /** A browser has six connections to a host; the page itself needs two of them. */
@@ -28,14 +28,14 @@ const BROWSER_CONNECTIONS = 4;
 export const TARGETS = [
   {
     label: "Provider, through the pipeline",
-    words: "The API calls the provider over and over: POST /stress, for admins.",
+    words: "The API calls the provider repeatedly (POST /stress). This needs the admin key.",
     amount: { label: "Seconds", max: 60, value: 5 },
     concurrency: { max: 200, value: 20 },
     run: stress,
   },
   {
     label: "Ingest, from this browser",
-    words: "POST /api/metrics. The limiter refuses what is beyond the quota of this address.",
+    words: "POST /api/metrics. The rate limiter rejects requests beyond the quota of this address.",
     amount: { label: "Requests", max: 1000, value: 60 },
     concurrency: { max: BROWSER_CONNECTIONS, value: BROWSER_CONNECTIONS },
     run: (run) =>
@@ -45,8 +45,8 @@ export const TARGETS = [
       }),
   },
   {
-    label: "Proxy line, from this browser",
-    words: "GET /proxy/get, each request another, so that each takes its place in line.",
+    label: "Proxy queue, from this browser",
+    words: "GET /proxy/get. Each request is different, so that each takes its place in the queue.",
     amount: { label: "Requests", max: 200, value: 10 },
     concurrency: { max: BROWSER_CONNECTIONS, value: BROWSER_CONNECTIONS },
     run: (run) => {
@@ -57,7 +57,7 @@ export const TARGETS = [
 ];
 
 /**
- * Have the API put its pipeline under load.
+ * Run a stress test of the API's pipeline.
  * @param {Run} run
  * @returns {Promise<[string, string][]>}
  */
@@ -76,9 +76,11 @@ async function stress({ amount, concurrency, signal, onProgress }) {
       ["Rejected", number(report.rejected)],
       ["Unfinished", number(report.unfinished)],
       ["Calls a second", number(report.throughput_per_second)],
-      ["p50", milliseconds(report.p50_ms)],
-      ["p95", milliseconds(report.p95_ms)],
-      ["p99", milliseconds(report.p99_ms)],
+      ["p50, with waits", milliseconds(report.p50_ms)],
+      ["p95, with waits", milliseconds(report.p95_ms)],
+      ["p99, with waits", milliseconds(report.p99_ms)],
+      ["Rejected after the limiter: p50", milliseconds(report.rejected_p50_ms)],
+      ["Rejected after the limiter: p95", milliseconds(report.rejected_p95_ms)],
     ];
   } finally {
     clearInterval(timer);
@@ -86,7 +88,7 @@ async function stress({ amount, concurrency, signal, onProgress }) {
 }
 
 /**
- * Send requests from here, so many at once, and account for them.
+ * Send requests from this browser, `concurrency` at once, and count the results.
  * @param {Run} run
  * @param {(number: number) => Promise<Response>} send Sends request number 0, 1, …
  * @returns {Promise<[string, string][]>}

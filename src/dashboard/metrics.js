@@ -1,10 +1,10 @@
 /**
  * What is measured: the types, each with its last hour as a line, and a chart of the chosen one.
  *
- * These reads come out of the client's quota (120 a minute unless set otherwise), which all pages behind one
- * address share. So a page asks for the chosen series every 10 s, for the types every 30 s, and for each of
- * the eight lines every two minutes: twelve reads a minute. When the quota is spent it says so and waits
- * until it is not.
+ * These reads have a quota of their own, ten times the read quota (1,200 a minute by default), which all pages
+ * behind one address share. A page reads the chosen series every 10 s, the types every 30 s, and each of the
+ * eight lines every two minutes: twelve reads a minute. When the quota is used up, the page shows that, and
+ * waits until it may read again.
  */
 
 import { ApiError, call } from "./api.js";
@@ -20,14 +20,15 @@ import { drawSparkline } from "./sparkline.js";
 const POLL_SECONDS = 10;
 const TYPES_SECONDS = 30;
 const TYPES_SHOWN = 8;
-const LINE = { seconds: 3600, step: 120, everySeconds: 120 };
+const LINE_RANGE = "1h";
+const LINE_SECONDS = 120;
 
-/** By seconds shown: seconds of a step. Whole minutes, which cost the same however many points there are. */
-const STEPS = new Map([[900, 60], [3600, 60], [21600, 300], [86400, 1200]]);
+/** The ranges of the API, by the words in the caption. */
+const RANGE_WORDS = new Map([["15min", "15 minutes"], ["1h", "hour"], ["6h", "6 hours"], ["24h", "24 hours"]]);
 
 /**
- * Begin to look, and go on.
- * @returns {() => void} To be called when there are new points: looks at everything anew.
+ * Show the metrics, and update them from now on.
+ * @returns {() => void} Call it when there are new points: it reads all metrics again.
  */
 export function watchMetrics() {
   const draw = seriesChart(/** @type {HTMLCanvasElement} */ (byId("series-chart")));
@@ -37,7 +38,7 @@ export function watchMetrics() {
   let typesAt = 0;
   /** @type {string | null} */
   let chosen = null;
-  let seconds = 3600;
+  let range = "1h";
   let notBefore = 0;
   /** @type {Map<string, {values: (number | null)[], at: number}>} */
   const lines = new Map();
@@ -57,7 +58,7 @@ export function watchMetrics() {
 
   /** @param {AbortSignal} signal */
   async function refreshTypes(signal) {
-    types = await call("GET", "api/metrics/types", { signal });
+    types = await call("GET", "api/dashboard/types", { signal });
     typesAt = Date.now();
     chosen ??= types[0]?.type ?? null;
     showTypes();
@@ -68,16 +69,16 @@ export function watchMetrics() {
    * @param {AbortSignal} signal
    */
   async function showChosen(type, signal) {
-    const steps = await series(type, seconds, STEPS.get(seconds) ?? 60, signal);
+    const steps = await series(type, range, signal);
     draw(steps);
-    show("series-caption", caption(type, steps, seconds));
+    show("series-caption", caption(type, steps, range));
   }
 
   /** @param {AbortSignal} signal */
   async function refreshLines(signal) {
     for (const { type } of matching().slice(0, TYPES_SHOWN)) {
-      if (!isOver(lines.get(type)?.at ?? 0, LINE.everySeconds)) continue;
-      const steps = await series(type, LINE.seconds, LINE.step, signal);
+      if (!isOver(lines.get(type)?.at ?? 0, LINE_SECONDS)) continue;
+      const steps = await series(type, LINE_RANGE, signal);
       lines.set(type, { values: steps.map((step) => step.average), at: Date.now() });
       showTypes();
     }
@@ -88,8 +89,8 @@ export function watchMetrics() {
     const wait = Math.max(error.retryAfter ?? 0, POLL_SECONDS) * 1000;
     notBefore = Date.now() + wait;
     setTimeout(lookNow, wait);
-    const why = error.status === 429 ? "The read quota of this address is spent" : error.message;
-    show("metrics-note", `${why}. What stands here is not new; the next look is at ${timeOfDay(notBefore)}.`);
+    const why = error.status === 429 ? "The quota for pages of this address is used up" : error.message;
+    show("metrics-note", `${why}. The metrics below are not current; the next update is at ${timeOfDay(notBefore)}.`);
     byId("metrics-note").hidden = false;
   }
 
@@ -107,7 +108,7 @@ export function watchMetrics() {
     shown.forEach((metric, place) => fillRow(list.children[place], metric, metric.type === chosen, lines.get(metric.type)?.values));
     byId("find").hidden = types.length <= TYPES_SHOWN;
     const rest = found.length - shown.length;
-    show("types-more", types.length === 0 ? "No points yet. The controls can post some." : rest > 0 ? `and ${counted(rest, "more type")}` : "");
+    show("types-more", types.length === 0 ? "No points yet. \"Post sample points\" stores some." : rest > 0 ? `and ${counted(rest, "more type")}` : "");
   }
 
   /** @param {string} type */
@@ -120,7 +121,7 @@ export function watchMetrics() {
   find.addEventListener("input", showTypes);
   find.addEventListener("change", lookNow);
   byId("range").addEventListener("change", (event) => {
-    seconds = Number(/** @type {HTMLInputElement} */ (event.target).value);
+    range = /** @type {HTMLInputElement} */ (event.target).value;
     lookNow();
   });
   return () => {
@@ -140,15 +141,12 @@ function isOver(since, seconds) {
 
 /**
  * @param {string} type
- * @param {number} seconds
- * @param {number} step In seconds.
+ * @param {string} range
  * @param {AbortSignal} signal
  * @returns {Promise<Step[]>}
  */
-function series(type, seconds, step, signal) {
-  const first = Math.floor((Date.now() / 1000 - seconds) / step) * step;
-  const from = new Date(first * 1000).toISOString();
-  return call("GET", `api/metrics/series?${new URLSearchParams({ type, from, step: String(step) })}`, { signal });
+function series(type, range, signal) {
+  return call("GET", `api/dashboard/series?${new URLSearchParams({ type, range })}`, { signal });
 }
 
 /** @param {(type: string) => void} choose */
@@ -188,11 +186,11 @@ function fillRow(row, metric, isChosen, values) {
  * Say in words what the chart shows.
  * @param {string} type
  * @param {Step[]} steps
- * @param {number} seconds
+ * @param {string} range
  */
-function caption(type, steps, seconds) {
+function caption(type, steps, range) {
   const full = steps.filter((step) => step.count > 0);
-  const span = seconds < 3600 ? `${seconds / 60} minutes` : seconds === 3600 ? "hour" : `${seconds / 3600} hours`;
+  const span = RANGE_WORDS.get(range);
   if (full.length === 0) return `${type}: no points in the last ${span}`;
   const count = full.reduce((sum, step) => sum + step.count, 0);
   const average = full.reduce((sum, step) => sum + step.count * (step.average ?? 0), 0) / count;

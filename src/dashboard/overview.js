@@ -1,4 +1,4 @@
-/** The fleet as /api/overview tells it: the line on top, the figures, the parts; and how old all that is. */
+/** The fleet as /api/overview reports it: the status, the figures, the panels, and the age of the data. */
 
 import { call } from "./api.js";
 import { liveChart } from "./charts.js";
@@ -18,20 +18,29 @@ const FEWEST_SLOTS = 30;
 /** Older than this, what is shown is no longer said to be so. */
 const STALE_SECONDS = 6;
 const TRANSITIONS_SHOWN = 5;
-/** The proxy's line is held up when its next turn is further off than an interval and this. */
+/** The proxy's queue is held when its next slot is further off than an interval plus this. */
 const HELD_SECONDS = 2;
+
+/** While Redis is unavailable, each panel says what applies now and what happens next. */
+const WITHOUT_REDIS = [
+  ["breaker-note", "Redis is unavailable. Each worker uses its own breaker until Redis answers."],
+  ["limiter-note", "Redis is unavailable. The workers share quotas again when Redis answers."],
+  ["cache-note", "Redis is unavailable. Each worker serves only the summaries it kept, until Redis answers."],
+  ["proxy-note", "Redis is unavailable. Each worker has its own queue until Redis answers."],
+  ["redis-note", "Points are not stored. The service keeps trying to connect, without a restart."],
+];
 
 /** @type {Record<string, { level: Level, lead: string, chip: string }>} */
 const BREAKER_STATES = {
   CLOSED: { level: "ok", lead: "Closed", chip: "calls go through" },
-  OPEN: { level: "critical", lead: "Open", chip: "calls are refused" },
-  HALF_OPEN: { level: "warning", lead: "Half open", chip: "one call is let through to see" },
+  OPEN: { level: "critical", lead: "Open", chip: "calls are rejected" },
+  HALF_OPEN: { level: "warning", lead: "Half open", chip: "one call is the probe" },
 };
 
 /**
- * Begin to look, and go on.
- * @returns {{ follow: (listener: (overview: any) => void) => void, lookSoon: () => void }} Tells of each new
- *   state as well; looks once more as soon as a change just made is to be seen.
+ * Show the overview, and update it from now on.
+ * @returns {{ follow: (listener: (overview: any) => void) => void, lookSoon: () => void }} `follow` adds a
+ *   listener for each new overview; `lookSoon` reads once more, when a change just made is visible.
  */
 export function watchOverview() {
   const figures = makeFigures();
@@ -47,7 +56,7 @@ export function watchOverview() {
       overview = await call("GET", "api/overview", { signal });
     } catch (error) {
       if (signal.aborted) throw error;
-      return; // the age tells
+      return; // the page shows the age of the data
     }
     if (overview.generated_at === shown?.generated_at) return;
     const pause = (performance.now() - changedAt) / 1000;
@@ -72,7 +81,7 @@ export function watchOverview() {
 }
 
 /**
- * Show the line on top. It says what is known, and no longer than that is true.
+ * Show the status. A status that is too old is shown as old.
  * @param {any} overview
  * @param {number} age In seconds.
  */
@@ -80,9 +89,9 @@ function showTruth(overview, age) {
   const isStale = age > STALE_SECONDS;
   byId("freshness").dataset.state = isStale ? "stalled" : overview ? "live" : "waiting";
   if (isStale) {
-    const since = `No news from the service for ${duration(age)}`;
+    const since = `No answer from the service for ${duration(age)}`;
     show("freshness-words", overview ? `data is ${duration(age)} old` : "no data");
-    showStatus("unknown", overview ? `${since}. Last heard: ${overview.status.message}` : since, "No news from the service");
+    showStatus("unknown", overview ? `${since}. Last status: ${overview.status.message}` : since, "No answer from the service");
   } else if (overview) {
     show("freshness-words", "live");
     showStatus(overview.status.level, overview.status.message, overview.status.code);
@@ -164,6 +173,11 @@ function showParts(overview) {
   show("workers", counted(overview.workers, "worker"));
   showBreaker(overview.breaker);
   show("provider-failure-rate", percent(overview.external_service.failure_rate));
+  show("lab-calls", number(overview.external_service.lab_calls_per_second));
+  for (const [id, note] of WITHOUT_REDIS) {
+    byId(id).hidden = redis.connected;
+    show(id, redis.connected ? "" : note);
+  }
 
   show("limiter-allowed", number(limiter.allowed_per_second));
   show("limiter-refused", number(limiter.refused_per_second));
@@ -186,7 +200,7 @@ function showParts(overview) {
   show("redis-latency", milliseconds(redis.latency_ms));
   show("redis-memory", bytes(redis.memory_bytes));
   show("redis-trips", number(redis.round_trips_per_second));
-  showChip("redis-chip", redis.connected ? "ok" : "critical", redis.connected ? "connected" : "away");
+  showChip("redis-chip", redis.connected ? "ok" : "critical", redis.connected ? "connected" : "unavailable");
 }
 
 /** @param {any} breaker */
@@ -234,11 +248,11 @@ function words(state) {
 function showCountdown(breaker, age) {
   const left = breaker.retry_after === null ? null : Math.max(0, breaker.retry_after - age);
   if (breaker.state === "OPEN") {
-    show("breaker-words", left === null ? "Until it is closed by hand" : `Lets a call through in ${duration(left)}`);
+    show("breaker-words", left === null ? "Open until somebody closes it" : `Lets one call through in ${duration(left)}`);
   } else if (breaker.state === "HALF_OPEN") {
-    show("breaker-words", "What the next call finds decides");
+    show("breaker-words", "The result of the next call closes or opens the breaker");
   } else {
-    show("breaker-words", "The external service is asked as usual");
+    show("breaker-words", "The external service is called as usual");
   }
 }
 
@@ -250,8 +264,8 @@ function showProxy(proxy) {
   }
   const { queue_size: size, capacity, oldest_age_seconds: oldest } = proxy;
   show("proxy-size", `${number(size)} of ${number(capacity)}`);
-  show("proxy-age", size > 0 ? duration(oldest) : "nobody waits");
-  show("proxy-policy-now", proxy.policy === "fifo" ? "First come" : "Priority");
+  show("proxy-age", size > 0 ? duration(oldest) : "queue is empty");
+  show("proxy-policy-now", proxy.policy === "fifo" ? "First in, first out" : "Priority");
   const isHeld = size > 0 && proxy.next_turn_seconds > proxy.interval_seconds + HELD_SECONDS;
   if (size >= capacity) showChip("proxy-chip", "critical", "full");
   else if (proxy.breaker.state !== "CLOSED") {

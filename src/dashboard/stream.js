@@ -33,12 +33,12 @@ export function followEvents({ onEvent, onState }) {
         last = message.id || last;
         onEvent(JSON.parse(message.data));
       }
-      onState("away", "coming back");
+      onState("away", "reconnecting");
     } catch (error) {
       if (signal.aborted) throw error;
       const wait = (error instanceof ApiError && error.retryAfter) || PAUSE_SECONDS;
       notBefore = Date.now() + Math.min(wait, 60) * 1000;
-      onState("away", error instanceof ApiError ? error.message : "The line was cut");
+      onState("away", error instanceof ApiError ? error.message : "Reconnecting");
     }
   });
 }

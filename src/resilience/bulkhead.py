@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from src.resilience.clock import Clock
 from src.resilience.errors import BulkheadFullError
-from src.resilience.events import Listener, Rejected, ignore, notify
+from src.resilience.events import Listener, Rejected, Waited, ignore, notify
 from src.resilience.permits import Permits
 from src.resilience.policy import Call, require_async
 
@@ -51,7 +51,7 @@ class Bulkhead:
         options: How much room there is.
         clock: Measures how long permits are held, and limits waits.
         name: What events and errors call this policy.
-        listener: Told of every call that was refused.
+        listener: Receives an event for each call that was rejected or had to wait.
     """
 
     def __init__(
@@ -98,10 +98,14 @@ class Bulkhead:
             RuntimeError: Callers of another event loop wait for a permit.
         """
         require_async(call)
-        if not self._permits.try_take():
+        arrived = self._clock.monotonic()
+        has_waited = not self._permits.try_take()
+        if has_waited:
             await self._wait_for_permit()
         began = self._clock.monotonic()
         try:
+            if has_waited:
+                notify(self._listener, Waited(policy=self.name, seconds=began - arrived))
             return await call()
         finally:
             held_seconds = self._clock.monotonic() - began

@@ -43,6 +43,13 @@ class Rejected(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Waited(Event):
+    """A call began after a wait for its policy; `seconds` is the wait, the longest of `times` waits."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TurnTaken(Event):
     """A call in a paced line began, after it had waited `seconds`."""
 

@@ -24,7 +24,7 @@ from typing import Literal, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from src.resilience.clock import Clock
 from src.resilience.errors import RateLimitedError
-from src.resilience.events import Listener, Rejected, ignore, notify
+from src.resilience.events import Listener, Rejected, Waited, ignore, notify
 from src.resilience.permits import Permits
 from src.resilience.policy import Call, require_async
 
@@ -182,7 +182,7 @@ class RateLimit:
         options: Whose quota, and how long to wait.
         clock: To sleep by.
         name: What events and errors call this policy.
-        listener: Told of every call that was refused.
+        listener: Receives an event for each call that was rejected or had to wait.
     """
 
     def __init__(
@@ -213,14 +213,19 @@ class RateLimit:
             BaseException: Whatever the limiter or the call raised.
         """
         require_async(call)
-        deadline = self._clock.monotonic() + self._options.max_wait_seconds
-        if not self._first_place.try_take():
+        arrived = self._clock.monotonic()
+        deadline = arrived + self._options.max_wait_seconds
+        has_waited = not self._first_place.try_take()
+        if has_waited:
             await self._wait_for_first_place()
         try:
             while not (decision := await self._limiter.hit(self._options.key)).allowed:
+                has_waited = True
                 await self._sleep(decision.retry_after, deadline)
         finally:
             self._first_place.give_back()
+        if has_waited:
+            notify(self._listener, Waited(policy=self.name, seconds=self._clock.monotonic() - arrived))
         return await call()
 
     async def _sleep(self, seconds: float, deadline: float) -> None:

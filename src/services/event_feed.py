@@ -30,6 +30,7 @@ from src.resilience.events import (
     Listener,
     Rejected,
     TurnTaken,
+    Waited,
     notify,
 )
 from src.services.errors import ServiceError, StorageUnavailableError
@@ -110,16 +111,16 @@ class EventDropped(Event):
 
 
 class EventRecorder:
-    """The listener that writes to the log: all but the daily business of hits, misses, refreshes and turns.
+    """The listener that writes events to the log, except cache hits, misses, refreshes and queue slots.
 
-    A policy's refusals that gather between two writings are written as the first of them, with a count
-    (`times`): a flood of them is one line that grows, and not the end of everything else in the log.
+    Rejections of one policy between two writes become one event with their number in `times`; so do waits,
+    with the longest wait in `seconds`. A flood of them therefore does not push other events out of the log.
 
     Args:
-        log: Where to.
-        clock: Dates the events and paces the writing.
-        worker: Tells this process from the others.
-        listener: Told of each `EventDropped`. Not to be one that this recorder is part of.
+        log: The log that events are written to.
+        clock: Dates the events and paces the writes.
+        worker: Distinguishes this process from the other workers.
+        listener: Receives each `EventDropped`. This recorder must not be part of the listener.
     """
 
     def __init__(self, log: EventLog, clock: Clock, worker: int, listener: Listener) -> None:
@@ -128,7 +129,7 @@ class EventRecorder:
         self._worker = worker
         self._listener = listener
         self._buffer: deque[_Noted] = deque()
-        self._refusals: dict[str, _Noted] = {}
+        self._repeated: dict[tuple[type[Event], str], _Noted] = {}
         self._has_some = asyncio.Event()
         self._is_dropping = False
         self._writer: asyncio.Task[None] | None = None
@@ -140,18 +141,17 @@ class EventRecorder:
                 return
             case _ if is_coalesced(event):
                 return
-            case Rejected() if refusal := self._refusals.get(event.policy):
-                refusal.event = replace(refusal.event, times=refusal.event.times + event.times)
+            case Rejected() | Waited() if buffered := self._repeated.get(_repetition_key(event)):
+                buffered.event = _merge(buffered.event, event)
                 return
         if len(self._buffer) == BUFFERED_EVENTS:
             oldest = self._buffer.popleft()
-            if isinstance(oldest.event, Rejected):
-                del self._refusals[oldest.event.policy]
+            self._repeated.pop(_repetition_key(oldest.event), None)
             self._drop(oldest.event.times)
         noted = _Noted(event, self._clock.now())
         self._buffer.append(noted)
-        if isinstance(event, Rejected):
-            self._refusals[event.policy] = noted
+        if isinstance(event, (Rejected, Waited)):
+            self._repeated[_repetition_key(event)] = noted
         self._has_some.set()
 
     def start(self) -> None:
@@ -178,7 +178,7 @@ class EventRecorder:
             return
         gathered = list(self._buffer)
         self._buffer.clear()
-        self._refusals.clear()
+        self._repeated.clear()
         try:
             await self._event_log.append([self._body(noted) for noted in gathered])
         except StorageUnavailableError:
@@ -315,6 +315,18 @@ class EventFeed:
     def _wake(self) -> None:
         self._news.set()
         self._news = asyncio.Event()
+
+
+def _repetition_key(event: Event) -> tuple[type[Event], str]:
+    return type(event), event.policy
+
+
+def _merge(buffered: Event, event: Event) -> Event:
+    """Return one event for two of the same kind and policy."""
+    times = buffered.times + event.times
+    if isinstance(buffered, Waited) and isinstance(event, Waited):
+        return replace(buffered, times=times, seconds=max(buffered.seconds, event.seconds))
+    return replace(buffered, times=times)
 
 
 def _plain(value: object) -> object:

@@ -1,70 +1,61 @@
-"""The resilience lab: calls through the API's own pipeline, each with an account of what became of it.
+"""The resilience lab: calls through the API's own pipeline, with a report of each call.
 
-The policies are the very ones that stand around the API's calls, so what the lab does to the breaker is done
-to the breaker, and the lab's calls wait with all the others. So that the others do not wait long, a run has
-few calls in the pipeline at a time; the rest of it waits outside. A stress test has as many as it was told.
+The lab's policies are the policies around the API's own calls. The lab therefore opens and closes the real
+breaker, and its calls share the rate limit and the permits of the API's calls. Only the time limit of each
+attempt is the lab's own. A run keeps few calls in the pipeline at a time, so that the API's calls wait
+little; the other calls of the run wait outside. A stress test keeps as many calls there as requested.
 """
 
 import asyncio
 import uuid
-from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Final, Literal, Protocol, TypeVar, get_args
+from typing import Final, Protocol, TypeVar
 
-from src.analytics.sketch import LogBinSketch
 from src.resilience.clock import Clock
-from src.resilience.errors import (
-    BulkheadFullError,
-    CircuitOpenError,
-    RateLimitedError,
-    RejectedError,
-    ResilienceError,
-)
+from src.resilience.errors import ResilienceError
 from src.resilience.events import Listener
 from src.resilience.fallback import Fallback
 from src.resilience.pipeline import Pipeline
-from src.resilience.policy import Call
+from src.resilience.policy import Call, Policy
 from src.services.errors import ServiceError
 from src.services.external_service import ExternalServiceError, ExternalServiceRefusedError
+from src.services.lab_report import (
+    CallReport,
+    RunReport,
+    StressReport,
+    call_outcome,
+    milliseconds,
+    rejecter,
+    run_report,
+    stress_report,
+)
 
 T = TypeVar("T")
-
-Outcome = Literal["succeeded", "recovered", "fallback", "rejected"]
-"""What became of a call, exactly one of:
-
-- succeeded: the first attempt was answered.
-- recovered: a later attempt was.
-- fallback: the service was asked, no attempt was answered, and the fallback stood in.
-- rejected: the limiter, the bulkhead or the breaker refused, so the service was not asked; the fallback stood
-  in here as well.
-"""
-
-Rejecter = Literal["rate_limiter", "bulkhead", "circuit_breaker"]
 
 MIXED: Final = ("/get", "/delay/3", "/status/500")
 SLOW: Final = ("/delay/3",)
 FAILING: Final = ("/status/500",)
-"""What is asked of the provider, in turn."""
+"""Paths of the provider that a run calls in turn."""
+
+ATTEMPT_SECONDS = 2.0
+"""The time limit of each attempt, shorter than the 3 s of `/delay/3`: every call of that path times out."""
 
 MAX_CALLS = 500
-"""Calls that the runs of one worker may have outstanding together, and so the most of one run."""
+"""Calls that the runs of one worker may have outstanding together; so also the largest run."""
 
 MAX_RUN_SECONDS = 120.0
-"""When a run ends, whatever is still open."""
+"""When a run ends, with or without open calls."""
 
 _LEASE_MARGIN_SECONDS = 5.0
 
-_REJECTERS: Final[dict[type[object], Rejecter]] = {
-    RateLimitedError: "rate_limiter",
-    BulkheadFullError: "bulkhead",
-    CircuitOpenError: "circuit_breaker",
-}
+_REJECTED_PAUSE_SECONDS = 0.1
+"""Pause of a stress test's caller after a rejection by the limiter, so that the loop is not busy."""
 
 
 class LabBusyError(ServiceError):
-    """There is no room for another run; `retry_after` is in seconds, until there is for certain."""
+    """There is no room for another run. After `retry_after` seconds there is room."""
 
     def __init__(self, retry_after: float) -> None:
         super().__init__("the lab is busy")
@@ -72,135 +63,85 @@ class LabBusyError(ServiceError):
 
 
 class StressLease(Protocol):
-    """The right to run the one stress test that may be under way, over all workers."""
+    """The right to run the one stress test that may run at a time, over all workers."""
 
     async def take(self, token: str, seconds: float) -> float:
         """Take the lease for `seconds` in the name of `token`.
 
         Returns:
-            0 if it was taken; else the seconds, above 0, until another's runs out at the latest.
+            0 if the lease was taken; else the seconds, above 0, until the current lease expires.
 
         Raises:
-            StorageUnavailableError: Nobody can tell.
+            StorageUnavailableError: The store of the lease does not answer.
         """
         ...
 
     async def release(self, token: str) -> None:
-        """Give the lease back, if it is still the token's. Never fails."""
+        """Give the lease back if `token` still holds it. Never fails."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
-class CallReport:
-    """What became of one call.
+class LabPolicies:
+    """The policies around a call of the lab, outermost first, inside the lab's own fallback.
 
     Attributes:
-        number: Its place in the run, from 1.
-        path: What it asked for.
-        outcome: See `Outcome`.
-        attempts: How often the service was asked.
-        rejected_by: With "rejected", by which policy.
-        error: With "fallback" and "rejected", why, in words.
-        limiter_wait_ms: Time spent waiting for the rate limiter.
-        bulkhead_wait_ms: Time spent waiting for the bulkhead.
-        duration_ms: Time it took in all, waits included.
+        rate_limit: The API's rate limiter; the lab measures the wait for it.
+        bulkhead: The API's bulkhead; the lab measures the wait for it.
+        protection: The API's other policies: circuit breaker, retry, and those around each attempt.
+        attempt_limit: The lab's own time limit of each attempt.
     """
 
-    number: int
-    path: str
-    outcome: Outcome
-    attempts: int
-    rejected_by: Rejecter | None
-    error: str | None
-    limiter_wait_ms: float
-    bulkhead_wait_ms: float
-    duration_ms: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tally:
-    """How many calls came to which `Outcome`; those still open when the time was up are `unfinished`."""
-
-    succeeded: int
-    recovered: int
-    fallback: int
-    rejected: int
-    unfinished: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunReport(Tally):
-    """What became of a run of `count` calls. `calls` has those that ended, in order."""
-
-    count: int
-    duration_ms: float
-    calls: Sequence[CallReport]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StressReport(Tally):
-    """What a stress test showed.
-
-    Attributes:
-        concurrency: Calls under way at any time.
-        duration_ms: How long it went on.
-        count: How many calls ended.
-        throughput_per_second: How many ended a second.
-        p50_ms: Latency, waits included, that half of them did not exceed, within 1 %; None without calls.
-        p95_ms: Likewise, 95 %.
-        p99_ms: Likewise, 99 %.
-    """
-
-    concurrency: int
-    duration_ms: float
-    count: int
-    throughput_per_second: float
-    p50_ms: float | None
-    p95_ms: float | None
-    p99_ms: float | None
+    rate_limit: Policy
+    bulkhead: Policy
+    protection: Policy
+    attempt_limit: Policy
 
 
 class Lab:
-    """Runs calls through the pipeline.
+    """Makes calls through the pipeline.
 
     Args:
-        attempt: Asks the provider for a path once, and raises what the breaker judges.
-        pipeline: The API's own, outermost first: rate limiter, bulkhead, then what else there is.
-        lease: Of the one stress test.
-        clock: Measures.
+        attempt: Calls the provider with a path once, and raises the errors that the breaker classifies.
+        policies: The policies around each call.
+        lease: The lease of the one stress test.
+        clock: Measures durations.
         at_once: Calls of runs that one worker has in the pipeline at a time, at least 1.
-        name: What events call the fallback.
-        listener: Told of every fallback; the other policies have their own.
+        name: The name of the fallback in events.
+        listener: Receives an event for each fallback; the other policies have their own listeners.
+        count_call: Called once for each finished call.
     """
 
     def __init__(
         self,
         attempt: Callable[[str], Awaitable[object]],
-        pipeline: Pipeline,
+        policies: LabPolicies,
         lease: StressLease,
         clock: Clock,
         *,
         at_once: int,
         name: str,
         listener: Listener,
+        count_call: Callable[[], object],
     ) -> None:
         self._attempt = attempt
-        self._limiter, self._bulkhead, *self._rest = pipeline.policies
+        self._policies = policies
         self._lease = lease
         self._clock = clock
         self._gate = asyncio.Semaphore(at_once)
         self._name = name
         self._listener = listener
+        self._count_call = count_call
         self._outstanding = 0
         self._last_run_ends = 0.0
 
     async def run(self, count: int, paths: Sequence[str]) -> RunReport:
-        """Make `count` calls (1 to `MAX_CALLS`), asking for `paths` in turn.
+        """Make `count` calls (1 to `MAX_CALLS`) with `paths` in turn.
 
-        A caller that is cancelled leaves nothing running.
+        A cancelled run leaves no call running.
 
         Raises:
-            LabBusyError: The runs under way leave no room for so many.
+            LabBusyError: The current runs leave no room for `count` more calls.
         """
         began = self._clock.monotonic()
         if self._outstanding + count > MAX_CALLS:
@@ -220,22 +161,18 @@ class Lab:
                         tasks.create_task(make(number))
         finally:
             self._outstanding -= count
-        return RunReport(
-            **_tally(calls, count),
-            count=count,
-            duration_ms=_ms(self._clock.monotonic() - began),
-            calls=sorted(calls, key=lambda call: call.number),
-        )
+        return run_report(calls, count=count, seconds=self._clock.monotonic() - began)
 
     async def stress(self, seconds: float, concurrency: int) -> StressReport:
-        """Ask for `/get` for `seconds`, with `concurrency` calls under way at any time.
+        """Call `/get` for `seconds`, with `concurrency` calls under way at any time.
 
-        The rate limiter sets the pace, so a breaker that is open does not make it a busy loop. Calls that are
-        under way when the time is up are dropped. A caller that is cancelled leaves nothing running.
+        The rate limiter sets the pace, so an open breaker does not make the test a busy loop; a caller that
+        the limiter itself rejects pauses. Calls that are still open at the end are stopped. A cancelled test
+        leaves no call running.
 
         Raises:
-            LabBusyError: Another is under way, here or in another worker.
-            StorageUnavailableError: Nobody can tell whether one is.
+            LabBusyError: Another stress test is running, in this or another worker.
+            StorageUnavailableError: The store of the lease does not answer.
         """
         calls: list[CallReport] = []
         begun = 0
@@ -244,29 +181,22 @@ class Lab:
             nonlocal begun
             while True:
                 begun += 1
-                calls.append(await self._call(begun, "/get"))
+                report = await self._call(begun, "/get")
+                calls.append(report)
+                if report.rejected_by == "rate_limiter":
+                    await self._clock.sleep(_REJECTED_PAUSE_SECONDS)
 
-        async with self._only_one(seconds + _LEASE_MARGIN_SECONDS):
+        async with self._hold_lease(seconds + _LEASE_MARGIN_SECONDS):
             began = self._clock.monotonic()
             with suppress(TimeoutError):
                 async with self._clock.timeout(seconds), asyncio.TaskGroup() as tasks:
                     for _ in range(concurrency):
                         tasks.create_task(make_one_after_another())
             duration = self._clock.monotonic() - began
-        latencies = LogBinSketch.of(call.duration_ms for call in calls)
-        return StressReport(
-            **_tally(calls, begun),
-            concurrency=concurrency,
-            duration_ms=_ms(duration),
-            count=len(calls),
-            throughput_per_second=round(len(calls) / duration, 1),
-            p50_ms=_rounded(latencies.quantile(0.50)),
-            p95_ms=_rounded(latencies.quantile(0.95)),
-            p99_ms=_rounded(latencies.quantile(0.99)),
-        )
+        return stress_report(calls, begun=begun, concurrency=concurrency, seconds=duration)
 
     @asynccontextmanager
-    async def _only_one(self, seconds: float) -> AsyncIterator[None]:
+    async def _hold_lease(self, seconds: float) -> AsyncIterator[None]:
         """Hold the lease of the stress test, for `seconds` at most."""
         token = uuid.uuid4().hex
         taking = asyncio.ensure_future(self._lease.take(token, seconds))
@@ -275,40 +205,45 @@ class Lab:
                 raise LabBusyError(held_for)
             yield
         finally:
-            await asyncio.wait((taking,))  # or it could be taken after it was given back
+            await asyncio.wait((taking,))  # else the lease could be taken after it was released
             await self._lease.release(token)
 
     async def _call(self, number: int, path: str) -> CallReport:
         errors: list[Exception] = []
         admitted, begun, attempted = (_Passage(self._clock) for _ in range(3))
         fallback = Fallback(
-            errors.append,  # whose answer is None: of an answer, only that there was one matters here
+            errors.append,  # its answer is None: the report needs only that there was an answer
             handles=(ExternalServiceError, ExternalServiceRefusedError, ResilienceError),
             name=self._name,
             listener=self._listener,
         )
-        pipeline = Pipeline(fallback, self._limiter, admitted, self._bulkhead, begun, *self._rest, attempted)
+        policies = self._policies
+        pipeline = Pipeline(
+            fallback, policies.rate_limit, admitted, policies.bulkhead, begun, policies.protection, attempted,
+            policies.attempt_limit,
+        )  # fmt: skip
         arrived = self._clock.monotonic()
         await pipeline.run(lambda: self._attempt(path))
         ended = self._clock.monotonic()
+        self._count_call()
         admitted_at = ended if admitted.first is None else admitted.first
         begun_at = ended if begun.first is None else begun.first
         error = errors[0] if errors else None
         return CallReport(
             number=number,
             path=path,
-            outcome=_outcome(error, attempted.count),
+            outcome=call_outcome(error, attempted.count),
             attempts=attempted.count,
-            rejected_by=_REJECTERS.get(type(error)),
+            rejected_by=rejecter(error),
             error=None if error is None else str(error),
-            limiter_wait_ms=_ms(admitted_at - arrived),
-            bulkhead_wait_ms=_ms(begun_at - admitted_at),
-            duration_ms=_ms(ended - arrived),
+            limiter_wait_ms=milliseconds(admitted_at - arrived),
+            bulkhead_wait_ms=milliseconds(begun_at - admitted_at),
+            duration_ms=milliseconds(ended - arrived),
         )
 
 
 class _Passage:
-    """A policy that lets everything through, and notes when a call first came by and how often."""
+    """A policy without an effect that records how often calls passed and when the first call did."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -321,24 +256,3 @@ class _Passage:
             self.first = self._clock.monotonic()
         self.count += 1
         return await call()
-
-
-def _outcome(error: Exception | None, attempts: int) -> Outcome:
-    if isinstance(error, RejectedError):
-        return "rejected"
-    if error is not None:
-        return "fallback"
-    return "succeeded" if attempts == 1 else "recovered"
-
-
-def _tally(calls: Sequence[CallReport], begun: int) -> dict[str, int]:
-    outcomes = Counter(call.outcome for call in calls)
-    return {outcome: outcomes[outcome] for outcome in get_args(Outcome)} | {"unfinished": begun - len(calls)}
-
-
-def _ms(seconds: float) -> float:
-    return round(seconds * 1000, 2)
-
-
-def _rounded(milliseconds: float | None) -> float | None:
-    return None if milliseconds is None else round(milliseconds, 2)

@@ -10,6 +10,7 @@ from src.resilience.events import (
     Rejected,
     StateChanged,
     TurnTaken,
+    Waited,
 )
 
 _log = logging.getLogger("src.resilience")
@@ -17,7 +18,7 @@ _log = logging.getLogger("src.resilience")
 
 _LEVELS: dict[type[Event], int] = {
     StateChanged: logging.WARNING,
-    **dict.fromkeys((Rejected, Bypassed, LimitChanged, TurnTaken), logging.DEBUG),
+    **dict.fromkeys((Rejected, Bypassed, LimitChanged, TurnTaken, Waited), logging.DEBUG),
 }
 
 

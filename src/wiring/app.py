@@ -26,6 +26,7 @@ from src.api.routes import (
     lab,
     metrics,
     overview,
+    page_reads,
     proxy,
     series,
     telemetry,
@@ -43,6 +44,7 @@ from src.resilience.events import Listener, each
 from src.resilience.memory_rate_limiter import memory_rate_limiter
 from src.resilience.pipeline import Pipeline
 from src.resilience.rate_limiter import Quota
+from src.resilience.timeout import Timeout
 from src.services.access.admission import Admission
 from src.services.errors import StorageRefusedError
 from src.services.event_feed import EventFeed, EventRecorder
@@ -52,7 +54,7 @@ from src.services.external_service import (
     ExternalServiceUnavailableError,
     is_failure,
 )
-from src.services.lab import Lab
+from src.services.lab import ATTEMPT_SECONDS, Lab, LabPolicies
 from src.services.metrics.ingest import MetricService
 from src.services.metrics.series import SeriesService
 from src.services.metrics.summary import SummaryService
@@ -93,6 +95,12 @@ from src.wiring.redis_link import redis_link
 _log = logging.getLogger(__name__)
 
 SUMMARY_CACHE = "summary"
+UNTIMED_ROUTES = frozenset(("/api/events", "/logs", "/invoke", "/invoke_delay", "/invoke_error", "/stress"))
+"""Routes whose duration is chosen by the client; the service's latency figures leave them out."""
+
+PAGE_READS_FACTOR = 10
+"""How many times the read quota the operator's pages behind one address have for their own reads."""
+
 RECENT_SUMMARIES_BYTES = 8 * 2**20
 """What each worker keeps of the summaries it served, for while Redis is away: some ten thousand."""
 
@@ -114,7 +122,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     if settings is None:
         _warn_of_unknown_settings()
     clock = SystemClock()
-    counters = WorkerCounters(cache=SUMMARY_CACHE, untimed_routes=frozenset({"/api/events", "/logs"}))
+    counters = WorkerCounters(cache=SUMMARY_CACHE, untimed_routes=UNTIMED_ROUTES)
     is_traced = tracing.is_asked_for(os.environ)
     log_request = request_log(found.log_level, found.log_format, clock)
     answered = TickBatch[RequestRecord](each(observe_requests, counters.observe_requests, log_request))
@@ -126,7 +134,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     for module in (
         ingest, metrics, series, overview, health, circuit_breaker, admin, lab, events, proxy, telemetry,
-        dashboard, index,
+        dashboard, page_reads, index,
     ):  # fmt: skip
         app.include_router(module.router)
     app.include_router(lab.runs)
@@ -147,21 +155,27 @@ async def _lifespan(
         event_log = RedisEventLog(link)
         listener = _listener(event_log, clock, counters, stack)
         breaker = external.breaker(settings, link, clock, listener)
-        pipeline = external.pipeline(settings, breaker, clock, listener)
+        policies = external.policies(settings, breaker, clock, listener)
         provider = None if settings.external_service_url else external.provider_in_process(settings, clock)
         client = await stack.enter_async_context(external.client(settings, provider))
         shared_faults = RedisFaultStore(link) if settings.external_service_url is None else None
-        measured = Pipeline(Measured(EXTERNAL_SERVICE, clock, is_failure), pipeline)
+        measured = Pipeline(Measured(EXTERNAL_SERVICE, clock, is_failure), policies.pipeline())
         external_service = ExternalService(client, measured, clock, shared_faults)
         lab = Lab(
             external_service.attempt,
-            pipeline,
+            LabPolicies(
+                policies.rate_limit,
+                policies.bulkhead,
+                policies.protection,
+                Timeout(ATTEMPT_SECONDS, clock, name=EXTERNAL_SERVICE, listener=listener),
+            ),
             RedisStressLease(link),
             clock,
-            # In the bulkhead's line, the API's own calls find at most as many of a run's as are being served.
+            # At most as many of the lab's calls wait in the bulkhead's queue as the bulkhead has permits.
             at_once=2 * settings.external_service_max_concurrency,
             name=EXTERNAL_SERVICE,
             listener=listener,
+            count_call=counters.count_lab_call,
         )
         event_feed = EventFeed(event_log, clock)
         stack.enter_context(on_exit_signal(event_feed.end))
@@ -179,6 +193,11 @@ async def _lifespan(
         read_limiter = _limiter(
             settings, link, clock, limit=settings.rate_limit_read_requests, answers_early=early
         )
+        page_limit = min(  # a quota has at most one unit each microsecond
+            PAGE_READS_FACTOR * settings.rate_limit_read_requests,
+            settings.rate_limit_window_seconds * 1_000_000,
+        )
+        page_limiter = _limiter(settings, link, clock, limit=page_limit, answers_early=early)
         admission = partial(_admission, listener, counters, settings=settings, clock=clock)
         internal_proxy = await stack.enter_async_context(
             running_proxy(settings, link, provider, clock, listener)
@@ -211,6 +230,7 @@ async def _lifespan(
             event_feed=event_feed,
             ingest_admission=admission("ingest", ingest_limiter),
             read_admission=admission("read", read_limiter),
+            page_admission=admission("page", page_limiter),
             client_address=ClientAddress(settings.trusted_proxies),
             admin_access=AdminAccess(key.get_secret_value() if key else None),
             body_limits=BodyLimits(

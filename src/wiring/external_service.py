@@ -1,6 +1,7 @@
 """The external service, and what stands around every call of it."""
 
 import os
+from dataclasses import dataclass
 
 import httpx
 
@@ -30,6 +31,25 @@ _LONGEST_WAITS = Exponential(base_seconds=0.1, cap_seconds=5.0)
 
 _CALL_MARGIN_SECONDS = 1.0
 """For what the attempts and waits of a call take beyond their limits, on a machine under load."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policies:
+    """The policies around every call of the external service, outermost first.
+
+    Attributes:
+        rate_limit: Delays calls beyond the rate.
+        bulkhead: Delays calls beyond the permits.
+        protection: Circuit breaker, retry, and the policies around each attempt.
+    """
+
+    rate_limit: RateLimit
+    bulkhead: Bulkhead
+    protection: Pipeline
+
+    def pipeline(self) -> Pipeline:
+        """Return all of them as one policy."""
+        return Pipeline(self.rate_limit, self.bulkhead, self.protection)
 
 
 def breaker(settings: Settings, link: RedisLink, clock: Clock, listener: Listener) -> CircuitBreaker:
@@ -84,8 +104,8 @@ def url_of(settings: Settings) -> str:
     return str(settings.external_service_url or "http://provider")
 
 
-def pipeline(settings: Settings, breaker: CircuitBreaker, clock: Clock, listener: Listener) -> Pipeline:
-    """Return what stands around every call of the external service; the fallback is the summary cache's."""
+def policies(settings: Settings, breaker: CircuitBreaker, clock: Clock, listener: Listener) -> Policies:
+    """Return the policies around every call of the external service; the fallback is the summary cache's."""
     patience = settings.external_service_timeout
     permits = settings.external_service_max_concurrency
     attempt = f"{NAME}.attempt"
@@ -98,7 +118,7 @@ def pipeline(settings: Settings, breaker: CircuitBreaker, clock: Clock, listener
         backoff=FullJitter(_LONGEST_WAITS),
         retry_on=is_worth_retrying,
     )
-    return Pipeline(
+    return Policies(
         RateLimit(
             memory_rate_limiter("token_bucket", rate, clock),
             RateLimitOptions(key=NAME, max_wait_seconds=patience),
@@ -112,9 +132,11 @@ def pipeline(settings: Settings, breaker: CircuitBreaker, clock: Clock, listener
             name=f"{NAME}.bulkhead",
             listener=listener,
         ),
-        breaker,
-        Retry(retry, clock, SystemRandomizer(), name=NAME, listener=listener),
-        Measured(attempt, clock, is_failure),
-        *spans,
-        Timeout(patience, clock, name=NAME, listener=listener),
+        Pipeline(
+            breaker,
+            Retry(retry, clock, SystemRandomizer(), name=NAME, listener=listener),
+            Measured(attempt, clock, is_failure),
+            *spans,
+            Timeout(patience, clock, name=NAME, listener=listener),
+        ),
     )

@@ -107,7 +107,7 @@ class TestLooking:
         api.put("/api/admin/external-service/failure-rate", json={"failure_rate": 1})
         api.get("/invoke_error?count=5")
         words = page.locator("#breaker-words")
-        expect(words).to_have_text(re.compile(r"Lets a call through in \d+ s"))
+        expect(words).to_have_text(re.compile(r"Lets one call through in \d+ s"))
         before = number_in(page, "#breaker-words")
         expect(words).not_to_have_text(words.inner_text())
         assert number_in(page, "#breaker-words") < before
@@ -125,11 +125,11 @@ class TestLooking:
         expect(page.locator("#proxy-chip")).to_have_text("empty")
 
     def test_events_hold_still_when_told_to(self, page, api):
-        page.get_by_role("button", name="Hold still").click()
+        page.get_by_role("button", name="Pause").click()
         api.post(OPEN)
         expect(page.locator("#breaker-state")).to_have_text("Open")
         expect(page.locator("#events li")).to_have_count(0)
-        page.get_by_role("button", name="Go on").click()
+        page.get_by_role("button", name="Resume").click()
         expect(page.locator("#events li")).not_to_have_count(0)
 
     @pytest.mark.parametrize(
@@ -182,8 +182,8 @@ class TestPushing:
         page.locator("#policy label", has_text="Priority").click()
         expect(page.locator("#policy-result")).to_contain_text("✓")
         expect(page.locator("#proxy-policy-now")).to_have_text("Priority")
-        page.locator("#policy label", has_text="First come").click()
-        expect(page.locator("#proxy-policy-now")).to_have_text("First come")
+        page.locator("#policy label", has_text="First in, first out").click()
+        expect(page.locator("#proxy-policy-now")).to_have_text("First in, first out")
 
     def test_a_load_test_accounts_for_every_request_the_refused_ones_too(self, context, start_server, record):
         page = open_page(context, start_server().url)
@@ -205,6 +205,18 @@ class TestPushing:
         expect(page.locator("#load-tally")).to_contain_text("Succeeded")
         expect(page.locator("#load-progress")).to_be_hidden()
         expect(page.get_by_role("button", name="Run", exact=True)).to_be_enabled()
+
+    def test_a_load_test_shows_that_an_open_breaker_answers_at_once_and_counts_its_calls(self, page, api):
+        api.post(OPEN)
+        page.locator("#load-amount").fill("2")
+        page.locator("#load-concurrency").fill("50")
+        page.get_by_role("button", name="Run", exact=True).click()
+        tally = page.locator("#load-tally")
+        expect(tally).to_contain_text("Rejected after the limiter: p50")
+        rows = dict(row.split("\t") for row in tally.locator("tr").all_inner_texts())
+        assert rows["Rejected after the limiter: p50"].endswith(" ms")
+        expect(page.locator("#lab-calls")).not_to_have_text(re.compile(f"^(0|{NOTHING})$"))
+        api.post(CLOSE)
 
     def test_a_load_test_can_be_stopped(self, page):
         page.locator("#load-amount").fill("60")
@@ -232,7 +244,7 @@ class TestAdminKey:
         page.get_by_role("button", name="Force open").click()
         page.locator("#key-input").fill("wrong")
         page.keyboard.press("Enter")
-        expect(page.locator("#key-reason")).to_have_text("The service refused that key.")
+        expect(page.locator("#key-reason")).to_have_text("The service rejected that key.")
         page.locator("#key-input").fill("schlüssel")
         page.get_by_role("button", name="Use key").click()
         expect(dialog).to_be_visible()  # no header can carry that
@@ -254,14 +266,41 @@ class TestAdminKey:
         )
 
         page.get_by_role("button", name="Admin key").click()
-        page.get_by_role("button", name="Forget it").click()
+        page.get_by_role("button", name="Forget the key").click()
         page.get_by_role("button", name="Force open").click()
         expect(dialog).to_be_visible()
 
     def test_where_no_key_is_set_a_stranger_is_told_what_to_do(self, page, api):
         page.route("**/api/admin/**", lambda route: route.continue_(headers={"X-Forwarded-For": "192.0.2.1"}))
-        page.get_by_role("button", name="Force open").click()
-        expect(page.locator("#breaker-result")).to_contain_text("set ADMIN_API_KEY")
+        for name in ("Force open", "Close and reset"):
+            page.get_by_role("button", name=name).click()
+            expect(page.locator("#key-reason")).to_contain_text("Set ADMIN_API_KEY, restart the service")
+            page.keyboard.press("Escape")
+            expect(page.locator("#breaker-result")).to_have_text(
+                "✕ Nothing was changed: there is no admin key"
+            )
+
+
+class TestTheFollowedLog:
+    def test_it_stays_at_its_end_and_asks_no_other_host(self, context, server, api, record):
+        page = context.new_page()
+        page.goto(f"{server.url}/logs?follow=true", wait_until="commit")
+        for _ in range(40):
+            api.post(OPEN)
+            api.post(CLOSE)
+        expect(page.locator("pre")).to_contain_text("forced", timeout=20_000)
+        page.wait_for_function(
+            """() => {
+                const main = document.querySelector("main");
+                return main.scrollHeight > main.clientHeight + 100 && Math.abs(main.scrollTop) < 2;
+            }"""
+        )
+        page.set_viewport_size({"width": 800, "height": 300})
+        last = page.evaluate("document.querySelector('pre').getBoundingClientRect().bottom")
+        assert abs(last - 300) < 2  # the newest line is in sight
+        assert {urlsplit(request.url).path for request in record.requests} == {
+            "/logs", "/dashboard/logs.css",
+        }  # fmt: skip
 
 
 class TestWhenThingsGoWrong:
@@ -270,22 +309,22 @@ class TestWhenThingsGoWrong:
         page.route("**/api/overview", lambda route: None)  # which answers nothing
         expect(page.locator("#freshness-words")).to_have_text(re.compile(r"data is \d+ s old"))
         expect(page.locator("#truth")).to_have_attribute("data-level", "unknown")
-        expect(page.locator("#message")).to_contain_text("Last heard: All well")
+        expect(page.locator("#message")).to_contain_text("Last status: All well")
         page.unroute("**/api/overview")
         expect(page.locator("#freshness-words")).to_have_text("live")
         expect(page.locator("#message")).to_have_text("All well")
 
     def test_a_spent_read_quota_is_admitted_and_waited_for(self, context, start_server, record):
-        server = start_server(RATE_LIMIT_READ_REQUESTS="6")
+        server = start_server(RATE_LIMIT_READ_REQUESTS="1")
         page = open_page(context, server.url)
-        while httpx.get(f"{server.url}/api/metrics/types").status_code == 200:
+        while httpx.get(f"{server.url}/api/dashboard/types").status_code == 200:
             pass
         page.locator("#range label", has_text="6 h").click()
-        expect(page.locator("#metrics-note")).to_contain_text("The read quota of this address is spent")
-        asked = len(record.sent("/api/metrics/types"))
+        expect(page.locator("#metrics-note")).to_contain_text("quota for pages of this address is used up")
+        asked = len(record.sent("/api/dashboard/types"))
         page.locator("#range label", has_text="1 h").click()
         page.wait_for_timeout(500)
-        assert len(record.sent("/api/metrics/types")) == asked
+        assert len(record.sent("/api/dashboard/types")) == asked
         expect(page.locator("#freshness-words")).to_have_text("live")  # the overview is not limited
 
     def test_every_part_knows_that_redis_is_away_and_when_it_is_back(self, context, own_redis, start_server):
@@ -293,14 +332,20 @@ class TestWhenThingsGoWrong:
         expect(page.locator("#events-chip")).to_have_text("live")
         own_redis.freeze()
         expect(page.locator("#message")).to_contain_text("Redis away")
-        expect(page.locator("#redis-chip")).to_have_text("away")
+        expect(page.locator("#redis-chip")).to_have_text("unavailable")
         expect(page.locator("#limiter-chip")).to_have_text("lets all through")
         expect(page.locator("#events-chip")).to_have_text("none without Redis")
+        expect(page.locator("#events-empty")).to_contain_text("events are neither stored nor shown")
+        for part in ("breaker", "limiter", "cache", "proxy", "redis"):
+            expect(page.locator(f"#{part}-note")).to_contain_text(
+                re.compile("until Redis|when Redis|keeps trying")
+            )
         expect(page).to_have_title(re.compile(r"● Redis away for [3-9] s \|"))  # it counts
         expect(page.locator("#metrics-note")).to_contain_text(
-            re.compile(r"the next look is at \d\d:\d\d:\d\d")
+            re.compile(r"the next update is at \d\d:\d\d:\d\d")
         )
         own_redis.thaw()
+        expect(page.locator("#limiter-note")).to_be_hidden()
         expect(page.locator("#message")).to_have_text("All well")
         expect(page.locator("#events-chip")).to_have_text("live")
         expect(page.locator("#metrics-note")).to_be_hidden()
@@ -372,7 +417,7 @@ class TestEverybody:
     def test_a_radio_is_moved_by_the_arrows(self, page):
         page.locator("#range input:checked").focus()
         page.keyboard.press("ArrowRight")
-        assert page.locator("#range input:checked").get_attribute("value") == "21600"
+        assert page.locator("#range input:checked").get_attribute("value") == "6h"
 
 
 class TestCost:
@@ -385,7 +430,7 @@ class TestCost:
         _hide(page, hidden=False)
         page.wait_for_timeout(1000)
         assert {urlsplit(request.url).path for request in record.requests[asked:]} >= {
-            "/api/overview", "/api/events", "/api/metrics/types",
+            "/api/overview", "/api/events", "/api/dashboard/types",
         }  # fmt: skip
 
     def test_a_page_stays_far_below_the_read_quota(self, page, api, record):
@@ -395,7 +440,7 @@ class TestCost:
         expect(page.locator("#types li")).to_have_count(8)
         asked = len(record.requests)
         page.wait_for_timeout(12_000)
-        reads = [request for request in record.requests[asked:] if "/api/metrics" in request.url]
+        reads = [request for request in record.requests[asked:] if "/api/dashboard" in request.url]
         assert len(reads) <= 12  # the eight lines for the first time, the types once, the series twice
 
     def test_the_files_are_asked_for_again_and_not_sent_again(self, page, record):

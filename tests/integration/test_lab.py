@@ -64,6 +64,13 @@ class TestInvoke:
         assert run["rejected"] == 50
         assert {(call["rejected_by"], call["attempts"]) for call in run["calls"]} == {("circuit_breaker", 0)}
 
+    async def test_slow_calls_time_out_with_the_settings_as_they_are(self, redis_server):
+        async with running_api(redis_server.url, external_service_attempts=1, **PLENTY, **CALM) as api:
+            run = (await api.get("/invoke_delay")).json()
+        assert [(call["outcome"], call["error"]) for call in run["calls"]] == [
+            ("fallback", "the call took longer than 2 s")
+        ]
+
     async def test_slow_calls_alone(self, api):
         run = (await api.get("/invoke_delay")).json()
         assert [(call["path"], call["outcome"]) for call in run["calls"]] == [("/delay/3", "fallback")]
@@ -150,6 +157,16 @@ class TestStress:
         assert 1000 <= report["duration_ms"] < 5000
         assert report["throughput_per_second"] > 0
         assert 0 < report["p50_ms"] <= report["p95_ms"] <= report["p99_ms"]
+        assert report["rejected_p50_ms"] is None
+
+    async def test_an_open_breaker_answers_at_once_though_the_limiter_makes_the_calls_wait(
+        self, redis_server
+    ):
+        async with running_api(redis_server.url, **PLENTY, **CALM) as api:
+            await api.post("/force_open")
+            report = (await api.post("/stress?seconds=2&concurrency=50")).json()
+        assert report["rejected"] == report["count"]
+        assert report["rejected_p50_ms"] < report["p95_ms"]
 
     async def test_one_at_a_time_over_the_fleet(self, redis_server):
         async with (
@@ -271,11 +288,43 @@ class TestEvents:
         async with client_of(api, "/api/events") as (status, _):
             assert await status == 200
 
-    async def test_reading_comes_out_of_the_read_quota(self, redis_server):
+    async def test_reading_the_text_comes_out_of_the_read_quota(self, redis_server):
         async with running_api(redis_server.url, rate_limit_read_requests=1, **CALM) as api:
             assert (await api.get("/logs")).headers["ratelimit"].startswith('"read"')
-            for path in ("/logs", "/logs?follow=true", "/api/events"):
+            for path in ("/logs", "/logs?follow=true"):
                 assert_problem(await api.get(path), 429, "RATE_LIMIT_EXCEEDED")
+
+    async def test_the_event_stream_comes_out_of_the_quota_of_the_page(self, redis_server):
+        async with running_api(redis_server.url, rate_limit_read_requests=1, **CALM) as api:
+            for _ in range(10):
+                refused = await api.get("/api/events", headers={"Last-Event-ID": "x"})
+                assert refused.headers["ratelimit"].startswith('"page"')
+                assert_problem(refused, 422, "VALIDATION_ERROR")
+            assert_problem(await api.get("/api/events"), 429, "RATE_LIMIT_EXCEEDED")
+            assert (await api.get("/logs")).status_code == 200
+
+    async def test_a_browser_that_follows_gets_a_page_without_a_script(self, api):
+        await api.post("/force_open")
+        await until_told(api, "StateChanged")
+        accept = "text/html,application/xhtml+xml,*/*;q=0.8"
+        async with client_of(api, "/logs?follow=true", accept=accept) as (status, chunks):
+            assert await status == 200
+            await until(lambda: b"OPEN" in b"".join(chunks))
+            page = b"".join(chunks).decode()
+        assert page.startswith("<!doctype html>")
+        assert 'href="dashboard/logs.css"' in page
+        assert "<script" not in page
+        assert 'before="CLOSED" after="OPEN"' in page
+        assert "//" not in page.partition("<pre>")[0]  # nothing from another host
+        plain = await api.get("/logs", headers={"Accept": accept})
+        assert plain.headers["content-type"].startswith("text/plain")
+
+    async def test_waits_for_the_limiter_are_in_the_log(self, redis_server):
+        settings = {"external_service_rate_per_second": 5}
+        async with running_api(redis_server.url, **settings, **PLENTY, **CALM) as api:
+            await api.post("/stress?seconds=1&concurrency=10")
+            lines = await until_told(api, "Waited")
+        assert any(" external-service.rate-limiter Waited " in line for line in lines)
 
 
 class TestRedisAway:

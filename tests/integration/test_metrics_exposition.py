@@ -175,7 +175,7 @@ async def test_two_workers_answer_as_one(start_server):
         assert of(found, "http_request_duration_seconds_count", **KEPT) == 60
         limiter = {"quota": "ingest", "algorithm": "sliding_window_log"}
         assert of(found, "rate_limiter_decisions_total", outcome="allowed", **limiter) == 60
-        # the other worker reports its pulse, and may have done so between the reading of its two files
+        # the other worker reports its counters, and may have done so between the reading of its two files
         assert of(found, "redis_round_trips_total") > 0
         assert of(found, "redis_round_trip_duration_seconds_count") == pytest.approx(
             of(found, "redis_round_trips_total"), abs=1

@@ -44,7 +44,7 @@ async def test_at_rest_it_has_all_there_is_to_see(api):
     assert seen["redis"]["memory_bytes"] > 100_000
     assert seen["redis"]["rate_limits_without"] == "open"
     assert seen["cache"]["hit_ratio"] is None
-    assert seen["external_service"] == {"failure_rate": 0.0}
+    assert seen["external_service"] == {"failure_rate": 0.0, "lab_calls_per_second": 0.0}
     assert seen["generated_at"].endswith("Z")
 
 
@@ -66,6 +66,17 @@ async def test_what_happens_shows(redis_server):
         times = seen["traffic"]["latency_ms"]
         assert 0 < times["p50"] <= times["p95"] <= times["p99"]
         await until(api, lambda seen: seen["traffic"]["requests_per_second"] >= 0.8)
+
+
+async def test_a_stress_test_is_not_in_the_services_latency_and_its_calls_are_counted_apart(redis_server):
+    async with running_api(redis_server.url, **PLENTY, **CALM) as api:
+        report = (await api.post("/stress?seconds=1&concurrency=5")).json()
+        calls_per_second = report["count"] / 10
+        seen = await until(
+            api, lambda seen: seen["external_service"]["lab_calls_per_second"] == calls_per_second
+        )
+        assert seen["traffic"]["requests_per_second"] > 0
+        assert (seen["traffic"]["latency_ms"]["p99"] or 0) < 900
 
 
 async def test_all_workers_are_seen(api):

@@ -54,6 +54,12 @@ class StressOut(LabTally):
     )
     p95_ms: float | None = Field(examples=[421.0])
     p99_ms: float | None = Field(examples=[455.6])
+    rejected_p50_ms: float | None = Field(
+        description="Latency of the calls that the bulkhead or the circuit breaker rejected, without the "
+        "wait for the rate limiter; null without such calls",
+        examples=[0.4],
+    )
+    rejected_p95_ms: float | None = Field(examples=[0.9])
 
 
 class CircuitStateOut(BaseModel):

@@ -71,6 +71,9 @@ class ExternalServiceOut(BaseModel):
     """The external service."""
 
     failure_rate: float | None = Field(description="Simulated; null while it is not known", examples=[0.1])
+    lab_calls_per_second: float = Field(
+        description="Calls of the lab, load tests included, that finished", examples=[59.8]
+    )
 
 
 class OverviewOut(BaseModel):

@@ -34,7 +34,7 @@ _POLICY = (
     "require-trusted-types-for 'script'; trusted-types 'none'"  # no string becomes markup or code
 )
 
-_HEADERS = {
+PAGE_HEADERS = {
     "Content-Security-Policy": _POLICY,
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "same-origin",
@@ -102,7 +102,7 @@ def _answer(request: Request, name: str) -> Response:
         raise HTTPException(404)
     encoding = "gzip" if accepts_gzip(header(request.scope, b"accept-encoding")) else "identity"
     body, tag = found.encodings[encoding]
-    headers = {**_HEADERS, "ETag": tag}
+    headers = {**PAGE_HEADERS, "ETag": tag}
     if client_has(header(request.scope, b"if-none-match"), tag):
         return Response(status_code=304, headers=headers)
     if encoding != "identity":

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from html import escape
 from typing import Annotated, Any
 
 import orjson
@@ -11,8 +12,11 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
 from src.api.dependencies import state
 from src.api.errors import Problem, ProblemError
+from src.api.header import header
+from src.api.negotiation import prefers_html
 from src.api.openapi import Responses, problems
 from src.api.rate_limit import admit
+from src.api.routes.dashboard import PAGE_HEADERS
 from src.services.event_feed import EventFeed, LoggedEvent, TooManyFollowersError
 
 router = APIRouter(tags=["lab"])
@@ -27,6 +31,13 @@ _SSE_EXAMPLE = (
     "id: 1769860800231-0\n\n"
 )
 _UNBUFFERED = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+_HTML_HEAD = (
+    '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+    '<meta name="viewport" content="width=device-width"><title>Resilience events</title>'
+    '<link rel="stylesheet" href="dashboard/logs.css"></head><body><main tabindex="0"><pre>'
+)
+"""The start of the log as a page. The style sheet keeps the newest line in sight, so there is no script."""
+
 _FULL = Problem(429, "LAB_BUSY", "As many follow the events as may")
 
 
@@ -43,6 +54,10 @@ def _example(media_type: str, example: str) -> Responses:
 
 async def _admit(request: Request) -> None:
     await admit(request, state(request)["read_admission"])
+
+
+async def _admit_page(request: Request) -> None:
+    await admit(request, state(request)["page_admission"])
 
 
 @contextmanager
@@ -82,19 +97,24 @@ async def _place_to_follow(
 async def logs(request: Request, until: Annotated[float | None, Depends(_place_to_follow)]) -> Response:
     """The last events of all workers, some thousand of them, a line each, newest last.
 
-    With `follow=true` what comes is sent as it comes, until the client leaves (an hour at most). Each line
-    has the time, the worker, the policy, the event and its details. Cache hits and misses are no events here.
+    With `follow=true` each new event is sent when it happens, until the client disconnects (an hour at most);
+    a browser gets a page that scrolls to the newest line. Each line has the time, the worker, the policy, the
+    event and its details. Cache hits and misses are not events here.
     """
     feed = state(request)["event_feed"]
     if until is None:
         return PlainTextResponse(_text(await feed.recent()))
-    return StreamingResponse(_texts(feed, until), media_type="text/plain", headers=_UNBUFFERED)
+    if prefers_html(header(request.scope, b"accept"), "text/plain"):
+        headers = PAGE_HEADERS | _UNBUFFERED | {"Vary": "Accept"}
+        return StreamingResponse(_html_pages(feed, until), media_type="text/html", headers=headers)
+    headers = _UNBUFFERED | {"Vary": "Accept"}
+    return StreamingResponse(_texts(feed, until), media_type="text/plain", headers=headers)
 
 
 @router.get(
     "/api/events",
     summary="Resilience events as server-sent events",
-    dependencies=[Depends(_admit)],
+    dependencies=[Depends(_admit_page)],
     response_class=_EventStream,
     responses=_example("text/event-stream", _SSE_EXAMPLE)
     | problems("VALIDATION_ERROR", "RATE_LIMIT_EXCEEDED", _FULL),
@@ -128,6 +148,12 @@ def _message(event: LoggedEvent) -> bytes:
 async def _texts(feed: EventFeed, until: float) -> AsyncIterator[str]:
     async for page in feed.follow(None, until):
         yield _text(page)
+
+
+async def _html_pages(feed: EventFeed, until: float) -> AsyncIterator[str]:
+    yield _HTML_HEAD
+    async for text in _texts(feed, until):
+        yield escape(text, quote=False)
 
 
 def _text(events: Sequence[LoggedEvent]) -> str:

@@ -19,7 +19,8 @@ from src.api.openapi import ADMIN_ERRORS, problems
 from src.api.rate_limit import ReadRoute, admit
 from src.api.routes.circuit_breaker import breaker_out
 from src.resilience.circuit_breaker import CircuitBreaker
-from src.services.lab import FAILING, MAX_CALLS, MIXED, SLOW, LabBusyError, RunReport
+from src.services.lab import FAILING, MAX_CALLS, MIXED, SLOW, LabBusyError
+from src.services.lab_report import RunReport
 
 T = TypeVar("T")
 
@@ -39,9 +40,10 @@ _RUN_ERRORS = problems(
 async def invoke(request: Request, count: Count = 1) -> RunReport | Response:
     """Make `count` calls through the pipeline, asking for `/get`, `/delay/3` and `/status/500` in turn.
 
-    They go at the same time, as far as the pipeline lets them: fallback, rate limiter, bulkhead, circuit
-    breaker, retry, timeout. The answer says what became of each. It is the API's own breaker: when the
-    lab's calls open it, it is open. A run ends after 120 s, and when the client hangs up.
+    They run at the same time, as far as the pipeline allows: fallback, rate limiter, bulkhead, circuit
+    breaker, retry, and a timeout of 2 s for each attempt, so `/delay/3` times out. The answer has the outcome
+    of each call. The breaker is the API's own: when the lab's calls open it, it is open. A run ends after
+    120 s, and when the client hangs up.
     """
     return await _run(request, count, MIXED)
 
@@ -51,7 +53,7 @@ async def invoke(request: Request, count: Count = 1) -> RunReport | Response:
     responses=_RUN_ERRORS,
 )  # fmt: skip
 async def invoke_delay(request: Request, count: Count = 1) -> RunReport | Response:
-    """Make `count` calls that take 3 s each (`/delay/3`), or whose attempts time out if 3 s are too long.
+    """Make `count` calls of `/delay/3`, which takes 3 s: each attempt times out after 2 s, and is retried.
 
     Otherwise as `/invoke`.
     """

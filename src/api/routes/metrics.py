@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache, partial
 from urllib.parse import urlencode
 from urllib.request import parse_http_list
@@ -33,7 +33,7 @@ from src.api.query import QueryReader
 from src.api.ready_response import JSON_BYTES, ReadyResponse
 from src.api.request_context import add_headers
 from src.resilience.cache import Answer
-from src.services.metrics.ingest import Position, StoredPoint
+from src.services.metrics.ingest import Position, StoredPoint, TypeOverview
 from src.services.metrics.labels import ALL_SERIES
 from src.services.metrics.summary import SummaryRead
 
@@ -122,6 +122,11 @@ def _listed(point: Point) -> dict[str, object]:
 async def list_types(request: Request) -> Response:
     """List every metric type, the one with the latest measurement first."""
     types = await admit_and_read(request, lambda: ReadTask(state(request)["metrics"].types()))
+    return types_response(types)
+
+
+def types_response(types: Sequence[TypeOverview]) -> Response:
+    """Return the response that lists `types`."""
     overview = [
         {
             "type": item.type,

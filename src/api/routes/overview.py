@@ -70,7 +70,9 @@ def overview_out(found: Overview) -> OverviewOut:
         breaker=BreakerOut.of(found.breaker),
         proxy=None if found.proxy is None else ProxyStatusOut.of(found.proxy),
         redis=_redis_out(found),
-        external_service=ExternalServiceOut(failure_rate=found.failure_rate),
+        external_service=ExternalServiceOut(
+            failure_rate=found.failure_rate, lab_calls_per_second=counters.per_second("lab_calls")
+        ),
     )
 
 

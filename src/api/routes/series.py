@@ -1,5 +1,6 @@
 """A metric type over time, for charts."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -41,9 +42,7 @@ async def series(request: Request) -> Response:
     """
     query, found = await admit_and_read(request, partial(_begin, request))
     if not query.group_by:
-        steps = [
-            {"time": format_timestamp(time), **_figures(groups.groups[0].aggregate)} for time, groups in found
-        ]
+        steps = series_steps([(time, groups.groups[0].aggregate) for time, groups in found])
         return Response(orjson.dumps(steps), media_type="application/json")
     by_labels: dict[bytes, dict[str, Any]] = {}
     for time, groups in found:
@@ -60,6 +59,11 @@ async def series(request: Request) -> Response:
     if len(by_labels) > MAX_GROUPS or any(groups.is_truncated for _, groups in found):
         answer["truncated"] = True
     return Response(orjson.dumps(answer), media_type="application/json")
+
+
+def series_steps(found: Sequence[tuple[int, Aggregate]]) -> list[dict[str, object]]:
+    """Return the steps of a series as JSON values; each has the time in microseconds at which it begins."""
+    return [{"time": format_timestamp(time), **_figures(aggregate)} for time, aggregate in found]
 
 
 def _figures(aggregate: Aggregate) -> dict[str, object]:

@@ -26,6 +26,7 @@ Tally = Literal[
     "allowed", "refused", "bypassed",
     "hits", "misses", "stale",
     "round_trips", "round_trip_us",
+    "lab_calls",
 ]  # fmt: skip
 """What is counted."""
 
@@ -179,11 +180,11 @@ class FailoverCounterStore:
         if error is None:
             if self._outage is not None:
                 self._outage = None
-                _log.warning("pulse_shared_again")
+                _log.warning("counters_shared_again")
             return
         kind: Literal["away", "refuses"] = "refuses" if isinstance(error, StorageRefusedError) else "away"
         if self._outage is None:
-            _log.warning("pulse_local")
+            _log.warning("counters_local")
             self._outage = Outage(self._clock.monotonic(), kind)
         elif self._outage.kind != kind:
             self._outage = Outage(self._outage.began_at, kind)

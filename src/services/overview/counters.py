@@ -32,7 +32,7 @@ class WorkerCounters:
 
     Args:
         cache: Name of the cache whose answers count.
-        untimed_routes: Routes whose answers last as long as their client stays: that is no latency.
+        untimed_routes: Routes whose duration the client chooses; their latency is not counted.
     """
 
     def __init__(self, *, cache: str, untimed_routes: frozenset[str] = frozenset()) -> None:
@@ -63,6 +63,10 @@ class WorkerCounters:
         """Count one round trip to Redis."""
         self._tallies["round_trips"] += 1
         self._tallies["round_trip_us"] += round(seconds * 1e6)
+
+    def count_lab_call(self) -> None:
+        """Count one finished call of the lab."""
+        self._tallies["lab_calls"] += 1
 
     def __call__(self, event: Event) -> None:
         """Be the listener that counts the cache's answers."""

@@ -7,7 +7,7 @@ import pytest
 
 from src.resilience.bulkhead import Bulkhead, BulkheadOptions
 from src.resilience.errors import BulkheadFullError
-from src.resilience.events import Rejected
+from src.resilience.events import Rejected, Waited
 from tests.support.calls import Caller, OpenCall
 from tests.support.clock import FakeClock, settle
 from tests.support.listener import RecordingListener
@@ -49,6 +49,19 @@ async def test_calls_beyond_the_permits_wait_in_order(clock: FakeClock):
     third.call.end()
     assert await third.task == "done"
     assert (room.in_use, room.waiting) == (0, 0)
+
+
+async def test_a_call_that_had_to_wait_is_reported_with_its_wait(
+    clock: FakeClock, listener: RecordingListener
+):
+    room = bulkhead(clock, listener)
+    first, second = await enter(clock, room, 2)
+    assert listener.events == []
+    await clock.advance(3.0)
+    first.call.end()
+    await settle()
+    assert listener.events == [Waited(policy="external", seconds=3.0)]
+    await dismiss([second])
 
 
 async def test_a_call_beyond_the_line_is_refused_at_once(clock: FakeClock, listener: RecordingListener):

@@ -6,7 +6,7 @@ import math
 import pytest
 
 from src.resilience.errors import RateLimitedError
-from src.resilience.events import Rejected
+from src.resilience.events import Rejected, Waited
 from src.resilience.memory_rate_limiter import (
     LeakyBucket,
     SlidingWindowCounter,
@@ -135,6 +135,18 @@ async def test_a_call_that_would_wait_too_long_is_refused_at_once_and_told_when_
     assert listener.events == [Rejected(policy="external-service", retry_after=0.75)]
     clock.jump(0.75)
     assert await policy.run(answer) == "answer"
+
+
+async def test_a_call_that_had_to_wait_is_reported_with_its_wait(clock, listener):
+    policy = rate_limit(clock, max_wait_seconds=5, name="external-service", listener=listener)
+    await policy.run(answer)
+    assert listener.events == []
+    waiting = [asyncio.ensure_future(policy.run(answer)) for _ in range(2)]
+    await clock.drive(asyncio.gather(*waiting))
+    assert listener.events == [
+        Waited(policy="external-service", seconds=1.0),
+        Waited(policy="external-service", seconds=2.0),
+    ]
 
 
 async def test_without_a_wait_a_call_runs_now_or_not_at_all(clock):

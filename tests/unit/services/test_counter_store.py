@@ -115,4 +115,4 @@ async def test_each_outage_is_logged_once(store, fleet, caplog):
         for error in (StorageUnavailableError("gone"), StorageUnavailableError("gone"), None, None):
             fleet.add_error = error
             await store.add(CounterSnapshot())
-    assert [record.message for record in caplog.records] == ["pulse_local", "pulse_shared_again"]
+    assert [record.message for record in caplog.records] == ["counters_local", "counters_shared_again"]

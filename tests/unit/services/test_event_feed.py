@@ -21,6 +21,7 @@ from src.resilience.events import (
     StateChanged,
     TimedOut,
     TurnTaken,
+    Waited,
 )
 from src.services.errors import StorageUnavailableError
 from src.services.event_feed import (
@@ -174,6 +175,22 @@ class TestRecording:
             recorder(Rejected(policy="ingest", times=times, retry_after=1.0))
         await clock.advance(GATHER_SECONDS)
         assert log.told[-1]["times"] == 23
+
+    async def test_waits_of_a_policy_are_one_event_with_a_count_and_the_longest_wait(
+        self, recorder, log, clock
+    ):
+        for seconds in (0.2, 0.5, 0.1):
+            recorder(Waited(policy="limiter", seconds=seconds))
+        recorder(Waited(policy="bulkhead", seconds=3.0))
+        recorder(Rejected(policy="bulkhead", retry_after=1.0))
+        await clock.advance(GATHER_SECONDS)
+        told = [
+            (event["policy"], event["event"], event.get("times"), event.get("seconds")) for event in log.told
+        ]
+        assert told == [
+            ("limiter", "Waited", 3, 0.5), ("bulkhead", "Waited", None, 3.0),
+            ("bulkhead", "Rejected", None, None),
+        ]  # fmt: skip
 
     async def test_a_refusal_that_was_dropped_is_not_counted_on(self, recorder, log, clock, listener):
         refusal = Rejected(policy="ingest", retry_after=1.0)

@@ -10,7 +10,7 @@ import pytest
 from src.resilience.breaker_store import CircuitBreakerOptions
 from src.resilience.bulkhead import Bulkhead, BulkheadOptions
 from src.resilience.circuit_breaker import CircuitBreaker
-from src.resilience.events import FellBack
+from src.resilience.events import FellBack, TimedOut
 from src.resilience.memory_breaker_store import MemoryBreakerStore
 from src.resilience.memory_rate_limiter import memory_rate_limiter
 from src.resilience.pipeline import Pipeline
@@ -19,7 +19,17 @@ from src.resilience.retry import Fixed, Retry, RetryOptions
 from src.resilience.timeout import Timeout
 from src.services.errors import StorageUnavailableError
 from src.services.external_service import ExternalService, is_failure, is_worth_retrying
-from src.services.lab import FAILING, MAX_CALLS, MAX_RUN_SECONDS, MIXED, SLOW, Lab, LabBusyError
+from src.services.lab import (
+    ATTEMPT_SECONDS,
+    FAILING,
+    MAX_CALLS,
+    MAX_RUN_SECONDS,
+    MIXED,
+    SLOW,
+    Lab,
+    LabBusyError,
+    LabPolicies,
+)
 from tests.support.clock import FakeRandomizer, settle
 
 TIMEOUT_SECONDS = 5.0
@@ -97,26 +107,38 @@ def breaker(clock):
 
 
 @pytest.fixture
-def make_lab(clock, listener, provider, lease, breaker):
-    def make(*, rate=1000, permits=100, max_wait_seconds=5.0, at_once=100):
-        pipeline = Pipeline(
+def finished():
+    """One element for each finished call."""
+    return []
+
+
+@pytest.fixture
+def make_lab(clock, listener, provider, lease, breaker, finished):
+    def make(*, rate=1000, permits=100, max_wait_seconds=5.0, at_once=100, attempt_seconds=TIMEOUT_SECONDS):
+        policies = LabPolicies(
             RateLimit(
                 memory_rate_limiter("token_bucket", Quota(rate, 1), clock),
                 RateLimitOptions("lab", max_wait_seconds),
                 clock,
             ),
             Bulkhead(BulkheadOptions(permits, max_waiting=50, max_wait_seconds=max_wait_seconds), clock),
-            breaker,
-            Retry(
-                RetryOptions(attempts=3, backoff=Fixed(0.1), retry_on=is_worth_retrying),
-                clock,
-                FakeRandomizer(),
+            Pipeline(
+                breaker,
+                Retry(
+                    RetryOptions(attempts=3, backoff=Fixed(0.1), retry_on=is_worth_retrying),
+                    clock,
+                    FakeRandomizer(),
+                ),
+                Timeout(TIMEOUT_SECONDS, clock),
             ),
-            Timeout(TIMEOUT_SECONDS, clock),
+            Timeout(attempt_seconds, clock, name="lab", listener=listener),
         )
         client = httpx.AsyncClient(transport=httpx.MockTransport(provider.answer), base_url="http://provider")
-        attempt = ExternalService(client, pipeline, clock).attempt
-        return Lab(attempt, pipeline, lease, clock, at_once=at_once, name="lab", listener=listener)
+        attempt = ExternalService(client, Pipeline(), clock).attempt
+        return Lab(
+            attempt, policies, lease, clock, at_once=at_once, name="lab", listener=listener,
+            count_call=lambda: finished.append(1),
+        )  # fmt: skip
 
     return make
 
@@ -167,6 +189,15 @@ class TestWhatBecameOfACall:
         assert report.calls[0].error == "the call took longer than 5 s"
         assert report.calls[0].duration_ms == 3 * TIMEOUT_SECONDS * 1000 + 200
         assert provider.open == 0
+
+    async def test_a_slow_call_exceeds_the_attempt_limit_of_the_lab_though_not_that_of_the_api(
+        self, make_lab, clock, listener
+    ):
+        report = await clock.drive(make_lab(attempt_seconds=ATTEMPT_SECONDS).run(1, SLOW))
+        assert counts(report) == {"fallback": 1}
+        assert report.calls[0].error == "the call took longer than 2 s"
+        assert report.calls[0].attempts == 3
+        assert [event.seconds for event in listener.of(TimedOut)] == [ATTEMPT_SECONDS] * 3
 
     async def test_a_provider_that_cannot_be_reached(self, make_lab, clock, provider):
         provider.instead = [unreachable] * 3
@@ -295,6 +326,20 @@ class TestStress:
         assert provider.calls == 0
         assert report.count == report.rejected
         assert 25 <= report.count <= 30  # 10 in the bucket at first, then 10 a second
+
+    async def test_the_latency_of_an_open_breaker_is_reported_without_the_wait_for_the_limiter(
+        self, make_lab, clock, breaker, finished
+    ):
+        await breaker.force_open()
+        report = await clock.drive(make_lab(rate=10).stress(2, 5))
+        assert report.p50_ms > 100
+        assert report.rejected_p50_ms == report.rejected_p95_ms == 0.0
+        assert len(finished) == report.count
+
+    async def test_a_rejection_by_the_limiter_itself_has_no_latency_of_its_own(self, make_lab, clock):
+        report = await clock.drive(make_lab(rate=1, max_wait_seconds=0.5).stress(1, 3))
+        assert 0 < report.rejected <= 30  # each of the three callers pauses: the loop is not busy
+        assert report.rejected_p50_ms is None
 
     async def test_what_hangs_is_dropped_in_the_end(self, make_lab, clock, provider):
         provider.instead = [hang] * 4

@@ -1,0 +1,165 @@
+"""The reports of the lab: the outcome of each call, of a run and of a stress test."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Literal, get_args
+
+from src.analytics.sketch import LogBinSketch
+from src.resilience.errors import BulkheadFullError, CircuitOpenError, RateLimitedError, RejectedError
+
+Outcome = Literal["succeeded", "recovered", "fallback", "rejected"]
+"""The outcome of a call, exactly one of:
+
+- succeeded: the provider answered the first attempt.
+- recovered: the provider answered a later attempt.
+- fallback: the provider was called, every attempt failed, and the fallback answered.
+- rejected: the limiter, the bulkhead or the breaker rejected the call, so the provider was not called; the
+  fallback answered here as well.
+"""
+
+Rejecter = Literal["rate_limiter", "bulkhead", "circuit_breaker"]
+
+_REJECTERS: Final[dict[type[object], Rejecter]] = {
+    RateLimitedError: "rate_limiter",
+    BulkheadFullError: "bulkhead",
+    CircuitOpenError: "circuit_breaker",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class CallReport:
+    """The outcome of one call.
+
+    Attributes:
+        number: Position in the run, from 1.
+        path: The path that the provider was called with.
+        outcome: See `Outcome`.
+        attempts: How many attempts reached the provider.
+        rejected_by: The policy that rejected the call, with the outcome "rejected" only.
+        error: Why the provider gave no answer, with the outcomes "fallback" and "rejected" only.
+        limiter_wait_ms: Time spent waiting for the rate limiter.
+        bulkhead_wait_ms: Time spent waiting for the bulkhead.
+        duration_ms: Time of the whole call, waits included.
+    """
+
+    number: int
+    path: str
+    outcome: Outcome
+    attempts: int
+    rejected_by: Rejecter | None
+    error: str | None
+    limiter_wait_ms: float
+    bulkhead_wait_ms: float
+    duration_ms: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tally:
+    """How many calls had each `Outcome`. `unfinished` counts the calls still open at the time limit."""
+
+    succeeded: int
+    recovered: int
+    fallback: int
+    rejected: int
+    unfinished: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunReport(Tally):
+    """The outcome of a run of `count` calls. `calls` has the finished calls, in order."""
+
+    count: int
+    duration_ms: float
+    calls: Sequence[CallReport]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StressReport(Tally):
+    """The result of a stress test. Each latency is exact within 1 %, and None where no call is behind it.
+
+    Attributes:
+        concurrency: Calls under way at any time.
+        duration_ms: How long the test ran.
+        count: How many calls finished.
+        throughput_per_second: How many calls finished each second.
+        p50_ms: Median latency of all finished calls, waits included.
+        p95_ms: 95th percentile of the same.
+        p99_ms: 99th percentile of the same.
+        rejected_p50_ms: Median latency of the calls that the bulkhead or the breaker rejected, without the
+            wait for the rate limiter, which comes before both.
+        rejected_p95_ms: 95th percentile of the same.
+    """
+
+    concurrency: int
+    duration_ms: float
+    count: int
+    throughput_per_second: float
+    p50_ms: float | None
+    p95_ms: float | None
+    p99_ms: float | None
+    rejected_p50_ms: float | None
+    rejected_p95_ms: float | None
+
+
+def run_report(calls: Sequence[CallReport], *, count: int, seconds: float) -> RunReport:
+    """Return the report of a run of `count` calls, of which `calls` finished within `seconds`."""
+    return RunReport(
+        **_tally(calls, count),
+        count=count,
+        duration_ms=milliseconds(seconds),
+        calls=sorted(calls, key=lambda call: call.number),
+    )
+
+
+def stress_report(
+    calls: Sequence[CallReport], *, begun: int, concurrency: int, seconds: float
+) -> StressReport:
+    """Return the report of a stress test in which `begun` calls began and `calls` finished."""
+    latencies = LogBinSketch.of(call.duration_ms for call in calls)
+    rejections = LogBinSketch.of(
+        call.duration_ms - call.limiter_wait_ms
+        for call in calls
+        if call.rejected_by in {"bulkhead", "circuit_breaker"}
+    )
+    return StressReport(
+        **_tally(calls, begun),
+        concurrency=concurrency,
+        duration_ms=milliseconds(seconds),
+        count=len(calls),
+        throughput_per_second=round(len(calls) / seconds, 1),
+        p50_ms=_quantile(latencies, 0.50),
+        p95_ms=_quantile(latencies, 0.95),
+        p99_ms=_quantile(latencies, 0.99),
+        rejected_p50_ms=_quantile(rejections, 0.50),
+        rejected_p95_ms=_quantile(rejections, 0.95),
+    )
+
+
+def call_outcome(error: Exception | None, attempts: int) -> Outcome:
+    """Return the outcome of a call that ended with `error` after `attempts` attempts."""
+    if isinstance(error, RejectedError):
+        return "rejected"
+    if error is not None:
+        return "fallback"
+    return "succeeded" if attempts == 1 else "recovered"
+
+
+def rejecter(error: Exception | None) -> Rejecter | None:
+    """Return the policy that rejected a call with `error`; None if no policy rejected the call."""
+    return _REJECTERS.get(type(error))
+
+
+def milliseconds(seconds: float) -> float:
+    """Return `seconds` in milliseconds, rounded to a hundredth."""
+    return round(seconds * 1000, 2)
+
+
+def _tally(calls: Sequence[CallReport], begun: int) -> dict[str, int]:
+    outcomes = Counter(call.outcome for call in calls)
+    return {outcome: outcomes[outcome] for outcome in get_args(Outcome)} | {"unfinished": begun - len(calls)}
+
+
+def _quantile(sketch: LogBinSketch, q: float) -> float | None:
+    value = sketch.quantile(q)
+    return None if value is None else round(value, 2)

@@ -1,0 +1,42 @@
+"""The reads of the operator's page: a quota of their own, and cheap questions only."""
+
+import pytest
+
+from tests.integration.test_ingest import assert_problem
+from tests.support.api import CALM, PLENTY, metric, running_api
+
+
+async def test_they_take_nothing_from_the_read_quota(redis_server):
+    async with running_api(redis_server.url, rate_limit_read_requests=2, **CALM) as api:
+        await api.post("/api/metrics", json=metric())
+        for _ in range(10):
+            types = await api.get("/api/dashboard/types")
+            assert types.headers["ratelimit-policy"].startswith('"page";q=20;')
+            series = await api.get("/api/dashboard/series?type=cpu&range=1h")
+            assert (types.status_code, series.status_code) == (200, 200)
+        assert_problem(await api.get("/api/dashboard/types"), 429, "RATE_LIMIT_EXCEEDED")
+        assert (await api.get("/api/metrics/types")).status_code == 200
+
+
+async def test_they_answer_as_the_public_routes_do(redis_server):
+    async with running_api(redis_server.url, **PLENTY, **CALM) as api:
+        await api.post("/api/metrics", json=metric(7.0))
+        types = await api.get("/api/dashboard/types")
+        assert types.json() == (await api.get("/api/metrics/types")).json()
+        steps = (await api.get("/api/dashboard/series?type=cpu&range=1h")).json()
+        assert [step["average"] for step in steps if step["count"]] == [7.0]
+        public = (await api.get("/api/metrics/series?type=cpu")).json()
+        assert steps[-1].keys() == public[-1].keys()
+
+
+@pytest.mark.parametrize(("length", "steps"), [("15min", 16), ("1h", 61), ("6h", 73), ("24h", 73)])
+async def test_a_range_has_so_many_steps(redis_server, length, steps):
+    async with running_api(redis_server.url, **PLENTY, **CALM) as api:
+        found = (await api.get(f"/api/dashboard/series?type=cpu&range={length}")).json()
+    assert steps - 1 <= len(found) <= steps + 1
+
+
+@pytest.mark.parametrize("query", ["type=cpu", "type=cpu&range=7h", "range=1h", "type=cpu&range=1h&step=1"])
+async def test_only_the_ranges_of_the_page_can_be_read(redis_server, query):
+    async with running_api(redis_server.url, **PLENTY, **CALM) as api:
+        assert_problem(await api.get(f"/api/dashboard/series?{query}"), 422, "VALIDATION_ERROR")
