@@ -44,6 +44,9 @@ BUFFERED_EVENTS = 500
 GATHER_SECONDS = 0.1
 """How long events gather before they are written, so that a storm of them costs few round trips."""
 
+WAITS_SECONDS = 1.0
+"""How long the waits of a policy gather before they are written as one event."""
+
 POLL_SECONDS = 0.5
 """How often a worker that is followed looks for more."""
 
@@ -113,8 +116,9 @@ class EventDropped(Event):
 class EventRecorder:
     """The listener that writes events to the log, except cache hits, misses, refreshes and queue slots.
 
-    Rejections of one policy between two writes become one event with their number in `times`; so do waits,
-    with the longest wait in `seconds`. A flood of them therefore does not push other events out of the log.
+    Rejections of one policy between two writes become one event with their number in `times`. Waits of one
+    policy within `WAITS_SECONDS` become one event too, with the longest wait in `seconds`. A flood of either
+    therefore does not push other events out of the log.
 
     Args:
         log: The log that events are written to.
@@ -164,7 +168,7 @@ class EventRecorder:
             self._writer.cancel()
             with suppress(asyncio.CancelledError):
                 await self._writer
-        await self._write()
+        await self._write(all_waits=True)
 
     async def _write_on(self) -> None:
         while True:
@@ -172,13 +176,20 @@ class EventRecorder:
             await self._clock.sleep(GATHER_SECONDS)
             self._has_some.clear()
             await self._write()
+            if self._buffer:
+                self._has_some.set()
 
-    async def _write(self) -> None:
-        if not self._buffer:
+    async def _write(self, *, all_waits: bool = False) -> None:
+        oldest_kept = self._clock.now() - WAITS_SECONDS
+        gathered: list[_Noted] = []
+        kept: deque[_Noted] = deque()
+        for noted in self._buffer:
+            still_gathers = isinstance(noted.event, Waited) and noted.at > oldest_kept and not all_waits
+            (kept if still_gathers else gathered).append(noted)
+        if not gathered:
             return
-        gathered = list(self._buffer)
-        self._buffer.clear()
-        self._repeated.clear()
+        self._buffer = kept
+        self._repeated = {_repetition_key(noted.event): noted for noted in kept}
         try:
             await self._event_log.append([self._body(noted) for noted in gathered])
         except StorageUnavailableError:
