@@ -88,7 +88,7 @@ class LoggedEvent:
 
 
 class EventLog(Protocol):
-    """The last events of all workers. Each method raises `StorageUnavailableError` without the log's store."""
+    """The last events of all workers. Each method may raise `StorageUnavailableError`."""
 
     async def append(self, bodies: Sequence[bytes]) -> None:
         """Write events, in order. The oldest events are deleted to make room."""

@@ -36,7 +36,7 @@ class CounterSnapshot:
     """The counts of an interval. Snapshots can be added.
 
     Attributes:
-        tallies: The counts by name; a missing name is 0. `round_trip_us` is time in µs, summed over the round trips.
+        tallies: The counts by name; a missing name is 0. `round_trip_us` is the sum of the round trips in µs.
         latencies: How many requests, by the sketch bin of the seconds they took.
     """
 
