@@ -1,12 +1,12 @@
-"""Resilience events for people to watch: every worker's into one log, and out of it to whoever follows.
+"""Resilience events for people to watch: all workers write them to one log, and followers read the log.
 
-Recording never holds up the call it tells of: the listener puts the event into a bounded buffer and is done;
-a task of its own writes what has gathered, a batch at a time. What does not fit, or finds the log away, is
-dropped and counted.
+Recording never delays the call that an event is about: the listener puts the event into a bounded buffer, and
+a separate task writes the buffered events in batches. Events that do not fit, or cannot be written because
+the log is unavailable, are dropped and counted.
 
-For all of a worker's followers one task, the tail, reads the log on, and wakes them when there is something.
-Who is not where the tail is, being slow or just back, reads the log from its own place. So a follower keeps
-nothing waiting and nothing in memory, and one that comes back goes on where it was, on any worker.
+One task for all followers of a worker, the tail, reads the end of the log and wakes the followers. A follower
+at another position, because it is slow or has reconnected, reads the log from its own position. A follower
+therefore delays nothing, keeps nothing in memory, and can continue on any worker.
 """
 
 import asyncio
@@ -39,32 +39,35 @@ from src.services.external_service import ExternalServiceError, ExternalServiceR
 _log = logging.getLogger(__name__)
 
 BUFFERED_EVENTS = 500
-"""Events of one worker that wait to be written, at most; of any more the oldest are dropped."""
+"""The most events of one worker that wait to be written; beyond that, the oldest are dropped."""
 
 GATHER_SECONDS = 0.1
-"""How long events gather before they are written, so that a storm of them costs few round trips."""
+"""How long events gather before they are written, so that many events cost few round trips."""
+
+WAITS_SECONDS = 1.0
+"""How long the waits of a policy gather before they are written as one event."""
 
 POLL_SECONDS = 0.5
-"""How often a worker that is followed looks for more."""
+"""How often a worker with followers reads the end of the log."""
 
 QUIET_SECONDS = 15.0
-"""How long a follower hears nothing, about and at most: where nothing comes it gets an empty page."""
+"""The longest time, about, without a page: a follower gets an empty page when there are no events."""
 
 PAGE_EVENTS = 200
 """Events read in one round trip."""
 
 MAX_FOLLOWERS = 32
-"""Followers one worker serves at once."""
+"""The most followers that one worker serves at a time."""
 
 FOLLOW_SECONDS = 3600.0
-"""How long one may follow before it has to come back, so that no place is lost for good."""
+"""How long a follower may follow before it has to reconnect, so that no place is lost for good."""
 
 _OWN_ERRORS = (ResilienceError, ExternalServiceError, ExternalServiceRefusedError)
-"""Errors whose words are ours, and fit for anyone. Of all others only the kind is told."""
+"""Errors whose messages everybody may read. Of other errors, only the class is shown."""
 
 
 class TooManyFollowersError(ServiceError):
-    """Every place is taken; `retry_after` is in seconds, until the first of them comes free for certain."""
+    """All places are taken; after `retry_after` seconds the first place is certainly free."""
 
     def __init__(self, retry_after: float) -> None:
         super().__init__(f"{MAX_FOLLOWERS} are following")
@@ -76,8 +79,8 @@ class LoggedEvent:
     """An event in the log.
 
     Attributes:
-        id: Its place. One that was written later has a later place.
-        body: A JSON object: `at`, `worker`, `policy`, `event`, and what else the event has to tell.
+        id: Position in the log. Later events have later positions.
+        body: A JSON object: `at`, `worker`, `policy`, `event`, and the details of the event.
     """
 
     id: str
@@ -85,16 +88,16 @@ class LoggedEvent:
 
 
 class EventLog(Protocol):
-    """The last events of all workers. Every method raises `StorageUnavailableError` when the log is away."""
+    """The last events of all workers. Each method may raise `StorageUnavailableError`."""
 
     async def append(self, bodies: Sequence[bytes]) -> None:
-        """Write events, in order. The oldest in the log make room."""
+        """Write events, in order. The oldest events are deleted to make room."""
         ...
 
     async def read(self, after: str | None, limit: int) -> list[LoggedEvent]:
-        """Return up to `limit` events, oldest first, that come after the place `after`; None: from the start.
+        """Return up to `limit` events after the position `after`, oldest first; None: from the start.
 
-        A place that is no longer, or never was, in the log is as good as any.
+        The log need not contain the position.
         """
         ...
 
@@ -107,14 +110,15 @@ class _Noted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventDropped(Event):
-    """An event was not written. For counting only; it is not written either."""
+    """An event was not written. This event is only counted, never written."""
 
 
 class EventRecorder:
     """The listener that writes events to the log, except cache hits, misses, refreshes and queue slots.
 
-    Rejections of one policy between two writes become one event with their number in `times`; so do waits,
-    with the longest wait in `seconds`. A flood of them therefore does not push other events out of the log.
+    Rejections of one policy between two writes become one event with their number in `times`. Waits of one
+    policy within `WAITS_SECONDS` become one event too, with the longest wait in `seconds`. A flood of either
+    therefore does not push other events out of the log.
 
     Args:
         log: The log that events are written to.
@@ -135,7 +139,7 @@ class EventRecorder:
         self._writer: asyncio.Task[None] | None = None
 
     def __call__(self, event: Event) -> None:
-        """Take note of `event`."""
+        """Put `event` into the buffer."""
         match event:
             case CacheRefreshed() | TurnTaken():
                 return
@@ -155,16 +159,16 @@ class EventRecorder:
         self._has_some.set()
 
     def start(self) -> None:
-        """Begin to write, on the running event loop."""
+        """Start the task that writes, on the running event loop."""
         self._writer = asyncio.create_task(self._write_on())
 
     async def aclose(self) -> None:
-        """Stop, once what is in the buffer has been written."""
+        """Write the buffer and stop."""
         if self._writer is not None:
             self._writer.cancel()
             with suppress(asyncio.CancelledError):
                 await self._writer
-        await self._write()
+        await self._write(all_waits=True)
 
     async def _write_on(self) -> None:
         while True:
@@ -172,13 +176,20 @@ class EventRecorder:
             await self._clock.sleep(GATHER_SECONDS)
             self._has_some.clear()
             await self._write()
+            if self._buffer:
+                self._has_some.set()
 
-    async def _write(self) -> None:
-        if not self._buffer:
+    async def _write(self, *, all_waits: bool = False) -> None:
+        oldest_kept = self._clock.now() - WAITS_SECONDS
+        gathered: list[_Noted] = []
+        kept: deque[_Noted] = deque()
+        for noted in self._buffer:
+            still_gathers = isinstance(noted.event, Waited) and noted.at > oldest_kept and not all_waits
+            (kept if still_gathers else gathered).append(noted)
+        if not gathered:
             return
-        gathered = list(self._buffer)
-        self._buffer.clear()
-        self._repeated.clear()
+        self._buffer = kept
+        self._repeated = {_repetition_key(noted.event): noted for noted in kept}
         try:
             await self._event_log.append([self._body(noted) for noted in gathered])
         except StorageUnavailableError:
@@ -206,10 +217,10 @@ class EventRecorder:
 
 
 class EventFeed:
-    """The log, to be read and followed.
+    """Reads and follows the log.
 
     Args:
-        log: Of all workers.
+        log: The log of all workers.
         clock: Paces the followers.
     """
 
@@ -225,10 +236,10 @@ class EventFeed:
         self._is_over = False
 
     async def recent(self) -> list[LoggedEvent]:
-        """Return all that is in the log, newest last.
+        """Return all events in the log, newest last.
 
         Raises:
-            StorageUnavailableError: The log is away.
+            StorageUnavailableError: The log is unavailable.
         """
         events = page = await self._event_log.read(None, PAGE_EVENTS)
         while len(page) == PAGE_EVENTS:
@@ -241,7 +252,7 @@ class EventFeed:
         """Hold one of the `MAX_FOLLOWERS` places; the value is for `follow`.
 
         Raises:
-            TooManyFollowersError: There is none.
+            TooManyFollowersError: No place is free.
         """
         now = self._clock.monotonic()
         if len(self._places) >= MAX_FOLLOWERS:
@@ -259,14 +270,14 @@ class EventFeed:
                 self._page_after, self._page = self._reached, ()  # for whom comes later it would be old
 
     async def follow(self, after: str | None, until: float) -> AsyncIterator[Sequence[LoggedEvent]]:
-        """Yield what is in the log after the place `after` (None: all), then what comes, in pages.
+        """Yield the events after the position `after` (None: all), then new events, in pages.
 
-        A page may be empty, so that there is one every `QUIET_SECONDS` or so. While the log is away there are
-        only such; what it has when it is back comes then.
+        A page may be empty, so that there is one about every `QUIET_SECONDS`. While the log is unavailable,
+        all pages are empty; the missed events follow when the log is available again.
 
         Args:
             after: The `id` of a `LoggedEvent`.
-            until: From `place`, which is to be held meanwhile; the end, or `QUIET_SECONDS` later.
+            until: The value from `place`, whose context must stay open; the end, or `QUIET_SECONDS` later.
         """
         while not self._is_over and self._clock.monotonic() < until:
             news = self._news  # before the reading: what comes during it wakes us as well
@@ -283,11 +294,11 @@ class EventFeed:
                 await news.wait()
 
     def end(self) -> None:
-        """Have every follower end soon: the process is told to stop, and waits for them."""
+        """End all followers soon: the process received a signal to stop, and waits for them."""
         self._is_over = True
 
     async def _read(self, after: str | None) -> Sequence[LoggedEvent]:
-        """Return a page of what comes after a place, out of the log unless the tail was just there."""
+        """Return a page of events after a position, from the log unless the tail has just read that page."""
         if after == self._reached:
             return ()
         if after == self._page_after:
@@ -295,7 +306,7 @@ class EventFeed:
         return await self._event_log.read(after, PAGE_EVENTS)
 
     async def _read_on(self) -> None:
-        """Be the tail: go on where the one before ended."""
+        """Run the tail, from the position that the previous tail reached."""
         woken_at = self._clock.monotonic()
         while not self._is_over:
             try:

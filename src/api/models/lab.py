@@ -6,49 +6,49 @@ from pydantic import BaseModel, Field
 
 
 class LabCall(BaseModel):
-    """What became of one call of the lab."""
+    """The outcome of one call of the lab."""
 
-    number: int = Field(description="Its place in the run, from 1", examples=[3])
-    path: str = Field(description="What the provider was asked for", examples=["/status/500"])
+    number: int = Field(description="Position in the run, from 1", examples=[3])
+    path: str = Field(description="The path that the provider was called with", examples=["/status/500"])
     outcome: Literal["succeeded", "recovered", "fallback", "rejected"] = Field(
-        description="succeeded: the first attempt was answered. recovered: a later one was. fallback: the "
-        "provider was asked, no attempt was answered, and the fallback stood in. rejected: a policy refused, "
-        "the provider was not asked, and the fallback stood in here as well",
+        description="succeeded: the provider answered the first attempt. recovered: it answered a later "
+        "attempt. fallback: every attempt failed, and the fallback answered. rejected: a policy rejected the "
+        "call, the provider was not called, and the fallback answered here as well",
         examples=["fallback"],
     )
-    attempts: int = Field(description="How often the provider was asked", examples=[3])
+    attempts: int = Field(description="How many attempts there were", examples=[3])
     rejected_by: Literal["rate_limiter", "bulkhead", "circuit_breaker"] | None
     error: str | None = Field(description="Why there was no answer", examples=["status 500"])
-    limiter_wait_ms: float = Field(description="Waited for the rate limiter", examples=[0.02])
-    bulkhead_wait_ms: float = Field(description="Waited for the bulkhead", examples=[0.01])
-    duration_ms: float = Field(description="In all, waits included", examples=[212.4])
+    limiter_wait_ms: float = Field(description="The wait for the rate limiter", examples=[0.02])
+    bulkhead_wait_ms: float = Field(description="The wait for the bulkhead", examples=[0.01])
+    duration_ms: float = Field(description="The whole call, waits included", examples=[212.4])
 
 
 class LabTally(BaseModel):
-    """How many calls came to which outcome; each to exactly one."""
+    """How many calls had each outcome; each call has exactly one."""
 
     succeeded: int = Field(examples=[1])
     recovered: int = Field(description="Answered after a retry", examples=[0])
-    fallback: int = Field(description="Called in vain; the fallback stood in", examples=[1])
-    rejected: int = Field(description="Refused unasked; the fallback stood in", examples=[0])
-    unfinished: int = Field(description="Not ended when the time was up", examples=[0])
+    fallback: int = Field(description="Every attempt failed, and the fallback answered", examples=[1])
+    rejected: int = Field(description="A policy rejected the call, and the fallback answered", examples=[0])
+    unfinished: int = Field(description="Not finished at the time limit", examples=[0])
 
 
 class LabRun(LabTally):
-    """What became of a run."""
+    """The outcome of a run."""
 
     count: int = Field(examples=[2])
     duration_ms: float = Field(examples=[215.8])
-    calls: list[LabCall] = Field(description="Those that ended, in the order they were begun in")
+    calls: list[LabCall] = Field(description="The finished calls, in the order of their start")
 
 
 class StressOut(LabTally):
-    """What a stress test showed."""
+    """The result of a stress test."""
 
     concurrency: int = Field(examples=[20])
     duration_ms: float = Field(examples=[10_001.2])
-    count: int = Field(description="Calls that ended", examples=[548])
-    throughput_per_second: float = Field(description="Calls that ended a second", examples=[54.8])
+    count: int = Field(description="Finished calls", examples=[548])
+    throughput_per_second: float = Field(description="Finished calls each second", examples=[54.8])
     p50_ms: float | None = Field(
         description="Latency, waits included; relative error at most 1 %", examples=[397.1]
     )
@@ -63,7 +63,7 @@ class StressOut(LabTally):
 
 
 class CircuitStateOut(BaseModel):
-    """The breaker in three words."""
+    """The state of the breaker, in short."""
 
     state: Literal["CLOSED", "OPEN", "HALF_OPEN"]
     fail_count: int = Field(description="Failures in a row, or those that opened it", examples=[5])

@@ -1,4 +1,4 @@
-"""What the resilience patterns decide, in every worker, to be watched: as text and as server-sent events."""
+"""The resilience events of all workers, as text and as server-sent events."""
 
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -38,7 +38,7 @@ _HTML_HEAD = (
 )
 """The start of the log as a page. The style sheet keeps the newest line in sight, so there is no script."""
 
-_FULL = Problem(429, "LAB_BUSY", "As many follow the events as may")
+_FULL = Problem(429, "LAB_BUSY", "The largest number of clients follow the events already")
 
 
 class _EventStream(StreamingResponse):
@@ -66,11 +66,11 @@ def _place_in(feed: EventFeed) -> Iterator[float]:
         with feed.place() as until:
             yield until
     except TooManyFollowersError as error:
-        message = "As many follow the events as may"
+        message = "The largest number of clients follow the events already"
         raise ProblemError(Problem(429, "LAB_BUSY", message, retry_after=error.retry_after)) from error
 
 
-# Dependencies, since a stream that has begun can refuse nobody any more. They end with the answer.
+# These are dependencies, because a stream that has begun can no longer be rejected. They end with the answer.
 
 
 async def _place(request: Request) -> AsyncIterator[float]:
@@ -80,7 +80,7 @@ async def _place(request: Request) -> AsyncIterator[float]:
 
 async def _place_to_follow(
     request: Request,
-    follow: Annotated[bool, Query(description="Whether to go on with what comes")] = False,
+    follow: Annotated[bool, Query(description="Whether to continue with new events")] = False,
 ) -> AsyncIterator[float | None]:
     with _place_in(state(request)["event_feed"]) if follow else nullcontext() as until:
         yield until
@@ -123,14 +123,14 @@ async def events(
     request: Request,
     until: Annotated[float, Depends(_place)],
     last_event_id: Annotated[
-        str | None, Header(pattern=r"^\d{1,19}-\d{1,19}$", description="Go on after this one")
+        str | None, Header(pattern=r"^\d{1,19}-\d{1,19}$", description="Continue after this event")
     ] = None,
 ) -> Response:
-    """The last events of all workers, then what comes as it comes, each a JSON object.
+    """The last events of all workers, then each new event when it happens, each a JSON object.
 
-    A client that was cut off goes on where it was by `Last-Event-ID`, as a browser's `EventSource` does by
-    itself. While there is nothing to tell, a comment every 15 s keeps the connection alive; after an hour
-    the client has to come back.
+    A client that was disconnected continues after `Last-Event-ID`, as a browser's `EventSource` does by
+    itself. While there are no events, a comment every 15 s keeps the connection alive; after an hour the
+    client has to reconnect.
     """
     pages = state(request)["event_feed"].follow(last_event_id, until)
     return _EventStream(_messages(pages), headers=_UNBUFFERED)

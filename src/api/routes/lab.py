@@ -1,7 +1,7 @@
-"""The resilience lab: calls over the API's own pipeline, the breaker by hand, load on command.
+"""The resilience lab: calls through the API's own pipeline, manual control of the breaker, load tests.
 
-Whoever may read may make the lab's calls: they come out of the read quota, a run is bounded, and few of its
-calls are in the pipeline at a time. What changes state or makes load is for admins.
+Every client that may read may make the lab's calls: they use the read quota, a run is bounded, and few of its
+calls are in the pipeline at a time. Requests that change state or make load need the admin key.
 """
 
 from collections.abc import Coroutine, Sequence
@@ -38,12 +38,12 @@ _RUN_ERRORS = problems(
 
 @runs.get("/invoke", response_model=LabRun, summary="Call the provider", responses=_RUN_ERRORS)
 async def invoke(request: Request, count: Count = 1) -> RunReport | Response:
-    """Make `count` calls through the pipeline, asking for `/get`, `/delay/3` and `/status/500` in turn.
+    """Make `count` calls through the pipeline, calling `/get`, `/delay/3` and `/status/500` in turn.
 
     They run at the same time, as far as the pipeline allows: fallback, rate limiter, bulkhead, circuit
     breaker, retry, and a timeout of 2 s for each attempt, so `/delay/3` times out. The answer has the outcome
     of each call. The breaker is the API's own: when the lab's calls open it, it is open. A run ends after
-    120 s, and when the client hangs up.
+    120 s, and when the client disconnects.
     """
     return await _run(request, count, MIXED)
 
@@ -65,7 +65,7 @@ async def invoke_delay(request: Request, count: Count = 1) -> RunReport | Respon
     responses=_RUN_ERRORS,
 )  # fmt: skip
 async def invoke_error(request: Request, count: Count = 1) -> RunReport | Response:
-    """Make `count` calls that fail (`/status/500`): retried in vain, answered by the fallback.
+    """Make `count` calls that fail (`/status/500`): every retry fails, and the fallback answers.
 
     Otherwise as `/invoke`.
     """
@@ -89,9 +89,9 @@ async def stress(
     seconds: Annotated[int, Query(ge=1, le=60, description="For how long")] = 10,
     concurrency: Annotated[int, Query(ge=1, le=200, description="Calls under way at any time")] = 20,
 ) -> object:
-    """Ask for `/get` through the pipeline, over and over, and tell throughput, latency and outcomes.
+    """Call `/get` through the pipeline repeatedly, and return throughput, latency and outcomes.
 
-    One stress test runs at a time, over all workers. It ends early when the client hangs up.
+    One stress test runs at a time, over all workers. It ends early when the client disconnects.
     """
     work = state(request)["lab"].stress(seconds, concurrency)
     busy = "Another stress test is under way; there is one at a time"
@@ -111,7 +111,7 @@ async def circuit_state(request: Request) -> CircuitStateOut:
     responses=problems(*ADMIN_ERRORS),
 )
 async def force_open(request: Request) -> CircuitStateOut:
-    """Open the breaker. It stays open, whatever the provider does, until `/reset_circuit`."""
+    """Open the breaker. It stays open until `/reset_circuit`, even if the provider answers."""
     breaker = state(request)["breaker"]
     await breaker.force_open()
     return await _circuit_state(breaker)
@@ -124,7 +124,7 @@ async def force_open(request: Request) -> CircuitStateOut:
     responses=problems(*ADMIN_ERRORS),
 )
 async def reset_circuit(request: Request) -> CircuitStateOut:
-    """Close the breaker and forget what it counted."""
+    """Close the breaker and reset its counts."""
     breaker = state(request)["breaker"]
     await breaker.close()
     return await _circuit_state(breaker)

@@ -1,7 +1,7 @@
-"""Where the workers' counts come together: the port, its form for one worker alone, and the two joined.
+"""The sums of the workers' counts: the port, a store for one worker, and the failover between two stores.
 
-Time is divided into seconds, those of the store's clock. A count belongs to the second in which it arrives;
-what is read is the last `WINDOW_SECONDS` whole ones. So figures move every second, and each stands for ten.
+The store's clock divides time into seconds. A count belongs to the second in which it arrives, and a reading
+covers the last `WINDOW_SECONDS` whole seconds. Figures therefore change every second and cover ten.
 """
 
 import logging
@@ -19,7 +19,7 @@ _log = logging.getLogger(__name__)
 
 WINDOW_SECONDS = 10
 LIVE_SECONDS = 3
-"""A worker that has not been heard of for so long does not count."""
+"""A worker that has not reported for so long is not counted."""
 
 Tally = Literal[
     "requests", "errors", "points",
@@ -28,15 +28,15 @@ Tally = Literal[
     "round_trips", "round_trip_us",
     "lab_calls",
 ]  # fmt: skip
-"""What is counted."""
+"""The names of the counts."""
 
 
 @dataclass(frozen=True, slots=True)
 class CounterSnapshot:
-    """What was counted in some time. Beats add up.
+    """The counts of an interval. Snapshots can be added.
 
     Attributes:
-        tallies: How many; what is not named is 0. `round_trip_us` is time in µs, summed over the round trips.
+        tallies: The counts by name; a missing name is 0. `round_trip_us` is the sum of the round trips in µs.
         latencies: How many requests, by the sketch bin of the seconds they took.
     """
 
@@ -80,7 +80,7 @@ class CounterReading:
     outage: Outage | None = None
 
     def per_second(self, tally: Tally) -> float:
-        """Return how many there were a second."""
+        """Return the mean count each second."""
         return self.counts[tally] / WINDOW_SECONDS
 
 
@@ -88,10 +88,10 @@ class CounterStore(Protocol):
     """Adds snapshots up."""
 
     async def add(self, counts: CounterSnapshot) -> None:
-        """Add what this worker has counted, and be heard of.
+        """Add the counts of this worker, and register the worker as live.
 
         Raises:
-            StorageUnavailableError: The store is away. Whether it was added is not known.
+            StorageUnavailableError: The store is unavailable. The counts may have been added or not.
         """
         ...
 
@@ -99,13 +99,13 @@ class CounterStore(Protocol):
         """Return the last whole window.
 
         Raises:
-            StorageUnavailableError: The store is away.
+            StorageUnavailableError: The store is unavailable.
         """
         ...
 
 
 class MemoryCounterStore:
-    """A `CounterStore` of one worker. It is never away.
+    """A `CounterStore` of one worker. It is always available.
 
     Args:
         clock: Says which second it is.
@@ -137,14 +137,14 @@ class MemoryCounterStore:
 
 
 class FailoverCounterStore:
-    """A `CounterStore` that reads `fleet`, and while that is away `local`.
+    """A `CounterStore` that reads `fleet`, or `local` while `fleet` is unavailable.
 
-    Counts go to both. What the fleet's store does not take is lost to it: by the time it is back, the seconds
-    they belong to are over.
+    Both stores get all counts. The fleet's store loses the counts of an outage: when it is available again,
+    the seconds of those counts are over.
 
     Args:
-        fleet: Of all workers.
-        local: Of this one.
+        fleet: The store of all workers.
+        local: The store of this worker.
         clock: Measures outages.
     """
 
@@ -165,7 +165,7 @@ class FailoverCounterStore:
             self._note(None)
 
     async def read(self) -> CounterReading:
-        """Return the last whole window, and of whom it is."""
+        """Return the last whole window, of the fleet or of this worker."""
         reading = None
         try:
             reading = await self._fleet.read()

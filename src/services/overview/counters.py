@@ -55,7 +55,7 @@ class WorkerCounters:
         self._tallies["points"] += sum(writes)
 
     def observe_decisions(self, outcomes: Mapping[Outcome, int]) -> None:
-        """Count requests that the limiter allowed or refused, or had no verdict on."""
+        """Count requests that the limiter allowed, rejected, or let through without a decision."""
         for outcome, times in outcomes.items():
             self._tallies[outcome] += times
 
@@ -69,7 +69,7 @@ class WorkerCounters:
         self._tallies["lab_calls"] += 1
 
     def __call__(self, event: Event) -> None:
-        """Be the listener that counts the cache's answers."""
+        """Count the answers of the cache: the instance is a listener."""
         if isinstance(event, CacheAnswered) and event.policy == self._cache:
             self._tallies[_CACHE_TALLIES[event.outcome]] += event.times
 
@@ -81,12 +81,12 @@ class WorkerCounters:
 
 
 class CounterFlusher:
-    """Hands a worker's counts on, every `FLUSH_SECONDS`.
+    """Adds the counts of a worker to a store, every `FLUSH_SECONDS`.
 
     Args:
-        counters: What counts them.
-        store: Where they go; it must be able to do without Redis.
-        clock: Paces the reports.
+        counters: The counters of the worker.
+        store: The store of the sums; it must work without Redis.
+        clock: Paces the flushes.
     """
 
     def __init__(self, counters: WorkerCounters, store: CounterStore, clock: Clock) -> None:
@@ -96,11 +96,11 @@ class CounterFlusher:
         self._reporting: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin to report, on the running event loop."""
+        """Start the task that flushes, on the running event loop."""
         self._reporting = asyncio.create_task(self._report_on())
 
     async def aclose(self) -> None:
-        """Stop. What has gathered since the last report is not told any more."""
+        """Stop. Counts since the last flush are lost."""
         if self._reporting is not None:
             self._reporting.cancel()
             await asyncio.gather(self._reporting, return_exceptions=True)

@@ -184,12 +184,16 @@ class TestRecording:
         recorder(Waited(policy="bulkhead", seconds=3.0))
         recorder(Rejected(policy="bulkhead", retry_after=1.0))
         await clock.advance(GATHER_SECONDS)
+        assert [event["event"] for event in log.told] == ["Rejected"], "waits gather for longer"
+        recorder(Waited(policy="limiter", seconds=0.3))
+        for _ in range(11):
+            await clock.advance(GATHER_SECONDS)
         told = [
             (event["policy"], event["event"], event.get("times"), event.get("seconds")) for event in log.told
         ]
         assert told == [
-            ("limiter", "Waited", 3, 0.5), ("bulkhead", "Waited", None, 3.0),
-            ("bulkhead", "Rejected", None, None),
+            ("bulkhead", "Rejected", None, None), ("limiter", "Waited", 4, 0.5),
+            ("bulkhead", "Waited", None, 3.0),
         ]  # fmt: skip
 
     async def test_a_refusal_that_was_dropped_is_not_counted_on(self, recorder, log, clock, listener):
