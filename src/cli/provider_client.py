@@ -99,5 +99,10 @@ async def connect(url: str | None, clock: Clock, randomizer: Randomizer) -> Asyn
             create_provider_app(Faults(), chance=randomizer.random, now=clock.monotonic, sleep=clock.sleep)
         )
     base_url = url or "http://provider"
-    async with httpx.AsyncClient(transport=transport, base_url=base_url, timeout=None) as http:  # noqa: S113 -- see ProviderClient
+    async with httpx.AsyncClient(
+        transport=transport,
+        base_url=base_url,
+        timeout=None,  # noqa: S113 -- see ProviderClient
+        trust_env=False,
+    ) as http:
         yield ProviderClient(http)

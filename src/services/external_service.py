@@ -284,6 +284,7 @@ def set_failure_rate(rate: float, api_url: str | None = None) -> float:
             json={"failure_rate": rate},
             headers={"X-API-Key": key} if key else None,
             timeout=_OWN_API_TIMEOUT_SECONDS,
+            trust_env=False,
         )
     except httpx.HTTPError as error:
         raise RuntimeError(f"no API answers at {url}: {error}") from error

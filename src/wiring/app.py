@@ -151,6 +151,7 @@ async def _lifespan(
     settings: Settings, clock: Clock, counters: WorkerCounters, _app: FastAPI
 ) -> AsyncIterator[State]:
     async with AsyncExitStack() as stack:
+        await stack.enter_async_context(tracing.exporting(os.environ))
         link = await redis_link(settings, clock, each(observe_round_trip, counters.observe_round_trip), stack)
         event_log = RedisEventLog(link)
         listener = _listener(event_log, clock, counters, stack)

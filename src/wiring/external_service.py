@@ -96,7 +96,9 @@ def client(settings: Settings, provider: httpx.ASGITransport | None) -> httpx.As
     url, timeout = url_of(settings), settings.external_service_timeout
     hooks = {"request": [tracing.send_trace_context]} if tracing.is_asked_for(os.environ) else {}
     transport = provider or SingleUseTransport()
-    return httpx.AsyncClient(base_url=url, timeout=timeout, transport=transport, event_hooks=hooks)
+    return httpx.AsyncClient(
+        base_url=url, timeout=timeout, transport=transport, event_hooks=hooks, trust_env=False
+    )
 
 
 def url_of(settings: Settings) -> str:

@@ -125,6 +125,7 @@ def _client(provider: httpx.ASGITransport | None) -> httpx.AsyncClient:
         transport=provider or SingleUseTransport(),
         timeout=None,  # noqa: S113 -- the proxy's own timeout applies to each call
         cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+        trust_env=False,
     )
 
 

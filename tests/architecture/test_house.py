@@ -47,3 +47,35 @@ def test_the_picture_of_the_house_names_every_room():
         if module.name != "__init__.py" and "provider" not in module.parts and module.name not in picture
     ]
     assert missing == []
+
+
+HTTPX_CALLS = {
+    "AsyncClient",
+    "Client",
+    "delete",
+    "get",
+    "head",
+    "options",
+    "patch",
+    "post",
+    "put",
+    "request",
+    "stream",
+}
+
+
+@pytest.mark.parametrize("module", MODULES, ids=str)
+def test_outgoing_calls_go_where_the_settings_say(module):
+    """And not to a proxy, nor with a certificate or a credential, out of the environment."""
+    calls = [
+        node
+        for node in ast.walk(ast.parse(module.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and isinstance(node.func.value, ast.Name)
+        and node.func.value.id == "httpx"
+        and node.func.attr in HTTPX_CALLS
+    ]
+    for call in calls:
+        told = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
+        assert told.get("trust_env") == "False", f"line {call.lineno}"

@@ -3,6 +3,7 @@
 import pytest
 
 from tests.support.api import CALM, PLENTY, running_api
+from tests.support.collector import running_collector
 from tests.support.server import Server
 
 
@@ -29,3 +30,9 @@ def start_server(redis_server, tmp_path):
     yield start
     for server in servers:
         server.stop()
+
+
+@pytest.fixture
+def collector():
+    with running_collector() as collector:
+        yield collector

@@ -55,6 +55,15 @@ class Fleet:
                 while len(outside.keys("{summary:*}:lease")) < len(TYPES):
                     await asyncio.sleep(0.005)
 
+    async def kill_one_that_computes(self) -> Server:
+        """Kill a worker while it computes every type, and return the other one."""
+        doomed, other = self.servers
+        lost = asyncio.create_task(self.read_all(doomed, times=1))
+        await self.until_computing()
+        os.kill(doomed.process.pid, signal.SIGKILL)
+        await asyncio.gather(lost, return_exceptions=True)
+        return other
+
 
 @pytest.fixture
 async def fleet(own_redis: RedisServer, tmp_path) -> AsyncIterator[Fleet]:
@@ -126,12 +135,7 @@ async def test_redis_is_frozen_while_summaries_are_computed(fleet: Fleet):
 
 async def test_a_worker_is_killed_while_it_computes_and_the_last_good_answers_are_served(fleet: Fleet):
     await fleet.make_latency(2000)
-    doomed, other = fleet.servers
-    lost = asyncio.create_task(fleet.read_all(doomed, times=1))
-    await fleet.until_computing()
-
-    os.kill(doomed.process.pid, signal.SIGKILL)
-    await asyncio.gather(lost, return_exceptions=True)
+    other = await fleet.kill_one_that_computes()
     read = await fleet.read_all(other)
 
     assert_nobody_waited_for_long(read)
@@ -151,12 +155,7 @@ async def test_a_worker_is_killed_while_it_computes_what_was_never_computed_befo
     with fleet.redis.connect() as outside:
         outside.delete(*outside.keys("*summary:*"))
     await fleet.make_latency(1000)
-    doomed, other = fleet.servers
-    lost = asyncio.create_task(fleet.read_all(doomed, times=1))
-    await fleet.until_computing()
-
-    os.kill(doomed.process.pid, signal.SIGKILL)
-    await asyncio.gather(lost, return_exceptions=True)
+    other = await fleet.kill_one_that_computes()
     read = await fleet.read_all(other)
 
     assert_nobody_waited_for_long(read)

@@ -8,7 +8,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
-from src.telemetry.tracing import Traced, is_asked_for, send_trace_context, telemetry
+from src.telemetry.tracing import Traced, exporting, is_asked_for, send_trace_context, telemetry
 
 COLLECTOR = "http://localhost:4318"
 
@@ -34,8 +34,33 @@ def test_an_endpoint_asks_for_it_unless_it_is_disabled(environment, asked):
 @pytest.mark.parametrize("on", [True, False])
 def test_traces_and_metrics_go_together_and_logs_stay_on_stdout(on):
     config = telemetry(on=on)
-    assert (config["auto_configure"], config["tracing"], config["metrics"]) == (on, on, on)
-    assert config["logs"] is False
+    assert (config["tracing"], config["metrics"]) == (on, on)
+    assert (config["auto_configure"], config["logs"]) == (False, False)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("OTEL_TRACES_EXPORTER", "zipkin"),
+        ("OTEL_METRICS_EXPORTER", "prometheus"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
+        ("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", "http/json"),
+    ],
+)
+async def test_a_setting_that_cannot_be_followed_is_logged_and_stops_nothing(setting, value, caplog):
+    settings = {"OTEL_EXPORTER_OTLP_ENDPOINT": COLLECTOR, "OTEL_TRACES_EXPORTER": "none", setting: value}
+    async with exporting(settings):
+        pass
+    (record,) = caplog.records
+    assert record.message == "telemetry_not_exported"
+    assert value in record.reason
+
+
+async def test_where_nothing_is_to_be_exported_nothing_is():
+    settings = {"OTEL_TRACES_EXPORTER": "none", "OTEL_METRICS_EXPORTER": "none"}
+    provider = trace.get_tracer_provider()
+    async with exporting(settings | {"OTEL_EXPORTER_OTLP_ENDPOINT": COLLECTOR}):
+        assert trace.get_tracer_provider() is provider
 
 
 def test_probes_are_left_out():
