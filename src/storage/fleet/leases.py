@@ -8,7 +8,7 @@ from src.storage.redis.scripts import load_script
 
 _KEY = "lab:stress"
 _TAKE = load_script("lease_take", "lease")
-_RELEASE = load_script("cache_release")  # a lease is a lease
+_RELEASE = load_script("cache_release", "cache")  # a lease is a lease
 
 LONGEST_SECONDS = 120.0
 """No stress test is given longer. A lease with more left is from before Redis' clock was set back."""

@@ -2,6 +2,7 @@
 
 import pytest
 
+from src.analytics.columns import columns_of
 from src.analytics.points import Point, parse_timestamp
 from src.services.metrics.series import MAX_STEPS, SeriesError, SeriesService
 from tests.support.metric_model import MemoryMetricStore
@@ -25,9 +26,9 @@ def times(found) -> list[int]:
 
 
 async def test_each_step_comes_with_its_beginning(series, store):
-    await store.add([Point("cpu", NOW - 61 * SECOND, 1.0), Point("cpu", NOW - 1, 3.0)])
+    await store.add(columns_of([Point("cpu", NOW - 61 * SECOND, 1.0), Point("cpu", NOW - 1, 3.0)]))
     found = await series.get("cpu", NOW - 120 * SECOND, NOW, 60)
-    assert [(time, rollup.count) for time, rollup in found] == [
+    assert [(time, rollup.count) for time, (rollup, _) in found] == [
         (NOW - 120 * SECOND, 1),
         (NOW - 60 * SECOND, 1),
     ]
