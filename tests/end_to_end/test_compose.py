@@ -68,10 +68,6 @@ class Containers(Checkout):
     def compose(self, *words: str) -> str:
         return self.command(*COMPOSE, *words)
 
-    def forget_everything(self) -> None:
-        """Empty Redis: quotas are unspent and nothing is cached."""
-        self.compose("exec", "-T", "redis", "redis-cli", "flushall")
-
     def command(self, *words: str, timeout: float = COMMAND_TIMEOUT_SECONDS) -> str:
         result = subprocess.run(
             words,
@@ -91,6 +87,12 @@ class Containers(Checkout):
 
     def inspect(self, service: str, template: str) -> str:
         return self.command("docker", "inspect", "--format", template, self.container(service)).strip()
+
+    async def start_afresh(self) -> None:
+        """Empty Redis and restart the API, which remembers whom it refused: quotas are unspent."""
+        self.compose("exec", "-T", "redis", "redis-cli", "flushall")
+        self.compose("restart", "app")
+        await self.until_healthy()
 
     async def until_healthy(self) -> None:
         clock = SystemClock()
@@ -150,8 +152,7 @@ async def test_a_service_behind_the_api_is_published_to_this_machine_alone(
 
 @needs_curl
 async def test_what_there_is_to_try_in_the_readme_works_as_typed(containers: Containers) -> None:
-    await containers.until_healthy()
-    containers.forget_everything()
+    await containers.start_afresh()
     blocks = examples((ROOT / "README.md").read_text(encoding="utf-8"), "Try")
     script = as_script(
         blocks,
@@ -170,8 +171,7 @@ async def test_the_variables_of_telemetry_reach_the_app_where_they_are_set(conta
 
 
 async def test_what_was_posted_outlives_a_restart_of_redis(containers: Containers) -> None:
-    await containers.until_healthy()
-    containers.forget_everything()
+    await containers.start_afresh()
     point = {"timestamp": "2026-01-31T12:00:00Z", "value": 42.5, "type": "kept"}
     httpx.post(f"{containers.url}/api/metrics", json=point).raise_for_status()
 
@@ -194,9 +194,8 @@ async def test_the_failure_rate_can_be_set_from_a_shell_in_the_container(contain
 
 @needs_curl
 async def test_the_tour_passes(containers: Containers) -> None:
-    await containers.until_healthy()
+    await containers.start_afresh()
 
-    containers.forget_everything()
     tour = containers.run("demo.sh", "--no-pause")
 
     assert tour.returncode == 0, tour.stdout + tour.stderr
@@ -205,6 +204,8 @@ async def test_the_tour_passes(containers: Containers) -> None:
 
 async def test_the_suite_runs_in_the_container(containers: Containers) -> None:
     pytest_in_the_container = ["run", "--rm", "-T", "app", "pytest", "-q", "-n", "2", "--dist", "loadfile"]
+    # These say the same wherever they run, and take long.
+    pytest_in_the_container += ["--ignore", "tests/properties", "--ignore", "tests/unit/resilience"]
 
     output = containers.command(*COMPOSE, *pytest_in_the_container, timeout=SUITE_TIMEOUT_SECONDS)
 

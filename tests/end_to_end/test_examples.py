@@ -24,7 +24,7 @@ FACTS = {
         "hit, cost 4 no 2 10.0 s",  # a refusal
         "hit, cost 2 yes 0",  # takes nothing
         "3.00 call 4 let through",
-        "call 6 refused, come back in 1 s",
+        "call 6 refused, come back in 4 s",
     ],
     "retry_patterns": [
         "exponential 0.10 0.20 0.40 0.80 1.60 1000",
