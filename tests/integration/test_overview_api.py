@@ -134,7 +134,7 @@ async def test_without_redis_it_is_one_workers_view_and_says_so(own_redis):
         own_redis.kill()
         seen = await until(api, lambda seen: not seen["redis"]["connected"])
         assert (seen["status"]["level"], seen["status"]["code"]) == ("critical", "REDIS_AWAY")
-        assert seen["status"]["message"].startswith("Redis away for 0 s: nothing is stored")
+        assert seen["status"]["message"].startswith("Redis unavailable for 0 s: nothing is stored")
         assert seen["workers"] == 1
         assert (seen["redis"]["memory_bytes"], seen["redis"]["latency_ms"]) == (None, None)
         assert (await api.post("/api/metrics", json=metric())).status_code == 503

@@ -1,7 +1,7 @@
-"""What is true of the service, in one line, as somebody would say it who has looked at all the figures.
+"""The status of the service in one line: the worst of all findings about its figures.
 
-Of several things that are wrong, the worst is said: first what turns clients away, then what makes answers
-poorer, then what may come to that.
+Findings that make the service reject clients come first, then findings that degrade answers, then findings
+that may lead to either.
 """
 
 from collections.abc import Iterator
@@ -14,10 +14,10 @@ from src.services.overview.counter_store import CounterReading, Outage
 from src.services.proxy.service import ProxyStatus
 
 MANY_ERRORS = 0.05
-"""Share of answers that may be the server's own errors (5xx) before it is said."""
+"""The share of answers with a status from 500 on, above which there is a finding."""
 
 LINE_HELD_SECONDS = 2.0
-"""How much later than an interval from now the proxy's next turn may be due before it is said."""
+"""How many seconds beyond one interval the proxy's next slot may be away before there is a finding."""
 
 Code = Literal[
     "REDIS_AWAY", "REDIS_REFUSES", "BREAKER_OPEN", "SERVER_ERRORS",
@@ -29,12 +29,12 @@ Code = Literal[
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What is true.
+    """A finding.
 
     Attributes:
-        level: "critical" where clients are turned away, "warning" where they get less than the best.
-        code: The finding's fixed name.
-        message: It in words.
+        level: "critical" if clients are rejected, "warning" if answers are degraded.
+        code: The fixed name of the finding.
+        message: The finding in words.
     """
 
     level: Literal["ok", "warning", "critical"]
@@ -51,15 +51,15 @@ def verdict(
     monotonic: float,
     without_store: WithoutStore = "open",
 ) -> Verdict:
-    """Return the worst of what is true.
+    """Return the worst finding.
 
     Args:
-        counters: What was counted.
-        breaker: The external service's.
+        counters: The counts of the last seconds.
+        breaker: The circuit breaker of the external service.
         proxy: The proxy; None where there is none.
-        now: Unix time, to tell how long the breaker has been open.
-        monotonic: The monotonic clock, to tell how long Redis has been away.
-        without_store: What the rate limiter does meanwhile.
+        now: Unix time, which the time since the breaker opened is measured by.
+        monotonic: The monotonic clock, which the outage of Redis is measured by.
+        without_store: The policy of the rate limiter while Redis is unavailable.
     """
     outage = counters.outage
     if outage is not None:
@@ -98,17 +98,17 @@ def _of_proxy(proxy: ProxyStatus) -> Iterator[Verdict]:
         yield Verdict("warning", "PROXY_BREAKER_OPEN", message)
     if proxy.is_full and queue.size:
         waits = f"{queue.size} wait, the first of them {_for(queue.oldest_age_seconds or 0)}"
-        yield Verdict("warning", "PROXY_LINE_FULL", f"Proxy's line full: {waits}")
+        yield Verdict("warning", "PROXY_LINE_FULL", f"Proxy queue full: {waits}")
     if queue.next_turn_seconds > proxy.interval_seconds + LINE_HELD_SECONDS:
-        left = f"{queue.next_turn_seconds:.0f} s left, {queue.size} in line"
-        yield Verdict("warning", "PROXY_LINE_HELD", f"Proxy's line held: its upstream asked to wait, {left}")
+        left = f"{queue.next_turn_seconds:.0f} s left, {queue.size} in the queue"
+        yield Verdict("warning", "PROXY_LINE_HELD", f"Proxy queue held: the upstream asked to wait, {left}")
     if proxy.breaker.state == BreakerState.HALF_OPEN:
         message = "Proxy's breaker half-open: the next call shows whether its upstream is back"
         yield Verdict("warning", "PROXY_BREAKER_HALF_OPEN", message)
 
 
 _QUOTAS_WITHOUT_STORE: dict[WithoutStore, str] = {
-    "open": "no quota holds",
+    "open": "no quota applies",
     "local": "each worker keeps its share of the quotas",
     "closed": "what has a quota is refused",
 }
@@ -120,14 +120,14 @@ def _of_outage(outage: Outage, monotonic: float, without_store: WithoutStore) ->
         message = f"Redis has refused writes {lasted}: nothing is stored; figures of one worker only"
         return Verdict("critical", "REDIS_REFUSES", message)
     quotas = _QUOTAS_WITHOUT_STORE[without_store]
-    message = f"Redis away {lasted}: nothing is stored, {quotas}; figures of one worker only"
+    message = f"Redis unavailable {lasted}: nothing is stored, {quotas}; figures of one worker only"
     return Verdict("critical", "REDIS_AWAY", message)
 
 
 def _of_open_breaker(breaker: BreakerStatus, now: float) -> Verdict:
     lasted = _for(now - (breaker.opened_at or now))
     if breaker.retry_after is None:  # only an order closes it
-        message = f"Breaker held open by hand {lasted}: external service not asked, summaries served stale"
+        message = f"Breaker held open by hand {lasted}: external service not called, summaries served stale"
     else:
         message = f"Breaker open {lasted}: external service failing, summaries served stale"
     return Verdict("critical", "BREAKER_OPEN", message)

@@ -71,14 +71,16 @@ def test_all_well(proxy):
 @pytest.mark.parametrize(
     ("policy", "quotas"),
     [
-        ("open", "no quota holds"),
+        ("open", "no quota applies"),
         ("local", "each worker keeps its share of the quotas"),
         ("closed", "what has a quota is refused"),
     ],
 )
 def test_an_outage_says_what_holds_of_the_quotas(policy, quotas):
     said = judge(counters=AWAY, without_store=policy)
-    assert said.message == f"Redis away for 75 s: nothing is stored, {quotas}; figures of one worker only"
+    assert (
+        said.message == f"Redis unavailable for 75 s: nothing is stored, {quotas}; figures of one worker only"
+    )
 
 
 @pytest.mark.parametrize(
@@ -86,7 +88,7 @@ def test_an_outage_says_what_holds_of_the_quotas(policy, quotas):
     [
         (
             {"counters": AWAY}, "critical", "REDIS_AWAY",
-            "Redis away for 75 s: nothing is stored, no quota holds; figures of one worker only",
+            "Redis unavailable for 75 s: nothing is stored, no quota applies; figures of one worker only",
         ),
         (
             {"counters": REFUSES}, "critical", "REDIS_REFUSES",
@@ -98,7 +100,7 @@ def test_an_outage_says_what_holds_of_the_quotas(policy, quotas):
         ),
         (
             {"breaker": replace(OPEN, retry_after=None)}, "critical", "BREAKER_OPEN",
-            "Breaker held open by hand for 12 s: external service not asked, summaries served stale",
+            "Breaker held open by hand for 12 s: external service not called, summaries served stale",
         ),
         (
             {"counters": FAILING}, "critical", "SERVER_ERRORS",
@@ -118,15 +120,15 @@ def test_an_outage_says_what_holds_of_the_quotas(policy, quotas):
         ),
         (
             {"proxy": PROXY_FULL}, "warning", "PROXY_LINE_FULL",
-            "Proxy's line full: 52 wait, the first of them for 43 s",
+            "Proxy queue full: 52 wait, the first of them for 43 s",
         ),
         (
             {"proxy": PROXY_HELD}, "warning", "PROXY_LINE_HELD",
-            "Proxy's line held: its upstream asked to wait, 238 s left, 3 in line",
+            "Proxy queue held: the upstream asked to wait, 238 s left, 3 in the queue",
         ),
         (
             {"proxy": proxy_status(0, next_turn_seconds=238.4, is_full=True)}, "warning", "PROXY_LINE_HELD",
-            "Proxy's line held: its upstream asked to wait, 238 s left, 0 in line",
+            "Proxy queue held: the upstream asked to wait, 238 s left, 0 in the queue",
         ),
         (
             {"proxy": PROXY_HALF_OPEN}, "warning", "PROXY_BREAKER_HALF_OPEN",
