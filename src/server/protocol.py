@@ -18,7 +18,7 @@ What uvicorn and httptools do, and what is done here instead:
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 from urllib.parse import unquote
 
@@ -53,17 +53,19 @@ class Exchange(RequestResponseCycle):
 
     closes_gently = False
 
-    def send(self, message: Any) -> Coroutine[Any, Any, None]:  # noqa: ANN401 -- uvicorn's type is private
-        """Send a part of the answer."""
-        if self.more_body:
-            return self._send_early(message)
-        return super().send(message)
+    @property
+    def send(self) -> Callable[[Any], Coroutine[Any, Any, None]]:
+        """What sends a part of the answer: as uvicorn does, if the whole request is there.
+
+        It is looked up once, as the application is called. A method of ours would be called for each part.
+        """
+        return self._send_early if self.more_body else super().send
 
     async def _send_early(self, message: Any) -> None:  # noqa: ANN401
-        """Send a part of an answer that began before its request had ended."""
+        """Send a part of an answer to a request that had not ended when the application was called."""
         if message["type"] == "http.response.start":
-            self.keep_alive = self.keep_alive and self._rest_is_short()
-        elif not self.keep_alive and not message.get("more_body", False):
+            self.keep_alive = self.keep_alive and (not self.more_body or self._rest_is_short())
+        elif self.more_body and not self.keep_alive and not message.get("more_body", False):
             # uvicorn would close now. With bytes unread that is a reset, by which the answer could be lost.
             self.keep_alive = self.closes_gently = True
         await super().send(message)
@@ -122,27 +124,58 @@ class HttpConnection(HttpToolsProtocol):
 
     # ---------------------------------------------------------------- what the parser calls
 
+    def on_message_begin(self) -> None:
+        """Begin to read a request."""
+        self.url = b""
+        self.headers = []
+        self.expect_100_continue = False
+        self._hosts = 0
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Add a header, or a trailer, to what is read."""
+        name = name.lower()
+        if name == b"host":
+            self._hosts += 1
+        elif name == b"transfer-encoding":
+            if value.lower() != b"chunked" or self.parser.get_http_version() != "1.1":
+                raise RefusedRequestError(refusal.CODING_UNKNOWN)
+        elif name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
+
     def on_headers_complete(self) -> None:
         """Begin a request, or have it wait for its turn."""
-        parser, scope = self.parser, self.scope
+        parser = self.parser
         method = parser.get_method()
-        if parser.should_upgrade() and method != b"CONNECT":
+        if parser.should_upgrade():
+            if method == b"CONNECT":
+                raise RefusedRequestError(refusal.NO_TUNNEL)
             return  # `data_received` takes it from here
         version = parser.get_http_version()
-        self._check_head(method, version)
+        self._check_head(version)
         url = httptools.parse_url(self.url)
         raw_path = url.path or b"/"
         path = raw_path.decode("ascii")
-        scope["method"] = method.decode("ascii")
-        scope["http_version"] = version
-        scope["path"] = self.root_path + (unquote(path) if "%" in path else path)
-        scope["raw_path"] = self.root_path.encode("ascii") + raw_path
-        scope["query_string"] = url.query or b""
+        self.scope = {
+            "type": "http",
+            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
+            "http_version": version,
+            "method": method.decode("ascii"),
+            "scheme": self.scheme,  # type: ignore[typeddict-item]  # a connection that was made has one
+            "path": self.root_path + (unquote(path) if "%" in path else path),
+            "raw_path": self.root_path.encode("ascii") + raw_path,
+            "query_string": url.query or b"",
+            "root_path": self.root_path,
+            "headers": self.headers,
+            "client": self.client,
+            "server": self.server,
+            "state": self.app_state.copy(),
+        }
         self.headers = []  # what trailers are added to, and nobody reads
         self._pending_bytes = 0
         before = self.cycle
         self.cycle = Exchange(
-            scope=scope,
+            scope=self.scope,
             transport=self.transport,
             flow=self.flow,
             logger=self.logger,
@@ -163,26 +196,19 @@ class HttpConnection(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         """Hand a piece of the body to the request."""
         self._pending_bytes = 0
-        super().on_body(body)
+        HttpToolsProtocol.on_body(self, body)
 
     def _should_upgrade(self) -> bool:
         """Return True, which has uvicorn leave a request that asks for an upgrade to `data_received`."""
         return True
 
-    def _check_head(self, method: bytes, version: str) -> None:
+    def _check_head(self, version: str) -> None:
+        """Raise `RefusedRequestError` if the head may not begin a request."""
         if self._pending_bytes > self._max_head_bytes and self._head_bytes() > self._max_head_bytes:
             raise RefusedRequestError(refusal.HEAD_TOO_LARGE)
-        if version not in {"1.1", "1.0"}:
+        if version != "1.1" and version != "1.0":  # noqa: PLR1714 -- in half the time of a set
             raise RefusedRequestError(refusal.VERSION_UNKNOWN)
-        if method == b"CONNECT":
-            raise RefusedRequestError(refusal.NO_TUNNEL)
-        hosts = 0
-        for name, value in self.headers:
-            if name == b"host":
-                hosts += 1
-            elif name == b"transfer-encoding" and (version == "1.0" or value.lower() != b"chunked"):
-                raise RefusedRequestError(refusal.CODING_UNKNOWN)
-        if hosts > 1 or (hosts == 0 and version == "1.1"):
+        if self._hosts > 1 or (self._hosts == 0 and version == "1.1"):
             raise RefusedRequestError(refusal.HOST_UNCLEAR)
 
     def _problem_of(self, cause: BaseException | None) -> Problem:
