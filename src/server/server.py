@@ -21,6 +21,7 @@ import signal
 import socket
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from types import FrameType
 from typing import Any
 
@@ -31,6 +32,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from src.resilience.clock import Clock, SystemClock
 from src.server.connections import Connections
+from src.server.descriptors import connections_that_fit
 from src.server.options import UNWIND_SECONDS, ServerOptions
 from src.server.protocol import HttpConnection
 from src.server.refusal import CLOSE_HEADER
@@ -122,6 +124,7 @@ class Server(uvicorn.Server):
             options: What the operator decided.
             clock: Everything's.
         """
+        options = replace(options, max_connections=connections_that_fit(options.max_connections))
         self._options = options
         self._clock = clock
         self._loop = asyncio.get_running_loop()

@@ -1,4 +1,4 @@
-"""The life of the server's processes: how they start, what signals do, what they end with and leave behind."""
+"""The life of the server's processes: how they start, what signals do, how they end and what they leave."""
 
 import asyncio
 import os

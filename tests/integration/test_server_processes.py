@@ -1,6 +1,7 @@
-"""The server's checks and limits, whichever way the API is started: each way that README and CONTRIBUTING name."""
+"""The server's checks and limits, for each way of starting the API."""
 
 import asyncio
+import contextlib
 import itertools
 import json
 
@@ -70,6 +71,16 @@ def chunked(target, client, body, trailer):
     return [lines(*head), lines(f"{len(data):x}", data, "0"), lines(trailer, "")]
 
 
+async def until_answered(port):
+    """Try until a new connection is served, as it is once the server has looked at the silent ones."""
+    async with asyncio.timeout(20):
+        while True:
+            with contextlib.suppress(OSError, EOFError):
+                if (await exchange(port, b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")).status == 200:
+                    return
+            await asyncio.sleep(0.05)
+
+
 def in_one_segment(pieces):
     return [b"".join(pieces)]
 
@@ -128,8 +139,28 @@ async def test_half_a_head_and_silence_end_in_time(port):
 
 async def test_silent_connections_keep_nobody_out(port):
     silent = [await RawConnection.open(port) for _ in range(40)]
-    async with asyncio.timeout(20):
-        while (await exchange(port, b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")).status != 200:
-            await asyncio.sleep(0.05)
+    await until_answered(port)
     for connection in silent:
         await connection.close()
+
+
+async def test_with_few_descriptors_fewer_connections_are_held_and_all_clients_are_answered(
+    redis_server, tmp_path
+):
+    few_descriptors = ("sh", "-c", 'ulimit -n 140; exec "$0" "$@"')
+    server = Server(
+        redis_server.url, tmp_path, command=("src",), workers=1, under=few_descriptors,
+        MAX_CONNECTIONS="1000", HEAD_TIMEOUT_SECONDS="3",
+    )  # fmt: skip
+    silent = []
+    try:
+        async with httpx.AsyncClient(base_url=server.url) as client:
+            await server.until_healthy(client)
+        silent = [await RawConnection.open(server.port) for _ in range(300)]
+        await until_answered(server.port)
+        assert server.lines("open_files_limited")
+        assert "Too many open files" not in server.log.read_text()
+    finally:
+        for connection in silent:
+            await connection.close()
+        server.stop()

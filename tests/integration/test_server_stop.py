@@ -1,4 +1,4 @@
-"""How the server stops: what was sent is answered, and a fleet is restarted under load without a request cut off."""
+"""How the server stops: what was sent is answered, and restarts under load cut off no request."""
 
 import asyncio
 import contextlib

@@ -37,6 +37,7 @@ class Server:
         workers: How many processes serve.
         command: What `python -m` is to run, without the port: `uvicorn …`, or `src`.
         port: Where it listens; None for a free one.
+        under: The command that starts `python`, which is appended to it.
         settings: The environment.
     """
 
@@ -48,6 +49,7 @@ class Server:
         workers: int = 2,
         command: Sequence[str] = ("uvicorn", "src.main:app"),
         port: int | None = None,
+        under: Sequence[str] = (),
         **settings: str,
     ) -> None:
         self.port = port or free_port()
@@ -59,7 +61,7 @@ class Server:
         self.log = folder / f"server-{self.port}.log"
         self._output = self.log.open("ab")
         self.process = subprocess.Popen(
-            [sys.executable, "-m", *command],
+            [*under, sys.executable, "-m", *command],
             cwd=folder,
             env=environment(REDIS_URL=redis_url, **settings),
             stdout=self._output,

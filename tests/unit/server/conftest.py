@@ -59,14 +59,14 @@ async def until(condition):
 
 
 @asynccontextmanager
-async def listening(app, clock, **changes):
+async def listening(app, clock, protocol=HttpConnection, **changes):
     config = uvicorn.Config(app, lifespan="off", log_config=None)
     config.load()
     connections = Connections(options(**changes), clock)
     accepted, opened = [], []
 
     def accept():
-        accepted.append(HttpConnection(config, connections, {}))
+        accepted.append(protocol(config, connections, {}))
         return accepted[-1]
 
     server = await asyncio.get_running_loop().create_server(accept, "127.0.0.1", 0)
