@@ -31,6 +31,7 @@ from src.api.errors import INTERNAL_ERROR, Problem
 from src.server import refusal
 from src.server.connections import Awaited, Connections
 from src.server.refusal import RefusedRequestError
+from src.telemetry.instruments import count_refusal
 
 _log = logging.getLogger(__name__)
 
@@ -104,6 +105,7 @@ class HttpConnection(HttpToolsProtocol):
         is_admitted = self._all.admit()
         super().connection_made(transport)
         if not is_admitted:
+            self._report(refusal.TOO_MANY_CONNECTIONS)
             self._answer(refusal.TOO_MANY_CONNECTIONS)
             transport.close()
 
@@ -113,9 +115,10 @@ class HttpConnection(HttpToolsProtocol):
             return
         self._pending_bytes += len(data)
         try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            self._ignore_upgrade(data[upgrade.args[0] :])
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                self._parse_without_upgrade(memoryview(data)[upgrade.args[0] :])
         except httptools.HttpParserError as error:
             self._refuse(self._problem_of(error.__context__))
         else:
@@ -223,17 +226,20 @@ class HttpConnection(HttpToolsProtocol):
     def _head_bytes(self) -> int:
         return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
 
-    def _ignore_upgrade(self, rest: bytes) -> None:
-        """Parse the head again without the header that asks for an upgrade, and then what follows it."""
-        headers = [name + b": " + value for name, value in self.headers if name != b"upgrade"]
-        request_line = b"%s %s HTTP/%s" % (
-            self.parser.get_method(),
-            self.url,
-            self.parser.get_http_version().encode(),
-        )
-        self.parser = httptools.HttpRequestParser(self)
-        self._pending_bytes = 0
-        self.data_received(b"\r\n".join((request_line, *headers, b"", rest)))
+    def _parse_without_upgrade(self, rest: memoryview) -> None:
+        """Parse the last head again, but for the header that asks for an upgrade, and then `rest`."""
+        while True:
+            version = self.parser.get_http_version().encode()
+            request_line = b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, version)
+            headers = [name + b": " + value for name, value in self.headers if name != b"upgrade"]
+            self.parser = httptools.HttpRequestParser(self)
+            self.parser.feed_data(b"\r\n".join((request_line, *headers, b"", b"")))
+            try:
+                self.parser.feed_data(rest)
+            except httptools.HttpParserUpgrade as upgrade:
+                rest = rest[upgrade.args[0] :]
+            else:
+                return
 
     # ---------------------------------------------------------------- how answers and connections end
 
@@ -250,7 +256,7 @@ class HttpConnection(HttpToolsProtocol):
 
     def _refuse(self, problem: Problem) -> None:
         """Read no further, and answer `problem` to what could not be read unless an earlier answer is due."""
-        _log.info("request_refused", extra={"status": problem.status, "detail": problem.message})
+        self._report(problem)
         request = self._unanswered
         if request is None:
             self._answer(problem)
@@ -264,6 +270,10 @@ class HttpConnection(HttpToolsProtocol):
             self._answer_for(request, problem)
             self._end()
 
+    def _report(self, problem: Problem) -> None:
+        count_refusal(problem.status)
+        _log.info("request_refused", extra={"status": problem.status, "detail": problem.message})
+
     def _answer_for(self, cycle: Exchange, problem: Problem) -> None:
         """Answer `problem` in place of the service, which is told that the client has gone."""
         self._answer(problem)
@@ -271,7 +281,9 @@ class HttpConnection(HttpToolsProtocol):
         cycle.message_event.set()
 
     def _answer(self, problem: Problem) -> None:
-        self.transport.write(refusal.rendered(problem, self._all.clock.now()))
+        self.transport.write(
+            refusal.rendered(problem, self._all.clock.now(), self.server_state.default_headers)
+        )
 
     def _end(self) -> None:
         """Say that nothing more will be sent, and give the client time to read the answer and to close."""
@@ -315,7 +327,7 @@ class HttpConnection(HttpToolsProtocol):
     def give_up(self) -> None:
         """End the connection. A request whose answer has not begun is told that the server is stopping."""
         request = self._unanswered
-        if request is None or request.response_started:
+        if request is None or request.response_started or self.pipeline:
             self.transport.abort()
         else:
             self._answer_for(request, refusal.STOPPING)

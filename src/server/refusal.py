@@ -4,6 +4,7 @@ These answers are problem documents like all others; each one ends its connectio
 """
 
 import secrets
+from collections.abc import Sequence
 
 from src.api.errors import CONTENT_TYPE, Problem, document, retry_after, title
 
@@ -38,16 +39,18 @@ class RefusedRequestError(Exception):
         self.problem = problem
 
 
-def rendered(problem: Problem, now: float) -> bytes:
+def rendered(problem: Problem, now: float, default_headers: Sequence[tuple[bytes, bytes]]) -> bytes:
     """Return the whole answer for `problem`, its head included.
 
     Args:
         problem: What happened.
         now: Unix time in seconds.
+        default_headers: What each answer of the server has.
     """
     request_id = secrets.token_hex(16)
     body = document(problem, request_id, now)
     headers = [
+        *(header for header in default_headers if header != CLOSE_HEADER),
         (b"content-type", CONTENT_TYPE),
         (b"content-length", b"%d" % len(body)),
         (b"x-request-id", request_id.encode()),

@@ -20,7 +20,8 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from types import FrameType
 from typing import Any
@@ -29,6 +30,7 @@ import uvicorn
 from uvicorn.config import Config
 from uvicorn.lifespan.on import LifespanOn
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
+from uvicorn.server import HANDLED_SIGNALS
 
 from src.resilience.clock import Clock, SystemClock
 from src.server.connections import Connections
@@ -153,7 +155,7 @@ class Server(uvicorn.Server):
     def _handle_signals(self) -> None:
         if threading.current_thread() is not threading.main_thread():
             return
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in HANDLED_SIGNALS:
             signal.signal(number, self.handle_exit)
         if os.name != "posix":
             return
@@ -170,12 +172,13 @@ class Server(uvicorn.Server):
 
         def wait() -> None:
             parent.join()
-            self._loop.call_soon_threadsafe(signal.raise_signal, signal.SIGTERM)
+            with suppress(RuntimeError):  # the loop has ended
+                self._loop.call_soon_threadsafe(signal.raise_signal, signal.SIGTERM)
 
         threading.Thread(target=wait, name="parent", daemon=True).start()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin to stop. Called on SIGINT and SIGTERM, in the main thread."""
+        """Begin to stop. The handler of `HANDLED_SIGNALS`, in the main thread."""
         is_first = not self.should_exit
         super().handle_exit(sig, frame)
         if not is_first:
@@ -198,19 +201,20 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop: answer what was sent, close what is idle, and have the application close its parts."""
         _log.info("stopping", extra={"connections": len(self.server_state.connections)})
-        self.server_state.default_headers.append(
-            CLOSE_HEADER
-        )  # all answers from now on have it, begun ones too
-        await self._wait(self._options.shutdown_delay_seconds)
+        self.server_state.default_headers.append(CLOSE_HEADER)  # of the requests under way, too
+        await self._wait(self._options.shutdown_delay_seconds, lambda: False)
         await self._stop_accepting(sockets or [])
         await self._drain()
         if not self.force_exit:
             await self.lifespan.shutdown()
 
-    async def _wait(self, seconds: float) -> None:
+    async def _wait(self, seconds: float, is_done: Callable[[], bool]) -> None:
+        """Do what is due until `is_done`, for so many seconds at most."""
         end = self._clock.monotonic() + seconds
-        while (left := end - self._clock.monotonic()) > 0 and not self.force_exit:
-            await self._clock.sleep(min(left, POLL_SECONDS))
+        while not (is_done() or self.force_exit) and self._clock.monotonic() < end:
+            await self.on_tick(0)
+            self.server_state.default_headers.append(CLOSE_HEADER)
+            await self._clock.sleep(POLL_SECONDS)
 
     async def _stop_accepting(self, sockets: Sequence[socket.socket]) -> None:
         """Close the listening sockets, and accept what had connected before."""
@@ -241,17 +245,19 @@ class Server(uvicorn.Server):
 
     async def _drain(self) -> None:
         """Wait for the answers that are due, for no longer than the options say."""
-        state, began = self.server_state, self._clock.monotonic()
-        while (state.connections or state.tasks) and not self.force_exit:
-            passed = self._clock.monotonic() - began
-            if passed >= self._options.shutdown_timeout_seconds:
-                break
-            if passed >= IDLE_SECONDS:
-                for connection in state.open():
-                    connection.close_if_idle()
-            await self._clock.sleep(POLL_SECONDS)
-        if state.connections or state.tasks:
+        idle_seconds = min(IDLE_SECONDS, self._options.shutdown_timeout_seconds)
+        await self._wait(idle_seconds, self._is_drained)
+        await self._wait(self._options.shutdown_timeout_seconds - idle_seconds, self._close_idle)
+        if not self._is_drained():
             await self._give_up()
+
+    def _is_drained(self) -> bool:
+        return not (self.server_state.connections or self.server_state.tasks)
+
+    def _close_idle(self) -> bool:
+        for connection in self.server_state.open():
+            connection.close_if_idle()
+        return self._is_drained()
 
     async def _give_up(self) -> None:
         state = self.server_state

@@ -78,6 +78,7 @@ class Supervisor:
         spawn: Makes a worker's process, not yet started.
         workers: How many, at least 1.
         stop_seconds: How long a worker may take to stop before it is killed.
+        stop_listening: Called before the workers are stopped.
         clock: Tells the time.
         pause: Waits for so many seconds.
     """
@@ -87,12 +88,15 @@ class Supervisor:
         spawn: Callable[[], WorkerProcess],
         workers: int,
         stop_seconds: float,
+        stop_listening: Callable[[], object],
+        *,
         clock: Clock,
         pause: Callable[[float], object],
     ) -> None:
         self._spawn = spawn
         self._count = workers
         self._stop_seconds = stop_seconds
+        self._stop_listening = stop_listening
         self._clock = clock
         self._pause = pause
         self._workers: list[_Worker] = []
@@ -178,6 +182,7 @@ class Supervisor:
 
     def _stop_all(self) -> bool:
         """Stop all workers, and return whether none had to be killed."""
+        self._stop_listening()  # or clients could connect that no worker accepts
         for worker in tuple(self._workers):
             self._leave(worker, self._clock.monotonic())
         was_clean = True
@@ -226,8 +231,9 @@ def supervise(config: uvicorn.Config, stop_seconds: float) -> int:
             lambda: Process(config, [listening]),
             config.workers,
             stop_seconds,
-            SystemClock(),
-            threading.Event().wait,
+            listening.close,
+            clock=SystemClock(),
+            pause=threading.Event().wait,  # nobody sets it
         )
         _handle_signals(supervisor)
         return supervisor.run()

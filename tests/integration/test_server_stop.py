@@ -203,6 +203,31 @@ async def test_connections_that_nobody_accepted_yet_are_served(redis_server, tmp
     assert await server.end() == 0
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_while_the_last_request_is_waited_for_new_connections_are_refused(
+    redis_server, tmp_path, workers
+):
+    server = start(redis_server, tmp_path, workers=workers)
+    await server.until_logged("Application startup complete.", workers)
+    await until_ready(server)
+    request = post()
+    last = await RawConnection.open(server.port)
+    await last.send(request[:-10])
+    await asyncio.sleep(0.2)
+    server.process.terminate()
+    await server.until_logged("stopping", workers)
+    async with asyncio.timeout(5):
+        while True:  # those that came before the end of the listening are answered
+            try:
+                assert (await exchange(server.port, LIVE)).status == 200
+            except ConnectionRefusedError:
+                break
+    await last.send(request[-10:])
+    assert (await last.answer()).status == 201
+    await last.close()
+    assert await server.end() == 0
+
+
 async def test_a_request_that_takes_longer_than_a_stop_may_is_told_so(redis_server, tmp_path):
     server = start(redis_server, tmp_path, SHUTDOWN_TIMEOUT_SECONDS="1.5")
     await until_ready(server)

@@ -1,7 +1,7 @@
 """What the server uses of uvicorn and httptools beyond their documented interface, and what for.
 
-Each test here fails by its name when a part moves, or when a fault that `src/server` works around is gone. Then
-the workaround can go too, and its line in docs/private-parts.md.
+Each test here fails by its name when a part moves, or when a fault that `src/server` works around is gone.
+Then the workaround can go too, and its line in docs/private-parts.md.
 """
 
 import asyncio

@@ -129,6 +129,14 @@ async def test_a_wish_to_upgrade_is_ignored_and_costs_neither_the_body_nor_the_n
         assert json.loads((await connection.answer()).body)["method"] == "GET"
 
 
+async def test_many_requests_at_once_that_ask_for_an_upgrade_are_answered_each(serve):
+    server = await serve()
+    connection = await server.connect()
+    await connection.send((GET[:-2] + b"Connection: Upgrade\r\nUpgrade: h2c\r\n\r\n") * 2000)
+    for _ in range(2000):
+        assert (await connection.answer()).status == 200
+
+
 async def test_a_request_is_answered_though_the_next_one_can_not_be_read(serve):
     server = await serve()
     connection = await server.connect()

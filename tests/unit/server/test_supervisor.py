@@ -51,7 +51,14 @@ class Fleet:
         self.processes = []
         self.traits = traits
         self._script = None
-        self.supervisor = Supervisor(self._spawn, WORKERS, STOP_SECONDS, self.clock, self._pause)
+        self.is_listening = True
+        self.supervisor = Supervisor(
+            self._spawn, WORKERS, STOP_SECONDS, self._stop_listening, clock=self.clock, pause=self._pause
+        )
+
+    def _stop_listening(self):
+        assert not any(process.was_terminated for process in self.processes[-WORKERS:])
+        self.is_listening = False
 
     def _spawn(self):
         process = Process()
@@ -90,6 +97,7 @@ def test_it_starts_its_workers_and_stops_them_with_exit_code_0():
         assert len(fleet.running) == WORKERS
 
     assert fleet.run(script()) == 0
+    assert not fleet.is_listening
     assert fleet.running == []
     assert all(process.was_terminated for process in fleet.processes)
 
