@@ -6,8 +6,7 @@ What uvicorn does, and what is done here instead:
 - SIGHUP and SIGQUIT end the process at once. Here a process that is no worker ends as by SIGTERM.
 - Workers outlive their parent. Here they stop.
 - At a stop, connections that were not accepted yet and idle ones are closed at once, which cuts off requests
-  on their way. Here the former are accepted, and both may send a request, whose answer carries `Connection:
-  close`.
+  on their way. Here the former are accepted, and both may send one more request.
 - A request that takes longer than the stop may take is answered 500 in plain text. Here it is answered 503.
 - Nothing bounds what happens after that. Here the process ends within `ServerOptions.longest_stop_seconds`.
 """
@@ -95,7 +94,7 @@ class Lifespan(LifespanOn):
         await asyncio.wait((starting, stop), return_when=asyncio.FIRST_COMPLETED)
         stop.cancel()
         if starting.done():
-            return
+            return starting.result()
         starting.cancel()
         if self._running is not None:
             self._running.cancel()
@@ -219,7 +218,7 @@ class Server(uvicorn.Server):
     async def _stop_accepting(self, sockets: Sequence[socket.socket]) -> None:
         """Close the listening sockets, and accept what had connected before."""
         copies = [
-            socket.socket(fileno=os.dup(listening.fileno()))
+            socket.fromfd(listening.fileno(), listening.family, listening.type)
             for server in self.servers
             for listening in server.sockets
         ]
@@ -262,9 +261,7 @@ class Server(uvicorn.Server):
     async def _give_up(self) -> None:
         state = self.server_state
         _log.warning("requests_cut_off", extra={"requests": len(state.tasks)})
-        logging.getLogger("uvicorn.error").addFilter(
-            _is_no_cancellation
-        )  # one line for all of them is enough
+        logging.getLogger("uvicorn.error").addFilter(_is_no_cancellation)  # the line above says it for all
         for connection in state.open():
             connection.give_up()
         tasks = tuple(state.tasks)
