@@ -6,7 +6,7 @@ These answers are problem documents like all others; each one ends its connectio
 import secrets
 from collections.abc import Sequence
 
-from src.api.errors import CONTENT_TYPE, Problem, document, retry_after, title
+from src.api.errors import CONTENT_TYPE, Problem, document, title
 
 CLOSE_HEADER = (b"connection", b"close")
 
@@ -55,8 +55,7 @@ def rendered(problem: Problem, now: float, default_headers: Sequence[tuple[bytes
         (b"content-length", b"%d" % len(body)),
         (b"x-request-id", request_id.encode()),
         CLOSE_HEADER,
+        *problem.raw_headers,
     ]
-    if problem.retry_after is not None:
-        headers.append(retry_after(problem.retry_after))
     lines = b"".join(b"%s: %s\r\n" % header for header in headers)
     return b"HTTP/1.1 %d %s\r\n%s\r\n%s" % (problem.status, title(problem.status).encode(), lines, body)
