@@ -1,42 +1,46 @@
-"""`python -m src`: the API under uvicorn, with host, port and workers from the settings."""
+"""`python -m src`: the API under uvicorn, with host, port and workers from the settings.
 
-import os
-from tempfile import TemporaryDirectory
+It ends with 0 when a signal stopped it, with 1 on a wrong setting, which it names in one line, or when the
+stop took too long, and with 3 when it could not start.
+"""
+
+import signal
+import sys
+from typing import Any
 
 import uvicorn
 
-from src.config.settings import InvalidSettingsError, Settings, load_settings
+from src.config.settings import load_settings_or_exit
+from src.server.options import longest_stop_seconds
+from src.server.supervisor import supervise
 from src.telemetry.logs import configure_logging
-from src.telemetry.prometheus import MULTIPROC_DIR
 
 
 def main() -> None:
-    """Serve until told to stop."""
-    try:
-        settings = load_settings()
-    except InvalidSettingsError as error:
-        raise SystemExit(str(error)) from None
+    """Serve until a signal comes.
+
+    Raises:
+        SystemExit: Always, with the exit code.
+    """
+    settings = load_settings_or_exit()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: sys.exit(0))  # uvicorn raises the signal again once it has stopped
     configure_logging(settings.log_level, settings.log_format)
-    if settings.web_concurrency == 1 or MULTIPROC_DIR in os.environ:
-        _serve(settings)
-        return
-    with TemporaryDirectory(prefix="resilient-analytics-") as folder:
-        os.environ[MULTIPROC_DIR] = folder  # where the workers share their metrics
-        _serve(settings)
-
-
-def _serve(settings: Settings) -> None:
-    uvicorn.run(
-        "src.main:app",
-        host=settings.app_host,
-        port=settings.app_port,
-        workers=settings.web_concurrency,
-        log_config=None,  # src.telemetry.logs says how everything is logged
-        access_log=False,  # and the service writes its own line for each request
-        proxy_headers=False,  # TRUSTED_PROXIES decides, in src.api.client_address
-        server_header=False,
-        timeout_graceful_shutdown=10,
-    )
+    options: dict[str, Any] = {
+        "host": settings.app_host,
+        "port": settings.app_port,
+        "workers": settings.web_concurrency,
+        "log_config": None,  # src.telemetry.logs says how everything is logged
+        "access_log": False,  # and the service writes its own line for each request
+        "proxy_headers": False,  # TRUSTED_PROXIES decides, in src.api.client_address
+        "server_header": False,
+    }
+    if settings.web_concurrency == 1:
+        uvicorn.run("src.main:app", **options)
+    else:
+        delay, timeout = settings.shutdown_delay_seconds, settings.shutdown_timeout_seconds
+        config = uvicorn.Config("src.main:app", **options)
+        sys.exit(supervise(config, longest_stop_seconds(delay, timeout)))
 
 
 if __name__ == "__main__":

@@ -63,6 +63,7 @@ class State(TypedDict):
     invalidates_on_write: bool  # whether a write drops the cached summaries of its types
     redis_answers: Callable[[], Awaitable[bool]]
     readiness: Callable[[], Awaitable[Readiness]]
+    is_stopping: Callable[[], bool]
     exposition: Callable[[], Awaitable[tuple[bytes, str]]]
 
 

@@ -39,6 +39,28 @@ class Settings(BaseSettings):
     app_host: str = Field("0.0.0.0", description="Address the API listens on")  # noqa: S104 -- a container's
     app_port: int = Field(8000, ge=1, le=65535, description="Port the API listens on")
     web_concurrency: int = Field(1, ge=1, le=64, description="Worker processes")
+    max_connections: int = Field(
+        1000, ge=1, le=100_000, description="Connections each worker holds; one more closes the longest idle"
+    )
+    max_head_bytes: int = Field(
+        64 * 1024,
+        ge=1024,
+        le=1024**2,
+        description="Largest request line and headers of a request, together, in bytes",
+    )
+    head_timeout_seconds: Seconds = Field(
+        10.0, description="Seconds until a request's line and headers must have arrived"
+    )
+    keep_alive_seconds: Seconds = Field(
+        5.0, description="Seconds a connection may be idle between two requests"
+    )
+    shutdown_delay_seconds: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] = Field(
+        0.0,
+        description="Seconds after SIGTERM in which /health/ready is 503 and connections are still accepted",
+    )
+    shutdown_timeout_seconds: Seconds = Field(
+        10.0, description="Seconds after that in which requests under way may end"
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = Field(
         "INFO", description="Least severe level that is logged"
     )
@@ -230,3 +252,15 @@ def load_settings() -> Settings:
         raise InvalidSettingsError("Invalid setting " + "; ".join(wrong)) from None
     except UnicodeDecodeError:
         raise InvalidSettingsError("Invalid settings: .env is not UTF-8") from None
+
+
+def load_settings_or_exit() -> Settings:
+    """Read the settings.
+
+    Raises:
+        SystemExit: A variable has a value it cannot have; the message is one line that names it.
+    """
+    try:
+        return load_settings()
+    except InvalidSettingsError as error:
+        raise SystemExit(str(error)) from None

@@ -34,6 +34,9 @@ HTTP_SECONDS = Histogram(
     ["method", "route"],
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
 )
+HTTP_REFUSED = Counter(
+    "http_requests_refused_total", "Requests that the server refused before the service saw them", ["status"]
+)
 POINTS = Counter("ingested_points_total", "Measurements stored")
 BATCH_POINTS = Histogram(
     "ingest_batch_points",
@@ -99,6 +102,11 @@ def observe_requests(requests: Sequence[RequestRecord]) -> None:
     for (method, route, status), seconds in answers.items():
         _requests(method, route, status).inc(len(seconds))
         _request_seconds(method, route).observe_all(seconds)
+
+
+def count_refusal(status: int) -> None:
+    """Count a request that the server refused before the service saw it."""
+    HTTP_REFUSED.labels(status).inc()
 
 
 def observe_writes(writes: Sequence[int]) -> None:

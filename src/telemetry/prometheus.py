@@ -1,10 +1,8 @@
 """prometheus-client, right with several workers: what metrics are made of, and the answer to `GET /metrics`.
 
 With several workers prometheus-client's multiprocess mode keeps each one's figures in a file of a folder that
-they share, and adds them up when asked. It looks for the folder when it is imported, so this module names it
-first, and whoever makes a metric imports its kind from here: `python -m src` makes a folder for its workers,
-any other parent's workers find one by the key that they have of it. Not by its pid: that comes again one day,
-and with it the figures of a fleet long gone.
+they share, and adds them up for each answer. It looks for the folder when it is imported, so this module
+joins the folder first (`metrics_folder`), and each module that makes a metric imports its kind from here.
 
 A counter outlives the worker that counted, as it has to: the sum never falls. A gauge is read when it is
 asked for, from where the fleet agrees on it, and of the readings on file the newest is shown (`mostrecent`),
@@ -12,33 +10,17 @@ so nothing has to be cleared away after a worker that died.
 """
 
 import asyncio
-import hashlib
-import multiprocessing
+import logging
 import os
-import stat
-import tempfile
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 
-MULTIPROC_DIR = "PROMETHEUS_MULTIPROC_DIR"
+from src.telemetry.metrics_folder import MULTIPROC_DIR, join_folder
 
-
-def _share_a_folder() -> None:
-    parent = multiprocessing.parent_process()
-    if MULTIPROC_DIR in os.environ or parent is None:
-        return
-    key = hashlib.sha256(multiprocessing.current_process().authkey).hexdigest()  # drawn anew by each parent
-    folder = Path(tempfile.gettempdir()) / f"resilient-analytics-{key[:32]}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    found = folder.lstat()  # /tmp is everybody's: the name may have been taken
-    if hasattr(os, "getuid") and (found.st_uid != os.getuid() or not stat.S_ISDIR(found.st_mode)):
-        raise PermissionError(f"{folder} is somebody else's; set {MULTIPROC_DIR}")
-    os.environ[MULTIPROC_DIR] = str(folder)
-
-
-_share_a_folder()
+leave_folder = join_folder()
+"""To be called when this process counts no more."""
 
 import prometheus_client  # noqa: E402 -- see above
 from prometheus_client import (  # noqa: E402
@@ -50,9 +32,12 @@ from prometheus_client import (  # noqa: E402
     disable_created_metrics,
     generate_latest,
 )
+from prometheus_client.metrics_core import Metric  # noqa: E402
 from prometheus_client.multiprocess import MultiProcessCollector  # noqa: E402
 
-__all__ = ["MULTIPROC_DIR", "Counter", "Gauge", "Histogram", "exposition"]
+__all__ = ["Counter", "Gauge", "Histogram", "exposition", "leave_folder"]
+
+_log = logging.getLogger(__name__)
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, which several workers would not have
 
@@ -80,5 +65,35 @@ async def exposition(*readings: Callable[[], Awaitable[object]]) -> tuple[bytes,
     registry = REGISTRY
     if MULTIPROC_DIR in os.environ:
         registry = CollectorRegistry()
-        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        FolderCollector(registry)  # type: ignore[no-untyped-call]
     return generate_latest(registry), CONTENT_TYPE_LATEST
+
+
+class FolderCollector(MultiProcessCollector):
+    """Adds up the files of all workers, but for those that can't be read.
+
+    A file is empty while its worker starts, and may be torn by a full disk. The others are still right.
+    """
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the sums."""
+        try:
+            return self._sums(self._files())
+        except Exception:  # noqa: BLE001 -- whatever struct, json and the file system raise
+            return self._sums(filter(_is_readable, self._files()))
+
+    def _files(self) -> Iterable[str]:
+        return map(str, Path(self._path).glob("*.db"))
+
+    def _sums(self, files: Iterable[str]) -> Iterable[Metric]:
+        sums: Iterable[Metric] = self.merge(files)  # type: ignore[no-untyped-call]
+        return sums
+
+
+def _is_readable(file: str) -> bool:
+    try:
+        MultiProcessCollector.merge([file])  # type: ignore[no-untyped-call]
+    except Exception as error:  # noqa: BLE001 -- as above
+        _log.warning("metrics_file_unreadable", extra={"file": file, "reason": str(error)})
+        return False
+    return True

@@ -8,9 +8,9 @@ The exporters are made here and not by FastAPI, whose own ones obey `HTTP_PROXY`
 `.netrc` file.
 """
 
-import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping, MutableMapping
+import threading
+from collections.abc import AsyncIterator, Mapping, MutableMapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Protocol, TypeVar
 
@@ -19,17 +19,23 @@ from fastapi.telemetry import TelemetryConfig
 from opentelemetry import metrics, propagate, trace
 from opentelemetry.trace import SpanKind
 
+from src.resilience.clock import Clock
 from src.resilience.policy import Call
 
 T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
+LAST_EXPORT_SECONDS = 2.0
+"""How long a stop waits until the collector has what was gathered."""
+
 _ENDPOINTS = (
     "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT"
 )  # fmt: skip
 _PROBED = frozenset({"/health", "/health/live", "/health/ready", "/metrics"})
 """Requested by machines, every few seconds, for good: their traces would bury all others."""
+
+_log = logging.getLogger(__name__)
 
 
 def is_asked_for(environment: Mapping[str, str]) -> bool:
@@ -62,10 +68,14 @@ class _Exporting(Protocol):
 
 
 @asynccontextmanager
-async def exporting(environment: Mapping[str, str]) -> AsyncIterator[None]:
+async def exporting(environment: Mapping[str, str], clock: Clock) -> AsyncIterator[None]:
     """Have traces and metrics sent to where `environment` says.
 
     A setting that cannot be followed is logged and exports nothing; it keeps no service from starting.
+
+    Args:
+        environment: The variables of the process.
+        clock: Counts the seconds of the last export.
     """
     exporting: list[_Exporting] = []
     if is_asked_for(environment):
@@ -76,8 +86,20 @@ async def exporting(environment: Mapping[str, str]) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        for each in exporting:
-            await asyncio.to_thread(each.shutdown)
+        await _export_the_last(exporting, clock)
+
+
+async def _export_the_last(exporting: Sequence[_Exporting], clock: Clock) -> None:
+    """Send what is gathered, for `LAST_EXPORT_SECONDS` at most: an exporter may try for much longer."""
+    exports = [threading.Thread(target=each.shutdown, daemon=True) for each in exporting]
+    for export in exports:
+        export.start()
+    try:
+        async with clock.timeout(LAST_EXPORT_SECONDS):
+            while any(export.is_alive() for export in exports):
+                await clock.sleep(0.02)
+    except TimeoutError:
+        _log.warning("telemetry_lost", extra={"reason": f"no answer within {LAST_EXPORT_SECONDS:g} s"})
 
 
 def _exporters(environment: Mapping[str, str]) -> list[_Exporting]:

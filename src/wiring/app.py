@@ -31,7 +31,7 @@ from src.api.routes import (
     series,
     telemetry,
 )
-from src.config.settings import InvalidSettingsError, Settings, load_settings
+from src.config.settings import Settings, load_settings_or_exit
 from src.config.unknown_settings import unknown_settings
 from src.observation.coalescing import CoalescingListener
 from src.observation.request_record import RequestRecord
@@ -86,7 +86,7 @@ from src.telemetry.instruments import (
     read_proxy,
 )
 from src.telemetry.logs import configure_logging, request_log
-from src.telemetry.prometheus import exposition
+from src.telemetry.prometheus import exposition, leave_folder
 from src.wiring import external_service as external
 from src.wiring.exit_signal import on_exit_signal
 from src.wiring.proxy import running_proxy
@@ -114,10 +114,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     Raises:
         SystemExit: A setting has a value it cannot have; the message is one line that names it.
     """
-    try:
-        found = settings or load_settings()
-    except InvalidSettingsError as error:
-        raise SystemExit(str(error)) from None
+    found = settings or load_settings_or_exit()
     configure_logging(found.log_level, found.log_format)
     if settings is None:
         _warn_of_unknown_settings()
@@ -151,7 +148,10 @@ async def _lifespan(
     settings: Settings, clock: Clock, counters: WorkerCounters, _app: FastAPI
 ) -> AsyncIterator[State]:
     async with AsyncExitStack() as stack:
-        await stack.enter_async_context(tracing.exporting(os.environ))
+        stack.callback(leave_folder)
+        await stack.enter_async_context(tracing.exporting(os.environ, clock))
+        stopping = asyncio.Event()
+        stack.enter_context(on_exit_signal(stopping.set, clock))
         link = await redis_link(settings, clock, each(observe_round_trip, counters.observe_round_trip), stack)
         event_log = RedisEventLog(link)
         listener = _listener(event_log, clock, counters, stack)
@@ -179,7 +179,7 @@ async def _lifespan(
             count_call=counters.count_lab_call,
         )
         event_feed = EventFeed(event_log, clock)
-        stack.enter_context(on_exit_signal(event_feed.end))
+        stack.enter_context(on_exit_signal(event_feed.end, clock, settings.shutdown_delay_seconds))
         cache = _summary_cache(settings, link, clock, listener)
         stack.push_async_callback(cache.aclose)
         caps = Caps(settings.max_types, settings.max_series_per_type)
@@ -244,6 +244,7 @@ async def _lifespan(
             invalidates_on_write=settings.cache_invalidate_on_write,
             redis_answers=link.ping,
             readiness=RedisReadiness(link, store, clock).check,
+            is_stopping=stopping.is_set,
             exposition=partial(
                 exposition, partial(read_breaker, breaker), partial(read_proxy, internal_proxy)
             ),

@@ -1,24 +1,33 @@
-"""What has to happen as soon as the process is told to stop."""
+"""What happens in the service as soon as a signal stops the process."""
 
+import asyncio
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from src.resilience.clock import Clock
+
 
 @contextmanager
-def on_exit_signal(act: Callable[[], object]) -> Iterator[None]:
-    """Have `act` done as soon as the process is told to stop.
+def on_exit_signal(act: Callable[[], object], clock: Clock, after_seconds: float = 0) -> Iterator[None]:
+    """Call `act` on the event loop once SIGINT or SIGTERM has come.
 
-    The server tells us only when every answer has ended, and some do not end by themselves.
+    The server closes the lifespan when all answers have ended, which is too late for those that `act` ends.
+
+    Args:
+        act: What to call.
+        clock: Counts the seconds.
+        after_seconds: Between the signal and the call.
     """
     if threading.current_thread() is not threading.main_thread():
         yield  # no signals here
         return
+    loop = asyncio.get_running_loop()
 
     def handle(number: int, frame: FrameType | None) -> None:
-        act()
+        loop.call_soon_threadsafe(clock.call_later, after_seconds, act)
         handlers[number](number, frame)
 
     found = {int(number): signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}

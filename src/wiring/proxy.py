@@ -1,10 +1,8 @@
 """The parts of the internal proxy, from its HTTP client to its queue."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
-from functools import partial
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 
 import httpx
@@ -84,8 +82,7 @@ async def running_proxy(
             options=options,
             listener=listener,
         )
-        close_queue = partial(asyncio.get_running_loop().call_soon_threadsafe, queue.close)
-        with on_exit_signal(close_queue):
+        with on_exit_signal(queue.close, clock, settings.shutdown_delay_seconds):
             async with aclosing(tally), aclosing(queue), aclosing(proxy):
                 yield proxy
 

@@ -1,28 +1,20 @@
 """OpenTelemetry of a running service: a real collector's end of OTLP, and what arrives there."""
 
-import contextlib
-import json
+import socket
 import subprocess
 import sys
+import time
 
 import httpx
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from tests.support.collector import attributes
-from tests.support.server import environment, free_port
+from tests.support.server import Server, environment, free_port
 
 TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT_ID = "00f067aa0ba902b7"
 TRACEPARENT = {"traceparent": f"00-{TRACE_ID}-{PARENT_ID}-01"}
-
-
-def lines(server):
-    found = []
-    for line in server.log.read_text("utf-8").splitlines():
-        with contextlib.suppress(ValueError):
-            found.append(json.loads(line))
-    return found
 
 
 async def calls(server, *paths, headers=None):
@@ -70,9 +62,9 @@ async def test_a_request_and_its_attempts_are_spans_of_the_callers_trace(start_s
     assert collector.services == {"under-test"}
 
     # every line of the request says whose it is
-    ids = {line["request_id"] for line in lines(server) if line.get("path") == "/api/metrics/summary"}
+    ids = {line["request_id"] for line in server.lines() if line.get("path") == "/api/metrics/summary"}
     (request_id,) = ids
-    own = [line for line in lines(server) if line.get("request_id") == request_id]
+    own = [line for line in server.lines() if line.get("request_id") == request_id]
     assert {"request", "Retried", "RetriesExhausted"} <= {line["event"] for line in own}
     assert {line["trace_id"] for line in own} == {TRACE_ID}
 
@@ -83,7 +75,7 @@ async def test_without_a_parent_a_request_begins_a_trace_that_its_log_line_names
     await calls(server, "/api/metrics/types")
     server.stop()
     (span,) = [span for span in collector.spans if span.name == "GET /api/metrics/types"]
-    (line,) = [line for line in lines(server) if line.get("path") == "/api/metrics/types"]
+    (line,) = [line for line in server.lines() if line.get("path") == "/api/metrics/types"]
     assert line["trace_id"] == span.trace_id.hex()
     assert collector.received["/v1/metrics"] == []  # which nobody asked for
 
@@ -94,7 +86,7 @@ async def test_disabled_it_sends_nothing(start_server, collector):
     await calls(server, "/api/metrics/types", headers=TRACEPARENT)
     server.stop()
     assert collector.received == {"/v1/traces": [], "/v1/metrics": []}
-    (line,) = [line for line in lines(server) if line.get("path") == "/api/metrics/types"]
+    (line,) = [line for line in server.lines() if line.get("path") == "/api/metrics/types"]
     assert line["trace_id"] == TRACE_ID  # the caller's all the same
 
 
@@ -105,7 +97,31 @@ async def test_a_collector_that_is_away_harms_nobody(start_server):
     answers = await calls(server, *["/api/metrics/types"] * 20)
     assert {answer.status_code for answer in answers} == {200}
     server.stop()
-    assert any("export" in line["event"].lower() for line in lines(server))  # what was lost is told
+    assert any("export" in line["event"].lower() for line in server.lines())  # what was lost is told
+
+
+@pytest.fixture(params=["refuses", "is silent"])
+def no_collector(request):
+    """Where a collector should be."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        if request.param == "is silent":
+            listening.listen()
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+
+
+@pytest.mark.slow
+async def test_a_stop_does_not_wait_for_a_collector_that_does_not_answer(
+    redis_server, tmp_path, no_collector
+):
+    server = Server(
+        redis_server.url, tmp_path, command=("src",), workers=1, OTEL_EXPORTER_OTLP_ENDPOINT=no_collector
+    )
+    await calls(server, *["/api/metrics/types"] * 20)
+    began = time.monotonic()
+    server.stop()
+    assert time.monotonic() - began < 3
+    assert server.lines("telemetry_lost")
 
 
 @pytest.mark.slow

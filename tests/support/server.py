@@ -1,10 +1,13 @@
 """The API as processes of its own, under uvicorn."""
 
 import asyncio
+import contextlib
+import json
 import os
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import httpx
@@ -26,16 +29,39 @@ def environment(**settings: str) -> dict[str, str]:
 
 
 class Server:
-    """`python -m uvicorn src.main:app`, run in `folder`: the .env of the checkout is not read."""
+    """The API, or another application, in processes of its own; `folder` holds no .env that they would read.
 
-    def __init__(self, redis_url: str, folder, *, workers: int = 2, **settings: str) -> None:
-        self.url = f"http://127.0.0.1:{(port := free_port())}"
-        command = [sys.executable, "-m", "uvicorn", "src.main:app", "--port", str(port)]
-        command += ["--workers", str(workers)]
-        self.log = folder / "server.log"
-        self._output = self.log.open("wb")
+    Args:
+        redis_url: Where its Redis is.
+        folder: Where they run, and their log is.
+        workers: How many processes serve.
+        command: What `python -m` is to run, without the port: `uvicorn …`, or `src`.
+        port: Where it listens; None for a free one.
+        under: The command that starts `python`, which is appended to it.
+        settings: The environment.
+    """
+
+    def __init__(
+        self,
+        redis_url: str,
+        folder,
+        *,
+        workers: int = 2,
+        command: Sequence[str] = ("uvicorn", "src.main:app"),
+        port: int | None = None,
+        under: Sequence[str] = (),
+        **settings: str,
+    ) -> None:
+        self.port = port or free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        if command == ("src",):
+            settings |= {"APP_PORT": str(self.port), "WEB_CONCURRENCY": str(workers), "APP_HOST": "127.0.0.1"}
+        else:
+            command = (*command, "--port", str(self.port), "--workers", str(workers))
+        self.log = folder / f"server-{self.port}.log"
+        self._output = self.log.open("ab")
         self.process = subprocess.Popen(
-            command,
+            [*under, sys.executable, "-m", *command],
             cwd=folder,
             env=environment(REDIS_URL=redis_url, **settings),
             stdout=self._output,
@@ -52,6 +78,27 @@ class Server:
                 except httpx.TransportError:
                     pass
                 await asyncio.sleep(0.1)
+
+    def lines(self, event: str | None = None) -> list[dict[str, object]]:
+        """The lines of its log, or those that report `event`."""
+        logged = []
+        for line in self.log.read_text("utf-8").splitlines():
+            with contextlib.suppress(ValueError):
+                logged.append(json.loads(line))
+        return [line for line in logged if event in {None, line.get("event")}]
+
+    async def until_logged(self, event: str, times: int = 1) -> None:
+        """Wait until `event` has been logged that often."""
+        async with asyncio.timeout(30):
+            while len(self.lines(event)) < times:
+                await asyncio.sleep(0.05)
+
+    async def end(self, seconds: float = 20) -> int:
+        """Wait until it ends by itself, and return its exit code."""
+        try:
+            return await asyncio.to_thread(self.process.wait, seconds)
+        finally:
+            self._output.close()
 
     def stop(self) -> None:
         self.process.terminate()

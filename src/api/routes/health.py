@@ -15,7 +15,9 @@ from src.services.metrics.readiness import Readiness
 router = APIRouter(tags=["health"])
 
 _UNHEALTHY: Responses = {503: {"model": Health, "description": "Redis does not answer, or refuses"}}
-_NOT_READY: Responses = {503: {"model": Ready, "description": "Neither writes nor reads can be served"}}
+_NOT_READY: Responses = {
+    503: {"model": Ready, "description": "Neither writes nor reads can be served, or the worker is stopping"}
+}
 
 
 async def _look(request: Request) -> tuple[bool, Readiness, str]:
@@ -49,15 +51,16 @@ async def ready(request: Request) -> Response:
     """Answer 200 when some requests can be served, and say which: those that write, those that read.
 
     A Redis that is full or became a replica refuses writes and serves reads: 200 with `"ingest": false`. The
-    answer is 503 when neither can be served.
+    answer is 503 when neither can be served, and from a signal to stop on.
     """
     connected, readiness, now = await _look(request)
     working = [readiness.ingest, readiness.reads]
+    is_ready = any(working) and not state(request)["is_stopping"]()
     body = Ready(
-        status="healthy" if all(working) else "degraded" if any(working) else "unhealthy",
+        status="unhealthy" if not is_ready else "healthy" if all(working) else "degraded",
         redis_connected=connected,
         ingest=readiness.ingest,
         reads=readiness.reads,
         timestamp=now,
     )
-    return _answer(body, well=any(working))
+    return _answer(body, well=is_ready)

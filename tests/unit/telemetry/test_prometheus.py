@@ -1,11 +1,17 @@
 """What this service adds to prometheus-client's metrics."""
 
+import subprocess
+import sys
+
 import prometheus_client
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from src.telemetry.prometheus import Histogram
+from src.telemetry.metrics_folder import MULTIPROC_DIR
+from src.telemetry.prometheus import Histogram, exposition
+from tests.support.server import environment
 
 BOUNDS = (0.001, 0.5, 1, 10)
 
@@ -26,3 +32,25 @@ def test_many_observations_at_once_are_as_many(amounts):
     total = ("seconds_sum", None)
     assert abs(told[0].pop(total) - told[1].pop(total)) < 1e-9 * (1 + sum(amounts))
     assert told[0] == told[1]
+
+
+TORN = {
+    "empty": b"",
+    "short": b"\x10\x00",
+    "beyond its end": (1 << 20).to_bytes(4, "little") + b"\0" * 60,
+    "no text": (48).to_bytes(4, "little") + b"\0" * 4 + (24).to_bytes(4, "little") + b"\xff" * 60,
+    "no JSON": (48).to_bytes(4, "little") + b"\0" * 4 + (20).to_bytes(4, "little") + b"x" * 20 + b"\0" * 16,
+}
+
+
+@pytest.mark.parametrize("content", TORN.values(), ids=TORN)
+@pytest.mark.parametrize("name", ["counter_1.db", "histogram_1.db", "gauge_mostrecent_1.db"])
+async def test_a_torn_file_costs_its_own_figures_and_no_others(monkeypatch, tmp_path, caplog, name, content):
+    program = "from src.telemetry.prometheus import Counter; Counter('whole', 'Whole').inc(7)"
+    folder = {MULTIPROC_DIR: str(tmp_path)}
+    subprocess.run([sys.executable, "-c", program], env=environment(**folder), check=True, timeout=60)
+    (tmp_path / name).write_bytes(content)
+    monkeypatch.setenv(MULTIPROC_DIR, str(tmp_path))
+    text, _ = await exposition()
+    assert b"whole_total 7.0" in text
+    assert str(tmp_path / name) in {record.file for record in caplog.records}

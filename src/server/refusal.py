@@ -1,0 +1,61 @@
+"""What the server answers itself, before the service sees a request or when it can't see it to its end.
+
+These answers are problem documents like all others; each one ends its connection.
+"""
+
+import secrets
+from collections.abc import Sequence
+
+from src.api.errors import CONTENT_TYPE, Problem, document, title
+
+CLOSE_HEADER = (b"connection", b"close")
+
+MALFORMED = Problem(400, "BAD_REQUEST", "The request is not valid HTTP/1.1")
+HOST_UNCLEAR = Problem(400, "BAD_REQUEST", "A request needs exactly one Host header")
+HEAD_TOO_SLOW = Problem(408, "REQUEST_TIMEOUT", "The request line and the headers did not arrive in time")
+HEAD_TOO_LARGE = Problem(431, "HEADERS_TOO_LARGE", "The request line and the headers are too large")
+CODING_UNKNOWN = Problem(
+    501, "NOT_IMPLEMENTED", "The only Transfer-Encoding is chunked, and only in HTTP/1.1"
+)
+NO_TUNNEL = Problem(501, "NOT_IMPLEMENTED", "The server is no proxy that opens tunnels")
+TOO_MANY_CONNECTIONS = Problem(
+    503, "TOO_MANY_CONNECTIONS", "This worker has as many connections as it may have", retry_after=1
+)
+STOPPING = Problem(
+    503, "STOPPING", "This worker is stopping and could not wait for the end of this request", retry_after=1
+)
+VERSION_UNKNOWN = Problem(505, "HTTP_VERSION_NOT_SUPPORTED", "The server speaks HTTP/1.1 and HTTP/1.0")
+
+
+class RefusedRequestError(Exception):
+    """Raised while a request is being parsed.
+
+    Args:
+        problem: What the client is answered.
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.message)
+        self.problem = problem
+
+
+def rendered(problem: Problem, now: float, default_headers: Sequence[tuple[bytes, bytes]]) -> bytes:
+    """Return the whole answer for `problem`, its head included.
+
+    Args:
+        problem: What happened.
+        now: Unix time in seconds.
+        default_headers: What each answer of the server has.
+    """
+    request_id = secrets.token_hex(16)
+    body = document(problem, request_id, now)
+    headers = [
+        *(header for header in default_headers if header != CLOSE_HEADER),
+        (b"content-type", CONTENT_TYPE),
+        (b"content-length", b"%d" % len(body)),
+        (b"x-request-id", request_id.encode()),
+        CLOSE_HEADER,
+        *problem.raw_headers,
+    ]
+    lines = b"".join(b"%s: %s\r\n" % header for header in headers)
+    return b"HTTP/1.1 %d %s\r\n%s\r\n%s" % (problem.status, title(problem.status).encode(), lines, body)

@@ -1,0 +1,53 @@
+"""Applications that take their time, under our server: `python -m uvicorn tests.support.slow_apps:NAME`."""
+
+import asyncio
+import sys
+import time
+
+from src.server.options import ServerOptions
+from src.server.server import install
+from src.telemetry.logs import configure_logging
+
+install(
+    ServerOptions(
+        max_connections=100,
+        max_head_bytes=65536,
+        head_timeout_seconds=10,
+        keep_alive_seconds=5,
+        shutdown_delay_seconds=0,
+        shutdown_timeout_seconds=1,
+    )
+)
+configure_logging("INFO", "json")
+
+
+def say(event):
+    sys.stdout.write(f'{{"event": "{event}"}}\n')
+    sys.stdout.flush()
+
+
+async def start_without_end(scope, receive, send):
+    """Never start, but give back what the start took."""
+    await receive()
+    say("starting")
+    try:
+        await asyncio.sleep(3600)
+    finally:
+        await asyncio.sleep(0.1)
+        say("given back")
+
+
+async def start_in_a_thread(scope, receive, send):
+    """Never start, and leave a thread that nothing can stop, as a name that does not resolve does."""
+    await receive()
+    say("starting")
+    await asyncio.get_running_loop().run_in_executor(None, time.sleep, 3600)
+
+
+async def end_without_end(scope, receive, send):
+    """Start, and never end."""
+    await receive()
+    await send({"type": "lifespan.startup.complete"})
+    await receive()
+    say("ending")
+    await asyncio.sleep(3600)

@@ -1,0 +1,46 @@
+"""What runs when a signal stops the process."""
+
+import signal
+
+import pytest
+
+from src.wiring.exit_signal import on_exit_signal
+from tests.support.clock import settle
+
+
+@pytest.fixture
+def handled():
+    """The signals that the server was told of."""
+    numbers = []
+    before = {
+        number: signal.signal(number, lambda number, _: numbers.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    yield numbers
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_it_is_called_and_the_server_is_told_all_the_same(clock, handled, number):
+    calls = []
+    with (
+        on_exit_signal(lambda: calls.append("first"), clock),
+        on_exit_signal(lambda: calls.append("second"), clock, after_seconds=5),
+    ):
+        signal.raise_signal(number)
+        await clock.advance(0)
+        assert (calls, handled) == (["first"], [number])
+        await clock.advance(4)
+        assert calls == ["first"]
+        await clock.advance(1)
+        assert calls == ["first", "second"]
+
+
+async def test_without_a_signal_and_after_its_end_it_is_not_called(clock, handled):
+    calls = []
+    with on_exit_signal(lambda: calls.append(1), clock):
+        await clock.advance(100)
+    signal.raise_signal(signal.SIGTERM)
+    await settle()
+    assert (calls, handled) == ([], [signal.SIGTERM])
