@@ -75,7 +75,7 @@ function Write-Where {
   Dashboard  $api/dashboard
   API        $api
   Docs       $api/docs and $api/redoc
-  Provider   $Provider
+  Provider   $script:Provider
   Redis      $script:Redis
   Admin key  $key
 
@@ -133,6 +133,7 @@ function Stop-Part([string] $Name) {
 
 function Start-Local {
     $script:Redis = if (Test-RedisIsGiven) { 'as REDIS_URL or REDIS_HOST says' } else { 'in the process of the API: data is not kept' }
+    $script:Provider = Get-Setting 'EXTERNAL_SERVICE_URL' $Provider
     if ((Get-Part 'api') -and (Test-Healthy $AppPort)) {
         Write-Host 'Already running.'
         Write-Where
@@ -262,7 +263,7 @@ function Stop-All {
 
 $AppPort = Get-Setting 'APP_PORT' '8000'
 $ProviderPort = Get-Setting 'PROVIDER_PORT' '9000'
-$Provider = Get-Setting 'EXTERNAL_SERVICE_URL' "http://localhost:$ProviderPort, the simulated external service"
+$Provider = "http://localhost:$ProviderPort, the simulated external service"
 $GivenKey = $env:ADMIN_API_KEY  # not shown, since it may be a secret of the caller's
 New-Item -ItemType Directory -Force $Run | Out-Null
 switch ("$args") {

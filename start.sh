@@ -23,7 +23,7 @@ main() {
   PROVIDER_PORT=$(setting PROVIDER_PORT 9000)
   # A key that the caller set is not shown, since it may be a secret of the caller's.
   ADMIN_KEY=${ADMIN_API_KEY:+the value of ADMIN_API_KEY}
-  PROVIDER=$(setting EXTERNAL_SERVICE_URL "http://localhost:$PROVIDER_PORT, the simulated external service")
+  PROVIDER="http://localhost:$PROVIDER_PORT, the simulated external service"
   export APP_PORT PROVIDER_PORT
   mkdir -p "$RUN"
   case ${1-} in
@@ -39,6 +39,7 @@ main() {
 start_local() {
   REDIS="embedded, its data in data/"
   if redis_is_given; then REDIS="as REDIS_URL or REDIS_HOST says"; fi
+  PROVIDER=$(setting EXTERNAL_SERVICE_URL "$PROVIDER")
   if pid_of api >/dev/null && healthy "$APP_PORT"; then
     say "Already running."
     say_where

@@ -23,6 +23,16 @@ pytestmark = [
     ),
 ]
 
+RUNNING_CONTAINERS = """#!/bin/sh
+case "$*" in
+  info*) echo 1 ;;
+  "compose port"*) echo 127.0.0.1:6379 ;;
+  "compose ps"*) echo some-container ;;
+  inspect*) echo healthy ;;
+esac
+"""
+"""A `docker` whose three containers run and are healthy."""
+
 
 def test_it_starts_everything_twice_is_once_and_stop_keeps_the_data(checkout: Checkout) -> None:
     started = checkout.start()
@@ -81,6 +91,19 @@ def test_a_key_from_the_environment_is_used_and_not_shown(checkout: Checkout) ->
     assert checkout.sets_the_failure_rate("the-callers-own-secret") == 200
     assert "the-callers-own-secret" not in started.stdout
     assert not (checkout.folder / ".env").exists()
+
+
+def test_where_containers_run_the_provider_shown_is_the_one_they_use(checkout: Checkout) -> None:
+    engine = checkout.folder / "bin" / "docker"
+    engine.parent.mkdir()
+    engine.write_text(RUNNING_CONTAINERS)
+    engine.chmod(0o755)
+    path = f"{engine.parent}:{checkout.environment['PATH']}"
+
+    started = checkout.run("start.sh", PATH=path, EXTERNAL_SERVICE_URL="http://elsewhere.invalid")
+
+    assert "Already running" in started.stdout, started.stdout + started.stderr
+    assert f"Provider   http://localhost:{checkout.provider_port}, the simulated" in started.stdout
 
 
 def test_several_workers_share_one_redis_which_goes_with_them(checkout: Checkout) -> None:
