@@ -168,6 +168,9 @@ function Start-Local {
         if (-not $running) { Stop-Local }
     }
     Write-Host "Running; logs in $Run/."
+    if (Select-String -Quiet -SimpleMatch unknown_setting "$Run/api.log") {
+        Write-Host "The API ignores settings with unknown names: see unknown_setting in $Run/api.log."
+    }
     Write-Where
 }
 

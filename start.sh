@@ -64,6 +64,9 @@ start_local() {
   await api "$APP_PORT"
   trap - EXIT
   say "Running; logs in $RUN/."
+  if grep -q unknown_setting "$RUN/api.log"; then
+    say "The API ignores settings with unknown names: see unknown_setting in $RUN/api.log."
+  fi
   say_where
 }
 

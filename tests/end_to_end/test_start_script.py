@@ -23,6 +23,8 @@ pytestmark = [
     ),
 ]
 
+UNKNOWN_NAMES = "ignores settings with unknown names"
+
 RUNNING_CONTAINERS = """#!/bin/sh
 case "$*" in
   info*) echo 1 ;;
@@ -40,6 +42,7 @@ def test_it_starts_everything_twice_is_once_and_stop_keeps_the_data(checkout: Ch
     assert f"http://localhost:{checkout.port}/docs" in started.stdout
     assert f"http://localhost:{checkout.port}/dashboard" in started.stdout
     assert started.stdout.count("  curl ") == 3
+    assert UNKNOWN_NAMES not in started.stdout
     assert checkout.answers(checkout.port)
     assert checkout.answers(checkout.provider_port)
     point = {"timestamp": "2026-01-31T12:00:00Z", "value": 42.5, "type": "kept"}
@@ -91,6 +94,15 @@ def test_a_key_from_the_environment_is_used_and_not_shown(checkout: Checkout) ->
     assert checkout.sets_the_failure_rate("the-callers-own-secret") == 200
     assert "the-callers-own-secret" not in started.stdout
     assert not (checkout.folder / ".env").exists()
+
+
+def test_unknown_names_in_the_settings_are_pointed_out(checkout: Checkout) -> None:
+    (checkout.folder / ".env").write_text("RATE_LIMIT_REQEUSTS=3\n")
+
+    started = checkout.start()
+
+    assert UNKNOWN_NAMES in started.stdout, started.stdout + started.stderr
+    assert '"nearest":"RATE_LIMIT_REQUESTS"' in (checkout.folder / "run" / "api.log").read_text()
 
 
 def test_where_containers_run_the_provider_shown_is_the_one_they_use(checkout: Checkout) -> None:
