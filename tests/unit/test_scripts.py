@@ -15,7 +15,9 @@ import tree_sitter_powershell
 
 from scripts.install import UV_VARIABLES, has_a_cache, pip_configuration, uv_environment
 from src.config.settings import Settings
+from src.server.options import longest_stop_seconds
 from src.storage.redis.embedded import STOP_GRACE_SECONDS
+from src.telemetry.tracing import LAST_EXPORT_SECONDS
 from tests.support.server import Server
 
 ROOT = Path(__file__).parents[2]
@@ -23,8 +25,6 @@ PAIRS = ["start", "test", "demo"]
 SHELL = ["start.sh", "test.sh", "demo.sh", "scripts/environment.sh"]
 POWERSHELL = ["start.ps1", "test.ps1", "demo.ps1", "scripts/environment.ps1"]
 BASH = shutil.which("bash")
-
-MOST_SECONDS_TO_SEND_TELEMETRY = 3
 
 needs_bash = pytest.mark.skipif(BASH is None or sys.platform == "win32", reason="there is no bash here")
 
@@ -275,15 +275,15 @@ def test_compose_hands_every_variable_of_the_telemetry_page_to_the_app() -> None
 
 
 def test_a_container_is_not_killed_while_the_service_still_stops() -> None:
-    [grace] = re.findall(r"timeout_graceful_shutdown=(\d+)", text("src/__main__.py"))
+    delay, timeout = (
+        Settings.model_fields[name].default for name in ("shutdown_delay_seconds", "shutdown_timeout_seconds")
+    )
+    longest = longest_stop_seconds(delay, timeout) + LAST_EXPORT_SECONDS
     given = re.findall(r"stop_grace_period: (\d+)s", text("docker-compose.yml"))
     [waited] = re.findall(r"STOP_LIMIT_SECONDS=(\d+)", text("start.sh"))
 
-    most_for_telemetry = 3
-    assert int(given[0]) > int(grace) + most_for_telemetry
-    assert int(waited) > int(grace) + most_for_telemetry + 2 * STOP_GRACE_SECONDS, (
-        "an embedded Redis stops too"
-    )
+    assert int(given[0]) > longest
+    assert int(waited) > longest + 2 * STOP_GRACE_SECONDS, "an embedded Redis stops too"
 
 
 # ------------------------------------------------------------------ what install.py gives uv
