@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from tests.integration.test_provider_process import Provider, running
+from tests.support.provider import Provider, running_provider
 
 COMMAND = [sys.executable, "-m", "src.cli"]
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def provider() -> Iterator[Provider]:
-    with running() as provider:
+    with running_provider() as provider:
         yield provider
 
 
@@ -62,7 +62,7 @@ def test_an_experiment_fails_the_provider_and_leaves_it_as_it_was(provider: Prov
 
 
 def test_an_experiment_takes_a_provider_as_it_is():
-    with running("--pattern", "SF", "--kind", "hang") as provider:
+    with running_provider("--pattern", "SF", "--kind", "hang") as provider:
         ended = run(
             "experiment", "--url", provider.url, "--number_requests", "4", "--interval", "0",
             "--timeout", "0.2",
