@@ -4,6 +4,9 @@ import subprocess
 import sys
 
 import pytest
+
+pytest.importorskip("playwright", reason="there is no playwright here")
+
 from playwright.sync_api import BrowserContext, expect
 
 from tests.browser.conftest import until_healthy

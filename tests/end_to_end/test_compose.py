@@ -205,7 +205,7 @@ async def test_the_tour_passes(containers: Containers) -> None:
 async def test_the_suite_runs_in_the_container(containers: Containers) -> None:
     pytest_in_the_container = ["run", "--rm", "-T", "app", "pytest", "-q", "-n", "2", "--dist", "loadfile"]
     # These say the same wherever they run, and take long.
-    pytest_in_the_container += ["--ignore", "tests/properties", "--ignore", "tests/unit/resilience"]
+    pytest_in_the_container += ["--ignore", "tests/properties", "--ignore", "tests/integration"]
 
     output = containers.command(*COMPOSE, *pytest_in_the_container, timeout=SUITE_TIMEOUT_SECONDS)
 
