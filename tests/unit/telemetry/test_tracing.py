@@ -47,19 +47,19 @@ def test_traces_and_metrics_go_together_and_logs_stay_on_stdout(on):
         ("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", "http/json"),
     ],
 )
-async def test_a_setting_that_cannot_be_followed_is_logged_and_stops_nothing(setting, value, caplog):
+async def test_a_setting_that_cannot_be_followed_is_logged_and_stops_nothing(clock, setting, value, caplog):
     settings = {"OTEL_EXPORTER_OTLP_ENDPOINT": COLLECTOR, "OTEL_TRACES_EXPORTER": "none", setting: value}
-    async with exporting(settings):
+    async with exporting(settings, clock):
         pass
     (record,) = caplog.records
     assert record.message == "telemetry_not_exported"
     assert value in record.reason
 
 
-async def test_where_nothing_is_to_be_exported_nothing_is():
+async def test_where_nothing_is_to_be_exported_nothing_is(clock):
     settings = {"OTEL_TRACES_EXPORTER": "none", "OTEL_METRICS_EXPORTER": "none"}
     provider = trace.get_tracer_provider()
-    async with exporting(settings | {"OTEL_EXPORTER_OTLP_ENDPOINT": COLLECTOR}):
+    async with exporting(settings | {"OTEL_EXPORTER_OTLP_ENDPOINT": COLLECTOR}, clock):
         assert trace.get_tracer_provider() is provider
 
 
