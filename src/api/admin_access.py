@@ -1,4 +1,4 @@
-"""Who may use the admin endpoints: whoever has the key; without a key, only direct callers on loopback."""
+"""Access to the admin endpoints: by the admin key, or, where none is set, directly from this machine."""
 
 import hmac
 from urllib.parse import urlsplit
@@ -46,17 +46,17 @@ class AdminAccess:
 
 
 def _is_no_foreign_page(headers: Headers) -> bool:
-    """Return whether no web page of elsewhere is behind the request.
+    """Return whether the request was made by no web page of another site.
 
-    A browser on this machine is a loopback caller, whatever page makes it ask. Such a page betrays itself:
-    by a foreign `Origin`, or, had its name been pointed at loopback, by a `Host` that is not ours.
+    A browser on this machine is a loopback caller, whichever page sends the request. A page of another site
+    shows in a foreign `Origin`, or, if its name resolves to loopback, in a `Host` that is not ours.
     """
     host = headers.get("host", "")
     origin = headers.get("origin")
     try:
         is_ours = urlsplit(f"//{host}").hostname in _LOOPBACK_NAMES
         return is_ours and (origin is None or urlsplit(origin).netloc == host)
-    except ValueError:  # no browser, and nobody else who means well, writes what can't be read
+    except ValueError:  # no browser sends a header that cannot be parsed
         return False
 
 
@@ -66,4 +66,4 @@ async def _require_admin(request: Request) -> None:
 
 
 RequireAdmin = Depends(_require_admin)
-"""Put on a route, it lets admins through and nobody else."""
+"""The dependency of a route that is for admins only."""

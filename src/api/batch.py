@@ -1,8 +1,8 @@
-"""Reading a batch: a JSON array, or one JSON object a line; what is good is kept, what is not is told of.
+"""Reading a batch: a JSON array, or one JSON object a line. Valid points are kept, the others are reported.
 
-A body within its limit may still be ruinous: parsed, five megabytes of `[[],[],…` are hundreds. So no more
-than one point is ever parsed at a time, none that is larger than `MAX_OBJECT_BYTES`, and none beyond the most
-there may be.
+A body within its limit may still take too much memory: five megabytes of `[[],[],…` are hundreds once they
+are parsed. So points are parsed one at a time, and parsing stops at a point that is larger than
+`MAX_OBJECT_BYTES` or beyond the most that are allowed.
 
 Reading ten thousand points takes a tenth of a second, so the event loop has a turn every `SLICE_BYTES`.
 """
@@ -21,15 +21,15 @@ from src.api.models.metrics import METRIC_IN
 from src.resilience.clock import Clock
 
 MAX_ERRORS = 100
-"""Errors told of; the rest are only counted."""
+"""How many errors are reported; the rest are only counted."""
 
 SLICE_BYTES = 10_000
 """Read in one turn of the event loop, a point as `_LEAST_BYTES` at least: about a millisecond."""
 _LEAST_BYTES = 100
 
 MAX_DEPTH = 8
-"""Of the arrays and objects in a point, which needs none but may bring some; an array nested deeper is
-unreadable (RFC 8259, section 9, allows a limit)."""
+"""How deep a point may be nested, itself included, in an array. An array nested deeper is unreadable (RFC
+8259, section 9, allows a limit)."""
 
 
 TOO_FAR_AHEAD = FieldError(field="timestamp", message="lies too far ahead of the server's clock")
@@ -37,7 +37,7 @@ TOO_FAR_AHEAD = FieldError(field="timestamp", message="lies too far ahead of the
 
 @dataclass(slots=True)
 class Batch:
-    """What a batch came to.
+    """The points and the errors of a batch.
 
     Attributes:
         latest_us: The latest timestamp there may be, in µs since 1970.
@@ -143,8 +143,8 @@ def _lines(body: bytes) -> Iterator[bytes]:
     return (match[0].rstrip() for match in _LINE.finditer(body))
 
 
-# An array is cut into its elements by a pattern that knows brackets and strings, and leaves the rest to the
-# parser. Every repetition is possessive: nothing is tried twice, so its time is linear whatever the body is.
+# An array is split into its elements by a pattern that matches brackets and strings, and leaves the rest to
+# the parser. Every repetition is possessive: nothing is tried twice, so its time is linear for every body.
 
 _SPACE = rb"[ \t\n\r]*+"
 _STRING = rb'"(?:[^"\\]++|\\.)*+"'

@@ -23,7 +23,7 @@ T = TypeVar("T")
 JSON = "application/json"
 
 MAX_OBJECT_BYTES = 64 * 1024
-"""Of one JSON object, such as a measurement. Parsed, JSON may take fifty times its size."""
+"""The limit of one JSON object, such as a measurement. Parsed JSON may take fifty times its size."""
 
 BODY_SECONDS = 30
 """How long a body may take to arrive."""
@@ -74,12 +74,12 @@ def _content_type(text: str) -> tuple[str, str]:
 
 
 async def read_object(request: Request, adapter: TypeAdapter[T], max_bytes: int) -> tuple[T, bytes]:
-    """Return a JSON object as what `adapter` makes of it, and the body it came in. To be had `in_time`.
+    """Return a JSON object as `adapter` parses it, and the body that it came in. Await it by `in_time`.
 
     Args:
-        request: Whose body.
-        adapter: Judges it.
-        max_bytes: The most it may be, but never more than `MAX_OBJECT_BYTES`.
+        request: The request with the body.
+        adapter: Validates the object.
+        max_bytes: The limit of the body, if it is below `MAX_OBJECT_BYTES`.
 
     Raises:
         ProblemError: As `media_type`, `read_body` and `parse_json` do.
@@ -90,16 +90,16 @@ async def read_object(request: Request, adapter: TypeAdapter[T], max_bytes: int)
 
 
 async def read_body(request: Request, max_bytes: int) -> bytes:
-    """Return the whole body, inflated if it came compressed. It is `inflated` what `receive_body` returns."""
+    """Return the whole body, inflated if it came compressed: `receive_body`, then `inflated`."""
     return inflated(await receive_body(request, max_bytes), max_bytes)
 
 
 async def receive_body(request: Request, max_bytes: int) -> SentBody:
-    """Return the whole body as it was sent. It is to be had `in_time`.
+    """Return the whole body as it was sent. Await it by `in_time`.
 
     Args:
-        request: Whose body.
-        max_bytes: The most it may be. No more than that is ever held.
+        request: The request with the body.
+        max_bytes: The limit of the body. No more than that is held in memory.
 
     Raises:
         ProblemError: 413, it is larger; 415, it is encoded otherwise than by gzip; 400, it broke off.
@@ -135,12 +135,12 @@ def _is_gzip(content_encoding: str | None) -> bool | None:
 
 
 async def in_time(reading: EagerCoroutine[T], clock: Clock) -> T:
-    """Return what reading a body comes to, if it arrives in time.
+    """Return the result of reading a body, if the body arrives in time.
 
     Args:
-        reading: What was begun. Most bodies came along with their headers, so that it is done: a timer for
-            those would be a tenth of all the work.
-        clock: Counts the `BODY_SECONDS`.
+        reading: The reading, which has begun. Most bodies come along with their headers, so that it is done
+            already: a timer for each of those would be a tenth of all the work.
+        clock: Measures the `BODY_SECONDS`.
 
     Raises:
         ProblemError: 400, it did not arrive in time; and whatever reading it raised.

@@ -1,4 +1,4 @@
-"""Who is asking: the peer, or whom a trusted proxy says it speaks for.
+"""The address of a client: the peer, or the address that a trusted proxy forwards.
 
 `X-Forwarded-For` grows to the right: each proxy appends the peer it saw. So it is read from the right, for
 as long as the address at hand is one of our own proxies; what stands left of the first stranger is that
@@ -19,7 +19,7 @@ _LOOPBACK = "127.0.0.1"
 _UNKNOWN = "unknown"
 
 _IPV6_PREFIX = 64
-"""One IPv6 customer has at least a /64; a limit for each address in it would limit nobody."""
+"""One IPv6 customer has at least a /64, so a limit for each address in it would have no effect."""
 
 FORWARDING_HEADERS = (b"x-forwarded-for", b"forwarded", b"x-real-ip")
 
@@ -28,7 +28,7 @@ class ClientAddress:
     """Reads client addresses.
 
     Args:
-        trusted_proxies: Networks whose `X-Forwarded-For` is believed.
+        trusted_proxies: Networks whose `X-Forwarded-For` is read.
     """
 
     def __init__(self, trusted_proxies: Sequence[IPv4Network | IPv6Network]) -> None:
@@ -103,7 +103,7 @@ def _is_loopback(end: tuple[str, int | None] | None) -> bool:
     return address is not None and address.is_loopback
 
 
-# Of the ends of connections there are few at a time, and each asks again.
+# Few connections exist at a time, and each request of a connection looks the same address up.
 
 
 @lru_cache

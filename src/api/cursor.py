@@ -1,4 +1,4 @@
-"""The list's cursor: a position, packed so that nobody is tempted to build one."""
+"""The list's cursor: a position, encoded, since clients must not build one."""
 
 import base64
 import binascii
@@ -19,7 +19,7 @@ def decode_cursor(cursor: str) -> Position:
     """Return the position behind `cursor`.
 
     Raises:
-        ValueError: It is none that we gave out.
+        ValueError: This service did not give the cursor out.
     """
     try:
         padded = cursor + "=" * (-len(cursor) % 4)

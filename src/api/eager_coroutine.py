@@ -28,7 +28,7 @@ class EagerCoroutine(Generic[T]):
         while not self.is_done:
             try:
                 sent = yield self._awaited
-            except BaseException as error:  # noqa: BLE001 -- the coroutine's affair
+            except BaseException as error:  # noqa: BLE001 -- the coroutine handles it
                 self._step(self._coroutine.throw, error)
             else:
                 self._step(self._coroutine.send, sent)

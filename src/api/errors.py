@@ -191,7 +191,7 @@ _TABLE: dict[type[Exception], Callable[[Any], Problem]] = {
         retry_after=error.retry_after,
     ),
 }
-"""What a client is told of each foreseen error."""
+"""The problem for each foreseen error."""
 
 
 def field_errors(errors: Sequence[Mapping[str, object]]) -> list[FieldError]:
@@ -223,7 +223,7 @@ def document(problem: Problem, request_id: str, now: float) -> bytes:
 
     Args:
         problem: What happened.
-        request_id: Of the request it happened to.
+        request_id: The id of the request.
         now: Unix time in seconds.
     """
     members: dict[str, object] = {
@@ -249,7 +249,7 @@ def render(problem: Problem, request_id: str, now: float) -> Response:
 
 
 def problem_of(error: Exception) -> Problem:
-    """Return what a client is told of `error`: `INTERNAL_ERROR` where it is none of the foreseen."""
+    """Return the problem for `error`: `INTERNAL_ERROR` where the error is not foreseen."""
     for kind in type(error).__mro__:
         if describe := _TABLE.get(kind):
             return describe(error)

@@ -11,8 +11,8 @@ def header(scope: Scope, name: bytes) -> str | None:
     """Return a header's value; None where there is none.
 
     Args:
-        scope: Of the request.
-        name: Of the header, in small letters. Where it came more than once, its values are joined by commas,
+        scope: The scope of the request.
+        name: The name of the header, in small letters. The values of several lines are joined by commas,
             which means the same (RFC 9110, section 5.3).
     """
     for key, _ in scope["headers"]:

@@ -1,4 +1,4 @@
-"""The rate limiter at the edge: whose quota, which headers, and the 429.
+"""The rate limiter at the edge: the quota's headers, and the 429.
 
 Headers: `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers), and the older
 `X-RateLimit-*`, whose reset is Unix time.
@@ -27,12 +27,12 @@ AdmissionName: TypeAlias = Literal["ingest_admission", "read_admission", "page_a
 
 
 async def admit(request: Request, admission: Admission, hit: AskLimiter | None = None) -> None:
-    """Count `request` against its client's quota and have the quota's headers put on the answer.
+    """Count `request` against its client's quota, and put the quota's headers on the answer.
 
     Args:
-        request: What is to be admitted.
-        admission: Which one it goes through.
-        hit: Asks the limiter along with something else; without it, the limiter is asked by itself.
+        request: The request.
+        admission: The admission that the request goes through.
+        hit: Calls the limiter along with something else; without it, the limiter is called by itself.
 
     Raises:
         ProblemError: 429, the quota is spent.
@@ -51,7 +51,7 @@ def known_refusal(scope: Scope, name: AdmissionName | None) -> Problem | None:
     """Refuse a request whose client is known to be over its quota; return None where it has to be admitted.
 
     Args:
-        scope: Of the request.
+        scope: The scope of the request.
         name: The admission that the request would go through, if any.
 
     Returns:
@@ -107,7 +107,7 @@ def _described(admission: Admission) -> tuple[bytes, bytes]:
 
 
 class ReadRoute(APIRoute):
-    """A route whose endpoint admits its requests as reads, and that admits those it never sees.
+    """A route whose endpoint admits its requests as reads, and that admits requests with a wrong parameter.
 
     FastAPI refuses a request with a wrong parameter before the endpoint is called. Unless it counts too, a
     client may send as many as it likes, and does not learn its quota.

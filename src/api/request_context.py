@@ -59,7 +59,7 @@ class RequestContext:
         """Report a request.
 
         Args:
-            scope: Of the request.
+            scope: The scope of the request.
             route: The template of its path, "unmatched" where there is none.
             status: The status of the answer, 0 where none was sent.
             began: What `begin` returned.

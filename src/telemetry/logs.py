@@ -114,7 +114,7 @@ def request_log(
             )
             for request in requests
         ]
-        with suppress(OSError, ValueError):  # nobody reads any more: no reason not to answer
+        with suppress(OSError, ValueError):  # a log that nothing reads is no reason to fail
             sys.stdout.buffer.write(b"".join(lines))
             sys.stdout.buffer.flush()
 

@@ -77,6 +77,16 @@ async def test_a_wrong_measurement_is_named_and_not_stored(api, body, field):
     assert (await api.get("/api/metrics/types")).json() == []
 
 
+@pytest.mark.parametrize("wrong", [metric(ago=-(10**6)), {}, {"timestamp": "yesterday"}])
+async def test_a_wrong_measurement_counts_against_the_quota(api, wrong):
+    """One too far ahead of the clock did not, and its answer had no quota headers."""
+    answers = [await api.post("/api/metrics", json=wrong) for _ in range(2)]
+    for answer in answers:
+        assert_problem(answer, 422, "VALIDATION_ERROR")
+    left = [int(answer.headers["x-ratelimit-remaining"]) for answer in answers]
+    assert left[0] - left[1] == 1
+
+
 @pytest.mark.parametrize("body", ["", "{", "{'a': 1}", '{"value": 1,}', "\ufeff{}"])
 async def test_unreadable_json_is_a_bad_request(api, body):
     answer = await api.post("/api/metrics", content=body, headers={"Content-Type": "application/json"})
@@ -180,6 +190,18 @@ class TestBatch:
             "/api/metrics/batch", content=body, headers={"Content-Type": "application/json"}
         )
         assert_problem(answer, 413, "PAYLOAD_TOO_LARGE")
+
+    @pytest.mark.parametrize("member", [r'"\ud800"', "9" * 5_000])
+    @pytest.mark.parametrize("kind", ["application/json", "application/x-ndjson"])
+    async def test_json_that_the_parser_does_not_take_is_its_own_points_error(self, api, kind, member):
+        """In an array it made the whole body a 400."""
+        good, wrong = json.dumps(metric()), json.dumps(metric() | {"value": "?"}).replace('"?"', member)
+        lines = [good, wrong, good]
+        body = f"[{','.join(lines)}]" if kind == "application/json" else "\n".join(lines)
+        answer = await api.post("/api/metrics/batch", content=body, headers={"Content-Type": kind})
+        assert answer.status_code == 207
+        assert (answer.json()["accepted"], answer.json()["rejected"]) == (2, 1)
+        assert [error["index"] for error in answer.json()["errors"]] == [1]
 
     async def test_what_is_no_object_is_told_so(self, api):
         answer = await api.post("/api/metrics/batch", json=[GOOD, []])

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Annotated, Literal
 
 from pydantic import (
@@ -192,8 +193,9 @@ class GroupedQuery(LabelledQuery):
         examples=["host"],
     )
 
+    @cached_property
     def labels(self) -> LabelQuery:
-        """Return the query by labels."""
+        """The query by labels."""
         return LabelQuery(self.filters(), tuple(self.group_by.split(",")) if self.group_by else ())
 
 

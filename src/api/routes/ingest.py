@@ -66,21 +66,19 @@ async def ingest(request: Request) -> Response:
     """
     services = state(request)
     admission, metrics = services["ingest_admission"], services["metrics"]
-    try:  # most came along with their headers
-        reading = EagerCoroutine(read_object(request, METRIC_IN, services["body_limits"].max_bytes))
+    try:  # most bodies came along with their headers
+        reading = EagerCoroutine(_read_point(request, services))
     except ProblemError:
-        await admit(request, admission)  # who is over the quota is told that, whatever else is wrong
+        await admit(request, admission)  # a client over its quota gets the 429, whatever else is wrong
         raise
     if reading.is_done and header(request.scope, b"idempotency-key") is None:
-        measurement, _ = await reading
-        point = _point_of(measurement, services)
+        point, _ = await reading
         write = metrics.admitted(point)
         await admit(request, admission, write.hit)
         await metrics.finish(write)
     else:
         await admit(request, admission)
-        measurement, body = await in_time(reading, services["clock"])
-        point = _point_of(measurement, services)
+        point, body = await in_time(reading, services["clock"])
         result = await metrics.ingest(columns_of([point]), _idempotency(request, body))
         if result.rejected:
             raise CardinalityLimitError(result.rejected[0])
@@ -155,11 +153,13 @@ def _latest_us(services: State) -> int:
     return round(services["clock"].now() * 1e6) + services["body_limits"].max_future_us
 
 
-def _point_of(measurement: MetricIn, services: State) -> Point:
+async def _read_point(request: Request, services: State) -> tuple[Point, bytes]:
+    """Return the measurement, and the body that it came in."""
+    measurement, body = await read_object(request, METRIC_IN, services["body_limits"].max_bytes)
     point = measurement.point()
     if point.timestamp_us > _latest_us(services):
         raise ProblemError(validation_problem([TOO_FAR_AHEAD]))
-    return point
+    return point, body
 
 
 def _idempotency(request: Request, body: bytes) -> Idempotency | None:

@@ -171,7 +171,7 @@ def _begin_labels(request: Request) -> ReadTask[list[tuple[Mapping[str, str], in
 def _begin_summary(request: Request) -> SummaryRead:
     query = _SUMMARY_QUERY.read(request)
     summaries = state(request)["summaries"]
-    labels = query.labels()
+    labels = query.labels
     # A write drops the cached summaries of a type, but not those by labels, if it is to drop any.
     refresh = _is_refresh(request) or (labels != ALL_SERIES and state(request)["invalidates_on_write"])
     return summaries.begin(query.type, query.period, labels, refresh=refresh)

@@ -84,7 +84,7 @@ def _begin(request: Request) -> ReadTask[tuple[SeriesQuery, list[tuple[int, Grou
 
 
 async def _read(request: Request, query: SeriesQuery) -> tuple[SeriesQuery, list[tuple[int, Groups]]]:
-    service, labels = state(request)["series"], query.labels()
+    service, labels = state(request)["series"], query.labels
     try:
         if labels != ALL_SERIES:
             found = await service.groups(query.type, query.from_, query.to, query.step, labels)

@@ -1,4 +1,4 @@
-"""What the service tells machines that watch it."""
+"""The instruments of the service, for Prometheus."""
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
