@@ -137,7 +137,9 @@ class BulkheadMachine(CallsMachine):
         }
         assert refused.keys() == set(self.model.refused)
         told = [refused[refusal] for refusal in self.model.refused]
-        assert self.listener.events == [Rejected(policy="room", retry_after=seconds) for seconds in told]
+        assert self.listener.of(Rejected) == [
+            Rejected(policy="room", retry_after=seconds) for seconds in told
+        ]
         for seconds in told[len(self.told) :]:
             assert min(self.model.stays) <= round(seconds * self.model.permits, 9) <= max(self.model.stays)
         self.told = told

@@ -158,7 +158,7 @@ class RateLimitMachine(CallsMachine):
             if caller.outcome and isinstance(caller.outcome[1], RateLimitedError)
         }
         assert refused == self.model.refused
-        assert self.listener.events == [
+        assert self.listener.of(Rejected) == [
             Rejected(policy="limit", retry_after=retry_after)
             for _, retry_after in self.model.refused.values()
         ]

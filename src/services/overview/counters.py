@@ -21,7 +21,7 @@ FLUSH_SECONDS = 1.0
 
 _CACHE_TALLIES: Final[dict[str, Tally]] = {
     "hit": "hits",
-    "updating": "hits",  # served from the cache as well, and the next one is being computed
+    "updating": "stale",  # what the summary's X-Cache says too
     "miss": "misses",
     "stale": "stale",
 }
