@@ -100,6 +100,17 @@ async def test_it_says_what_the_points_say(backend, store_time, batches, filters
 
 
 @on_redis
+async def test_an_hour_that_has_no_new_points_is_folded_without_an_error(store_time):
+    store = RedisMetricStore(store_time.link, store_time.clock, time_source=TEST_TIME)
+    await store.add(columns_of([labelled({"host": "a"}, NOW, 1.0)]))
+    hour = NOW // HOUR
+
+    assert await store._folder.fold("cpu", hour)
+    assert await store._folder.fold("cpu", hour), "another worker has folded the points already"
+    await store.aclose()
+
+
+@on_redis
 async def test_the_cap_on_series_rejects_the_point_that_would_create_one_more(store_time):
     store = RedisMetricStore(store_time.link, store_time.clock, 0, Caps(2, 2), time_source=TEST_TIME)
     result = await store.add(columns_of([labelled({"host": str(n)}, NOW + n, float(n)) for n in range(4)]))

@@ -20,7 +20,8 @@ if retention > 0 then
   local seconds = math.ceil((tonumber(ARGV[1]) + 1) * 3600 + retention - now / 1000000)
   redis.call('EXPIRE', KEYS[2], math.max(1, seconds))
 end
-if redis.call('HINCRBY', KEYS[1], ARGV[1], -tonumber(ARGV[6])) <= 0 then
+-- 0 - n: for no points, -n would be -0, which Redis 7 does not accept as an integer.
+if redis.call('HINCRBY', KEYS[1], ARGV[1], 0 - tonumber(ARGV[6])) <= 0 then
   redis.call('HDEL', KEYS[1], ARGV[1])
 end
 return 1
