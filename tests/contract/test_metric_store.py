@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from redis.exceptions import ResponseError
 
 from src.analytics.columns import columns_of
-from src.analytics.points import Point
+from src.analytics.points import Point, labels_text
 from src.analytics.window import Window
 from src.resilience.clock import SystemClock
 from src.services.errors import StorageRefusedError, StorageUnavailableError
@@ -649,12 +649,61 @@ async def test_a_user_without_any_command_of_a_write_stores_all_or_nothing_and_i
         await assert_all_of_one_point(store)
 
 
+@pytest.mark.parametrize("had_labels", [False, True])
+async def test_a_user_without_any_command_of_a_labelled_write_stores_all_or_nothing(restricted, had_labels):
+    """The hours that no block of series has yet were looked for after something was written."""
+    store, restrict, client = restricted
+    earlier = [Point("cpu", NOW - 2 * 3600 * SECOND, 0.5, labels_text({"host": "a"} if had_labels else {}))]
+    labelled = [Point("cpu", NOW, 1.5, labels_text({"host": "a"}))]
+    await add(store, earlier)
+    client.config_resetstat()
+    await add(store, labelled)
+    commands = {name.removeprefix("cmdstat_") for name in client.info("commandstats")}
+    commands -= {"evalsha", "eval", "info", "acl|setuser", "config|resetstat"}
+    assert {"hget", "hset", "hkeys" if had_labels else "zrange"} <= commands
+    for command in sorted(commands):
+        client.flushdb()
+        await add(store, earlier)
+        restrict(f"-{command}")
+        try:
+            await add(store, labelled)
+        except (StorageUnavailableError, ResponseError) as refusal:
+            restrict(f"+{command}")
+            assert "not known" not in str(refusal), command
+            assert seen(await store.newest("cpu", 10)) == [(earlier[0].timestamp_us, 0.5)], command
+        else:
+            restrict(f"+{command}")
+            assert len(await store.newest("cpu", 10)) == 2, command
+
+
+@on_redis
+@pytest.mark.parametrize(("had_labels", "key"), [(False, "hours"), (False, "u"), (True, "u")])
+async def test_a_foreign_value_at_a_key_of_labels_stores_all_or_nothing(store, store_time, had_labels, key):
+    link = store_time.link
+    earlier = [Point("cpu", NOW - 2 * 3600 * SECOND, 0.5, labels_text({"host": "a"} if had_labels else {}))]
+    await add(store, earlier)
+    before = seen(await store.newest("cpu", 10))
+    rollup = await summary(store, None)
+    if key == "hours":
+        await link.send("ZADD", "m:{cpu}:hours", 1, "foreign")
+    elif had_labels:
+        await link.send("HSET", "m:{cpu}:u", "foreign", 1)
+    else:
+        await link.send("SET", "m:{cpu}:u", "foreign")
+    with pytest.raises((StorageUnavailableError, ResponseError)) as refusal:
+        await add(store, [Point("cpu", NOW, 1.5, labels_text({"host": "b"}))])
+    assert "not known" not in str(refusal.value)
+    assert await summary(store, None) == rollup
+    if key != "hours":
+        assert seen(await store.newest("cpu", 10)) == before
+
+
 async def test_a_refusal_in_mid_write_leaves_unknown_what_is_stored(restricted, caplog):
     """No check can foresee this one: of a type's keys all but one sort may be written."""
     store, restrict, client = restricted
     if int(client.info("server")["redis_version"].partition(".")[0]) < 7:
         pytest.skip("Redis 6.2 does not tell reading from writing a key")
-    restrict("resetkeys", "%R~*", "~types", "~idem:*", "~m:{cpu}:[^r]*")  # all but m:{cpu}:raw:<hour>
+    restrict("resetkeys", "%R~*", "~types", "~idem:*", "~m:{cpu}:[^r]*")  # all but m:{cpu}:r:<hour>
     for _ in range(2):
         with pytest.raises(StorageUnavailableError, match="not known") as told:
             await add(store, points((NOW, 1.5)), WRITE)

@@ -77,6 +77,10 @@ local function read_slot(key, slot)
   return read_record(redis.call('GETRANGE', key, slot, slot + RECORD - 1))
 end
 
+local function read_number(value)
+  return assert(tonumber(value), 'a foreign value stands in place of a number')
+end
+
 local function points_length(key)
   local length = redis.call('STRLEN', key)
   assert(length % POINT == 0, 'a foreign value stands in place of points')
@@ -151,7 +155,8 @@ local function plan_hour(t, hour)
     redis.call('ZSCORE', t.prefix .. 'hours', hour.number)
   end
   if t.is_labelled then
-    hour.unfolded = tonumber(redis.call('HGET', t.prefix .. 'u', hour.number) or 0)
+    local unfolded = redis.call('HGET', t.prefix .. 'u', hour.number)
+    hour.unfolded = unfolded and read_number(unfolded)
   end
   hour.is_in_head = not hour.is_closed and hour.length + hour.count * POINT <= HEAD * POINT
   if not hour.is_in_head then
@@ -190,6 +195,24 @@ local function plan_days(t, all_entries)
   end
 end
 
+-- Find the earlier hours with points that no block of series has yet: all of them where no point had labels before,
+-- since their points belong to the series without labels; else they are needed only to begin a new hour.
+local function plan_unfolded(t)
+  t.unfolded = {}
+  if not t.was_labelled then
+    redis.call('HLEN', t.prefix .. 'u') -- fails where something else stands in its place
+    for i, hour in ipairs(redis.call('ZRANGE', t.prefix .. 'hours', 0, -1)) do
+      local number = read_number(hour)
+      local record = read_slot(t.prefix .. 'h:' .. math.floor(number / 24), number % 24 * RECORD)
+      t.unfolded[i] = {number = number, count = count_of(record)}
+    end
+  elseif t.open and math.floor(t.open / 60) < t.hours[#t.hours].number then
+    for i, hour in ipairs(redis.call('HKEYS', t.prefix .. 'u')) do
+      t.unfolded[i] = {number = read_number(hour)}
+    end
+  end
+end
+
 local function plan_type()
   local t = {name = take(), retention = tonumber(take()), latest = take(), version = take(), series = {}}
   t.prefix = 'm:{' .. t.name .. '}:'
@@ -203,7 +226,7 @@ local function plan_type()
   end
   local totals = redis.call('HMGET', t.prefix .. 'd', 'all', 'open', 'labelled')
   t.record = read_record(totals[1])
-  t.open = totals[2] and assert(tonumber(totals[2]), 'a foreign value stands in place of a minute')
+  t.open = totals[2] and read_number(totals[2])
   t.was_labelled = totals[3] and true
   t.is_labelled = t.was_labelled or t.version ~= ''
   t.sketch_length = sketch_length(t.prefix .. 'p:all')
@@ -216,6 +239,9 @@ local function plan_type()
     plan_hour(t, hour)
   end
   plan_days(t, all_entries)
+  if t.is_labelled then
+    plan_unfolded(t)
+  end
   return t
 end
 
@@ -337,17 +363,18 @@ end
 
 -- Note which hours have points that no block of series has yet.
 local function write_unfolded(t)
-  if not t.was_labelled then -- what was stored before belongs to the series without labels
-    for _, hour in ipairs(redis.call('ZRANGE', t.prefix .. 'hours', 0, -1)) do
-      local slot = hour % 24 * RECORD
-      local record = redis.call('GETRANGE', t.prefix .. 'h:' .. math.floor(hour / 24), slot, slot + RECORD - 1)
-      redis.call('HSET', t.prefix .. 'u', hour, text(count_of(record)))
+  if not t.was_labelled then
+    for _, hour in ipairs(t.unfolded) do
+      redis.call('HSET', t.prefix .. 'u', hour.number, text(hour.count))
     end
   end
   for _, hour in ipairs(t.hours) do
     if not hour.is_past then
-      local unfolded = (t.was_labelled and hour.unfolded or hour.before) + hour.count
+      local unfolded = (t.was_labelled and (hour.unfolded or 0) or hour.before) + hour.count
       redis.call('HSET', t.prefix .. 'u', hour.number, text(unfolded))
+      if not hour.unfolded and hour.before == 0 then
+        t.unfolded[#t.unfolded + 1] = hour
+      end
       if unfolded > FOLD_POINTS then
         report_fold(t, hour.number)
       end
@@ -369,9 +396,9 @@ local function open_minute(t, newest)
   if t.open then
     seal(t, t.open)
     if t.is_labelled and math.floor(t.open / 60) < math.floor(newest / 60) then
-      for _, hour in ipairs(redis.call('HKEYS', t.prefix .. 'u')) do
-        if tonumber(hour) < math.floor(newest / 60) then
-          report_fold(t, hour)
+      for _, hour in ipairs(t.unfolded) do
+        if hour.number < math.floor(newest / 60) then
+          report_fold(t, hour.number)
         end
       end
     end
