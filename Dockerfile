@@ -14,7 +14,7 @@ WORKDIR /app
 EXPOSE 8000
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=5s --timeout=3s --start-period=10s --retries=6 \
-  CMD ["python", "-c", "import os, urllib.request as http; http.urlopen(f\"http://127.0.0.1:{os.environ.get('APP_PORT') or 8000}/health\", timeout=2)"]
+  CMD ["python", "-c", "import os, httpx; httpx.get(f\"http://127.0.0.1:{os.environ.get('APP_PORT') or 8000}/health\", timeout=2, trust_env=False).raise_for_status()"]
 CMD ["python", "-m", "src"]
 
 FROM base AS libraries

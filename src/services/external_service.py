@@ -275,7 +275,9 @@ def set_failure_rate(rate: float, api_url: str | None = None) -> float:
     Raises:
         RuntimeError: The API did not answer, or refused.
     """
-    known = dotenv_values(".env") | {name: value for name, value in os.environ.items() if value}
+    known = dotenv_values(".env", encoding="utf-8-sig") | {
+        name: value for name, value in os.environ.items() if value
+    }
     url = api_url or f"http://127.0.0.1:{known.get('APP_PORT') or 8000}"
     key = known.get("ADMIN_API_KEY")
     try:

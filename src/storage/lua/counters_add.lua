@@ -1,7 +1,7 @@
 -- Add what a worker has counted to the second that it is now, and note that the worker lives.
 --
--- KEYS  pulse:{fleet}:workers   a sorted set of workers, by when they were last heard of, in µs
---       pulse:{fleet}:<second>  is made here, a hash of counts; it carries the same tag
+-- KEYS  counters:{fleet}:workers   a sorted set of workers, by when they were last heard of, in µs
+--       counters:{fleet}:<second>  is made here, a hash of counts; it carries the same tag
 --
 -- ARGV  prefix of the seconds' keys, name of the worker, seconds after which it is forgotten,
 --       seconds that a hash is kept, then field, amount, field, amount, …

@@ -57,5 +57,5 @@ class RedisReadiness:
         await asyncio.gather(
             self._store.newest(_NO_TYPE, 1),
             self._link.send("ZREVRANGE", "types", 0, 0),
-            self._store.aggregate(_NO_TYPE, None),  # last: a refused EXEC takes what follows with it
+            self._store.aggregate(_NO_TYPE, None),
         )

@@ -280,7 +280,7 @@ class TestSetFailureRateFromAShell:
             httpx, "put", lambda url, **_: asked.append(url) or _raise(httpx.ConnectError("x"))
         )
         monkeypatch.chdir(tmp_path)
-        (tmp_path / ".env").write_text("APP_PORT=8134\n")
+        (tmp_path / ".env").write_text("APP_PORT=8134\n", encoding="utf-8-sig")
         with pytest.raises(RuntimeError):
             set_failure_rate(1.0)
         assert asked[0].startswith("http://127.0.0.1:8134/")
