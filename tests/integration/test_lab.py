@@ -361,5 +361,5 @@ class TestProcesses:
                     await asyncio.to_thread(server.stop)  # which waits, and not for long
             finally:
                 server.process.kill()
-        assert "Traceback" not in (tmp_path / "server.log").read_text()
-        assert '"exception"' not in (tmp_path / "server.log").read_text()
+        assert "Traceback" not in server.log.read_text()
+        assert '"exception"' not in server.log.read_text()

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 import httpx
 import pytest
 
-from tests.integration.test_provider_process import running
+from tests.support.provider import running_provider
 from tests.support.server import Server
 from tests.support.upstream import running_upstream
 
@@ -96,7 +96,7 @@ async def shows(instance, **figures):
 
 
 async def test_twenty_requests_do_not_overrun_the_provider(start_two):
-    with running() as provider:
+    with running_provider() as provider:
         async with start_two(EXTERNAL_SERVICE_URL=provider.url) as both:
             paths = [f"/proxy/score?cpf={12345678900 + n}" for n in range(20)]
             answers = await asyncio.gather(*send_to_each(both, paths))

@@ -9,7 +9,7 @@ from src.wiring.external_service import (
     breaker,
     longest_call_seconds,
     longest_computation_seconds,
-    pipeline,
+    policies,
 )
 
 
@@ -32,8 +32,8 @@ def test_a_call_takes_no_longer_than_its_attempts_and_the_waits_between_them(att
 
 def test_no_attempt_begins_that_would_end_later():
     limits = settings()
-    policies = pipeline(limits, breaker=None, clock=SystemClock(), listener=print).policies
-    (retry,) = (policy for policy in policies if isinstance(policy, Retry))
+    protection = policies(limits, breaker=None, clock=SystemClock(), listener=print).protection
+    (retry,) = (policy for policy in protection.policies if isinstance(policy, Retry))
     latest_end = retry._options.total_seconds + limits.external_service_timeout
     assert latest_end == pytest.approx(longest_call_seconds(limits))
 
