@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 AS_ON_WINDOWS = """
-import asyncio, signal, subprocess, sys
+import asyncio, shutil, signal, subprocess, sys, tempfile
 sys.modules["fcntl"] = None
 for name in ("SIGKILL", "SIGHUP", "SIGALRM", "ITIMER_REAL", "setitimer"):
     delattr(signal, name)
