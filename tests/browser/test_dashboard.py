@@ -274,6 +274,7 @@ class TestAdminKey:
         page.route("**/api/admin/**", lambda route: route.continue_(headers={"X-Forwarded-For": "192.0.2.1"}))
         for name in ("Force open", "Close and reset"):
             page.get_by_role("button", name=name).click()
+            expect(page.get_by_role("dialog", name="Admin key")).to_be_visible()
             expect(page.locator("#key-reason")).to_contain_text("Set ADMIN_API_KEY, restart the service")
             page.keyboard.press("Escape")
             expect(page.locator("#breaker-result")).to_have_text(
