@@ -46,13 +46,6 @@ class _Refusal:
         return Decision(False, self.limit, self.remaining, retry_after / 1e6, reset_after / 1e6)
 
 
-class _Room(NamedTuple):
-    """What Redis said last of a quota: units left, and by this process's clock when all are free, in µs."""
-
-    remaining: int
-    resets_at_us: int
-
-
 class Hit(NamedTuple):
     """What the limiter's script is asked.
 
@@ -118,7 +111,7 @@ class RedisRateLimiter:
         self._prefix = prefix
         self._hits = link.tick_loader(self._run)
         self._answers_early = answers_early
-        self._room: dict[str, _Room] = {}
+        self._room: dict[str, Reply] = {}  # what Redis said last, by key
         if answers_early:
             link.on_silence(self._answer_early)
         self._window_us = quota.window_us
@@ -189,28 +182,24 @@ class RedisRateLimiter:
         keys, arguments = self.arguments_of(hits)
         replies: list[Reply] = await self._link.run(self._script, keys, arguments, short_deadline=True)
         if self._answers_early:
-            self._note_room(hits, replies)
+            if len(self._room) > MAX_REFUSALS:
+                self._room.clear()
+            for hit, reply in zip(hits, replies, strict=True):
+                self._room[hit.key] = reply
         return replies
-
-    def _note_room(self, hits: list[Hit], replies: list[Reply]) -> None:
-        if len(self._room) > MAX_REFUSALS:
-            self._room.clear()
-        now_us = self._now_us()
-        for hit, reply in zip(hits, replies, strict=True):
-            if type(reply) is list:  # no error
-                self._room[hit.key] = _Room(reply[1], now_us + reply[3])
 
     def _answer_early(self) -> None:
         """Let through the hits under way that are within the quota, as far as this worker knows."""
-        now_us = self._now_us()
         taken: Counter[str] = Counter()
 
         def answer(hit: Hit) -> Reply | None:
             taken[hit.key] += hit.cost
-            room = self._room.get(hit.key)
-            if room is None or taken[hit.key] > room.remaining:
+            known = self._room.get(hit.key)
+            if type(known) is not list:  # nothing, or an error
                 return None
-            return [1, room.remaining - taken[hit.key], 0, max(0, room.resets_at_us - now_us)]
+            _, remaining, _, reset_after_us = known  # a time that has begun to run: none longer is named
+            left = remaining - taken[hit.key]
+            return None if left < 0 else [1, left, 0, reset_after_us]
 
         self._hits.resolve(answer)
 

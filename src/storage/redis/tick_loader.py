@@ -25,8 +25,7 @@ class TickLoader(Generic[T, A]):
         self._load = load
         self._requests: list[T] = []
         self._waiting: list[asyncio.Future[A]] = []
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._under_way: dict[int, tuple[list[T], list[asyncio.Future[A]]]] = {}
+        self._tasks: dict[asyncio.Task[None], tuple[list[T], list[asyncio.Future[A]]]] = {}
 
     def add(self, request: T) -> "asyncio.Future[A]":
         """Return a future of the result of `request`, which raises what loading raised.
@@ -39,8 +38,8 @@ class TickLoader(Generic[T, A]):
             loop = asyncio.get_running_loop()
             # The requests belong to no single caller: a clean context.
             task = loop.create_task(self._run(), context=Context())
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._tasks[task] = self._requests, self._waiting
+            task.add_done_callback(self._tasks.pop)
         future: asyncio.Future[A] = loop.create_future()
         self._requests.append(request)
         self._waiting.append(future)
@@ -52,7 +51,7 @@ class TickLoader(Generic[T, A]):
         Args:
             find: Called for every request under way, in order, those that are finished included.
         """
-        for requests, waiting in self._under_way.values():
+        for requests, waiting in self._tasks.values():
             for request, future in zip(requests, waiting, strict=True):
                 found = find(request)
                 if found is not None and not future.done():
@@ -66,7 +65,6 @@ class TickLoader(Generic[T, A]):
     async def _run(self) -> None:
         requests, self._requests = self._requests, []
         waiting, self._waiting = self._waiting, []
-        self._under_way[id(waiting)] = requests, waiting
         try:
             for future, result in zip(waiting, await self._load(requests), strict=True):
                 if not future.done():  # else its caller has gone
@@ -76,6 +74,4 @@ class TickLoader(Generic[T, A]):
                 if not future.done():
                     future.set_exception(error)
                     future.exception()  # counts as seen, though its caller may not want it any more
-            del future  # it holds the error, whose traceback holds this frame
-        finally:
-            del self._under_way[id(waiting)], waiting
+            del waiting, future  # they hold the error, whose traceback holds this frame

@@ -144,6 +144,7 @@ async def test_requests_under_way_may_be_answered_from_elsewhere_in_order():
     store.may_end.set()
     assert await second == 20
     assert (first.result(), third.result()) == (-1, -3)
+    await loader.finish()
     loader.resolve(answer)
     assert seen == [1, 2, 3] * 2, "nothing is under way any more"
 
