@@ -24,13 +24,17 @@ from src.services.metrics.series import SeriesError
 router = APIRouter(prefix="/api/metrics", tags=["metrics"])
 
 _QUERY = QueryReader(SeriesQuery)
+_STEP = {name: field.examples[0] for name, field in SeriesStep.model_fields.items() if field.examples}
 
 
 @router.get(
     "/series",
     response_model=list[SeriesStep] | GroupedSeries,
     summary="A metric type over time",
-    responses=problems("VALIDATION_ERROR", "RATE_LIMIT_EXCEEDED", "REDIS_UNAVAILABLE"),
+    responses={
+        200: {"content": {"application/json": {"example": [_STEP]}}},
+        **problems("VALIDATION_ERROR", "RATE_LIMIT_EXCEEDED", "REDIS_UNAVAILABLE"),
+    },
     openapi_extra=query_parameters(SeriesQuery),
 )
 async def series(request: Request) -> Response:
