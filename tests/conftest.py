@@ -1,6 +1,7 @@
 """Fixtures every floor of the suite may use."""
 
 import os
+import signal
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
@@ -18,6 +19,11 @@ from tests.support.redis_server import RedisServer
 
 for _name in Settings.model_fields:  # a test says what it sets; whoever runs it may have set something else
     os.environ.pop(_name.upper(), None)
+
+# A suite that was started in the background may ignore these, and all that a test starts inherits that.
+for _number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, signal.default_int_handler if _number == signal.SIGINT else signal.SIG_DFL)
 
 
 @pytest.fixture
