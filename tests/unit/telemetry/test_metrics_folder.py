@@ -17,7 +17,8 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no 
 @pytest.fixture(autouse=True)
 def temporary(monkeypatch, tmp_path):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.delenv(MULTIPROC_DIR, raising=False)
+    monkeypatch.setenv(MULTIPROC_DIR, "")  # deleting what is not set would restore nothing afterwards
+    monkeypatch.delenv(MULTIPROC_DIR)
     return tmp_path
 
 
