@@ -40,8 +40,8 @@ class CircuitBreaker:
         store: Holds its state and decides.
         options: When it opens and closes.
         clock: Measures the calls.
-        listener: Told of `StateChanged`, `ProbeStarted`, `Rejected` and `OutcomeLost`. Of the workers that
-            share a store, the one whose call changed the state tells of it.
+        listener: Receives `StateChanged`, `ProbeStarted`, `Rejected` and `OutcomeLost`. Of the workers that
+            share a store, the one whose call changed the state sends the event.
         is_failure: Judges what a call raised: True is a failure; False a success, since the service did
             answer; None neither. A cancellation, like any other `BaseException` that is no `Exception`, is
             not asked about: it is neither.

@@ -271,7 +271,7 @@ class PacedQueue:
         """Ask for places and turns and hand them out, until nobody waits and the store knows."""
         try:
             await self._hand_out_turns()
-        except BaseException:  # without this task nobody would ever be told anything
+        except BaseException:  # without this task no caller would ever get a turn or an error
             self._refuse_all()
             raise
 

@@ -73,7 +73,7 @@ class SharedTasks(Generic[K, T]):
         self._shared.pop(key, None)
 
     async def aclose(self) -> None:
-        """Cancel every task, and whoever waits for one."""
+        """Cancel every task and every caller that waits for one."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

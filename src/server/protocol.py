@@ -275,7 +275,7 @@ class HttpConnection(HttpToolsProtocol):
         _log.info("request_refused", extra={"status": problem.status, "detail": problem.message})
 
     def _answer_for(self, cycle: Exchange, problem: Problem) -> None:
-        """Answer `problem` in place of the service, which is told that the client has gone."""
+        """Answer `problem` in place of the service, which receives a disconnect."""
         self._answer(problem)
         cycle.disconnected = True
         cycle.message_event.set()
@@ -325,7 +325,7 @@ class HttpConnection(HttpToolsProtocol):
         return is_idle
 
     def give_up(self) -> None:
-        """End the connection. A request whose answer has not begun is told that the server is stopping."""
+        """End the connection. A request whose answer has not begun gets a 503: the server is stopping."""
         request = self._unanswered
         if request is None or request.response_started or self.pipeline:
             self.transport.abort()
