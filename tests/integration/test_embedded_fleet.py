@@ -53,6 +53,10 @@ class Fleet(Server):
     def until_healthy(self) -> None:
         until(lambda: self._status("GET", "/health") == 200, 30)
 
+    def until_every_worker_stores(self, kind: str = "cpu") -> None:
+        """Wait until each worker has found Redis, which it does by itself: ten answers reach all of them."""
+        until(lambda: [self.post(kind) for _ in range(10)] == [201] * 10, 30)
+
     def post(self, kind: str = "cpu") -> int:
         return self._status("POST", "/api/metrics", json=metric(kind=kind))
 
@@ -105,8 +109,7 @@ def test_a_worker_that_dies_while_redis_is_frozen_is_replaced(start: Callable[..
     fleet.until_started(3)
     assert fleet.post() == 503
     os.kill(fleet.redis_pid, signal.SIGCONT)
-    fleet.until_healthy()
-    assert [fleet.post() for _ in range(10)] == [201] * 10
+    fleet.until_every_worker_stores()
 
 
 def test_a_fleet_stops_while_redis_is_frozen(start: Callable[..., Fleet]) -> None:
@@ -161,12 +164,12 @@ def test_a_fleet_whose_data_folder_is_deleted_says_so_and_begins_again(start: Ca
     fleet = start()
     fleet.until_healthy()
     fleet.until_started(2)
-    assert [fleet.post() for _ in range(10)] == [201] * 10
+    fleet.until_every_worker_stores()
 
     shutil.rmtree(fleet.data)
 
     until(lambda: "embedded_redis_folder_deleted" in fleet.log.read_text())
-    until(lambda: [fleet.post("new") for _ in range(10)] == [201] * 10, 30)
+    fleet.until_every_worker_stores("new")
     assert fleet.types() == ["new"]
     fleet.stop()
     assert not runs(fleet.redis_pid)
@@ -186,7 +189,7 @@ def test_redis_does_not_outlive_a_fleet_that_is_killed(start: Callable[..., Flee
     fleet = start()
     fleet.until_healthy()
     fleet.until_started(2)
-    assert fleet.post() == 201
+    fleet.until_every_worker_stores()
     redis = fleet.redis_pid
 
     os.killpg(fleet.process.pid, signal.SIGKILL)
