@@ -19,7 +19,7 @@ from starlette.types import Scope
 from src.api.dependencies import State, state, state_of
 from src.api.errors import RATE_LIMIT_EXCEEDED, Problem, ProblemError
 from src.api.request_context import add_headers
-from src.resilience.rate_limiter import Decision
+from src.resilience.rate_limiter.store import Decision
 from src.services.access.admission import Admission, AskLimiter
 
 AdmissionName: TypeAlias = Literal["ingest_admission", "read_admission", "page_admission"]

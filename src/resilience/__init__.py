@@ -1,13 +1,13 @@
 """Resilience patterns for asyncio: small, typed, framework-free.
 
-Each module holds one pattern with its options, its memory form and its events. The patterns know only the
-protocols in `policy`, `clock` and `events`; where state must be shared they ask a store, whose Redis form
-lives in `src.storage`.
+A pattern is a module. A pattern that keeps its state in a store is a folder: policy, options, store (port)
+and memory form. The patterns use only the protocols in `policy`, `clock` and `events`. The Redis forms of the
+stores are in `src.storage`.
 
 Everything public can be had from here: `from src.resilience import Pipeline, Retry, RetryOptions`.
 """
 
-from src.resilience.adaptive_concurrency import (
+from .adaptive_concurrency import (
     AdaptiveConcurrency,
     AdaptiveConcurrencyOptions,
     Aimd,
@@ -17,34 +17,15 @@ from src.resilience.adaptive_concurrency import (
     Round,
     unless_rejected,
 )
-from src.resilience.breaker_store import (
-    BreakerState,
-    BreakerStatus,
-    BreakerStore,
-    CircuitBreakerOptions,
-    ManualState,
-    Refusal,
-    Ticket,
-    Transition,
-)
-from src.resilience.bulkhead import (
+from .bulkhead import (
     Bulkhead,
     BulkheadOptions,
 )
-from src.resilience.cache import (
-    Answer,
-    CacheRead,
-    Compute,
-    ReadThroughCache,
-)
-from src.resilience.cache_store import (
-    CacheOptions,
-    CacheStore,
-    Entry,
-    Lease,
-    MemoryCacheStore,
-)
-from src.resilience.chaos import (
+from .cache.memory import MemoryCacheStore
+from .cache.options import CacheOptions
+from .cache.policy import Answer, CacheRead, Compute, ReadThroughCache
+from .cache.store import CacheStore, Entry, Lease
+from .chaos import (
     Chaos,
     ChaosOptions,
     Fault,
@@ -52,18 +33,27 @@ from src.resilience.chaos import (
     Latency,
     Outcome,
 )
-from src.resilience.circuit_breaker import (
-    CircuitBreaker,
-    any_error_fails,
+from .circuit_breaker.health_window import CountWindow, Health, HealthWindow, TimeWindow
+from .circuit_breaker.memory import MemoryBreakerStore
+from .circuit_breaker.options import CircuitBreakerOptions
+from .circuit_breaker.policy import CircuitBreaker, any_error_fails
+from .circuit_breaker.store import (
+    BreakerState,
+    BreakerStatus,
+    BreakerStore,
+    ManualState,
+    Refusal,
+    Ticket,
+    Transition,
 )
-from src.resilience.clock import (
+from .clock import (
     Clock,
     Handle,
     Randomizer,
     SystemClock,
     SystemRandomizer,
 )
-from src.resilience.errors import (
+from .errors import (
     BulkheadFullError,
     CallTimeoutError,
     CircuitOpenError,
@@ -74,7 +64,7 @@ from src.resilience.errors import (
     RejectedError,
     ResilienceError,
 )
-from src.resilience.events import (
+from .events import (
     Bypassed,
     CacheAnswered,
     CacheRefreshed,
@@ -100,25 +90,33 @@ from src.resilience.events import (
     ignore,
     notify,
 )
-from src.resilience.fallback import (
+from .fallback import (
     Fallback,
     Substitute,
     always,
 )
-from src.resilience.health_window import (
-    CountWindow,
-    Health,
-    HealthWindow,
-    TimeWindow,
-)
-from src.resilience.hedging import (
+from .hedging import (
     Hedging,
     HedgingOptions,
 )
-from src.resilience.lease import LeaseRenewal
-from src.resilience.memory_breaker_store import MemoryBreakerStore
-from src.resilience.memory_pace_store import MemoryPaceStore
-from src.resilience.memory_rate_limiter import (
+from .lease import LeaseRenewal
+from .paced_queue.memory import MemoryPaceStore
+from .paced_queue.options import PacedQueueOptions, QueuePolicy, check_policy
+from .paced_queue.policy import PacedQueue, Slot
+from .paced_queue.store import Offer, PaceStatus, PaceStore, Turn, Verdict
+from .paced_queue.waiting_line import QueuePlace, WaitingLine
+from .permits import Permits
+from .pipeline import (
+    Pipeline,
+)
+from .policy import (
+    AsyncPartial,
+    Call,
+    Policy,
+    is_misuse,
+    require_async,
+)
+from .rate_limiter.memory import (
     FixedWindow,
     LeakyBucket,
     SlidingWindowCounter,
@@ -126,33 +124,10 @@ from src.resilience.memory_rate_limiter import (
     TokenBucket,
     memory_rate_limiter,
 )
-from src.resilience.pace_store import (
-    Offer,
-    PacedQueueOptions,
-    PaceStatus,
-    PaceStore,
-    QueuePolicy,
-    Turn,
-    Verdict,
-    check_policy,
-)
-from src.resilience.paced_queue import (
-    PacedQueue,
-    Slot,
-)
-from src.resilience.permits import Permits
-from src.resilience.pipeline import (
-    Pipeline,
-)
-from src.resilience.policy import (
-    AsyncPartial,
-    Call,
-    Policy,
-    is_misuse,
-    require_async,
-)
-from src.resilience.rate_limiter import Algorithm, Decision, Quota, RateLimit, RateLimiter, RateLimitOptions
-from src.resilience.retry import (
+from .rate_limiter.options import Algorithm, Quota, RateLimitOptions
+from .rate_limiter.policy import RateLimit
+from .rate_limiter.store import Decision, RateLimiter
+from .retry import (
     IMMEDIATE,
     Backoff,
     DecorrelatedJitter,
@@ -167,11 +142,10 @@ from src.resilience.retry import (
     every_error,
     no_error,
 )
-from src.resilience.shared_tasks import SharedTask, SharedTasks
-from src.resilience.timeout import (
+from .shared_tasks import SharedTask, SharedTasks
+from .timeout import (
     Timeout,
 )
-from src.resilience.waiting_line import QueuePlace, WaitingLine
 
 __all__ = [
     "IMMEDIATE",

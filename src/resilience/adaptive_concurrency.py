@@ -17,10 +17,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
-from src.resilience.clock import Clock
-from src.resilience.errors import RejectedError
-from src.resilience.events import LimitChanged, Listener, ignore, notify
-from src.resilience.policy import AsyncPartial, Call, is_misuse, require_async
+from .clock import Clock
+from .errors import RejectedError
+from .events import LimitChanged, Listener, ignore, notify
+from .policy import AsyncPartial, Call, is_misuse, require_async
 
 T = TypeVar("T")
 

@@ -7,11 +7,11 @@ import math
 from dataclasses import dataclass
 from typing import TypeVar
 
-from src.resilience.clock import Clock
-from src.resilience.errors import BulkheadFullError
-from src.resilience.events import Listener, Rejected, Waited, ignore, notify
-from src.resilience.permits import Permits
-from src.resilience.policy import Call, require_async
+from .clock import Clock
+from .errors import BulkheadFullError
+from .events import Listener, Rejected, Waited, ignore, notify
+from .permits import Permits
+from .policy import Call, require_async
 
 T = TypeVar("T")
 

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, TypeVar, cast
 
-from src.resilience.clock import Clock, Randomizer
-from src.resilience.events import FaultInjected, Listener, ignore, notify
-from src.resilience.policy import Call, require_async
+from .clock import Clock, Randomizer
+from .events import FaultInjected, Listener, ignore, notify
+from .policy import Call, require_async
 
 T = TypeVar("T")
 

@@ -5,8 +5,8 @@ import logging
 from collections.abc import Callable
 from typing import TypeVar, cast
 
-from src.resilience.events import FellBack, Listener, ignore, notify
-from src.resilience.policy import Call, is_misuse, require_async
+from .events import FellBack, Listener, ignore, notify
+from .policy import Call, is_misuse, require_async
 
 _log = logging.getLogger(__name__)
 

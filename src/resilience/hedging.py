@@ -19,9 +19,9 @@ import math
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from src.resilience.clock import Clock
-from src.resilience.events import Hedged, HedgedAttemptFailed, HedgeWon, Listener, ignore, notify
-from src.resilience.policy import Call, require_async
+from .clock import Clock
+from .events import Hedged, HedgedAttemptFailed, HedgeWon, Listener, ignore, notify
+from .policy import Call, require_async
 
 T = TypeVar("T")
 

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from contextvars import Context
 
-from src.resilience.clock import Clock
+from .clock import Clock
 
 RENEWALS_PER_LEASE = 3
 """How often a lease is renewed in the time that it lasts: one renewal may come to nothing."""

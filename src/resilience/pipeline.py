@@ -4,7 +4,7 @@ import functools
 from collections.abc import Awaitable, Callable
 from typing import ParamSpec, TypeVar
 
-from src.resilience.policy import AsyncPartial, Call, Policy, require_async
+from .policy import AsyncPartial, Call, Policy, require_async
 
 T = TypeVar("T")
 P = ParamSpec("P")

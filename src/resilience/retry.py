@@ -14,9 +14,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol, TypeVar
 
-from src.resilience.clock import Clock, Randomizer
-from src.resilience.events import Listener, Retried, RetriesExhausted, ignore, notify
-from src.resilience.policy import Call, is_misuse, require_async
+from .clock import Clock, Randomizer
+from .events import Listener, Retried, RetriesExhausted, ignore, notify
+from .policy import Call, is_misuse, require_async
 
 T = TypeVar("T")
 

@@ -8,7 +8,7 @@ from collections.abc import Coroutine, Hashable
 from contextvars import Context
 from typing import Generic, NamedTuple, TypeVar
 
-from src.resilience.clock import Clock
+from .clock import Clock
 
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")

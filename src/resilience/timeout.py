@@ -3,10 +3,10 @@
 import math
 from typing import TypeVar
 
-from src.resilience.clock import Clock
-from src.resilience.errors import CallTimeoutError
-from src.resilience.events import Listener, TimedOut, ignore, notify
-from src.resilience.policy import Call, require_async
+from .clock import Clock
+from .errors import CallTimeoutError
+from .events import Listener, TimedOut, ignore, notify
+from .policy import Call, require_async
 
 T = TypeVar("T")
 

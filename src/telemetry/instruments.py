@@ -13,8 +13,8 @@ from functools import cache
 from typing import TypeVar, get_args
 
 from src.observation.request_record import RequestRecord
-from src.resilience.breaker_store import BreakerState, BreakerStatus
-from src.resilience.circuit_breaker import CircuitBreaker
+from src.resilience.circuit_breaker.policy import CircuitBreaker
+from src.resilience.circuit_breaker.store import BreakerState, BreakerStatus
 from src.resilience.clock import Clock
 from src.resilience.errors import CallTimeoutError, RejectedError
 from src.resilience.events import CacheAnswered, Event, StateChanged, TurnTaken

@@ -36,14 +36,14 @@ from src.config.unknown_settings import unknown_settings
 from src.observation.coalescing import CoalescingListener
 from src.observation.request_record import RequestRecord
 from src.observation.tick_batch import TickBatch
-from src.resilience.cache import ReadThroughCache
-from src.resilience.cache_store import CacheOptions
+from src.resilience.cache.options import CacheOptions
+from src.resilience.cache.policy import ReadThroughCache
 from src.resilience.clock import Clock, SystemClock, SystemRandomizer
 from src.resilience.errors import CircuitOpenError
 from src.resilience.events import Listener, each
-from src.resilience.memory_rate_limiter import memory_rate_limiter
 from src.resilience.pipeline import Pipeline
-from src.resilience.rate_limiter import Quota
+from src.resilience.rate_limiter.memory import memory_rate_limiter
+from src.resilience.rate_limiter.options import Quota
 from src.resilience.timeout import Timeout
 from src.services.access.admission import Admission
 from src.services.errors import StorageRefusedError

@@ -8,15 +8,16 @@ import httpx
 from src.config.settings import Settings
 from src.provider.app import create_provider_app
 from src.provider.faults import Faults
-from src.resilience.breaker_store import CircuitBreakerOptions
 from src.resilience.bulkhead import Bulkhead, BulkheadOptions
-from src.resilience.circuit_breaker import CircuitBreaker
+from src.resilience.circuit_breaker.memory import MemoryBreakerStore
+from src.resilience.circuit_breaker.options import CircuitBreakerOptions
+from src.resilience.circuit_breaker.policy import CircuitBreaker
 from src.resilience.clock import Clock, SystemRandomizer
 from src.resilience.events import Listener
-from src.resilience.memory_breaker_store import MemoryBreakerStore
-from src.resilience.memory_rate_limiter import memory_rate_limiter
 from src.resilience.pipeline import Pipeline
-from src.resilience.rate_limiter import Quota, RateLimit, RateLimitOptions
+from src.resilience.rate_limiter.memory import memory_rate_limiter
+from src.resilience.rate_limiter.options import Quota, RateLimitOptions
+from src.resilience.rate_limiter.policy import RateLimit
 from src.resilience.retry import Exponential, FullJitter, Retry, RetryOptions
 from src.resilience.timeout import Timeout
 from src.services.external_service import NAME, is_failure, is_worth_retrying

@@ -8,13 +8,13 @@ from http.cookiejar import CookieJar, DefaultCookiePolicy
 import httpx
 
 from src.config.settings import Settings
-from src.resilience.breaker_store import CircuitBreakerOptions
-from src.resilience.cache_store import CacheOptions
-from src.resilience.circuit_breaker import CircuitBreaker
+from src.resilience.cache.options import CacheOptions
+from src.resilience.circuit_breaker.options import CircuitBreakerOptions
+from src.resilience.circuit_breaker.policy import CircuitBreaker
 from src.resilience.clock import Clock
 from src.resilience.events import Listener
-from src.resilience.pace_store import MAX_SECONDS, PacedQueueOptions
-from src.resilience.paced_queue import PacedQueue
+from src.resilience.paced_queue.options import MAX_SECONDS, PacedQueueOptions
+from src.resilience.paced_queue.policy import PacedQueue
 from src.resilience.timeout import Timeout
 from src.services.proxy.copies import Copies
 from src.services.proxy.service import NAME, Proxy, ProxyOptions, is_upstream_failure

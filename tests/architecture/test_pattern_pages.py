@@ -81,11 +81,12 @@ def test_no_options_go_untold():
 
 @pages
 def test_it_names_every_event_that_its_pattern_emits(page):
-    module = Path("src/resilience") / f"{page.stem.replace('-', '_')}.py"
+    pattern = Path("src/resilience") / page.stem.replace("-", "_")
     imported = {
         alias.name
+        for module in [*pattern.glob("*.py")] or [pattern.with_suffix(".py")]
         for node in ast.walk(ast.parse(module.read_text(encoding="utf-8")))
-        if isinstance(node, ast.ImportFrom) and node.module == "src.resilience.events"
+        if isinstance(node, ast.ImportFrom) and node.module == "events"
         for alias in node.names
     }
     assert imported & EVENTS <= set(re.findall(r"`(\w+)`", section(page, "What it emits")))
@@ -113,12 +114,11 @@ def test_the_index_names_it(page):
 def test_every_policy_has_a_page():
     titles = {text_of(page).splitlines()[0].removeprefix("# ").lower().replace(" ", "") for page in PAGES}
     policies = {
-        module.name.replace("_", "")
-        for module in pkgutil.iter_modules(package.__path__)
+        module.name.split(".")[2].replace("_", "")
+        for module in pkgutil.walk_packages(package.__path__, "src.resilience.")
         if any(
-            item.__module__ == f"src.resilience.{module.name}"
-            and inspect.iscoroutinefunction(getattr(item, "run", None))
-            for item in vars(importlib.import_module(f"src.resilience.{module.name}")).values()
+            item.__module__ == module.name and inspect.iscoroutinefunction(getattr(item, "run", None))
+            for item in vars(importlib.import_module(module.name)).values()
             if inspect.isclass(item) and not getattr(item, "_is_protocol", False)
         )
     }

@@ -9,8 +9,9 @@ from redis.exceptions import ResponseError
 
 from src.analytics.points import Point
 from src.resilience.clock import SystemClock
-from src.resilience.memory_rate_limiter import memory_rate_limiter
-from src.resilience.rate_limiter import Algorithm, Decision, Quota
+from src.resilience.rate_limiter.memory import memory_rate_limiter
+from src.resilience.rate_limiter.options import Algorithm, Quota
+from src.resilience.rate_limiter.store import Decision
 from src.services.errors import StorageRefusedError, StorageUnavailableError
 from src.storage.metrics.admitted_points import RedisAdmittedPoints
 from src.storage.metrics.store import RedisMetricStore

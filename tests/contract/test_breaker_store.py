@@ -4,19 +4,19 @@ import asyncio
 
 import pytest
 
-from src.resilience.breaker_store import (
+from src.resilience.circuit_breaker.memory import MemoryBreakerStore
+from src.resilience.circuit_breaker.options import CircuitBreakerOptions
+from src.resilience.circuit_breaker.policy import CircuitBreaker
+from src.resilience.circuit_breaker.store import (
     BreakerState,
     BreakerStatus,
-    CircuitBreakerOptions,
     ManualState,
     Refusal,
     Ticket,
     Transition,
 )
-from src.resilience.circuit_breaker import CircuitBreaker
 from src.resilience.errors import CircuitOpenError
 from src.resilience.events import OutcomeLost, ProbeStarted, Rejected, StateChanged
-from src.resilience.memory_breaker_store import MemoryBreakerStore
 from src.services.errors import StorageUnavailableError
 from src.storage.patterns.breaker_store import FailoverBreakerStore, RedisBreakerStore
 from src.storage.redis.link import PROBE_INTERVAL_SECONDS, RedisAddress, RedisLink, connect

@@ -9,10 +9,12 @@ from dataclasses import replace
 
 import pytest
 
-from src.resilience.cache import POLL_INTERVAL_SECONDS, ReadThroughCache
-from src.resilience.cache_store import CacheOptions, CacheStore, Entry, Lease, MemoryCacheStore
+from src.resilience.cache.memory import MemoryCacheStore
+from src.resilience.cache.options import CacheOptions
+from src.resilience.cache.policy import POLL_INTERVAL_SECONDS, ReadThroughCache
+from src.resilience.cache.store import CacheStore, Entry, Lease
 from src.resilience.clock import SystemClock, SystemRandomizer
-from src.resilience.rate_limiter import Quota
+from src.resilience.rate_limiter.options import Quota
 from src.services.errors import StorageUnavailableError
 from src.storage.patterns.cache_store import RedisCacheStore
 from src.storage.patterns.limiter_store import RedisRateLimiter

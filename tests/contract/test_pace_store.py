@@ -6,9 +6,10 @@ from itertools import pairwise
 import pytest
 
 from src.resilience.errors import CircuitOpenError, QueueFullError
-from src.resilience.memory_pace_store import MemoryPaceStore
-from src.resilience.pace_store import Offer, PacedQueueOptions, PaceStatus
-from src.resilience.paced_queue import PacedQueue
+from src.resilience.paced_queue.memory import MemoryPaceStore
+from src.resilience.paced_queue.options import PacedQueueOptions
+from src.resilience.paced_queue.policy import PacedQueue
+from src.resilience.paced_queue.store import Offer, PaceStatus
 from src.services.errors import StorageUnavailableError
 from src.storage.patterns.pace_store import FailoverPaceStore, RedisPaceStore
 from src.storage.redis.link import PROBE_INTERVAL_SECONDS, RedisAddress, RedisLink, connect

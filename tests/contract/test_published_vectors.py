@@ -5,12 +5,14 @@ import math
 import pytest
 
 from src.resilience.adaptive_concurrency import Gradient, Round
-from src.resilience.breaker_store import CircuitBreakerOptions
-from src.resilience.cache import ReadThroughCache
-from src.resilience.cache_store import CacheOptions, Entry, MemoryCacheStore
-from src.resilience.circuit_breaker import CircuitBreaker
+from src.resilience.cache.memory import MemoryCacheStore
+from src.resilience.cache.options import CacheOptions
+from src.resilience.cache.policy import ReadThroughCache
+from src.resilience.cache.store import Entry
+from src.resilience.circuit_breaker.memory import MemoryBreakerStore
+from src.resilience.circuit_breaker.options import CircuitBreakerOptions
+from src.resilience.circuit_breaker.policy import CircuitBreaker
 from src.resilience.clock import SystemRandomizer
-from src.resilience.memory_breaker_store import MemoryBreakerStore
 from src.resilience.retry import Exponential, FullJitter
 from src.storage.patterns.breaker_store import RedisBreakerStore
 from tests.contract.conftest import TEST_TIME

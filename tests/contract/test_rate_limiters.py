@@ -8,8 +8,9 @@ import pytest
 from redis.exceptions import ResponseError
 
 from src.resilience.clock import SystemClock
-from src.resilience.memory_rate_limiter import memory_rate_limiter
-from src.resilience.rate_limiter import Algorithm, Decision, Quota
+from src.resilience.rate_limiter.memory import memory_rate_limiter
+from src.resilience.rate_limiter.options import Algorithm, Quota
+from src.resilience.rate_limiter.store import Decision
 from src.services.errors import StorageRefusedError
 from src.storage.patterns import limiter_store
 from src.storage.patterns.limiter_store import RedisRateLimiter

@@ -5,9 +5,10 @@ import time
 
 import pytest
 
-from src.resilience.cache_store import CacheOptions, Entry
+from src.resilience.cache.options import CacheOptions
+from src.resilience.cache.store import Entry
 from src.resilience.clock import SystemClock
-from src.resilience.rate_limiter import Quota
+from src.resilience.rate_limiter.options import Quota
 from src.services.errors import StorageUnavailableError
 from src.storage.patterns.cache_store import RedisCacheStore
 from src.storage.patterns.limiter_store import RedisRateLimiter

@@ -6,8 +6,9 @@ import math
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, initialize, invariant, multiple, precondition, rule
 
-from src.resilience.breaker_store import CircuitBreakerOptions, ManualState, Ticket
-from src.resilience.memory_breaker_store import MemoryBreakerStore
+from src.resilience.circuit_breaker.memory import MemoryBreakerStore
+from src.resilience.circuit_breaker.options import CircuitBreakerOptions
+from src.resilience.circuit_breaker.store import ManualState, Ticket
 from src.storage.patterns.breaker_store import RedisBreakerStore
 from tests.contract.conftest import TEST_TIME
 from tests.support.machines import StoreMachine, prove

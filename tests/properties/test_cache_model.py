@@ -13,7 +13,9 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, initialize, invariant, multiple, rule
 
-from src.resilience.cache_store import CacheOptions, Entry, Lease, MemoryCacheStore
+from src.resilience.cache.memory import MemoryCacheStore
+from src.resilience.cache.options import CacheOptions
+from src.resilience.cache.store import Entry, Lease
 from src.storage.patterns.cache_store import RedisCacheStore
 from tests.support.machines import StoreMachine, prove
 

@@ -6,9 +6,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, initialize, invariant, multiple, precondition, rule
 
 from src.resilience.errors import CircuitOpenError, QueueFullError, QueueTimeoutError
-from src.resilience.memory_pace_store import MemoryPaceStore
-from src.resilience.pace_store import Offer, PacedQueueOptions, PaceStatus
-from src.resilience.paced_queue import PacedQueue
+from src.resilience.paced_queue.memory import MemoryPaceStore
+from src.resilience.paced_queue.options import PacedQueueOptions
+from src.resilience.paced_queue.policy import PacedQueue
+from src.resilience.paced_queue.store import Offer, PaceStatus
 from src.storage.patterns.pace_store import RedisPaceStore
 from tests.contract.conftest import TEST_TIME
 from tests.support.calls import CANCELLED, Caller

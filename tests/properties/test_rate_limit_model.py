@@ -5,8 +5,9 @@ from hypothesis.stateful import initialize, invariant, precondition, rule
 
 from src.resilience.errors import RateLimitedError
 from src.resilience.events import Rejected
-from src.resilience.memory_rate_limiter import memory_rate_limiter
-from src.resilience.rate_limiter import Quota, RateLimit, RateLimitOptions
+from src.resilience.rate_limiter.memory import memory_rate_limiter
+from src.resilience.rate_limiter.options import Quota, RateLimitOptions
+from src.resilience.rate_limiter.policy import RateLimit
 from tests.support.calls import CANCELLED, OpenCall
 from tests.support.clock import FakeClock
 from tests.support.listener import RecordingListener

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule
 
-from src.resilience.memory_rate_limiter import memory_rate_limiter
-from src.resilience.rate_limiter import Algorithm, Decision, Quota
+from src.resilience.rate_limiter.memory import memory_rate_limiter
+from src.resilience.rate_limiter.options import Algorithm, Quota
+from src.resilience.rate_limiter.store import Decision
 from src.storage.patterns.limiter_store import RedisRateLimiter
 from tests.contract.conftest import TEST_TIME
 from tests.support.clock import FakeClock

@@ -10,7 +10,7 @@ from src.analytics.rollup import Rollup
 from src.analytics.sketch import LogBinSketch
 from src.analytics.window import Window
 from src.resilience.clock import Clock
-from src.resilience.rate_limiter import Decision, RateLimiter
+from src.resilience.rate_limiter.store import Decision, RateLimiter
 from src.services.metrics.ingest import (
     Idempotency,
     IdempotencyKeyReusedError,

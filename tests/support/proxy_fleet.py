@@ -5,12 +5,13 @@ from dataclasses import replace
 
 import httpx
 
-from src.resilience.breaker_store import CircuitBreakerOptions
-from src.resilience.cache_store import CacheOptions, MemoryCacheStore
-from src.resilience.circuit_breaker import CircuitBreaker
-from src.resilience.memory_breaker_store import MemoryBreakerStore
-from src.resilience.memory_pace_store import MemoryPaceStore
-from src.resilience.paced_queue import PacedQueue
+from src.resilience.cache.memory import MemoryCacheStore
+from src.resilience.cache.options import CacheOptions
+from src.resilience.circuit_breaker.memory import MemoryBreakerStore
+from src.resilience.circuit_breaker.options import CircuitBreakerOptions
+from src.resilience.circuit_breaker.policy import CircuitBreaker
+from src.resilience.paced_queue.memory import MemoryPaceStore
+from src.resilience.paced_queue.policy import PacedQueue
 from src.resilience.timeout import Timeout
 from src.services.proxy.copies import MAX_COPY_BYTES, Copies
 from src.services.proxy.service import PACE_MARGIN, Proxy, ProxyOptions, ProxyRequest, is_upstream_failure

@@ -10,7 +10,8 @@ from collections import Counter
 from fractions import Fraction
 
 from src.resilience.clock import Clock
-from src.resilience.rate_limiter import Algorithm, Decision, Quota
+from src.resilience.rate_limiter.options import Algorithm, Quota
+from src.resilience.rate_limiter.store import Decision
 
 Hits = list[tuple[int, int]]
 """When and how much, in order."""

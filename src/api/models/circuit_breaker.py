@@ -6,7 +6,7 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 from src.analytics.points import format_seconds
-from src.resilience.breaker_store import BreakerStatus
+from src.resilience.circuit_breaker.store import BreakerStatus
 
 
 class BreakerTransition(BaseModel):

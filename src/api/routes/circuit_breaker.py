@@ -4,7 +4,7 @@ from fastapi import APIRouter, Request
 
 from src.api.dependencies import state
 from src.api.models.circuit_breaker import BreakerOut
-from src.resilience.circuit_breaker import CircuitBreaker
+from src.resilience.circuit_breaker.policy import CircuitBreaker
 
 router = APIRouter(prefix="/api/circuit-breaker", tags=["circuit breaker"])
 

@@ -18,7 +18,7 @@ from src.api.models.lab import CircuitStateOut, LabRun, StressOut
 from src.api.openapi import ADMIN_ERRORS, problems
 from src.api.rate_limit import ReadRoute, admit
 from src.api.routes.circuit_breaker import breaker_out
-from src.resilience.circuit_breaker import CircuitBreaker
+from src.resilience.circuit_breaker.policy import CircuitBreaker
 from src.services.lab import FAILING, MAX_CALLS, MIXED, SLOW, LabBusyError
 from src.services.lab_report import RunReport
 

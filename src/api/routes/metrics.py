@@ -32,7 +32,7 @@ from src.api.openapi import headers, problems, query_parameters
 from src.api.query import QueryReader
 from src.api.ready_response import JSON_BYTES, ReadyResponse
 from src.api.request_context import add_headers
-from src.resilience.cache import Answer
+from src.resilience.cache.policy import Answer
 from src.services.metrics.ingest import Position, StoredPoint, TypeOverview
 from src.services.metrics.labels import ALL_SERIES
 from src.services.metrics.summary import SummaryRead

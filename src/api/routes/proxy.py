@@ -15,7 +15,7 @@ from src.api.errors import Problem, ProblemError, problem_of
 from src.api.models.proxy import ProxyStatusOut
 from src.api.openapi import Fragment, Responses, headers, problems, request_headers
 from src.observation.log_context import log_fields
-from src.resilience.paced_queue import MAX_PRIORITY
+from src.resilience.paced_queue.policy import MAX_PRIORITY
 from src.services.proxy.headers import Headers, first
 from src.services.proxy.response_buffer import Head, ResponseCutError
 from src.services.proxy.service import ProxyAnswer, ProxyRequest

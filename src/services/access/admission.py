@@ -19,7 +19,8 @@ from typing import Literal, TypeAlias
 
 from src.observation.tick_batch import TickBatch
 from src.resilience.events import Bypassed, Listener, Rejected, notify
-from src.resilience.rate_limiter import Decision, Quota, RateLimiter
+from src.resilience.rate_limiter.options import Quota
+from src.resilience.rate_limiter.store import Decision, RateLimiter
 from src.services.errors import StorageUnavailableError
 
 _log = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from src.analytics.aggregate import Aggregate
 from src.analytics.columns import PointColumns
 from src.analytics.points import Point
 from src.analytics.window import Window
-from src.resilience.rate_limiter import Decision
+from src.resilience.rate_limiter.store import Decision
 from src.services.errors import ServiceError
 from src.services.metrics.labels import Groups, LabelFilters, LabelQuery
 

@@ -14,7 +14,7 @@ import orjson
 from src.analytics.aggregate import Aggregate
 from src.analytics.points import format_timestamp
 from src.analytics.window import Window
-from src.resilience.cache import Answer, CacheRead, ReadThroughCache
+from src.resilience.cache.policy import Answer, CacheRead, ReadThroughCache
 from src.resilience.clock import Clock
 from src.services.external_service import ExternalService
 from src.services.metrics.ingest import MetricStore

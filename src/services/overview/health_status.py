@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from src.resilience.breaker_store import BreakerState, BreakerStatus
+from src.resilience.circuit_breaker.store import BreakerState, BreakerStatus
 from src.services.access.admission import WithoutStore
 from src.services.overview.counter_store import CounterReading, Outage
 from src.services.proxy.service import ProxyStatus

@@ -9,8 +9,8 @@ import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from src.resilience.breaker_store import BreakerStatus
-from src.resilience.circuit_breaker import CircuitBreaker
+from src.resilience.circuit_breaker.policy import CircuitBreaker
+from src.resilience.circuit_breaker.store import BreakerStatus
 from src.resilience.clock import Clock
 from src.services.access.admission import WithoutStore
 from src.services.external_service import ExternalServiceUnavailableError, SimulatedFaults

@@ -11,7 +11,8 @@ import struct
 from dataclasses import dataclass
 from http import HTTPStatus
 
-from src.resilience.cache_store import CacheOptions, CacheStore, Entry
+from src.resilience.cache.options import CacheOptions
+from src.resilience.cache.store import CacheStore, Entry
 from src.resilience.clock import Clock
 from src.services.proxy.cache_control import CopyLimits
 from src.services.proxy.headers import without

@@ -23,13 +23,14 @@ import hashlib
 from dataclasses import dataclass
 from typing import Literal
 
-from src.resilience.breaker_store import BreakerStatus
-from src.resilience.circuit_breaker import CircuitBreaker, any_error_fails
+from src.resilience.circuit_breaker.policy import CircuitBreaker, any_error_fails
+from src.resilience.circuit_breaker.store import BreakerStatus
 from src.resilience.clock import Clock
 from src.resilience.errors import CallTimeoutError, QueueTimeoutError, RejectedError
 from src.resilience.events import CacheAnswered, Listener, ignore, notify
-from src.resilience.pace_store import PacedQueueOptions, PaceStatus, QueuePolicy
-from src.resilience.paced_queue import PacedQueue
+from src.resilience.paced_queue.options import PacedQueueOptions, QueuePolicy
+from src.resilience.paced_queue.policy import PacedQueue
+from src.resilience.paced_queue.store import PaceStatus
 from src.services.external_service import ExternalServiceError, ExternalServiceUnavailableError
 from src.services.proxy.cache_control import copy_limits, forbids_storing
 from src.services.proxy.copies import Copies

@@ -11,11 +11,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 
-from src.resilience.breaker_store import BreakerState
-from src.resilience.circuit_breaker import CircuitBreaker
+from src.resilience.circuit_breaker.policy import CircuitBreaker
+from src.resilience.circuit_breaker.store import BreakerState
 from src.resilience.clock import Clock
 from src.resilience.errors import CircuitOpenError, QueueFullError, QueueTimeoutError
-from src.resilience.paced_queue import PacedQueue
+from src.resilience.paced_queue.policy import PacedQueue
 from src.resilience.pipeline import Pipeline
 from src.resilience.timeout import Timeout
 from src.services.proxy.cache_control import CopyLimits

@@ -1,5 +1,5 @@
 -- What the circuit breaker's scripts share: the state, how it changes, and the record of the latest calls.
--- The rules are those of src/resilience/breaker_store.py, which tells them.
+-- The rules are those of src/resilience/circuit_breaker/store.py.
 --
 -- KEYS[1]  hash: state, generation, opened_us, until_us, open_for_us, failures_in_a_row, failures and slow (of
 --          the count window), probes (begun, ever), probe_successes, probe_failures

@@ -1,5 +1,5 @@
 -- What the paced queue's scripts share: when the next turn is due, and the lines of the workers.
--- The rules are those of src/resilience/pace_store.py, which tells them.
+-- The rules are those of src/resilience/paced_queue/store.py.
 --
 -- KEYS[1]  hash: policy, turn (number of the last one given), next_us (when the next one is due by the pace),
 --          next_before_us (the same before the last one was given), not_before_us (postponed until),

@@ -9,7 +9,7 @@ not asked about those who are known to be over the quota.
 
 from src.analytics.columns import columns_of
 from src.analytics.points import Point
-from src.resilience.rate_limiter import Decision
+from src.resilience.rate_limiter.store import Decision
 from src.services.errors import StorageRefusedError, StorageUnavailableError
 from src.services.metrics.ingest import PointRejection
 from src.storage.metrics.store import UNFINISHED, RedisMetricStore, unfinished

@@ -10,11 +10,11 @@ from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from typing import TypeVar
 
-from src.resilience.breaker_store import (
+from src.resilience.circuit_breaker.options import CircuitBreakerOptions
+from src.resilience.circuit_breaker.store import (
     BreakerState,
     BreakerStatus,
     BreakerStore,
-    CircuitBreakerOptions,
     ManualState,
     Refusal,
     Ticket,

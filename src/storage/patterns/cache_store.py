@@ -36,7 +36,8 @@ from typing import TypeVar
 
 from redis.exceptions import RedisError
 
-from src.resilience.cache_store import CacheOptions, Entry, Lease
+from src.resilience.cache.options import CacheOptions
+from src.resilience.cache.store import Entry, Lease
 from src.services.errors import StorageUnavailableError
 from src.storage.patterns.recent_entries import RecentEntries
 from src.storage.redis.connection import Reply

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 from src.resilience.clock import Clock
-from src.resilience.rate_limiter import Algorithm, Decision, Quota
+from src.resilience.rate_limiter.options import Algorithm, Quota
+from src.resilience.rate_limiter.store import Decision
 from src.storage.redis.connection import Argument, Reply
 from src.storage.redis.link import RedisLink
 from src.storage.redis.scripts import SERVER_TIME, Script, load_script

@@ -14,16 +14,9 @@ from contextlib import suppress
 from typing import cast
 
 from src.resilience.clock import Clock
-from src.resilience.memory_pace_store import MemoryPaceStore
-from src.resilience.pace_store import (
-    Offer,
-    PacedQueueOptions,
-    PaceStatus,
-    PaceStore,
-    QueuePolicy,
-    Turn,
-    Verdict,
-)
+from src.resilience.paced_queue.memory import MemoryPaceStore
+from src.resilience.paced_queue.options import PacedQueueOptions, QueuePolicy
+from src.resilience.paced_queue.store import Offer, PaceStatus, PaceStore, Turn, Verdict
 from src.services.errors import StorageUnavailableError
 from src.storage.redis.connection import Argument, Reply
 from src.storage.redis.link import PROBE_INTERVAL_SECONDS, RedisLink

@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 
-from src.resilience.cache_store import Entry
+from src.resilience.cache.store import Entry
 from src.resilience.clock import Clock
 
 _LARGEST_SHARE = 0.1

@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from src.resilience.breaker_store import CircuitBreakerOptions
+from src.resilience.circuit_breaker.options import CircuitBreakerOptions
 
 
 def test_the_options_are_sound_as_they_come():

@@ -7,9 +7,11 @@ from contextvars import ContextVar
 
 import pytest
 
-from src.resilience import cache as cache_module
-from src.resilience.cache import Answer, Compute, ReadThroughCache
-from src.resilience.cache_store import CacheOptions, Lease, MemoryCacheStore
+from src.resilience.cache import policy as cache_module
+from src.resilience.cache.memory import MemoryCacheStore
+from src.resilience.cache.options import CacheOptions
+from src.resilience.cache.policy import Answer, Compute, ReadThroughCache
+from src.resilience.cache.store import Lease
 from src.resilience.events import CacheAnswered, CacheRefreshed, CacheRefreshFailed
 from tests.support.clock import FakeClock, FakeRandomizer, settle
 from tests.support.listener import RecordingListener

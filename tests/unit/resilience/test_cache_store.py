@@ -5,7 +5,8 @@ from dataclasses import fields
 
 import pytest
 
-from src.resilience.cache_store import CacheOptions, MemoryCacheStore
+from src.resilience.cache.memory import MemoryCacheStore
+from src.resilience.cache.options import CacheOptions
 from tests.support.clock import FakeClock
 
 

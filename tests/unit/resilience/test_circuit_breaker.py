@@ -7,11 +7,12 @@ import asyncio
 
 import pytest
 
-from src.resilience.breaker_store import BreakerState, CircuitBreakerOptions
-from src.resilience.circuit_breaker import CircuitBreaker
+from src.resilience.circuit_breaker.memory import MemoryBreakerStore
+from src.resilience.circuit_breaker.options import CircuitBreakerOptions
+from src.resilience.circuit_breaker.policy import CircuitBreaker
+from src.resilience.circuit_breaker.store import BreakerState
 from src.resilience.errors import BulkheadFullError, CircuitOpenError
 from src.resilience.events import OutcomeLost, ProbeStarted, Rejected, StateChanged
-from src.resilience.memory_breaker_store import MemoryBreakerStore
 from tests.support.clock import settle
 
 CLOSED, OPEN, HALF_OPEN = BreakerState.CLOSED, BreakerState.OPEN, BreakerState.HALF_OPEN

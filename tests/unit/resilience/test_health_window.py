@@ -2,7 +2,7 @@
 
 import pytest
 
-from src.resilience.health_window import CountWindow, Health, TimeWindow
+from src.resilience.circuit_breaker.health_window import CountWindow, Health, TimeWindow
 
 NOTHING = Health(0, 0, 0)
 

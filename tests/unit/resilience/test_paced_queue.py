@@ -15,9 +15,9 @@ from src.resilience.errors import (
     RejectedError,
 )
 from src.resilience.events import Rejected, TimedOut, TurnTaken
-from src.resilience.memory_pace_store import MemoryPaceStore
-from src.resilience.pace_store import PacedQueueOptions
-from src.resilience.paced_queue import PacedQueue
+from src.resilience.paced_queue.memory import MemoryPaceStore
+from src.resilience.paced_queue.options import PacedQueueOptions
+from src.resilience.paced_queue.policy import PacedQueue
 from src.resilience.pipeline import Pipeline
 from tests.support.calls import CANCELLED, Caller, OpenCall
 from tests.support.clock import settle

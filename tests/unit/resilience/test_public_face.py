@@ -10,12 +10,14 @@ import pytest
 
 import src.resilience as package
 
-MODULES = [module.name for module in pkgutil.iter_modules(package.__path__)]
+MODULES = [
+    module.name for module in pkgutil.walk_packages(package.__path__, "src.resilience.") if not module.ispkg
+]
 
 
 @pytest.mark.parametrize("module", MODULES)
 def test_everything_public_can_be_had_from_the_package(module):
-    module = importlib.import_module(f"src.resilience.{module}")
+    module = importlib.import_module(module)
     public = {
         name: item
         for name, item in vars(module).items()

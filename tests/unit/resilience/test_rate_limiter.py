@@ -7,14 +7,15 @@ import pytest
 
 from src.resilience.errors import RateLimitedError
 from src.resilience.events import Rejected, Waited
-from src.resilience.memory_rate_limiter import (
+from src.resilience.rate_limiter.memory import (
     LeakyBucket,
     SlidingWindowCounter,
     SlidingWindowLog,
     TokenBucket,
     memory_rate_limiter,
 )
-from src.resilience.rate_limiter import Quota, RateLimit, RateLimitOptions
+from src.resilience.rate_limiter.options import Quota, RateLimitOptions
+from src.resilience.rate_limiter.policy import RateLimit
 from tests.support.clock import settle
 
 

@@ -5,8 +5,8 @@ import asyncio
 import pytest
 
 from src.resilience.events import Bypassed, Rejected
-from src.resilience.memory_rate_limiter import memory_rate_limiter
-from src.resilience.rate_limiter import Quota
+from src.resilience.rate_limiter.memory import memory_rate_limiter
+from src.resilience.rate_limiter.options import Quota
 from src.services.access.admission import Admission
 from src.services.errors import StorageRefusedError, StorageUnavailableError
 

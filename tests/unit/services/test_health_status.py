@@ -5,8 +5,8 @@ from typing import get_args
 
 import pytest
 
-from src.resilience.breaker_store import BreakerState, BreakerStatus
-from src.resilience.pace_store import PaceStatus
+from src.resilience.circuit_breaker.store import BreakerState, BreakerStatus
+from src.resilience.paced_queue.store import PaceStatus
 from src.services.overview.counter_store import CounterReading, CounterSnapshot, Outage
 from src.services.overview.health_status import LINE_HELD_SECONDS, Code, Verdict, verdict
 from src.services.proxy.service import ProxyStatus

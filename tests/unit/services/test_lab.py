@@ -7,14 +7,15 @@ from dataclasses import asdict
 import httpx
 import pytest
 
-from src.resilience.breaker_store import CircuitBreakerOptions
 from src.resilience.bulkhead import Bulkhead, BulkheadOptions
-from src.resilience.circuit_breaker import CircuitBreaker
+from src.resilience.circuit_breaker.memory import MemoryBreakerStore
+from src.resilience.circuit_breaker.options import CircuitBreakerOptions
+from src.resilience.circuit_breaker.policy import CircuitBreaker
 from src.resilience.events import FellBack, TimedOut
-from src.resilience.memory_breaker_store import MemoryBreakerStore
-from src.resilience.memory_rate_limiter import memory_rate_limiter
 from src.resilience.pipeline import Pipeline
-from src.resilience.rate_limiter import Quota, RateLimit, RateLimitOptions
+from src.resilience.rate_limiter.memory import memory_rate_limiter
+from src.resilience.rate_limiter.options import Quota, RateLimitOptions
+from src.resilience.rate_limiter.policy import RateLimit
 from src.resilience.retry import Fixed, Retry, RetryOptions
 from src.resilience.timeout import Timeout
 from src.services.errors import StorageUnavailableError

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from src.resilience.breaker_store import CircuitBreakerOptions
-from src.resilience.circuit_breaker import CircuitBreaker
-from src.resilience.memory_breaker_store import MemoryBreakerStore
+from src.resilience.circuit_breaker.memory import MemoryBreakerStore
+from src.resilience.circuit_breaker.options import CircuitBreakerOptions
+from src.resilience.circuit_breaker.policy import CircuitBreaker
 from src.services.external_service import ExternalServiceUnavailableError, SimulatedFaults
 from src.services.overview.counter_store import CounterSnapshot, MemoryCounterStore
 from src.services.overview.service import FAILURE_RATE_SECONDS, REMEMBERED_SECONDS, OverviewService

@@ -1,4 +1,4 @@
-from src.resilience.cache_store import Entry
+from src.resilience.cache.store import Entry
 from src.storage.patterns.recent_entries import RecentEntries
 
 

@@ -10,12 +10,12 @@ from prometheus_client import REGISTRY
 from prometheus_client.metrics import MetricWrapperBase
 
 from src.observation.request_record import RequestRecord
-from src.resilience.breaker_store import CircuitBreakerOptions
-from src.resilience.circuit_breaker import CircuitBreaker
+from src.resilience.circuit_breaker.memory import MemoryBreakerStore
+from src.resilience.circuit_breaker.options import CircuitBreakerOptions
+from src.resilience.circuit_breaker.policy import CircuitBreaker
 from src.resilience.errors import CallTimeoutError, RejectedError
 from src.resilience.events import CacheAnswered, ProbeStarted, StateChanged, TurnTaken
-from src.resilience.memory_breaker_store import MemoryBreakerStore
-from src.resilience.pace_store import PaceStatus
+from src.resilience.paced_queue.store import PaceStatus
 from src.services.proxy.service import ProxyStatus
 from src.services.proxy.totals import ProxyTotals
 from src.telemetry import instruments

@@ -5,8 +5,9 @@ The scripts in `src/storage/lua/paced*.lua` keep the same rules, and one contrac
 
 from dataclasses import dataclass, replace
 
-from src.resilience.clock import Clock
-from src.resilience.pace_store import Offer, PacedQueueOptions, PaceStatus, QueuePolicy, Turn, Verdict
+from ..clock import Clock
+from .options import PacedQueueOptions, QueuePolicy
+from .store import Offer, PaceStatus, Turn, Verdict
 
 
 @dataclass(frozen=True, slots=True)

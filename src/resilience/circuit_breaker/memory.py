@@ -9,19 +9,19 @@ from abc import ABC, abstractmethod
 from collections import deque
 from typing import ClassVar
 
-from src.resilience.breaker_store import (
+from ..clock import Clock
+from .health_window import CountWindow, HealthWindow, TimeWindow
+from .options import CircuitBreakerOptions
+from .store import (
     TRANSITIONS_KEPT,
     BreakerState,
     BreakerStatus,
     BreakerStore,
-    CircuitBreakerOptions,
     ManualState,
     Refusal,
     Ticket,
     Transition,
 )
-from src.resilience.clock import Clock
-from src.resilience.health_window import CountWindow, HealthWindow, TimeWindow
 
 
 class MemoryBreakerStore:

@@ -9,7 +9,7 @@ import math
 from collections import deque
 from typing import NamedTuple, Protocol
 
-from src.resilience.clock import Clock
+from ..clock import Clock
 
 BUCKETS = 10
 """Parts a time window is cut into. A part leaves as a whole."""

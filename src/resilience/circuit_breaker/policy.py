@@ -9,20 +9,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
 
-from src.resilience.breaker_store import (
-    BreakerStatus,
-    BreakerStore,
-    CircuitBreakerOptions,
-    ManualState,
-    Refusal,
-    Ticket,
-    Transition,
-)
-from src.resilience.clock import Clock
-from src.resilience.errors import CircuitOpenError, RejectedError
-from src.resilience.events import Listener, OutcomeLost, ProbeStarted, Rejected, StateChanged, ignore, notify
-from src.resilience.lease import LeaseRenewal
-from src.resilience.policy import Call, is_misuse, require_async
+from ..clock import Clock
+from ..errors import CircuitOpenError, RejectedError
+from ..events import Listener, OutcomeLost, ProbeStarted, Rejected, StateChanged, ignore, notify
+from ..lease import LeaseRenewal
+from ..policy import Call, is_misuse, require_async
+from .options import CircuitBreakerOptions
+from .store import BreakerStatus, BreakerStore, ManualState, Refusal, Ticket, Transition
 
 T = TypeVar("T")
 

@@ -43,9 +43,8 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, get_args
 
-from src.resilience.cache_store import CacheOptions, CacheStore, Entry, Lease
-from src.resilience.clock import Clock, Randomizer
-from src.resilience.events import (
+from ..clock import Clock, Randomizer
+from ..events import (
     CacheAnswered,
     CacheRefreshed,
     CacheRefreshFailed,
@@ -53,9 +52,11 @@ from src.resilience.events import (
     ignore,
     notify,
 )
-from src.resilience.lease import LeaseRenewal
-from src.resilience.policy import is_misuse, require_async
-from src.resilience.shared_tasks import SharedTask, SharedTasks
+from ..lease import LeaseRenewal
+from ..policy import is_misuse, require_async
+from ..shared_tasks import SharedTask, SharedTasks
+from .options import CacheOptions
+from .store import CacheStore, Entry, Lease
 
 Outcome = Literal["hit", "miss", "updating", "stale"]
 

@@ -11,8 +11,9 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from src.resilience.clock import Clock
-from src.resilience.rate_limiter import Algorithm, Decision, Quota, RateLimiter
+from ..clock import Clock
+from .options import Algorithm, Quota
+from .store import Decision, RateLimiter
 
 S = TypeVar("S")
 

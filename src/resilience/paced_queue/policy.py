@@ -16,27 +16,18 @@ from contextvars import Context
 from functools import partial
 from typing import Self, TypeVar
 
-from src.resilience.clock import Clock
-from src.resilience.errors import (
+from ..clock import Clock
+from ..errors import (
     QueueClosedError,
     QueueFullError,
     QueueTimeoutError,
     RejectedError,
 )
-from src.resilience.events import Listener, Rejected, TimedOut, TurnTaken, ignore, notify
-from src.resilience.pace_store import (
-    MAX_SECONDS,
-    Offer,
-    PacedQueueOptions,
-    PaceStatus,
-    PaceStore,
-    QueuePolicy,
-    Turn,
-    Verdict,
-    check_policy,
-)
-from src.resilience.policy import Call, require_async
-from src.resilience.waiting_line import QueuePlace, WaitingLine
+from ..events import Listener, Rejected, TimedOut, TurnTaken, ignore, notify
+from ..policy import Call, require_async
+from .options import MAX_SECONDS, PacedQueueOptions, QueuePolicy, check_policy
+from .store import Offer, PaceStatus, PaceStore, Turn, Verdict
+from .waiting_line import QueuePlace, WaitingLine
 
 T = TypeVar("T")
 

@@ -5,7 +5,8 @@ import heapq
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from src.resilience.pace_store import QueuePolicy, Turn
+from .options import QueuePolicy
+from .store import Turn
 
 _SWEEP_ABOVE = 64
 """Places of callers gone that are never worth sweeping out."""

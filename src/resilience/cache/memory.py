@@ -1,0 +1,136 @@
+"""A cache store for one process."""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass, replace
+
+from ..clock import Clock
+from .options import CacheOptions
+from .store import Entry, Lease
+
+
+@dataclass(slots=True)
+class _Copy:
+    body: bytes
+    begun_at: float
+    stored_at: float
+    is_valid: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    token: str
+    taken_at: float
+    ends_at: float
+
+
+class MemoryCacheStore:
+    """A `CacheStore` for one process.
+
+    Args:
+        clock: By which things age.
+        max_entries: Keys kept, at least 1; beyond that the one whose last use is longest ago goes.
+    """
+
+    def __init__(self, clock: Clock, max_entries: int = 10_000) -> None:
+        if not max_entries >= 1:
+            raise ValueError(f"max_entries must be at least 1, not {max_entries}")
+        self._clock = clock
+        self._max_entries = max_entries
+        self._copies: OrderedDict[str, _Copy] = OrderedDict()
+        self._claims: dict[str, _Claim] = {}
+
+    def read(self, key: str, options: CacheOptions) -> Awaitable[Entry | None]:
+        """Return the fresh entry, if there is one."""
+        found: asyncio.Future[Entry | None] = asyncio.get_running_loop().create_future()
+        found.set_result(self._fresh(key, options))
+        return found
+
+    def _fresh(self, key: str, options: CacheOptions) -> Entry | None:
+        copy = self._copies.get(key)
+        return None if copy is None or not copy.is_valid else self._entry(key, copy, options.ttl_seconds)
+
+    async def read_last_good(self, key: str, options: CacheOptions) -> Entry | None:
+        """Return the last answer stored, fresh or not, if it is younger than `stale_seconds`."""
+        copy = self._copies.get(key)
+        return None if copy is None else self._entry(key, copy, options.stale_seconds)
+
+    async def read_expired(self, key: str, options: CacheOptions, max_age_seconds: float) -> Entry | None:
+        """Return the last answer stored, if its entry ran out and it is younger than `max_age_seconds`."""
+        copy = self._copies.get(key)
+        if copy is None or not copy.is_valid or self._age(copy) < options.ttl_seconds:
+            return None
+        return self._entry(key, copy, max_age_seconds)
+
+    async def take_lease(
+        self, key: str, token: str, begun_within_seconds: float, options: CacheOptions
+    ) -> Entry | Lease:
+        """Decide in one step who computes."""
+        now = self._clock.monotonic()
+        entry = self._fresh(key, options)
+        if entry is not None and now - self._copies[key].begun_at < begun_within_seconds:
+            return entry
+        if self._claim(key) is not None:
+            return Lease.HELD
+        self._claims[key] = _Claim(token, now, now + options.lease_seconds)
+        return Lease.TAKEN
+
+    async def renew(self, key: str, token: str, options: CacheOptions) -> bool:
+        """Let a lease last for `lease_seconds` from now; return False if it was lost."""
+        claim = self._claim(key)
+        if claim is None or claim.token != token:
+            return False
+        self._claims[key] = replace(claim, ends_at=self._clock.monotonic() + options.lease_seconds)
+        return True
+
+    async def fill(
+        self,
+        key: str,
+        token: str,
+        body: bytes,
+        options: CacheOptions,  # noqa: ARG002 -- what is stored here is judged when it is read
+    ) -> bool:
+        """Store an answer and end its lease; return False, storing nothing, if the lease was lost."""
+        claim = self._claim(key)
+        if claim is None or claim.token != token:
+            return False
+        del self._claims[key]
+        self._copies[key] = _Copy(body, claim.taken_at, self._clock.monotonic())
+        self._copies.move_to_end(key)
+        if len(self._copies) > self._max_entries:
+            self._copies.popitem(last=False)
+        return True
+
+    async def release(self, key: str, token: str) -> bool:
+        """End a lease that came to nothing; return False if it was lost."""
+        claim = self._claim(key)
+        if claim is None or claim.token != token:
+            return False
+        del self._claims[key]
+        return True
+
+    async def invalidate(self, keys: Sequence[str]) -> None:
+        """Drop the fresh entries and the leases of `keys`."""
+        for key in keys:
+            self._claims.pop(key, None)
+            if key in self._copies:
+                self._copies[key].is_valid = False
+
+    def _claim(self, key: str) -> _Claim | None:
+        """Return the lease; one that has run out is removed."""
+        claim = self._claims.get(key)
+        if claim is None or self._clock.monotonic() < claim.ends_at:
+            return claim
+        del self._claims[key]
+        return None
+
+    def _entry(self, key: str, copy: _Copy, lifetime_seconds: float) -> Entry | None:
+        age_seconds = self._age(copy)
+        if age_seconds >= lifetime_seconds:
+            return None
+        self._copies.move_to_end(key)
+        return Entry(copy.body, age_seconds, lifetime_seconds - age_seconds, copy.stored_at - copy.begun_at)
+
+    def _age(self, copy: _Copy) -> float:
+        return self._clock.monotonic() - copy.stored_at
