@@ -200,14 +200,3 @@ def test_the_index_that_pip_is_configured_to_use_is_where_uv_looks(
 
     assert result.returncode != 0
     assert "/mirror/simple/annotated-doc/" in paths
-
-
-@pytest.mark.skipif(find_spec("pip") is None, reason="there is no pip here")
-@pytest.mark.parametrize("options", [[], ["--editable"]], ids=["install .", "install --editable ."])
-def test_the_checkout_refuses_to_be_installed_as_a_package(tmp_path: Path, options: list[str]) -> None:
-    result = run(sys.executable, "-m", "pip", "install", "--no-deps", "--target", tmp_path, *options, ".")
-
-    assert result.returncode != 0
-    assert "not an installable package" in result.stderr
-    assert "./start.sh" in result.stderr
-    assert not list(tmp_path.iterdir())
