@@ -11,9 +11,9 @@ from typing import Any, TypeAlias
 import hiredis
 from redis.asyncio.connection import AbstractConnection, ConnectionPool
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ResponseError
 
-from src.storage.redis.failures import leaves_transaction_open, reply_error
+from src.storage.redis.failures import reply_error
 
 Argument: TypeAlias = bytes | str | int | float
 Command: TypeAlias = tuple[Argument, ...]
@@ -134,8 +134,8 @@ class ReplyProtocol(asyncio.Protocol):
                 if reply is _INCOMPLETE:
                     return
                 self._replies.append(reply)
-                if isinstance(reply, RedisError):
-                    self._take_error(reply)
+                if isinstance(reply, RedisConnectionError):  # no reply, but the reason why none will come
+                    raise reply
         except RedisConnectionError as error:
             self._lose(error)
             return
@@ -146,14 +146,6 @@ class ReplyProtocol(asyncio.Protocol):
             self._transport.abort()
         elif self._reader.has_data():
             self._lose(_unexpected_reply())
-
-    def _take_error(self, error: RedisError) -> None:
-        """Act on an error that concerns more than its own command."""
-        if isinstance(error, RedisConnectionError):  # no reply, but the reason why none will come
-            raise error
-        if leaves_transaction_open(error):  # what follows is not run: its replies would be "QUEUED"
-            self._replies += [error] * (self._expected - len(self._replies))
-            self.is_open = False
 
     def connection_lost(self, error: Exception | None) -> None:
         """Fail the caller that waits."""

@@ -71,11 +71,6 @@ def reply_error(text: str) -> RedisError:
     return ResponseError(text)
 
 
-def leaves_transaction_open(error: BaseException) -> bool:
-    """Return whether `error` refused EXEC so that the connection goes on queueing all that it is sent."""
-    return _UNKNOWN_EXEC.match(_text(error)) is not None
-
-
 def reason_of(error: BaseException) -> str:
     """Return the text of `error` for a log, without the arguments of a command, such as a password."""
     return _ARGUMENTS.sub("", _text(error)) or type(error).__name__
@@ -125,7 +120,6 @@ _WRAPPING = re.compile(
     r"|Error running script \(call to \w+\): |@?user_script: ?[0-9]+: )+"
 )
 """What stands before the error itself: words of EXEC, of Redis 6.2, and of Lua that raises an error again."""
-_UNKNOWN_EXEC = re.compile(r"ERR unknown command .EXEC\W", re.IGNORECASE)
 _ARGUMENTS = re.compile(r",? with args beginning with.*", re.DOTALL)
 _NUMBERS = re.compile(r"\[Errno (\d+)\]")
 

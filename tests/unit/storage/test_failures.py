@@ -8,7 +8,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from src.storage.redis.failures import Meaning, failure_of, leaves_transaction_open, reason_of, reply_error
+from src.storage.redis.failures import Meaning, failure_of, reason_of, reply_error
 
 IN_A_SCRIPT = (
     "{}",
@@ -161,14 +161,6 @@ def test_an_error_of_no_known_kind_ends_the_connection_and_is_named():
     error.__cause__ = MemoryError()
     failure = failure_of(error)
     assert (failure.meaning, failure.code) == (Meaning.UNAVAILABLE, "ConnectionError")
-
-
-@pytest.mark.parametrize("quote", ["'{}'", "`{}`"])
-def test_only_an_exec_that_is_unknown_leaves_its_transaction_open(quote):
-    unknown = f"ERR unknown command {quote}, with args beginning with: "
-    assert leaves_transaction_open(reply_error(unknown.format("EXEC")))
-    assert not leaves_transaction_open(reply_error(unknown.format("EXECUTE")))
-    assert not leaves_transaction_open(reply_error("EXECABORT Transaction discarded because of: NOPERM …"))
 
 
 def test_the_arguments_of_an_unknown_command_are_in_no_log():
