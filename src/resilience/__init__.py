@@ -126,6 +126,7 @@ from .rate_limiter.memory import (
 )
 from .rate_limiter.options import Algorithm, Quota, RateLimitOptions
 from .rate_limiter.policy import RateLimit
+from .rate_limiter.quota_text import parse_quotas
 from .rate_limiter.store import Decision, RateLimiter
 from .retry import (
     IMMEDIATE,
@@ -278,6 +279,7 @@ __all__ = [
     "memory_rate_limiter",
     "no_error",
     "notify",
+    "parse_quotas",
     "require_async",
     "unless_rejected",
 ]
