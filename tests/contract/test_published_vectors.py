@@ -12,9 +12,9 @@ from src.resilience.cache.store import Entry
 from src.resilience.circuit_breaker.memory import MemoryBreakerStore
 from src.resilience.circuit_breaker.options import CircuitBreakerOptions
 from src.resilience.circuit_breaker.policy import CircuitBreaker
+from src.resilience.circuit_breaker.redis import RedisBreakerStore
 from src.resilience.clock import SystemRandomizer
 from src.resilience.retry import Exponential, FullJitter
-from src.storage.patterns.breaker_store import RedisBreakerStore
 from tests.contract.conftest import TEST_TIME
 
 DRAWS = 20_000
