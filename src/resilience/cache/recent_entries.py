@@ -1,9 +1,9 @@
-"""Cache entries as a worker last saw them, for while Redis is away."""
+"""Cache entries as a worker last read them, for while Redis is unavailable."""
 
 from collections import OrderedDict
 
-from src.resilience.cache.store import Entry
-from src.resilience.clock import Clock
+from ..clock import Clock
+from .store import Entry
 
 _LARGEST_SHARE = 0.1
 """Of all there is room for, that one entry may take."""

@@ -12,8 +12,8 @@ from redis.asyncio.connection import AbstractConnection, ConnectionPool
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
+from src.resilience.redis.failures import reply_error
 from src.resilience.redis.port import Command, Reply
-from src.storage.redis.failures import reply_error
 
 _INCOMPLETE = object()
 

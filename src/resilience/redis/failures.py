@@ -1,4 +1,4 @@
-"""What a failure of Redis means: one table, from an error to its meaning and to what an operator can do.
+"""What a failure of Redis means: one table, from an error to its meaning.
 
 No other module looks at the text of an error. Redis 6.2, Redis 7 and Valkey 9 word the error of a script in
 three ways, and none of them sends a code where an ACL rule or a renamed command stopped the script.
@@ -40,12 +40,10 @@ class Failure:
     Attributes:
         meaning: What follows from the error.
         code: The fixed name of the failure: Redis' own code where there is one.
-        advice: What an operator can do, in a sentence.
     """
 
     meaning: Meaning
     code: str
-    advice: str
 
 
 def failure_of(error: BaseException) -> Failure:
@@ -55,10 +53,8 @@ def failure_of(error: BaseException) -> Failure:
         if (failure := _known_failure(cause)) is not None:
             return replace(failure, meaning=Meaning.UNAVAILABLE) if ends_connection else failure
     if isinstance(error, ResponseError):
-        return Failure(
-            Meaning.MISTAKE, "ERR", "Look for a defect of this service, or a value of another program."
-        )
-    return Failure(Meaning.UNAVAILABLE, type(error).__name__, "See the reason.")
+        return Failure(Meaning.MISTAKE, "ERR")
+    return Failure(Meaning.UNAVAILABLE, type(error).__name__)
 
 
 def reply_error(text: str) -> RedisError:
@@ -124,97 +120,44 @@ _ARGUMENTS = re.compile(r",? with args beginning with.*", re.DOTALL)
 _NUMBERS = re.compile(r"\[Errno (\d+)\]")
 
 
-_TIMEOUT = Failure(
-    Meaning.UNAVAILABLE,
-    "TIMEOUT",
-    "Check whether Redis is busy or frozen, takes TLS if the address is rediss://, and the network.",
-)
-_DNS = Failure(Meaning.UNAVAILABLE, "DNS", "Check the host in REDIS_URL or REDIS_HOST, and the name server.")
-_TLS = Failure(
-    Meaning.UNAVAILABLE,
-    "TLS",
-    "Check that the server takes TLS (else use redis://), its certificate and ssl_ca_certs.",
-)
-_CONNECTION_LOST = Failure(
-    Meaning.UNAVAILABLE,
-    "CONNECTION_LOST",
-    "Check whether Redis was stopped or restarted, or takes only TLS (rediss://).",
-)
+_TIMEOUT = Failure(Meaning.UNAVAILABLE, "TIMEOUT")
+_DNS = Failure(Meaning.UNAVAILABLE, "DNS")
+_TLS = Failure(Meaning.UNAVAILABLE, "TLS")
+_CONNECTION_LOST = Failure(Meaning.UNAVAILABLE, "CONNECTION_LOST")
 
 _BY_NUMBER: dict[Failure, set[int]] = {
     _TIMEOUT: {errno.ETIMEDOUT},
     _CONNECTION_LOST: {errno.ECONNRESET, errno.ECONNABORTED, errno.EPIPE},
-    Failure(
-        Meaning.UNAVAILABLE, "CONNECTION_REFUSED", "Start Redis at this address, or correct host and port."
-    ): {errno.ECONNREFUSED},
-    Failure(
-        Meaning.UNAVAILABLE, "NO_SOCKET", "Start Redis, or correct the path of its unix socket."
-    ): {errno.ENOENT},
-    Failure(
-        Meaning.UNAVAILABLE, "FORBIDDEN", "Give this process the right to open the socket."
-    ): {errno.EACCES, errno.EPERM},
-    Failure(
-        Meaning.UNAVAILABLE, "TOO_MANY_OPEN_FILES", "Raise this process' limit of open files (ulimit -n)."
-    ): {errno.EMFILE, errno.ENFILE},
-    Failure(
-        Meaning.UNAVAILABLE, "UNREACHABLE", "Check the address, the network and the firewall."
-    ): {errno.EHOSTUNREACH, errno.ENETUNREACH},
-}  # fmt: skip
+    Failure(Meaning.UNAVAILABLE, "CONNECTION_REFUSED"): {errno.ECONNREFUSED},
+    Failure(Meaning.UNAVAILABLE, "NO_SOCKET"): {errno.ENOENT},
+    Failure(Meaning.UNAVAILABLE, "FORBIDDEN"): {errno.EACCES, errno.EPERM},
+    Failure(Meaning.UNAVAILABLE, "TOO_MANY_OPEN_FILES"): {errno.EMFILE, errno.ENFILE},
+    Failure(Meaning.UNAVAILABLE, "UNREACHABLE"): {errno.EHOSTUNREACH, errno.ENETUNREACH},
+}
 """What the numbers of the system's errors stand for."""
 
 _BY_START: dict[Failure, tuple[str, ...]] = {
     _CONNECTION_LOST: ("connection lost", "Connection closed by server"),
-    Failure(
-        Meaning.UNAVAILABLE,
-        "NOT_REDIS",
-        "Correct the address: no Redis answers there, or one that takes only TLS (rediss://).",
-    ): ("Protocol error, got ",),
-    Failure(
-        Meaning.UNAVAILABLE, "NOAUTH", "Set REDIS_PASSWORD, or put user and password into REDIS_URL."
-    ): ("NOAUTH ",),
-    Failure(
-        Meaning.UNAVAILABLE, "WRONGPASS", "Correct user and password in REDIS_URL or REDIS_PASSWORD."
-    ): ("WRONGPASS ", "invalid password"),
-    Failure(
-        Meaning.UNAVAILABLE,
-        "NO_PASSWORD_SET",
-        "Leave out the password, or set one on the server (requirepass).",
-    ): ("AUTH <password> called without any password", "Client sent AUTH, but no password is set"),
-    Failure(
-        Meaning.UNAVAILABLE,
-        "PROTECTED_MODE",
-        "Set a password on the server, or turn its protected mode off.",
-    ): ("DENIED ",),
-    Failure(
-        Meaning.UNAVAILABLE, "MAX_CLIENTS", "Raise `maxclients` on the server, or run fewer workers."
-    ): ("max number of clients reached",),
-    Failure(Meaning.UNAVAILABLE, "LOADING", "Wait until Redis has read its data."): ("LOADING ",),
-    Failure(
-        Meaning.UNAVAILABLE,
-        "NO_SUCH_DATABASE",
-        "Choose a database that the server has (its setting `databases`); a cluster has only 0.",
-    ): ("DB index is out of range", "invalid DB index", "SELECT is not allowed in cluster mode"),
-    Failure(
-        Meaning.WRONG_SERVER, "READONLY", "Point the address to the primary: a replica answers there."
-    ): ("READONLY ",),
-    Failure(
-        Meaning.WRONG_SERVER,
-        "MASTERDOWN",
-        "Point the address to the primary, or connect the replica to it.",
-    ): ("MASTERDOWN ",),
-    Failure(
-        Meaning.WRONG_SERVER, "CLUSTERDOWN", "Assign every slot of the cluster, and start its nodes."
-    ): ("CLUSTERDOWN ",),
-    Failure(
-        Meaning.WRONG_SERVER,
-        "MOVED",
-        "Use a Redis that is no cluster: this address is a node that does not serve every key.",
-    ): ("MOVED ", "ASK "),
-    Failure(
-        Meaning.REFUSED,
-        "CROSSSLOT",
-        "Use a Redis that is no cluster: one script needs keys of several slots.",
-    ): (
+    Failure(Meaning.UNAVAILABLE, "NOT_REDIS"): ("Protocol error, got ",),
+    Failure(Meaning.UNAVAILABLE, "NOAUTH"): ("NOAUTH ",),
+    Failure(Meaning.UNAVAILABLE, "WRONGPASS"): ("WRONGPASS ", "invalid password"),
+    Failure(Meaning.UNAVAILABLE, "NO_PASSWORD_SET"): (
+        "AUTH <password> called without any password",
+        "Client sent AUTH, but no password is set",
+    ),
+    Failure(Meaning.UNAVAILABLE, "PROTECTED_MODE"): ("DENIED ",),
+    Failure(Meaning.UNAVAILABLE, "MAX_CLIENTS"): ("max number of clients reached",),
+    Failure(Meaning.UNAVAILABLE, "LOADING"): ("LOADING ",),
+    Failure(Meaning.UNAVAILABLE, "NO_SUCH_DATABASE"): (
+        "DB index is out of range",
+        "invalid DB index",
+        "SELECT is not allowed in cluster mode",
+    ),
+    Failure(Meaning.WRONG_SERVER, "READONLY"): ("READONLY ",),
+    Failure(Meaning.WRONG_SERVER, "MASTERDOWN"): ("MASTERDOWN ",),
+    Failure(Meaning.WRONG_SERVER, "CLUSTERDOWN"): ("CLUSTERDOWN ",),
+    Failure(Meaning.WRONG_SERVER, "MOVED"): ("MOVED ", "ASK "),
+    Failure(Meaning.REFUSED, "CROSSSLOT"): (
         "CROSSSLOT ",
         *(
             f"{subject}ttempted to access {keys}"
@@ -222,27 +165,21 @@ _BY_START: dict[Failure, tuple[str, ...]] = {
             for keys in ("a non local key", "keys that do")
         ),
     ),
-    Failure(Meaning.REFUSED, "TRYAGAIN", "Wait until the slot has been moved."): ("TRYAGAIN ",),
-    Failure(
-        Meaning.REFUSED, "BUSY", "End the script or function that keeps Redis busy (SCRIPT KILL)."
-    ): ("BUSY ",),
-    Failure(
-        Meaning.REFUSED, "MISCONF", "Give Redis a disk that it can save to, and look into its log."
-    ): ("MISCONF ",),
-    Failure(
-        Meaning.REFUSED, "NOREPLICAS", "Start replicas, or lower min-replicas-to-write."
-    ): ("NOREPLICAS ",),
-    Failure(
-        Meaning.REFUSED, "OOM", "Raise `maxmemory`, or let points expire (METRIC_RETENTION_SECONDS)."
-    ): ("OOM ",),
-    Failure(
-        Meaning.REFUSED, "NOPERM", "Grant the service's user the commands and keys it uses (ACL SETUSER)."
-    ): ("NOPERM ", "The user executing the script can't ", "ACL failure in script: "),
-    Failure(
-        Meaning.REFUSED,
-        "UNKNOWN_COMMAND",
-        "Give the command its name back (rename-command), and check that this is Redis 6.2 or later.",
-    ): ("unknown command", "Unknown command called from", "Unknown Redis command called from"),
-    Failure(Meaning.REFUSED, "EXECABORT", "See the refusals that were logged before."): ("EXECABORT ",),
-}  # fmt: skip
+    Failure(Meaning.REFUSED, "TRYAGAIN"): ("TRYAGAIN ",),
+    Failure(Meaning.REFUSED, "BUSY"): ("BUSY ",),
+    Failure(Meaning.REFUSED, "MISCONF"): ("MISCONF ",),
+    Failure(Meaning.REFUSED, "NOREPLICAS"): ("NOREPLICAS ",),
+    Failure(Meaning.REFUSED, "OOM"): ("OOM ",),
+    Failure(Meaning.REFUSED, "NOPERM"): (
+        "NOPERM ",
+        "The user executing the script can't ",
+        "ACL failure in script: ",
+    ),
+    Failure(Meaning.REFUSED, "UNKNOWN_COMMAND"): (
+        "unknown command",
+        "Unknown command called from",
+        "Unknown Redis command called from",
+    ),
+    Failure(Meaning.REFUSED, "EXECABORT"): ("EXECABORT ",),
+}
 """How the text of an error begins, once what stands before it is taken off."""
