@@ -1,10 +1,11 @@
 """Resilience patterns for asyncio: small, typed, framework-free.
 
-A pattern is a module. A pattern that keeps its state in a store is a folder: policy, options, store (port)
-and memory form. The patterns use only the protocols in `policy`, `clock` and `events`. The Redis forms of the
-stores are in `src.storage`.
+A pattern is a module. A pattern that keeps its state in a store is a folder: policy, options, store (port),
+memory form, Redis form with its Lua scripts, and the form for when the shared store is unavailable. The
+patterns use only the protocols in `policy`, `clock` and `events`.
 
-Everything public can be had from here: `from src.resilience import Pipeline, Retry, RetryOptions`.
+Everything public can be had from here: `from src.resilience import Pipeline, Retry, RetryOptions`. The Redis
+forms are in `src.resilience.redis`, which needs redis-py.
 """
 
 from .adaptive_concurrency import (
@@ -24,6 +25,7 @@ from .bulkhead import (
 from .cache.memory import MemoryCacheStore
 from .cache.options import CacheOptions
 from .cache.policy import Answer, CacheRead, Compute, ReadThroughCache
+from .cache.recent_entries import RecentEntries
 from .cache.store import CacheStore, Entry, Lease
 from .chaos import (
     Chaos,
@@ -33,6 +35,7 @@ from .chaos import (
     Latency,
     Outcome,
 )
+from .circuit_breaker.failover import FailoverBreakerStore
 from .circuit_breaker.health_window import CountWindow, Health, HealthWindow, TimeWindow
 from .circuit_breaker.memory import MemoryBreakerStore
 from .circuit_breaker.options import CircuitBreakerOptions
@@ -63,6 +66,8 @@ from .errors import (
     RateLimitedError,
     RejectedError,
     ResilienceError,
+    StoreRefusedError,
+    StoreUnavailableError,
 )
 from .events import (
     Bypassed,
@@ -100,6 +105,7 @@ from .hedging import (
     HedgingOptions,
 )
 from .lease import LeaseRenewal
+from .paced_queue.failover import FailoverPaceStore
 from .paced_queue.memory import MemoryPaceStore
 from .paced_queue.options import PacedQueueOptions, QueuePolicy, check_policy
 from .paced_queue.policy import PacedQueue, Slot
@@ -186,6 +192,8 @@ __all__ = [
     "EqualJitter",
     "Event",
     "Exponential",
+    "FailoverBreakerStore",
+    "FailoverPaceStore",
     "Fallback",
     "Fault",
     "FaultInjected",
@@ -238,6 +246,7 @@ __all__ = [
     "RateLimitedError",
     "RateLimiter",
     "ReadThroughCache",
+    "RecentEntries",
     "Refusal",
     "Rejected",
     "RejectedError",
@@ -255,6 +264,8 @@ __all__ = [
     "SlidingWindowLog",
     "Slot",
     "StateChanged",
+    "StoreRefusedError",
+    "StoreUnavailableError",
     "Substitute",
     "SystemClock",
     "SystemRandomizer",

@@ -5,6 +5,8 @@
     ResilienceError
     ├── CallTimeoutError             the call took longer than it was given
     ├── QueueTimeoutError            the call was not begun: its turn did not come in time, or would not
+    ├── StoreUnavailableError        the store of a policy did not answer in time, or not at all
+    │   └── StoreRefusedError        the store answers, and refuses
     └── RejectedError                the call was not begun; says when to come back
         ├── CircuitOpenError         the breaker is open, or its probes are all out
         ├── RateLimitedError         the quota is spent
@@ -17,7 +19,7 @@ An error of the call itself is never wrapped: a retry that gives up raises the l
 
 
 class ResilienceError(Exception):
-    """A verdict of a policy, as opposed to an error of the call it ran."""
+    """An error of a policy, as opposed to an error of the call that it ran."""
 
 
 class CallTimeoutError(ResilienceError):
@@ -45,6 +47,23 @@ class QueueTimeoutError(ResilienceError):
         super().__init__(f"the turn does not come within {seconds:g} s")
         self.seconds = seconds
         self.retry_after = retry_after
+
+
+class StoreUnavailableError(ResilienceError):
+    """The store in which a policy keeps its state did not answer in time, or not at all.
+
+    Args:
+        reason: Why, for a log. It may name the server.
+        retry_after: Seconds after which another attempt is worthwhile.
+    """
+
+    def __init__(self, reason: str, retry_after: float = 1.0) -> None:
+        super().__init__(reason)
+        self.retry_after = retry_after
+
+
+class StoreRefusedError(StoreUnavailableError):
+    """The store answers, and refuses: its memory is full, it may not be written to, it is busy."""
 
 
 class RejectedError(ResilienceError):

@@ -63,7 +63,7 @@ FOLLOW_SECONDS = 3600.0
 """How long a follower may follow before it has to reconnect, so that no place is lost for good."""
 
 _OWN_ERRORS = (ResilienceError, ExternalServiceError, ExternalServiceRefusedError)
-"""Errors whose messages everybody may read. Of other errors, only the class is shown."""
+"""Errors whose messages everybody may read, unless they name a server. Of others, only the class is shown."""
 
 
 class TooManyFollowersError(ServiceError):
@@ -344,7 +344,8 @@ def _plain(value: object) -> object:
     match value:
         case BaseException():
             name = type(value).__name__
-            return f"{name}: {value}" if isinstance(value, _OWN_ERRORS) else name
+            is_public = isinstance(value, _OWN_ERRORS) and not isinstance(value, StorageUnavailableError)
+            return f"{name}: {value}" if is_public else name
         case float():
             return round(value, 3)
     return value

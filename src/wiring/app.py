@@ -38,6 +38,7 @@ from src.observation.request_record import RequestRecord
 from src.observation.tick_batch import TickBatch
 from src.resilience.cache.options import CacheOptions
 from src.resilience.cache.policy import ReadThroughCache
+from src.resilience.cache.recent_entries import RecentEntries
 from src.resilience.clock import Clock, SystemClock, SystemRandomizer
 from src.resilience.errors import CircuitOpenError
 from src.resilience.events import Listener, each
@@ -68,9 +69,8 @@ from src.storage.fleet.leases import RedisStressLease
 from src.storage.metrics.admitted_points import RedisAdmittedPoints
 from src.storage.metrics.readiness import RedisReadiness
 from src.storage.metrics.store import Caps, RedisMetricStore
-from src.storage.patterns.cache_store import RedisCacheStore
-from src.storage.patterns.limiter_store import RedisRateLimiter
-from src.storage.patterns.recent_entries import RecentEntries
+from src.storage.patterns.batched_cache_store import BatchedCacheStore
+from src.storage.patterns.batched_rate_limiter import BatchedRateLimiter
 from src.storage.redis.link import RedisLink
 from src.storage.redis.server_memory import used_memory_bytes
 from src.telemetry import tracing
@@ -273,16 +273,16 @@ def _counter_store(
 
 def _limiter(
     settings: Settings, link: RedisLink, clock: Clock, *, limit: int, answers_early: bool = False
-) -> RedisRateLimiter:
+) -> BatchedRateLimiter:
     quota = Quota(limit, settings.rate_limit_window_seconds)
-    return RedisRateLimiter(settings.rate_limit_algorithm, quota, link, clock, answers_early=answers_early)
+    return BatchedRateLimiter(settings.rate_limit_algorithm, quota, link, clock, answers_early=answers_early)
 
 
 def _admission(
     listener: Listener,
     counters: WorkerCounters,
     name: str,
-    limiter: RedisRateLimiter,
+    limiter: BatchedRateLimiter,
     *,
     settings: Settings,
     clock: Clock,
@@ -309,7 +309,7 @@ def _summary_cache(settings: Settings, link: RedisLink, clock: Clock, listener: 
         computation_seconds=external.longest_computation_seconds(settings),
     )
     return ReadThroughCache(
-        RedisCacheStore(
+        BatchedCacheStore(
             link,
             RecentEntries(clock, RECENT_SUMMARIES_BYTES),
             answers_early=not settings.cache_invalidate_on_write,

@@ -9,9 +9,11 @@ from src.config.settings import Settings
 from src.provider.app import create_provider_app
 from src.provider.faults import Faults
 from src.resilience.bulkhead import Bulkhead, BulkheadOptions
+from src.resilience.circuit_breaker.failover import FailoverBreakerStore
 from src.resilience.circuit_breaker.memory import MemoryBreakerStore
 from src.resilience.circuit_breaker.options import CircuitBreakerOptions
 from src.resilience.circuit_breaker.policy import CircuitBreaker
+from src.resilience.circuit_breaker.redis import RedisBreakerStore
 from src.resilience.clock import Clock, SystemRandomizer
 from src.resilience.events import Listener
 from src.resilience.pipeline import Pipeline
@@ -22,7 +24,6 @@ from src.resilience.retry import Exponential, FullJitter, Retry, RetryOptions
 from src.resilience.timeout import Timeout
 from src.services.external_service import NAME, is_failure, is_worth_retrying
 from src.services.single_use_transport import SingleUseTransport
-from src.storage.patterns.breaker_store import FailoverBreakerStore, RedisBreakerStore
 from src.storage.redis.link import RedisLink
 from src.telemetry import tracing
 from src.telemetry.instruments import Measured
@@ -65,7 +66,7 @@ def breaker(settings: Settings, link: RedisLink, clock: Clock, listener: Listene
 
 
 def breaker_store(link: RedisLink, clock: Clock) -> FailoverBreakerStore:
-    """Return where a breaker's state is: in Redis, or in this process while Redis is away."""
+    """Return where a breaker's state is: in Redis, or in this process while Redis is unavailable."""
     return FailoverBreakerStore(RedisBreakerStore(link), MemoryBreakerStore(clock))
 
 

@@ -13,8 +13,10 @@ from src.resilience.circuit_breaker.options import CircuitBreakerOptions
 from src.resilience.circuit_breaker.policy import CircuitBreaker
 from src.resilience.clock import Clock
 from src.resilience.events import Listener
+from src.resilience.paced_queue.failover import FailoverPaceStore
 from src.resilience.paced_queue.options import MAX_SECONDS, PacedQueueOptions
 from src.resilience.paced_queue.policy import PacedQueue
+from src.resilience.paced_queue.redis import RedisPaceStore
 from src.resilience.timeout import Timeout
 from src.services.proxy.copies import Copies
 from src.services.proxy.service import NAME, Proxy, ProxyOptions, is_upstream_failure
@@ -24,9 +26,8 @@ from src.services.proxy.totals import ProxyTally
 from src.services.proxy.upstream import Upstream
 from src.services.single_use_transport import SingleUseTransport
 from src.storage.fleet.proxy_totals import RedisProxyTotals
-from src.storage.patterns.cache_store import RedisCacheStore
-from src.storage.patterns.pace_store import FailoverPaceStore, RedisPaceStore
-from src.storage.redis.link import RedisLink
+from src.storage.patterns.batched_cache_store import BatchedCacheStore
+from src.storage.redis.link import PROBE_INTERVAL_SECONDS, RedisLink
 from src.wiring.exit_signal import on_exit_signal
 from src.wiring.external_service import breaker_store, url_of
 
@@ -55,7 +56,7 @@ async def running_proxy(
     tally = ProxyTally(RedisProxyTotals(link), clock)
     async with _client(None if settings.proxy_upstream_url else provider) as client:
         breaker = _breaker(settings, link, clock, listener)
-        copies = Copies(RedisCacheStore(link), _copy_options(settings), clock)
+        copies = Copies(BatchedCacheStore(link), _copy_options(settings), clock)
         upstream = Upstream(
             client,
             clock,
@@ -91,7 +92,9 @@ def _queue(
     options: PacedQueueOptions, settings: Settings, link: RedisLink, clock: Clock, listener: Listener
 ) -> PacedQueue:
     fleet = RedisPaceStore(NAME, options, link)
-    store = FailoverPaceStore(fleet, options, clock, workers=settings.web_concurrency)
+    store = FailoverPaceStore(
+        fleet, options, clock, workers=settings.web_concurrency, notice_seconds=PROBE_INTERVAL_SECONDS
+    )
     # The store rejects calls whose slot would come too late. A call in the queue stays there while any
     # request waits for it, and each request has its own timeout.
     unlimited = replace(options, max_wait_seconds=MAX_SECONDS)

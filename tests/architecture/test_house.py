@@ -28,7 +28,7 @@ def test_a_module_opens_by_saying_what_it_is_for(module):
     assert ast.get_docstring(ast.parse(module.read_text(encoding="utf-8")))
 
 
-@pytest.mark.parametrize("script", sorted(Path("src/storage/lua").glob("*.lua")), ids=lambda path: path.name)
+@pytest.mark.parametrize("script", sorted(Path("src").rglob("*.lua")), ids=str)
 def test_a_script_opens_by_saying_what_it_decides(script):
     assert script.read_text(encoding="utf-8").startswith("-- ")
 

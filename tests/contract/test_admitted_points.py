@@ -15,7 +15,7 @@ from src.resilience.rate_limiter.store import Decision
 from src.services.errors import StorageRefusedError, StorageUnavailableError
 from src.storage.metrics.admitted_points import RedisAdmittedPoints
 from src.storage.metrics.store import RedisMetricStore
-from src.storage.patterns.limiter_store import RedisRateLimiter
+from src.storage.patterns.batched_rate_limiter import BatchedRateLimiter
 from src.storage.redis.link import RedisAddress, RedisLink, connect
 from tests.contract.conftest import TEST_TIME
 from tests.support.metric_model import MemoryAdmittedWrite, MemoryMetricStore
@@ -36,7 +36,7 @@ class Ingest:
             self.store = MemoryMetricStore(clock)
             self.write = partial(MemoryAdmittedWrite, self.limiter, self.store)
         else:
-            self.limiter = RedisRateLimiter(algorithm, quota, link, clock, time_source=time_source)
+            self.limiter = BatchedRateLimiter(algorithm, quota, link, clock, time_source=time_source)
             self.store = RedisMetricStore(link, clock, time_source=time_source)
             self.write = RedisAdmittedPoints(self.limiter, self.store, link).write
 
@@ -185,7 +185,7 @@ async def test_where_only_the_verdict_is_refused_the_measurement_is_stored(own_r
         connect(RedisAddress(own_redis.url.replace("unix://", "unix://api:any@"))), SystemClock()
     )
     store = RedisMetricStore(link, SystemClock())
-    limiter = RedisRateLimiter("sliding_window_log", Quota(3, 60), link, SystemClock())
+    limiter = BatchedRateLimiter("sliding_window_log", Quota(3, 60), link, SystemClock())
     write = RedisAdmittedPoints(limiter, store, link).write(Point("cpu", NOW, 1.0))
     with pytest.raises(StorageRefusedError):
         await write.hit("k")

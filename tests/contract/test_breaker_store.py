@@ -4,9 +4,11 @@ import asyncio
 
 import pytest
 
+from src.resilience.circuit_breaker.failover import FailoverBreakerStore
 from src.resilience.circuit_breaker.memory import MemoryBreakerStore
 from src.resilience.circuit_breaker.options import CircuitBreakerOptions
 from src.resilience.circuit_breaker.policy import CircuitBreaker
+from src.resilience.circuit_breaker.redis import RedisBreakerStore
 from src.resilience.circuit_breaker.store import (
     BreakerState,
     BreakerStatus,
@@ -18,7 +20,6 @@ from src.resilience.circuit_breaker.store import (
 from src.resilience.errors import CircuitOpenError
 from src.resilience.events import OutcomeLost, ProbeStarted, Rejected, StateChanged
 from src.services.errors import StorageUnavailableError
-from src.storage.patterns.breaker_store import FailoverBreakerStore, RedisBreakerStore
 from src.storage.redis.link import PROBE_INTERVAL_SECONDS, RedisAddress, RedisLink, connect
 from tests.contract.conftest import TEST_TIME
 from tests.support.redis_server import commands_run

@@ -16,8 +16,8 @@ from src.resilience.cache.store import CacheStore, Entry, Lease
 from src.resilience.clock import SystemClock, SystemRandomizer
 from src.resilience.rate_limiter.options import Quota
 from src.services.errors import StorageUnavailableError
-from src.storage.patterns.cache_store import RedisCacheStore
-from src.storage.patterns.limiter_store import RedisRateLimiter
+from src.storage.patterns.batched_cache_store import BatchedCacheStore
+from src.storage.patterns.batched_rate_limiter import BatchedRateLimiter
 from src.storage.redis.link import RedisAddress, RedisLink, connect
 from tests.support.clock import FakeClock
 from tests.support.redis_server import RedisServer, calls
@@ -33,7 +33,7 @@ Advance = Callable[[float], Awaitable[None]]
 
 @pytest.fixture
 def store(link: RedisLink | None, clock: FakeClock) -> CacheStore:
-    return MemoryCacheStore(clock) if link is None else RedisCacheStore(link)
+    return MemoryCacheStore(clock) if link is None else BatchedCacheStore(link)
 
 
 @pytest.fixture
@@ -227,7 +227,7 @@ async def test_a_clock_set_back_lets_no_dead_holder_keep_a_lease(store: CacheSto
     await store.take_lease(KEY, "dead", ANY_FRESH, OPTIONS)
     await set_clock_back(3600)
     taken_over = await store.take_lease(KEY, "next", ANY_FRESH, OPTIONS) is Lease.TAKEN
-    assert taken_over == isinstance(store, RedisCacheStore)  # memory goes by a clock that is not set back
+    assert taken_over == isinstance(store, BatchedCacheStore)  # memory goes by a clock that is not set back
     assert await store.take_lease(KEY, "another", ANY_FRESH, OPTIONS) is Lease.HELD
 
 
@@ -413,11 +413,11 @@ async def test_a_write_during_another_workers_refresh_is_seen_by_the_next_one(
 
 class TestInRedis:
     @pytest.fixture
-    async def store(self, redis_link: RedisLink) -> RedisCacheStore:
-        return RedisCacheStore(redis_link)
+    async def store(self, redis_link: RedisLink) -> BatchedCacheStore:
+        return BatchedCacheStore(redis_link)
 
     async def test_the_key_shows_the_answer_its_ttl_and_can_be_deleted(
-        self, store: RedisCacheStore, redis_server: RedisServer
+        self, store: BatchedCacheStore, redis_server: RedisServer
     ):
         await fill(store, b'{"count":1}')
 
@@ -430,7 +430,7 @@ class TestInRedis:
         assert await store.take_lease(KEY, "next", ANY_FRESH, OPTIONS) is Lease.TAKEN
 
     async def test_a_key_deleted_by_hand_is_no_expired_answer_before_its_time(
-        self, store: RedisCacheStore, redis_server: RedisServer
+        self, store: BatchedCacheStore, redis_server: RedisServer
     ):
         await fill(store, b"one", REVALIDATING)
 
@@ -440,7 +440,7 @@ class TestInRedis:
 
         assert await store.read_expired(KEY, REVALIDATING, REVALIDATING.served_seconds) is None
 
-    async def test_everything_it_stores_runs_out(self, store: RedisCacheStore, redis_server: RedisServer):
+    async def test_everything_it_stores_runs_out(self, store: BatchedCacheStore, redis_server: RedisServer):
         await fill(store, b"one")
         await store.take_lease(KEY, "token", 0, OPTIONS)
 
@@ -450,10 +450,10 @@ class TestInRedis:
             assert all(outside.ttl(key) > 0 for key in keys)
 
     async def test_a_read_shares_a_round_trip_with_the_verdict_its_caller_awaits_first(
-        self, store: RedisCacheStore, redis_link: RedisLink
+        self, store: BatchedCacheStore, redis_link: RedisLink
     ):
         assert await fill(store, b"body")
-        limiter = RedisRateLimiter("sliding_window_log", Quota(10, 60), redis_link, SystemClock())
+        limiter = BatchedRateLimiter("sliding_window_log", Quota(10, 60), redis_link, SystemClock())
         await limiter.hit("client")  # teaches Redis the script
         before = redis_link.round_trips
 
@@ -466,7 +466,7 @@ class TestInRedis:
         assert redis_link.round_trips == before + 1
 
     async def test_what_is_read_in_one_tick_is_one_command_and_each_gets_its_own(
-        self, store: RedisCacheStore, redis_link: RedisLink
+        self, store: BatchedCacheStore, redis_link: RedisLink
     ):
         assert await fill(store, b"body")
         await redis_link.send("SET", "other", b"another", "PX", 60_000)
@@ -479,7 +479,7 @@ class TestInRedis:
 
     async def test_a_read_need_not_be_awaited_even_where_it_fails(self, caplog):
         link = RedisLink(connect(RedisAddress("redis://127.0.0.1:1")), SystemClock())
-        RedisCacheStore(link).read(KEY, OPTIONS)
+        BatchedCacheStore(link).read(KEY, OPTIONS)
         await asyncio.sleep(0)
         with pytest.raises(StorageUnavailableError):
             await link.send("PING")
@@ -487,7 +487,7 @@ class TestInRedis:
         gc.collect()
         assert "never" not in caplog.text
 
-    async def test_two_workers_compute_once(self, store: RedisCacheStore, redis_server: RedisServer):
+    async def test_two_workers_compute_once(self, store: BatchedCacheStore, redis_server: RedisServer):
         link = RedisLink(connect(RedisAddress(redis_server.url)), SystemClock())
         begun = 0
 
@@ -499,7 +499,7 @@ class TestInRedis:
 
         workers = [
             ReadThroughCache(each, OPTIONS, SystemClock(), SystemRandomizer(1))
-            for each in (store, RedisCacheStore(link))
+            for each in (store, BatchedCacheStore(link))
         ]
         answers = await asyncio.gather(*(worker.get(KEY, compute) for worker in workers for _ in range(20)))
         await link.aclose()
@@ -508,14 +508,14 @@ class TestInRedis:
         assert begun == 1
 
     async def test_an_entry_that_may_be_too_old_by_less_than_redis_can_time_is_too_old(
-        self, store: RedisCacheStore
+        self, store: BatchedCacheStore
     ):
         await fill(store, b"one")
 
         assert await store.take_lease(KEY, "next", 0.0009, OPTIONS) is Lease.TAKEN
 
     async def test_a_foreign_value_under_the_key_is_a_miss_and_logged(
-        self, store: RedisCacheStore, redis_server: RedisServer, caplog: pytest.LogCaptureFixture
+        self, store: BatchedCacheStore, redis_server: RedisServer, caplog: pytest.LogCaptureFixture
     ):
         with redis_server.connect() as outside:
             outside.rpush(KEY, "not an answer")
@@ -531,7 +531,7 @@ class TestInRedis:
         assert "cache_refused" in {record.message for record in caplog.records}
 
     async def test_a_foreign_value_as_one_answers_cost_harms_neither_it_nor_those_read_with_it(
-        self, store: RedisCacheStore, redis_server: RedisServer, caplog: pytest.LogCaptureFixture
+        self, store: BatchedCacheStore, redis_server: RedisServer, caplog: pytest.LogCaptureFixture
     ):
         for key in (KEY, "another"):
             await store.take_lease(key, "mine", math.inf, OPTIONS)
@@ -548,7 +548,7 @@ class TestInRedis:
         self, own_redis: RedisServer, hiccup: str, ending: bytes | Exception
     ):
         links = [RedisLink(connect(RedisAddress(own_redis.url)), SystemClock()) for _ in range(2)]
-        ours, theirs = (RedisCacheStore(link) for link in links)
+        ours, theirs = (BatchedCacheStore(link) for link in links)
         cache = ReadThroughCache(ours, OPTIONS, SystemClock(), SystemRandomizer(1))  # a lease of 100 s
 
         async def compute() -> bytes:
@@ -573,18 +573,18 @@ class TestInRedis:
 
     async def test_during_an_outage_nothing_waits_for_its_end(self, own_redis: RedisServer):
         link = RedisLink(connect(RedisAddress(own_redis.url)), SystemClock())
-        store = RedisCacheStore(link)
+        store = BatchedCacheStore(link)
         own_redis.kill()
         for number in range(50):
             await store.take_lease(KEY, f"{number}", ANY_FRESH, OPTIONS)
             await store.fill(KEY, f"{number}", b"one", OPTIONS)
-        assert len(store._releasing) <= 1, "of the lease that was asked for when nobody knew yet"
+        assert len(store._background) <= 1, "of the lease that was asked for when nobody knew yet"
         assert store._tokens == set()
         await link.aclose()
 
     async def test_while_redis_is_away_every_caller_computes_and_nothing_fails(self, own_redis: RedisServer):
         link = RedisLink(connect(RedisAddress(own_redis.url)), SystemClock())
-        store = RedisCacheStore(link)
+        store = BatchedCacheStore(link)
         cache = ReadThroughCache(store, OPTIONS, SystemClock(), SystemRandomizer(1))
         own_redis.kill()
         begun = 0

@@ -6,12 +6,13 @@ from itertools import pairwise
 import pytest
 
 from src.resilience.errors import CircuitOpenError, QueueFullError
+from src.resilience.paced_queue.failover import FailoverPaceStore
 from src.resilience.paced_queue.memory import MemoryPaceStore
 from src.resilience.paced_queue.options import PacedQueueOptions
 from src.resilience.paced_queue.policy import PacedQueue
+from src.resilience.paced_queue.redis import RedisPaceStore
 from src.resilience.paced_queue.store import Offer, PaceStatus
 from src.services.errors import StorageUnavailableError
-from src.storage.patterns.pace_store import FailoverPaceStore, RedisPaceStore
 from src.storage.redis.link import PROBE_INTERVAL_SECONDS, RedisAddress, RedisLink, connect
 from tests.contract.conftest import TEST_TIME
 from tests.support.clock import settle

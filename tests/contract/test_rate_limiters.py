@@ -8,12 +8,12 @@ import pytest
 from redis.exceptions import ResponseError
 
 from src.resilience.clock import SystemClock
+from src.resilience.rate_limiter import redis as limiter_module
 from src.resilience.rate_limiter.memory import memory_rate_limiter
 from src.resilience.rate_limiter.options import Algorithm, Quota
 from src.resilience.rate_limiter.store import Decision
 from src.services.errors import StorageRefusedError
-from src.storage.patterns import limiter_store
-from src.storage.patterns.limiter_store import RedisRateLimiter
+from src.storage.patterns.batched_rate_limiter import BatchedRateLimiter
 from src.storage.redis.link import RedisAddress, RedisLink, connect
 from src.storage.redis.tick_loader import TickLoader
 from tests.contract.conftest import TEST_TIME
@@ -40,7 +40,7 @@ def make(store_time):
     def make(algorithm, quota):
         if store_time.link is None:
             return in_memory(algorithm, quota)
-        return RedisRateLimiter(algorithm, quota, store_time.link, store_time.clock, time_source=TEST_TIME)
+        return BatchedRateLimiter(algorithm, quota, store_time.link, store_time.clock, time_source=TEST_TIME)
 
     return make
 
@@ -397,7 +397,7 @@ async def count_admitted(limiters, each):
 @every_algorithm
 async def test_redis_workers_that_race_share_one_quota(redis_server, algorithm):
     links = [RedisLink(connect(RedisAddress(redis_server.url)), SystemClock()) for _ in range(2)]
-    limiters = [RedisRateLimiter(algorithm, Quota(10, 3600), link, SystemClock()) for link in links]
+    limiters = [BatchedRateLimiter(algorithm, Quota(10, 3600), link, SystemClock()) for link in links]
     admitted = await count_admitted(limiters, 50)
     for link in links:
         await link.aclose()
@@ -406,7 +406,7 @@ async def test_redis_workers_that_race_share_one_quota(redis_server, algorithm):
 
 @every_algorithm
 async def test_redis_is_asked_once_a_hit(redis_link, algorithm):
-    limiter = RedisRateLimiter(algorithm, Quota(10, 60), redis_link, SystemClock())
+    limiter = BatchedRateLimiter(algorithm, Quota(10, 60), redis_link, SystemClock())
     await limiter.peek("k")  # teaches the server the script
     before = redis_link.round_trips
     await limiter.hit("k", 3)
@@ -415,7 +415,7 @@ async def test_redis_is_asked_once_a_hit(redis_link, algorithm):
 
 @every_algorithm
 async def test_hits_of_one_tick_are_one_run_of_the_script_each_decided_in_turn(redis_link, algorithm):
-    limiter = RedisRateLimiter(algorithm, Quota(3, 3600), redis_link, SystemClock())
+    limiter = BatchedRateLimiter(algorithm, Quota(3, 3600), redis_link, SystemClock())
     await limiter.peek("k")  # teaches the server the script
     before = await calls(redis_link, "evalsha")
     hits = [limiter.hit("k"), limiter.hit("other"), limiter.peek("k"), limiter.hit("k", 2), limiter.hit("k")]
@@ -439,7 +439,7 @@ async def test_a_foreign_value_under_one_key_is_no_other_clients_trouble(make, s
 @every_algorithm
 async def test_a_full_memory_refuses_those_hits_that_need_some(own_redis, algorithm):
     link = RedisLink(connect(RedisAddress(own_redis.url)), SystemClock())
-    limiter = RedisRateLimiter(algorithm, Quota(1, 60), link, SystemClock())
+    limiter = BatchedRateLimiter(algorithm, Quota(1, 60), link, SystemClock())
     await limiter.hit("spent")
     await link.send("CONFIG", "SET", "maxmemory", 1)
     hits = (limiter.hit("k"), limiter.hit("spent"), limiter.peek("k"))
@@ -451,7 +451,7 @@ async def test_a_full_memory_refuses_those_hits_that_need_some(own_redis, algori
 
 @every_algorithm
 async def test_redis_forgets_a_key_by_itself_but_not_before_it_has_ceased_to_matter(redis_link, algorithm):
-    limiter = RedisRateLimiter(algorithm, Quota(3, 60), redis_link, SystemClock(), prefix="app:")
+    limiter = BatchedRateLimiter(algorithm, Quota(3, 60), redis_link, SystemClock(), prefix="app:")
     decision = await limiter.hit("rl:ingest:10.0.0.1", 3)
     left_ms = await redis_link.send("PTTL", f"app:rl:ingest:10.0.0.1:{algorithm}")
     assert decision.reset_after * 1000 - 5_000 < left_ms <= 60_000 * longest_wait(algorithm) + 1
@@ -460,15 +460,15 @@ async def test_redis_forgets_a_key_by_itself_but_not_before_it_has_ceased_to_mat
 @every_algorithm
 async def test_redis_takes_another_algorithm_for_the_same_key(redis_link, algorithm):
     for other in ALGORITHMS:
-        await RedisRateLimiter(other, Quota(3, 60), redis_link, SystemClock()).hit("k")
-    again = RedisRateLimiter(algorithm, Quota(3, 60), redis_link, SystemClock())
+        await BatchedRateLimiter(other, Quota(3, 60), redis_link, SystemClock()).hit("k")
+    again = BatchedRateLimiter(algorithm, Quota(3, 60), redis_link, SystemClock())
     assert (await again.hit("k")).remaining == 1
 
 
 @every_algorithm
 async def test_redis_takes_a_smaller_quota_for_the_same_key(redis_link, algorithm):
-    await RedisRateLimiter(algorithm, Quota(100, 60), redis_link, SystemClock()).hit("k", 100)
-    refused = await RedisRateLimiter(algorithm, Quota(10, 30), redis_link, SystemClock()).hit("k")
+    await BatchedRateLimiter(algorithm, Quota(100, 60), redis_link, SystemClock()).hit("k", 100)
+    refused = await BatchedRateLimiter(algorithm, Quota(10, 30), redis_link, SystemClock()).hit("k")
     assert not refused.allowed
     assert refused.remaining == 0
     assert refused.retry_after > 0
@@ -591,7 +591,7 @@ async def test_a_refusal_from_before_a_reset_is_not_kept(clock):
         def checked(self, reply):
             return reply
 
-    limiter = RedisRateLimiter("fixed_window", Quota(1, 60), link := Link(), clock)
+    limiter = BatchedRateLimiter("fixed_window", Quota(1, 60), link := Link(), clock)
     hit = asyncio.create_task(limiter.hit("k"))
     await asyncio.sleep(0)
     await limiter.reset("k")
@@ -622,7 +622,7 @@ async def test_the_way_to_redis_makes_no_refusal_longer_and_no_time_told_shorter
         def checked(self, reply):
             return reply
 
-    limiter = RedisRateLimiter("fixed_window", Quota(1, 3), link := SlowLink(), clock)
+    limiter = BatchedRateLimiter("fixed_window", Quota(1, 3), link := SlowLink(), clock)
     assert (await limiter.hit("k")).retry_after == 1
     clock.jump(0.5)
     assert await limiter.hit("k") == Decision(False, 1, 0, retry_after=0.5, reset_after=2.5)
@@ -633,7 +633,7 @@ async def test_the_way_to_redis_makes_no_refusal_longer_and_no_time_told_shorter
 
 @in_redis
 async def test_so_many_keys_are_refused_without_redis_and_no_more(make, store_time, monkeypatch):
-    monkeypatch.setattr(limiter_store, "MAX_REFUSALS", 2)
+    monkeypatch.setattr(limiter_module, "MAX_REFUSALS", 2)
     limiter = make("fixed_window", Quota(1, 60))
     for key in ("a", "b", "a", "b", "a", "c", "c"):  # b is the one that asked longest ago
         await limiter.hit(key)

@@ -6,10 +6,10 @@ import pytest
 import redis
 
 from src.resilience.clock import SystemClock
+from src.resilience.redis.scripts import Script
 from src.services.errors import StorageRefusedError
 from src.storage.redis.batcher import MAX_DEDICATED, MAX_IN_FLIGHT
 from src.storage.redis.link import RECONNECT_INTERVAL_SECONDS, RedisAddress, RedisLink, connect
-from src.storage.redis.scripts import Script
 from tests.support.api import CALM, PLENTY, metric, running_api
 from tests.support.clock import FakeClock
 from tests.support.relay import running_relay

@@ -10,11 +10,11 @@ import pytest
 import redis.asyncio
 
 from src.resilience.clock import SystemClock
+from src.resilience.redis.scripts import Script
 from src.services.errors import StorageRefusedError, StorageUnavailableError
 from src.storage.redis.batcher import BUDGET_SECONDS, MAX_DEDICATED, MAX_IN_FLIGHT
 from src.storage.redis.failure_log import REMINDER_SECONDS
 from src.storage.redis.link import RedisAddress, RedisLink, connect
-from src.storage.redis.scripts import Script
 from tests.support.clock import FakeClock
 from tests.support.redis_server import RedisServer
 

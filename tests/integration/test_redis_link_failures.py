@@ -8,10 +8,10 @@ import pytest
 from redis.asyncio.connection import Connection, ConnectionPool, UnixDomainSocketConnection
 
 from src.resilience.clock import SystemClock
+from src.resilience.redis.scripts import Script
 from src.services.errors import StorageRefusedError, StorageUnavailableError
 from src.storage.redis.failure_log import REMINDER_SECONDS, STILL_LOST_SECONDS
 from src.storage.redis.link import RedisAddress, RedisLink, connect
-from src.storage.redis.scripts import Script
 from tests.support.clock import FakeClock
 from tests.support.server import free_port
 

@@ -6,16 +6,16 @@ import time
 import pytest
 
 from src.resilience.cache.options import CacheOptions
+from src.resilience.cache.recent_entries import RecentEntries
 from src.resilience.cache.store import Entry
 from src.resilience.clock import SystemClock
 from src.resilience.rate_limiter.options import Quota
+from src.resilience.redis.scripts import Script
 from src.services.errors import StorageUnavailableError
-from src.storage.patterns.cache_store import RedisCacheStore
-from src.storage.patterns.limiter_store import RedisRateLimiter
-from src.storage.patterns.recent_entries import RecentEntries
+from src.storage.patterns.batched_cache_store import BatchedCacheStore
+from src.storage.patterns.batched_rate_limiter import BatchedRateLimiter
 from src.storage.redis.batcher import BUDGET_SECONDS
 from src.storage.redis.link import RedisAddress, RedisLink, connect
-from src.storage.redis.scripts import Script
 from tests.support.api import CALM, PLENTY, metric, running_api
 
 OPTIONS = CacheOptions()
@@ -78,7 +78,7 @@ async def test_what_a_write_has_dropped_is_not_answered_while_redis_may_say_so(o
 async def test_only_entries_that_this_worker_has_are_answered_early(link, own_redis):
     recent = RecentEntries(SystemClock(), 10_000)
     recent.put("kept", ENTRY)
-    store = RedisCacheStore(link, recent, answers_early=True)
+    store = BatchedCacheStore(link, recent, answers_early=True)
     own_redis.freeze()
     kept, other = store.read("kept", OPTIONS), asyncio.ensure_future(store.read("other", OPTIONS))
     assert (await kept).body == b"kept"
@@ -89,7 +89,7 @@ async def test_only_entries_that_this_worker_has_are_answered_early(link, own_re
 
 
 async def test_in_a_silence_no_more_are_let_through_than_the_quota_has_room_for(link, own_redis):
-    limiter = RedisRateLimiter("sliding_window_log", Quota(5, 60), link, SystemClock(), answers_early=True)
+    limiter = BatchedRateLimiter("sliding_window_log", Quota(5, 60), link, SystemClock(), answers_early=True)
     assert (await limiter.hit("known")).remaining == 4
     own_redis.freeze()
     hits = [asyncio.create_task(limiter.hit("known")) for _ in range(6)]
@@ -109,7 +109,7 @@ async def test_in_a_silence_no_more_are_let_through_than_the_quota_has_room_for(
 
 
 async def test_a_limiter_that_was_reset_is_asked_again(link, own_redis):
-    limiter = RedisRateLimiter("fixed_window", Quota(5, 60), link, SystemClock(), answers_early=True)
+    limiter = BatchedRateLimiter("fixed_window", Quota(5, 60), link, SystemClock(), answers_early=True)
     await limiter.hit("known")
     await limiter.reset("known")
     own_redis.freeze()

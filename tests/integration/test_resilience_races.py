@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from src.resilience import BreakerState, CircuitBreaker, CircuitBreakerOptions, SystemClock
-from src.storage.patterns.breaker_store import RedisBreakerStore
+from src.resilience.circuit_breaker.redis import RedisBreakerStore
 from src.storage.redis.link import RedisLink
 
 pytestmark = pytest.mark.slow
@@ -24,9 +24,9 @@ RACER = """
 import asyncio, json, sys, time
 from contextlib import aclosing
 from src.resilience import CircuitBreaker, CircuitBreakerOptions, CircuitOpenError, Quota, SystemClock
-from src.storage.patterns.breaker_store import RedisBreakerStore
+from src.resilience.circuit_breaker.redis import RedisBreakerStore
 from src.storage.redis.link import RedisAddress, RedisLink, connect
-from src.storage.patterns.limiter_store import RedisRateLimiter
+from src.storage.patterns.batched_rate_limiter import BatchedRateLimiter
 
 def tell(what):
     print(json.dumps(what), flush=True)
@@ -39,7 +39,7 @@ def bank(link, options):
 
 async def hit(link, algorithm, callers):
     "Take a unit of a quota of 10, so many at once; tell how many were allowed."
-    limiter = RedisRateLimiter(algorithm, Quota(10, 3600), link, SystemClock())
+    limiter = BatchedRateLimiter(algorithm, Quota(10, 3600), link, SystemClock())
     decisions = await asyncio.gather(*(limiter.hit("alice") for _ in range(callers)))
     tell(sum(decision.allowed for decision in decisions))
 

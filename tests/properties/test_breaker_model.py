@@ -8,8 +8,8 @@ from hypothesis.stateful import Bundle, initialize, invariant, multiple, precond
 
 from src.resilience.circuit_breaker.memory import MemoryBreakerStore
 from src.resilience.circuit_breaker.options import CircuitBreakerOptions
+from src.resilience.circuit_breaker.redis import RedisBreakerStore
 from src.resilience.circuit_breaker.store import ManualState, Ticket
-from src.storage.patterns.breaker_store import RedisBreakerStore
 from tests.contract.conftest import TEST_TIME
 from tests.support.machines import StoreMachine, prove
 

@@ -16,7 +16,7 @@ from hypothesis.stateful import Bundle, initialize, invariant, multiple, rule
 from src.resilience.cache.memory import MemoryCacheStore
 from src.resilience.cache.options import CacheOptions
 from src.resilience.cache.store import Entry, Lease
-from src.storage.patterns.cache_store import RedisCacheStore
+from src.storage.patterns.batched_cache_store import BatchedCacheStore
 from tests.support.machines import StoreMachine, prove
 
 KEYS = ("summary:cpu:hourly", "summary:cpu:all")
@@ -124,7 +124,7 @@ class CacheMachine(StoreMachine):
         self.options = options
         self.models = {key: Model(options, self.clock) for key in KEYS}
         self.max_ages = (options.served_seconds, max(options.stale_seconds, options.served_seconds))
-        self.store = MemoryCacheStore(self.clock) if self.link is None else RedisCacheStore(self.link)
+        self.store = MemoryCacheStore(self.clock) if self.link is None else BatchedCacheStore(self.link)
 
     @rule(target=leases, key=keys, begun_within_seconds=begun_within)
     def take_lease(self, key, begun_within_seconds):

@@ -9,8 +9,8 @@ from src.resilience.errors import CircuitOpenError, QueueFullError, QueueTimeout
 from src.resilience.paced_queue.memory import MemoryPaceStore
 from src.resilience.paced_queue.options import PacedQueueOptions
 from src.resilience.paced_queue.policy import PacedQueue
+from src.resilience.paced_queue.redis import RedisPaceStore
 from src.resilience.paced_queue.store import Offer, PaceStatus
-from src.storage.patterns.pace_store import RedisPaceStore
 from tests.contract.conftest import TEST_TIME
 from tests.support.calls import CANCELLED, Caller
 from tests.support.clock import settle

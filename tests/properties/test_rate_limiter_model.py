@@ -11,7 +11,7 @@ from hypothesis.stateful import initialize, precondition, rule
 from src.resilience.rate_limiter.memory import memory_rate_limiter
 from src.resilience.rate_limiter.options import Algorithm, Quota
 from src.resilience.rate_limiter.store import Decision
-from src.storage.patterns.limiter_store import RedisRateLimiter
+from src.storage.patterns.batched_rate_limiter import BatchedRateLimiter
 from tests.contract.conftest import TEST_TIME
 from tests.support.clock import FakeClock
 from tests.support.machines import StoreMachine, prove
@@ -85,7 +85,7 @@ class RateLimiterMachine(StoreMachine):
             self.limiters = [memory_rate_limiter(self.algorithm, self.quota, self.clock)]
         else:
             shared = self.algorithm, self.quota, self.link, self.clock
-            self.limiters = [RedisRateLimiter(*shared, time_source=TEST_TIME) for _ in range(2)]
+            self.limiters = [BatchedRateLimiter(*shared, time_source=TEST_TIME) for _ in range(2)]
         self.do(self.time.publish())
 
     @rule(worker=workers, key=keys, cost=costs)
@@ -223,7 +223,7 @@ class SteppingClockMachine(StoreMachine):
         """In Redis each is another worker's: none repeats what it was told before the clock was set back."""
         if self.link is None:
             return self.in_memory
-        return RedisRateLimiter(self.algorithm, self.quota, self.link, self.clock, time_source=TEST_TIME)
+        return BatchedRateLimiter(self.algorithm, self.quota, self.link, self.clock, time_source=TEST_TIME)
 
     @rule(cost=st.integers(1, 2))
     def hit(self, cost):

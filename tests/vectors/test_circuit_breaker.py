@@ -26,8 +26,8 @@ import pytest
 from src.resilience.circuit_breaker.memory import MemoryBreakerStore
 from src.resilience.circuit_breaker.options import CircuitBreakerOptions
 from src.resilience.circuit_breaker.policy import CircuitBreaker
+from src.resilience.circuit_breaker.redis import RedisBreakerStore
 from src.resilience.errors import CircuitOpenError
-from src.storage.patterns.breaker_store import RedisBreakerStore
 from tests.contract.conftest import TEST_TIME, StoreTime
 
 

@@ -11,8 +11,8 @@ import pytest
 
 from src.resilience.rate_limiter.memory import memory_rate_limiter
 from src.resilience.rate_limiter.options import Algorithm, Quota
+from src.resilience.rate_limiter.redis import RedisRateLimiter
 from src.resilience.rate_limiter.store import RateLimiter
-from src.storage.patterns.limiter_store import RedisRateLimiter
 from tests.contract.conftest import TEST_TIME, StoreTime
 
 SCALE = 100

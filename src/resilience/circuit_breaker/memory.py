@@ -1,7 +1,7 @@
 """Circuit breakers of one process: the `BreakerStore` in memory, and its states as objects.
 
 A state object lives for one generation; what it does is what the breaker does in that state. The scripts in
-`src/storage/lua/breaker*.lua` keep the same rules, and one contract suite holds both to them.
+this folder keep the same rules, and one contract suite holds both to them.
 """
 
 import math

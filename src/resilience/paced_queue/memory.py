@@ -1,6 +1,6 @@
 """Turns of one process: the `PaceStore` in memory.
 
-The scripts in `src/storage/lua/paced*.lua` keep the same rules, and one contract suite holds both to them.
+The scripts in this folder keep the same rules, and one contract suite holds both to them.
 """
 
 from dataclasses import dataclass, replace

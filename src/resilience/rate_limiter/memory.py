@@ -1,6 +1,6 @@
 """Rate limiters of one process: each of the five algorithms in memory.
 
-What each lets through is told in `rate_limiter`. The scripts in `src/storage/lua` keep the same rules, and
+What each lets through is told in `rate_limiter`. The scripts in this folder keep the same rules, and
 one contract suite holds both to them.
 """
 

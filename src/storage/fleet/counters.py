@@ -8,6 +8,8 @@ from typing import cast
 
 from redis.exceptions import RedisError
 
+from src.resilience.redis.port import Argument, Reply
+from src.resilience.redis.scripts import SERVER_TIME, Script
 from src.services.errors import StorageUnavailableError
 from src.services.overview.counter_store import (
     LIVE_SECONDS,
@@ -16,9 +18,8 @@ from src.services.overview.counter_store import (
     CounterSnapshot,
     Tally,
 )
-from src.storage.redis.connection import Argument, Reply
 from src.storage.redis.link import RedisLink
-from src.storage.redis.scripts import SERVER_TIME, Script, load_script
+from src.storage.redis.scripts import storage_script
 
 _PREFIX = "counters:{fleet}:"
 _WORKERS = f"{_PREFIX}workers"
@@ -37,8 +38,8 @@ class RedisCounterStore:
     def __init__(self, link: RedisLink, worker: str, *, time_source: str = SERVER_TIME) -> None:
         self._link = link
         self._worker = worker
-        self._add = load_script("counters_add", time_source=time_source)
-        self._read = load_script("counters_read", time_source=time_source)
+        self._add = storage_script("counters_add", time_source=time_source)
+        self._read = storage_script("counters_read", time_source=time_source)
 
     async def add(self, counts: CounterSnapshot) -> None:
         """Add what this worker has counted, in one script."""

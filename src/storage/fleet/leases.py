@@ -2,13 +2,13 @@
 
 from contextlib import suppress
 
+from src.resilience.cache.redis import RELEASE
 from src.services.errors import StorageUnavailableError
 from src.storage.redis.link import RedisLink
-from src.storage.redis.scripts import load_script
+from src.storage.redis.scripts import storage_script
 
 _KEY = "lab:stress"
-_TAKE = load_script("lease_take", "lease")
-_RELEASE = load_script("cache_release", "cache")  # a lease is a lease
+_TAKE = storage_script("lease_take")
 
 LONGEST_SECONDS = 120.0
 """No stress test is given longer. A lease with more left is from before Redis' clock was set back."""
@@ -40,4 +40,4 @@ class RedisStressLease:
     async def release(self, token: str) -> None:
         """Give the lease back. While Redis is away it just runs out."""
         with suppress(StorageUnavailableError):
-            await self._link.run(_RELEASE, (_KEY,), (token,))
+            await self._link.run(RELEASE, (_KEY,), (token,))

@@ -3,6 +3,10 @@
 -- KEYS  types   as in metrics_add.lua
 -- ARGV  a key like those of a type's measurements, which metrics_add.lua makes itself too
 -- Reply 1
+--
+-- A write reads the time, so that this includes reading it.
+--
+-- @include ../../resilience/redis/now
 local absent = ARGV[1]
 
 redis.call('ZADD', KEYS[1], 'XX', 'GT', 0, '')

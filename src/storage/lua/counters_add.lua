@@ -7,9 +7,10 @@
 --       seconds that a hash is kept, then field, amount, field, amount, …
 --
 -- Reply 1
+--
+-- @include ../../resilience/redis/now
 
 local prefix, worker, live, kept = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
-local now = now_us()
 
 redis.call('ZADD', KEYS[1], string.format('%.0f', now), worker)
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', string.format('%.0f', now - live * 1000000))

@@ -6,9 +6,10 @@
 -- ARGV  prefix of the seconds' keys, how many seconds, seconds after which a worker is forgotten
 --
 -- Reply {workers, {field, sum, field, sum, …}}
+--
+-- @include ../../resilience/redis/now
 
 local prefix, seconds, live = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
-local now = now_us()
 local this_second = math.floor(now / 1000000)
 
 local sums = {}

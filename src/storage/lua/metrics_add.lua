@@ -6,6 +6,8 @@
 --       arguments of metrics_write.lua
 -- Reply {0, answer} stored before; {-1} the key came before with another fingerprint; else that of plan_metrics or of
 --       store_metrics
+--
+-- @include metrics_write
 local fingerprint, life, answer = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 local kept_until = now + life * 1000000
 

@@ -5,7 +5,7 @@
 -- there, such as a value of another kind or a command that the user may not run, leaves everything as it was.
 -- `store_metrics` writes what was planned.
 --
--- needs `now.lua`
+-- @include ../../resilience/redis/now
 -- ARGV  from `first` on: maximum number of types, maximum number of series of a type, number of types; and for
 --       each type its name; retention in seconds (0: for ever); latest timestamp in µs; version of the series
 --       dictionary ('' if only points without labels come); number of new series, and for each its number and

@@ -1,6 +1,6 @@
 -- Replaces the blocks of series of one hour and of all hours, unless they have changed since they were read.
 --
--- needs `now.lua`
+-- @include ../../resilience/redis/now
 -- KEYS  m:{<type>}:u, m:{<type>}:q:<hour>, m:{<type>}:q:all
 -- ARGV  number of the hour, version of its block that was read (0: there was none), the new block, version of the
 --       block of all hours that was read, the new block, number of points that were added, retention in seconds

@@ -1,6 +1,6 @@
 -- Reads what a summary by labels of one type is made of. Writes nothing.
 --
--- needs `series_points.lua`
+-- @include series_points
 -- KEYS  m:{<type>}:u; the other keys of the type are made here, they carry the same hash tag
 -- ARGV  prefix of the keys; nothing more for all points, or for each hour its number, the first µs within it, the µs
 --       after the last, and 'block' if the whole hour is needed, 'points' if only its points will do

@@ -9,13 +9,14 @@ not asked about those who are known to be over the quota.
 
 from src.analytics.columns import columns_of
 from src.analytics.points import Point
+from src.resilience.rate_limiter.redis import Hit, RedisRateLimiter
 from src.resilience.rate_limiter.store import Decision
+from src.resilience.redis.port import Reply
 from src.services.errors import StorageRefusedError, StorageUnavailableError
 from src.services.metrics.ingest import PointRejection
 from src.storage.metrics.store import UNFINISHED, RedisMetricStore, unfinished
-from src.storage.patterns.limiter_store import Hit, RedisRateLimiter
-from src.storage.redis.connection import Reply
 from src.storage.redis.link import RedisLink
+from src.storage.redis.scripts import storage_script
 from src.storage.redis.tick_loader import TickLoader
 
 
@@ -32,7 +33,9 @@ class RedisAdmittedPoints:
         self._limiter = limiter
         self._store = store
         self._link = link
-        self._script = limiter.script("admit_points", "metrics_write")
+        self._script = storage_script(
+            "admit_points", after=limiter.algorithm_file, time_source=limiter.time_source
+        )
         self._asked = link.tick_loader(self._run)
 
     def write(self, point: Point) -> "RedisAdmittedWrite":
@@ -79,7 +82,7 @@ class RedisAdmittedWrite:
 
     async def hit(self, key: str) -> Decision:
         """Take a unit of `key`, and store the point along with it if that can be."""
-        return await self._limiter.hit(key, ask=self._ask)
+        return await self._limiter.hit(key, decide=self._ask)
 
     async def finish(self) -> PointRejection | None:
         """Return once the point is stored, or why it is rejected.

@@ -11,7 +11,7 @@ from src.analytics.sketch import decode_entries, encode_counts
 from src.services.errors import StorageUnavailableError
 from src.storage.metrics.layout import SKETCH_HEADER
 from src.storage.redis.link import RedisLink
-from src.storage.redis.scripts import load_script
+from src.storage.redis.scripts import storage_script
 
 
 class SketchCompactor:
@@ -23,7 +23,7 @@ class SketchCompactor:
 
     def __init__(self, link: RedisLink) -> None:
         self._link = link
-        self._script = load_script("metrics_compact")
+        self._script = storage_script("metrics_compact")
         self._waiting: dict[bytes, None] = {}
         self._task: asyncio.Task[None] | None = None
 

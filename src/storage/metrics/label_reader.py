@@ -13,6 +13,7 @@ from src.analytics.aggregate import Aggregate
 from src.analytics.rollup import Integers
 from src.analytics.series_block import SeriesBlock
 from src.analytics.window import HOUR_US, Window
+from src.resilience.redis.port import Argument, Reply
 from src.services.errors import StorageUnavailableError
 from src.services.metrics.labels import MAX_GROUPS, Group, Groups, LabelQuery
 from src.services.metrics.series import SeriesError
@@ -20,9 +21,8 @@ from src.storage.metrics.layout import key_of
 from src.storage.metrics.series_dictionary import SeriesDictionary
 from src.storage.metrics.series_folder import decode_all_block, decode_hour_block, decode_points
 from src.storage.metrics.window_reader import WindowReader
-from src.storage.redis.connection import Argument, Reply
 from src.storage.redis.link import RedisLink
-from src.storage.redis.scripts import load_script
+from src.storage.redis.scripts import storage_script
 
 READ_TIMEOUT_SECONDS = 5.0
 MAX_ATTEMPTS = 5
@@ -56,7 +56,7 @@ class LabelReader:
         self._link = link
         self._windows = windows
         self._dictionary = dictionary
-        self._script = load_script("series_read", "series_points")
+        self._script = storage_script("series_read")
 
     async def groups(self, metric_type: str, window: Window | None, query: LabelQuery) -> Groups:
         """Summarize the series of `metric_type` that match `query`, group by group.

@@ -12,13 +12,13 @@ from src.analytics.columns import POINT_DTYPE
 from src.analytics.points import Point
 from src.analytics.rollup import Floats, Integers
 from src.analytics.window import HOUR_US
+from src.resilience.redis.port import Argument, Command, Reply
 from src.services.metrics.ingest import Position, StoredPoint
 from src.services.metrics.labels import LabelFilters, matches
 from src.storage.metrics.layout import HEAD_POINTS, key_of
 from src.storage.metrics.series_dictionary import UNLABELLED, SeriesDictionary
-from src.storage.redis.connection import Argument, Command, Reply
 from src.storage.redis.link import RedisLink
-from src.storage.redis.scripts import load_script
+from src.storage.redis.scripts import storage_script
 
 TYPES_AT_ONCE = 100
 """Types whose points are read in one round trip."""
@@ -49,8 +49,8 @@ class ListReader:
     ) -> None:
         self._link = link
         self._dictionary = dictionary
-        self._script = load_script("metrics_list")
-        self._read_all = load_script("read_all")
+        self._script = storage_script("metrics_list")
+        self._read_all = storage_script("read_all")
 
     async def newest(
         self,

@@ -15,12 +15,12 @@ from src.services.metrics.readiness import Readiness
 from src.storage.metrics.layout import key_of
 from src.storage.metrics.store import RedisMetricStore
 from src.storage.redis.link import CALL_TIMEOUT_SECONDS, RedisLink
-from src.storage.redis.scripts import load_script
+from src.storage.redis.scripts import storage_script
 
 _NO_TYPE = "?"
 """No metric type has this name, so its keys never exist."""
 
-_CHECK_INGEST = load_script("check_ingest", "now")
+_CHECK_INGEST = storage_script("check_ingest")
 
 
 class RedisReadiness:

@@ -16,11 +16,12 @@ from src.analytics.columns import POINT_DTYPE
 from src.analytics.rollup import Floats, Integers
 from src.analytics.series_block import SeriesBlock
 from src.analytics.window import HOUR_US
+from src.resilience.redis.port import Argument, Reply
+from src.resilience.redis.scripts import SERVER_TIME
 from src.services.errors import StorageUnavailableError
 from src.storage.metrics.layout import key_of
-from src.storage.redis.connection import Argument, Reply
 from src.storage.redis.link import RedisLink
-from src.storage.redis.scripts import SERVER_TIME, load_script
+from src.storage.redis.scripts import storage_script
 
 _COVERAGE: Final = struct.Struct("<62I")
 """Version of a block of an hour, and how many points it has of the head and of each minute."""
@@ -65,8 +66,8 @@ class SeriesFolder:
     def __init__(self, link: RedisLink, retention_seconds: int, *, time_source: str = SERVER_TIME) -> None:
         self._link = link
         self._retention_seconds = retention_seconds
-        self._read = load_script("series_fold_read", "series_points")
-        self._write = load_script("series_fold", "now", time_source=time_source)
+        self._read = storage_script("series_fold_read")
+        self._write = storage_script("series_fold", time_source=time_source)
         self._waiting: dict[tuple[str, int], None] = {}
         self._task: asyncio.Task[None] | None = None
 

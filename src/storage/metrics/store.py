@@ -18,6 +18,8 @@ from src.analytics.columns import PointColumns, columns_of
 from src.analytics.points import Point
 from src.analytics.rollup import Rollup
 from src.resilience.clock import Clock
+from src.resilience.redis.port import Argument, Command, Reply
+from src.resilience.redis.scripts import SERVER_TIME
 from src.services.errors import StorageUnavailableError
 from src.services.metrics.ingest import (
     Idempotency,
@@ -34,9 +36,8 @@ from src.storage.metrics.series_dictionary import SeriesDictionary
 from src.storage.metrics.series_folder import SeriesFolder
 from src.storage.metrics.window_reader import WindowReader
 from src.storage.metrics.write import write_arguments
-from src.storage.redis.connection import Argument, Command, Reply
 from src.storage.redis.link import CALL_TIMEOUT_SECONDS, RedisLink
-from src.storage.redis.scripts import SERVER_TIME, load_script
+from src.storage.redis.scripts import storage_script
 
 _log = logging.getLogger(__name__)
 
@@ -100,7 +101,7 @@ class RedisMetricStore:
         self._clock = clock
         self._retention_seconds = retention_seconds
         self._caps = caps
-        self._add_script = load_script("metrics_add", "now", "metrics_write", time_source=time_source)
+        self._add_script = storage_script("metrics_add", time_source=time_source)
         self._singles = link.tick_loader(self._add_singles)
         self._windows = WindowReader(link)
         self._lists = ListReader(link, self._dictionary)

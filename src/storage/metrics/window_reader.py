@@ -14,11 +14,11 @@ from src.analytics.readings import Reading, readings
 from src.analytics.rollup import RECORD_DTYPE, Floats, Integers, Rollup
 from src.analytics.sketch import LogBinSketch, bins_of, decode_entries, sum_by_bin
 from src.analytics.window import MINUTE_US, Window
+from src.resilience.redis.port import Argument, Command, Reply
 from src.services.metrics.series import SeriesError
 from src.storage.metrics.layout import SKETCH_HEADER, key_of
-from src.storage.redis.connection import Argument, Command, Reply
 from src.storage.redis.link import RedisLink
-from src.storage.redis.scripts import load_script
+from src.storage.redis.scripts import storage_script
 
 READINGS_AT_ONCE = 30
 """Days and hours read in one round trip: as many as a window of a day needs, and some more."""
@@ -44,8 +44,8 @@ class WindowReader:
 
     def __init__(self, link: RedisLink) -> None:
         self._link = link
-        self._read = load_script("metrics_read")
-        self._read_all = load_script("read_all")
+        self._read = storage_script("metrics_read")
+        self._read_all = storage_script("read_all")
 
     async def aggregate(self, metric_type: str, window: Window | None) -> Aggregate:
         """Summarize the points of `metric_type` in `window`; None is all of them."""

@@ -6,8 +6,8 @@ import numpy as np
 
 from src.analytics.columns import FEW, MinuteFold, PointColumns, fold, fold_few
 from src.analytics.sketch import bins_of, encode_bins
+from src.resilience.redis.port import Argument
 from src.storage.metrics.series_dictionary import SeriesDictionary
-from src.storage.redis.connection import Argument
 
 
 def write_arguments(

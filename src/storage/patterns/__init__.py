@@ -1,1 +1,1 @@
-"""The Redis forms of the resilience patterns."""
+"""The Redis forms of the resilience patterns that batch by tick of the event loop."""

@@ -6,19 +6,14 @@ from the transport to hiredis, and the replies to the caller, without streams or
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any, TypeAlias
 
 import hiredis
 from redis.asyncio.connection import AbstractConnection, ConnectionPool
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
-from src.storage.redis.failures import reply_error
-
-Argument: TypeAlias = bytes | str | int | float
-Command: TypeAlias = tuple[Argument, ...]
-Reply: TypeAlias = Any
-"""A value of RESP2: bytes, int, None, an error, or a list of these. Each store narrows its own replies."""
+from src.resilience.redis.failures import reply_error
+from src.resilience.redis.port import Command, Reply
 
 _INCOMPLETE = object()
 

@@ -4,7 +4,8 @@ import logging
 import math
 
 from src.resilience.clock import Clock
-from src.storage.redis.failures import Failure, failure_of, reason_of
+from src.resilience.redis.failures import Failure, failure_of, reason_of
+from src.storage.redis.advice import advice_on
 
 _log = logging.getLogger(__name__)
 
@@ -62,5 +63,5 @@ class FailureLog:
             "address": self._address,
             "code": failure.code,
             "reason": reason_of(error),
-            "advice": failure.advice,
+            "advice": advice_on(failure),
         }

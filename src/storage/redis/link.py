@@ -1,7 +1,7 @@
 """The one way to Redis: connecting, running scripts, and knowing when Redis is unavailable.
 
 `RedisLink` is what the stores use. It turns every failure into an error of ours, by the one table of
-`src.storage.redis.failures`:
+`src.resilience.redis.failures`:
 
 - Redis is unavailable: each caller gets a `StorageUnavailableError`. The first failure closes the gate, a
   background task sends a PING every `PROBE_INTERVAL_SECONDS`, and the first answer opens the gate again. So
@@ -28,12 +28,12 @@ from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError
 
 from src.resilience.clock import Clock
+from src.resilience.redis.failures import Meaning, failure_of, reason_of
+from src.resilience.redis.port import Argument, Command, Reply
+from src.resilience.redis.scripts import Script
 from src.services.errors import StorageRefusedError, StorageUnavailableError
 from src.storage.redis.batcher import Batcher, RoundTripObserver
-from src.storage.redis.connection import Argument, Command, Reply
 from src.storage.redis.failure_log import FailureLog
-from src.storage.redis.failures import Meaning, failure_of, reason_of
-from src.storage.redis.scripts import Script
 from src.storage.redis.tick_loader import TickLoader
 
 T = TypeVar("T")

@@ -9,7 +9,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from src.storage.redis.connection import RedisConnection, Reply
+from src.resilience.redis.port import Reply
+from src.storage.redis.connection import RedisConnection
 
 Replies: TypeAlias = "asyncio.Future[list[Reply]]"
 

@@ -8,7 +8,10 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from src.storage.redis.failures import Meaning, failure_of, reason_of, reply_error
+from src.resilience.redis import failures
+from src.resilience.redis.failures import Meaning, failure_of, reason_of, reply_error
+from src.storage.redis import advice
+from src.storage.redis.advice import advice_on
 
 IN_A_SCRIPT = (
     "{}",
@@ -101,7 +104,7 @@ REPLIES = {
 def test_a_reply_means_the_same_in_the_words_of_each_server(meaning, code, text):
     failure = failure_of(reply_error(text))
     assert (failure.meaning.name, failure.code) == (meaning, code)
-    assert failure.advice.endswith(".")
+    assert advice_on(failure).endswith(".")
 
 
 @pytest.mark.parametrize("meaning", Meaning)
@@ -161,6 +164,11 @@ def test_an_error_of_no_known_kind_ends_the_connection_and_is_named():
     error.__cause__ = MemoryError()
     failure = failure_of(error)
     assert (failure.meaning, failure.code) == (Meaning.UNAVAILABLE, "ConnectionError")
+
+
+def test_every_failure_of_the_table_has_advice():
+    known = {*failures._BY_START, *failures._BY_NUMBER, failures._DNS, failures._TLS}
+    assert {failure.code for failure in known} | {"ERR"} == advice._ADVICE.keys()
 
 
 def test_the_arguments_of_an_unknown_command_are_in_no_log():

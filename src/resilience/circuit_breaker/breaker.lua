@@ -1,0 +1,148 @@
+-- What the circuit breaker's scripts share: the state, how it changes, and the record of the latest calls.
+-- The rules are those of src/resilience/circuit_breaker/store.py.
+--
+-- KEYS[1]  hash: state, generation, opened_us, until_us, open_for_us, failures_in_a_row, failures and slow (of
+--          the count window), probes (begun, ever), probe_successes, probe_failures
+-- KEYS[2]  sorted set: the probes that are out, by the time in µs at which their permit goes to another
+-- KEYS[3]  list: the last 20 changes of state as 'µs before after reason', oldest first
+-- KEYS[4]  list: the window over the last calls, each 0 or 1 (failed) plus 2 (slow), oldest first
+-- KEYS[5]  hash: the window over time, bucket number → 'calls failures slow'
+-- ARGV     1 failure threshold, 2 failure rate, 3 slow call rate (0: not by that), 4 calls in the window,
+--          5 µs in the window (0: it is told in calls), 6 minimum calls, 7 µs open, 8 its factor, 9 its
+--          maximum (0: none), 10 permits, 11 successes to close, 12 µs of a lease; what a script takes
+--          besides begins at 13
+--
+-- @include ../redis/now
+local CIRCUIT, LEASES, TRANSITIONS, CALLS, TIME_BUCKETS = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local FIRST_OWN_ARGUMENT = 13
+local TRANSITIONS_KEPT = 20
+local BUCKETS = 10
+local READING = {
+  CLOSED = 'CLOSED', FORCED_CLOSED = 'CLOSED', OPEN = 'OPEN', FORCED_OPEN = 'OPEN', HALF_OPEN = 'HALF_OPEN',
+}
+
+local option = {}
+for i = 1, FIRST_OWN_ARGUMENT - 1 do
+  option[i] = tonumber(ARGV[i])
+end
+local failure_threshold, failure_rate, slow_rate = option[1], option[2], option[3]
+local window_calls, window_us, minimum_calls = option[4], option[5], option[6]
+local open_us, open_factor, open_max_us = option[7], option[8], option[9]
+local permits, successes_to_close, lease_us = option[10], option[11], option[12]
+
+-- A whole number as text: Lua's own way keeps 14 digits, too few for µs.
+local function whole(number)
+  return string.format('%.0f', number)
+end
+
+local function get(field)
+  return tonumber(redis.call('HGET', CIRCUIT, field) or 0)
+end
+
+local function set(field, number)
+  redis.call('HSET', CIRCUIT, field, whole(number))
+end
+
+local found = redis.call('HMGET', CIRCUIT, 'state', 'generation')
+local state, generation = found[1] or 'CLOSED', found[2]
+
+-- What a state does when it begins. The closed ones begin with nothing counted.
+local on_begin = {
+  CLOSED = function()
+    redis.call('DEL', CALLS, TIME_BUCKETS)
+    redis.call('HDEL', CIRCUIT, 'failures_in_a_row', 'failures', 'slow', 'opened_us', 'open_for_us')
+  end,
+  FORCED_OPEN = function()
+    set('opened_us', now)
+  end,
+  OPEN = function()
+    local open_for = get('open_for_us')
+    if open_for == 0 then
+      open_for = open_us
+    else
+      open_for = math.floor(open_for * open_factor)
+      if open_max_us > 0 then
+        open_for = math.min(open_for, open_max_us)
+      end
+    end
+    set('opened_us', now)
+    set('open_for_us', open_for)
+    set('until_us', now + open_for)
+  end,
+  HALF_OPEN = function()
+    redis.call('HDEL', CIRCUIT, 'probe_successes', 'probe_failures')
+  end,
+}
+on_begin.FORCED_CLOSED = on_begin.CLOSED
+
+-- Begins a generation in `after`. Its number is the µs it began in, pushed on by one where two begin in the
+-- same: a Redis that lost everything never takes an outcome from before for one of after.
+local function begin(after)
+  generation = whole(math.max(now, tonumber(generation or 0) + 1))
+  state = after
+  redis.call('DEL', LEASES)
+  on_begin[after]()
+  redis.call('HSET', CIRCUIT, 'state', after, 'generation', generation)
+end
+
+-- Fails where nothing can be written. Without it a closed breaker would let call after call through there and
+-- count none; as it is, the workers' own breakers decide.
+local function prove_writable()
+  redis.call('HSET', CIRCUIT, 'state', state)
+end
+
+-- Changes the state, and returns the change as it is kept.
+local function enter(after, reason)
+  local transition = table.concat({whole(now), READING[state], READING[after], reason}, ' ')
+  redis.call('RPUSH', TRANSITIONS, transition)
+  redis.call('LTRIM', TRANSITIONS, -TRANSITIONS_KEPT, -1)
+  begin(after)
+  return transition
+end
+
+local function running_bucket()
+  return math.floor(now / (window_us / BUCKETS))
+end
+
+-- A bucket of the future is from before the clock was set back.
+local function is_in_window(bucket)
+  return tonumber(bucket) > running_bucket() - BUCKETS and tonumber(bucket) <= running_bucket()
+end
+
+local function unpack_bucket(text)
+  local calls, failures, slow = string.match(text or '0 0 0', '(%d+) (%d+) (%d+)')
+  return tonumber(calls), tonumber(failures), tonumber(slow)
+end
+
+-- Returns how many calls the window holds, and how many of them failed and were slow.
+local function health()
+  if window_us == 0 then
+    return redis.call('LLEN', CALLS), get('failures'), get('slow')
+  end
+  local calls, failures, slow = 0, 0, 0
+  local buckets = redis.call('HGETALL', TIME_BUCKETS)
+  for i = 1, #buckets, 2 do
+    if is_in_window(buckets[i]) then
+      local c, f, s = unpack_bucket(buckets[i + 1])
+      calls, failures, slow = calls + c, failures + f, slow + s
+    end
+  end
+  return calls, failures, slow
+end
+
+-- Returns the µs until the open time is over, 0 or less where it is: never more than the open time, also after the
+-- clock was set back.
+local function wait_for_half_open()
+  return math.min(get('until_us') - now, get('open_for_us'))
+end
+
+-- Returns the µs until a permit is free in half-open, 0 where one is: never more than a lease, also after the clock
+-- was set back.
+local function wait_for_permit()
+  local out = redis.call('ZCOUNT', LEASES, '(' .. whole(now), '+inf')
+  if get('probe_successes') + get('probe_failures') + out < permits then
+    return 0
+  end
+  local next_due = redis.call('ZRANGEBYSCORE', LEASES, '(' .. whole(now), '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
+  return math.min(tonumber(next_due[2]) - now, lease_us)
+end

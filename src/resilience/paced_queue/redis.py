@@ -1,0 +1,94 @@
+"""The slots of a paced queue that all workers share. Scripts in Redis assign the slots, by Redis' clock.
+
+The two keys of a queue have the hash tag `{name}` in common. They never expire, because a policy must last,
+and a program has few queues.
+
+**If Redis loses data**, because it was flushed or restarted with older data, it learns that from the
+workers. Each worker remembers the highest number of a slot and sends it with each question. If that number
+is higher than the one in Redis, slots were lost, and the next slot comes an interval later. Two calls can
+come too close only if the first question comes from a worker that has never asked before.
+"""
+
+from pathlib import Path
+from typing import cast
+
+from ..redis.port import Argument, Reply, ScriptRunner
+from ..redis.scripts import SERVER_TIME, Script, load_script
+from .options import PacedQueueOptions, QueuePolicy
+from .store import Offer, PaceStatus, Turn, Verdict
+
+_FOLDER = Path(__file__).parent
+
+
+class RedisPaceStore:
+    """A `PaceStore` in Redis. Every method raises `StoreUnavailableError` if Redis is unavailable.
+
+    Args:
+        name: The name of the queue.
+        options: The options of the queue.
+        runner: The connection to Redis.
+        time_source: Lua code that defines `now_us()`.
+    """
+
+    def __init__(
+        self, name: str, options: PacedQueueOptions, runner: ScriptRunner, *, time_source: str = SERVER_TIME
+    ) -> None:
+        self._options = options
+        self._runner = runner
+        self._ask, self._give_back, self._postpone, self._status = (
+            load_script(_FOLDER / f"{task}.lua", time_source=time_source)
+            for task in ("ask", "give_back", "postpone", "status")
+        )
+        self._keys = [f"pace:{{{name}}}", f"pace:{{{name}}}:lines"]
+        self._known_turn = 0
+        self._policy = options.policy
+
+    async def ask(self, worker: str, offer: Offer) -> Verdict:
+        """Record a worker's queue, admit its new callers, and assign a slot to it if it is next."""
+        options = self._options
+        admitted, has_turn, turn, policy, wait_us, size, is_late = await self._run(
+            self._ask,
+            *(options.interval_us, options.capacity, options.grace_us, options.poll_us),
+            *(worker, offer.size, offer.newcomers, offer.age_us, offer.lead_us),
+            *(self._known_turn, self._policy, options.max_wait_us),
+        )
+        self._policy = cast("QueuePolicy", policy.decode())
+        self._known_turn = max(self._known_turn, turn)
+        return Verdict(
+            admitted,
+            Turn(self, turn) if has_turn else None,
+            self._policy,
+            wait_us,
+            options.retry_after(size, wait_us),
+            options.max_wait_seconds if is_late else None,
+        )
+
+    async def give_back(self, turn: Turn) -> None:
+        """Take back a slot that was not used, if no later slot was assigned."""
+        await self._run(self._give_back, turn.number)
+
+    async def postpone(self, seconds: float) -> None:
+        """Assign no slot for `seconds`."""
+        await self._run(self._postpone, round(seconds * 1e6))
+
+    async def set_policy(self, policy: QueuePolicy) -> None:
+        """Assign slots by `policy` from now on."""
+        await self._runner.send("HSET", self._keys[0], "policy", policy)
+        self._policy = policy
+
+    async def status(self) -> PaceStatus:
+        """Return the state of the queue."""
+        options = self._options
+        policy, size, oldest_age_us, wait_us = await self._run(
+            self._status, options.interval_us, options.grace_us
+        )
+        return PaceStatus(
+            policy=self._policy if policy is None else cast("QueuePolicy", policy.decode()),
+            size=size,
+            capacity=options.capacity,
+            oldest_age_seconds=None if oldest_age_us is None else oldest_age_us / 1e6,
+            next_turn_seconds=wait_us / 1e6,
+        )
+
+    async def _run(self, script: Script, *arguments: Argument) -> Reply:
+        return await self._runner.run(script, self._keys, arguments)

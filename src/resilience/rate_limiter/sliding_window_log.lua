@@ -1,0 +1,79 @@
+-- Sliding window log: never more than `limit` units in any window, exactly. A unit let through at t has left
+-- at t + window.
+--
+-- A run's work does not grow with the cost, and grows with the logarithm of the number of hits in the window.
+--
+-- key      list: two numbers for each hit let through, oldest first: its time in µs, and the total of units let
+--          through up to and including it. The first hit has left already; its total is what the others began at.
+--
+-- @include ../redis/now
+-- @include quota
+local TIME, TOTAL = 0, 1
+
+-- What a key begins with: a hit that took nothing and left long ago.
+local function begin(key)
+  redis.call('RPUSH', key, 0, 0)
+end
+
+local function append(key, total)
+  redis.call('RPUSH', key, now, total)
+  redis.call('PEXPIRE', key, math.ceil(window / 1000) + 1) -- clean-up only, never early
+end
+
+-- Return the number of hits, from the oldest on, whose TIME or TOTAL is below `least`. The search begins at the
+-- front, where the result mostly is.
+local function count_below(key, place, least)
+  local function is_below(hit)
+    local number = redis.call('LINDEX', key, 2 * hit + place)
+    return number and tonumber(number) < least
+  end
+  local low, high, step = 0, 0, 1
+  while is_below(high) do
+    low, high, step = high + 1, high + step, 2 * step
+  end
+  while low < high do
+    local middle = math.floor((low + high) / 2)
+    if is_below(middle) then
+      low = middle + 1
+    else
+      high = middle
+    end
+  end
+  return low
+end
+
+-- Return {allowed 1 or 0, remaining, µs until there is room for cost, µs until the whole limit is free}.
+local function hit(key, cost, spend)
+  local front = redis.call('LRANGE', key, 0, 2) -- the first hit, and the time of the second
+  local used, total, newest = 0, front[2] or 0, now
+  if front[3] then
+    local last = redis.call('LRANGE', key, -2, -1)
+    newest, total = tonumber(last[1]), tonumber(last[2])
+    if now - front[3] >= window then
+      local left = count_below(key, TIME, now - window + 1)
+      redis.call('LTRIM', key, 2 * (left - 1), -1)
+      front = redis.call('LRANGE', key, 0, 1)
+    end
+    used = total - front[2]
+    if newest > now then -- the clock was set back: all units count from now on
+      redis.call('DEL', key)
+      begin(key)
+      append(key, used)
+      newest, total = now, used
+    end
+  end
+
+  local wait = 0
+  if used + cost > limit then -- until the hit has left that brought the total to what must leave
+    local staying = count_below(key, TOTAL, total + cost - limit)
+    wait = redis.call('LINDEX', key, 2 * staying + TIME) + window - now
+  elseif spend then
+    if not front[1] then
+      begin(key)
+    end
+    used, total, newest = used + cost, total + cost, now
+    append(key, total)
+  end
+
+  return {wait == 0 and 1 or 0, math.max(0, limit - used), wait, used > 0 and newest + window - now or 0}
+end

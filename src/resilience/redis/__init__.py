@@ -1,0 +1,1 @@
+"""The patterns' Redis forms, and the port through which they use Redis."""

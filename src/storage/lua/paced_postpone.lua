@@ -1,8 +1,0 @@
--- Gives no turn for a while. Never brings one forward.
---
--- KEYS     those of paced.lua
--- ARGV[1]  µs
--- reply    µs until the first turn may be given
-local not_before = math.max(postponed_until(), now + ARGV[1])
-redis.call('HSET', PACE, 'not_before_us', whole(not_before), 'postponed_us', whole(now))
-return not_before - now
