@@ -48,6 +48,7 @@ from .circuit_breaker.store import (
     Refusal,
     Ticket,
     Transition,
+    WouldOpen,
 )
 from .clock import (
     Clock,
@@ -91,6 +92,7 @@ from .events import (
     TimedOut,
     TurnTaken,
     Waited,
+    WouldHaveOpened,
     each,
     ignore,
     notify,
@@ -280,6 +282,8 @@ __all__ = [
     "Verdict",
     "Waited",
     "WaitingLine",
+    "WouldHaveOpened",
+    "WouldOpen",
     "always",
     "any_error_fails",
     "check_policy",

@@ -66,6 +66,13 @@ class StateChanged(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WouldHaveOpened(Event):
+    """A circuit breaker that is forced closed would have opened, and why. Sent once until no rule says so."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OutcomeLost(Event):
     """A circuit breaker did not count how a call ended, since its store did not answer (`error`)."""
 

@@ -6,7 +6,7 @@ import pytest
 
 from src.resilience.circuit_breaker.failover import FailoverBreakerStore
 from src.resilience.circuit_breaker.memory import MemoryBreakerStore
-from src.resilience.circuit_breaker.options import CircuitBreakerOptions
+from src.resilience.circuit_breaker.options import OPENINGS_COMPUTED, CircuitBreakerOptions
 from src.resilience.circuit_breaker.policy import CircuitBreaker
 from src.resilience.circuit_breaker.redis import RedisBreakerStore
 from src.resilience.circuit_breaker.store import (
@@ -16,6 +16,7 @@ from src.resilience.circuit_breaker.store import (
     Refusal,
     Ticket,
     Transition,
+    WouldOpen,
 )
 from src.resilience.errors import CircuitOpenError
 from src.resilience.events import OutcomeLost, ProbeStarted, Rejected, StateChanged
@@ -65,8 +66,8 @@ class Driver:
     async def call(self, *, failed=False, slow=False):
         return await self.record(await self.enter(), failed=failed, slow=slow)
 
-    async def force(self, order):
-        return await self.store.force(self.name, self.options, order)
+    async def force(self, order, open_seconds=None):
+        return await self.store.force(self.name, self.options, order, open_seconds)
 
     async def status(self):
         return await self.store.status(self.name, self.options)
@@ -539,7 +540,7 @@ async def test_forced_closed_it_counts_and_never_opens(drive):
     breaker = drive(failure_threshold=1)
     await breaker.force(ManualState.FORCED_CLOSED)
     for _ in range(5):
-        assert await breaker.call(failed=True) is None
+        assert not isinstance(await breaker.call(failed=True), Transition)
     status = await breaker.status()
     assert (status.state, status.failure_count) == (CLOSED, 5)
 
@@ -588,6 +589,97 @@ async def test_the_last_twenty_transitions_are_kept(drive, store_time):
     transitions = (await breaker.status()).transitions
     assert len(transitions) == 20
     assert (transitions[0].at, transitions[-1].at) == (start + 3, start + 12)
+
+
+# ---------------------------------------------------------------- other rules
+
+
+async def test_so_many_failures_in_a_window_of_time_open_it_successes_between_them_or_not(drive, store_time):
+    breaker = drive(failures_in_window=3, window_seconds=60)
+    for _ in range(2):
+        await breaker.call(failed=True)
+        await breaker.call()
+    await store_time.advance(50)
+    transition = await breaker.call(failed=True)
+    assert transition.reason == "failures in the window: 3"
+    assert await breaker.state() == OPEN
+
+
+async def test_failures_that_have_left_the_window_open_nothing(drive, store_time):
+    breaker = drive(failures_in_window=3, window_seconds=60)
+    for _ in range(2):
+        await breaker.call(failed=True)
+    await store_time.advance(61)
+    await breaker.call(failed=True)
+    await breaker.call(failed=True)
+    assert await breaker.state() == CLOSED
+    await breaker.call(failed=True)
+    assert await breaker.state() == OPEN
+
+
+async def test_k_of_the_last_n_calls_open_it(drive):
+    breaker = drive(failures_in_window=2, window_calls=3)
+    for failed in (True, False, False, True, False):
+        assert await breaker.call(failed=failed) is None
+    assert (await breaker.call(failed=True)).reason == "failures in the window: 2"
+
+
+async def test_the_open_time_is_what_a_function_of_the_opening_says(drive, store_time):
+    breaker = drive(failure_threshold=1, open_seconds_of=lambda opening: 10.0 * opening**2)
+    await breaker.call(failed=True)
+    for seconds in (10, 40, 90):
+        await store_time.advance(seconds - 0.001)
+        assert (await breaker.refused()).retry_after == pytest.approx(0.001)
+        await store_time.advance(0.001)
+        await breaker.call(failed=True)
+    await store_time.advance(160)
+    await breaker.call()
+    await breaker.call(failed=True)
+    assert (await breaker.refused()).retry_after == 10
+
+
+async def test_the_last_open_time_that_was_computed_holds_for_all_further_openings(drive, store_time):
+    breaker = drive(failure_threshold=1, open_seconds_of=float)
+    await breaker.call(failed=True)
+    for opening in range(1, OPENINGS_COMPUTED + 3):
+        assert (await breaker.refused()).retry_after == min(opening, OPENINGS_COMPUTED)
+        await store_time.advance(min(opening, OPENINGS_COMPUTED))
+        await breaker.call(failed=True)
+
+
+async def test_opened_by_hand_for_a_time_it_probes_after_it(drive, store_time):
+    breaker = drive(open_seconds=5)
+    transition = await breaker.force(ManualState.OPEN, 3600)
+    assert (transition.before, transition.after, transition.reason) == (CLOSED, OPEN, "opened by hand")
+    await store_time.advance(3599)
+    assert (await breaker.refused()).retry_after == 1
+    await store_time.advance(1)
+    assert await breaker.state() == HALF_OPEN
+    await breaker.call(failed=True)
+    assert (await breaker.refused()).retry_after == 5, "the order's time does not grow"
+
+
+async def test_opened_by_hand_again_the_new_time_holds(drive, store_time):
+    breaker = drive(failure_threshold=1, open_seconds=5)
+    await breaker.call(failed=True)
+    assert await breaker.force(ManualState.OPEN, 60) is None
+    await store_time.advance(59)
+    assert (await breaker.refused()).retry_after == 1
+
+
+async def test_opened_by_hand_without_a_time_it_stays_open_as_long_as_the_options_say(drive):
+    breaker = drive(open_seconds=5)
+    await breaker.force(ManualState.OPEN)
+    assert (await breaker.refused()).retry_after == 5
+
+
+async def test_forced_closed_it_says_once_that_it_would_have_opened(drive):
+    breaker = drive(failure_threshold=2)
+    await breaker.force(ManualState.FORCED_CLOSED)
+    outcomes = [await breaker.call(failed=failed) for failed in (True, True, True, False, True, True, True)]
+    would = WouldOpen("failures in a row: 2")
+    assert outcomes == [None, would, None, None, None, would, None]
+    assert await breaker.state() == CLOSED
 
 
 # ---------------------------------------------------------------- through the breaker

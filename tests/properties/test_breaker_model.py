@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, initialize, invariant, multiple, precondition, rule
 
 from src.resilience.circuit_breaker.memory import MemoryBreakerStore
-from src.resilience.circuit_breaker.options import CircuitBreakerOptions
+from src.resilience.circuit_breaker.options import OPENINGS_COMPUTED, CircuitBreakerOptions
 from src.resilience.circuit_breaker.redis import RedisBreakerStore
-from src.resilience.circuit_breaker.store import ManualState, Ticket
+from src.resilience.circuit_breaker.store import ManualState, Ticket, Transition, WouldOpen
 from tests.contract.conftest import TEST_TIME
 from tests.support.machines import StoreMachine, prove
 
@@ -32,8 +32,13 @@ def breaker_options(draw):
     permits = draw(st.integers(1, 4))
     window_calls = draw(st.integers(1, 6))
     open_seconds = draw(quarters)
+    growing = {
+        "open_seconds_factor": draw(st.sampled_from([1, 2])),
+        "open_seconds_max": open_seconds * draw(st.integers(1, 5)),
+    }
     return CircuitBreakerOptions(
         failure_threshold=failure_threshold,
+        failures_in_window=draw(st.none() | st.none() | st.integers(1, window_calls)),
         failure_rate_threshold=failure_rate,
         slow_call_rate_threshold=slow_rate,
         slow_call_seconds=None if slow_rate is None else 1,
@@ -41,8 +46,9 @@ def breaker_options(draw):
         window_seconds=draw(st.sampled_from([None, 2.5, 10.0])),
         minimum_calls=draw(st.integers(1, window_calls)),
         open_seconds=open_seconds,
-        open_seconds_factor=draw(st.sampled_from([1, 2])),
-        open_seconds_max=open_seconds * draw(st.integers(1, 5)),
+        **draw(
+            st.sampled_from([growing, growing, {"open_seconds_of": lambda opening: open_seconds * opening}])
+        ),
         half_open_permits=permits,
         **draw(enough_probes(permits)),
         probe_lease_seconds=draw(quarters),
@@ -54,31 +60,40 @@ class Model:
 
     def __init__(self, options, clock):
         self.options, self.clock = options, clock
-        self.lease = min(options.probe_lease_seconds, max(options.open_seconds, 1))
-        has_rate = options.failure_rate_threshold or options.slow_call_rate_threshold
-        self.most_in_a_row = options.failure_threshold or (math.inf if has_rate else 5)
+        first = options.open_seconds if options.open_seconds_of is None else options.open_seconds_of(1)
+        self.lease = min(options.probe_lease_seconds, max(first, 1))
+        has_other_rule = (
+            options.failure_rate_threshold or options.slow_call_rate_threshold or options.failures_in_window
+        )
+        self.most_in_a_row = options.failure_threshold or (math.inf if has_other_rule else 5)
         self.state, self.era = "CLOSED", 0
         self.calls, self.probes, self.transitions = [], {}, []
-        self.opened, self.open_for = None, None
+        self.opened, self.open_for, self.openings = None, None, 0
+        self.would_open = False
 
     @property
     def now(self):
         return self.clock.monotonic()
 
-    def go(self, state):
+    def go(self, state, open_seconds=None):
         self.transitions.append(tuple(name.removeprefix("FORCED_") for name in (self.state, state)))
-        self.begin(state)
+        self.begin(state, open_seconds)
 
-    def begin(self, state):
+    def begin(self, state, open_seconds=None):
         self.state, self.era, self.probes = state, self.era + 1, {}
         if state in ("CLOSED", "FORCED_CLOSED"):
-            self.calls, self.opened, self.open_for = [], None, None
+            self.calls, self.opened, self.openings, self.would_open = [], None, 0, False
         elif state == "OPEN":
-            first = self.open_for is None
-            longer = self.options.open_seconds if first else self.open_for * self.options.open_seconds_factor
-            self.open_for = min(longer, self.options.open_seconds_max)
+            self.open_for = open_seconds or self.next_open_seconds()
         if state in ("OPEN", "FORCED_OPEN"):
             self.opened = self.now
+
+    def next_open_seconds(self):
+        self.openings += 1
+        if self.options.open_seconds_of is not None:
+            return self.options.open_seconds_of(min(self.openings, OPENINGS_COMPUTED))
+        longer = self.options.open_seconds * self.options.open_seconds_factor ** (self.openings - 1)
+        return min(longer, self.options.open_seconds_max)
 
     def wait(self):
         """Seconds until a call is let through; None when forced open."""
@@ -107,11 +122,12 @@ class Model:
         return 0
 
     def record(self, era, ticket, failed, slow):
+        """Count an outcome. Return whether a breaker that is forced closed would open now and not before."""
         if era != self.era:
-            return
+            return False
         if self.state == "HALF_OPEN":
             if isinstance(self.probes.get(ticket, True), bool):
-                return
+                return False
             self.calls.append((self.now, failed, slow))
             self.probes[ticket] = not failed and not slow
             results = [result for result in self.probes.values() if isinstance(result, bool)]
@@ -124,6 +140,10 @@ class Model:
             self.calls.append((self.now, failed, slow))
             if self.state == "CLOSED" and self.is_too_bad():
                 self.go("OPEN")
+            elif self.state == "FORCED_CLOSED":
+                before, self.would_open = self.would_open, self.is_too_bad()
+                return self.would_open and not before
+        return False
 
     def is_enough(self, successes):
         options = self.options
@@ -155,6 +175,8 @@ class Model:
         if self.failures_in_a_row() >= self.most_in_a_row:
             return True
         window = self.window()
+        if sum(failed for _, failed, _ in window) >= (self.options.failures_in_window or math.inf):
+            return True
         if len(window) < self.options.minimum_calls:
             return False
         failure_rate = sum(failed for _, failed, _ in window) / len(window)
@@ -210,8 +232,9 @@ class BreakerMachine(StoreMachine):
         slow = slow and self.options.slow_call_rate_threshold is not None
         before = len(self.model.transitions)
         transition = self.do(self.store.record(NAME, self.options, ticket, failed=failed, slow=slow))
-        self.model.record(era, ticket, failed, slow)
-        assert (transition is not None) == (len(self.model.transitions) > before)
+        would_open = self.model.record(era, ticket, failed, slow)
+        assert isinstance(transition, WouldOpen) == would_open
+        assert isinstance(transition, Transition) == (len(self.model.transitions) > before)
 
     @rule(outcomes=st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=12))
     def make_calls(self, outcomes):
@@ -242,13 +265,13 @@ class BreakerMachine(StoreMachine):
         self.pass_time(self.model.wait())
 
     @precondition(lambda self: len(self.model.transitions) % 4 == 3)  # seldom, or little else would happen
-    @rule(order=st.sampled_from(ManualState))
-    def order(self, order):
-        self.do(self.store.force(NAME, self.options, order))
+    @rule(order=st.sampled_from(ManualState), seconds=st.none() | quarters)
+    def order(self, order, seconds):
+        self.do(self.store.force(NAME, self.options, order, seconds))
         if self.model.state != order.name:
-            self.model.go(order.name)
-        elif order is ManualState.CLOSED:
-            self.model.begin("CLOSED")
+            self.model.go(order.name, seconds)
+        elif order in {ManualState.CLOSED, ManualState.OPEN}:
+            self.model.begin(order.name, seconds)
 
     @invariant()
     def both_say_the_same(self):

@@ -1,20 +1,21 @@
 -- What the circuit breaker's scripts share: the state, how it changes, and the record of the latest calls.
 -- The rules are those of src/resilience/circuit_breaker/store.py.
 --
--- KEYS[1]  hash: state, generation, opened_us, until_us, open_for_us, failures_in_a_row, failures and slow (of
---          the count window), probes (begun, ever), probe_successes, probe_failures
+-- KEYS[1]  hash: state, generation, opened_us, until_us, open_for_us, openings (in a row), failures_in_a_row,
+--          failures and slow (of the count window), probes (begun, ever), probe_successes, probe_failures,
+--          would_open (1: reported while forced closed)
 -- KEYS[2]  sorted set: the probes that are out, by the time in µs at which their permit goes to another
 -- KEYS[3]  list: the last 20 changes of state as 'µs before after reason', oldest first
 -- KEYS[4]  list: the window over the last calls, each 0 or 1 (failed) plus 2 (slow), oldest first
 -- KEYS[5]  hash: the window over time, bucket number → 'calls failures slow'
 -- ARGV     1 failure threshold, 2 failure rate, 3 slow call rate (0: not by that), 4 calls in the window,
 --          5 µs in the window (0: it is told in calls), 6 minimum calls, 7 µs open, 8 its factor, 9 its
---          maximum (0: none), 10 permits, 11 successes to close, 12 µs of a lease; what a script takes
---          besides begins at 13
+--          maximum (0: none), 10 permits, 11 successes to close, 12 µs of a lease, 13 failures in the
+--          window (0: not by that), 14 µs open by opening, separated by spaces (empty: by 7 to 9); the
+--          arguments of each script begin at 15
 --
 -- @include ../redis/now
 local CIRCUIT, LEASES, TRANSITIONS, CALLS, TIME_BUCKETS = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local FIRST_OWN_ARGUMENT = 13
 local TRANSITIONS_KEPT = 20
 local BUCKETS = 10
 local READING = {
@@ -22,13 +23,14 @@ local READING = {
 }
 
 local option = {}
-for i = 1, FIRST_OWN_ARGUMENT - 1 do
+for i = 1, 13 do
   option[i] = tonumber(ARGV[i])
 end
 local failure_threshold, failure_rate, slow_rate = option[1], option[2], option[3]
 local window_calls, window_us, minimum_calls = option[4], option[5], option[6]
 local open_us, open_factor, open_max_us = option[7], option[8], option[9]
 local permits, successes_to_close, lease_us = option[10], option[11], option[12]
+local failures_in_window, open_lengths = option[13], ARGV[14]
 
 -- A whole number as text: Lua's own way keeps 14 digits, too few for µs.
 local function whole(number)
@@ -46,25 +48,37 @@ end
 local found = redis.call('HMGET', CIRCUIT, 'state', 'generation')
 local state, generation = found[1] or 'CLOSED', found[2]
 
+-- Returns for how many µs the breaker is open the `opening`-th time in a row.
+local function open_for_opening(opening)
+  if open_lengths ~= '' then
+    local length, number = 0, 0
+    for text in string.gmatch(open_lengths, '%d+') do
+      number = number + 1
+      if number <= opening then
+        length = tonumber(text)
+      end
+    end
+    return length
+  end
+  local length = open_us * open_factor ^ (opening - 1)
+  if open_max_us > 0 then
+    length = math.min(length, open_max_us)
+  end
+  return math.floor(length)
+end
+
 -- What a state does when it begins. The closed ones begin with nothing counted.
 local on_begin = {
   CLOSED = function()
     redis.call('DEL', CALLS, TIME_BUCKETS)
-    redis.call('HDEL', CIRCUIT, 'failures_in_a_row', 'failures', 'slow', 'opened_us', 'open_for_us')
+    redis.call('HDEL', CIRCUIT, 'failures_in_a_row', 'failures', 'slow', 'opened_us', 'open_for_us', 'openings',
+      'would_open')
   end,
   FORCED_OPEN = function()
     set('opened_us', now)
   end,
-  OPEN = function()
-    local open_for = get('open_for_us')
-    if open_for == 0 then
-      open_for = open_us
-    else
-      open_for = math.floor(open_for * open_factor)
-      if open_max_us > 0 then
-        open_for = math.min(open_for, open_max_us)
-      end
-    end
+  OPEN = function(ordered_us)
+    local open_for = ordered_us or open_for_opening(redis.call('HINCRBY', CIRCUIT, 'openings', 1))
     set('opened_us', now)
     set('open_for_us', open_for)
     set('until_us', now + open_for)
@@ -77,11 +91,11 @@ on_begin.FORCED_CLOSED = on_begin.CLOSED
 
 -- Begins a generation in `after`. Its number is the µs it began in, pushed on by one where two begin in the
 -- same: a Redis that lost everything never takes an outcome from before for one of after.
-local function begin(after)
+local function begin(after, ordered_us)
   generation = whole(math.max(now, tonumber(generation or 0) + 1))
   state = after
   redis.call('DEL', LEASES)
-  on_begin[after]()
+  on_begin[after](ordered_us)
   redis.call('HSET', CIRCUIT, 'state', after, 'generation', generation)
 end
 
@@ -91,12 +105,12 @@ local function prove_writable()
   redis.call('HSET', CIRCUIT, 'state', state)
 end
 
--- Changes the state, and returns the change as it is kept.
-local function enter(after, reason)
+-- Changes the state, and returns the change as it is kept. `ordered_us` is how long OPEN lasts by order.
+local function enter(after, reason, ordered_us)
   local transition = table.concat({whole(now), READING[state], READING[after], reason}, ' ')
   redis.call('RPUSH', TRANSITIONS, transition)
   redis.call('LTRIM', TRANSITIONS, -TRANSITIONS_KEPT, -1)
-  begin(after)
+  begin(after, ordered_us)
   return transition
 end
 

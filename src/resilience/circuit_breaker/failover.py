@@ -4,7 +4,7 @@ import logging
 
 from ..errors import StoreUnavailableError
 from .options import CircuitBreakerOptions
-from .store import BreakerStatus, BreakerStore, ManualState, Refusal, Ticket, Transition
+from .store import BreakerStatus, BreakerStore, ManualState, Refusal, Ticket, Transition, WouldOpen
 
 _log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ class FailoverBreakerStore:
 
     async def record(
         self, name: str, options: CircuitBreakerOptions, ticket: Ticket, *, failed: bool, slow: bool
-    ) -> Transition | None:
+    ) -> Transition | WouldOpen | None:
         """Count the outcome of a call where it was admitted."""
         try:
             return await ticket.origin.record(name, options, ticket, failed=failed, slow=slow)
@@ -53,13 +53,19 @@ class FailoverBreakerStore:
         """Give back the permit of a call that had no outcome where it was admitted."""
         ticket.origin.release(name, ticket)
 
-    async def force(self, name: str, options: CircuitBreakerOptions, order: ManualState) -> Transition | None:
+    async def force(
+        self,
+        name: str,
+        options: CircuitBreakerOptions,
+        order: ManualState,
+        open_seconds: float | None = None,
+    ) -> Transition | None:
         """Go to the state ordered, in the store that decides now."""
         try:
-            return await self._fleet.force(name, options, order)
+            return await self._fleet.force(name, options, order, open_seconds)
         except StoreUnavailableError:
             self._note(is_available=False)
-            return await self._local.force(name, options, order)
+            return await self._local.force(name, options, order, open_seconds)
 
     async def status(self, name: str, options: CircuitBreakerOptions) -> BreakerStatus:
         """Return how the breaker stands in the store that decides now."""

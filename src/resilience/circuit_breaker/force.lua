@@ -1,14 +1,18 @@
--- Goes to the state ordered. Closing begins anew even where the breaker was closed already.
+-- Goes to the state ordered. CLOSED and OPEN begin again also where the breaker is in that state.
 --
 -- KEYS, ARGV  those of breaker.lua
--- ARGV[13]    CLOSED, FORCED_OPEN or FORCED_CLOSED
--- ARGV[14]    the reason kept with the transition
+-- ARGV[15]    CLOSED, OPEN, FORCED_OPEN or FORCED_CLOSED
+-- ARGV[16]    the reason kept with the transition
+-- ARGV[17]    µs that OPEN lasts; 0: as long as the options say
 -- reply       the transition, nil where the state is what it was
 --
 -- @include breaker
-local ordered = ARGV[13]
+local ordered, ordered_us = ARGV[15], tonumber(ARGV[17])
+if ordered_us == 0 then
+  ordered_us = nil
+end
 if ordered ~= state then
-  return enter(ordered, ARGV[14])
-elseif ordered == 'CLOSED' then
-  begin(ordered)
+  return enter(ordered, ARGV[16], ordered_us)
+elseif ordered == 'CLOSED' or ordered == 'OPEN' then
+  begin(ordered, ordered_us)
 end

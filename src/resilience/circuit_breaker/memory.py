@@ -21,6 +21,7 @@ from .store import (
     Refusal,
     Ticket,
     Transition,
+    WouldOpen,
 )
 
 
@@ -41,7 +42,7 @@ class MemoryBreakerStore:
 
     async def record(
         self, name: str, options: CircuitBreakerOptions, ticket: Ticket, *, failed: bool, slow: bool
-    ) -> Transition | None:
+    ) -> Transition | WouldOpen | None:
         """Count the outcome of a call."""
         circuit = self._circuit(name, options)
         if ticket.generation != circuit.generation:
@@ -62,13 +63,20 @@ class MemoryBreakerStore:
         if ticket.generation == circuit.generation:
             circuit.state.release(ticket)
 
-    async def force(self, name: str, options: CircuitBreakerOptions, order: ManualState) -> Transition | None:
+    async def force(
+        self,
+        name: str,
+        options: CircuitBreakerOptions,
+        order: ManualState,
+        open_seconds: float | None = None,
+    ) -> Transition | None:
         """Go to the state ordered."""
         circuit = self._circuit(name, options)
         state = _STATE_ORDERED[order]
+        circuit.ordered_seconds = open_seconds if order is ManualState.OPEN else None
         if type(circuit.state) is not state:
             return circuit.enter(state, order.value)
-        if order is ManualState.CLOSED:
+        if order in {ManualState.CLOSED, ManualState.OPEN}:
             circuit.begin(state)
         return None
 
@@ -110,6 +118,7 @@ class _Circuit:
         self.generation = 0
         self.probes = 0
         self.leases: dict[str, float] = {}  # probe → when its permit goes to another
+        self.ordered_seconds: float | None = None  # how long it is open by order
         self.begin(_Closed)
 
     def begin(self, state: "type[_State]") -> None:
@@ -129,7 +138,7 @@ class _Circuit:
             CountWindow(self.options.window_calls) if seconds is None else TimeWindow(seconds, self.clock)
         )
         self.failures_in_a_row = 0
-        self.open_seconds: float | None = None
+        self.openings = 0
         self.opened_at: float | None = None
 
     def count(self, *, failed: bool, slow: bool) -> None:
@@ -150,11 +159,13 @@ class _Circuit:
         if self.failures_in_a_row >= self.failures_to_open:
             return f"failures in a row: {self.failures_in_a_row}"
         failure_rate, slow_rate = options.failure_rate_threshold, options.slow_call_rate_threshold
-        if failure_rate is None and slow_rate is None:
+        if failure_rate is None and slow_rate is None and options.failures_in_window is None:
             return None
         calls, failures, slow = self.window.health()
+        if options.failures_in_window is not None and failures >= options.failures_in_window:
+            return f"failures in the window: {failures}"
         if calls < options.minimum_calls:
-            return None
+            failure_rate = slow_rate = None
         if failure_rate is not None and failures / calls >= failure_rate:
             return f"failed calls: {failures} of {calls}"
         if slow_rate is not None and slow / calls >= slow_rate:
@@ -176,7 +187,7 @@ class _State(ABC):
 
     def record(  # noqa: B027 -- not every state has something to do
         self, ticket: Ticket, *, failed: bool, slow: bool
-    ) -> Transition | None:
+    ) -> Transition | WouldOpen | None:
         """Count an outcome. The open states admit nothing, and so have nothing to count."""
 
     def release(self, ticket: Ticket) -> None:  # noqa: B027 -- likewise
@@ -194,13 +205,16 @@ class _ForcedClosed(_State):
         super().__init__(circuit)
         circuit.clear()
         self.ticket = Ticket(circuit.store, circuit.generation)  # the same for all: a call costs no object
+        self.would_open = False
 
     def admit(self) -> Ticket:
         return self.ticket
 
-    def record(self, _ticket: Ticket, *, failed: bool, slow: bool) -> Transition | None:
+    def record(self, _ticket: Ticket, *, failed: bool, slow: bool) -> Transition | WouldOpen | None:
         self.circuit.count(failed=failed, slow=slow)
-        return None
+        reason, was_reported = self.circuit.why_open(), self.would_open
+        self.would_open = reason is not None
+        return None if reason is None or was_reported else WouldOpen(reason)
 
 
 class _Closed(_ForcedClosed):
@@ -224,13 +238,11 @@ class _ForcedOpen(_State):
 class _Open(_ForcedOpen):
     def __init__(self, circuit: _Circuit) -> None:
         super().__init__(circuit)
-        options = circuit.options
-        if circuit.open_seconds is None:
-            circuit.open_seconds = options.open_seconds
-        else:
-            grown = circuit.open_seconds * options.open_seconds_factor
-            circuit.open_seconds = min(grown, options.open_seconds_max or math.inf)
-        self.until = circuit.clock.monotonic() + circuit.open_seconds
+        seconds, circuit.ordered_seconds = circuit.ordered_seconds, None
+        if seconds is None:
+            circuit.openings += 1
+            seconds = circuit.options.open_seconds_at(circuit.openings)
+        self.until = circuit.clock.monotonic() + seconds
 
     def admit(self) -> Ticket | Refusal:
         wait = self.until - self.circuit.clock.monotonic()
@@ -288,6 +300,7 @@ class _HalfOpen(_State):
 
 _STATE_ORDERED: dict[ManualState, type[_State]] = {
     ManualState.CLOSED: _Closed,
+    ManualState.OPEN: _Open,
     ManualState.FORCED_OPEN: _ForcedOpen,
     ManualState.FORCED_CLOSED: _ForcedClosed,
 }

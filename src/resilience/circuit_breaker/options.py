@@ -1,10 +1,13 @@
 """When a circuit breaker opens, for how long, and when it closes again."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 DEFAULT_FAILURE_THRESHOLD = 5
 SHORTEST_RENEWAL_SECONDS = 1.0
+OPENINGS_COMPUTED = 20
+"""Openings in a row for which `open_seconds_of` is called; its last time holds for all further ones."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -12,8 +15,10 @@ class CircuitBreakerOptions:
     """When a breaker opens, for how long, and what it takes to close it again.
 
     Attributes:
-        failure_threshold: Opens at this many failures in a row, at least 1. None: at 5 where no rate is set,
-            and not by that where one is.
+        failure_threshold: Opens at this many failures in a row, at least 1. A row never ages. None: 5 if no
+            other rule is set; otherwise failures in a row do not open it.
+        failures_in_window: Opens at this many failures in the window, at least 1: 5 failures within 60 s, or
+            3 of the last 10 calls. None: not by that.
         failure_rate_threshold: Opens at this share of failed calls in the window, in (0, 1]; None: not by
             that.
         slow_call_rate_threshold: Opens at this share of slow calls in the window, in (0, 1]; None: not by
@@ -25,6 +30,9 @@ class CircuitBreakerOptions:
         open_seconds: How long the breaker stays open.
         open_seconds_factor: What that grows by each time probing fails, at least 1, which is not at all.
         open_seconds_max: What it grows to; needed with a factor above 1.
+        open_seconds_of: Returns how long the breaker stays open, in seconds, in place of the three options
+            before: called with 1 for the first opening, 2 for the next one if probing failed, and so on up to
+            `OPENINGS_COMPUTED`, once, when the options are made.
         half_open_permits: Calls let through to probe, at least 1; all the others are rejected meanwhile.
         half_open_successes: How many of these must succeed, from 1 to all; None: all, or the share below.
         half_open_success_rate: What share of them must succeed, in (0, 1], rounded up to whole probes; None:
@@ -40,6 +48,7 @@ class CircuitBreakerOptions:
     """
 
     failure_threshold: int | None = None
+    failures_in_window: int | None = None
     failure_rate_threshold: float | None = None
     slow_call_rate_threshold: float | None = None
     slow_call_seconds: float | None = None
@@ -49,12 +58,28 @@ class CircuitBreakerOptions:
     open_seconds: float = 30.0
     open_seconds_factor: float = 1.0
     open_seconds_max: float | None = None
+    open_seconds_of: Callable[[int], float] | None = None
     half_open_permits: int = 1
     half_open_successes: int | None = None
     half_open_success_rate: float | None = None
     probe_lease_seconds: float = 30.0
+    open_lengths: tuple[float, ...] = field(init=False, default=(), repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        if self.open_seconds_of is not None:
+            lengths = tuple(self.open_seconds_of(opening) for opening in range(1, OPENINGS_COMPUTED + 1))
+            object.__setattr__(self, "open_lengths", lengths)
+            for length in lengths:
+                _require(
+                    0.001 <= length < math.inf,
+                    "open_seconds_of",
+                    "must return finite times of at least 0.001",
+                )
+            _require(
+                self.open_seconds_factor == 1,
+                "open_seconds_of",
+                "and open_seconds_factor exclude one another",
+            )
         for counted in _COUNTS:
             value = getattr(self, counted)
             _require(value is None or value >= 1, counted, "must be at least 1")
@@ -70,7 +95,13 @@ class CircuitBreakerOptions:
             "and slow_call_rate_threshold go together",
         )
         _require(
-            self.window_seconds is not None or self.minimum_calls <= self.window_calls,
+            self.window_seconds is not None or (self.failures_in_window or 1) <= self.window_calls,
+            "failures_in_window",
+            "must not exceed window_calls",
+        )
+        has_rate = self.failure_rate_threshold is not None or self.slow_call_rate_threshold is not None
+        _require(
+            self.window_seconds is not None or not has_rate or self.minimum_calls <= self.window_calls,
             "minimum_calls",
             "must not exceed window_calls",
         )
@@ -101,10 +132,20 @@ class CircuitBreakerOptions:
     @property
     def failures_to_open(self) -> int | None:
         """How many failures in a row open the breaker; None: no number of them."""
-        has_rate = self.failure_rate_threshold is not None or self.slow_call_rate_threshold is not None
-        if self.failure_threshold is None and not has_rate:
+        others = (self.failures_in_window, self.failure_rate_threshold, self.slow_call_rate_threshold)
+        if self.failure_threshold is None and all(rule is None for rule in others):
             return DEFAULT_FAILURE_THRESHOLD
         return self.failure_threshold
+
+    def open_seconds_at(self, opening: int) -> float:
+        """Return how long the breaker stays open the `opening`-th time in a row, from 1, in seconds."""
+        if self.open_lengths:
+            return self.open_lengths[min(opening, OPENINGS_COMPUTED) - 1]
+        try:
+            grown = self.open_seconds * self.open_seconds_factor ** (opening - 1)
+        except OverflowError:  # past the largest float, and so past the maximum
+            grown = math.inf
+        return min(grown, self.open_seconds_max or math.inf)
 
     @property
     def probe_renewal_seconds(self) -> float:
@@ -113,7 +154,7 @@ class CircuitBreakerOptions:
         No longer than the breaker stays open, so that a probe whose process died holds it up no longer than a
         failed one; but a second where that is shorter, since a worker cannot renew in time much sooner.
         """
-        return min(self.probe_lease_seconds, max(self.open_seconds, SHORTEST_RENEWAL_SECONDS))
+        return min(self.probe_lease_seconds, max(self.open_seconds_at(1), SHORTEST_RENEWAL_SECONDS))
 
     @property
     def successes_to_close(self) -> int:
@@ -124,7 +165,10 @@ class CircuitBreakerOptions:
         return self.half_open_successes or self.half_open_permits
 
 
-_COUNTS = ("failure_threshold", "window_calls", "minimum_calls", "half_open_permits", "half_open_successes")
+_COUNTS = (
+    "failure_threshold", "failures_in_window", "window_calls", "minimum_calls", "half_open_permits",
+    "half_open_successes",
+)  # fmt: skip
 _SHARES = ("failure_rate_threshold", "slow_call_rate_threshold", "half_open_success_rate")
 
 

@@ -11,11 +11,20 @@ from typing import TypeVar
 
 from ..clock import Clock
 from ..errors import CircuitOpenError, RejectedError
-from ..events import Listener, OutcomeLost, ProbeStarted, Rejected, StateChanged, ignore, notify
+from ..events import (
+    Listener,
+    OutcomeLost,
+    ProbeStarted,
+    Rejected,
+    StateChanged,
+    WouldHaveOpened,
+    ignore,
+    notify,
+)
 from ..lease import LeaseRenewal
 from ..policy import Call, is_misuse, require_async
 from .options import CircuitBreakerOptions
-from .store import BreakerStatus, BreakerStore, ManualState, Refusal, Ticket, Transition
+from .store import BreakerStatus, BreakerStore, ManualState, Refusal, Ticket, Transition, WouldOpen
 
 T = TypeVar("T")
 
@@ -92,12 +101,23 @@ class CircuitBreaker:
                 await self._record(ticket, began, failed=failed)
         return result
 
-    async def force_open(self) -> None:
-        """Reject every call until told otherwise."""
-        self._announce(await self._store.force(self.name, self._options, ManualState.FORCED_OPEN))
+    async def force_open(self, seconds: float | None = None) -> None:
+        """Reject every call until the next order, or for a time.
+
+        Args:
+            seconds: How long, at least 0.001: then the breaker is half-open and probes. None: until the next
+                order.
+
+        Raises:
+            ValueError: `seconds` is out of range.
+        """
+        if seconds is not None and not 0.001 <= seconds < math.inf:
+            raise ValueError(f"seconds must be finite and at least 0.001, not {seconds}")
+        order = ManualState.FORCED_OPEN if seconds is None else ManualState.OPEN
+        self._announce(await self._store.force(self.name, self._options, order, seconds))
 
     async def force_closed(self) -> None:
-        """Let every call through and only count, until told otherwise."""
+        """Let every call through until the next order. A `WouldHaveOpened` says when it would have opened."""
         self._announce(await self._store.force(self.name, self._options, ManualState.FORCED_CLOSED))
 
     async def close(self) -> None:
@@ -131,8 +151,10 @@ class CircuitBreaker:
         else:
             self._announce(transition)
 
-    def _announce(self, transition: Transition | None) -> None:
-        if transition is not None:
+    def _announce(self, transition: Transition | WouldOpen | None) -> None:
+        if isinstance(transition, WouldOpen):
+            notify(self._listener, WouldHaveOpened(policy=self.name, reason=transition.reason))
+        elif transition is not None:
             event = StateChanged(
                 policy=self.name, before=transition.before, after=transition.after, reason=transition.reason
             )

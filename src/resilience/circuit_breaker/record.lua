@@ -1,14 +1,15 @@
 -- Counts the outcome of a call, unless its generation is over or its permit was given to another.
 --
 -- KEYS, ARGV  those of breaker.lua
--- ARGV[13]    generation of the call
--- ARGV[14]    its probe, '' where it is none
--- ARGV[15]    1 if it failed, else 0
--- ARGV[16]    1 if it was slow, else 0
--- reply       the transition this outcome made, nil where it made none
+-- ARGV[15]    generation of the call
+-- ARGV[16]    its probe, '' where it is none
+-- ARGV[17]    1 if it failed, else 0
+-- ARGV[18]    1 if it was slow, else 0
+-- reply       the transition this outcome made, nil where it made none; {reason} where the breaker is forced
+--             closed and would have opened
 --
 -- @include breaker
-local failed, slow = tonumber(ARGV[15]), tonumber(ARGV[16])
+local failed, slow = tonumber(ARGV[17]), tonumber(ARGV[18])
 local MOST_DROPPED = 100 -- calls that leave the count window in one run
 
 local function count_in_calls()
@@ -51,6 +52,9 @@ local function why_open()
     return 'failures in a row: ' .. in_a_row
   end
   local calls, failures, slow_calls = health()
+  if failures_in_window > 0 and failures >= failures_in_window then
+    return 'failures in the window: ' .. failures
+  end
   if calls < minimum_calls then
     return nil
   end
@@ -64,14 +68,21 @@ end
 
 -- No call is ever admitted in the open states.
 local record = {
-  FORCED_CLOSED = count,
+  FORCED_CLOSED = function()
+    count()
+    local reason, was_reported = why_open(), get('would_open') == 1
+    if (reason ~= nil) ~= was_reported then
+      set('would_open', reason and 1 or 0)
+    end
+    return reason and not was_reported and {reason} or nil
+  end,
   CLOSED = function()
     count()
     local reason = why_open()
     return reason and enter('OPEN', reason)
   end,
   HALF_OPEN = function()
-    if redis.call('ZREM', LEASES, ARGV[14]) == 0 then
+    if redis.call('ZREM', LEASES, ARGV[16]) == 0 then
       return nil
     end
     count()
@@ -85,6 +96,6 @@ local record = {
   end,
 }
 
-if ARGV[13] == generation then
+if ARGV[15] == generation then
   return record[state]()
 end

@@ -14,7 +14,7 @@ from ..errors import StoreUnavailableError
 from ..redis.port import Argument, Reply, ScriptRunner
 from ..redis.scripts import SERVER_TIME, Script, load_script
 from .options import CircuitBreakerOptions
-from .store import BreakerState, BreakerStatus, ManualState, Refusal, Ticket, Transition
+from .store import BreakerState, BreakerStatus, ManualState, Refusal, Ticket, Transition, WouldOpen
 
 T = TypeVar("T")
 
@@ -49,11 +49,13 @@ class RedisBreakerStore:
 
     async def record(
         self, name: str, options: CircuitBreakerOptions, ticket: Ticket, *, failed: bool, slow: bool
-    ) -> Transition | None:
+    ) -> Transition | WouldOpen | None:
         """Count the outcome of a call. A probe's is counted though its caller is cancelled meanwhile."""
         outcome = (ticket.generation, ticket.probe or "", int(failed), int(slow))
         recording = self._run(self._record, name, options, outcome)
         reply = await (recording if ticket.probe is None else asyncio.shield(self._begin(recording)))
+        if isinstance(reply, list):
+            return WouldOpen(reply[0].decode())
         return _transition(reply)
 
     async def renew(self, name: str, options: CircuitBreakerOptions, ticket: Ticket) -> bool:
@@ -66,9 +68,16 @@ class RedisBreakerStore:
             with suppress(RuntimeError):  # there is no event loop any more: the lease runs out
                 self._begin(self._give_back(name, ticket.probe))
 
-    async def force(self, name: str, options: CircuitBreakerOptions, order: ManualState) -> Transition | None:
+    async def force(
+        self,
+        name: str,
+        options: CircuitBreakerOptions,
+        order: ManualState,
+        open_seconds: float | None = None,
+    ) -> Transition | None:
         """Go to the state ordered."""
-        return _transition(await self._run(self._force, name, options, (order.name, order.value)))
+        own = (order.name, order.value, _us(open_seconds))
+        return _transition(await self._run(self._force, name, options, own))
 
     async def status(self, name: str, options: CircuitBreakerOptions) -> BreakerStatus:
         """Return how the breaker stands."""
@@ -147,6 +156,8 @@ def _arguments(options: CircuitBreakerOptions) -> tuple[Argument, ...]:
         options.half_open_permits,
         options.successes_to_close,
         _us(options.probe_renewal_seconds),
+        options.failures_in_window or 0,
+        " ".join(str(_us(length)) for length in options.open_lengths),
     )
 
 

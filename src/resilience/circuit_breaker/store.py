@@ -33,9 +33,14 @@ class BreakerState(StrEnum):
 
 
 class ManualState(Enum):
-    """What can be ordered by hand; the value is the reason given for the transition."""
+    """What can be ordered by hand; the value is the reason given for the transition.
+
+    The breaker also enters CLOSED and OPEN by itself, and leaves them by itself: OPEN after a time that is
+    given with the order. FORCED_OPEN and FORCED_CLOSED last until the next order.
+    """
 
     CLOSED = "closed by hand"
+    OPEN = "opened by hand"
     FORCED_OPEN = "forced open"
     FORCED_CLOSED = "forced closed"
 
@@ -47,6 +52,13 @@ class Transition:
     at: float
     before: BreakerState
     after: BreakerState
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class WouldOpen:
+    """A breaker that is forced closed would have opened, and why. Reported once, until no rule says so."""
+
     reason: str
 
 
@@ -117,11 +129,12 @@ class BreakerStore(Protocol):
 
     async def record(
         self, name: str, options: CircuitBreakerOptions, ticket: Ticket, *, failed: bool, slow: bool
-    ) -> Transition | None:
+    ) -> Transition | WouldOpen | None:
         """Count the outcome of a call, unless its generation is over or its permit was given to another.
 
         Returns:
-            The change of state that this very outcome made.
+            The change of state that this very outcome made, or would have made if the breaker were not forced
+            closed.
         """
         ...
 
@@ -137,10 +150,24 @@ class BreakerStore(Protocol):
         """
         ...
 
-    async def force(self, name: str, options: CircuitBreakerOptions, order: ManualState) -> Transition | None:
+    async def force(
+        self,
+        name: str,
+        options: CircuitBreakerOptions,
+        order: ManualState,
+        open_seconds: float | None = None,
+    ) -> Transition | None:
         """Put the breaker into a state by hand, and return the transition if the state changed.
 
         `ManualState.CLOSED` begins a new generation with empty counts, even if the breaker was closed before.
+        `ManualState.OPEN` begins a new open time, even if the breaker was open before.
+
+        Args:
+            name: The breaker's name.
+            options: Those of the breaker.
+            order: The state.
+            open_seconds: How long OPEN lasts, at least 0.001; None: as long as the options say. The other
+                orders ignore it.
         """
         ...
 

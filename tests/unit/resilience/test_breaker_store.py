@@ -33,7 +33,14 @@ def test_a_probes_permit_is_renewed_before_the_open_time_is_over(lease, open_tim
 
 @pytest.mark.parametrize(
     "option",
-    ["failure_threshold", "window_calls", "minimum_calls", "half_open_permits", "half_open_successes"],
+    [
+        "failure_threshold",
+        "failures_in_window",
+        "window_calls",
+        "minimum_calls",
+        "half_open_permits",
+        "half_open_successes",
+    ],
 )
 @pytest.mark.parametrize("value", [0, -1, math.nan])
 def test_a_count_is_at_least_one(option, value):
@@ -65,7 +72,10 @@ def test_a_duration_is_finite_and_at_least_a_millisecond(option, value):
     [
         ("slow_call_seconds", {"slow_call_rate_threshold": 0.5}),
         ("slow_call_seconds", {"slow_call_seconds": 1}),
-        ("minimum_calls", {"minimum_calls": 11, "window_calls": 10}),
+        ("minimum_calls", {"minimum_calls": 11, "window_calls": 10, "failure_rate_threshold": 0.5}),
+        ("failures_in_window", {"failures_in_window": 11, "window_calls": 10}),
+        ("open_seconds_of", {"open_seconds_of": lambda _: 0.0}),
+        ("open_seconds_of", {"open_seconds_of": float, "open_seconds_factor": 2, "open_seconds_max": 60}),
         ("open_seconds_factor", {"open_seconds_factor": 0.5, "open_seconds_max": 60}),
         ("open_seconds_factor", {"open_seconds_factor": math.nan, "open_seconds_max": 60}),
         ("open_seconds_factor", {"open_seconds_factor": math.inf, "open_seconds_max": 60}),
