@@ -50,6 +50,7 @@ from .circuit_breaker.store import (
     Transition,
 )
 from .clock import (
+    BlockingClock,
     Clock,
     Handle,
     Randomizer,
@@ -60,6 +61,7 @@ from .errors import (
     BulkheadFullError,
     CallTimeoutError,
     CircuitOpenError,
+    FailedResultError,
     QueueClosedError,
     QueueFullError,
     QueueTimeoutError,
@@ -111,17 +113,23 @@ from .paced_queue.options import PacedQueueOptions, QueuePolicy, check_policy
 from .paced_queue.policy import PacedQueue, Slot
 from .paced_queue.store import Offer, PaceStatus, PaceStore, Turn, Verdict
 from .paced_queue.waiting_line import QueuePlace, WaitingLine
+from .permit import BlockPolicy, Permit
 from .permits import Permits
 from .pipeline import (
     Pipeline,
 )
 from .policy import (
     AsyncPartial,
+    BasePolicy,
     Call,
     Policy,
+    ResultJudge,
+    SyncPolicy,
     is_misuse,
+    override,
     require_async,
 )
+from .rate_limiter.foresight import seconds_until
 from .rate_limiter.memory import (
     FixedWindow,
     LeakyBucket,
@@ -163,6 +171,9 @@ __all__ = [
     "Answer",
     "AsyncPartial",
     "Backoff",
+    "BasePolicy",
+    "BlockPolicy",
+    "BlockingClock",
     "BreakerState",
     "BreakerStatus",
     "BreakerStore",
@@ -192,6 +203,7 @@ __all__ = [
     "EqualJitter",
     "Event",
     "Exponential",
+    "FailedResultError",
     "FailoverBreakerStore",
     "FailoverPaceStore",
     "Fallback",
@@ -230,6 +242,7 @@ __all__ = [
     "PaceStore",
     "PacedQueue",
     "PacedQueueOptions",
+    "Permit",
     "Permits",
     "Pipeline",
     "Policy",
@@ -252,6 +265,7 @@ __all__ = [
     "RejectedError",
     "ResilienceError",
     "Resizable",
+    "ResultJudge",
     "Retried",
     "RetriesExhausted",
     "Retry",
@@ -267,6 +281,7 @@ __all__ = [
     "StoreRefusedError",
     "StoreUnavailableError",
     "Substitute",
+    "SyncPolicy",
     "SystemClock",
     "SystemRandomizer",
     "Ticket",
@@ -290,7 +305,9 @@ __all__ = [
     "memory_rate_limiter",
     "no_error",
     "notify",
+    "override",
     "parse_quotas",
     "require_async",
+    "seconds_until",
     "unless_rejected",
 ]

@@ -91,9 +91,7 @@ class Bulkhead(BlockPolicy):
         _require_permits(permits)
         self._permits.resize(permits)
 
-    def with_options(
-        self, *, max_waiting: int | None = None, max_wait_seconds: float | None = None
-    ) -> Self:
+    def with_options(self, *, max_waiting: int | None = None, max_wait_seconds: float | None = None) -> Self:
         """Return this bulkhead, with the same permits and the same queue, with other limits on waiting.
 
         Raises:

@@ -1,4 +1,6 @@
-"""Permits: run a block of code, and not a call, under a policy::
+"""Permits: run a block of code, and not a call, under a policy.
+
+::
 
     async with breaker as permit:
         response = await client.get(url)
@@ -115,8 +117,8 @@ class _EnteredPermits:
     def remove_last(self) -> Permit:
         """Return the permit that this task has entered last.
 
-        A coroutine may be closed by another task, or after the end of its event loop. Then any permit will do,
-        so that as many are given back as were taken.
+        A coroutine may be closed by another task, or after the end of its event loop. Then any permit will
+        do, so that as many are given back as were taken.
         """
         task = _current_task()
         if task not in self._by_task:

@@ -95,9 +95,9 @@ class BasePolicy(ABC):
 class SyncPolicy(BasePolicy):
     """A policy that can also run plain functions, in a thread without an event loop.
 
-    The coroutine of `run` is run to its end without an event loop, so all decisions are those of `run`. That is
-    possible where nothing suspends the coroutine: the policy needs a `BlockingClock`, and a circuit breaker
-    needs a `MemoryBreakerStore`.
+    The coroutine of `run` is run to its end without an event loop, so all decisions are those of `run`. That
+    is possible where nothing suspends the coroutine: the policy needs a `BlockingClock`, and a circuit
+    breaker needs a `MemoryBreakerStore`.
     """
 
     def run_sync(self, call: Callable[[], T]) -> T:

@@ -39,6 +39,11 @@ class _MemoryRateLimiter(ABC, Generic[S]):
         self._states: OrderedDict[str, S] = OrderedDict()
 
     @property
+    def algorithm(self) -> Algorithm:
+        """The algorithm of this class."""
+        return next(name for name, kind in _IN_MEMORY.items() if kind is type(self))
+
+    @property
     def quota(self) -> Quota:
         """The quota of every key."""
         return self._quota
@@ -237,12 +242,13 @@ class FixedWindow(_MemoryRateLimiter[tuple[int, int]]):
 class _Bucket(_MemoryRateLimiter[S]):
     """What the two buckets share: a unit is worth an interval of time, the bucket `limit` of them.
 
-    An interval that is no whole number of µs is rounded up, to the strict side: by 1 % at 10,000 a second.
+    An interval that is no whole number of µs is rounded up, to the strict side. At 7,000 units a second that
+    is by 0.1 %.
     """
 
     def __init__(self, quota: Quota, clock: Clock) -> None:
         super().__init__(quota, clock)
-        self._interval = -(-self._window // self._limit)
+        self._interval = quota.unit_us
         self._capacity = self._limit * self._interval
 
 
