@@ -89,9 +89,9 @@ from .events import (
     Rejected,
     Retried,
     RetriesExhausted,
+    SlotTaken,
     StateChanged,
     TimedOut,
-    TurnTaken,
     Waited,
     each,
     ignore,
@@ -110,9 +110,9 @@ from .lease import LeaseRenewal
 from .paced_queue.failover import FailoverPaceStore
 from .paced_queue.memory import MemoryPaceStore
 from .paced_queue.options import PacedQueueOptions, QueuePolicy, check_policy
-from .paced_queue.policy import PacedQueue, Slot
-from .paced_queue.store import Offer, PaceStatus, PaceStore, Turn, Verdict
-from .paced_queue.waiting_line import QueuePlace, WaitingLine
+from .paced_queue.policy import HeldSlot, PacedQueue
+from .paced_queue.store import Offer, PaceStatus, PaceStore, Slot, SlotDecision
+from .paced_queue.waiting_queue import QueuePlace, WaitingQueue
 from .permit import BlockPolicy, Permit
 from .permits import Permits
 from .pipeline import (
@@ -222,6 +222,7 @@ __all__ = [
     "HedgedAttemptFailed",
     "Hedging",
     "HedgingOptions",
+    "HeldSlot",
     "Injection",
     "Latency",
     "LeakyBucket",
@@ -277,6 +278,8 @@ __all__ = [
     "SlidingWindowCounter",
     "SlidingWindowLog",
     "Slot",
+    "SlotDecision",
+    "SlotTaken",
     "StateChanged",
     "StoreRefusedError",
     "StoreUnavailableError",
@@ -290,11 +293,8 @@ __all__ = [
     "Timeout",
     "TokenBucket",
     "Transition",
-    "Turn",
-    "TurnTaken",
-    "Verdict",
     "Waited",
-    "WaitingLine",
+    "WaitingQueue",
     "always",
     "any_error_fails",
     "check_policy",

@@ -57,7 +57,7 @@ class Model:
         self.go_on_until(now)
 
     def unit_comes_in(self):
-        """Take the units of all who wait, and one more, each as soon as it is free, of a copy of the limiter."""
+        """Take the units of all who wait, and one more, each as soon as it is free, from a copy."""
         clock, limiter = copy.deepcopy((self.clock, self.limiter))
         for _ in range(len(self.line) + 1):
             while not (said := limiter.hit(KEY)).allowed:
@@ -176,5 +176,5 @@ class RateLimitMachine(CallsMachine):
         assert all(self.callers[number].outcome[1] == CANCELLED for number in self.model.left)
 
 
-def test_the_waiting_line_keeps_to_the_model():
+def test_the_waiting_queue_keeps_to_the_model():
     prove(RateLimitMachine, examples=150)

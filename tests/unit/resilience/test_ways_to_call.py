@@ -355,10 +355,14 @@ async def test_the_marked_error_is_judged_like_a_raised_one(clock):
 
 async def test_an_error_of_the_block_counts_more_than_a_marked_one(clock):
     policy = breaker(clock, is_failure=lambda error: isinstance(error, ConnectionError))
-    with pytest.raises(LookupError, match="raised"):
+
+    async def use():
         async with policy as permit:
             permit.fail(ConnectionError("marked"))
             raise LookupError("raised")
+
+    with pytest.raises(LookupError, match="raised"):
+        await use()
     assert (await policy.status()).failure_count == 0
 
 
