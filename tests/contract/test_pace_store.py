@@ -193,7 +193,7 @@ async def test_a_dead_workers_offer_is_waited_for_no_longer_than_the_grace(store
 
     waited = 1.0
     await store_time.advance(1)
-    while (verdict := await ours.ask(A, waiting(age=waited))).turn is None:
+    while (verdict := await ours.ask(A, waiting(age=waited))).slot is None:
         assert verdict.wait_us / SECOND == POLL
         waited += POLL
         await store_time.advance(POLL)
@@ -519,7 +519,7 @@ class Fleet:
             PacedQueue(options, store, store_time.clock, listener=listener) for store in self.stores
         ]
         for name, queue in zip("abcdef", self.queues, strict=False):
-            queue._worker = name * 32
+            queue._worker_name = name * 32
         self.starts = []
         self.callers = {}
 
@@ -608,7 +608,7 @@ async def test_a_worker_killed_in_mid_queue_stalls_nobody(fleet):
         await fleet.arrive(1, ("dead", number))
         await fleet.arrive(0, ("alive", number))
     await fleet.pass_time(0.5)
-    fleet.queues[1]._tender.cancel()
+    fleet.queues[1]._worker.cancel()
 
     await fleet.pass_time(4)
 
