@@ -49,6 +49,7 @@ from .circuit_breaker.store import (
     Ticket,
     Transition,
 )
+from .circuit_breaker.thread_safe import ThreadSafeBreakerStore
 from .clock import (
     BlockingClock,
     Clock,
@@ -287,6 +288,7 @@ __all__ = [
     "SyncPolicy",
     "SystemClock",
     "SystemRandomizer",
+    "ThreadSafeBreakerStore",
     "Ticket",
     "TimeWindow",
     "TimedOut",

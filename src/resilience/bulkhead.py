@@ -107,15 +107,15 @@ class Bulkhead(BlockPolicy):
             BulkheadFullError: The queue is full, or the longest wait is over. Its `retry_after` is the mean
                 time after which a permit becomes free, estimated from recent calls.
             TypeError: `call` is a plain function; it is not run.
-            RuntimeError: Calls of another event loop hold permits or wait for them.
+            RuntimeError: A call of another event loop holds the last permit or waits for one.
             BaseException: The error of the call.
         """
         require_async(call)
-        arrived = self._clock.monotonic()
+        arrived = began = self._clock.monotonic()
         has_waited = not self._permits.try_take()
         if has_waited:
             await self._wait_for_permit()
-        began = self._clock.monotonic()
+            began = self._clock.monotonic()
         try:
             if has_waited:
                 notify(self._listener, Waited(policy=self.name, seconds=began - arrived))

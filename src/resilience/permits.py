@@ -5,6 +5,7 @@ permit lost when a waiting caller ends, whether it is cancelled or its coroutine
 """
 
 import asyncio
+from asyncio import get_running_loop
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -13,8 +14,8 @@ from contextlib import suppress
 class Permits:
     """Permits of one event loop at a time.
 
-    A permit is handed over on one event loop only, so callers of a second one are rejected while callers of
-    the first hold permits or wait for them. When the first event loop is closed, the second one takes over.
+    A permit is handed over on one event loop only. So a caller of another loop cannot wait for a permit while
+    the last permit, or a place in the queue, belongs to a loop that is not closed.
 
     Args:
         total: The number of permits, at least 1.
@@ -28,7 +29,7 @@ class Permits:
         self.total = total
         self.in_use = 0
         self._queue: deque[asyncio.Future[None]] = deque()
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._loop_of_last: asyncio.AbstractEventLoop | None = None
 
     @property
     def waiting(self) -> int:
@@ -44,16 +45,12 @@ class Permits:
         """Take a permit and return True, or return False where the caller has to wait.
 
         While callers wait, every permit is in use, so no caller is overtaken.
-
-        Raises:
-            RuntimeError: Callers of another event loop hold permits or wait for them.
         """
-        loop = asyncio.get_running_loop()
-        if loop is not self._loop:
-            self._move_to(loop)
         if self.in_use >= self.total:
             return False
         self.in_use += 1
+        if self.in_use == self.total:
+            self._loop_of_last = get_running_loop()  # not for each permit: it costs a system call
         return True
 
     async def wait(self, check: Callable[[], Awaitable[object]] | None = None) -> None:
@@ -63,9 +60,14 @@ class Permits:
             check: Awaited first, while the caller is in the queue already; the caller leaves if it raises.
 
         Raises:
+            RuntimeError: A caller of another event loop holds the last permit or waits for one.
             BaseException: The error of `check`.
         """
-        place = asyncio.get_running_loop().create_future()
+        loop = get_running_loop()
+        other = self._queue[0].get_loop() if self._queue else self._loop_of_last
+        if other is not None and other is not loop and not other.is_closed():
+            raise RuntimeError("a caller of another event loop holds the last permit or waits for one")
+        place = loop.create_future()
         self._queue.append(place)
         try:
             if check is not None:
@@ -85,15 +87,10 @@ class Permits:
         if self._queue:
             self._hand_out()
 
-    def _move_to(self, loop: asyncio.AbstractEventLoop) -> None:
-        other = self._loop
-        if other is not None and (self.in_use or self._queue) and not other.is_closed():
-            raise RuntimeError("callers of another event loop hold permits or wait for one")
-        self._loop = loop
-
     def _hand_out(self) -> None:
         while self._queue and self.in_use < self.total:
             place = self._queue.popleft()
-            if not place.done() and not place.get_loop().is_closed():
+            if not place.done() and not (loop := place.get_loop()).is_closed():
                 self.in_use += 1
+                self._loop_of_last = loop
                 place.set_result(None)

@@ -97,7 +97,7 @@ class SyncPolicy(BasePolicy):
 
     The coroutine of `run` is run to its end without an event loop, so all decisions are those of `run`. That
     is possible where nothing suspends the coroutine: the policy needs a `BlockingClock`, and a circuit
-    breaker needs a `MemoryBreakerStore`.
+    breaker needs a `ThreadSafeBreakerStore`.
     """
 
     def run_sync(self, call: Callable[[], T]) -> T:
@@ -125,7 +125,7 @@ class SyncPolicy(BasePolicy):
         running.close()
         raise RuntimeError(
             f"{type(self).__name__} cannot wait without an event loop: give it a BlockingClock, "
-            "and a circuit breaker a MemoryBreakerStore"
+            "and a circuit breaker a ThreadSafeBreakerStore"
         )
 
     def sync(self, function: Callable[P, T]) -> Callable[P, T]:

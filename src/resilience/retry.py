@@ -169,7 +169,7 @@ class RetryBudget:
         self._share = share
         self._reserve = reserve
         self._tokens = reserve
-        self._lock = threading.RLock()  # a coroutine may be closed while this thread holds it
+        self._lock = threading.RLock()  # reentrant: garbage collection may close a coroutine
 
     def count_call(self) -> None:
         """Count a call that has begun."""

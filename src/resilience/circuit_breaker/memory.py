@@ -5,7 +5,6 @@ this folder keep the same rules, and one contract suite holds both to them.
 """
 
 import math
-import threading
 from abc import ABC, abstractmethod
 from collections import deque
 from typing import ClassVar
@@ -26,9 +25,7 @@ from .store import (
 
 
 class MemoryBreakerStore:
-    """Breakers of one process, for several event loops and threads.
-
-    Each decision is atomic and never suspends.
+    """Breakers of one process, on one event loop. Never suspends, so each decision is atomic.
 
     Args:
         clock: Durations go by its monotonic reading, the times shown by its time of day.
@@ -37,66 +34,59 @@ class MemoryBreakerStore:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._circuits: dict[str, _Circuit] = {}
-        self._lock = threading.RLock()  # a coroutine may be closed while this thread holds it
 
     async def admit(self, name: str, options: CircuitBreakerOptions) -> Ticket | Refusal:
         """Decide whether a call may be made now."""
-        with self._lock:
-            return self._circuit(name, options).state.admit()
+        return self._circuit(name, options).state.admit()
 
     async def record(
         self, name: str, options: CircuitBreakerOptions, ticket: Ticket, *, failed: bool, slow: bool
     ) -> Transition | None:
         """Count the outcome of a call."""
-        with self._lock:
-            circuit = self._circuit(name, options)
-            if ticket.generation != circuit.generation:
-                return None
-            return circuit.state.record(ticket, failed=failed, slow=slow)
+        circuit = self._circuit(name, options)
+        if ticket.generation != circuit.generation:
+            return None
+        return circuit.state.record(ticket, failed=failed, slow=slow)
 
     async def renew(self, name: str, options: CircuitBreakerOptions, ticket: Ticket) -> bool:
         """Let a probe keep its permit."""
-        with self._lock:
-            circuit = self._circuit(name, options)
-            if ticket.probe is None or ticket.probe not in circuit.leases:
-                return False
-            circuit.lend_until_renewal(ticket.probe)
-            return True
+        circuit = self._circuit(name, options)
+        if ticket.probe is None or ticket.probe not in circuit.leases:
+            return False
+        circuit.lend_until_renewal(ticket.probe)
+        return True
 
     def release(self, name: str, ticket: Ticket) -> None:
         """Give back the permit of a call that had no outcome."""
-        with self._lock:
-            circuit = self._circuits[name]
-            if ticket.generation == circuit.generation:
-                circuit.state.release(ticket)
+        circuit = self._circuits[name]
+        if ticket.generation == circuit.generation:
+            circuit.state.release(ticket)
 
     async def force(self, name: str, options: CircuitBreakerOptions, order: ManualState) -> Transition | None:
         """Go to the state ordered."""
+        circuit = self._circuit(name, options)
         state = _STATE_ORDERED[order]
-        with self._lock:
-            circuit = self._circuit(name, options)
-            if type(circuit.state) is not state:
-                return circuit.enter(state, order.value)
-            if order is ManualState.CLOSED:
-                circuit.begin(state)
-            return None
+        if type(circuit.state) is not state:
+            return circuit.enter(state, order.value)
+        if order is ManualState.CLOSED:
+            circuit.begin(state)
+        return None
 
     async def status(self, name: str, options: CircuitBreakerOptions) -> BreakerStatus:
         """Return how the breaker stands."""
-        with self._lock:
-            circuit = self._circuit(name, options)
-            state, retry_after = circuit.state.outlook()
-            health = circuit.window.health()
-            return BreakerStatus(
-                state=state,
-                name=name,
-                failure_count=circuit.failures_in_a_row,
-                success_count=health.calls - health.failures,
-                failure_rate=health.failures / health.calls if health.calls else 0.0,
-                opened_at=circuit.opened_at,
-                retry_after=retry_after,
-                transitions=tuple(circuit.transitions),
-            )
+        circuit = self._circuit(name, options)
+        state, retry_after = circuit.state.outlook()
+        health = circuit.window.health()
+        return BreakerStatus(
+            state=state,
+            name=name,
+            failure_count=circuit.failures_in_a_row,
+            success_count=health.calls - health.failures,
+            failure_rate=health.failures / health.calls if health.calls else 0.0,
+            opened_at=circuit.opened_at,
+            retry_after=retry_after,
+            transitions=tuple(circuit.transitions),
+        )
 
     def _circuit(self, name: str, options: CircuitBreakerOptions) -> "_Circuit":
         circuit = self._circuits.get(name)

@@ -37,6 +37,7 @@ from src.resilience import (
     RetryBudget,
     RetryOptions,
     SystemRandomizer,
+    ThreadSafeBreakerStore,
     Timeout,
     always,
     memory_rate_limiter,
@@ -325,7 +326,7 @@ async def test_a_permit_whose_block_has_not_begun_cannot_end(clock):
 
 def breaker(clock, **arguments):
     options = CircuitBreakerOptions(failure_threshold=1, open_seconds=10)
-    return CircuitBreaker("breaker", MemoryBreakerStore(clock), options, clock, **arguments)
+    return CircuitBreaker("breaker", ThreadSafeBreakerStore(clock), options, clock, **arguments)
 
 
 async def test_an_error_of_the_block_is_a_failure_and_the_open_breaker_rejects_the_next(clock):
