@@ -50,7 +50,9 @@ from .circuit_breaker.store import (
     Transition,
     WouldOpen,
 )
+from .circuit_breaker.thread_safe import ThreadSafeBreakerStore
 from .clock import (
+    BlockingClock,
     Clock,
     Handle,
     Randomizer,
@@ -61,6 +63,7 @@ from .errors import (
     BulkheadFullError,
     CallTimeoutError,
     CircuitOpenError,
+    FailedResultError,
     QueueClosedError,
     QueueFullError,
     QueueTimeoutError,
@@ -88,9 +91,9 @@ from .events import (
     Rejected,
     Retried,
     RetriesExhausted,
+    SlotTaken,
     StateChanged,
     TimedOut,
-    TurnTaken,
     Waited,
     WouldHaveOpened,
     each,
@@ -110,20 +113,26 @@ from .lease import LeaseRenewal
 from .paced_queue.failover import FailoverPaceStore
 from .paced_queue.memory import MemoryPaceStore
 from .paced_queue.options import PacedQueueOptions, QueuePolicy, check_policy
-from .paced_queue.policy import PacedQueue, Slot
-from .paced_queue.store import Offer, PaceStatus, PaceStore, Turn, Verdict
-from .paced_queue.waiting_line import QueuePlace, WaitingLine
+from .paced_queue.policy import HeldSlot, PacedQueue
+from .paced_queue.store import Offer, PaceStatus, PaceStore, Slot, SlotDecision
+from .paced_queue.waiting_queue import QueuePlace, WaitingQueue
+from .permit import BlockPolicy, Permit
 from .permits import Permits
 from .pipeline import (
     Pipeline,
 )
 from .policy import (
     AsyncPartial,
+    BasePolicy,
     Call,
     Policy,
+    ResultJudge,
+    SyncPolicy,
     is_misuse,
+    override,
     require_async,
 )
+from .rate_limiter.foresight import seconds_until
 from .rate_limiter.memory import (
     FixedWindow,
     LeakyBucket,
@@ -165,6 +174,9 @@ __all__ = [
     "Answer",
     "AsyncPartial",
     "Backoff",
+    "BasePolicy",
+    "BlockPolicy",
+    "BlockingClock",
     "BreakerState",
     "BreakerStatus",
     "BreakerStore",
@@ -194,6 +206,7 @@ __all__ = [
     "EqualJitter",
     "Event",
     "Exponential",
+    "FailedResultError",
     "FailoverBreakerStore",
     "FailoverPaceStore",
     "Fallback",
@@ -212,6 +225,7 @@ __all__ = [
     "HedgedAttemptFailed",
     "Hedging",
     "HedgingOptions",
+    "HeldSlot",
     "Injection",
     "Latency",
     "LeakyBucket",
@@ -232,6 +246,7 @@ __all__ = [
     "PaceStore",
     "PacedQueue",
     "PacedQueueOptions",
+    "Permit",
     "Permits",
     "Pipeline",
     "Policy",
@@ -254,6 +269,7 @@ __all__ = [
     "RejectedError",
     "ResilienceError",
     "Resizable",
+    "ResultJudge",
     "Retried",
     "RetriesExhausted",
     "Retry",
@@ -265,23 +281,24 @@ __all__ = [
     "SlidingWindowCounter",
     "SlidingWindowLog",
     "Slot",
+    "SlotDecision",
+    "SlotTaken",
     "StateChanged",
     "StoreRefusedError",
     "StoreUnavailableError",
     "Substitute",
+    "SyncPolicy",
     "SystemClock",
     "SystemRandomizer",
+    "ThreadSafeBreakerStore",
     "Ticket",
     "TimeWindow",
     "TimedOut",
     "Timeout",
     "TokenBucket",
     "Transition",
-    "Turn",
-    "TurnTaken",
-    "Verdict",
     "Waited",
-    "WaitingLine",
+    "WaitingQueue",
     "WouldHaveOpened",
     "WouldOpen",
     "always",
@@ -294,7 +311,9 @@ __all__ = [
     "memory_rate_limiter",
     "no_error",
     "notify",
+    "override",
     "parse_quotas",
     "require_async",
+    "seconds_until",
     "unless_rejected",
 ]

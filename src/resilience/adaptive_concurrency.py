@@ -1,15 +1,16 @@
 """Adaptive concurrency: a bulkhead that finds its own size.
 
-How many calls a service can take at once is seldom known and changes as it grows, shrinks and ails. Up to
-that number more calls at once bring more answers; beyond it they only wait for one another inside. So the
-limit is treated as TCP treats its congestion window: raised while calls go well, lowered when they do not.
-(The idea is that of Netflix's concurrency-limits; Little's law is behind it.)
+The number of calls that a service can process at once is seldom known, and it changes with the service. Below
+that number, more calls at once bring more answers; above it, calls only wait for one another in the service.
+Therefore the limit is treated as TCP treats its congestion window: it is raised while calls succeed, and
+lowered when they do not. (The idea is that of Netflix's concurrency-limits, on the base of Little's law.)
 
-Calls are judged a round at a time, a round being as many calls as the limit allows at once. What follows from
-a round is said by a `LimitAlgorithm`:
+Calls are judged in rounds. A round has as many calls as the limit allows at once. A `LimitAlgorithm` computes
+the next limit from a round:
 
-- `Aimd` needs to be told what latency is too long. It is the one to begin with.
-- `Gradient` finds that out, and for it lets the limit drop to the minimum for a round every now and then.
+- `Aimd` needs a target for the latency. Begin with this one.
+- `Gradient` measures that latency itself. For this purpose it lowers the limit to the minimum for a round at
+  regular intervals.
 """
 
 import math
@@ -20,6 +21,7 @@ from typing import Protocol, TypeVar
 from .clock import Clock
 from .errors import RejectedError
 from .events import LimitChanged, Listener, ignore, notify
+from .permit import BlockPolicy
 from .policy import AsyncPartial, Call, is_misuse, require_async
 
 T = TypeVar("T")
@@ -27,13 +29,13 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class Round:
-    """What some calls, one after another or at once, were like.
+    """The outcomes of some calls.
 
     Attributes:
-        seconds: How long each call that succeeded took.
-        failures: Calls that failed in a way that points to overload.
-        was_full: Whether at some time as many calls were under way as the limit allowed. If not, that they
-            went well is no reason to raise it. (RFC 7661 on TCP's window.)
+        seconds: The duration of each call that succeeded.
+        failures: The number of calls that failed in a way that indicates overload.
+        was_full: Whether at some time as many calls were under way as the limit allowed. If not, their
+            success is no reason to raise the limit. (RFC 7661 on TCP's window.)
     """
 
     seconds: list[float] = field(default_factory=list)
@@ -42,19 +44,19 @@ class Round:
 
     @property
     def calls(self) -> int:
-        """Calls in the round."""
+        """The number of calls in the round."""
         return len(self.seconds) + self.failures
 
 
 class LimitAlgorithm(Protocol):
-    """What follows from a round. One that remembers rounds serves one policy only."""
+    """Computes the next limit from a round. An algorithm with state is for one policy only."""
 
     def next_limit(self, limit: int, ended: Round) -> float:
-        """Return the limit for the next round, which is rounded down and kept within the bounds.
+        """Return the limit for the next round. The policy rounds it down and keeps it within the bounds.
 
         Args:
             limit: The limit during the round, at least 1.
-            ended: The round, of at least one call. Not to be kept.
+            ended: The round, of at least one call. The algorithm must not keep it.
         """
         ...
 
@@ -63,15 +65,15 @@ class LimitAlgorithm(Protocol):
 class Aimd:
     """Additive increase, multiplicative decrease.
 
-    One more after a round that went well, a share less after one that did not: the rule by which TCP shares
-    a line fairly and never overloads it for long. (Chiu and Jain, "Analysis of the Increase and Decrease
-    Algorithms for Congestion Avoidance in Computer Networks", 1989.)
+    The limit grows by one after a good round, and shrinks by a share after a bad one. By this rule TCP shares
+    a connection fairly and does not overload it for long. (Chiu and Jain, "Analysis of the Increase and
+    Decrease Algorithms for Congestion Avoidance in Computer Networks", 1989.)
 
     Attributes:
-        target_seconds: A call that takes longer is as bad as one that fails; finite, above 0.
+        target_seconds: A call that takes longer is as bad as a call that fails; finite, above 0.
         tolerance: The share of bad calls that a good round may have, at least 0 and below 1.
-        backoff: What the limit is multiplied by after any other round, above 0 and below 1; by default that
-            of CUBIC (RFC 9438).
+        backoff: The factor for the limit after a bad round, above 0 and below 1; by default that of CUBIC
+            (RFC 9438).
     """
 
     target_seconds: float
@@ -95,18 +97,19 @@ class Aimd:
 
 
 class Gradient:
-    """Follows the ratio of the latency without load to the latency now.
+    """Follows the ratio of the latency without load to the present latency.
 
-    Without load is measured: for a round, at the start and then regularly, the limit drops to its minimum.
-    After any other round it becomes limit · gradient + √(limit · gradient), where the gradient is (1 +
-    tolerance) · latency without load / latency now, from 0.5 to 2, and the root is the short queue that keeps
-    a service busy. By this formula the limit does not fall below 2. Formula and measurement are those of
-    Envoy's gradient controller (`GradientController::calculateNewLimit`); in addition the gradient is
-    multiplied by the share of calls that did not fail, since a refusal is quick. A service that ails while it
-    is measured is taken to be that slow by nature until the next time.
+    The latency without load is measured: for one round, first and then at regular intervals, the limit drops
+    to its minimum. After any other round the limit becomes limit · gradient + √(limit · gradient). The
+    gradient is (1 + tolerance) · latency without load / present latency, from 0.5 to 2. The root is the short
+    queue that keeps a service busy. By this formula the limit does not fall below 2. Formula and measurement
+    are those of Envoy's gradient controller (`GradientController::calculateNewLimit`). In addition the
+    gradient is multiplied by the share of calls that did not fail, because a rejection is quick. A service
+    that is slow during the measurement is considered that slow until the next one.
 
     Args:
-        tolerance: How much longer than without load a call may take, as a share of that; finite, at least 0.
+        tolerance: How much longer a call may take than without load, as a share of that time; finite, at
+            least 0.
         probe_every_rounds: Rounds from one measurement to the next, at least 1.
     """
 
@@ -134,7 +137,7 @@ class Gradient:
         return wanted if ended.was_full else min(limit, wanted)
 
     def _resume(self, limit: int, probe: Round) -> int:
-        if not probe.seconds:  # everything failed: nothing was measured
+        if not probe.seconds:  # every call failed: nothing was measured
             return 1
         self._unloaded_seconds = _mean(probe.seconds)
         self._rounds_to_probe = self._probe_every_rounds
@@ -147,7 +150,7 @@ class Gradient:
         share_succeeded = len(ended.seconds) / ended.calls
         tolerated = self._unloaded_seconds * (1 + self._tolerance) * share_succeeded
         seconds = _mean(ended.seconds)
-        # Compared before it is divided by: on a coarse clock a call may take no time at all.
+        # Compare first, since the divisor may be 0: on a coarse clock a call may take no time.
         return 2.0 if tolerated >= 2 * seconds else max(0.5, tolerated / seconds)
 
 
@@ -156,7 +159,7 @@ def _mean(values: list[float]) -> float:
 
 
 class Resizable(Protocol):
-    """A policy that limits the calls under way at once, and whose limit can be moved: a bulkhead."""
+    """A policy that limits the calls under way at once by a limit that can change: a bulkhead."""
 
     @property
     def permits(self) -> int:
@@ -173,25 +176,25 @@ class Resizable(Protocol):
         ...
 
     async def run(self, call: Call[T]) -> T:
-        """Run `call` once there is a permit for it."""
+        """Run `call` as soon as there is a permit for it."""
         ...
 
 
 def unless_rejected(error: Exception) -> bool:
-    """Say yes to any error but a rejection: that call was not begun and tells nothing of the service."""
+    """Return True for any error but a rejection: that call was not begun and shows nothing."""
     return not isinstance(error, RejectedError)
 
 
 @dataclass(frozen=True, slots=True)
 class AdaptiveConcurrencyOptions:
-    """Within what bounds the limit moves, and what it goes by.
+    """The bounds of the limit, and the outcomes that count.
 
     Attributes:
         min_limit: The lowest limit, at least 1.
         max_limit: The highest limit, at least `min_limit`.
-        round_calls: The fewest calls in a round, at least 1, however low the limit. A round of few is a
-            matter of luck.
-        overload_on: Which errors point to overload. A call that fails otherwise is not counted at all.
+        round_calls: The smallest number of calls in a round, at least 1, also where the limit is lower. A
+            round of few calls shows little.
+        overload_on: Returns whether an error indicates overload. A call with another error is not counted.
     """
 
     min_limit: int = 1
@@ -208,21 +211,21 @@ class AdaptiveConcurrencyOptions:
             raise ValueError(f"round_calls must be at least 1, not {self.round_calls}")
 
 
-class AdaptiveConcurrency:
-    """The policy. It runs calls in a bulkhead, and moves its limit.
+class AdaptiveConcurrency(BlockPolicy):
+    """The policy. It runs calls in a bulkhead and changes the limit of the bulkhead.
 
-    A call that began before the limit was last lowered tells of the load before that and is not counted,
-    lest one overload lower it again and again. A cancelled call is not counted either. Time in the
-    bulkhead's line is no part of a call.
+    A call that began before the limit was last lowered shows the load before that. Such a call is not
+    counted, so that one overload does not lower the limit several times. A cancelled call is not counted
+    either. The wait for a permit is not part of a call's duration.
 
     Args:
-        options: Within what bounds the limit moves, and what it goes by.
-        algorithm: What follows from a round.
-        bulkhead: Its permits, which must be within the bounds, are the limit to begin with, and from then on
-            for this policy alone to change.
-        clock: Measures how long calls take.
-        name: What events call this policy.
-        listener: Told of every change of the limit.
+        options: The bounds of the limit, and the outcomes that count.
+        algorithm: Computes the next limit from a round.
+        bulkhead: Its permits are the limit. At first they must be within the bounds; only this policy may
+            change them later.
+        clock: Measures the duration of calls.
+        name: The policy's name in events.
+        listener: Receives `LimitChanged`.
     """
 
     def __init__(
@@ -237,7 +240,7 @@ class AdaptiveConcurrency:
     ) -> None:
         if not options.min_limit <= bulkhead.permits <= options.max_limit:
             bounds = f"from {options.min_limit} to {options.max_limit}"
-            raise ValueError(f"permits must be {bounds} to begin with, not {bulkhead.permits}")
+            raise ValueError(f"permits must be {bounds} at first, not {bulkhead.permits}")
         self.name = name
         self._options = options
         self._algorithm = algorithm
@@ -253,7 +256,7 @@ class AdaptiveConcurrency:
         return self._bulkhead.permits
 
     async def run(self, call: Call[T]) -> T:
-        """Run `call` in the bulkhead. Returns and raises what that does.
+        """Run `call` in the bulkhead. Returns and raises what the bulkhead does.
 
         Raises:
             TypeError: `call` is a plain function; it is not run.
@@ -261,7 +264,7 @@ class AdaptiveConcurrency:
         require_async(call)
         try:
             return await self._bulkhead.run(AsyncPartial(self._watch, call))
-        finally:  # here and not in `_watch`: the permit is given back before anybody is told
+        finally:  # here and not in `_watch`: the permit is given back before the listener is called
             if self._round.calls >= max(self._options.round_calls, self._bulkhead.permits):
                 self._end_round()
 
@@ -273,14 +276,14 @@ class AdaptiveConcurrency:
         try:
             answer = await call()
         except Exception as error:
-            if reductions == self._reductions and self._points_to_overload(error):
+            if reductions == self._reductions and self._indicates_overload(error):
                 self._round.failures += 1
             raise
         if reductions == self._reductions:
             self._round.seconds.append(self._clock.monotonic() - began)
         return answer
 
-    def _points_to_overload(self, error: Exception) -> bool:
+    def _indicates_overload(self, error: Exception) -> bool:
         return not is_misuse(error) and self._options.overload_on(error)
 
     def _end_round(self) -> None:

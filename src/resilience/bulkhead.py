@@ -1,35 +1,36 @@
-"""Bulkhead: so many calls at a time and no more, so that one slow dependency can't use up everything.
+"""Bulkhead: a limit on the calls under way at once, so that one slow dependency cannot use up all resources.
 
-Calls beyond the permits wait in a line, first come first served; the line and the wait are bounded too.
+Further calls wait in a queue, first come first served. The length of the queue and the wait are limited too.
 """
 
 import math
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Self, TypeVar
 
 from .clock import Clock
 from .errors import BulkheadFullError
 from .events import Listener, Rejected, Waited, ignore, notify
+from .permit import BlockPolicy
 from .permits import Permits
-from .policy import Call, require_async
+from .policy import Call, override, require_async
 
 T = TypeVar("T")
 
 _FIRST_GUESS_SECONDS = 1.0
-"""How long a permit is taken to be held while no call has shown it."""
+"""The mean time for which a permit is held, until calls have been measured."""
 
 _MEAN_WEIGHT = 0.1
-"""Weight of the latest call in the moving mean of how long a permit is held."""
+"""The weight of the latest call in that mean, which is a moving one."""
 
 
 @dataclass(frozen=True, slots=True)
 class BulkheadOptions:
-    """How much room there is.
+    """The limits of a bulkhead.
 
     Attributes:
         permits: Calls under way at once, at least 1.
         max_waiting: Calls that may wait for a permit, at least 0.
-        max_wait_seconds: The longest one may wait; finite, above 0.
+        max_wait_seconds: The longest time that a call may wait for a permit; finite, above 0.
     """
 
     permits: int = 10
@@ -44,13 +45,13 @@ class BulkheadOptions:
             raise ValueError(f"max_wait_seconds must be finite and above 0, not {self.max_wait_seconds}")
 
 
-class Bulkhead:
+class Bulkhead(BlockPolicy):
     """The policy.
 
     Args:
-        options: How much room there is.
+        options: The limits.
         clock: Measures how long permits are held, and limits waits.
-        name: What events and errors call this policy.
+        name: The policy's name in events and errors.
         listener: Receives an event for each call that was rejected or had to wait.
     """
 
@@ -62,7 +63,7 @@ class Bulkhead:
         self._clock = clock
         self._listener = listener
         self._permits = Permits(options.permits)
-        self._mean_hold_seconds = _FIRST_GUESS_SECONDS
+        self._hold_times = _MovingMean(_FIRST_GUESS_SECONDS)
 
     @property
     def permits(self) -> int:
@@ -71,16 +72,18 @@ class Bulkhead:
 
     @property
     def in_use(self) -> int:
-        """Calls under way. Above `permits` for a while after those were reduced."""
+        """Calls under way. They may be more than `permits` for a while after `permits` was reduced."""
         return self._permits.in_use
 
     @property
     def waiting(self) -> int:
-        """Calls in line."""
+        """Calls in the queue."""
         return self._permits.waiting
 
     def resize(self, permits: int) -> None:
-        """Change the number of permits. More let waiting calls in at once; fewer stop no call under way.
+        """Change the number of permits.
+
+        New permits go to waiting calls at once. Fewer permits stop no call under way.
 
         Raises:
             ValueError: `permits` is below 1.
@@ -88,33 +91,42 @@ class Bulkhead:
         _require_permits(permits)
         self._permits.resize(permits)
 
-    async def run(self, call: Call[T]) -> T:
-        """Run `call` once there is a permit for it.
+    def with_options(self, *, max_waiting: int | None = None, max_wait_seconds: float | None = None) -> Self:
+        """Return this bulkhead, with the same permits and the same queue, with other limits on waiting.
 
         Raises:
-            BulkheadFullError: The line is full, or the longest wait is over. Its `retry_after` is the mean
-                time after which a permit comes free, going by the calls of late.
+            ValueError: A value is out of its range.
+        """
+        options = override(self._options, max_waiting=max_waiting, max_wait_seconds=max_wait_seconds)
+        return self._derive(_options=options)
+
+    async def run(self, call: Call[T]) -> T:
+        """Run `call` as soon as there is a permit for it.
+
+        Raises:
+            BulkheadFullError: The queue is full, or the longest wait is over. Its `retry_after` is the mean
+                time after which a permit becomes free, estimated from recent calls.
             TypeError: `call` is a plain function; it is not run.
-            RuntimeError: Callers of another event loop wait for a permit.
+            RuntimeError: A call of another event loop holds the last permit or waits for one.
+            BaseException: The error of the call.
         """
         require_async(call)
-        arrived = self._clock.monotonic()
+        arrived = began = self._clock.monotonic()
         has_waited = not self._permits.try_take()
         if has_waited:
             await self._wait_for_permit()
-        began = self._clock.monotonic()
+            began = self._clock.monotonic()
         try:
             if has_waited:
                 notify(self._listener, Waited(policy=self.name, seconds=began - arrived))
             return await call()
         finally:
-            held_seconds = self._clock.monotonic() - began
-            self._mean_hold_seconds += _MEAN_WEIGHT * (held_seconds - self._mean_hold_seconds)
+            self._hold_times.add(self._clock.monotonic() - began)
             self._permits.give_back()
 
     async def _wait_for_permit(self) -> None:
         if self._permits.waiting >= self._options.max_waiting:
-            raise self._rejection("every permit is in use and the line is full")
+            raise self._rejection("every permit is in use and the queue is full")
         try:
             async with self._clock.timeout(self._options.max_wait_seconds):
                 await self._permits.wait()
@@ -122,9 +134,19 @@ class Bulkhead:
             raise self._rejection("the longest wait is over") from None
 
     def _rejection(self, reason: str) -> BulkheadFullError:
-        retry_after = self._mean_hold_seconds / self._permits.total
+        retry_after = self._hold_times.mean / self._permits.total
         notify(self._listener, Rejected(policy=self.name, retry_after=retry_after))
         return BulkheadFullError(self.name, reason, retry_after)
+
+
+class _MovingMean:
+    __slots__ = ("mean",)
+
+    def __init__(self, mean: float) -> None:
+        self.mean = mean
+
+    def add(self, value: float) -> None:
+        self.mean += _MEAN_WEIGHT * (value - self.mean)
 
 
 def _require_permits(permits: int) -> None:

@@ -1,8 +1,8 @@
-"""Chaos: spoil some calls on purpose, to see that the patterns around them hold.
+"""Chaos: make some calls fail on purpose, to test the policies around them.
 
-It belongs innermost in a pipeline, where the faults it makes up are met by everything that is there to meet
-real ones. A chaos policy injects one thing; for several, put several in a row. The idea and the three kinds
-are those of Simmy, the chaos strategies of Polly.
+A chaos policy belongs innermost in a pipeline: then all other policies handle its faults like real ones. It
+injects one kind of fault; use several policies for several kinds. The idea and the three kinds are those of
+Simmy, the chaos strategies of Polly.
 """
 
 import math
@@ -12,22 +12,22 @@ from typing import ClassVar, Protocol, TypeVar, cast
 
 from .clock import Clock, Randomizer
 from .events import FaultInjected, Listener, ignore, notify
-from .policy import Call, require_async
+from .policy import BasePolicy, Call, require_async
 
 T = TypeVar("T")
 
 
 class Injection(Protocol):
-    """What befalls a call.
+    """What happens to a call instead of, or before, its run.
 
     Attributes:
-        kind: What events call it.
+        kind: The name of the injection in events.
     """
 
     kind: ClassVar[str]
 
     async def apply(self, call: Call[T], clock: Clock) -> T:
-        """Return or raise what the caller gets; `call` may be run or not."""
+        """Return or raise the caller's outcome; the injection runs `call` or does not."""
         ...
 
 
@@ -36,7 +36,7 @@ class Fault:
     """The call is not run and fails.
 
     Attributes:
-        error: Makes the error that is raised, a new one each time; an exception class will do.
+        error: Returns the error to raise, a new one each time, such as an exception class.
     """
 
     kind: ClassVar[str] = "fault"
@@ -50,7 +50,7 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """The call is run after a wait of `seconds`, finite and above 0."""
+    """The call is run after a delay of `seconds`, finite and above 0."""
 
     kind: ClassVar[str] = "latency"
 
@@ -68,7 +68,7 @@ class Latency:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The call is not run, and `answer` is what it returns. Its type is the user's to match."""
+    """The call is not run, and its caller gets `answer`. The type of `answer` is not checked."""
 
     kind: ClassVar[str] = "outcome"
 
@@ -81,11 +81,11 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class ChaosOptions:
-    """What happens, and how often.
+    """What is injected, and how often.
 
     Attributes:
-        injection: What befalls the calls that are hit.
-        rate: The share of calls that are hit, from 0, which is none, to 1, which is all.
+        injection: What happens to the calls that are selected.
+        rate: The share of calls that are selected: from 0, no call, to 1, every call.
     """
 
     injection: Injection
@@ -95,15 +95,15 @@ class ChaosOptions:
         _require_rate(self.rate)
 
 
-class Chaos:
-    """The policy. Every call is hit or spared by a lot of its own.
+class Chaos(BasePolicy):
+    """The policy. For each call a random number decides whether it is selected.
 
     Args:
-        options: What happens, and how often to begin with.
+        options: What is injected, and how often at first.
         clock: Waits, where latency is injected.
-        randomizer: Draws the lots.
-        name: What events call this policy.
-        listener: Told of every call that is hit, before it is.
+        randomizer: Draws the random numbers.
+        name: The policy's name in events.
+        listener: Receives `FaultInjected` for each selected call, before the injection.
     """
 
     def __init__(
@@ -124,10 +124,12 @@ class Chaos:
 
     @property
     def rate(self) -> float:
-        """The share of calls that are hit, from 0 to 1. Set it at any time: 0 turns the policy off.
+        """The share of calls that are selected, from 0 to 1.
+
+        It can be set at any time. 0 turns the policy off.
 
         Raises:
-            ValueError: It is set to something else.
+            ValueError: The value is out of its range.
         """
         return self._rate
 
@@ -137,11 +139,11 @@ class Chaos:
         self._rate = rate
 
     async def run(self, call: Call[T]) -> T:
-        """Run `call`, or let the injection have it.
+        """Run `call`, or apply the injection to it.
 
         Raises:
             TypeError: `call` is a plain function; it is not run.
-            BaseException: Whatever the call raised, or the injected error.
+            BaseException: The error of the call, or the injected error.
         """
         require_async(call)
         if self._randomizer.random() >= self._rate:

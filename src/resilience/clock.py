@@ -67,6 +67,17 @@ class SystemClock:
         return asyncio.get_running_loop().call_later(seconds, callback)
 
 
+class BlockingClock(SystemClock):
+    """The machine's own time for `SyncPolicy.run_sync`: `sleep` blocks the thread.
+
+    Not for use on an event loop, which would stand still meanwhile.
+    """
+
+    async def sleep(self, seconds: float) -> None:
+        """Block the thread for `seconds`."""
+        time.sleep(seconds)  # noqa: ASYNC251 -- no event loop runs
+
+
 class Randomizer(Protocol):
     """Where jitter, early refreshes and injected faults draw their lots."""
 

@@ -3,18 +3,19 @@
 ::
 
     ResilienceError
-    ├── CallTimeoutError             the call took longer than it was given
-    ├── QueueTimeoutError            the call was not begun: its turn did not come in time, or would not
+    ├── CallTimeoutError             the call took longer than its limit
+    ├── FailedResultError            the result of the call counts as a failure
+    ├── QueueTimeoutError            the call was not begun: its slot did not come in time, or would not
     ├── StoreUnavailableError        the store of a policy did not answer in time, or not at all
     │   └── StoreRefusedError        the store answers, and refuses
-    └── RejectedError                the call was not begun; says when to come back
-        ├── CircuitOpenError         the breaker is open, or its probes are all out
+    └── RejectedError                the call was not begun; says when to call again
+        ├── CircuitOpenError         the breaker is open, or half-open with all probes under way
         ├── RateLimitedError         the quota is spent
-        ├── BulkheadFullError        no permit, and no place in the waiting line
-        ├── QueueFullError           no place in the paced line
-        └── QueueClosedError         the paced line takes nobody any more
+        ├── BulkheadFullError        no permit, and no place in the queue
+        ├── QueueFullError           no place in the paced queue
+        └── QueueClosedError         the paced queue is closed
 
-An error of the call itself is never wrapped: a retry that gives up raises the last one as it came.
+An error of the call itself is never wrapped: a retry that gives up raises the last error unchanged.
 """
 
 
@@ -23,7 +24,7 @@ class ResilienceError(Exception):
 
 
 class CallTimeoutError(ResilienceError):
-    """The call took longer than it was given. A cancellation from outside is never turned into this.
+    """The call took longer than its limit. A cancellation from outside never becomes this error.
 
     Args:
         seconds: The limit that was exceeded.
@@ -34,17 +35,35 @@ class CallTimeoutError(ResilienceError):
         self.seconds = seconds
 
 
-class QueueTimeoutError(ResilienceError):
-    """The call was not begun: its turn did not come in time, or would not.
+class FailedResultError(ResilienceError):
+    """A result that counts as a failure, where an error is needed: in events, and for a substitute.
+
+    No policy raises it: the caller of a retry or a hedge gets the last result itself.
 
     Args:
-        seconds: The longest that the call may wait.
-        retry_after: Seconds after which the same call, nothing else changed, would have its turn in time.
-            None where the call has waited and that is not known.
+        result: The result of the call.
+    """
+
+    def __init__(self, result: object) -> None:
+        super().__init__(result)
+        self.result = result
+
+    def __str__(self) -> str:
+        """Return a message with the first characters of the result."""
+        return f"the result counts as a failure: {self.result!r:.100}"
+
+
+class QueueTimeoutError(ResilienceError):
+    """The call was not begun: its slot did not come in time, or would not.
+
+    Args:
+        seconds: The longest time that the call may wait.
+        retry_after: Seconds after which the same call, nothing else changed, would get its slot in time.
+            None where the call has waited and that time is not known.
     """
 
     def __init__(self, seconds: float, retry_after: float | None = None) -> None:
-        super().__init__(f"the turn does not come within {seconds:g} s")
+        super().__init__(f"the slot does not come within {seconds:g} s")
         self.seconds = seconds
         self.retry_after = retry_after
 
@@ -70,10 +89,10 @@ class RejectedError(ResilienceError):
     """The call was not begun.
 
     Args:
-        policy: Name of the policy that refused.
-        reason: Why, in words.
-        retry_after: Seconds after which the same call, nothing else changed, would be let through. None: only
-            an order lets it through, such as closing a circuit breaker that is held open by hand.
+        policy: The name of the policy that rejected the call.
+        reason: The reason in words.
+        retry_after: Seconds after which the same call, nothing else changed, would be let through. None: that
+            time is not known, for example while a circuit breaker is held open by hand.
     """
 
     def __init__(self, policy: str, reason: str, retry_after: float | None) -> None:
@@ -84,7 +103,7 @@ class RejectedError(ResilienceError):
 
 
 class CircuitOpenError(RejectedError):
-    """The circuit breaker is open, or half-open with every probe out."""
+    """The circuit breaker is open, or half-open with all its probes under way."""
 
 
 class RateLimitedError(RejectedError):
@@ -92,12 +111,12 @@ class RateLimitedError(RejectedError):
 
 
 class BulkheadFullError(RejectedError):
-    """Every permit is in use and the waiting line is full, or the longest wait is over."""
+    """Every permit is in use and the queue is full, or the longest wait is over."""
 
 
 class QueueFullError(RejectedError):
-    """There is no place in the paced line."""
+    """There is no place in the paced queue."""
 
 
 class QueueClosedError(RejectedError):
-    """The paced line takes nobody any more, and has turned away those who were in it."""
+    """The paced queue is closed. It has rejected the calls that waited, and rejects all later ones."""

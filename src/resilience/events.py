@@ -50,8 +50,8 @@ class Waited(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TurnTaken(Event):
-    """A call in a paced line began, after it had waited `seconds`."""
+class SlotTaken(Event):
+    """A call got its slot in a paced queue, after a wait of `seconds`."""
 
     seconds: float
 

@@ -1,36 +1,40 @@
-"""Fallback: another answer in place of a failed call."""
+"""Fallback: another answer instead of a failed call."""
 
 import inspect
 import logging
 from collections.abc import Callable
 from typing import TypeVar, cast
 
+from .errors import FailedResultError
 from .events import FellBack, Listener, ignore, notify
-from .policy import Call, is_misuse, require_async
+from .policy import Call, ResultJudge, SyncPolicy, is_misuse, require_async
 
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 Substitute = Callable[[Exception], object]
-"""Makes an answer, given the error of the call: returns it, or an awaitable of it, or raises if it can't."""
+"""Makes an answer from the error of the call: returns it or an awaitable of it, or raises an error."""
 
 
-class Fallback:
-    """The policy. Types are the caller's to match: a substitute must answer with what the call would.
+class Fallback(SyncPolicy):
+    """The policy. The types are not checked: a substitute must answer with the same type as the call.
 
     Args:
-        substitutes: Tried in order until one answers; at least one. Each is given the error of the call.
+        substitutes: At least one. They are tried in order until one answers. Each is called with the error of
+            the call, or with a `FailedResultError` where the result of the call was the failure.
         handles: Errors, of the call or of a substitute, after which the next substitute is tried. Any other
-            goes to the caller, and so does a cancellation.
-        name: What events call this policy.
-        listener: Told of every call that was answered in this way.
+            error is raised to the caller, and so is a cancellation.
+        is_failure_result: Returns whether a result of the call counts as a failure; None: no result does.
+        name: The policy's name in events.
+        listener: Receives `FellBack` for each call that a substitute answered.
     """
 
     def __init__(
         self,
         *substitutes: Substitute,
         handles: tuple[type[Exception], ...] = (Exception,),
+        is_failure_result: ResultJudge | None = None,
         name: str = "fallback",
         listener: Listener = ignore,
     ) -> None:
@@ -39,34 +43,40 @@ class Fallback:
         self.name = name
         self._substitutes = substitutes
         self._handles = handles
+        self._is_failure_result = is_failure_result
         self._listener = listener
 
     async def run(self, call: Call[T]) -> T:
-        """Run `call`, or else answer for it.
+        """Run `call`; if it fails, return the answer of a substitute.
 
         Raises:
             TypeError: `call` is a plain function; it is not run.
-            BaseException: What the call raised, if it is not handled; what the last substitute raised, the
-                call's error being its context, if none could answer.
+            BaseException: The error of the call, if it is not handled; the error of the last substitute, with
+                that of the call as its context, if no substitute could answer.
         """
         require_async(call)
         try:
-            return await call()
+            result = await call()
         except self._handles as error:
             if is_misuse(error):
                 raise
-            answer = cast("T", await self._substitute_for(error))
-            notify(self._listener, FellBack(policy=self.name, error=error))
-            return answer
+            return cast("T", await self._answer_instead(error))
+        if self._is_failure_result is None or not self._is_failure_result(result):
+            return result
+        return cast("T", await self._answer_instead(FailedResultError(result)))
 
-    async def _substitute_for(self, error: Exception) -> object:
+    async def _answer_instead(self, error: Exception) -> object:
         *others, last = self._substitutes
         for substitute in others:
             try:
-                return await _answer(substitute, error)
+                answer = await _answer(substitute, error)
+                break
             except self._handles as failure:
                 _log.warning("substitute_failed", extra={"policy": self.name, "reason": repr(failure)})
-        return await _answer(last, error)
+        else:
+            answer = await _answer(last, error)
+        notify(self._listener, FellBack(policy=self.name, error=error))
+        return answer
 
 
 def always(answer: object) -> Substitute:

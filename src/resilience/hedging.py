@@ -1,42 +1,48 @@
-"""Hedging: begin a slow call a second time and take whichever answers first.
+"""Hedging: begin a slow call a second time and take the first answer.
 
-Only for calls that are idempotent, since several attempts may reach the service, and a cancelled one may
-have done its work. It cuts the tail of the latency, where an attempt is slow by bad luck and another would
-not be; against a service that is slow altogether it is only more load. With the delay at the 95th percentile
-of the call's latency that load is about 5 % more calls. (Dean and Barroso, "The Tail at Scale", CACM 56(2),
-2013.)
+Hedging is only for idempotent calls, since several attempts may reach the service, and a cancelled attempt
+may have done its work. It shortens the tail of the latency, where one attempt is slow by chance and another
+would not be. Where the whole service is slow, it only adds load. With the delay at the 95th percentile of the
+call's latency, that load is about 5 % more calls. (Dean and Barroso, "The Tail at Scale", CACM 56(2), 2013.)
 
-A failure begins no attempt: hedging is against slowness, and for failures there is the retry, with its
-backoff and its budget. In a pipeline hedging belongs inside the retry and around the timeout, so that each
-attempt has a time limit of its own.
+A failure begins no attempt: hedging is against slowness. Against failures there is the retry, with its
+backoff and its budget. In a pipeline, hedging belongs inside the retry and around the timeout, so that each
+attempt has its own time limit.
 
-The first attempt runs in its caller's own task, so that a call which answers in time pays for a timer and
-for no task. An answer of another attempt interrupts it the way `asyncio.timeout` does.
+The first attempt runs in its caller's task, so a call that answers in time costs a timer and no task. The
+answer of another attempt interrupts the first one in the way of `asyncio.timeout`.
 """
 
 import asyncio
 import math
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, Self, TypeAlias, TypeVar
 
 from .clock import Clock
+from .errors import FailedResultError
 from .events import Hedged, HedgedAttemptFailed, HedgeWon, Listener, ignore, notify
-from .policy import Call, require_async
+from .policy import BasePolicy, Call, ResultJudge, override, require_async
 
 T = TypeVar("T")
+
+_Attempt: TypeAlias = tuple[T, FailedResultError | None]
+"""The result of an attempt, and the failure that it counts as."""
 
 
 @dataclass(frozen=True, slots=True)
 class HedgingOptions:
-    """When to begin another attempt, and how often.
+    """When to begin another attempt, and how many.
 
     Attributes:
-        delay_seconds: How long to wait for an answer before each further attempt; finite, above 0.
-        attempts: How many attempts in all, the first included; at least 2.
+        delay_seconds: The wait for an answer before each further attempt; finite, above 0.
+        attempts: The number of all attempts, the first included; at least 2.
+        is_failure_result: Returns whether a result counts as a failure; None: no result does. Such a result
+            is the answer only where no other attempt is under way any more.
     """
 
     delay_seconds: float
     attempts: int = 2
+    is_failure_result: ResultJudge | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.delay_seconds < math.inf:
@@ -45,18 +51,19 @@ class HedgingOptions:
             raise ValueError(f"attempts must be at least 2, not {self.attempts}")
 
 
-class Hedging:
-    """The policy. Attempts are stopped by cancelling them, so the call must let a cancellation through.
+class Hedging(BasePolicy):
+    """The policy. It stops attempts by cancelling them, so the call must not suppress a cancellation.
 
-    When `run` returns or raises, its caller's cancellation included, no attempt is running any more. When its
-    coroutine is closed, which cannot wait for anything, every other attempt has been cancelled.
+    When `run` returns or raises, also after a cancellation of its caller, no attempt is running any more.
+    When its coroutine is closed, which cannot wait for anything, every other attempt has been cancelled.
 
     Args:
-        options: When to begin another attempt, and how often.
+        options: When to begin another attempt, and how many.
         clock: Measures the delay.
-        name: What events call this policy.
-        listener: Told of every attempt but the first, of every failure that another attempt may make good,
-            and of every answer that came from another attempt than the first.
+        name: The policy's name in events.
+        listener: Receives `Hedged` for each attempt but the first, `HedgedAttemptFailed` for each failure
+            while another attempt is under way, and `HedgeWon` where the answer is not that of the first
+            attempt.
     """
 
     def __init__(
@@ -67,15 +74,28 @@ class Hedging:
         self._clock = clock
         self._listener = listener
 
-    async def run(self, call: Call[T]) -> T:
-        """Run `call` up to so many times at once, and return the first answer.
+    def with_options(self, *, delay_seconds: float | None = None, attempts: int | None = None) -> Self:
+        """Return this policy with another delay or number of attempts.
 
-        Once cancelled from outside, it ends as the first attempt does.
+        Raises:
+            ValueError: A value is out of its range.
+        """
+        return self._derive(_options=override(self._options, delay_seconds=delay_seconds, attempts=attempts))
+
+    async def run(self, call: Call[T]) -> T:
+        """Run `call`, several times at once if need be, and return the first answer.
+
+        After a cancellation from outside, `run` ends as the first attempt does.
+
+        Returns:
+            The first result that is no failure. Where every attempt failed, the result of the attempt that
+            failed last, if that had one.
 
         Raises:
             TypeError: `call` is a plain function; it is not run.
-            BaseException: The error of the attempt that failed last, as it came, when none is under way any
-                more. Errors of attempts that were cancelled since another had answered are dropped.
+            BaseException: The error of the attempt that failed last, unchanged, when no attempt is under way
+            any
+                more. Errors of attempts that were cancelled after the answer of another are dropped.
         """
         require_async(call)
         race = _Race(call, self._options, self._clock, self.name, self._listener)
@@ -83,11 +103,12 @@ class Hedging:
         try:
             try:
                 answer = await call()
+                failure = race.failure_in(answer)
             except (Exception, asyncio.CancelledError) as error:
                 if race.is_decided_by_first(error):
                     raise
             else:
-                if race.is_decided_by_first():
+                if race.is_decided_by_first(failure):
                     return answer
             return await race.answer_of_another()
         except GeneratorExit:
@@ -102,7 +123,7 @@ class Hedging:
 
 
 class _Race(Generic[T]):
-    """The attempts at one call: the first, which its caller runs, and those that the timer begins."""
+    """The attempts of one call: the first, which its caller runs, and those that the timer begins."""
 
     __slots__ = (
         "_call",
@@ -136,17 +157,22 @@ class _Race(Generic[T]):
         self._cancelling = caller.cancelling()
         self._first_is_running = True
         self._under_way = 1
-        self.others: dict[asyncio.Task[T], int] = {}
+        self.others: dict[asyncio.Task[_Attempt[T]], int] = {}
         self._is_over = False
-        self._decided_by: asyncio.Task[T] | None = None
-        self._decision: asyncio.Future[asyncio.Task[T]] | None = None
+        self._decided_by: asyncio.Task[_Attempt[T]] | None = None
+        self._decision: asyncio.Future[asyncio.Task[_Attempt[T]]] | None = None
         self._timer = clock.call_later(options.delay_seconds, self._begin_another)
 
-    def is_decided_by_first(self, error: BaseException | None = None) -> bool:
-        """Take note that the first attempt has ended, and return whether that is the end of all."""
+    def failure_in(self, result: T) -> FailedResultError | None:
+        """Return the failure that `result` counts as, if it does."""
+        judge = self._options.is_failure_result
+        return None if judge is None or not judge(result) else FailedResultError(result)
+
+    def is_decided_by_first(self, error: BaseException | None) -> bool:
+        """Record that the first attempt has ended, and return whether its outcome is that of the call."""
         self._first_is_running = False
         self._under_way -= 1
-        if self._decided_by is not None:  # it was interrupted, and the cancellation is ours to take back
+        if self._decided_by is not None:  # another attempt interrupted it by a cancellation, withdrawn here
             return self._caller.uncancel() > self._cancelling
         if not isinstance(error, Exception) or not self._under_way or self._is_cancelled_from_outside():
             return True
@@ -154,18 +180,19 @@ class _Race(Generic[T]):
         return False
 
     async def answer_of_another(self) -> T:
-        """Return the first answer, or raise the last error, of the attempts beside the first."""
+        """Return the first answer, or the last failure, of the attempts beside the first."""
         if self._decided_by is None:
             self._decision = asyncio.get_running_loop().create_future()
             decided_by = await self._decision
         else:
             decided_by = self._decided_by
-        answer = decided_by.result()
-        notify(self._listener, HedgeWon(policy=self._name, attempt=self.others[decided_by]))
+        answer, failure = decided_by.result()
+        if failure is None:
+            notify(self._listener, HedgeWon(policy=self._name, attempt=self.others[decided_by]))
         return answer
 
     def close(self) -> None:
-        """Begin no more attempts, and take no more note of how they end."""
+        """Begin no more attempts, and ignore how the others end."""
         self._is_over = True
         self._timer.cancel()
 
@@ -175,7 +202,7 @@ class _Race(Generic[T]):
             other.cancel()
 
     async def end_of_others(self) -> None:
-        """Return when the last of them has ended, and put off a cancellation until then."""
+        """Return when all of them have ended; a cancellation is raised only then."""
         cancellation: asyncio.CancelledError | None = None
         while running := [other for other in self.others if not other.done()]:
             try:
@@ -191,16 +218,22 @@ class _Race(Generic[T]):
         number = len(self.others) + 2
         notify(self._listener, Hedged(policy=self._name, attempt=number))
         self._under_way += 1
-        other = asyncio.create_task(_awaited(self._call))
+        other = asyncio.create_task(self._attempt())
         self.others[other] = number
         other.add_done_callback(self._another_ended)
         if number < self._options.attempts:
             self._timer = self._clock.call_later(self._options.delay_seconds, self._begin_another)
 
-    def _another_ended(self, other: asyncio.Task[T]) -> None:
-        error = None if other.cancelled() else other.exception()  # asked for, or asyncio complains
+    async def _attempt(self) -> "_Attempt[T]":
+        result = await self._call()
+        return result, self.failure_in(result)
+
+    def _another_ended(self, other: "asyncio.Task[_Attempt[T]]") -> None:
+        error = None if other.cancelled() else other.exception()  # read it, or asyncio logs it
         if self._is_over:
             return
+        if error is None and not other.cancelled():
+            _, error = other.result()
         self._under_way -= 1
         if isinstance(error, Exception) and self._under_way:
             failed = HedgedAttemptFailed(policy=self._name, attempt=self.others[other], error=error)
@@ -215,7 +248,3 @@ class _Race(Generic[T]):
 
     def _is_cancelled_from_outside(self) -> bool:
         return self._caller.cancelling() > self._cancelling
-
-
-async def _awaited(call: Call[T]) -> T:
-    return await call()

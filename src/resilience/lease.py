@@ -25,7 +25,7 @@ class LeaseRenewal:
         clock: To sleep by.
         lease_seconds: How long the lease lasts.
         longest_seconds: How long it may last with every renewal, counted from now. With no more than
-            `lease_seconds` it is never renewed.
+            `lease_seconds` it is never renewed, nor where no event loop runs, as in `SyncPolicy.run_sync`.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class LeaseRenewal:
         self._lease_seconds = lease_seconds
         self._last_renewal_at = clock.monotonic() + longest_seconds - lease_seconds
         self._task: asyncio.Task[None] | None = None
-        if longest_seconds > lease_seconds:
+        if longest_seconds > lease_seconds and _has_event_loop():
             # The lease belongs to no request: a clean context.
             self._task = asyncio.create_task(self._keep_renewing(), context=Context())
 
@@ -62,3 +62,11 @@ class LeaseRenewal:
             else:
                 if not is_held:
                     return
+
+
+def _has_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

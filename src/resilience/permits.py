@@ -1,10 +1,11 @@
 """A number of permits, and the queue of callers that wait for one: first come, first served.
 
-What `asyncio.Semaphore` is, with a queue that can be looked at, a number of permits that can change, and no
-permit lost when a waiting caller ends: not by a cancellation, and not by the closing of its coroutine.
+This is `asyncio.Semaphore` with a queue that can be examined, a number of permits that can change, and no
+permit lost when a waiting caller ends, whether it is cancelled or its coroutine is closed.
 """
 
 import asyncio
+from asyncio import get_running_loop
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -13,64 +14,71 @@ from contextlib import suppress
 class Permits:
     """Permits of one event loop at a time.
 
+    A permit is handed over on one event loop only. So a caller of another loop cannot wait for a permit while
+    the last permit, or a place in the queue, belongs to a loop that is not closed.
+
     Args:
-        total: How many permits there are, at least 1.
+        total: The number of permits, at least 1.
 
     Attributes:
         total: Set by `resize`.
-        in_use: How many permits are taken; above `total` for a while after that was reduced.
+        in_use: The number of permits taken. It may be above `total` for a while after `total` was reduced.
     """
 
     def __init__(self, total: int) -> None:
         self.total = total
         self.in_use = 0
         self._queue: deque[asyncio.Future[None]] = deque()
+        self._loop_of_last: asyncio.AbstractEventLoop | None = None
 
     @property
     def waiting(self) -> int:
-        """Return how many callers wait."""
+        """Return the number of callers that wait."""
         return len(self._queue)
 
     def resize(self, total: int) -> None:
-        """Set the number of permits. More are handed to waiting callers at once; fewer take none back."""
+        """Set the number of permits. New permits go to waiting callers at once; fewer take none back."""
         self.total = total
         self._hand_out()
 
     def try_take(self) -> bool:
-        """Take a permit and return True, or return False where a caller would have to wait.
+        """Take a permit and return True, or return False where the caller has to wait.
 
-        While anyone waits every permit is in use, so nobody is overtaken.
+        While callers wait, every permit is in use, so no caller is overtaken.
         """
         if self.in_use >= self.total:
             return False
         self.in_use += 1
+        if self.in_use == self.total:
+            self._loop_of_last = get_running_loop()  # not for each permit: it costs a system call
         return True
 
     async def wait(self, check: Callable[[], Awaitable[object]] | None = None) -> None:
-        """Return with a permit taken. A caller that ends before, for whatever reason, takes none.
+        """Return with a permit taken, after `try_take` returned False. A caller that ends before takes none.
 
         Args:
-            check: Awaited first, with the caller's place in the queue taken; the caller leaves if it raises.
+            check: Awaited first, while the caller is in the queue already; the caller leaves if it raises.
 
         Raises:
-            RuntimeError: Callers of another event loop wait. Permits are handed over on one loop only.
-            BaseException: Whatever `check` raised.
+            RuntimeError: A caller of another event loop holds the last permit or waits for one.
+            BaseException: The error of `check`.
         """
-        loop = asyncio.get_running_loop()
-        if self._queue and (other := self._queue[0].get_loop()) is not loop and not other.is_closed():
-            raise RuntimeError("callers of another event loop wait for a permit")
-        turn = loop.create_future()
-        self._queue.append(turn)
+        loop = get_running_loop()
+        other = self._queue[0].get_loop() if self._queue else self._loop_of_last
+        if other is not None and other is not loop and not other.is_closed():
+            raise RuntimeError("a caller of another event loop holds the last permit or waits for one")
+        place = loop.create_future()
+        self._queue.append(place)
         try:
             if check is not None:
                 await check()
-            await turn
+            await place
         except BaseException:
-            if turn.done() and not turn.cancelled():  # the permit came in the same tick
+            if place.done() and not place.cancelled():  # the permit came in the same tick
                 self.give_back()
             else:
                 with suppress(ValueError):  # it was passed over when it came to the front
-                    self._queue.remove(turn)
+                    self._queue.remove(place)
             raise
 
     def give_back(self) -> None:
@@ -81,7 +89,8 @@ class Permits:
 
     def _hand_out(self) -> None:
         while self._queue and self.in_use < self.total:
-            turn = self._queue.popleft()
-            if not turn.done() and not turn.get_loop().is_closed():
+            place = self._queue.popleft()
+            if not place.done() and not (loop := place.get_loop()).is_closed():
                 self.in_use += 1
-                turn.set_result(None)
+                self._loop_of_last = loop
+                place.set_result(None)

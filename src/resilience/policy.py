@@ -1,20 +1,42 @@
-"""What a resilience pattern is to the rest: something that runs a call its own way."""
+"""What a policy is: an object that runs a call under a rule, such as a limit or a retry.
 
+Ways to call, all with the same decisions::
+
+    answer = await policy.run(call)
+
+    @policy
+    async def fetch(item): ...
+
+    async with policy: ...  # policies that run a call at most once: see `permit`
+
+    answer = policy.run_sync(call)  # some policies, in programs without asyncio: see `SyncPolicy`
+
+    await policy.with_options(attempts=1).run(call)  # other options for one call, with the same state
+"""
+
+import functools
 import inspect
 import traceback
-from collections.abc import Awaitable, Callable
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Coroutine
+from copy import copy
+from dataclasses import replace
 from functools import partial
 from types import FunctionType, MethodType
-from typing import Protocol, TypeVar
+from typing import Any, ClassVar, ParamSpec, Protocol, Self, TypeVar
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 Call = Callable[[], Awaitable[T]]
-"""A call that can be begun, and begun again: it takes nothing and returns a fresh awaitable each time.
+"""A call that a policy can run, several times if need be: each time it returns a new awaitable.
 
-An `async def`, a bound method or a partial of one, a lambda that returns an awaitable, or an object with such
-a `__call__`. A plain `def` is none: see `require_async`.
+A call is an `async def`, a bound method or a partial of one, a lambda that returns an awaitable, or an object
+with such a `__call__`. A plain `def` is not a call: see `require_async`.
 """
+
+ResultJudge = Callable[[Any], bool]
+"""Returns whether a result of the call counts as a failure, such as an HTTP response with status 503."""
 
 _IS_COROUTINE = inspect.CO_COROUTINE
 _LAMBDA = "<lambda>"
@@ -22,31 +44,126 @@ _PACKAGE = f"{__name__.rpartition('.')[0]}."
 
 
 class AsyncPartial(partial[Awaitable[T]]):
-    """A partial that returns an awaitable for certain: `require_async` does not look into it."""
+    """A partial that certainly returns an awaitable, so that `require_async` does not examine it."""
 
 
 class Policy(Protocol):
-    """A pattern around a call."""
+    """The port of a policy: a `Pipeline` takes any object with this method."""
 
     async def run(self, call: Call[T]) -> T:
-        """Run `call`: once, several times or not at all.
+        """Run `call` once, several times or not at all.
 
         Returns:
-            What the call returned, or what the policy answers in its place.
+            The result of the call, or another answer that the policy gives instead.
 
         Raises:
             TypeError: `call` is a plain function; it is not run.
-            ResilienceError: The policy's own verdict, such as a rejection or a timeout.
-            BaseException: Whatever the call raised, where the policy lets it through.
+            ResilienceError: The policy's own decision, such as a rejection or a timeout.
+            BaseException: The error of the call, where the policy does not handle it.
         """
         ...
 
 
-def require_async(call: Callable[..., object]) -> None:
-    """Refuse a plain function, which a policy could run but not await.
+class BasePolicy(ABC):
+    """What all policies of this package share: they are decorators, and their options can be overridden."""
 
-    Every policy checks its call before it does anything else. A lambda, and an object that is no function,
-    may return an awaitable; they are accepted here, and `is_misuse` recognizes the error if they do not.
+    @abstractmethod
+    async def run(self, call: Call[T]) -> T:
+        """Run `call` under this policy. See `Policy.run`."""
+
+    def __call__(self, function: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
+        """Decorate an async function: each call of the function runs under this policy.
+
+        Raises:
+            TypeError: `function` is a plain function.
+        """
+        require_async(function)
+
+        @functools.wraps(function)
+        async def under_policy(*args: P.args, **kwargs: P.kwargs) -> T:
+            return await self.run(AsyncPartial(function, *args, **kwargs))
+
+        return under_policy
+
+    def _derive(self, **attributes: object) -> Self:
+        """Return a copy with other attributes. The copy shares every object that holds state."""
+        derived = copy(self)
+        derived.__dict__.update(attributes)
+        return derived
+
+
+class SyncPolicy(BasePolicy):
+    """A policy that can also run plain functions, in a thread without an event loop.
+
+    The coroutine of `run` is run to its end without an event loop, so all decisions are those of `run`. That
+    is possible where nothing suspends the coroutine: the policy needs a `BlockingClock`, and a circuit
+    breaker needs a `ThreadSafeBreakerStore`.
+    """
+
+    def run_sync(self, call: Callable[[], T]) -> T:
+        """Run the plain function `call`. Blocks the thread, also while the policy waits.
+
+        Returns:
+            What `run` returns for such a call.
+
+        Raises:
+            TypeError: `call` is an async function; it is not run.
+            RuntimeError: The policy has to suspend, because its clock or its store needs an event loop.
+            BaseException: What `run` raises for such a call.
+        """
+        _require_sync(call)
+
+        async def awaited() -> T:
+            return call()
+
+        running = self.run(awaited)
+        try:
+            running.send(None)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        running.close()
+        raise RuntimeError(
+            f"{type(self).__name__} cannot wait without an event loop: give it a BlockingClock, "
+            "and a circuit breaker a ThreadSafeBreakerStore"
+        )
+
+    def sync(self, function: Callable[P, T]) -> Callable[P, T]:
+        """Decorate a plain function: each call of the function runs under this policy, as in `run_sync`.
+
+        Raises:
+            TypeError: `function` is an async function.
+        """
+        _require_sync(function)
+
+        @functools.wraps(function)
+        def under_policy(*args: P.args, **kwargs: P.kwargs) -> T:
+            return self.run_sync(partial(function, *args, **kwargs))
+
+        return under_policy
+
+
+class _Dataclass(Protocol):
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+
+O = TypeVar("O", bound=_Dataclass)  # noqa: E741 -- options
+
+
+def override(options: O, **values: object) -> O:
+    """Return `options` with the given values; None keeps the value that `options` has.
+
+    Raises:
+        ValueError: A value is out of its range.
+    """
+    return replace(options, **{name: value for name, value in values.items() if value is not None})
+
+
+def require_async(call: Callable[..., object]) -> None:
+    """Reject a plain function, which a policy could run but not await.
+
+    Every policy checks its call first. A lambda, and an object that is no function, may return an awaitable;
+    they are accepted here, and `is_misuse` recognizes the error if they do not.
 
     Raises:
         TypeError: `call` is a plain `def`, or a bound method or a partial of one.
@@ -57,9 +174,7 @@ def require_async(call: Callable[..., object]) -> None:
             return
     elif kind is not MethodType and kind is not partial:
         return
-    function: object = call
-    while isinstance(function, (MethodType, partial)):
-        function = function.__func__ if isinstance(function, MethodType) else function.func
+    function = _function_in(call)
     if (
         isinstance(function, FunctionType)
         and function.__name__ != _LAMBDA
@@ -70,11 +185,25 @@ def require_async(call: Callable[..., object]) -> None:
         )
 
 
+def _require_sync(call: Callable[..., object]) -> None:
+    function = _function_in(call)
+    if inspect.iscoroutinefunction(function):
+        raise TypeError(f"{function.__qualname__} is an async function; use run or the policy as a decorator")
+
+
+def _function_in(call: object) -> object:
+    """Return the function that a partial or a bound method calls; `call` itself where it is neither."""
+    while isinstance(call, (MethodType, partial)):
+        call = call.__func__ if isinstance(call, MethodType) else call.func
+    return call
+
+
 def is_misuse(error: BaseException) -> bool:
     """Return whether `error` says that a call was not asynchronous after all.
 
-    It is a `TypeError` raised by a policy's own code, such as for awaiting a number. No policy retries such
-    an error, counts it as a failure or answers in its place: the call would fail in the same way for ever.
+    Such an error is a `TypeError` raised by a policy's own code, for example for awaiting a number. No policy
+    retries such an error, counts it as a failure or gives another answer instead: the call would always fail
+    in the same way.
     """
     if not isinstance(error, TypeError) or error.__traceback__ is None:
         return False

@@ -1,22 +1,27 @@
-"""Retry: run a failed call again, after a while, a limited number of times.
+"""Retry: run a failed call again, after a delay, a limited number of times.
 
-Three things bound it: the number of attempts, the time they may take together, and, if there is a budget,
-the share of calls that may be retried, so that retries do not become the load which keeps a struggling
-service down.
+Retries are limited by the number of attempts, by the time of all attempts together, and, with a budget, by
+the share of calls that may be retried, so that retries do not overload a service which is already failing.
 
-The backoffs say how long to wait. With many callers, take one with jitter: without it all who failed
-together come back together. Formulas and names are those of Marc Brooker, "Exponential Backoff And Jitter",
-AWS Architecture Blog, 2015.
+A call fails if it raises an error, or if it returns a result that `is_failure_result` judges a failure. When
+no attempt is left, the caller gets the last outcome unchanged: the error is raised, the result is returned.
+(Polly and resilience4j do the same.)
+
+A backoff determines the delay. With many callers, use a backoff with jitter: without it all callers that
+failed together also retry together. Formulas and names are those of Marc Brooker, "Exponential Backoff And
+Jitter", AWS Architecture Blog, 2015.
 """
 
 import math
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Protocol, TypeVar
+from typing import Final, Protocol, Self, TypeVar
 
 from .clock import Clock, Randomizer
+from .errors import FailedResultError
 from .events import Listener, Retried, RetriesExhausted, ignore, notify
-from .policy import Call, is_misuse, require_async
+from .policy import Call, ResultJudge, SyncPolicy, is_misuse, override, require_async
 
 T = TypeVar("T")
 
@@ -27,22 +32,22 @@ def _require_seconds(option: str, seconds: float) -> None:
 
 
 class Backoff(Protocol):
-    """How long to wait before the next attempt."""
+    """Determines the delay before the next attempt."""
 
     def delay(self, attempt: int, previous: float, randomizer: Randomizer) -> float:
         """Return a number of seconds, at least 0.
 
         Args:
-            attempt: Number of the attempt that failed, from 1.
-            previous: What this backoff returned for the attempt before; 0 for the first.
-            randomizer: Draws the lots, where there are any.
+            attempt: The number of the attempt that failed, from 1.
+            previous: The delay that this backoff returned for the attempt before; 0 for the first.
+            randomizer: Draws the random numbers of a backoff with jitter.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Fixed:
-    """The same wait every time: `seconds`, at least 0."""
+    """The same delay every time: `seconds`, at least 0."""
 
     seconds: float
 
@@ -56,12 +61,12 @@ class Fixed:
 
 
 IMMEDIATE: Final = Fixed(0.0)
-"""No wait at all."""
+"""No delay."""
 
 
 @dataclass(frozen=True, slots=True)
 class Linear:
-    """Waits that grow by `step_seconds` each time, up to `cap_seconds`; both above 0."""
+    """Delays that grow by `step_seconds` each time, up to `cap_seconds`; both above 0."""
 
     step_seconds: float
     cap_seconds: float
@@ -77,11 +82,11 @@ class Linear:
 
 @dataclass(frozen=True, slots=True)
 class Exponential:
-    """Waits that grow by a factor each time.
+    """Delays that grow by a factor each time.
 
     Attributes:
-        base_seconds: The first wait, above 0.
-        cap_seconds: The longest wait, above 0.
+        base_seconds: The first delay, above 0.
+        cap_seconds: The longest delay, above 0.
         factor: At least 1.
     """
 
@@ -99,13 +104,13 @@ class Exponential:
         """Return min(cap, base · factor^(attempt - 1))."""
         try:
             return min(self.cap_seconds, self.base_seconds * self.factor ** (attempt - 1))
-        except OverflowError:  # past the largest float there is, and so past the cap
+        except OverflowError:  # above the largest float, and so above the cap
             return self.cap_seconds
 
 
 @dataclass(frozen=True, slots=True)
 class FullJitter:
-    """Anything from no wait to what `backoff` says. Spreads callers best."""
+    """A random delay from 0 to that of `backoff`. Distributes callers best."""
 
     backoff: Backoff
 
@@ -116,7 +121,7 @@ class FullJitter:
 
 @dataclass(frozen=True, slots=True)
 class EqualJitter:
-    """Anything from half to all of what `backoff` says, for where some wait is a must."""
+    """A random delay from half of that of `backoff` to all of it, where some delay is needed."""
 
     backoff: Backoff
 
@@ -128,7 +133,7 @@ class EqualJitter:
 
 @dataclass(frozen=True, slots=True)
 class DecorrelatedJitter:
-    """Anything from `base_seconds` to thrice the wait before, up to `cap_seconds`; both above 0."""
+    """A random delay from `base_seconds` to three times the previous, up to `cap_seconds`; both above 0."""
 
     base_seconds: float
     cap_seconds: float
@@ -138,7 +143,7 @@ class DecorrelatedJitter:
         _require_seconds("cap_seconds", self.cap_seconds)
 
     def delay(self, attempt: int, previous: float, randomizer: Randomizer) -> float:  # noqa: ARG002
-        """Return min(cap, uniform(base, 3 · previous)), where the first wait takes base as the previous."""
+        """Return min(cap, uniform(base, 3 · previous)), where base is the previous delay of the first."""
         longest = 3 * max(previous, self.base_seconds)
         return min(self.cap_seconds, self.base_seconds + randomizer.random() * (longest - self.base_seconds))
 
@@ -146,13 +151,14 @@ class DecorrelatedJitter:
 class RetryBudget:
     """Limits retries to a share of calls, however many calls fail.
 
-    A bucket holds up to `reserve` tokens and starts full. Every call adds `share` of one, every retry takes
-    one, and where there is none there is no retry: over n calls there are at most `reserve + share · n`
-    retries. One budget may serve several policies. The idea is that of Finagle's `RetryBudget`.
+    A bucket holds up to `reserve` tokens and starts full. Every call adds `share` of a token, every retry
+    takes one token, and without a token there is no retry: n calls make at most `reserve + share · n`
+    retries. Several policies, event loops and threads can share one budget. The idea is that of Finagle's
+    `RetryBudget`.
 
     Args:
-        share: Retries to calls in the long run, above 0 and at most 1.
-        reserve: Retries that few calls may still have, at least 1.
+        share: The long-term share of retries in calls, above 0 and at most 1.
+        reserve: The number of retries that are possible after few calls, at least 1.
     """
 
     def __init__(self, share: float = 0.2, reserve: float = 10.0) -> None:
@@ -163,44 +169,51 @@ class RetryBudget:
         self._share = share
         self._reserve = reserve
         self._tokens = reserve
+        self._lock = threading.RLock()  # reentrant: garbage collection may close a coroutine
 
     def count_call(self) -> None:
-        """Note that a call has begun."""
-        self._tokens = min(self._reserve, self._tokens + self._share)
+        """Count a call that has begun."""
+        self._add(self._share)
 
     def take_retry(self) -> bool:
-        """Return whether there may be a retry now; if so it is paid for."""
-        if self._tokens < 1:
-            return False
-        self._tokens -= 1
-        return True
+        """Return whether a retry is possible now; if so, take its token."""
+        with self._lock:
+            if self._tokens < 1:
+                return False
+            self._tokens -= 1
+            return True
 
     def give_back_retry(self) -> None:
-        """Take back what was paid for a retry that was not made: its caller was cancelled while it waited."""
-        self._tokens = min(self._reserve, self._tokens + 1)
+        """Give back the token of a retry that was not made since its caller was cancelled."""
+        self._add(1)
+
+    def _add(self, tokens: float) -> None:
+        with self._lock:
+            self._tokens = min(self._reserve, self._tokens + tokens)
 
 
 def every_error(_error: Exception) -> bool:
-    """Say yes to any error."""
+    """Return True for any error."""
     return True
 
 
 def no_error(_error: Exception) -> bool:
-    """Say no to any error."""
+    """Return False for any error."""
     return False
 
 
 @dataclass(frozen=True, slots=True)
 class RetryOptions:
-    """When to try again.
+    """When to retry.
 
     Attributes:
-        attempts: How many attempts in all, the first included; at least 1.
-        total_seconds: Time since the first attempt began after which none is begun any more; finite, above 0.
-            It stops no attempt that is under way: that is for a timeout inside.
-        backoff: How long to wait between attempts.
-        retry_on: Which errors are worth another attempt.
-        abort_on: Which of those are not after all.
+        attempts: The number of all attempts, the first included; at least 1.
+        total_seconds: Time since the first attempt began after which no further attempt begins; finite, above
+            0. It stops no attempt under way; a timeout inside the retry does that.
+        backoff: Determines the delay between attempts.
+        retry_on: Returns whether an error is retried.
+        abort_on: Returns whether an error is not retried although `retry_on` says so.
+        is_failure_result: Returns whether a result counts as a failure and is retried; None: no result does.
     """
 
     attempts: int = 3
@@ -208,6 +221,7 @@ class RetryOptions:
     backoff: Backoff = FullJitter(Exponential(base_seconds=0.1, cap_seconds=5.0))
     retry_on: Callable[[Exception], bool] = every_error
     abort_on: Callable[[Exception], bool] = no_error
+    is_failure_result: ResultJudge | None = None
 
     def __post_init__(self) -> None:
         if not self.attempts >= 1:
@@ -215,19 +229,20 @@ class RetryOptions:
         _require_seconds("total_seconds", self.total_seconds)
 
 
-class Retry:
+class Retry(SyncPolicy):
     """The policy.
 
-    An error with a number of seconds as its `retry_after` is never retried sooner. A cancellation is not an
-    error and never retried.
+    An error or a result whose `retry_after` is a number of seconds is never retried sooner. A cancellation is
+    not an error and is never retried.
 
     Args:
-        options: When to try again.
-        clock: Measures and waits.
+        options: When to retry.
+        clock: Measures the time and waits.
         randomizer: Draws the jitter.
-        budget: Further limits retries; None for no such limit.
-        name: What events call this policy.
-        listener: Told of every failed attempt that could have been retried.
+        budget: Limits retries further; None for no such limit.
+        name: The policy's name in events.
+        listener: Receives `Retried` or `RetriesExhausted` for each failed attempt that the options would
+            retry.
     """
 
     def __init__(
@@ -247,32 +262,48 @@ class Retry:
         self._budget = budget
         self._listener = listener
 
+    def with_options(self, *, attempts: int | None = None, total_seconds: float | None = None) -> Self:
+        """Return this retry, with the same budget, with other limits.
+
+        Raises:
+            ValueError: A value is out of its range.
+        """
+        return self._derive(_options=override(self._options, attempts=attempts, total_seconds=total_seconds))
+
     async def run(self, call: Call[T]) -> T:
         """Run `call` until it succeeds.
 
+        Returns:
+            The result of the last attempt, also where that counts as a failure and no attempt is left.
+
         Raises:
             TypeError: `call` is a plain function; it is not run.
-            BaseException: The error of the last attempt, as it came.
+            BaseException: The error of the last attempt, unchanged.
         """
         require_async(call)
         if self._budget is not None:
             self._budget.count_call()
+        is_failure_result = self._options.is_failure_result
         began = self._clock.monotonic()
         attempt = 1
         wait = 0.0
         while True:
             try:
-                return await call()
+                result = await call()
             except Exception as error:
                 if is_misuse(error) or not self._options.retry_on(error) or self._options.abort_on(error):
                     raise
                 wait = self._options.backoff.delay(attempt, wait, self._randomizer)
                 delay = _no_sooner_than_asked(wait, error)
-                elapsed = self._clock.monotonic() - began
-                if not self._may_go_on(attempt, elapsed + delay):
-                    notify(self._listener, RetriesExhausted(policy=self.name, attempts=attempt, error=error))
+                if not self._may_go_on(attempt, began, delay, error):
                     raise
-                notify(self._listener, Retried(policy=self.name, attempt=attempt, delay=delay, error=error))
+            else:
+                if is_failure_result is None or not is_failure_result(result):
+                    return result
+                wait = self._options.backoff.delay(attempt, wait, self._randomizer)
+                delay = _no_sooner_than_asked(wait, result)
+                if not self._may_go_on(attempt, began, delay, FailedResultError(result)):
+                    return result
             await self._wait(delay)
             attempt += 1
 
@@ -284,13 +315,22 @@ class Retry:
                 self._budget.give_back_retry()
             raise
 
-    def _may_go_on(self, attempts: int, next_begins: float) -> bool:
-        if attempts >= self._options.attempts or next_begins >= self._options.total_seconds:
+    def _may_go_on(self, attempt: int, began: float, delay: float, error: Exception) -> bool:
+        """Return whether there is another attempt, and report the decision."""
+        ends_at = began + self._options.total_seconds
+        if (
+            attempt >= self._options.attempts
+            or self._clock.monotonic() + delay >= ends_at
+            or not (self._budget is None or self._budget.take_retry())
+        ):
+            notify(self._listener, RetriesExhausted(policy=self.name, attempts=attempt, error=error))
             return False
-        return self._budget is None or self._budget.take_retry()
+        notify(self._listener, Retried(policy=self.name, attempt=attempt, delay=delay, error=error))
+        return True
 
 
-def _no_sooner_than_asked(wait: float, error: Exception) -> float:
-    asked = getattr(error, "retry_after", None)
-    # Written so that NaN, which compares false, asks for nothing.
+def _no_sooner_than_asked(wait: float, outcome: object) -> float:
+    """Return `wait`, or the `retry_after` of `outcome` where that is longer."""
+    asked = getattr(outcome, "retry_after", None)
+    # Written so that NaN, which compares false, has no effect.
     return float(asked) if isinstance(asked, (int, float)) and asked > wait else wait

@@ -1,52 +1,68 @@
 """Timeout: stop a call that takes too long."""
 
 import math
-from typing import TypeVar
+from typing import Self, TypeVar
 
 from .clock import Clock
 from .errors import CallTimeoutError
 from .events import Listener, TimedOut, ignore, notify
+from .permit import BlockPolicy
 from .policy import Call, require_async
 
 T = TypeVar("T")
 
 
-class Timeout:
-    """The policy. The call is stopped by cancelling it, so it must let a cancellation through.
+class Timeout(BlockPolicy):
+    """The policy. It stops a call by cancelling it, so the call must not suppress a cancellation.
 
     Args:
-        seconds: The longest a call may take; finite, above 0.
-        clock: Measures.
-        name: What events call this policy.
-        listener: Told of every call that was stopped.
+        seconds: The longest time that a call may take; finite, above 0.
+        clock: Measures the time.
+        name: The policy's name in events.
+        listener: Receives `TimedOut` for each call that was stopped.
+
+    Attributes:
+        seconds: As given.
     """
 
     def __init__(
         self, seconds: float, clock: Clock, *, name: str = "timeout", listener: Listener = ignore
     ) -> None:
-        if not 0 < seconds < math.inf:
-            raise ValueError(f"seconds must be finite and above 0, not {seconds}")
         self.name = name
-        self.seconds = seconds
+        self.seconds = _checked(seconds)
         self._clock = clock
         self._listener = listener
+
+    def with_options(self, *, seconds: float) -> Self:
+        """Return this policy with another limit.
+
+        Raises:
+            ValueError: `seconds` is out of its range.
+        """
+        return self._derive(seconds=_checked(seconds))
 
     async def run(self, call: Call[T]) -> T:
         """Run `call`.
 
         Raises:
-            CallTimeoutError: It took too long.
+            CallTimeoutError: The call took too long.
             TypeError: `call` is a plain function; it is not run.
-            BaseException: Whatever it raised, a `TimeoutError` of its own and a cancellation included.
+            BaseException: The error of the call, also if it is a `TimeoutError` or a cancellation.
         """
         require_async(call)
         try:
             async with self._clock.timeout(self.seconds):
                 try:
                     return await call()
-                except TimeoutError as error:  # its own: carried past the limit's, which looks the same
+                except TimeoutError as error:  # the call's own error, kept apart from that of the clock
                     own_error = error
         except TimeoutError as error:
             notify(self._listener, TimedOut(policy=self.name, seconds=self.seconds))
             raise CallTimeoutError(self.seconds) from error
         raise own_error
+
+
+def _checked(seconds: float) -> float:
+    if not 0 < seconds < math.inf:
+        raise ValueError(f"seconds must be finite and above 0, not {seconds}")
+    return seconds

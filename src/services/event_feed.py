@@ -29,7 +29,7 @@ from src.resilience.events import (
     Event,
     Listener,
     Rejected,
-    TurnTaken,
+    SlotTaken,
     Waited,
     notify,
 )
@@ -141,7 +141,7 @@ class EventRecorder:
     def __call__(self, event: Event) -> None:
         """Put `event` into the buffer."""
         match event:
-            case CacheRefreshed() | TurnTaken():
+            case CacheRefreshed() | SlotTaken():
                 return
             case _ if is_coalesced(event):
                 return

@@ -8,8 +8,8 @@ from src.resilience.events import (
     Event,
     LimitChanged,
     Rejected,
+    SlotTaken,
     StateChanged,
-    TurnTaken,
     Waited,
 )
 
@@ -18,7 +18,7 @@ _log = logging.getLogger("src.resilience")
 
 _LEVELS: dict[type[Event], int] = {
     StateChanged: logging.WARNING,
-    **dict.fromkeys((Rejected, Bypassed, LimitChanged, TurnTaken, Waited), logging.DEBUG),
+    **dict.fromkeys((Rejected, Bypassed, LimitChanged, SlotTaken, Waited), logging.DEBUG),
 }
 
 

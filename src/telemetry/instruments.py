@@ -17,7 +17,7 @@ from src.resilience.circuit_breaker.policy import CircuitBreaker
 from src.resilience.circuit_breaker.store import BreakerState, BreakerStatus
 from src.resilience.clock import Clock
 from src.resilience.errors import CallTimeoutError, RejectedError
-from src.resilience.events import CacheAnswered, Event, StateChanged, TurnTaken
+from src.resilience.events import CacheAnswered, Event, SlotTaken, StateChanged
 from src.resilience.policy import Call
 from src.services.access.admission import Outcome
 from src.services.proxy.service import Proxy
@@ -141,7 +141,7 @@ def count_event(event: Event) -> None:
             _cache_answers(event.policy, event.outcome).inc(event.times)
         case StateChanged():
             _transitions(event.policy, event.before, event.after).inc(event.times)
-        case TurnTaken():
+        case SlotTaken():
             QUEUE_WAIT_SECONDS.observe(event.seconds)
         case _:
             _events(event.policy, type(event).__name__).inc(event.times)

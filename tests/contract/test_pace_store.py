@@ -62,14 +62,14 @@ GONE = Offer(0)
 async def take(store, worker=A, offer=None):
     """Ask, and return the turn that must have come."""
     verdict = await store.ask(worker, offer or arriving())
-    assert verdict.turn is not None
-    return verdict.turn
+    assert verdict.slot is not None
+    return verdict.slot
 
 
 async def refused(store, worker=A, offer=None):
     """Ask, and return the seconds to wait for the turn that must not have come."""
     verdict = await store.ask(worker, offer or arriving())
-    assert verdict.turn is None
+    assert verdict.slot is None
     return verdict.wait_us / SECOND
 
 
@@ -78,7 +78,7 @@ async def refused(store, worker=A, offer=None):
 
 async def test_the_first_turn_comes_at_once_and_the_next_an_interval_later(store, store_time):
     first = await store.ask(A, arriving(2))
-    assert (first.admitted, first.turn is None, first.policy, first.wait_us) == (2, False, "fifo", SECOND)
+    assert (first.admitted, first.slot is None, first.policy, first.wait_us) == (2, False, "fifo", SECOND)
     assert await refused(store, A, waiting()) == 1
 
     await store_time.advance(0.999999)
@@ -86,7 +86,7 @@ async def test_the_first_turn_comes_at_once_and_the_next_an_interval_later(store
     await store_time.advance(0.000001)
 
     second = await store.ask(A, waiting(age=1))
-    assert second.turn.number == first.turn.number + 1
+    assert second.slot.number == first.slot.number + 1
 
 
 async def test_a_line_that_was_idle_saves_no_turns_up(store, store_time):
@@ -98,7 +98,7 @@ async def test_a_line_that_was_idle_saves_no_turns_up(store, store_time):
 
 async def test_nobody_waiting_gets_no_turn(store):
     verdict = await store.ask(A, GONE)
-    assert (verdict.admitted, verdict.turn) == (0, None)
+    assert (verdict.admitted, verdict.slot) == (0, None)
     assert await store.status() == PaceStatus("fifo", 0, 100, None, 0)
     await take(store)
 
@@ -108,7 +108,7 @@ async def test_twenty_workers_asking_at_once_get_one_turn_and_as_many_places_as_
     verdicts = await asyncio.gather(
         *(store.ask(f"{number:032x}", arriving(2)) for number, store in enumerate(fleet))
     )
-    assert sum(verdict.turn is not None for verdict in verdicts) == 1
+    assert sum(verdict.slot is not None for verdict in verdicts) == 1
     assert sum(verdict.admitted for verdict in verdicts) == 31  # the one with the turn has left the line
     assert (await fleet[0].status()).size == 30
 
@@ -169,7 +169,7 @@ async def test_switching_the_policy_holds_for_every_worker_from_the_next_questio
 
     verdict = await theirs.ask(B, waiting(age=1.1, lead=1.1))
 
-    assert verdict.turn is not None
+    assert verdict.slot is not None
     assert verdict.policy == "priority"
     assert (await theirs.status()).policy == "priority"
 
@@ -193,7 +193,7 @@ async def test_a_dead_workers_offer_is_waited_for_no_longer_than_the_grace(store
 
     waited = 1.0
     await store_time.advance(1)
-    while (verdict := await ours.ask(A, waiting(age=waited))).turn is None:
+    while (verdict := await ours.ask(A, waiting(age=waited))).slot is None:
         assert verdict.wait_us / SECOND == POLL
         waited += POLL
         await store_time.advance(POLL)
@@ -229,7 +229,7 @@ async def test_the_capacity_is_that_of_all_workers_together(stores, store_time):
     ours, theirs = stores(2, capacity=5)
     await take(ours, A, arriving(4))
     verdict = await theirs.ask(B, arriving(4))
-    assert (verdict.admitted, verdict.turn, verdict.retry_after) == (2, None, 1)
+    assert (verdict.admitted, verdict.slot, verdict.retry_after) == (2, None, 1)
     assert (await ours.ask(A, waiting(3, newcomers=1))).admitted == 0
     assert (await ours.status()).size == 5
 
@@ -246,7 +246,7 @@ async def test_a_full_line_still_lets_through_whoever_is_next_and_due(stores, st
     await take(ours, A, arriving(2))
     await store_time.advance(1)
     verdict = await theirs.ask(B, Offer(0, 2, 0, 2 * SECOND))
-    assert (verdict.admitted, verdict.turn is None) == (1, False)
+    assert (verdict.admitted, verdict.slot is None) == (1, False)
     assert (await ours.status()).size == 1
 
 
@@ -263,8 +263,8 @@ async def test_the_status_tells_when_the_next_turn_is_due(stores, store_time):
     ours, theirs = stores(2)
 
     async def due():
-        seconds = (await ours.status()).next_turn_seconds
-        assert (await theirs.status()).next_turn_seconds == seconds
+        seconds = (await ours.status()).next_slot_seconds
+        assert (await theirs.status()).next_slot_seconds == seconds
         return seconds
 
     assert await due() == 0
@@ -360,7 +360,7 @@ HOUR = 3600
 async def test_a_clock_set_back_holds_nobody_up_for_longer_than_an_interval(store, store_time):
     await take(store)
     await store_time.shift(-HOUR)
-    assert (await store.status()).next_turn_seconds == 1
+    assert (await store.status()).next_slot_seconds == 1
     for left in (1, 0.75, 0.5, 0.25):  # asking meanwhile puts nothing off
         assert await refused(store, A, waiting(age=1 - left)) == left
         await store_time.advance(0.25)
@@ -371,13 +371,13 @@ async def test_a_clock_set_back_holds_nobody_up_for_longer_than_an_interval(stor
 async def test_a_clock_set_back_postpones_for_no_longer_than_before(store, store_time, back):
     await store.postpone(5)
     await store_time.shift(-back)
-    assert (await store.status()).next_turn_seconds <= 5
+    assert (await store.status()).next_slot_seconds <= 5
     wait = await refused(store, A, waiting())
     assert wait <= 5
     for part in range(4):  # asking meanwhile puts nothing off
         await store_time.advance(wait / 4)
         verdict = await store.ask(A, waiting(age=(part + 1) * wait / 4))
-    assert verdict.turn is not None
+    assert verdict.slot is not None
 
 
 async def test_a_clock_set_back_leaves_no_place_to_a_dead_worker_for_longer_than_before(stores, store_time):
@@ -519,7 +519,7 @@ class Fleet:
             PacedQueue(options, store, store_time.clock, listener=listener) for store in self.stores
         ]
         for name, queue in zip("abcdef", self.queues, strict=False):
-            queue._worker = name * 32
+            queue._worker_name = name * 32
         self.starts = []
         self.callers = {}
 
@@ -608,7 +608,7 @@ async def test_a_worker_killed_in_mid_queue_stalls_nobody(fleet):
         await fleet.arrive(1, ("dead", number))
         await fleet.arrive(0, ("alive", number))
     await fleet.pass_time(0.5)
-    fleet.queues[1]._tender.cancel()
+    fleet.queues[1]._worker.cancel()
 
     await fleet.pass_time(4)
 
@@ -763,7 +763,7 @@ class TestFailingOver:
         for _ in range(200):
             fleets.is_away = not fleets.is_away  # so that every question to it is the end of an outage
             verdict = await store.ask(A, waiting())
-            if verdict.turn is not None:
+            if verdict.slot is not None:
                 slots.append(store_time.clock.monotonic())
             await store_time.advance(verdict.wait_us / SECOND)
         assert len(slots) >= 0.1 * store_time.clock.monotonic()
@@ -789,7 +789,7 @@ class TestFailingOver:
         fleets.denied = set()
         await store_time.advance(2)
         assert await refused(store, A, waiting()) == 8
-        assert (await fleets.status()).next_turn_seconds == 8
+        assert (await fleets.status()).next_slot_seconds == 8
 
     async def test_while_callers_wait_here_the_status_shows_them(self, store, fleets, store_time):
         await take(store)

@@ -149,7 +149,7 @@ class PaceStoreMachine(StoreMachine):
         offer = Offer(size, newcomers, us(age), us(lead - 2))
         verdict = self.do(self.stores[worker].ask(worker, offer))
         admitted, has_turn = self.model.ask(worker, offer)
-        assert (verdict.admitted, verdict.turn is not None) == (admitted, has_turn)
+        assert (verdict.admitted, verdict.slot is not None) == (admitted, has_turn)
         assert (verdict.policy, verdict.wait_us) == (self.model.policy, self.model.wait())
         if admitted < newcomers:
             is_full = self.model.size() >= self.model.capacity
@@ -160,8 +160,8 @@ class PaceStoreMachine(StoreMachine):
             assert not self.model.would_be_served(us(verdict.retry_after) - 1)
         if not has_turn:
             return multiple()
-        assert verdict.turn.number == len(self.model.given)
-        return verdict.turn
+        assert verdict.slot.number == len(self.model.given)
+        return verdict.slot
 
     @rule(worker=workers, age=quarters)
     def wait_and_ask_as_told(self, worker, age):
@@ -301,7 +301,7 @@ class PacedQueueMachine(AsyncMachine):
         self.queues = {}
         for worker in fleet:
             self.queues[worker] = PacedQueue(options, store, self.clock)
-            self.queues[worker]._worker = worker
+            self.queues[worker]._worker_name = worker
         self.callers = {}
 
     @rule(worker=st.sampled_from("ab"), priority=st.integers(-3, 3), rejected=st.booleans())
@@ -372,8 +372,8 @@ class PacedQueueMachine(AsyncMachine):
     @invariant()
     def nobody_works_for_an_empty_line(self):
         if self.model is not None and not self.model.line:
-            tenders = [queue._tender for queue in self.queues.values()]
-            assert all(tender is None or tender.done() for tender in tenders)
+            tasks = [queue._worker for queue in self.queues.values()]
+            assert all(tender is None or tender.done() for tender in tasks)
 
 
 def kind(outcome):

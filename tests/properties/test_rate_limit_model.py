@@ -1,5 +1,7 @@
 """The rate limit's queue against a plain model: who begins when, who is refused and when, in what order."""
 
+import copy
+
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, precondition, rule
 
@@ -47,14 +49,20 @@ class Model:
         if not self.line:
             self.head_asks_at = now
         else:
-            windows, others = divmod(len(self.line), self.quota.limit)
-            unit_comes_in = self.limiter.peek(KEY, others + 1).retry_after
-            unit_comes_in += windows * self.quota.window_seconds
+            unit_comes_in = self.unit_comes_in()
             if len(self.line) >= self.max_waiting or unit_comes_in > self.max_wait:
                 self.refused[caller] = now, unit_comes_in
                 return
         self.line[caller] = now + self.max_wait
         self.go_on_until(now)
+
+    def unit_comes_in(self):
+        """Take the units of all who wait, and one more, each as soon as it is free, from a copy."""
+        clock, limiter = copy.deepcopy((self.clock, self.limiter))
+        for _ in range(len(self.line) + 1):
+            while not (said := limiter.hit(KEY)).allowed:
+                clock.jump(said.retry_after)
+        return clock.monotonic() - self.clock.monotonic()
 
     def leave(self, callers, now):
         for caller in callers & self.line.keys():
@@ -92,14 +100,15 @@ class AskedLimiter:
 
     def __init__(self, limiter):
         self._limiter = limiter
+        self.algorithm = limiter.algorithm
         self.quota = limiter.quota
         self.hits = 0
 
-    async def hit(self, key):
+    async def hit(self, key, cost):
         self.hits += 1
-        return await self._limiter.hit(key)
+        return await self._limiter.hit(key, cost)
 
-    async def peek(self, key, cost):
+    async def peek(self, key, cost=1):
         return await self._limiter.peek(key, cost)
 
 
@@ -167,5 +176,5 @@ class RateLimitMachine(CallsMachine):
         assert all(self.callers[number].outcome[1] == CANCELLED for number in self.model.left)
 
 
-def test_the_waiting_line_keeps_to_the_model():
+def test_the_waiting_queue_keeps_to_the_model():
     prove(RateLimitMachine, examples=150)

@@ -64,7 +64,7 @@ class ProxyStatusOut(BaseModel):
             queue_size=queue.size,
             capacity=queue.capacity,
             oldest_age_seconds=queue.oldest_age_seconds,
-            next_turn_seconds=queue.next_turn_seconds,
+            next_turn_seconds=queue.next_slot_seconds,
             requests=totals.requests,
             successes=totals.successes,
             failures=totals.failures,

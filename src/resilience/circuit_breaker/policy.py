@@ -1,7 +1,8 @@
-"""The circuit breaker: stop calling what does not answer, and find out with few calls when it does again.
+"""The circuit breaker: stop calls to a service that fails, and find out with few calls when it has recovered.
 
-`CircuitBreaker` asks whether a call may be made, runs it, judges how it went and tells what changed. The
-state is in a `BreakerStore`, which decides, so that the breakers of many workers can be one.
+`CircuitBreaker` asks its store whether a call may be made, runs the call, judges its outcome and reports
+changes of the state. The `BreakerStore` holds the state and decides, so that many workers can share one
+breaker.
 """
 
 import math
@@ -22,31 +23,42 @@ from ..events import (
     notify,
 )
 from ..lease import LeaseRenewal
-from ..policy import Call, is_misuse, require_async
+from ..permit import BlockPolicy
+from ..policy import Call, ResultJudge, SyncPolicy, is_misuse, require_async
 from .options import CircuitBreakerOptions
-from .store import BreakerStatus, BreakerStore, ManualState, Refusal, Ticket, Transition, WouldOpen
+from .store import (
+    BreakerState,
+    BreakerStatus,
+    BreakerStore,
+    ManualState,
+    Refusal,
+    Ticket,
+    Transition,
+    WouldOpen,
+)
 
 T = TypeVar("T")
 
 
 def any_error_fails(error: Exception) -> bool | None:
-    """Judge every error a failure, but for a rejection by a policy further in: that call was not begun."""
+    """Judge every error a failure, except a rejection by an inner policy, which did not begin the call."""
     return None if isinstance(error, RejectedError) else True
 
 
-class CircuitBreaker:
-    """Runs calls while the thing called is well, and rejects them while it is not.
+class CircuitBreaker(BlockPolicy, SyncPolicy):
+    """Runs calls while the service is healthy, and rejects them while it is not.
 
     Args:
-        name: Tells this breaker from others in the same store, in events and in errors.
-        store: Holds its state and decides.
-        options: When it opens and closes.
+        name: The breaker's name in its store, in events and in errors.
+        store: Holds the state and decides.
+        options: When the breaker opens and closes.
         clock: Measures the calls.
-        listener: Receives `StateChanged`, `ProbeStarted`, `Rejected` and `OutcomeLost`. Of the workers that
-            share a store, the one whose call changed the state sends the event.
-        is_failure: Judges what a call raised: True is a failure; False a success, since the service did
-            answer; None neither. A cancellation, like any other `BaseException` that is no `Exception`, is
-            not asked about: it is neither.
+        listener: Receives `StateChanged`, `WouldHaveOpened`, `ProbeStarted`, `Rejected` and `OutcomeLost`. Of
+            the workers that share a store, the one whose call changed the state sends the event.
+        is_failure: Judges an error of a call. True: a failure. False: a success, because the service did
+            answer. None: neither. It is not called for a cancellation or any other `BaseException` that is no
+            `Exception`: those are neither.
+        is_failure_result: Returns whether a result of a call counts as a failure; None: no result does.
     """
 
     def __init__(
@@ -58,6 +70,7 @@ class CircuitBreaker:
         *,
         listener: Listener = ignore,
         is_failure: Callable[[Exception], bool | None] = any_error_fails,
+        is_failure_result: ResultJudge | None = None,
     ) -> None:
         self.name = name
         self._store = store
@@ -65,22 +78,25 @@ class CircuitBreaker:
         self._clock = clock
         self._listener = listener
         self._is_failure = is_failure
+        self._is_failure_result = is_failure_result
         self._slow_seconds = options.slow_call_seconds or math.inf
+        self._last_failure: Exception | None = None
 
     async def run(self, call: Call[T]) -> T:
-        """Run `call` if the breaker lets it, and count how it went.
+        """Run `call` if the breaker admits it, and count its outcome.
 
-        A call whose outcome the store cannot count ends as it would have: see `OutcomeLost`.
+        If the store cannot count the outcome, the caller still gets it: see `OutcomeLost`.
 
         Raises:
-            CircuitOpenError: The breaker is open, or half-open with every permit out.
+            CircuitOpenError: The breaker is open, or half-open with all its probes under way. Its `__cause__`
+                is the last failure that this process saw since the breaker was closed, if there is one.
             TypeError: `call` is a plain function; it is not run.
-            BaseException: Whatever the call raised, as it came; the store's error where that cannot decide.
+            BaseException: The error of the call, unchanged; the error of the store where that cannot decide.
         """
         require_async(call)
         ticket = await self._store.admit(self.name, self._options)
         if isinstance(ticket, Refusal):
-            raise self._rejection(ticket)
+            raise self._rejection(ticket) from self._last_failure
         began = self._clock.monotonic()
         failed: bool | None = None
         renewal: LeaseRenewal | None = None
@@ -88,10 +104,13 @@ class CircuitBreaker:
             if ticket.probe is not None:
                 renewal = self._begin_probe(ticket)
             result = await call()
-            failed = False
         except Exception as error:
             failed = None if is_misuse(error) else self._is_failure(error)
+            if failed:
+                self._last_failure = error
             raise
+        else:
+            failed = self._is_failure_result is not None and self._is_failure_result(result)
         finally:
             if renewal is not None:
                 renewal.end()
@@ -102,7 +121,7 @@ class CircuitBreaker:
         return result
 
     async def force_open(self, seconds: float | None = None) -> None:
-        """Reject every call until the next order, or for a time.
+        """Reject every call until `close` or `force_closed`, or for a time.
 
         Args:
             seconds: How long, at least 0.001: then the breaker is half-open and probes. None: until the next
@@ -117,15 +136,15 @@ class CircuitBreaker:
         self._announce(await self._store.force(self.name, self._options, order, seconds))
 
     async def force_closed(self) -> None:
-        """Let every call through until the next order. A `WouldHaveOpened` says when it would have opened."""
+        """Admit every call until `close` or `force_open`, and only count: see `WouldHaveOpened`."""
         self._announce(await self._store.force(self.name, self._options, ManualState.FORCED_CLOSED))
 
     async def close(self) -> None:
-        """Close the breaker with empty counts, whatever state it is in, and let it work by itself again."""
+        """Close the breaker with empty counts, and end an order by hand; it then decides by itself."""
         self._announce(await self._store.force(self.name, self._options, ManualState.CLOSED))
 
     async def status(self) -> BreakerStatus:
-        """Return how the breaker stands."""
+        """Return the state of the breaker and its counts."""
         return await self._store.status(self.name, self._options)
 
     def _rejection(self, refusal: Refusal) -> CircuitOpenError:
@@ -155,6 +174,8 @@ class CircuitBreaker:
         if isinstance(transition, WouldOpen):
             notify(self._listener, WouldHaveOpened(policy=self.name, reason=transition.reason))
         elif transition is not None:
+            if transition.after == BreakerState.CLOSED:
+                self._last_failure = None
             event = StateChanged(
                 policy=self.name, before=transition.before, after=transition.after, reason=transition.reason
             )

@@ -7,7 +7,7 @@ from ..clock import Clock
 from ..errors import StoreUnavailableError
 from .memory import MemoryPaceStore
 from .options import PacedQueueOptions, QueuePolicy
-from .store import Offer, PaceStatus, PaceStore, Turn, Verdict
+from .store import Offer, PaceStatus, PaceStore, Slot, SlotDecision
 
 _log = logging.getLogger(__name__)
 
@@ -56,21 +56,21 @@ class FailoverPaceStore:
         self._needs_local = False
         """Whether the local store must give this worker a slot before `fleet` is asked again."""
 
-    async def ask(self, worker: str, offer: Offer) -> Verdict:
+    async def ask(self, worker: str, offer: Offer) -> SlotDecision:
         """Ask `fleet`, or the local store while `fleet` is unavailable."""
         if not self._needs_local:
             try:
                 return await self._ask_fleet(worker, offer)
             except StoreUnavailableError:
                 await self._use_local()
-        verdict = await self._local.ask(worker, offer)
-        self._needs_local = self._needs_local and verdict.turn is None
-        return verdict
+        decision = await self._local.ask(worker, offer)
+        self._needs_local = self._needs_local and decision.slot is None
+        return decision
 
-    async def give_back(self, turn: Turn) -> None:
+    async def give_back(self, slot: Slot) -> None:
         """Take back a slot in the store that gave it. If that is unavailable, the slot stays used."""
         with suppress(StoreUnavailableError):
-            await turn.origin.give_back(turn)
+            await slot.origin.give_back(slot)
 
     async def postpone(self, seconds: float) -> None:
         """Assign no slot for `seconds`. If `fleet` fails, it is postponed before it is asked again."""
@@ -100,19 +100,19 @@ class FailoverPaceStore:
         except StoreUnavailableError:
             return local
 
-    async def _ask_fleet(self, worker: str, offer: Offer) -> Verdict:
+    async def _ask_fleet(self, worker: str, offer: Offer) -> SlotDecision:
         if self._is_local:
             postponed_seconds = self._postponed_until - self._clock.monotonic()
             noticed_seconds = self._options.interval_seconds + self._notice_seconds
             await self._fleet.postpone(max(noticed_seconds, postponed_seconds))
-        verdict = await self._fleet.ask(worker, offer)
-        await self._local.set_policy(verdict.policy)
+        decision = await self._fleet.ask(worker, offer)
+        await self._local.set_policy(decision.policy)
         if self._is_local:
             self._is_local, self._has_fleet_given = False, False
             await self._local.ask(worker, Offer(0))  # its callers wait in `fleet` now
             _log.warning("pace_shared_again")
-        self._has_fleet_given = self._has_fleet_given or verdict.turn is not None
-        return verdict
+        self._has_fleet_given = self._has_fleet_given or decision.slot is not None
+        return decision
 
     async def _use_local(self) -> None:
         if not self._is_local:

@@ -1,4 +1,4 @@
-"""Turns of one process: the `PaceStore` in memory.
+"""Slots of one process: the `PaceStore` in memory.
 
 The scripts in this folder keep the same rules, and one contract suite holds both to them.
 """
@@ -7,20 +7,20 @@ from dataclasses import dataclass, replace
 
 from ..clock import Clock
 from .options import PacedQueueOptions, QueuePolicy
-from .store import Offer, PaceStatus, Turn, Verdict
+from .store import Offer, PaceStatus, Slot, SlotDecision
 
 
 @dataclass(frozen=True, slots=True)
-class _Line:
-    """A worker's line as it was last told. Times are in µs."""
+class _WorkerQueue:
+    """A worker's queue as of its last offer. Times are in µs."""
 
     arrived_us: int
-    """When the one who came first did."""
+    """When its oldest caller came."""
     rank_us: int
-    """That of the first by priority."""
+    """The rank of its first caller by priority."""
     size: int
     due_us: int
-    """When the turn is due that it waits for."""
+    """When the slot is due that it waits for."""
     expires_us: int
 
     def rank(self, policy: QueuePolicy) -> int:
@@ -28,86 +28,86 @@ class _Line:
 
 
 class MemoryPaceStore:
-    """Turns of one process, on one event loop. Never suspends, so each decision is atomic.
+    """Slots of one process, on one event loop. It never suspends, so each decision is atomic.
 
     Args:
-        options: Of the line.
-        clock: Its monotonic reading says when a turn is due.
+        options: The options of the queue.
+        clock: Its monotonic reading determines when a slot is due.
     """
 
     def __init__(self, options: PacedQueueOptions, clock: Clock) -> None:
         self._options = options
         self._clock = clock
         self._policy = options.policy
-        self._lines: dict[str, _Line] = {}
-        self._turns = 0
+        self._queues: dict[str, _WorkerQueue] = {}
+        self._slots = 0
         self._next_us = self._next_before_us = self._not_before_us = self._now_us()
 
-    async def ask(self, worker: str, offer: Offer) -> Verdict:
-        """Take note of a worker's line, give its newcomers places and perhaps it a turn."""
+    async def ask(self, worker: str, offer: Offer) -> SlotDecision:
+        """Record the offer of `worker`, admit its newcomers, and assign a slot to it if it is next."""
         options, now_us = self._options, self._now_us()
-        self._lines.pop(worker, None)
-        self._lines = self._live(now_us)
-        in_line = sum(line.size for line in self._lines.values())
-        mine = _Line(now_us - offer.age_us, now_us - offer.lead_us, offer.size, self._due_us(), now_us)
+        self._queues.pop(worker, None)
+        self._queues = self._live(now_us)
+        waiting = sum(queue.size for queue in self._queues.values())
+        mine = _WorkerQueue(now_us - offer.age_us, now_us - offer.lead_us, offer.size, self._due_us(), now_us)
 
-        has_turn = offer.size + offer.newcomers > 0 and mine.due_us <= now_us and self._is_first(worker, mine)
-        first_wait_us = max(options.interval_us if has_turn else 0, self._due_us() - now_us)
-        turns_in_time = options.turns_in_time(first_wait_us)
-        places = min(options.capacity, turns_in_time) - in_line - max(offer.size - has_turn, 0)
-        takes_turn = has_turn and offer.size == 0  # and so no place
-        admitted = min(max(places, 0) + takes_turn, offer.newcomers)
-        if has_turn:
-            self._turns += 1
+        has_slot = offer.size + offer.newcomers > 0 and mine.due_us <= now_us and self._is_first(worker, mine)
+        first_wait_us = max(options.interval_us if has_slot else 0, self._due_us() - now_us)
+        slots_in_time = options.slots_in_time(first_wait_us)
+        places = min(options.capacity, slots_in_time) - waiting - max(offer.size - has_slot, 0)
+        newcomer_has_slot = has_slot and offer.size == 0  # and so needs no place
+        admitted = min(max(places, 0) + newcomer_has_slot, offer.newcomers)
+        if has_slot:
+            self._slots += 1
             self._next_before_us, self._next_us = self._next_us, now_us + options.interval_us
 
-        size, due_us = offer.size + admitted - has_turn, self._due_us()
+        size, due_us = offer.size + admitted - has_slot, self._due_us()
         if size:
             expires_us = max(now_us, due_us) + options.grace_us
-            self._lines[worker] = replace(mine, size=size, due_us=due_us, expires_us=expires_us)
+            self._queues[worker] = replace(mine, size=size, due_us=due_us, expires_us=expires_us)
         wait_us = due_us - now_us if due_us > now_us else options.poll_us
-        return Verdict(
+        return SlotDecision(
             admitted,
-            Turn(self, self._turns) if has_turn else None,
+            Slot(self, self._slots) if has_slot else None,
             self._policy,
             wait_us,
-            options.retry_after(in_line + size, wait_us),
-            options.max_wait_seconds if turns_in_time < options.capacity else None,
+            options.retry_after(waiting + size, wait_us),
+            options.max_wait_seconds if slots_in_time < options.capacity else None,
         )
 
-    async def give_back(self, turn: Turn) -> None:
-        """Take back a turn that was not used, if it is the last one given."""
-        if turn.number == self._turns:
+    async def give_back(self, slot: Slot) -> None:
+        """Take back a slot that was not used, if it is the last one assigned."""
+        if slot.number == self._slots:
             self._next_us = self._next_before_us
 
     async def postpone(self, seconds: float) -> None:
-        """Give no turn for `seconds`."""
+        """Assign no slot for `seconds`."""
         self._not_before_us = max(self._not_before_us, self._now_us() + round(seconds * 1e6))
 
     async def set_policy(self, policy: QueuePolicy) -> None:
-        """Give turns by `policy` from now on."""
+        """Assign slots by `policy` from now on."""
         self._policy = policy
 
     async def status(self) -> PaceStatus:
-        """Return how the line stands."""
+        """Return the state of the queue."""
         now_us = self._now_us()
-        lines = self._live(now_us).values()
+        queues = self._live(now_us).values()
         return PaceStatus(
             policy=self._policy,
-            size=sum(line.size for line in lines),
+            size=sum(queue.size for queue in queues),
             capacity=self._options.capacity,
-            oldest_age_seconds=max(((now_us - line.arrived_us) / 1e6 for line in lines), default=None),
-            next_turn_seconds=max(0, self._due_us() - now_us) / 1e6,
+            oldest_age_seconds=max(((now_us - queue.arrived_us) / 1e6 for queue in queues), default=None),
+            next_slot_seconds=max(0, self._due_us() - now_us) / 1e6,
         )
 
-    def _is_first(self, worker: str, mine: _Line) -> bool:
+    def _is_first(self, worker: str, mine: _WorkerQueue) -> bool:
         rank, now_us = (mine.rank(self._policy), worker), self._now_us()
-        # A worker that waits for a later turn, since this one was given back, does not know of it.
-        aware = ((line, other) for other, line in self._lines.items() if line.due_us <= now_us)
-        return all(rank < (line.rank(self._policy), other) for line, other in aware)
+        # A worker that waits for a later slot, because this one was given back, does not know of this one.
+        aware = ((queue, other) for other, queue in self._queues.items() if queue.due_us <= now_us)
+        return all(rank < (queue.rank(self._policy), other) for queue, other in aware)
 
-    def _live(self, now_us: int) -> dict[str, _Line]:
-        return {worker: line for worker, line in self._lines.items() if line.expires_us > now_us}
+    def _live(self, now_us: int) -> dict[str, _WorkerQueue]:
+        return {worker: queue for worker, queue in self._queues.items() if queue.expires_us > now_us}
 
     def _due_us(self) -> int:
         return max(self._next_us, self._not_before_us)

@@ -1,10 +1,10 @@
-"""Paced queue: calls start an interval apart, and those that must wait do so in a bounded, orderly line.
+"""Paced queue: calls start an interval apart, and calls that must wait do so in a bounded, ordered queue.
 
-With callers in order, call k starts at max(when it arrived, an interval after call k - 1 did). That is when
-they start: they may overlap, so a slow call slows no other.
+With its callers in order, call k starts at max(its arrival, start of call k - 1 + interval). Calls may
+overlap, so a slow call delays no other.
 
-A caller in line is a future and an entry in each of two heaps; one task of the queue's speaks for all of
-them. It asks the store for places and turns, one question at a time, and sleeps until the next turn is due.
+A waiting caller is a future and an entry in each of two heaps. One task of the queue acts for all callers: it
+asks the store for places and slots, one question at a time, and sleeps until the next slot is due.
 """
 
 import asyncio
@@ -23,21 +23,22 @@ from ..errors import (
     QueueTimeoutError,
     RejectedError,
 )
-from ..events import Listener, Rejected, TimedOut, TurnTaken, ignore, notify
+from ..events import Listener, Rejected, SlotTaken, TimedOut, ignore, notify
+from ..permit import BlockPolicy
 from ..policy import Call, require_async
 from .options import MAX_SECONDS, PacedQueueOptions, QueuePolicy, check_policy
-from .store import Offer, PaceStatus, PaceStore, Turn, Verdict
-from .waiting_line import QueuePlace, WaitingLine
+from .store import Offer, PaceStatus, PaceStore, Slot, SlotDecision
+from .waiting_queue import QueuePlace, WaitingQueue
 
 T = TypeVar("T")
 
 MAX_PRIORITY = 1000
-"""How far a priority may be from 0, either way."""
+"""The largest distance of a priority from 0."""
 
 _log = logging.getLogger(__name__)
 
 
-class Slot:
+class HeldSlot:
     """The right to start one call now, as a context manager around the call.
 
     If the body does not start a call, it gives the slot back. A body that ends with a `RejectedError` has not
@@ -67,27 +68,28 @@ class Slot:
             self.give_back()
 
 
-class PacedQueue:
+class PacedQueue(BlockPolicy):
     """The policy.
 
-    A caller that is cancelled, or has waited too long, leaves the line at once and costs no turn; one that is
-    cancelled just as its turn comes gives it back. So does one whose call an inner policy rejects, since that
-    never began: behind an open circuit breaker a worker's first turn serves to tell its whole line.
+    A caller that is cancelled, or has waited too long, leaves the queue at once and uses no slot. A caller
+    that is cancelled in the moment in which its slot comes gives the slot back. So does a caller whose call
+    is rejected by an inner policy, because that call did not start. Behind an open circuit breaker, one slot
+    is therefore enough to reject all callers of a worker.
 
     A caller whose slot would not come within `max_wait_seconds` is rejected when it arrives. So is every
     caller in the queue for whom `postpone` leaves too little time.
 
-    While the store fails, its error is raised to callers who come; those in line stay there, and it is asked
+    While the store fails, new callers get its error. Callers in the queue stay there, and the store is asked
     again an interval later.
 
-    A queue serves one event loop at a time. When that is over, it serves the next one.
+    A queue serves one event loop at a time. When that loop is closed, the queue serves the next one.
 
     Args:
-        options: How fast the line moves, how long it may be, and who is next.
-        store: Gives out the turns.
-        clock: To wait by.
-        name: What events and errors call this policy.
-        listener: Told of every call that began, was refused, or waited too long.
+        options: The pace of the queue, its length, and which caller is next.
+        store: Assigns the slots.
+        clock: Measures the time and waits.
+        name: The policy's name in events and errors.
+        listener: Receives an event for each call that began, was rejected, or waited too long.
     """
 
     def __init__(
@@ -104,38 +106,38 @@ class PacedQueue:
         self._store = store
         self._clock = clock
         self._listener = listener
-        self._worker = uuid.uuid4().hex
+        self._worker_name = uuid.uuid4().hex
         self._numbers = itertools.count()
-        self._line = WaitingLine()
+        self._queue = WaitingQueue()
         self._newcomers: list[QueuePlace] = []
-        self._unused: list[Turn] = []
+        self._unused: list[Slot] = []
         self._is_in_store = False
         self._is_closed = False
-        self._stirred = asyncio.Event()
-        self._tender: asyncio.Task[None] | None = None
+        self._has_changed = asyncio.Event()
+        self._worker: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def run(self, call: Call[T], *, priority: int = 0) -> T:
-        """Run `call` when its turn has come.
+        """Run `call` as soon as it has a slot.
 
         Args:
-            call: What to run.
-            priority: Where turns go by priority: lower is sooner. From -1000 to 1000.
+            call: The call.
+            priority: The priority, where slots are assigned by priority: lower is sooner. From -1000 to 1000.
 
         Raises:
-            QueueFullError: There is no place in the line.
-            QueueTimeoutError: The turn did not come within `max_wait_seconds`, or would not.
-            QueueClosedError: The queue was closed.
+            QueueFullError: There is no place in the queue.
+            QueueTimeoutError: The slot did not come within `max_wait_seconds`, or would not.
+            QueueClosedError: The queue is closed.
             ValueError: `priority` is out of its range.
             TypeError: `call` is a plain function; it is not run.
             RuntimeError: The queue serves another event loop.
-            BaseException: Whatever the store or the call raised.
+            BaseException: The error of the store or of the call.
         """
         require_async(call)
         with await self.slot(priority=priority):
             return await call()
 
-    async def slot(self, *, priority: int = 0) -> Slot:
+    async def slot(self, *, priority: int = 0) -> HeldSlot:
         """Wait for a slot and return it. The argument and the errors are those of `run`."""
         if not -MAX_PRIORITY <= priority <= MAX_PRIORITY:
             raise ValueError(f"priority must be between -{MAX_PRIORITY} and {MAX_PRIORITY}, not {priority}")
@@ -143,25 +145,25 @@ class PacedQueue:
             raise self._closed_error()
         place = self._join(priority)
         try:
-            turn = await place.turn
+            slot = await place.slot
         except BaseException:
             self._leave(place)
             raise
-        slot = Slot(partial(self._give_back, turn))
+        held = HeldSlot(partial(self._give_back, slot))
         try:
             waited_us = self._now_us() - place.arrived_us
-            notify(self._listener, TurnTaken(policy=self.name, seconds=waited_us / 1e6))
+            notify(self._listener, SlotTaken(policy=self.name, seconds=waited_us / 1e6))
         except BaseException:
-            slot.give_back()
+            held.give_back()
             raise
-        return slot
+        return held
 
     async def status(self) -> PaceStatus:
-        """Return how the line stands, over all workers."""
+        """Return the state of the queue, over all workers."""
         return await self._store.status()
 
     async def set_policy(self, policy: QueuePolicy) -> None:
-        """Give turns by `policy` from now on, in all workers. Nobody loses a place.
+        """Assign slots by `policy` from now on, in all workers. No caller loses its place.
 
         Raises:
             ValueError: There is no such policy.
@@ -170,7 +172,7 @@ class PacedQueue:
         await self._store.set_policy(policy)
 
     async def postpone(self, seconds: float) -> None:
-        """Start no call of any worker for `seconds`, from 0 to a day. It never brings one forward.
+        """Start no call of any worker for `seconds`, from 0 to a day. It never makes a call start sooner.
 
         Raises:
             ValueError: `seconds` is out of its range.
@@ -178,20 +180,20 @@ class PacedQueue:
         if not 0 <= seconds <= MAX_SECONDS:
             raise ValueError(f"seconds must be between 0 and {MAX_SECONDS:g}, not {seconds}")
         await self._store.postpone(seconds)
-        if self._tender is not None and not self._tender.done():
-            self._stirred.set()  # for some in line that may be too long
+        if self._worker is not None and not self._worker.done():
+            self._has_changed.set()  # for some callers in the queue that may be too long
 
     def close(self) -> None:
-        """Turn away everybody in line and whoever comes later. Calls under way go on."""
+        """Reject all callers in the queue and all that come later. Calls under way go on."""
         self._is_closed = True
-        self._refuse_all()
-        self._stir()
+        self._reject_all()
+        self._wake_worker()
 
     async def aclose(self) -> None:
-        """Close, and return once the store has been told."""
+        """Close, and return as soon as the store knows that this worker's queue is empty."""
         self.close()
-        if self._tender is not None:
-            await self._tender
+        if self._worker is not None:
+            await self._worker
 
     # ------------------------------------------------------------ callers come and go
 
@@ -201,94 +203,94 @@ class PacedQueue:
             self._move_to(loop)
         now_us = self._now_us()
         rank_us = now_us + round(priority * self._options.aging_seconds * 1e6)
-        turn: asyncio.Future[Turn] = loop.create_future()
-        place = QueuePlace(turn, now_us, rank_us, next(self._numbers))
+        slot: asyncio.Future[Slot] = loop.create_future()
+        place = QueuePlace(slot, now_us, rank_us, next(self._numbers))
         self._newcomers.append(place)
-        self._stir()
+        self._wake_worker()
         return place
 
     def _move_to(self, loop: asyncio.AbstractEventLoop) -> None:
         is_over = self._loop is None or self._loop.is_closed()
-        if not is_over and self._tender is not None and not self._tender.done():
+        if not is_over and self._worker is not None and not self._worker.done():
             raise RuntimeError(f"{self.name} serves the callers of another event loop")
-        self._loop, self._tender = loop, None
-        self._stirred = asyncio.Event()
-        self._line, self._newcomers = WaitingLine(), []
+        self._loop, self._worker = loop, None
+        self._has_changed = asyncio.Event()
+        self._queue, self._newcomers = WaitingQueue(), []
 
     def _leave(self, place: QueuePlace) -> None:
-        turn = place.turn
-        if turn.done() and not turn.cancelled():
-            if turn.exception() is None:  # it came in the same tick as the cancellation
-                self._give_back(turn.result())
+        slot = place.slot
+        if slot.done() and not slot.cancelled():
+            if slot.exception() is None:  # it came in the same tick as the cancellation
+                self._give_back(slot.result())
         elif self._is_on_its_loop():
-            turn.cancel()  # it is not done where the caller's coroutine was closed
-            self._line.count_out(place)
-            self._stir()
+            slot.cancel()  # it is not done where the caller's coroutine was closed
+            self._queue.count_out(place)
+            self._wake_worker()
 
-    def _give_back(self, turn: Turn) -> None:
-        self._unused.append(turn)
-        self._stir()
+    def _give_back(self, slot: Slot) -> None:
+        self._unused.append(slot)
+        self._wake_worker()
 
-    def _refuse_all(self) -> None:
-        for place in (*self._line, *self._newcomers):
-            self._line.count_out(place)
+    def _reject_all(self) -> None:
+        for place in (*self._queue, *self._newcomers):
+            self._queue.count_out(place)
             if place.is_waiting:
-                place.turn.set_exception(self._closed_error())
+                place.slot.set_exception(self._closed_error())
 
     def _closed_error(self) -> QueueClosedError:
-        retry_after = self._options.interval_seconds  # by then another worker takes calls, or this one anew
+        retry_after = self._options.interval_seconds  # by then another worker, or a new one, takes calls
         notify(self._listener, Rejected(policy=self.name, retry_after=retry_after))
         return QueueClosedError(self.name, "the queue is closed", retry_after)
 
-    # ------------------------------------------------------------ the one task
+    # ------------------------------------------------------------ the worker, one task
 
-    def _stir(self) -> None:
-        """Have the store asked now, and not when the next turn is due."""
+    def _wake_worker(self) -> None:
+        """Make the worker ask the store now, and not only when the next slot is due."""
         if not self._is_on_its_loop():
             return
-        self._stirred.set()
-        if self._tender is None or self._tender.done():
-            # It belongs to no caller: a clean context.
-            self._tender = asyncio.create_task(self._tend(), context=Context())
+        self._has_changed.set()
+        if self._worker is None or self._worker.done():
+            # The task belongs to no caller: a clean context.
+            self._worker = asyncio.create_task(self._work(), context=Context())
 
     def _is_on_its_loop(self) -> bool:
-        """Return whether this is the queue's event loop: a coroutine may be closed when that is over."""
+        """Return whether the queue's event loop runs: a coroutine may be closed after the end of its loop."""
         try:
             return asyncio.get_running_loop() is self._loop
         except RuntimeError:
             return False
 
-    async def _tend(self) -> None:
-        """Ask for places and turns and hand them out, until nobody waits and the store knows."""
+    async def _work(self) -> None:
+        """Ask for places and slots and assign them, until no caller waits and the store knows that."""
         try:
-            await self._hand_out_turns()
-        except BaseException:  # without this task no caller would ever get a turn or an error
-            self._refuse_all()
+            await self._assign_slots()
+        except BaseException:  # without this task no caller would ever get a slot or an error
+            self._reject_all()
             raise
 
-    async def _hand_out_turns(self) -> None:
+    async def _assign_slots(self) -> None:
         wait_us = 0
-        while self._line.size or self._newcomers or self._unused or self._is_in_store:
+        while self._queue.size or self._newcomers or self._unused or self._is_in_store:
             await self._rest(wait_us)
-            self._stirred.clear()
+            self._has_changed.clear()
             try:
-                verdict = await self._ask()
-            except Exception as error:  # noqa: BLE001 -- whatever it is, those in line still wait
+                decision = await self._ask()
+            except Exception as error:  # noqa: BLE001 -- whatever the error is, the callers in the queue wait on
                 _log.warning("%s: the store failed: %r", self.name, error)
-                wait_us, no_turn_for_us = self._options.interval_us, 0
+                wait_us, no_slot_for_us = self._options.interval_us, 0
             else:
-                wait_us, no_turn_for_us = verdict.wait_us, self._no_turn_for_us(verdict)
-            wait_us = min(wait_us, self._turn_away_overdue(no_turn_for_us))
+                wait_us, no_slot_for_us = decision.wait_us, self._no_slot_for_us(decision)
+            wait_us = min(wait_us, self._reject_overdue(no_slot_for_us))
 
     async def _rest(self, us: int) -> None:
-        alarm = self._clock.call_later(us / 1e6, self._stirred.set)
+        alarm = self._clock.call_later(us / 1e6, self._has_changed.set)
         try:
-            await self._stirred.wait()
+            await self._has_changed.wait()
         finally:
             alarm.cancel()
 
-    async def _ask(self) -> Verdict:
-        """Ask the store once, act on what it says, and return that."""
+    async def _ask(self) -> SlotDecision:
+        """Ask the store once, apply its decision, and return that."""
         self._newcomers = [place for place in self._newcomers if place.is_waiting]
         asking = len(self._newcomers)
         heads = self._heads()
@@ -296,82 +298,85 @@ class PacedQueue:
         try:
             while self._unused:
                 await self._store.give_back(self._unused.pop())
-            verdict = await self._store.ask(self._worker, offer)
+            decision = await self._store.ask(self._worker_name, offer)
         except Exception as error:
             self._is_in_store = False  # if it is, that will expire
             for place in self._take_newcomers(asking):
                 if place.is_waiting:
-                    place.turn.set_exception(error)
+                    place.slot.set_exception(error)
             raise
-        self._is_in_store = offer.size + verdict.admitted - (verdict.turn is not None) > 0
-        self._admit(self._take_newcomers(asking), verdict)
-        if verdict.turn is not None:
-            self._hand_over(verdict.turn, verdict.policy)
-        if self._heads() != heads:  # what the store was told is out of date already
-            self._stirred.set()
-        return verdict
+        self._is_in_store = offer.size + decision.admitted - (decision.slot is not None) > 0
+        self._admit(self._take_newcomers(asking), decision)
+        if decision.slot is not None:
+            self._hand_over(decision.slot, decision.policy)
+        if self._heads() != heads:  # the offer in the store is out of date already
+            self._has_changed.set()
+        return decision
 
-    def _no_turn_for_us(self, verdict: Verdict) -> int:
-        """Return for how long no turn comes for certain, in µs: for as long as the line is held up.
+    def _no_slot_for_us(self, decision: SlotDecision) -> int:
+        """Return for how many µs no slot can come: for as long as the queue is postponed.
 
-        A wait of an interval at most may end sooner, when the turn before is given back.
+        A wait of an interval or less may end sooner, when the slot before is given back.
         """
         options = self._options
-        return verdict.wait_us if verdict.wait_us > max(options.interval_us, options.poll_us) else 0
+        return decision.wait_us if decision.wait_us > max(options.interval_us, options.poll_us) else 0
 
     def _heads(self) -> tuple[QueuePlace | None, QueuePlace | None]:
-        """Return who came first and who is first by priority; where nobody is in line, the first newcomer."""
+        """Return the first place by arrival and by priority; the first newcomer where the queue is empty."""
         newcomer = self._newcomers[0] if self._newcomers else None
-        return self._line.first("fifo") or newcomer, self._line.first("priority") or newcomer
+        return self._queue.first("fifo") or newcomer, self._queue.first("priority") or newcomer
 
     def _offer(self, oldest: QueuePlace | None, foremost: QueuePlace | None) -> Offer:
         if oldest is None or foremost is None:
-            return Offer(self._line.size)
+            return Offer(self._queue.size)
         now_us = self._now_us()
         return Offer(
-            self._line.size, len(self._newcomers), now_us - oldest.arrived_us, now_us - foremost.rank_us
+            self._queue.size, len(self._newcomers), now_us - oldest.arrived_us, now_us - foremost.rank_us
         )
 
     def _take_newcomers(self, count: int) -> list[QueuePlace]:
         taken, self._newcomers = self._newcomers[:count], self._newcomers[count:]
         return taken
 
-    def _admit(self, newcomers: list[QueuePlace], verdict: Verdict) -> None:
-        for place in newcomers[: verdict.admitted]:
-            self._line.add(place)
-        for place in newcomers[verdict.admitted :]:
+    def _admit(self, newcomers: list[QueuePlace], decision: SlotDecision) -> None:
+        for place in newcomers[: decision.admitted]:
+            self._queue.add(place)
+        for place in newcomers[decision.admitted :]:
             if place.is_waiting:
-                notify(self._listener, Rejected(policy=self.name, retry_after=verdict.retry_after))
-                place.turn.set_exception(self._refusal(verdict))
+                notify(self._listener, Rejected(policy=self.name, retry_after=decision.retry_after))
+                place.slot.set_exception(self._rejection(decision))
 
-    def _refusal(self, verdict: Verdict) -> QueueFullError | QueueTimeoutError:
-        if verdict.late_after is None:
-            return QueueFullError(self.name, "the line is full", verdict.retry_after)
-        return QueueTimeoutError(verdict.late_after, verdict.retry_after)
+    def _rejection(self, decision: SlotDecision) -> QueueFullError | QueueTimeoutError:
+        if decision.late_after is None:
+            return QueueFullError(self.name, "the queue is full", decision.retry_after)
+        return QueueTimeoutError(decision.late_after, decision.retry_after)
 
-    def _hand_over(self, turn: Turn, policy: QueuePolicy) -> None:
-        place = self._line.first(policy)
-        if place is None:  # everybody left while the store was asked
-            self._give_back(turn)
+    def _hand_over(self, slot: Slot, policy: QueuePolicy) -> None:
+        place = self._queue.first(policy)
+        if place is None:  # all callers left while the store decided
+            self._give_back(slot)
         else:
-            self._line.count_out(place)
-            place.turn.set_result(turn)
+            self._queue.count_out(place)
+            place.slot.set_result(slot)
 
-    def _turn_away_overdue(self, no_turn_for_us: int) -> int:
-        """Tell those who have waited too long, or will have, and return when the next one will have, in µs.
+    def _reject_overdue(self, no_slot_for_us: int) -> int:
+        """Reject callers that have waited too long, or certainly will.
 
         Args:
-            no_turn_for_us: How long no turn will come.
+            no_slot_for_us: The time for which no slot can come.
+
+        Returns:
+            The µs until the next caller will have waited too long.
         """
         max_wait_us = self._options.max_wait_us
-        while (oldest := self._line.first("fifo")) is not None:
+        while (oldest := self._queue.first("fifo")) is not None:
             left_us = oldest.arrived_us + max_wait_us - self._now_us()
-            if left_us > 0 and left_us >= no_turn_for_us:
+            if left_us > 0 and left_us >= no_slot_for_us:
                 return left_us
-            self._line.count_out(oldest)
+            self._queue.count_out(oldest)
             notify(self._listener, TimedOut(policy=self.name, seconds=self._options.max_wait_seconds))
-            oldest.turn.set_exception(QueueTimeoutError(self._options.max_wait_seconds))
-            self._stirred.set()
+            oldest.slot.set_exception(QueueTimeoutError(self._options.max_wait_seconds))
+            self._has_changed.set()
         return max_wait_us
 
     def _now_us(self) -> int:

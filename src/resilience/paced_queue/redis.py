@@ -15,7 +15,7 @@ from typing import cast
 from ..redis.port import Argument, Reply, ScriptRunner
 from ..redis.scripts import SERVER_TIME, Script, load_script
 from .options import PacedQueueOptions, QueuePolicy
-from .store import Offer, PaceStatus, Turn, Verdict
+from .store import Offer, PaceStatus, Slot, SlotDecision
 
 _FOLDER = Path(__file__).parent
 
@@ -40,32 +40,32 @@ class RedisPaceStore:
             for task in ("ask", "give_back", "postpone", "status")
         )
         self._keys = [f"pace:{{{name}}}", f"pace:{{{name}}}:lines"]
-        self._known_turn = 0
+        self._known_slot = 0
         self._policy = options.policy
 
-    async def ask(self, worker: str, offer: Offer) -> Verdict:
+    async def ask(self, worker: str, offer: Offer) -> SlotDecision:
         """Record a worker's queue, admit its new callers, and assign a slot to it if it is next."""
         options = self._options
-        admitted, has_turn, turn, policy, wait_us, size, is_late = await self._run(
+        admitted, has_slot, number, policy, wait_us, size, is_late = await self._run(
             self._ask,
             *(options.interval_us, options.capacity, options.grace_us, options.poll_us),
             *(worker, offer.size, offer.newcomers, offer.age_us, offer.lead_us),
-            *(self._known_turn, self._policy, options.max_wait_us),
+            *(self._known_slot, self._policy, options.max_wait_us),
         )
         self._policy = cast("QueuePolicy", policy.decode())
-        self._known_turn = max(self._known_turn, turn)
-        return Verdict(
+        self._known_slot = max(self._known_slot, number)
+        return SlotDecision(
             admitted,
-            Turn(self, turn) if has_turn else None,
+            Slot(self, number) if has_slot else None,
             self._policy,
             wait_us,
             options.retry_after(size, wait_us),
             options.max_wait_seconds if is_late else None,
         )
 
-    async def give_back(self, turn: Turn) -> None:
+    async def give_back(self, slot: Slot) -> None:
         """Take back a slot that was not used, if no later slot was assigned."""
-        await self._run(self._give_back, turn.number)
+        await self._run(self._give_back, slot.number)
 
     async def postpone(self, seconds: float) -> None:
         """Assign no slot for `seconds`."""
@@ -87,7 +87,7 @@ class RedisPaceStore:
             size=size,
             capacity=options.capacity,
             oldest_age_seconds=None if oldest_age_us is None else oldest_age_us / 1e6,
-            next_turn_seconds=wait_us / 1e6,
+            next_slot_seconds=wait_us / 1e6,
         )
 
     async def _run(self, script: Script, *arguments: Argument) -> Reply:

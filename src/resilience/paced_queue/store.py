@@ -1,20 +1,22 @@
-"""Where the turns of paced queues are given out: one an interval to all workers together, and to whom.
+"""The port that assigns the slots of a paced queue: one in each interval for all workers together.
 
-Each worker keeps its own callers in line. What the workers share is small: when the next turn is due, by
-which policy it goes, and one *offer* for each worker that has callers: how many, and how long its first one
-has waited. A turn goes to the worker whose offer ranks lowest.
+Each worker keeps its own callers in a queue. The workers share only a small state: when the next slot is due,
+by which policy it is assigned, and one *offer* for each worker that has callers. The offer says how many
+callers wait, and how long the first of them has waited. A slot goes to the worker whose offer has the lowest
+rank.
 
-**Rank.** By "fifo" a caller's rank is the time it arrived. By "priority" it is that time plus `aging_seconds`
-for each level of priority, of which a lower one is sooner. Either is settled on arrival, so waiting costs no
-upkeep and the policy can be switched without anybody losing a place. And nobody starves: a caller of level p
-is overtaken by one of a lower level q only if that arrives within (p - q) · `aging_seconds` after it; each
-`aging_seconds` of waiting make good for a level.
+**Rank.** By "fifo", the rank of a caller is the time of its arrival. By "priority", it is that time plus
+`aging_seconds` for each level of priority; a lower level is sooner. Both ranks are fixed on arrival, so
+waiting needs no updates, and the policy can change without a caller losing its place. No caller starves: a
+caller of level p is overtaken by one of a lower level q only if that one arrives within (p - q) ·
+`aging_seconds` after it. So each `aging_seconds` of waiting compensates for one level.
 
-**Liveness.** A worker with callers asks again when the turn it waits for is due. One that does not, since it
-died, is waited for a short grace, then its offer and its callers no longer count.
+**Liveness.** A worker with callers asks again when the slot that it waits for is due. If it does not, because
+its process ended, the others wait for a short grace period. After that its offer and its callers no longer
+count.
 
-Time is reckoned in whole microseconds. Ages and not times of day are told, since workers' clocks differ.
-`PaceStore` is the port; its form for one process is in `memory`.
+Times are whole microseconds. Offers carry ages and not times of day, because the clocks of workers differ.
+The form for one process is in `memory`.
 """
 
 from dataclasses import dataclass
@@ -25,16 +27,16 @@ from .options import QueuePolicy
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """How one worker's line stands.
+    """The state of one worker's queue.
 
     Attributes:
-        size: Callers in it; 0 takes the worker's last offer back.
-        newcomers: Callers who want a place in it, in order of arrival.
-        age_us: How long the one who came first has waited.
-        lead_us: How long the first by priority has waited, less `aging_seconds` for each level of it. The
-            higher, the sooner; it may be negative.
+        size: The callers in the queue; 0 withdraws the worker's last offer.
+        newcomers: The callers that want a place in the queue, in order of arrival.
+        age_us: How long the caller that came first has waited.
+        lead_us: How long the first caller by priority has waited, less `aging_seconds` for each level of its
+            priority. The higher, the sooner; it may be negative.
 
-    Both are of callers in line. Only where there is none they are of the first newcomer.
+    Both ages are of callers in the queue. Only where there is none, they are of the first newcomer.
     """
 
     size: int
@@ -44,12 +46,12 @@ class Offer:
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
-    """Leave to start one call now.
+class Slot:
+    """The right to start one call now.
 
     Attributes:
-        origin: The store that gave it. No other can make sense of it.
-        number: Counted up from 1, over all workers.
+        origin: The store that assigned the slot. No other store can take it back.
+        number: Counted from 1, over all workers.
     """
 
     origin: "PaceStore"
@@ -57,21 +59,22 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """What a worker is told of its offer.
+class SlotDecision:
+    """The store's answer to an offer.
 
     Attributes:
-        admitted: So many of the newcomers have a place, the first of them; the others have none.
-        turn: Goes to whoever is first by `policy`, of those in line and those admitted.
-        policy: The one that holds.
-        wait_us: When to ask again, should nothing change before.
-        retry_after: Seconds after which a newcomer who has no place should come again.
-        late_after: Why newcomers have no place. None: the line is full. Else their turns would not come
-            within this many seconds, the longest wait.
+        admitted: The number of newcomers that have a place now, first come first; the others have none.
+        slot: Goes to the first caller by `policy`, of those in the queue and those admitted; None: no slot
+            yet.
+        policy: The present policy.
+        wait_us: When the worker must ask again, if nothing changes before.
+        retry_after: Seconds after which a newcomer without a place should come again.
+        late_after: Why newcomers have no place. None: the queue is full. Else their slots would not come
+            within this number of seconds, the longest wait.
     """
 
     admitted: int
-    turn: Turn | None
+    slot: Slot | None
     policy: QueuePolicy
     wait_us: int
     retry_after: float
@@ -80,54 +83,54 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class PaceStatus:
-    """The line, over all workers.
+    """The queue, over all workers.
 
     Attributes:
-        policy: Who is next.
-        size: Callers in line.
-        capacity: The most there may be.
-        oldest_age_seconds: How long the one who came first has waited; None where nobody waits.
-        next_turn_seconds: Until the next turn is due; 0 where it is.
+        policy: Which caller is next.
+        size: The callers in the queue.
+        capacity: The largest possible `size`.
+        oldest_age_seconds: How long the caller that came first has waited; None where no caller waits.
+        next_slot_seconds: The time until the next slot is due; 0 where it is due now.
     """
 
     policy: QueuePolicy
     size: int
     capacity: int
     oldest_age_seconds: float | None
-    next_turn_seconds: float
+    next_slot_seconds: float
 
 
 class PaceStore(Protocol):
-    """Gives out the turns of one line. Each method is one atomic decision.
+    """Assigns the slots of one queue. Each method is one atomic decision.
 
-    Everybody who shares a line must bring the same options for it. A store that can be away raises its own
-    error then.
+    All workers that share a queue must use the same options for it. A store that can be unavailable raises
+    its own error then.
     """
 
-    async def ask(self, worker: str, offer: Offer) -> Verdict:
-        """Take note of how the line of `worker` stands, give its newcomers places and perhaps it a turn.
+    async def ask(self, worker: str, offer: Offer) -> SlotDecision:
+        """Record the offer of `worker`, admit its newcomers, and assign a slot to it if it is next.
 
-        A turn is given when it is due and no other worker's offer ranks lower, ties going to the lower name.
-        A worker has one such question under way at a time.
+        A slot is assigned when it is due and no other worker's offer has a lower rank; of equal ranks, the
+        lower worker's name counts. A worker has one such question under way at a time.
         """
         ...
 
-    async def give_back(self, turn: Turn) -> None:
-        """Take back a turn that was not used: the next one is due as if it had not been given.
+    async def give_back(self, slot: Slot) -> None:
+        """Take back a slot that was not used: the next one is due as if it had not been assigned.
 
-        If another was given since, it is lost. A worker that was told to wait for the next one hears of this
-        when it asks again; until then it stands in nobody's way.
+        If another slot was assigned since, this one is lost. A worker that waits for the next slot learns of
+        the change when it asks again; until then it does not hold up others.
         """
         ...
 
     async def postpone(self, seconds: float) -> None:
-        """Give no turn for `seconds`. It never brings one forward."""
+        """Assign no slot for `seconds`. It never makes a slot due sooner."""
         ...
 
     async def set_policy(self, policy: QueuePolicy) -> None:
-        """Give turns by `policy` from now on."""
+        """Assign slots by `policy` from now on."""
         ...
 
     async def status(self) -> PaceStatus:
-        """Return how the line stands. Changes nothing."""
+        """Return the state of the queue. Changes nothing."""
         ...

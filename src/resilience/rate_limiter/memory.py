@@ -39,6 +39,11 @@ class _MemoryRateLimiter(ABC, Generic[S]):
         self._states: OrderedDict[str, S] = OrderedDict()
 
     @property
+    def algorithm(self) -> Algorithm:
+        """The algorithm of this class."""
+        return next(name for name, kind in _IN_MEMORY.items() if kind is type(self))
+
+    @property
     def quota(self) -> Quota:
         """The quota of every key."""
         return self._quota
@@ -61,14 +66,16 @@ class _MemoryRateLimiter(ABC, Generic[S]):
         self._states.pop(key, None)
 
     def _decide(self, key: str, cost: int, *, spend: bool) -> Decision:
-        self._quota.check(cost)
+        if cost != 1:
+            self._quota.check(cost)
         now = round(self._clock.monotonic() * _US)
         state = self._as_of(self._states.get(key), now)
         wait = self._wait(state, now, cost)
         if spend and not wait:
             state = self._states[key] = self._spend(state, now, cost)
-            self._states.move_to_end(key)
-            self._forget_idle(now)
+            if len(self._states) > 1:
+                self._states.move_to_end(key)
+                self._forget_idle(now)
         return Decision(
             not wait, self._limit, self._remaining(state, now), wait / _US, self._until_free(state, now) / _US
         )
@@ -237,12 +244,13 @@ class FixedWindow(_MemoryRateLimiter[tuple[int, int]]):
 class _Bucket(_MemoryRateLimiter[S]):
     """What the two buckets share: a unit is worth an interval of time, the bucket `limit` of them.
 
-    An interval that is no whole number of µs is rounded up, to the strict side: by 1 % at 10,000 a second.
+    An interval that is no whole number of µs is rounded up, to the strict side: by up to 1 % at 10,000 units
+    a second.
     """
 
     def __init__(self, quota: Quota, clock: Clock) -> None:
         super().__init__(quota, clock)
-        self._interval = -(-self._window // self._limit)
+        self._interval = quota.unit_us
         self._capacity = self._limit * self._interval
 
 

@@ -1,4 +1,4 @@
-"""What a rate limiter permits, and how its policy waits."""
+"""The quota of a rate limiter, and how long the calls of its policy wait."""
 
 import math
 from dataclasses import dataclass, replace
@@ -19,7 +19,7 @@ MAX_WINDOW_SECONDS = 1e8
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """How much in how long.
+    """A number of units in a time.
 
     Attributes:
         limit: Units that fit into one window, at least 1 and at most one a microsecond. It is also how many
@@ -49,35 +49,44 @@ class Quota:
         """The window in whole microseconds."""
         return round(self.window_seconds * _US)
 
-    def share(self, workers: int) -> "Quota":
-        """Return the quota of each of `workers` that cannot agree: together they keep to this one.
+    @property
+    def unit_us(self) -> int:
+        """The time in which a bucket regains one unit, in whole microseconds, rounded up."""
+        return -(-self.window_us // self.limit)
 
-        Only where they are more than the limit they let more through, one each.
+    def share(self, workers: int) -> "Quota":
+        """Return the quota of each of `workers` that cannot communicate: together they keep this quota.
+
+        Only where there are more workers than units, they let through more: one unit each.
         """
         return replace(self, limit=max(1, self.limit // workers))
 
     def check(self, cost: int) -> None:
-        """Raise ValueError when `cost` is below 1, or above the limit and so would never be let through."""
+        """Raise ValueError if `cost` is below 1, or above the limit and so could never be let through."""
         if not 1 <= cost <= self.limit:
             raise ValueError(f"cost must be between 1 and the limit of {self.limit}, not {cost}")
 
 
 @dataclass(frozen=True, slots=True)
 class RateLimitOptions:
-    """How a `RateLimit` waits.
+    """What each call of a `RateLimit` takes, and how long it waits.
 
     Attributes:
-        key: Whose quota its calls take from.
-        max_wait_seconds: The longest a call waits for its unit; finite, at least 0, which is not to wait.
+        key: The key whose quota the calls use.
+        max_wait_seconds: The longest time that a call waits for its units; finite, at least 0: no wait.
         max_waiting: Calls that may wait for their units, at least 1.
+        cost: The units that each call takes, at least 1 and at most the limit of the quota.
     """
 
     key: str
     max_wait_seconds: float = 1.0
     max_waiting: int = 1000
+    cost: int = 1
 
     def __post_init__(self) -> None:
         if not 0 <= self.max_wait_seconds < math.inf:
             raise ValueError(f"max_wait_seconds must be finite and at least 0, not {self.max_wait_seconds}")
         if not self.max_waiting >= 1:
             raise ValueError(f"max_waiting must be at least 1, not {self.max_waiting}")
+        if not self.cost >= 1:
+            raise ValueError(f"cost must be at least 1, not {self.cost}")

@@ -1,19 +1,19 @@
-"""The port of a rate limiter: what decides a hit, and its decision."""
+"""The port of a rate limiter, which decides hits, and its decision."""
 
 from typing import NamedTuple, Protocol
 
-from .options import Quota
+from .options import Algorithm, Quota
 
 
 class Decision(NamedTuple):
-    """What a rate limiter says.
+    """The decision on a hit.
 
     Attributes:
-        allowed: Whether there is room for what was asked.
-        limit: The quota's.
-        remaining: Units for which there is room now.
-        retry_after: Seconds after which the same request, nothing else changed, would be let through; 0 when
-            it is allowed.
+        allowed: Whether the hit is let through.
+        limit: The limit of the quota.
+        remaining: Units that are free now.
+        retry_after: Seconds after which the same hit, nothing else changed, would be let through; 0 where it
+            is let through now.
         reset_after: Seconds after which, nothing else changed, the whole limit is free again.
     """
 
@@ -25,10 +25,15 @@ class Decision(NamedTuple):
 
 
 class RateLimiter(Protocol):
-    """Counts against one quota, for each key apart.
+    """Counts the hits of each key against one quota.
 
-    One that asks a store raises that store's error when it is away.
+    A rate limiter with a store raises that store's error while the store is unavailable.
     """
+
+    @property
+    def algorithm(self) -> Algorithm:
+        """The algorithm by which it decides."""
+        ...
 
     @property
     def quota(self) -> Quota:
@@ -36,7 +41,7 @@ class RateLimiter(Protocol):
         ...
 
     async def hit(self, key: str, cost: int = 1) -> Decision:
-        """Take `cost` units of the quota of `key`, all or none: a refused hit takes nothing.
+        """Take `cost` units of the quota of `key`, all or none: a rejected hit takes nothing.
 
         Raises:
             ValueError: `cost` is below 1 or above the limit.
@@ -44,17 +49,17 @@ class RateLimiter(Protocol):
         ...
 
     async def peek(self, key: str, cost: int = 1) -> Decision:
-        """Say what a hit of `cost` would be told, and take nothing. Raises as `hit` does."""
+        """Return the decision on a hit of `cost`, and take nothing. Raises as `hit` does."""
         ...
 
     def refusal(self, key: str, cost: int = 1) -> Decision | None:
-        """Return what a hit would be told that is known to be refused, without asking; None of any other.
+        """Return the decision on a hit that is known to be rejected; None for any other hit.
 
-        Nobody has to wait for it, so it is the cheapest way to turn a flood away. Raises ValueError as `hit`
-        does.
+        It does not ask the store and does not wait, so it is the cheapest way to reject a flood. Raises
+        ValueError as `hit` does.
         """
         ...
 
     async def reset(self, key: str) -> None:
-        """Forget `key`: its whole limit is free."""
+        """Forget the hits of `key`: its whole limit is free."""
         ...

@@ -99,8 +99,8 @@ def _of_proxy(proxy: ProxyStatus) -> Iterator[Verdict]:
     if proxy.is_full and queue.size:
         waits = f"{queue.size} wait, the first of them {_for(queue.oldest_age_seconds or 0)}"
         yield Verdict("warning", "PROXY_LINE_FULL", f"Proxy queue full: {waits}")
-    if queue.next_turn_seconds > proxy.interval_seconds + LINE_HELD_SECONDS:
-        left = f"{queue.next_turn_seconds:.0f} s left, {queue.size} in the queue"
+    if queue.next_slot_seconds > proxy.interval_seconds + LINE_HELD_SECONDS:
+        left = f"{queue.next_slot_seconds:.0f} s left, {queue.size} in the queue"
         yield Verdict("warning", "PROXY_LINE_HELD", f"Proxy queue held: the upstream asked to wait, {left}")
     if proxy.breaker.state == BreakerState.HALF_OPEN:
         message = "Proxy's breaker half-open: the next call shows whether its upstream is back"

@@ -224,7 +224,7 @@ class Proxy:
         queue, totals, breaker = await asyncio.gather(
             self._queue.status(), self._tally.totals(), self._breaker.status()
         )
-        slots = self._options.queue.turns_in_time(round(queue.next_turn_seconds * 1e6))
+        slots = self._options.queue.slots_in_time(round(queue.next_slot_seconds * 1e6))
         is_full = queue.size >= min(queue.capacity, slots)
         return ProxyStatus(queue, is_full, totals, breaker, self._options.interval_seconds)
 

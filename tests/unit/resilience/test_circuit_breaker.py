@@ -12,7 +12,7 @@ from src.resilience.circuit_breaker.options import CircuitBreakerOptions
 from src.resilience.circuit_breaker.policy import CircuitBreaker
 from src.resilience.circuit_breaker.store import BreakerState
 from src.resilience.errors import BulkheadFullError, CircuitOpenError
-from src.resilience.events import OutcomeLost, ProbeStarted, Rejected, StateChanged
+from src.resilience.events import OutcomeLost, ProbeStarted, Rejected, StateChanged, WouldHaveOpened
 from tests.support.clock import settle
 
 CLOSED, OPEN, HALF_OPEN = BreakerState.CLOSED, BreakerState.OPEN, BreakerState.HALF_OPEN
@@ -374,3 +374,65 @@ async def test_a_lease_that_lasts_as_long_as_a_probe_may_take_is_not_renewed(on_
     await clock.advance(9)
     assert probing.result() == "answer"
     assert renewed == []
+
+
+# ---------------------------------------------------------------- the error that opened it
+
+
+async def test_a_rejection_names_the_failure_that_opened_the_breaker_as_its_cause(make):
+    breaker, error = make(), UpstreamError("no route")
+    await run_failing(breaker, error)
+    with pytest.raises(CircuitOpenError) as caught:
+        await breaker.run(succeed)
+    assert caught.value.__cause__ is error
+
+
+async def test_a_failure_from_before_the_breaker_was_closed_is_no_cause(make, clock):
+    breaker = make()
+    await run_failing(breaker)
+    clock.jump(10)
+    await breaker.run(succeed)
+    await breaker.force_open()
+    with pytest.raises(CircuitOpenError) as caught:
+        await breaker.run(succeed)
+    assert caught.value.__cause__ is None
+
+
+async def test_an_error_that_is_no_failure_is_no_cause(make):
+    breaker = make(is_failure=lambda error: not isinstance(error, NotFoundError))
+    await run_failing(breaker, NotFoundError())
+    await breaker.force_open()
+    with pytest.raises(CircuitOpenError) as caught:
+        await breaker.run(succeed)
+    assert caught.value.__cause__ is None
+
+
+# ---------------------------------------------------------------- by hand, for a time
+
+
+async def test_opened_by_hand_for_a_time_it_names_that_time_and_then_probes(make, clock, listener):
+    breaker = make()
+    await breaker.force_open(3600)
+    with pytest.raises(CircuitOpenError) as caught:
+        await breaker.run(succeed)
+    assert caught.value.retry_after == 3600
+    clock.jump(3600)
+    assert await breaker.run(succeed) == "answer"
+    assert (await breaker.status()).state == CLOSED
+
+
+@pytest.mark.parametrize("seconds", [0, -1, 0.0001, float("inf"), float("nan")])
+async def test_a_time_out_of_range_is_refused(make, seconds):
+    breaker = make()
+    with pytest.raises(ValueError, match="seconds must be finite and at least 0.001"):
+        await breaker.force_open(seconds)
+    assert (await breaker.status()).state == CLOSED
+
+
+async def test_forced_closed_the_listener_receives_when_it_would_have_opened(make, listener):
+    breaker = make(failure_threshold=2)
+    await breaker.force_closed()
+    for _ in range(4):
+        await run_failing(breaker)
+    would = WouldHaveOpened(policy="upstream", reason="failures in a row: 2")
+    assert [event for event in listener.events if isinstance(event, WouldHaveOpened)] == [would]

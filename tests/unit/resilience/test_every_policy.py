@@ -509,6 +509,53 @@ def test_callers_left_behind_by_an_event_loop_that_is_over_are_in_nobodys_way(ma
 
 
 @pytest.mark.parametrize("make", QUEUES.values(), ids=QUEUES)
+def test_a_caller_that_would_wait_for_one_of_another_event_loop_is_refused_at_once(make):
+    clock = FakeClock()
+    policy = make(clock)
+
+    async def hold():
+        await policy.run(answer)
+        holder = asyncio.create_task(policy.run(asyncio.Event().wait))
+        await settle()
+        return holder
+
+    async def come():
+        with pytest.raises(RuntimeError, match="event loop"):
+            await policy.run(answer)
+
+    async def cancel(task):
+        task.cancel()
+        await settle()
+
+    with asyncio.Runner() as runner:
+        holder = runner.run(hold())
+        asyncio.run(come())
+        runner.run(cancel(holder))
+        assert runner.run(clock.drive(policy.run(answer))) == "answer"
+
+
+def test_a_permit_that_is_free_is_taken_on_any_event_loop():
+    policy = Bulkhead(BulkheadOptions(permits=2), FakeClock())
+
+    async def hold():
+        holder = asyncio.create_task(policy.run(asyncio.Event().wait))
+        await settle()
+        return holder
+
+    async def come():
+        assert await policy.run(answer) == "answer"
+
+    async def cancel(task):
+        task.cancel()
+        await settle()
+
+    with asyncio.Runner() as runner:
+        holder = runner.run(hold())
+        asyncio.run(come())
+        runner.run(cancel(holder))
+
+
+@pytest.mark.parametrize("make", QUEUES.values(), ids=QUEUES)
 def test_a_second_event_loop_beside_one_with_waiting_callers_is_refused_at_once(make):
     clock = FakeClock()
     policy = make(clock)

@@ -14,7 +14,7 @@ from src.resilience.errors import (
     QueueTimeoutError,
     RejectedError,
 )
-from src.resilience.events import Rejected, TimedOut, TurnTaken
+from src.resilience.events import Rejected, SlotTaken, TimedOut
 from src.resilience.paced_queue.memory import MemoryPaceStore
 from src.resilience.paced_queue.options import PacedQueueOptions
 from src.resilience.paced_queue.policy import PacedQueue
@@ -159,7 +159,7 @@ async def test_every_start_is_told_with_its_wait(queue_of, bank, clock, listener
     queue = queue_of()
     await line_up(queue, bank, clock, *"abc")
     await clock.advance(2)
-    assert listener.events == [TurnTaken(policy="bank", seconds=seconds) for seconds in (0, 1, 2)]
+    assert listener.events == [SlotTaken(policy="bank", seconds=seconds) for seconds in (0, 1, 2)]
 
 
 async def test_a_call_runs_in_its_callers_context_and_the_queue_in_nobodys(queue_of, clock):
@@ -340,7 +340,7 @@ async def test_the_wait_ends_to_the_microsecond(queue_of, bank, clock):
 
     when, error = late.outcome
     assert (when, type(error), error.seconds, error.retry_after) == (2.5, QueueTimeoutError, 2.5, None)
-    assert queue._tender.done()
+    assert queue._worker.done()
 
 
 # ---------------------------------------------------------------- too late from the start
@@ -520,7 +520,7 @@ async def test_closing_tells_the_store_before_it_returns(queue_of, bank, clock, 
     await closing
 
     assert (await slow_store.status()).size == 0
-    assert queue._tender.done()
+    assert queue._worker.done()
 
 
 async def test_who_left_in_the_tick_of_the_closing_is_cancelled_and_counted_once(queue_of, bank, clock):
@@ -721,7 +721,7 @@ async def test_those_in_line_wait_no_longer_than_they_may_though_the_store_fails
     await clock.advance(4)
     assert waiting.outcome[0] == 3.5
     assert isinstance(waiting.outcome[1], QueueTimeoutError)
-    assert queue._tender.done()
+    assert queue._worker.done()
 
 
 async def test_a_turn_that_cannot_be_given_back_is_lost_and_nothing_else(queue_of, bank, clock):
@@ -777,7 +777,7 @@ async def test_ten_thousand_waiting_callers_cost_under_fifty_megabytes(queue_of,
     await asyncio.gather(*tasks, return_exceptions=True)
     await settle()
     assert await size_of(queue) == 0
-    assert queue._tender.done()
+    assert queue._worker.done()
 
 
 async def test_callers_of_one_tick_share_a_question(queue_of, bank, clock, slow_store):
@@ -797,8 +797,8 @@ async def test_those_who_left_do_not_pile_up_behind_one_who_waits(queue_of, bank
         for caller in leaving:
             caller.task.cancel()
         await settle()
-    assert queue._line.size == 1
-    assert all(len(order) < 70 for order in (queue._line._by_arrival, queue._line._by_rank))
+    assert queue._queue.size == 1
+    assert all(len(order) < 70 for order in (queue._queue._by_arrival, queue._queue._by_rank))
     await clock.advance(100)
     assert bank.starts == {"patient": 100}
 

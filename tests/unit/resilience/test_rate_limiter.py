@@ -219,6 +219,7 @@ class SlowLimiter:
 
     def __init__(self, limiter):
         self._limiter = limiter
+        self.algorithm = limiter.algorithm
         self.quota = limiter.quota
 
     async def hit(self, key, cost=1):

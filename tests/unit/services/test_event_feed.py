@@ -18,9 +18,9 @@ from src.resilience.events import (
     CacheRefreshFailed,
     FellBack,
     Rejected,
+    SlotTaken,
     StateChanged,
     TimedOut,
-    TurnTaken,
     Waited,
 )
 from src.services.errors import StorageUnavailableError
@@ -140,7 +140,7 @@ class TestRecording:
         recorder(CacheAnswered(policy="summary", outcome="hit"))
         recorder(CacheAnswered(policy="summary", outcome="miss"))
         recorder(CacheRefreshed(policy="summary", early=True))
-        recorder(TurnTaken(policy="proxy", seconds=1.0))
+        recorder(SlotTaken(policy="proxy", seconds=1.0))
         recorder(CacheAnswered(policy="summary", outcome="stale"))
         recorder(CacheRefreshFailed(policy="summary", error=OSError()))
         recorder(Bypassed(policy="ingest", error=OSError()))

@@ -25,11 +25,11 @@ def proxy_status(
     *,
     oldest_age_seconds=6.2,
     interval_seconds=1.0,
-    next_turn_seconds=0.4,
+    next_slot_seconds=0.4,
     breaker=BreakerState.CLOSED,
     is_full=False,
 ) -> ProxyStatus:
-    queue = PaceStatus("fifo", queue_size, 100, oldest_age_seconds, next_turn_seconds)
+    queue = PaceStatus("fifo", queue_size, 100, oldest_age_seconds, next_slot_seconds)
     upstream = replace(CLOSED, name="proxy", state=breaker)
     return ProxyStatus(queue, is_full, ProxyTotals(), upstream, interval_seconds)
 
@@ -48,7 +48,7 @@ FAILING = counted(requests=100, errors=12)
 BYPASSING = counted(requests=100, bypassed=25)
 PROXY_OPEN = proxy_status(breaker=BreakerState.OPEN)
 PROXY_FULL = proxy_status(queue_size=52, oldest_age_seconds=43.9, is_full=True)
-PROXY_HELD = proxy_status(queue_size=3, next_turn_seconds=238.4)
+PROXY_HELD = proxy_status(queue_size=3, next_slot_seconds=238.4)
 PROXY_HALF_OPEN = proxy_status(breaker=BreakerState.HALF_OPEN)
 
 
@@ -60,8 +60,8 @@ PROXY_HALF_OPEN = proxy_status(breaker=BreakerState.HALF_OPEN)
         proxy_status(queue_size=99),
         proxy_status(0, oldest_age_seconds=None, is_full=True),
         proxy_status(0, oldest_age_seconds=None),
-        proxy_status(next_turn_seconds=1 + LINE_HELD_SECONDS),
-        proxy_status(interval_seconds=300, next_turn_seconds=238.4),
+        proxy_status(next_slot_seconds=1 + LINE_HELD_SECONDS),
+        proxy_status(interval_seconds=300, next_slot_seconds=238.4),
     ],
 )
 def test_all_well(proxy):
@@ -127,7 +127,7 @@ def test_an_outage_says_what_holds_of_the_quotas(policy, quotas):
             "Proxy queue held: the upstream asked to wait, 238 s left, 3 in the queue",
         ),
         (
-            {"proxy": proxy_status(0, next_turn_seconds=238.4, is_full=True)}, "warning", "PROXY_LINE_HELD",
+            {"proxy": proxy_status(0, next_slot_seconds=238.4, is_full=True)}, "warning", "PROXY_LINE_HELD",
             "Proxy queue held: the upstream asked to wait, 238 s left, 0 in the queue",
         ),
         (
@@ -143,7 +143,7 @@ def test_what_is_wrong_is_said_in_words(given, level, code, message):
 def test_the_worst_is_said_first():
     everything = replace(counted(requests=100, errors=50, bypassed=9), outage=AWAY.outage)
     both = proxy_status(100, is_full=True, breaker=BreakerState.OPEN)
-    held = {"next_turn_seconds": 99, "breaker": BreakerState.HALF_OPEN}
+    held = {"next_slot_seconds": 99, "breaker": BreakerState.HALF_OPEN}
     said = [
         judge(everything, OPEN, both).code,
         judge(replace(everything, outage=REFUSES.outage), OPEN, both).code,

@@ -14,7 +14,7 @@ from src.resilience.circuit_breaker.memory import MemoryBreakerStore
 from src.resilience.circuit_breaker.options import CircuitBreakerOptions
 from src.resilience.circuit_breaker.policy import CircuitBreaker
 from src.resilience.errors import CallTimeoutError, RejectedError
-from src.resilience.events import CacheAnswered, ProbeStarted, StateChanged, TurnTaken
+from src.resilience.events import CacheAnswered, ProbeStarted, SlotTaken, StateChanged
 from src.resilience.paced_queue.store import PaceStatus
 from src.services.proxy.service import ProxyStatus
 from src.services.proxy.totals import ProxyTotals
@@ -146,7 +146,7 @@ def test_a_limiters_outcomes_are_there_before_there_is_any():
 
 def test_a_wait_in_line_is_counted():
     before = value("proxy_queue_wait_seconds_sum")
-    count_event(TurnTaken(policy="proxy", seconds=1.5))
+    count_event(SlotTaken(policy="proxy", seconds=1.5))
     assert value("proxy_queue_wait_seconds_sum") == before + 1.5
 
 

@@ -1,4 +1,4 @@
-"""The callers of a paced queue that wait in this process, in the two orders in which turns may go."""
+"""The callers of a paced queue that wait in this process, in the two orders of assigning slots."""
 
 import asyncio
 import heapq
@@ -6,25 +6,25 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from .options import QueuePolicy
-from .store import Turn
+from .store import Slot
 
 _SWEEP_ABOVE = 64
-"""Places of callers gone that are never worth sweeping out."""
+"""The number of places of departed callers that are always tolerated."""
 
 
 @dataclass(eq=False, slots=True)
 class QueuePlace:
-    """A caller's place in the line, or the one that it asks for.
+    """A caller's place in the queue, or its request for one.
 
     Attributes:
-        turn: Done with the turn, with an error, or cancelled: then the caller has left, or is about to.
+        slot: Done with the slot, with an error, or cancelled: then the caller has left, or is about to.
         arrived_us: When the caller came.
-        rank_us: The same, and what its priority adds.
-        number: In order of arrival.
-        is_counted: Whether the line counts it.
+        rank_us: The same, plus the effect of its priority.
+        number: The order of arrival.
+        is_counted: Whether the queue counts it.
     """
 
-    turn: "asyncio.Future[Turn]"
+    slot: "asyncio.Future[Slot]"
     arrived_us: int
     rank_us: int
     number: int
@@ -32,18 +32,18 @@ class QueuePlace:
 
     @property
     def is_waiting(self) -> bool:
-        """Whether the caller waits for its turn."""
-        return not self.turn.done()
+        """Whether the caller waits for its slot."""
+        return not self.slot.done()
 
 
-class WaitingLine:
+class WaitingQueue:
     """The places of one worker's callers, by arrival and by priority.
 
-    A place whose caller leaves is counted out, and passed over when it comes to the front. When such places
-    are more than the others, they are swept out.
+    The place of a caller that leaves is no longer counted, and it is skipped when it comes to the front. When
+    there are more such places than others, they are removed.
 
     Attributes:
-        size: Callers in line.
+        size: The callers in the queue.
     """
 
     def __init__(self) -> None:
@@ -57,7 +57,7 @@ class WaitingLine:
 
     def add(self, place: QueuePlace) -> None:
         """Count `place`, unless its caller has left."""
-        if not place.is_waiting:  # it left while the store was asked
+        if not place.is_waiting:  # it left while the store decided
             return
         place.is_counted = True
         self.size += 1
@@ -75,7 +75,7 @@ class WaitingLine:
         return None
 
     def count_out(self, place: QueuePlace) -> None:
-        """Count `place` no more. This does nothing where it is not counted."""
+        """Stop counting `place`. This has no effect where it is not counted."""
         if not place.is_counted:
             return
         place.is_counted = False

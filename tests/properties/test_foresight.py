@@ -1,0 +1,47 @@
+"""Foresight of a quota against a plain count: take unit after unit, each as soon as it is free."""
+
+import asyncio
+from typing import get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from src.resilience.rate_limiter.foresight import seconds_until
+from src.resilience.rate_limiter.memory import memory_rate_limiter
+from src.resilience.rate_limiter.options import Algorithm, Quota
+from tests.support.clock import FakeClock
+
+KEY = "all"
+WINDOW_SECONDS = 8.0
+
+steps = st.lists(st.tuples(st.sampled_from([0.0, 0.25, 1.0, 3.7, 8.0, 9.3]), st.integers(1, 5)), max_size=12)
+
+
+async def seconds_until_taken(limiter, clock, units):
+    began = clock.monotonic()
+    for _ in range(units):
+        while not (decision := await limiter.hit(KEY)).allowed:
+            clock.jump(decision.retry_after)
+    return clock.monotonic() - began
+
+
+@pytest.mark.parametrize("algorithm", get_args(Algorithm))
+@given(
+    limit=st.sampled_from([1, 2, 3, 4, 10]),
+    steps=steps,
+    last=st.sampled_from([0.0, 0.1, 5.0]),
+    units=st.integers(1, 45),
+)
+def test_the_last_unit_comes_when_it_was_foreseen(algorithm, limit, steps, last, units):
+    async def compare():
+        clock = FakeClock()
+        limiter = memory_rate_limiter(algorithm, Quota(limit, WINDOW_SECONDS), clock)
+        for seconds, cost in steps:
+            clock.jump(seconds)
+            await limiter.hit(KEY, min(cost, limit))
+        clock.jump(last)
+        return await seconds_until(limiter, KEY, units), await seconds_until_taken(limiter, clock, units)
+
+    foreseen, taken = asyncio.run(compare())
+    assert foreseen == pytest.approx(taken, abs=1e-4)
