@@ -109,6 +109,7 @@ from .hedging import (
     Hedging,
     HedgingOptions,
 )
+from .latencies import RecentLatencies
 from .lease import LeaseRenewal
 from .paced_queue.failover import FailoverPaceStore
 from .paced_queue.memory import MemoryPaceStore
@@ -153,10 +154,12 @@ from .retry import (
     Exponential,
     Fixed,
     FullJitter,
+    JitterAround,
     Linear,
     Retry,
     RetryBudget,
     RetryOptions,
+    at_least_retry_after,
     every_error,
     no_error,
 )
@@ -227,6 +230,7 @@ __all__ = [
     "HedgingOptions",
     "HeldSlot",
     "Injection",
+    "JitterAround",
     "Latency",
     "LeakyBucket",
     "Lease",
@@ -264,6 +268,7 @@ __all__ = [
     "RateLimiter",
     "ReadThroughCache",
     "RecentEntries",
+    "RecentLatencies",
     "Refusal",
     "Rejected",
     "RejectedError",
@@ -303,6 +308,7 @@ __all__ = [
     "WouldOpen",
     "always",
     "any_error_fails",
+    "at_least_retry_after",
     "check_policy",
     "each",
     "every_error",

@@ -21,9 +21,16 @@ from typing import Generic, Self, TypeAlias, TypeVar
 from .clock import Clock
 from .errors import FailedResultError
 from .events import Hedged, HedgedAttemptFailed, HedgeWon, Listener, ignore, notify
+from .latencies import RecentLatencies
 from .policy import BasePolicy, Call, ResultJudge, override, require_async
 
 T = TypeVar("T")
+
+LATENCIES_KEPT = 100
+"""First attempts whose latencies a quantile is taken of."""
+
+LATENCIES_NEEDED = 20
+"""First attempts that must have been answered or overtaken before a quantile is used."""
 
 _Attempt: TypeAlias = tuple[T, FailedResultError | None]
 """The result of an attempt, and the failure that it counts as."""
@@ -35,18 +42,24 @@ class HedgingOptions:
 
     Attributes:
         delay_seconds: The wait for an answer before each further attempt; finite, above 0.
+        delay_quantile: In (0, 1): the wait is this quantile of the latencies of the latest `LATENCIES_KEPT`
+            first attempts that were answered or overtaken; `delay_seconds` holds for the first
+            `LATENCIES_NEEDED` calls. None: `delay_seconds` always holds.
         attempts: The number of all attempts, the first included; at least 2.
         is_failure_result: Returns whether a result counts as a failure; None: no result does. Such a result
             is the answer only where no other attempt is under way any more.
     """
 
     delay_seconds: float
+    delay_quantile: float | None = None
     attempts: int = 2
     is_failure_result: ResultJudge | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.delay_seconds < math.inf:
             raise ValueError(f"delay_seconds must be finite and above 0, not {self.delay_seconds}")
+        if self.delay_quantile is not None and not 0 < self.delay_quantile < 1:
+            raise ValueError(f"delay_quantile must be above 0 and below 1, not {self.delay_quantile}")
         if not self.attempts >= 2:
             raise ValueError(f"attempts must be at least 2, not {self.attempts}")
 
@@ -73,6 +86,7 @@ class Hedging(BasePolicy):
         self._options = options
         self._clock = clock
         self._listener = listener
+        self._latencies = RecentLatencies(LATENCIES_KEPT)
 
     def with_options(self, *, delay_seconds: float | None = None, attempts: int | None = None) -> Self:
         """Return this policy with another delay or number of attempts.
@@ -98,13 +112,19 @@ class Hedging(BasePolicy):
                 more. Errors of attempts that were cancelled after the answer of another are dropped.
         """
         require_async(call)
-        race = _Race(call, self._options, self._clock, self.name, self._listener)
+        race = _Race(
+            call, self._options, self._delay_seconds(), self._clock, name=self.name, listener=self._listener
+        )
         may_wait = True
+        began = self._clock.monotonic()
         try:
             try:
                 answer = await call()
+                self._note_latency(began)
                 failure = race.failure_in(answer)
             except (Exception, asyncio.CancelledError) as error:
+                if race.is_decided_by_another:
+                    self._note_latency(began)  # it was slower than that, and counts among the slow ones
                 if race.is_decided_by_first(error):
                     raise
             else:
@@ -121,6 +141,17 @@ class Hedging(BasePolicy):
                 if may_wait:
                     await race.end_of_others()
 
+    def _note_latency(self, began: float) -> None:
+        if self._options.delay_quantile is not None:
+            self._latencies.add(self._clock.monotonic() - began)
+
+    def _delay_seconds(self) -> float:
+        """Return the wait before each further attempt of a call that begins now."""
+        quantile = self._options.delay_quantile
+        if quantile is None or len(self._latencies) < LATENCIES_NEEDED:
+            return self._options.delay_seconds
+        return self._latencies.quantile(quantile)
+
 
 class _Race(Generic[T]):
     """The attempts of one call: the first, which its caller runs, and those that the timer begins."""
@@ -132,6 +163,7 @@ class _Race(Generic[T]):
         "_clock",
         "_decided_by",
         "_decision",
+        "_delay_seconds",
         "_first_is_running",
         "_is_over",
         "_listener",
@@ -143,13 +175,21 @@ class _Race(Generic[T]):
     )
 
     def __init__(
-        self, call: Call[T], options: HedgingOptions, clock: Clock, name: str, listener: Listener
+        self,
+        call: Call[T],
+        options: HedgingOptions,
+        delay_seconds: float,
+        clock: Clock,
+        *,
+        name: str,
+        listener: Listener,
     ) -> None:
         caller = asyncio.current_task()
         if caller is None:
             raise RuntimeError("hedging needs a task to run in")
         self._call = call
         self._options = options
+        self._delay_seconds = delay_seconds
         self._clock = clock
         self._name = name
         self._listener = listener
@@ -161,12 +201,17 @@ class _Race(Generic[T]):
         self._is_over = False
         self._decided_by: asyncio.Task[_Attempt[T]] | None = None
         self._decision: asyncio.Future[asyncio.Task[_Attempt[T]]] | None = None
-        self._timer = clock.call_later(options.delay_seconds, self._begin_another)
+        self._timer = clock.call_later(delay_seconds, self._begin_another)
 
     def failure_in(self, result: T) -> FailedResultError | None:
         """Return the failure that `result` counts as, if it does."""
         judge = self._options.is_failure_result
         return None if judge is None or not judge(result) else FailedResultError(result)
+
+    @property
+    def is_decided_by_another(self) -> bool:
+        """Whether an attempt beside the first has answered and interrupted the first one."""
+        return self._decided_by is not None
 
     def is_decided_by_first(self, error: BaseException | None) -> bool:
         """Record that the first attempt has ended, and return whether its outcome is that of the call."""
@@ -222,7 +267,7 @@ class _Race(Generic[T]):
         self.others[other] = number
         other.add_done_callback(self._another_ended)
         if number < self._options.attempts:
-            self._timer = self._clock.call_later(self._options.delay_seconds, self._begin_another)
+            self._timer = self._clock.call_later(self._delay_seconds, self._begin_another)
 
     async def _attempt(self) -> "_Attempt[T]":
         result = await self._call()

@@ -132,6 +132,26 @@ class EqualJitter:
 
 
 @dataclass(frozen=True, slots=True)
+class JitterAround:
+    """A wait around what `backoff` returns: up to `share` of it less or more; `share` in (0, 1].
+
+    The jitter of resilience4j (`randomizationFactor`), failsafe-go (`WithJitterFactor`) and Polly (25 %).
+    """
+
+    backoff: Backoff
+    share: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share <= 1:
+            raise ValueError(f"share must be above 0 and at most 1, not {self.share}")
+
+    def delay(self, attempt: int, previous: float, randomizer: Randomizer) -> float:
+        """Return uniform(backoff · (1 - share), backoff · (1 + share))."""
+        factor = 1 + self.share * (2 * randomizer.random() - 1)
+        return factor * self.backoff.delay(attempt, previous, randomizer)
+
+
+@dataclass(frozen=True, slots=True)
 class DecorrelatedJitter:
     """A random delay from `base_seconds` to three times the previous, up to `cap_seconds`; both above 0."""
 
@@ -202,6 +222,13 @@ def no_error(_error: Exception) -> bool:
     return False
 
 
+def at_least_retry_after(outcome: object, wait: float) -> float:
+    """Return `wait`, or the `retry_after` of `outcome` in seconds where that is longer."""
+    retry_after = getattr(outcome, "retry_after", None)
+    # Written so that NaN, which compares false, has no effect.
+    return float(retry_after) if isinstance(retry_after, (int, float)) and retry_after > wait else wait
+
+
 @dataclass(frozen=True, slots=True)
 class RetryOptions:
     """When to retry.
@@ -211,6 +238,8 @@ class RetryOptions:
         total_seconds: Time since the first attempt began after which no further attempt begins; finite, above
             0. It stops no attempt under way; a timeout inside the retry does that.
         backoff: Determines the delay between attempts.
+        delay_of: Returns the delay before the next attempt in seconds, at least 0, from the error or the
+            failed result of an attempt, and from what `backoff` returned.
         retry_on: Returns whether an error is retried.
         abort_on: Returns whether an error is not retried although `retry_on` says so.
         is_failure_result: Returns whether a result counts as a failure and is retried; None: no result does.
@@ -219,6 +248,7 @@ class RetryOptions:
     attempts: int = 3
     total_seconds: float = 30.0
     backoff: Backoff = FullJitter(Exponential(base_seconds=0.1, cap_seconds=5.0))
+    delay_of: Callable[[object, float], float] = at_least_retry_after
     retry_on: Callable[[Exception], bool] = every_error
     abort_on: Callable[[Exception], bool] = no_error
     is_failure_result: ResultJudge | None = None
@@ -232,8 +262,8 @@ class RetryOptions:
 class Retry(SyncPolicy):
     """The policy.
 
-    An error or a result whose `retry_after` is a number of seconds is never retried sooner. A cancellation is
-    not an error and is never retried.
+    An error or a result whose `retry_after` is a number of seconds is not retried sooner, unless `delay_of`
+    says otherwise. A cancellation is not an error and is never retried.
 
     Args:
         options: When to retry.
@@ -294,14 +324,14 @@ class Retry(SyncPolicy):
                 if is_misuse(error) or not self._options.retry_on(error) or self._options.abort_on(error):
                     raise
                 wait = self._options.backoff.delay(attempt, wait, self._randomizer)
-                delay = _no_sooner_than_asked(wait, error)
+                delay = self._options.delay_of(error, wait)
                 if not self._may_go_on(attempt, began, delay, error):
                     raise
             else:
                 if is_failure_result is None or not is_failure_result(result):
                     return result
                 wait = self._options.backoff.delay(attempt, wait, self._randomizer)
-                delay = _no_sooner_than_asked(wait, result)
+                delay = self._options.delay_of(result, wait)
                 if not self._may_go_on(attempt, began, delay, FailedResultError(result)):
                     return result
             await self._wait(delay)
@@ -327,10 +357,3 @@ class Retry(SyncPolicy):
             return False
         notify(self._listener, Retried(policy=self.name, attempt=attempt, delay=delay, error=error))
         return True
-
-
-def _no_sooner_than_asked(wait: float, outcome: object) -> float:
-    """Return `wait`, or the `retry_after` of `outcome` where that is longer."""
-    asked = getattr(outcome, "retry_after", None)
-    # Written so that NaN, which compares false, has no effect.
-    return float(asked) if isinstance(asked, (int, float)) and asked > wait else wait

@@ -8,7 +8,7 @@ from collections.abc import Awaitable
 import pytest
 
 from src.resilience.events import Hedged, HedgedAttemptFailed, HedgeWon
-from src.resilience.hedging import Hedging, HedgingOptions
+from src.resilience.hedging import LATENCIES_NEEDED, Hedging, HedgingOptions
 from tests.support.calls import CANCELLED, ScriptedCall
 from tests.support.clock import FakeClock, settle
 from tests.support.listener import RecordingListener
@@ -355,6 +355,71 @@ class TestCancellation:
             await clock.drive(hedging(clock).run(service))
 
         assert service.running == 0
+
+
+class TestQuantile:
+    """The delay follows the latencies of the first attempts."""
+
+    @staticmethod
+    def policy(clock: FakeClock, quantile: float = 0.9) -> Hedging:
+        return Hedging(HedgingOptions(delay_seconds=10.0, delay_quantile=quantile), clock)
+
+    @staticmethod
+    async def delay_of(policy: Hedging, clock: FakeClock) -> float:
+        """After how many seconds a call that does not answer gets its second attempt."""
+        attempts: list[float] = []
+
+        async def call() -> str:
+            attempts.append(clock.monotonic())
+            if len(attempts) == 1:
+                await clock.sleep(1000)
+            return "second"
+
+        assert await clock.drive(policy.run(call)) == "second"
+        return attempts[1] - attempts[0]
+
+    @staticmethod
+    async def answer_after(policy: Hedging, clock: FakeClock, *latencies: float) -> None:
+        for seconds in latencies:
+
+            async def call(seconds: float = seconds) -> None:
+                await clock.sleep(seconds)
+
+            await clock.drive(policy.run(call))
+
+    async def test_the_given_delay_holds_until_enough_is_known(self, clock: FakeClock):
+        policy = self.policy(clock)
+        await self.answer_after(policy, clock, *[0.1] * (LATENCIES_NEEDED - 1))
+        assert await self.delay_of(policy, clock) == 10.0
+
+    async def test_then_the_quantile_of_the_latest_holds(self, clock: FakeClock):
+        policy = self.policy(clock)
+        await self.answer_after(policy, clock, *(number / 100 for number in range(100)))
+        assert await self.delay_of(policy, clock) == pytest.approx(0.9)
+
+    async def test_a_first_attempt_that_was_overtaken_counts_as_one_of_the_slow(self, clock: FakeClock):
+        policy = self.policy(clock)
+        await self.answer_after(policy, clock, *[0.1] * 100)
+        delays = [await self.delay_of(policy, clock) for _ in range(30)]
+        assert delays[0] == pytest.approx(0.1)
+        assert delays[-1] == pytest.approx(0.1), "the delay does not shrink by the calls that it cut short"
+
+    async def test_a_failure_says_nothing_of_the_latency(self, clock: FakeClock):
+        policy = self.policy(clock)
+        await self.answer_after(policy, clock, *[0.5] * LATENCIES_NEEDED)
+
+        async def fail() -> None:
+            raise ConnectionError
+
+        for _ in range(100):
+            with pytest.raises(ConnectionError):
+                await policy.run(fail)
+        assert await self.delay_of(policy, clock) == 0.5
+
+    @pytest.mark.parametrize("quantile", [0, 1, -0.1, 1.1])
+    def test_a_quantile_out_of_range_is_refused(self, clock: FakeClock, quantile: float):
+        with pytest.raises(ValueError, match="delay_quantile must be above 0 and below 1"):
+            self.policy(clock, quantile)
 
 
 async def test_attempts_see_the_context_of_their_caller(clock: FakeClock):

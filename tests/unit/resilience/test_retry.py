@@ -14,6 +14,7 @@ from src.resilience.retry import (
     Exponential,
     Fixed,
     FullJitter,
+    JitterAround,
     Linear,
     Retry,
     RetryBudget,
@@ -258,3 +259,45 @@ class TestBackoffs:
 def test_impossible_options_are_refused_by_name(option: str, value: float):
     with pytest.raises(ValueError, match=option):
         RetryOptions(**{option: value})
+
+
+class TestDelay:
+    """The delay may depend on what came of the attempt."""
+
+    async def test_a_function_of_the_error_and_the_backoff_says_how_long(self, clock: FakeClock):
+        asked: list[tuple[object, float]] = []
+
+        def delay_of(outcome: object, wait: float) -> float:
+            asked.append((outcome, wait))
+            return 7.0
+
+        call = Flaky(failures=1, error=asks_for(60))
+        assert await clock.drive(retry(clock, delay_of=delay_of).run(call)) == 2
+        assert clock.sleeps == [7.0]
+        assert asked == [(call.error, 1.0)]
+
+    async def test_it_also_sees_a_result_that_counts_as_a_failure(self, clock: FakeClock):
+        results = [429, 200]
+
+        async def call() -> int:
+            return results.pop(0)
+
+        policy = retry(
+            clock,
+            is_failure_result=lambda status: status == 429,
+            delay_of=lambda outcome, wait: 3.0 if outcome == 429 else wait,
+        )
+        assert await clock.drive(policy.run(call)) == 200
+        assert clock.sleeps == [3.0]
+
+
+class TestJitterAround:
+    @pytest.mark.parametrize(("draw", "wait"), [(0.0, 0.75), (0.4, 0.95), (0.6, 1.05), (1.0, 1.25)])
+    def test_polly_spreads_a_constant_wait_by_a_quarter(self, draw: float, wait: float):
+        """Polly, RetryHelperTests, Constant_Jitter_Ok."""
+        assert JitterAround(Fixed(1.0), 0.25).delay(1, 0.0, FakeRandomizer([draw])) == pytest.approx(wait)
+
+    @pytest.mark.parametrize("share", [0, -0.1, 1.1])
+    def test_a_share_out_of_range_is_refused(self, share: float):
+        with pytest.raises(ValueError, match="share must be above 0 and at most 1"):
+            JitterAround(Fixed(1.0), share)
