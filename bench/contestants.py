@@ -1,8 +1,7 @@
-"""Who takes part: this API, the stacks it is compared with, and the bare server and framework."""
+"""Who takes part: this API, the stacks and databases it is compared with, the bare server and framework."""
 
 import hashlib
 import json
-import os
 import subprocess
 import sys
 import venv
@@ -10,15 +9,17 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
-from bench.processes import CHECKOUT, SERVER_CORE, free_port, running
+from bench.peers.databases import DATABASES, Database
+from bench.processes import CACHE, CHECKOUT, SERVER_CORE, free_port, running
 
 REQUIREMENTS = CHECKOUT / "bench" / "requirements.txt"
 
 
 @dataclass(frozen=True, slots=True)
-class Contestant:
-    """A server that takes part.
+class Application:
+    """An application in Python that takes part.
 
     Attributes:
         name: In the tables.
@@ -39,42 +40,77 @@ class Contestant:
         serve = ["-m", "uvicorn", f"{self.module}:app", "--host", "127.0.0.1", "--port", str(port)]
         return [str(python), *serve, *(["--no-access-log"] if self.is_bare else [])]
 
+    def environment(self, port: int) -> dict[str, str]:
+        """Return the settings with which it serves on `port`."""
+        return {"APP_HOST": "127.0.0.1", "APP_PORT": str(port), "WEB_CONCURRENCY": "1"}
 
-OURS = Contestant("this API", "src")
-ASSEMBLED = Contestant(
+
+Contestant: TypeAlias = Application | Database
+
+OURS = Application("this API", "src")
+ASSEMBLED = Application(
     "assembled", "bench.peers.assembled", ("slowapi", "fastapi-cache2", "aiobreaker", "redis", "fastapi")
 )
-OFFICIAL = Contestant("Redis' SDK", "bench.peers.official", ("fastapi-redis-sdk", "redis", "fastapi"))
-FASTAPI = Contestant("FastAPI, hello", "bench.peers.bare_fastapi", is_bare=True)
-UVICORN = Contestant("uvicorn, bare", "bench.peers.bare_uvicorn", is_bare=True)
+OFFICIAL = Application("Redis' SDK", "bench.peers.official", ("fastapi-redis-sdk", "redis", "fastapi"))
+FASTAPI = Application("FastAPI, hello", "bench.peers.bare_fastapi", is_bare=True)
+UVICORN = Application("uvicorn, bare", "bench.peers.bare_uvicorn", is_bare=True)
 
 STACKS = (ASSEMBLED, OFFICIAL)
-ALL = (OURS, *STACKS, FASTAPI, UVICORN)
+APPLICATIONS = (OURS, *STACKS, FASTAPI, UVICORN)
 
 
 @contextmanager
 def serving(
-    contestant: Contestant, python: Path, environment: Mapping[str, str]
+    contestant: Contestant, program: Path, environment: Mapping[str, str]
 ) -> Iterator[tuple[int, int]]:
     """Serve with `contestant` on the server's core until the block ends.
+
+    Args:
+        contestant: Who serves.
+        program: The interpreter of an application, the server of a database.
+        environment: Settings added to its own.
 
     Yields:
         Its process id and its port.
     """
     port = free_port()
-    own = {"APP_HOST": "127.0.0.1", "APP_PORT": str(port), "WEB_CONCURRENCY": "1"}
-    with running(contestant.command(python, port), SERVER_CORE, {**own, **environment}, port) as process:
+    settings = {**contestant.environment(port), **environment}
+    with running(contestant.command(program, port), SERVER_CORE, settings, port) as process:
+        if isinstance(contestant, Database):
+            contestant.prepare(port)
         yield process.pid, port
 
 
-def peer_python() -> Path | None:
+def programs(peers: Path | None) -> dict[Contestant, Path]:
+    """Return what runs each contestant that can take part; stderr has a line for one that cannot.
+
+    Args:
+        peers: The interpreter that has the peers; None makes one.
+    """
+    found: dict[Contestant, Path] = {}
+    peers = peers or _peer_python()
+    for application in APPLICATIONS:
+        if not application.packages:
+            found[application] = Path(sys.executable)
+        elif peers is not None:
+            had = versions(peers, application.packages)
+            if missing := [package for package, version in had.items() if version is None]:
+                print(f"{application.name} is left out: {', '.join(missing)} missing", file=sys.stderr)
+            else:
+                found[application] = peers
+    for database in DATABASES:
+        if (program := database.find()) is not None:
+            found[database] = program
+    return found
+
+
+def _peer_python() -> Path | None:
     """Return an interpreter that has the peers, made on first use; None, told on stderr, if that fails.
 
     It is in the user's cache folder, under a name that changes with what is required and with Python.
     """
     known = REQUIREMENTS.read_bytes() + sys.version.encode()
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = cache / "resilient-analytics-bench" / hashlib.sha256(known).hexdigest()[:12]
+    folder = CACHE / hashlib.sha256(known).hexdigest()[:12]
     python = folder / "bin" / "python"
     is_complete = folder / "complete"
     if not is_complete.exists():

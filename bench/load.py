@@ -7,9 +7,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple, Self
 
 from bench.processes import CHECKOUT, LOAD_CORE
 
@@ -20,18 +21,34 @@ SCRIPT = Path(__file__).with_name("wrk.lua")
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request, the same every time it is sent."""
+    """A request, the same every time it is sent.
+
+    Attributes:
+        method: HTTP method.
+        path: Path and query.
+        body: Empty where there is none.
+        content_type: Of the body.
+        more_headers: Besides `Host`, `Content-Type` and `Content-Length`.
+    """
 
     method: str
     path: str
     body: bytes = b""
     content_type: str = ""
+    more_headers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Its headers, but for `Host` and `Content-Length`."""
+        content_type = {"Content-Type": self.content_type} if self.content_type else {}
+        return {**content_type, **self.more_headers}
 
     def raw(self) -> str:
         """Return it as HTTP/1.1, one byte a character."""
         lines = [f"{self.method} {self.path} HTTP/1.1", "Host: 127.0.0.1"]
+        lines += [f"{name}: {value}" for name, value in self.headers.items()]
         if self.body:
-            lines += [f"Content-Type: {self.content_type}", f"Content-Length: {len(self.body)}"]
+            lines.append(f"Content-Length: {len(self.body)}")
         return "\r\n".join(lines) + "\r\n\r\n" + self.body.decode("latin-1")
 
 
@@ -61,17 +78,48 @@ class Load:
         return self.requests / self.seconds
 
 
-def send(request: Request, port: int) -> tuple[int, dict[str, str]]:
-    """Send one request and return the status and the headers of its answer, in lower case."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-    try:
-        headers = {"Content-Type": request.content_type} if request.body else {}
-        connection.request(request.method, request.path, request.body or None, headers)
-        answer = connection.getresponse()
-        answer.read()
-        return answer.status, {name.lower(): value for name, value in answer.getheaders()}
-    finally:
-        connection.close()
+class Response(NamedTuple):
+    """What a request was answered.
+
+    Attributes:
+        status: HTTP status.
+        headers: With names in lower case.
+        body: Not decoded.
+    """
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+class Client:
+    """One connection to a server, kept open until the block ends.
+
+    Args:
+        port: Where on the loopback address.
+    """
+
+    def __init__(self, port: int) -> None:
+        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_SECONDS)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
+
+    def send(self, request: Request) -> Response:
+        """Send one request and return its response, whatever the status."""
+        self._connection.request(request.method, request.path, request.body or None, request.headers)
+        answer = self._connection.getresponse()
+        headers = {name.lower(): value for name, value in answer.getheaders()}
+        return Response(answer.status, headers, answer.read())
+
+
+def send(request: Request, port: int) -> Response:
+    """Send one request over a connection of its own and return its response."""
+    with Client(port) as client:
+        return client.send(request)
 
 
 def driver_name() -> str:
@@ -105,9 +153,10 @@ def _drive_by_wrk(wrk: str, request: Request, port: int, connections: int, secon
         body.write(request.body)
         body.flush()
         command = [wrk, "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", f"{TIMEOUT_SECONDS}s"]
-        command += ["-s", str(SCRIPT), f"http://127.0.0.1:{port}", "--", request.method, request.path]
-        if request.body:
-            command += [request.content_type, body.name]
+        command += ["-s", str(SCRIPT), f"http://127.0.0.1:{port}", "--"]
+        command += [request.method, request.path, body.name]
+        for header in request.headers.items():
+            command += header
         return read_figures(_run(command))
 
 

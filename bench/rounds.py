@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
-from bench.contestants import ALL, FASTAPI, OURS, Contestant, peer_python, serving, versions
+from bench.contestants import FASTAPI, OURS, Contestant, programs, serving
 from bench.figures import Turn
 from bench.load import Load, Request, drive, send
 from bench.processes import LOAD_CORE, RedisServer, cpu_seconds, free_port, running, running_redis
@@ -45,11 +45,12 @@ class Served:
         Raises:
             WrongAnswerError: It is not.
         """
-        status, headers = send(work.request, self.port)
-        expected = 200 if self.contestant.is_bare else work.status
+        status, headers, body = send(work.request_to(self.contestant), self.port)
         is_hit = "HIT" in [headers.get(name) for name in _CACHE_HEADERS]
-        if status != expected or (work.is_cached and not self.contestant.is_bare and not is_hit):
-            raise WrongAnswerError(f"{self.contestant.name} answers {work.key} with {status}, {headers}")
+        if status != work.status_of(self.contestant) or is_hit < work.is_hit_at(self.contestant):
+            raise WrongAnswerError(
+                f"{self.contestant.name} answers {work.key} with {status}, {headers}, {body[:500]!r}"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ class Bench:
     Attributes:
         redis: The one Redis, emptied before every turn.
         provider_url: The external service, which never fails.
-        pythons: The interpreter of each contestant that can take part.
+        programs: What runs each contestant that can take part.
         rounds: How often everybody has a turn; of these the median counts.
         seconds: How long a turn is.
         undisturbed: Makes each measurement.
@@ -82,7 +83,7 @@ class Bench:
 
     redis: RedisServer
     provider_url: str
-    pythons: Mapping[Contestant, Path]
+    programs: Mapping[Contestant, Path]
     rounds: int
     seconds: int
     undisturbed: Undisturbed
@@ -91,8 +92,8 @@ class Bench:
         """Return what each contestant did of `work` in each round, one after the other."""
         turns: dict[str, list[Turn]] = {}
         with ExitStack() as stack:
-            contestants = [item for item in work.contestants if item in self.pythons]
-            served = [stack.enter_context(self._served(item, work.environment)) for item in contestants]
+            contestants = [item for item in work.contestants if item in self.programs]
+            served = [stack.enter_context(self.served(item, work.environment)) for item in contestants]
             for one in served:  # the first seconds of a process are not its best
                 self._any_turn(one, work, seconds=1)
             for _ in range(self.rounds):
@@ -105,7 +106,7 @@ class Bench:
         ingest, cached = (_work("ingest"), _work("cached"))
         entries = [(OURS, ingest), (OURS, cached), (FASTAPI, cached)]
         with ExitStack() as stack:
-            served = {who: stack.enter_context(self._served(who, LIMITS)) for who in (OURS, FASTAPI)}
+            served = {who: stack.enter_context(self.served(who, LIMITS)) for who in (OURS, FASTAPI)}
             self._any_turn(served[OURS], cached, seconds=1)
             self._any_turn(served[FASTAPI], cached, seconds=1)
             loads: list[list[Load]] = [[] for _ in entries]
@@ -123,15 +124,21 @@ class Bench:
     def while_redis_is_stopped(self) -> dict[str, Load]:
         """Return what becomes of refused requests and of cached summaries from when Redis is stopped."""
         found: dict[str, Load] = {}
-        with self._served(OURS, ONE_AN_HOUR) as ours:
+        with self.served(OURS, ONE_AN_HOUR) as ours:
             for work in (_work("refused"), _work("cached")):
                 found[work.key] = self.undisturbed.measure(partial(self._frozen_turn, ours, work))
         return found
 
     @contextmanager
-    def _served(self, contestant: Contestant, environment: Mapping[str, str]) -> Iterator[Served]:
+    def served(self, contestant: Contestant, environment: Mapping[str, str]) -> Iterator[Served]:
+        """Serve with `contestant` until the block ends.
+
+        Args:
+            contestant: One that can take part.
+            environment: Settings besides where Redis and the provider are.
+        """
         shared = {"REDIS_URL": self.redis.url, "EXTERNAL_SERVICE_URL": self.provider_url}
-        with serving(contestant, self.pythons[contestant], {**shared, **environment}) as (pid, port):
+        with serving(contestant, self.programs[contestant], {**shared, **environment}) as (pid, port):
             yield Served(contestant, pid, port)
 
     def _make_ready(self, served: Served, work: Work) -> None:
@@ -162,7 +169,7 @@ class Bench:
             return drive(work.request, served.port, work.connections, FROZEN_SECONDS, FROZEN_RATE)
         finally:
             os.kill(self.redis.process.pid, signal.SIGCONT)
-            _wait_until(lambda: send(Request("GET", "/health"), served.port)[0] == 200)
+            _wait_until(lambda: send(Request("GET", "/health"), served.port).status == 200)
 
     def _reads(self) -> int:
         with self.redis.client() as client:
@@ -186,30 +193,16 @@ def bench(rounds: int, seconds: int, peers: Path | None) -> Iterator[Bench]:
         yield Bench(
             redis,
             f"http://127.0.0.1:{port}",
-            _pythons(peers or peer_python()),
+            programs(peers),
             rounds,
             seconds,
             Undisturbed(),
         )
 
 
-def _pythons(peers: Path | None) -> dict[Contestant, Path]:
-    pythons: dict[Contestant, Path] = {}
-    for contestant in ALL:
-        if not contestant.packages:
-            pythons[contestant] = Path(sys.executable)
-        elif peers is not None:
-            found = versions(peers, contestant.packages)
-            if missing := [package for package, version in found.items() if version is None]:
-                print(f"{contestant.name} is left out: {', '.join(missing)} missing", file=sys.stderr)
-            else:
-                pythons[contestant] = peers
-    return pythons
-
-
 def _driven(work: Work, served: Served, seconds: int, rate: float | None = None) -> Load:
-    load = drive(work.request, served.port, work.connections, seconds, rate)
-    refusals = load.requests if work.status >= 400 and not served.contestant.is_bare else 0
+    load = drive(work.request_to(served.contestant), served.port, work.connections, seconds, rate)
+    refusals = load.requests if work.status_of(served.contestant) >= 400 else 0
     if load.lost or load.errors != refusals:
         raise WrongAnswerError(f"{served.contestant.name} at {work.key}: {load}")
     return load

@@ -1,13 +1,16 @@
 """What is measured at full speed: the same request to every contestant, again and again."""
 
+import gzip
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
-import orjson
-
-from bench.contestants import ALL, OURS, STACKS, Contestant
+from bench.contestants import APPLICATIONS, OURS, STACKS, Application, Contestant
+from bench.figures import TIMES
 from bench.load import Request
+from bench.peers.databases import DATABASES, Database
+from bench.points import BenchPoint, array_request, lines_request, ndjson_request, single_request
+from src.resilience.clock import SystemClock
 
 UNBOUNDED = str(1_000_000)
 """A limit that the limiter counts against, and that nobody reaches."""
@@ -23,6 +26,22 @@ CONNECTIONS = 32
 BATCH_CONNECTIONS = 4
 """So large a request takes a while: of many at once, most would still wait when the turn is over."""
 BATCH_POINTS, BATCH_TYPES = 1000, 10
+LARGE_BATCH_POINTS = 10_000
+BATCH_SECONDS = 100
+"""The time that the points of a batch cover, however many."""
+SERIES = 1_000
+"""Series of the one type of a labelled batch."""
+
+
+class Target(NamedTuple):
+    """What is to be reached, as the table says it: times the best stack's rate, or units a second."""
+
+    bar: str
+    stretch: str
+
+
+PLAIN_BATCHES = Target(f"450,000; 1{TIMES} InfluxDB", f"1.2{TIMES} InfluxDB")
+OTHER_BATCHES = Target("250,000", "350,000")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,59 +51,115 @@ class Work:
     Attributes:
         key: Its name on the command line.
         title: Its name in the tables.
-        request: What is sent.
+        request: What is sent to applications.
         status: What it is answered, but by the bare ones, which answer everything with 200.
+        target: What is to be reached.
         units: What one request counts for.
         connections: How many send it.
         before: What is sent beforehand, after Redis was emptied.
-        environment: Settings of every contestant.
+        environment: Settings of every application.
         contestants: Who takes part.
-        bar: How many times the best peer's rate is asked for, or how many units a second.
-        stretch: The same, for more.
         is_cached: Whether the answer must say that it came from a cache.
+        lines: What is sent to databases, which answer 204.
     """
 
     key: str
     title: str
     request: Request
     status: int
-    bar: float
-    stretch: float
+    target: Target
     units: int = 1
     connections: int = CONNECTIONS
     before: tuple[Request, ...] = ()
     environment: Mapping[str, str] = field(default_factory=lambda: LIMITS)
-    contestants: tuple[Contestant, ...] = ALL
+    contestants: tuple[Contestant, ...] = APPLICATIONS
     is_cached: bool = False
+    lines: Request | None = None
+
+    def request_to(self, contestant: Contestant) -> Request:
+        """Return what is sent to `contestant`."""
+        if isinstance(contestant, Application):
+            return self.request
+        assert self.lines is not None, f"{contestant.name} does not take part in {self.key}"
+        return self.lines
+
+    def status_of(self, contestant: Contestant) -> int:
+        """Return the status with which `contestant` answers."""
+        if isinstance(contestant, Database):
+            return 204
+        return 200 if contestant.is_bare else self.status
+
+    def is_hit_at(self, contestant: Contestant) -> bool:
+        """Return whether the answer of `contestant` must say that it came from a cache."""
+        return self.is_cached and isinstance(contestant, Application) and not contestant.is_bare
 
 
 def works() -> tuple[Work, ...]:
     """Return all works. Their points are of now."""
-    now = datetime.now(UTC)
-    ingest = Request("POST", "/api/metrics", orjson.dumps(_point(now, 0, "bench")), "application/json")
+    now_us = int(SystemClock().now() * 1e6)
+    ingest = single_request(BenchPoint("bench", now_us, 20))
     summary = Request("GET", "/api/metrics/summary?type=bench")
-    lines = (_point(now, number, f"bench-{number % BATCH_TYPES}") for number in range(BATCH_POINTS))
-    batch = Request(
-        "POST", "/api/metrics/batch", b"\n".join(map(orjson.dumps, lines)), "application/x-ndjson"
-    )
+    points = _points(now_us, BATCH_POINTS)
+    ndjson = ndjson_request(points)
+    zipped = replace(ndjson, body=gzip.compress(ndjson.body), more_headers={"Content-Encoding": "gzip"})
     return (
-        Work("ingest", "`POST /api/metrics`, limiter on", ingest, 201, bar=4, stretch=6),
+        Work("ingest", "`POST /api/metrics`, limiter on", ingest, 201, Target(f"4.9{TIMES}", f"6{TIMES}")),
         Work(
-            "cached", "cached summary, limiter on", summary, 200, bar=6, stretch=10,
-            before=(ingest, summary), is_cached=True,
+            "cached", "cached summary, limiter on", summary, 200,
+            Target(f"7.3{TIMES}", f"10{TIMES}"), before=(ingest, summary), is_cached=True,
         ),
         Work(
-            "refused", "refused request (429)", ingest, 429, bar=8, stretch=12,
+            "refused", "refused request (429)", ingest, 429, Target(f"9.8{TIMES}", f"12{TIMES}"),
             before=(ingest,), environment=ONE_AN_HOUR,
         ),
-        Work(
-            "batch", "batch of 1,000 points, NDJSON", batch, 201, bar=60_000, stretch=150_000,
-            units=BATCH_POINTS, connections=BATCH_CONNECTIONS, contestants=(OURS, *STACKS),
+        _batch_work(
+            "batch", "batch of 1,000 points, NDJSON", points, PLAIN_BATCHES, (OURS, *STACKS, *DATABASES)
+        ),
+        _batch_work(
+            "batch-10000", "batch of 10,000 points, NDJSON", _points(now_us, LARGE_BATCH_POINTS),
+            PLAIN_BATCHES, (OURS, *STACKS, *DATABASES),
+        ),
+        _batch_work(
+            "labelled", "batch of 1,000 points of 1,000 series, NDJSON", _labelled_points(now_us),
+            OTHER_BATCHES, (OURS, *DATABASES),
+        ),
+        replace(
+            _batch_work("array", "batch of 1,000 points, JSON array", points, OTHER_BATCHES, (OURS,)),
+            request=array_request(points),
+        ),
+        replace(
+            _batch_work("gzip", "batch of 1,000 points, NDJSON, gzip", points, OTHER_BATCHES, (OURS,)),
+            request=zipped,
         ),
     )  # fmt: skip
 
 
-def _point(now: datetime, number: int, metric_type: str) -> dict[str, object]:
-    """Return a measurement of `number` tenths of a second ago."""
-    timestamp = now - timedelta(seconds=number / 10)
-    return {"timestamp": timestamp.isoformat(), "value": 20 + number % 97 / 7, "type": metric_type}
+def _batch_work(
+    key: str, title: str, points: list[BenchPoint], target: Target, contestants: tuple[Contestant, ...]
+) -> Work:
+    return Work(
+        key, title, ndjson_request(points), 201, target, units=len(points),
+        connections=BATCH_CONNECTIONS, contestants=contestants, lines=lines_request(points),
+    )  # fmt: skip
+
+
+def _points(now_us: int, count: int) -> list[BenchPoint]:
+    """Return `count` points of ten types, evenly over the last `BATCH_SECONDS`."""
+    step_us = BATCH_SECONDS * 1_000_000 // count
+    return [
+        BenchPoint(f"bench-{number % BATCH_TYPES}", now_us - number * step_us, _value(number))
+        for number in range(count)
+    ]
+
+
+def _labelled_points(now_us: int) -> list[BenchPoint]:
+    """Return a point of each of `SERIES` series."""
+    step_us = BATCH_SECONDS * 1_000_000 // SERIES
+    return [
+        BenchPoint("bench", now_us - number * step_us, _value(number), {"host": f"host-{number}"})
+        for number in range(SERIES)
+    ]
+
+
+def _value(number: int) -> float:
+    return 20 + number % 97 / 7

@@ -1,13 +1,16 @@
 -- wrk's part: one request, the same every time, and the figures as one line of JSON.
--- Arguments, after wrk's own: method, path, content type and a file with the body; the last two may be absent.
+-- Arguments, after wrk's own: method, path, a file with the body, and then name and value of each header.
 
 function init(arguments)
   wrk.method, wrk.path = arguments[1], arguments[2]
-  if arguments[3] then
-    wrk.headers["Content-Type"] = arguments[3]
-    local file = assert(io.open(arguments[4], "rb"))
-    wrk.body = file:read("*a")
-    file:close()
+  local file = assert(io.open(arguments[3], "rb"))
+  local body = file:read("*a")
+  file:close()
+  if #body > 0 then
+    wrk.body = body
+  end
+  for index = 4, #arguments, 2 do
+    wrk.headers[arguments[index]] = arguments[index + 1]
   end
 end
 

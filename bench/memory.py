@@ -1,0 +1,148 @@
+"""What does a stored point take? Memory of Redis and growth of its append-only file, a point.
+
+The API stores points that are made up over a time that has gone by, in a Redis with an append-only file that
+is not rewritten. What is stored ends now.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from random import Random
+
+from redis import Redis
+
+from bench.contestants import OURS
+from bench.load import Client, Request
+from bench.points import BenchPoint, ndjson_request, single_request
+from bench.processes import running_redis
+from bench.rounds import Bench, WrongAnswerError
+from bench.works import BATCH_POINTS, LIMITS, SERIES
+from src.resilience.clock import SystemClock
+
+DENSE_BATCHES = 1_000
+"""Of one type, with a hundred points a second."""
+SINGLES = 20_000
+"""Of one type, a point a second."""
+LABELLED_BATCHES = 1_800
+"""Each with a point of every series, a batch a second."""
+
+SETTLE_SECONDS, SETTLED_SHARE, SETTLE_TRIES = 0.5, 0.001, 60
+"""Stored points are added to blocks of series in the background: memory is read once it stays the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """What points take.
+
+    Attributes:
+        memory_bytes: Memory of Redis a point.
+        file_bytes: Growth of the append-only file a point.
+    """
+
+    memory_bytes: float
+    file_bytes: float
+
+
+class Storage:
+    """An API that is running, and its Redis.
+
+    Args:
+        redis: A client of the Redis.
+        port: Where the API listens.
+
+    Attributes:
+        port: As given.
+    """
+
+    def __init__(self, redis: Redis, port: int) -> None:
+        self._redis = redis
+        self.port = port
+        self._clock = SystemClock()
+        self._draw = Random(0)
+
+    @property
+    def now_us(self) -> int:
+        """The time, in µs since 1970."""
+        return int(self._clock.now() * 1e6)
+
+    def value(self) -> float:
+        """Return a value, log-normal like latencies."""
+        return self._draw.lognormvariate(3.0, 0.5)
+
+    def footprint(self, requests: Iterator[Request], points: int) -> Footprint:
+        """Send `requests`, which store `points` points, and return what they take."""
+        before = self._settled()
+        with Client(self.port) as client:
+            for request in requests:
+                answer = client.send(request)
+                if answer.status != 201:
+                    raise WrongAnswerError(f"{OURS.name} answers points with {answer}")
+        memory, file = (after - was for after, was in zip(self._settled(), before, strict=True))
+        return Footprint(memory / points, file / points)
+
+    def _settled(self) -> tuple[int, int]:
+        """Return the bytes of memory and of the append-only file, once memory stays the same."""
+        used = 0
+        for _ in range(SETTLE_TRIES):
+            before, used = used, int(self._redis.info("memory")["used_memory"])
+            if abs(used - before) < SETTLED_SHARE * used:
+                break
+            time.sleep(SETTLE_SECONDS)
+        return used, int(self._redis.info("persistence")["aof_current_size"])
+
+
+@contextmanager
+def storage(bench: Bench) -> Iterator[Storage]:
+    """Run a Redis with an append-only file and an API until the block ends."""
+    options = ("--appendonly", "yes", "--auto-aof-rewrite-percentage", "0")
+    with running_redis(*options) as redis:
+        settings = {**LIMITS, "REDIS_URL": redis.url, "RATE_LIMIT_ALGORITHM": "fixed_window"}
+        with bench.served(OURS, settings) as ours, redis.client() as client:
+            yield Storage(client, ours.port)
+
+
+def measure(bench: Bench, share: float = 1.0) -> dict[str, Footprint]:
+    """Return what a point takes that came in dense batches, alone, or with labels.
+
+    Args:
+        bench: Starts the API.
+        share: How much of the points is stored, for a quick look.
+    """
+    dense, singles, labelled = (round(count * share) for count in (DENSE_BATCHES, SINGLES, LABELLED_BATCHES))
+    with storage(bench) as stored:
+        return {
+            "dense batches": stored.footprint(_dense(stored, dense), dense * BATCH_POINTS),
+            "singles": stored.footprint(_singles(stored, singles), singles),
+            "labelled": stored.footprint(
+                ticks(stored, "labelled", labelled, tick_seconds=1), labelled * SERIES
+            ),
+        }
+
+
+def _dense(stored: Storage, batches: int) -> Iterator[Request]:
+    step_us = 10_000
+    begin_us = stored.now_us - batches * BATCH_POINTS * step_us
+    for first in range(0, batches * BATCH_POINTS, BATCH_POINTS):
+        yield ndjson_request(
+            BenchPoint("dense", begin_us + number * step_us, stored.value())
+            for number in range(first, first + BATCH_POINTS)
+        )
+
+
+def _singles(stored: Storage, points: int) -> Iterator[Request]:
+    begin_us = stored.now_us - points * 1_000_000
+    for number in range(points):
+        yield single_request(BenchPoint("singles", begin_us + number * 1_000_000, stored.value()))
+
+
+def ticks(stored: Storage, name: str, count: int, tick_seconds: int) -> Iterator[Request]:
+    """Yield batches with a point of each of `SERIES` series, one every `tick_seconds` up to now."""
+    tick_us = tick_seconds * 1_000_000
+    begin_us = stored.now_us - count * tick_us
+    labels = [{"host": f"host-{number}", "site": "one"} for number in range(SERIES)]
+    for tick in range(count):
+        yield ndjson_request(
+            BenchPoint(name, begin_us + tick * tick_us + number * tick_us // SERIES, stored.value(), some)
+            for number, some in enumerate(labels)
+        )
