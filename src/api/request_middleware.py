@@ -14,6 +14,7 @@ from src.api import errors
 from src.api.hot_routes import HotRouteTable
 from src.api.rate_limit import known_refusal
 from src.api.request_context import RequestContext
+from src.api.whole_response import WHOLE_RESPONSE, parts_of, whole_response
 
 _UNMATCHED = "unmatched"
 
@@ -91,10 +92,14 @@ class _Sender:
     async def respond(self, response: Response) -> None:
         """Send `response`, which is no stream and has nothing to do afterwards."""
         self.status = response.status_code
-        headers = [*response.raw_headers, *self._scope["extra_headers"]]
-        body = b"" if self._scope["method"] == "HEAD" else response.body
-        await self._send({"type": "http.response.start", "status": self.status, "headers": headers})
-        await self._send({"type": "http.response.body", "body": body, "more_body": False})
+        scope = self._scope
+        headers = [*response.raw_headers, *scope["extra_headers"]]
+        message = whole_response(self.status, headers, b"" if scope["method"] == "HEAD" else bytes(response.body))
+        if WHOLE_RESPONSE in scope.get("extensions", ()) and "fastapi.telemetry" not in scope:
+            await self._send(message)
+        else:  # tracing reads the messages that every server understands
+            for part in parts_of(message):
+                await self._send(part)
 
     async def forward(self, message: Message) -> None:
         """Send a message of the framework's answer."""

@@ -24,13 +24,14 @@ from urllib.parse import unquote
 
 import httptools
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from src.api.errors import INTERNAL_ERROR, Problem
+from src.api.whole_response import EXTENSIONS, WHOLE_RESPONSE, parts_of
 from src.server import refusal
 from src.server.connections import Awaited, Connections
-from src.server.refusal import RefusedRequestError
+from src.server.refusal import CLOSE_HEADER, RefusedRequestError
 from src.telemetry.instruments import count_refusal
 
 _log = logging.getLogger(__name__)
@@ -56,14 +57,44 @@ class Exchange(RequestResponseCycle):
 
     @property
     def send(self) -> Callable[[Any], Coroutine[Any, Any, None]]:
-        """What sends a part of the answer: as uvicorn does, if the whole request is there.
+        """What sends the answer. It is looked up once, as the application is called."""
+        return self._send_early if self.more_body or self.access_log else self._send
 
-        It is looked up once, as the application is called. A method of ours would be called for each part.
-        """
-        return self._send_early if self.more_body else super().send
+    async def _send(self, message: Any) -> None:  # noqa: ANN401
+        """Send the whole answer, or a part of it as uvicorn does."""
+        if message["type"] != WHOLE_RESPONSE:
+            await super().send(message)
+            return
+        if self.flow.write_paused and not self.disconnected:
+            await self.flow.drain()
+        if self.disconnected:
+            return
+        headers = [*self.default_headers, *message["headers"]]
+        head = STATUS_LINE[message["status"]] + b"\r\n".join(map(b": ".join, headers))
+        if head.count(b"\n") != len(headers):
+            raise RuntimeError("a header of the answer has a line break")
+        end = b"\r\n\r\n"
+        if CLOSE_HEADER in headers:
+            self.keep_alive = False
+        elif not self.keep_alive:
+            end = b"\r\nconnection: close\r\n\r\n"
+        self.transport.write(head + end + message["body"])
+        self.response_started = self.response_complete = True
+        self.waiting_for_100_continue = False
+        self.message_event.set()
+        if not self.keep_alive:
+            self.transport.close()
+        self.on_response()
 
     async def _send_early(self, message: Any) -> None:  # noqa: ANN401
-        """Send a part of an answer to a request that had not ended when the application was called."""
+        """Send an answer, or a part of it, to a request that had not ended when the application was called.
+
+        It is also what sends where uvicorn logs each answer.
+        """
+        if message["type"] == WHOLE_RESPONSE:
+            for part in parts_of(message):
+                await self._send_early(part)
+            return
         if message["type"] == "http.response.start":
             self.keep_alive = self.keep_alive and (not self.more_body or self._rest_is_short())
         elif self.more_body and not self.keep_alive and not message.get("more_body", False):
@@ -173,6 +204,7 @@ class HttpConnection(HttpToolsProtocol):
             "client": self.client,
             "server": self.server,
             "state": self.app_state.copy(),
+            "extensions": EXTENSIONS,
         }
         self.headers = []  # what trailers are added to, and nobody reads
         self._pending_bytes = 0
