@@ -71,7 +71,7 @@ class Exchange(RequestResponseCycle):
             return
         headers = [*self.default_headers, *message["headers"]]
         head = STATUS_LINE[message["status"]] + b"\r\n".join(map(b": ".join, headers))
-        if head.count(b"\n") != len(headers):
+        if not head.count(b"\r") == head.count(b"\n") == len(headers):
             raise RuntimeError("a header of the answer has a line break")
         end = b"\r\n\r\n"
         if CLOSE_HEADER in headers:

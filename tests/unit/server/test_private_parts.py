@@ -79,8 +79,8 @@ async def test_a_connection_has(config, name):
 @pytest.mark.parametrize(
     "name",
     attributes(
-        "disconnected keep_alive message_event more_body response_complete response_started scope "
-        "waiting_for_100_continue"
+        "access_log default_headers disconnected flow keep_alive message_event more_body on_response "
+        "response_complete response_started scope transport waiting_for_100_continue"
     ),
 )
 def test_a_cycle_has(name):
