@@ -94,7 +94,8 @@ class _Sender:
         self.status = response.status_code
         scope = self._scope
         headers = [*response.raw_headers, *scope["extra_headers"]]
-        message = whole_response(self.status, headers, b"" if scope["method"] == "HEAD" else bytes(response.body))
+        body = b"" if scope["method"] == "HEAD" else bytes(response.body)
+        message = whole_response(self.status, headers, body)
         if WHOLE_RESPONSE in scope.get("extensions", ()) and "fastapi.telemetry" not in scope:
             await self._send(message)
         else:  # tracing reads the messages that every server understands

@@ -83,7 +83,9 @@ async def test_a_whole_response_to_a_request_that_has_not_ended_is_sent(serve):
     assert (await connection.answer()).body == b"hello"
 
 
-@pytest.mark.parametrize("header", [(b"x", b"a\r\nb: c"), (b"x", b"a\nb"), (b"x", b"a\rb"), (b"x\r\ny", b"a")])
+@pytest.mark.parametrize(
+    "header", [(b"x", b"a\r\nb: c"), (b"x", b"a\nb"), (b"x", b"a\rb"), (b"x\r\ny", b"a")]
+)
 async def test_a_header_with_a_line_break_is_not_sent(serve, used, header):
     async def app(_scope, _receive, send):
         await send(whole_response(200, [header, *HEADERS], b"hello"))
