@@ -19,6 +19,7 @@ from src.api.body import MAX_OBJECT_BYTES
 from src.api.models.metrics import TYPE_PATTERN, label_fault
 from src.api.timestamp_columns import parse_timestamps
 
+_LINE_FEED, _BEGIN, _END = b"\n{}"
 _IS_TYPE: Final = re.compile(TYPE_PATTERN[:-1] + r"\Z")
 
 
@@ -50,18 +51,22 @@ def decode_ndjson(body: bytes, max_points: int, latest_us: int) -> list[PointCol
         UnusualBatchError: The body has anything but up to `max_points` valid points.
     """
     text = body.strip()
-    breaks = text.count(b"\n")
+    if text[:1] != b"{" or text[-1:] != b"}":
+        raise UnusualBatchError
+    characters = np.frombuffer(text, dtype=np.uint8)
+    breaks = np.flatnonzero(characters == _LINE_FEED)
     # A break that is not between two objects may be a blank line or within an object, and msgspec accepts two
     # objects on one line.
-    if text[:1] != b"{" or text[-1:] != b"}" or text.count(b"}\n{") != breaks or breaks >= max_points:
+    if (characters[breaks - 1] != _END).any() or (characters[breaks + 1] != _BEGIN).any():
         raise UnusualBatchError
-    if len(text) > MAX_OBJECT_BYTES and max(map(len, text.split(b"\n"))) > MAX_OBJECT_BYTES:
+    longest = int(np.diff(breaks, prepend=-1, append=len(text)).max()) - 1
+    if len(breaks) >= max_points or longest > MAX_OBJECT_BYTES:
         raise UnusualBatchError
     try:
         points = _LINES.decode_lines(text)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
         raise UnusualBatchError from None
-    if len(points) != breaks + 1:
+    if len(points) != len(breaks) + 1:
         raise UnusualBatchError
     return _columns(points, latest_us)
 
@@ -85,22 +90,26 @@ def _columns(points: Sequence[_Measurement], latest_us: int) -> list[PointColumn
     if timestamps.max() > latest_us:
         raise UnusualBatchError
     values = np.array([point.value for point in points])
-    labels = [_label_text(point.labels) for point in points] if _has_labels(points) else None
+    labels = _label_texts([point.labels for point in points])
     types = [point.type for point in points]
     if types.count(types[0]) == len(types):
         return [_of_type(types[0], np.arange(len(types)), timestamps, values, labels)]
-    places_by_type: dict[str, list[int]] = {}
-    for place, name in enumerate(types):
-        places_by_type.setdefault(name, []).append(place)
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(types))}
+    types_of_points = np.array([numbers[name] for name in types])
+    order = np.argsort(types_of_points, kind="stable")
+    ends = np.cumsum(np.bincount(types_of_points)).tolist()
+    timestamps, values = timestamps[order], values[order]
+    if labels is not None:
+        labels = [labels[place] for place in order.tolist()]
     return [
         _of_type(
             name,
-            np.array(places),
-            timestamps[places],
-            values[places],
-            None if labels is None else [labels[place] for place in places],
+            order[begin:end],
+            timestamps[begin:end],
+            values[begin:end],
+            None if labels is None else labels[begin:end],
         )
-        for name, places in places_by_type.items()
+        for name, begin, end in zip(numbers, [0, *ends], ends, strict=False)
     ]
 
 
@@ -112,17 +121,16 @@ def _of_type(
     return PointColumns(name, places, timestamps, values, labels if labels and any(labels) else None)
 
 
-def _has_labels(points: Sequence[_Measurement]) -> bool:
-    return any(point.labels is not msgspec.UNSET for point in points)
-
-
 @lru_cache(maxsize=10_000)
 def _is_type(name: str) -> bool:
     return _IS_TYPE.match(name) is not None
 
 
-def _label_text(raw: msgspec.Raw | msgspec.UnsetType) -> str:
-    return "" if isinstance(raw, msgspec.UnsetType) else _label_text_of(bytes(raw))
+def _label_texts(raws: Sequence[msgspec.Raw | msgspec.UnsetType]) -> list[str] | None:
+    """Return the labels of each point as `labels_text` writes them; None if no point has any."""
+    if raws.count(msgspec.UNSET) == len(raws):
+        return None
+    return ["" if isinstance(raw, msgspec.UnsetType) else _label_text_of(bytes(raw)) for raw in raws]
 
 
 @lru_cache(maxsize=20_000)  # a series sends the same bytes each time
