@@ -1,21 +1,20 @@
 """Points as columns, and their fold by minute: the unit in which points are stored.
 
-Batches go through numpy. A few points, as one tick of the event loop usually brings, are faster without it:
-one call of numpy costs as much as the fold of a single point.
+Batches go through numpy, all types at once. A few points, as one tick of the event loop usually brings, are
+faster without it: one call of numpy costs as much as the fold of a single point.
 """
 
 import struct
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Sequence
 from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from src.analytics.points import Point
-from src.analytics.rollup import Floats, Integers, Rollup
-from src.analytics.sketch import bin_of, bins_of, encode_bins, entry_of
+from src.analytics.rollup import RECORD_BYTES, RECORD_DTYPE, Floats, Integers, Rollup, exact_sum
+from src.analytics.sketch import bin_of, bins_of, encode_cells, entry_of, sum_cells
 from src.analytics.window import HOUR_US, MINUTE_US
 
 SeriesNumbers: TypeAlias = npt.NDArray[np.uint16]
@@ -25,8 +24,8 @@ POINT_DTYPE = np.dtype([("offset", "<u4"), ("series", "<u2"), ("value", "<f8")])
 """A stored point: µs within its hour, number of its series within its type, value."""
 POINT_BYTES: Final = _POINT.size
 
-FEW: Final = 12
-"""Up to so many points are folded without numpy."""
+FEW: Final = 64
+"""Up to so many points of all types together are folded without numpy."""
 
 
 class PointColumns(NamedTuple):
@@ -102,41 +101,98 @@ class MinuteFold(NamedTuple):
     entries: bytes
 
 
-def fold(timestamps_us: Integers, values: Floats, series: SeriesNumbers) -> Iterator[MinuteFold]:
-    """Yield points minute by minute, in ascending order of time.
+class TypeFold(NamedTuple):
+    """The points of one type, as they are stored.
+
+    Attributes:
+        minutes: The points by minute, in ascending order of time.
+        entries: The entries of the sketch of all points; empty if they are of one minute.
+    """
+
+    minutes: list[MinuteFold]
+    entries: bytes
+
+
+def fold(parts: Sequence[tuple[Integers, Floats, SeriesNumbers]]) -> list[TypeFold]:
+    """Return the points of each type by minute. All types are folded at once, for the sake of speed.
 
     Args:
-        timestamps_us: int64, microseconds since 1970, in order of arrival.
-        values: float64, finite.
-        series: uint16, the number of each point's series within its type.
+        parts: For each type its points in order of arrival: int64 timestamps in µs since 1970, finite float64
+            values, and the uint16 number of each point's series within its type. One point at least.
     """
-    minutes = timestamps_us // MINUTE_US
+    sizes = [len(values) for _, values, _ in parts]
+    timestamps, values, series = map(np.concatenate, zip(*parts, strict=True))
+    owners = np.repeat(np.arange(len(parts)), sizes)
     bins = bins_of(values)
-    if minutes.min() == minutes.max():
-        yield _fold_minute(int(minutes[0]), timestamps_us, values, series, bins)
-        return
-    order = np.argsort(minutes, kind="stable")
-    minutes, timestamps_us, values = minutes[order], timestamps_us[order], values[order]
-    series, bins = series[order], bins[order]
-    bounds = [0, *(np.flatnonzero(np.diff(minutes)) + 1).tolist(), len(minutes)]
-    for start, stop in pairwise(bounds):
-        some = slice(start, stop)
-        yield _fold_minute(int(minutes[start]), timestamps_us[some], values[some], series[some], bins[some])
+    ones = np.ones_like(bins)
+    of_types = _split_cells(*sum_cells(owners, bins, ones, len(parts)), len(parts))
 
+    minutes = timestamps // MINUTE_US
+    first = int(minutes.min())
+    groups = owners * (int(minutes.max()) - first + 1) + (minutes - first)
+    order = np.argsort(groups, kind="stable")
+    timestamps, values, groups = timestamps[order], values[order], groups[order]
+    starts = np.flatnonzero(np.diff(groups, prepend=-1))
+    ends = np.append(starts[1:], len(groups))
+    numbers = np.repeat(np.arange(len(starts)), ends - starts)
+    of_minutes = _split_cells(*sum_cells(numbers, bins[order], ones, len(starts)), len(starts))
 
-def _fold_minute(
-    minute: int, timestamps_us: Integers, values: Floats, series: SeriesNumbers, bins: Integers
-) -> MinuteFold:
     points = np.empty(len(values), dtype=POINT_DTYPE)
-    points["offset"] = timestamps_us - minute * MINUTE_US // HOUR_US * HOUR_US
-    points["series"] = series
+    points["offset"] = timestamps % HOUR_US
+    points["series"] = series[order]
     points["value"] = values
-    rollup = Rollup.of_arrays(timestamps_us, values)
-    return MinuteFold(minute, len(values), points.tobytes(), rollup.encode(), encode_bins(bins))
+    packed = points.tobytes()
+    records = _records(timestamps, values, starts, ends, numbers).tobytes()
+    folds = [
+        MinuteFold(
+            minute,
+            end - start,
+            packed[start * POINT_BYTES : end * POINT_BYTES],
+            records[index * RECORD_BYTES : (index + 1) * RECORD_BYTES],
+            of_minutes[index],
+        )
+        for index, (minute, start, end) in enumerate(
+            zip(minutes[order][starts].tolist(), starts.tolist(), ends.tolist(), strict=True)
+        )
+    ]
+    bounds = np.searchsorted(owners[order][starts], np.arange(len(parts) + 1)).tolist()
+    return [
+        TypeFold(folds[begin:end], entries if end - begin > 1 else b"")
+        for begin, end, entries in zip(bounds, bounds[1:], of_types, strict=False)
+    ]
+
+
+def _records(
+    timestamps_us: Integers, values: Floats, starts: Integers, ends: Integers, numbers: Integers
+) -> npt.NDArray[np.void]:
+    """Return the record of each group of points, which are one group after the other."""
+    latest_us = np.maximum.reduceat(timestamps_us, starts)
+    is_latest = np.flatnonzero(timestamps_us == latest_us[numbers])
+    latest = is_latest[np.searchsorted(is_latest, ends) - 1]  # the last to arrive of equal timestamps
+    listed = values.tolist()
+    records = np.empty(len(starts), dtype=RECORD_DTYPE)
+    records["count"] = ends - starts
+    records["sum"], records["compensation"] = zip(
+        *[exact_sum(listed[start:end]) for start, end in zip(starts.tolist(), ends.tolist(), strict=True)],
+        strict=True,
+    )
+    records["minimum"] = np.minimum.reduceat(values, starts)
+    records["maximum"] = np.maximum.reduceat(values, starts)
+    records["latest_value"] = values[latest]
+    records["latest_hour"], records["latest_offset"] = np.divmod(latest_us, HOUR_US)
+    return records
+
+
+def _split_cells(owners: Integers, bins: Integers, counts: Integers, size: int) -> list[bytes]:
+    """Return the entries of each of `size` sketches."""
+    entries, sizes = encode_cells(owners, bins, counts, size)
+    packed = entries.tobytes()
+    bounds = np.cumsum(sizes * entries.itemsize).tolist()
+    return [packed[begin:end] for begin, end in zip([0, *bounds], bounds, strict=False)]
 
 
 def fold_few(points: Sequence[tuple[int, float, int]]) -> list[MinuteFold]:
-    """Return what `fold` yields of a few points, given as (timestamp in µs, value, number of the series)."""
+    """Return the minutes of a few points of one type, given as (timestamp in µs, value, number of series)."""
     if len(points) == 1:
         return [_fold_few(points[0][0] // MINUTE_US, points)]
     points = sorted(points, key=_minute_of)

@@ -10,11 +10,10 @@ import numpy.typing as npt
 
 from src.analytics.exact_sums import sum_groups
 from src.analytics.rollup import RECORD_DTYPE, Floats, Integers, Rollup
-from src.analytics.sketch import LogBinSketch, bins_of, decode_each, encode_each
+from src.analytics.sketch import LogBinSketch, bins_of, decode_each, encode_cells, sum_cells
 from src.analytics.window import HOUR_US
 
 _HEAD: Final = struct.Struct("<II")
-_MAX_DENSE_CELLS: Final = 5_000_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,7 +61,7 @@ class SeriesBlock:
         records["latest_value"] = values[ends]
         records["latest_hour"], records["latest_offset"] = np.divmod(timestamps_us[ends], HOUR_US)
         owners = np.repeat(np.arange(len(starts)), records["count"].astype(np.int64))
-        cells = _sum_cells(owners, bins_of(values), np.ones(len(values), dtype=np.int64), len(starts))
+        cells = sum_cells(owners, bins_of(values), np.ones(len(values), dtype=np.int64), len(starts))
         return cls(series[starts].astype(np.int64), records, *cells)
 
     @classmethod
@@ -85,7 +84,7 @@ class SeriesBlock:
                 [block.cell_series + offset for block, offset in zip(blocks, offsets, strict=True)]
             )
         ]
-        cells = _sum_cells(
+        cells = sum_cells(
             cell_owners,
             np.concatenate([block.cell_bins for block in blocks]),
             np.concatenate([block.cell_counts for block in blocks]),
@@ -132,17 +131,14 @@ class SeriesBlock:
 
     def encode(self) -> bytes:
         """Return the block as bytes."""
-        entries, owners = encode_each(self.cell_bins, self.cell_counts)
-        cell_series = self.cell_series[owners]
-        order = np.argsort(cell_series, kind="stable")
-        sizes = np.bincount(cell_series, minlength=len(self.series)).astype("<u4")
+        entries, sizes = encode_cells(self.cell_series, self.cell_bins, self.cell_counts, len(self.series))
         return b"".join(
             (
                 _HEAD.pack(len(self.series), len(entries)),
                 self.series.astype("<u2").tobytes(),
                 self.records.tobytes(),
-                sizes.tobytes(),
-                entries[order].tobytes(),
+                sizes.astype("<u4").tobytes(),
+                entries.tobytes(),
             )
         )
 
@@ -177,24 +173,3 @@ def _sum_records(records: npt.NDArray[np.void], owners: Integers, size: int) -> 
     summed["minimum"] = np.minimum.reduceat(records["minimum"], starts)
     summed["maximum"] = np.maximum.reduceat(records["maximum"], starts)
     return summed
-
-
-def _sum_cells(
-    owners: Integers, bins: Integers, counts: Integers, size: int
-) -> tuple[Integers, Integers, Integers]:
-    """Return the distinct cells, ascending by owner and bin, with their counts summed up."""
-    if not len(bins):
-        return owners, bins, counts
-    lowest = int(bins.min())
-    width = int(bins.max()) - lowest + 1
-    keys = owners * width + (bins - lowest)
-    if size * width <= _MAX_DENSE_CELLS:
-        sums = np.bincount(keys, weights=counts)  # as floats, which are exact below 2^53
-        found = np.flatnonzero(sums)
-        totals = sums[found].astype(np.int64)
-    else:
-        order = np.argsort(keys, kind="stable")
-        keys = keys[order]
-        starts = np.flatnonzero(np.diff(keys, prepend=keys[0] - 1))
-        found, totals = keys[starts], np.add.reduceat(counts[order], starts)
-    return found // width, found % width + lowest, totals

@@ -37,6 +37,9 @@ _SCALE_BIT: Final = 1 << _COUNT_BITS
 _MAX_COUNT: Final = _SCALE_BIT - 1
 _BIN_SHIFT: Final = _COUNT_BITS + 1
 
+_DENSE_CELLS: Final = 16
+"""Up to so many possible cells for each that is there, cells are summed up in a table of all."""
+
 
 def bins_of(values: npt.NDArray[np.float64]) -> Numbers:
     """Return the int64 bins of finite float64 `values`; greater values never have smaller bins, 0 has bin 0.
@@ -93,13 +96,6 @@ def encode_each(bins: Numbers, counts: Numbers) -> tuple[npt.NDArray[np.uint32],
     return np.concatenate(entries).astype("<u4"), np.concatenate(owners)
 
 
-def encode_bins(bins: Numbers) -> bytes:
-    """Return entries that count each of `bins` once for each time it occurs."""
-    if len(bins) > 4:
-        return encode_counts(*sum_by_bin(bins, np.ones_like(bins)))
-    return b"".join(entry_of(number).to_bytes(4, "little") for number in bins.tolist())
-
-
 def decode_entries(entries: bytes) -> BinCounts:
     """Return the distinct bins of `entries` in ascending order, and their counts."""
     return sum_by_bin(*decode_each(entries))
@@ -114,6 +110,44 @@ def decode_each(entries: bytes) -> tuple[Numbers, Numbers]:
     if is_scaled.any():
         counts[is_scaled] <<= _COUNT_BITS
     return bins, counts
+
+
+def sum_cells(owners: Numbers, bins: Numbers, counts: Numbers, size: int) -> tuple[Numbers, Numbers, Numbers]:
+    """Return the distinct cells of several sketches, ascending by owner and bin, with their counts summed up.
+
+    Args:
+        owners: The number of each cell's sketch.
+        bins: The bin of each cell.
+        counts: The count of each cell.
+        size: Number of sketches.
+    """
+    if not len(bins):
+        return owners, bins, counts
+    lowest = int(bins.min())
+    width = int(bins.max()) - lowest + 1
+    keys = owners * width + (bins - lowest)
+    if size * width <= _DENSE_CELLS * len(bins):
+        sums = np.bincount(keys, weights=counts)  # as floats, which are exact below 2^53
+        found = np.flatnonzero(sums)
+        totals = sums[found].astype(np.int64)
+    else:
+        order = np.argsort(keys, kind="stable")
+        keys = keys[order]
+        starts = np.flatnonzero(np.diff(keys, prepend=keys[0] - 1))
+        found, totals = keys[starts], np.add.reduceat(counts[order], starts)
+    return found // width, found % width + lowest, totals
+
+
+def encode_cells(
+    owners: Numbers, bins: Numbers, counts: Numbers, size: int
+) -> tuple[npt.NDArray[np.uint32], Numbers]:
+    """Return the entries of several sketches, one sketch after the other, and how many entries each has.
+
+    The arguments are those of `sum_cells`; the cells are distinct.
+    """
+    entries, cells = encode_each(bins, counts)
+    owners = owners[cells]
+    return entries[np.argsort(owners, kind="stable")], np.bincount(owners, minlength=size)
 
 
 def sum_by_bin(bins: Numbers, counts: Numbers) -> BinCounts:

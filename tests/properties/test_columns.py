@@ -1,6 +1,6 @@
 """A fold has every point in its minute, with the right rollup and sketch, however the points lie."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 
 import numpy as np
 from hypothesis import given
@@ -45,11 +45,34 @@ def test_each_minute_has_its_own_points(batch):
         }
 
 
-@given(batches())
-def test_with_and_without_numpy_the_fold_is_the_same(batch):
+@given(st.lists(batches(), min_size=1, max_size=4))
+def test_with_and_without_numpy_the_fold_is_the_same(types):
+    folded = fold([_columns(batch) for batch in types])
+    assert len(folded) == len(types)
+    for (minutes, entries), batch in zip(folded, types, strict=True):
+        few = fold_few(batch)
+        assert [_comparable(each) for each in minutes] == [_comparable(each) for each in few]
+        numbers = Counter(bin_of(value) for _, value, _ in batch) if len(few) > 1 else {}
+        bins, counts = decode_entries(entries)
+        assert dict(zip(bins.tolist(), counts.tolist(), strict=True)) == numbers
+
+
+def test_a_bin_with_more_points_than_an_entry_can_count_is_folded_with_its_own_type():
+    many, few = [(0, 1.0, 0)] * 20_000, [(MINUTE_US, 1.0, 0), (0, 2.0, 0)]
+    (of_many, _), (of_few, _) = fold([_columns(many), _columns(few)])
+    assert decode_entries(of_many[0].entries)[1].tolist() == [20_000]
+    assert [_comparable(each) for each in of_few] == [_comparable(each) for each in fold_few(few)]
+
+
+def test_values_of_all_magnitudes_are_folded():
+    batch = [(0, sign * 10.0**exponent, 0) for exponent in range(-300, 300, 7) for sign in (1, -1)]
+    ((minute,), _) = fold([_columns(batch)])[0]
+    assert _comparable(minute) == _comparable(fold_few(batch)[0])
+
+
+def _columns(batch):
     timestamps, values, series = zip(*batch, strict=True)
-    columns = (np.array(timestamps), np.array(values), np.array(series, dtype=np.uint16))
-    assert [_comparable(each) for each in fold(*columns)] == [_comparable(each) for each in fold_few(batch)]
+    return np.array(timestamps), np.array(values), np.array(series, dtype=np.uint16)
 
 
 def _comparable(folded):

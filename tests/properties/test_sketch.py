@@ -14,9 +14,10 @@ from src.analytics.sketch import (
     bin_of,
     bins_of,
     decode_entries,
-    encode_bins,
+    encode_cells,
     encode_counts,
     entry_of,
+    sum_cells,
 )
 
 NORMAL = sys.float_info.min
@@ -54,10 +55,21 @@ def test_the_joined_logs_of_several_sketches_have_the_bins_of_all(sketches):
 def test_bins_are_the_same_one_by_one_and_all_at_once(sample):
     numbers = bins_of(np.array(sample))
     assert numbers.tolist() == [bin_of(value) for value in sample]
-    log = b"".join(entry_of(number).to_bytes(4, "little") for number in numbers.tolist())
-    assert [each.tolist() for each in decode_entries(encode_bins(numbers))] == [
-        each.tolist() for each in decode_entries(log)
-    ]
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), values), min_size=1), st.sampled_from([1, 9_000]))
+def test_sketches_are_the_same_one_by_one_and_all_at_once(sample, times):
+    owners = np.repeat([owner for owner, _ in sample], times)
+    bins = np.repeat(bins_of(np.array([value for _, value in sample])), times)
+    entries, sizes = encode_cells(*sum_cells(owners, bins, np.ones_like(bins), 4), 4)
+    assert len(sizes) == 4
+    for owner, some in enumerate(np.split(entries, np.cumsum(sizes)[:-1])):
+        numbers = [bin_of(value) for one, value in sample if one == owner]
+        log = b"".join(entry_of(number).to_bytes(4, "little") for number in numbers)
+        expected_bins, expected_counts = decode_entries(log)
+        found_bins, found_counts = decode_entries(some.tobytes())
+        assert found_bins.tolist() == expected_bins.tolist()
+        assert found_counts.tolist() == (expected_counts * times).tolist()
 
 
 @given(values, values)

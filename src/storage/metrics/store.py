@@ -201,11 +201,9 @@ class RedisMetricStore:
     def arguments_of(self, batch: Sequence[PointColumns]) -> tuple[list[Argument], float | None]:
         """Return the arguments of a script that stores `batch`, and its timeout if it needs a longer one."""
         arguments: list[Argument] = [self._caps.types, self._caps.series_per_type, len(batch)]
-        before = len(arguments)
-        for columns in batch:
-            dictionary = self._dictionaries.get(columns.type) or SeriesDictionary()
-            arguments += write_arguments(columns, dictionary, self._retention_seconds)
-        minutes = (len(arguments) - before) // 5
+        points = write_arguments(batch, self._dictionaries, self._retention_seconds)
+        arguments += points
+        minutes = len(points) // 5
         if minutes <= FEW_MINUTES:
             return arguments, None
         return arguments, CALL_TIMEOUT_SECONDS + minutes / MINUTES_PER_SECOND
