@@ -130,7 +130,7 @@ def _label_texts(raws: Sequence[msgspec.Raw | msgspec.UnsetType]) -> list[str] |
     """Return the labels of each point as `labels_text` writes them; None if no point has any."""
     if raws.count(msgspec.UNSET) == len(raws):
         return None
-    return ["" if isinstance(raw, msgspec.UnsetType) else _label_text_of(bytes(raw)) for raw in raws]
+    return ["" if raw is msgspec.UNSET else _label_text_of(bytes(raw)) for raw in raws]
 
 
 @lru_cache(maxsize=20_000)  # a series sends the same bytes each time
