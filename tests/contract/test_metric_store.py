@@ -17,6 +17,7 @@ from src.analytics.window import Window
 from src.resilience.clock import SystemClock
 from src.services.errors import StorageRefusedError, StorageUnavailableError
 from src.services.metrics.ingest import Idempotency, IdempotencyKeyReusedError, MetricStore, Position
+from src.storage.metrics.layout import SKETCH_HEADER
 from src.storage.metrics.store import RedisMetricStore
 from src.storage.redis.link import RedisAddress, RedisLink, connect
 from tests.contract.conftest import TEST_TIME, StoreTime
@@ -443,6 +444,16 @@ async def test_without_retention_only_the_sketches_of_minutes_expire(store, stor
     lives = {key: await store_time.link.send("TTL", key) for key in keys}
     assert lives.pop("m:{cpu}:p:m:30000000") == pytest.approx(26 * 3600 + 60, abs=30)
     assert set(lives.values()) == {-1}
+
+
+@on_redis
+async def test_the_sketch_of_an_hour_that_comes_at_once_is_compacted(store, store_time):
+    times = range(NOW - NOW % HOUR, NOW - NOW % HOUR + HOUR, MINUTE)
+    await add(store, points(*((time + n, 2.0**n) for time in times for n in range(20))))
+    async with asyncio.timeout(10):
+        while await store_time.link.send("STRLEN", "m:{cpu}:p:h:500000") > SKETCH_HEADER.size + 4 * 20:
+            await asyncio.sleep(0.001)
+    assert (await store.aggregate("cpu", Window.rolling(times.stop - 1, 3600))).sketch.count == 20 * 60
 
 
 @on_redis

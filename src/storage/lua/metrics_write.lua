@@ -21,6 +21,7 @@ local MINUTE_SKETCH = 512
 local RECENT = 26 * 3600 -- seconds after their end that minutes have a sketch
 local SKETCH_HEADER = 8 -- bytes: number of points that the sketch leaves out, length of its compacted part
 local MAX_LOG = 8192    -- bytes of entries beyond the compacted part before it is compacted
+local MAX_NEW_LOG = 2048 -- the same of a new sketch: so much at once is often all that it will have
 local FOLD_POINTS = 50000 -- of an hour that no block of series has yet before they are added to one
 local MAX_FOLDS = 20    -- hours reported at once
 local PRUNED = 500      -- expired hours that are taken off the index at once
@@ -260,6 +261,9 @@ local function add_entries(key, length, left_out, entries, end_seconds, keep_sec
     redis.call('SETRANGE', key, 0, struct.pack('<II', left_out, 0) .. entries)
     if keep_seconds then
       expire(key, end_seconds, keep_seconds)
+    end
+    if #entries > MAX_NEW_LOG then
+      hints[#hints + 1] = key
     end
     return
   end
