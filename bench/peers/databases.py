@@ -78,9 +78,8 @@ class Database(ABC):
         """Return the settings with which the database serves on `port`."""
         return {}
 
-    def prepare(self, port: int) -> None:
-        """Create what points are written to, once the database listens. Most need nothing."""
-        _ = self, port
+    def prepare(self, port: int) -> None:  # noqa: B027 -- a database may need nothing
+        """Create what points are written to, once the database listens."""
 
     @abstractmethod
     def summary(self, metric: str) -> Request:
