@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from ..errors import StoreUnavailableError
 from ..redis.port import Argument, Reply, ScriptRunner
-from ..redis.scripts import SERVER_TIME, Script, load_script
+from ..redis.scripts import COMMAND, SERVER_TIME, Script, load_script
 from .options import CircuitBreakerOptions
 from .store import BreakerState, BreakerStatus, ManualState, Refusal, Ticket, Transition, WouldOpen
 
@@ -122,7 +122,7 @@ class RedisBreakerStore:
     async def _give_back(self, name: str, probe: str) -> None:
         with suppress(StoreUnavailableError):  # the lease runs out
             # The probe's name is unique, so no later generation's permit can be hit.
-            await self._runner.send("ZREM", f"{_key(name)}:leases", probe)
+            await self._runner.run(COMMAND, [f"{_key(name)}:leases"], ["ZREM", probe])
 
     async def _give_back_what_comes(self, name: str, asking: asyncio.Task[Ticket | Refusal]) -> None:
         with suppress(StoreUnavailableError):  # as above

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import cast
 
 from ..redis.port import Argument, Reply, ScriptRunner
-from ..redis.scripts import SERVER_TIME, Script, load_script
+from ..redis.scripts import COMMAND, SERVER_TIME, Script, load_script
 from .options import PacedQueueOptions, QueuePolicy
 from .store import Offer, PaceStatus, Slot, SlotDecision
 
@@ -73,7 +73,7 @@ class RedisPaceStore:
 
     async def set_policy(self, policy: QueuePolicy) -> None:
         """Assign slots by `policy` from now on."""
-        await self._runner.send("HSET", self._keys[0], "policy", policy)
+        await self._runner.run(COMMAND, self._keys[:1], ["HSET", "policy", policy])
         self._policy = policy
 
     async def status(self) -> PaceStatus:

@@ -17,7 +17,7 @@ from typing import NamedTuple, TypeAlias
 
 from ..clock import Clock
 from ..redis.port import Argument, Reply, ScriptRunner
-from ..redis.scripts import SERVER_TIME, load_script
+from ..redis.scripts import COMMAND, SERVER_TIME, load_script
 from .options import Algorithm, Quota
 from .store import Decision
 
@@ -143,7 +143,7 @@ class RedisRateLimiter:
     async def reset(self, key: str) -> None:
         """Forget `key`."""
         try:
-            await self._runner.send("DEL", self._name(key))
+            await self._runner.run(COMMAND, [self._name(key)], ["DEL"])
         finally:  # whether Redis has forgotten it is not known: Redis decides the next hit
             self._forget(key)
 
