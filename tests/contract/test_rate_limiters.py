@@ -17,7 +17,7 @@ from src.resilience.redis.scripts import COMMAND
 from src.services.errors import StorageRefusedError
 from src.storage.patterns.batched_rate_limiter import BatchedRateLimiter
 from src.storage.redis.link import RedisAddress, RedisLink, connect
-from tests.contract.conftest import TEST_TIME
+from tests.contract.conftest import LIBRARY_BACKENDS
 from tests.support.redis_server import calls, commands_run
 
 ALGORITHMS = get_args(Algorithm)
@@ -27,8 +27,13 @@ every_algorithm = pytest.mark.parametrize("algorithm", ALGORITHMS)
 in_redis = pytest.mark.parametrize("backend", ["fakeredis", "redis"])
 
 
+@pytest.fixture(params=LIBRARY_BACKENDS)
+def backend(request):
+    return request.param
+
+
 @pytest.fixture
-def make(store_time):
+def make(store_time, backend):
     """Makes a limiter of the backend under test, on the time that `store_time` moves.
 
     In Redis each is another worker's, which has not been told of any refusal. Memory has one worker.
@@ -41,7 +46,8 @@ def make(store_time):
     def make(algorithm, quota):
         if store_time.link is None:
             return in_memory(algorithm, quota)
-        return BatchedRateLimiter(algorithm, quota, store_time.link, store_time.clock, time_source=TEST_TIME)
+        kind = RedisRateLimiter if backend in {"client", "cluster"} else BatchedRateLimiter
+        return kind(algorithm, quota, store_time.redis, store_time.clock, time_source=store_time.source)
 
     return make
 

@@ -33,6 +33,7 @@ from typing import TypeVar
 from redis.exceptions import RedisError
 
 from ..errors import StoreUnavailableError
+from ..redis.client_runner import Client, script_runner
 from ..redis.port import Reply, ScriptRunner
 from ..redis.scripts import COMMAND, load_script
 from .options import CacheOptions
@@ -56,12 +57,12 @@ class RedisCacheStore:
     """A `CacheStore` that all workers share.
 
     Args:
-        runner: The connection to Redis.
+        redis: A client of `redis.asyncio`, or what else runs scripts.
         recent: Keeps the entries that were read, for while Redis is unavailable; None keeps nothing.
     """
 
-    def __init__(self, runner: ScriptRunner, recent: RecentEntries | None = None) -> None:
-        self._runner = runner
+    def __init__(self, redis: ScriptRunner | Client, recent: RecentEntries | None = None) -> None:
+        self._runner = script_runner(redis)
         self._recent = recent
         self._background: set[asyncio.Task[object]] = set()
 
