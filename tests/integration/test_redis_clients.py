@@ -14,6 +14,7 @@ from redis.exceptions import ResponseError
 
 import src.resilience.redis as redis_package
 from src.resilience import (
+    CacheOptions,
     CircuitBreaker,
     CircuitBreakerOptions,
     FailoverBreakerStore,
@@ -140,6 +141,19 @@ async def test_what_redis_refuses_is_told_apart_from_what_is_wrong(own_redis):
         await client.config_set("maxmemory", 1)
         with pytest.raises(StoreRefusedError, match=r"Redis refuses: .*OOM"):
             await limiter.hit("k")
+
+
+async def test_the_log_says_once_a_minute_why_runs_fail(own_redis, clock, caplog):
+    async with from_url(own_redis.url, retry=ONCE) as client:
+        store = RedisCacheStore(ClientRunner(client, clock))
+        own_redis.kill()
+        for _ in range(3):
+            assert await store.read_last_good("k", CacheOptions()) is None
+        assert [record.message for record in caplog.records] == ["redis_store_fails"]
+        assert caplog.records[0].code == "NO_SOCKET"
+        clock.jump(60)
+        await store.read_last_good("k", CacheOptions())
+        assert len(caplog.records) == 2
 
 
 async def test_a_replica_is_no_store(start_redis):

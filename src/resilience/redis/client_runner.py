@@ -6,9 +6,11 @@ outcome may be counted twice: give the client `retry=Retry(NoBackoff(), 0)`.
 
 **Replies** come as bytes, also from a client with `decode_responses=True`.
 
-**Errors** of redis-py become errors of this package here and nowhere else.
+**Errors** of redis-py become errors of this package here and nowhere else. The log says why, once a minute.
 """
 
+import logging
+import math
 from collections.abc import Sequence
 from typing import NoReturn, TypeAlias
 
@@ -25,6 +27,10 @@ from .scripts import Script
 Client: TypeAlias = Redis | RedisCluster
 
 TIMEOUT_SECONDS = 1.0
+REMINDER_SECONDS = 60.0
+"""How often it is logged why runs fail, while they fail."""
+
+_log = logging.getLogger(__name__)
 
 
 class ClientRunner:
@@ -48,6 +54,7 @@ class ClientRunner:
         self._client = client
         self._clock = clock or SystemClock()
         self._timeout_seconds = timeout_seconds
+        self._logged_at = -math.inf
 
     async def run(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument] = ()) -> Reply:
         """Run `script` on `keys` and return its reply. A server that does not have it gets its source."""
@@ -59,16 +66,29 @@ class ClientRunner:
                 except NoScriptError:
                     return await self._execute("EVAL", script.source, *tail)
         except (RedisError, RedisClusterException, OSError, TimeoutError) as error:
-            _raise(error)
+            self._raise(error)
 
     def checked(self, reply: Reply) -> Reply:
         """Return `reply`, a part of a script's reply; raise as `run` does if it is an error of Redis."""
         if isinstance(reply, RedisError):
-            _raise(reply)
+            self._raise(reply)
         return reply
 
     async def _execute(self, *command: Argument) -> Reply:
         return await self._client.execute_command(*command, **{NEVER_DECODE: True})
+
+    def _raise(self, error: Exception) -> NoReturn:
+        failure = failure_of(error)
+        if failure.meaning is Meaning.MISTAKE:
+            raise error
+        reason = reason_of(error)
+        now = self._clock.monotonic()
+        if now - self._logged_at >= REMINDER_SECONDS:
+            self._logged_at = now
+            _log.warning("redis_store_fails", extra={"code": failure.code, "reason": reason})
+        if failure.meaning is Meaning.REFUSED:
+            raise StoreRefusedError(f"Redis refuses: {reason}") from error
+        raise StoreUnavailableError(f"Redis is unavailable: {reason}") from error
 
 
 def script_runner(redis: object) -> ScriptRunner:
@@ -83,12 +103,3 @@ def script_runner(redis: object) -> ScriptRunner:
         return redis
     kind = f"{type(redis).__module__}.{type(redis).__qualname__}"
     raise TypeError(f"a client of redis.asyncio or a ScriptRunner is needed, not {kind}")
-
-
-def _raise(error: Exception) -> NoReturn:
-    meaning = failure_of(error).meaning
-    if meaning is Meaning.MISTAKE:
-        raise error
-    if meaning is Meaning.REFUSED:
-        raise StoreRefusedError(f"Redis refuses: {reason_of(error)}") from error
-    raise StoreUnavailableError(f"Redis is unavailable: {reason_of(error)}") from error
