@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from ..errors import StoreUnavailableError
+from ..redis.client_runner import Client, script_runner
 from ..redis.port import Argument, Reply, ScriptRunner
-from ..redis.scripts import SERVER_TIME, Script, load_script
+from ..redis.scripts import COMMAND, SERVER_TIME, Script, load_script
 from .options import CircuitBreakerOptions
 from .store import BreakerState, BreakerStatus, ManualState, Refusal, Ticket, Transition, WouldOpen
 
@@ -25,12 +26,12 @@ class RedisBreakerStore:
     """A `BreakerStore` in Redis. Every method raises `StoreUnavailableError` if Redis is unavailable.
 
     Args:
-        runner: The connection to Redis.
+        redis: A client of `redis.asyncio`, or what else runs scripts.
         time_source: Lua that defines `now_us()`.
     """
 
-    def __init__(self, runner: ScriptRunner, *, time_source: str = SERVER_TIME) -> None:
-        self._runner = runner
+    def __init__(self, redis: ScriptRunner | Client, *, time_source: str = SERVER_TIME) -> None:
+        self._runner = script_runner(redis)
         self._admit, self._record, self._renew, self._force, self._status = (
             load_script(_FOLDER / f"{task}.lua", time_source=time_source)
             for task in ("admit", "record", "renew", "force", "status")
@@ -122,7 +123,7 @@ class RedisBreakerStore:
     async def _give_back(self, name: str, probe: str) -> None:
         with suppress(StoreUnavailableError):  # the lease runs out
             # The probe's name is unique, so no later generation's permit can be hit.
-            await self._runner.send("ZREM", f"{_key(name)}:leases", probe)
+            await self._runner.run(COMMAND, [f"{_key(name)}:leases"], ["ZREM", probe])
 
     async def _give_back_what_comes(self, name: str, asking: asyncio.Task[Ticket | Refusal]) -> None:
         with suppress(StoreUnavailableError):  # as above

@@ -3,8 +3,8 @@
 Redis decides on both, and storing must wait for the verdict. Run one after the other they are two round
 trips, which is a good part of what a measurement costs that comes alone. So one script does both: those that
 come in one tick of the event loop are one run of it, and are stored by it if all of them are let through.
-Otherwise it stores none, and each that was let through is then stored as ever. That is seldom, since Redis is
-not asked about those who are known to be over the quota.
+Otherwise it stores none, and each that was let through is then stored by itself. That is seldom, since
+clients that are known to be over the quota are refused without Redis.
 """
 
 from src.analytics.columns import columns_of

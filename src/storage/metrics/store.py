@@ -18,7 +18,7 @@ from src.analytics.columns import PointColumns, columns_of
 from src.analytics.points import Point
 from src.analytics.rollup import Rollup
 from src.resilience.clock import Clock
-from src.resilience.redis.port import Argument, Command, Reply
+from src.resilience.redis.port import Argument, Reply
 from src.resilience.redis.scripts import SERVER_TIME
 from src.services.errors import StorageUnavailableError
 from src.services.metrics.ingest import (
@@ -36,6 +36,7 @@ from src.storage.metrics.series_dictionary import SeriesDictionary
 from src.storage.metrics.series_folder import SeriesFolder
 from src.storage.metrics.window_reader import WindowReader
 from src.storage.metrics.write import write_arguments
+from src.storage.redis.connection import Command
 from src.storage.redis.link import CALL_TIMEOUT_SECONDS, RedisLink
 from src.storage.redis.scripts import storage_script
 

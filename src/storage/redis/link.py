@@ -29,10 +29,11 @@ from redis.exceptions import NoScriptError, RedisError
 
 from src.resilience.clock import Clock
 from src.resilience.redis.failures import Meaning, failure_of, reason_of
-from src.resilience.redis.port import Argument, Command, Reply
+from src.resilience.redis.port import Argument, Reply
 from src.resilience.redis.scripts import Script
 from src.services.errors import StorageRefusedError, StorageUnavailableError
 from src.storage.redis.batcher import Batcher, RoundTripObserver
+from src.storage.redis.connection import Command
 from src.storage.redis.failure_log import FailureLog
 from src.storage.redis.tick_loader import TickLoader
 
