@@ -103,9 +103,13 @@ class ClientAccess:
         self._execute = client.execute_command
         client.execute_command = self._counted
 
+    @property
+    def is_cluster(self) -> bool:
+        return isinstance(self.client, redis.asyncio.RedisCluster)
+
     async def send(self, *command: object) -> object:
         options = {NEVER_DECODE: True}
-        if isinstance(self.client, redis.asyncio.RedisCluster) and command[0] in {"KEYS", "FLUSHALL"}:
+        if self.is_cluster and command[0] in {"KEYS", "FLUSHALL"}:
             nodes = self.client.get_primaries()
             found = [await node.execute_command(*command, **options) for node in nodes]
             keys = [key for keys in found for key in keys] if command[0] == "KEYS" else []
