@@ -113,8 +113,9 @@ class TestCircuitBreaker:
         policy = breaker(clock)
         for _ in range(2):
             assert await policy.run(in_turn(clock, UNAVAILABLE)) is UNAVAILABLE
-        with pytest.raises(CircuitOpenError):
+        with pytest.raises(CircuitOpenError) as rejected:
             await policy.run(in_turn(clock, OK))
+        assert rejected.value.__cause__.result is UNAVAILABLE
 
     async def test_another_result_ends_the_failures_in_a_row(self, clock):
         policy = breaker(clock)
