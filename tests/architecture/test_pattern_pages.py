@@ -97,13 +97,39 @@ def test_every_event_is_told_of_somewhere():
     assert told >= EVENTS - {"Event"}
 
 
-@pages
-async def test_its_sample_runs(page):
-    [sample] = re.findall(r"```python\n(.*?)```", section(page, "Sample"), re.DOTALL)
+@pytest.mark.parametrize(
+    ("page", "title"),
+    [(FOLDER / "README.md", "Ways to call"), *((page, "Sample") for page in PAGES)],
+    ids=lambda value: value.stem if isinstance(value, Path) else "",
+)
+async def test_its_sample_runs(page, title):
+    [sample] = re.findall(r"```python\n(.*?)```", section(page, title), re.DOTALL)
     code = compile(sample, str(page), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
     outcome = eval(code, {"__name__": page.stem})
     if inspect.iscoroutine(outcome):
         await outcome
+
+
+def ways_to_call(page):
+    """Return the names in code style of the page's line about the ways to call."""
+    _, line = text_of(page).split("\n[Ways to call](README.md#ways-to-call): ")
+    return re.findall(r"`([^`]+)`", line.split("\n\n")[0])
+
+
+@pages
+def test_its_ways_to_call_are_those_of_the_code(page):
+    names = ways_to_call(page)
+    name = {"cache": "ReadThroughCache", "rate-limiter": "RateLimit"}.get(page.stem)
+    policy = getattr(package, name or page.stem.title().replace("-", ""))
+    told = {
+        package.BasePolicy: "run" in names,
+        package.BlockPolicy: any(name.startswith("async with") for name in names),
+        package.SyncPolicy: "run_sync" in names,
+    }
+    assert {kind: issubclass(policy, kind) for kind in told} == told
+    options = [re.findall(r"\w+", name)[1:] for name in names if name.startswith("with_options")]
+    has_options = hasattr(policy, "with_options")
+    assert options == ([[*inspect.signature(policy.with_options).parameters][1:]] if has_options else [])
 
 
 @pages
@@ -120,7 +146,9 @@ def test_every_policy_has_a_page():
         and any(
             item.__module__ == module.name and inspect.iscoroutinefunction(getattr(item, "run", None))
             for item in vars(importlib.import_module(module.name)).values()
-            if inspect.isclass(item) and not getattr(item, "_is_protocol", False)
+            if inspect.isclass(item)
+            and not getattr(item, "_is_protocol", False)
+            and not inspect.isabstract(item)
         )
     }
     assert policies <= titles

@@ -9,6 +9,7 @@ from redis.exceptions import ResponseError
 
 from src.resilience.clock import SystemClock
 from src.resilience.rate_limiter import redis as limiter_module
+from src.resilience.rate_limiter.foresight import seconds_until
 from src.resilience.rate_limiter.memory import memory_rate_limiter
 from src.resilience.rate_limiter.options import Algorithm, Quota
 from src.resilience.rate_limiter.redis import RedisRateLimiter
@@ -89,6 +90,21 @@ async def test_the_same_hit_goes_through_after_retry_after_and_not_a_microsecond
     assert too_soon.retry_after == TICK
     await store_time.advance(TICK)
     assert (await limiter.hit("k", cost)).allowed
+
+
+@every_algorithm
+@pytest.mark.parametrize("units", [1, 3, 4, 5, 6, 13])
+async def test_the_last_of_several_units_comes_when_it_was_foreseen(make, store_time, algorithm, units):
+    limiter = make(algorithm, Quota(4, 8))
+    for seconds, cost in ((0, 3), (5, 1), (4, 2), (1.5, 1)):
+        await store_time.advance(seconds)
+        await limiter.hit("k", cost)
+    foreseen = await seconds_until(limiter, "k", units)
+    began = store_time.clock.monotonic()
+    for _ in range(units):
+        while not (decision := await limiter.hit("k")).allowed:
+            await store_time.advance(decision.retry_after)
+    assert store_time.clock.monotonic() - began == pytest.approx(foreseen, abs=units * TICK)
 
 
 @every_algorithm

@@ -32,6 +32,7 @@ The bytes and the leases are in a `CacheStore`.
 """
 
 import asyncio
+import functools
 import math
 import uuid
 from collections import OrderedDict
@@ -41,7 +42,7 @@ from contextvars import Context
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, ParamSpec, get_args
 
 from ..clock import Clock, Randomizer
 from ..events import (
@@ -53,10 +54,12 @@ from ..events import (
     notify,
 )
 from ..lease import LeaseRenewal
-from ..policy import is_misuse, require_async
+from ..policy import AsyncPartial, is_misuse, require_async
 from ..shared_tasks import SharedTask, SharedTasks
 from .options import CacheOptions
 from .store import CacheStore, Entry, Lease
+
+P = ParamSpec("P")
 
 Outcome = Literal["hit", "miss", "updating", "stale"]
 
@@ -193,6 +196,29 @@ class ReadThroughCache:
             answer = await self._answer_anew(key, compute)
         notify(self._listener, self._told[answer.outcome])
         return answer
+
+    def cached(
+        self, key: Callable[P, str]
+    ) -> Callable[[Callable[P, Awaitable[bytes]]], Callable[P, Coroutine[Any, Any, Answer]]]:
+        """Return a decorator for async functions: each call answers from the cache, as `get` does.
+
+        Args:
+            key: Called with the arguments of a call; returns the key of its answer.
+
+        Raises:
+            TypeError: By the decorator: the function is a plain function.
+        """
+
+        def decorate(function: Callable[P, Awaitable[bytes]]) -> Callable[P, Coroutine[Any, Any, Answer]]:
+            require_async(function)
+
+            @functools.wraps(function)
+            async def from_cache(*args: P.args, **kwargs: P.kwargs) -> Answer:
+                return await self.get(key(*args, **kwargs), AsyncPartial(function, *args, **kwargs))
+
+            return from_cache
+
+        return decorate
 
     async def invalidate(self, keys: Sequence[str]) -> None:
         """Make every later `begin` and `get` of `keys` see what was written before this call.

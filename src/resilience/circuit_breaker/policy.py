@@ -11,7 +11,7 @@ from functools import partial
 from typing import TypeVar
 
 from ..clock import Clock
-from ..errors import CircuitOpenError, RejectedError
+from ..errors import CircuitOpenError, FailedResultError, RejectedError
 from ..events import (
     Listener,
     OutcomeLost,
@@ -111,6 +111,8 @@ class CircuitBreaker(BlockPolicy, SyncPolicy):
             raise
         else:
             failed = self._is_failure_result is not None and self._is_failure_result(result)
+            if failed:
+                self._last_failure = FailedResultError(result)
         finally:
             if renewal is not None:
                 renewal.end()

@@ -45,7 +45,7 @@ class RedisBreakerStore:
         try:
             return await asyncio.shield(asking)
         except BaseException:
-            self._begin(self._give_back_what_comes(name, asking))
+            self._begin_if_possible(self._give_back_what_comes(name, asking))
             raise
 
     async def record(
@@ -66,8 +66,7 @@ class RedisBreakerStore:
     def release(self, name: str, ticket: Ticket) -> None:
         """Give back the permit of a call that had no outcome, in the background."""
         if ticket.probe is not None:
-            with suppress(RuntimeError):  # there is no event loop any more: the lease runs out
-                self._begin(self._give_back(name, ticket.probe))
+            self._begin_if_possible(self._give_back(name, ticket.probe))
 
     async def force(
         self,
@@ -105,15 +104,18 @@ class RedisBreakerStore:
         return Ticket(self, int(generation), probe and probe.decode(), _transition(transition))
 
     def _begin(self, work: Coroutine[object, object, T]) -> "asyncio.Task[T]":
-        """Begin something that goes on when its caller has gone."""
-        try:
-            task = asyncio.create_task(work)
-        except RuntimeError:
-            work.close()
-            raise
+        """Begin a task that continues when its caller has gone."""
+        task = asyncio.create_task(work)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
         return task
+
+    def _begin_if_possible(self, work: Coroutine[object, object, None]) -> None:
+        """Begin `work`, unless the event loop has ended: then the permit is free when its lease runs out."""
+        try:
+            self._begin(work)
+        except RuntimeError:
+            work.close()
 
     async def _end_of_background(self) -> None:
         """Wait until what this worker gave back or recorded before is taken into account."""
