@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
-from .clock import Clock
+from .clock import SYSTEM_CLOCK, Clock
 from .errors import RejectedError
 from .events import LimitChanged, Listener, ignore, notify
 from .permit import BlockPolicy
@@ -233,7 +233,7 @@ class AdaptiveConcurrency(BlockPolicy):
         options: AdaptiveConcurrencyOptions,
         algorithm: LimitAlgorithm,
         bulkhead: Resizable,
-        clock: Clock,
+        clock: Clock = SYSTEM_CLOCK,
         *,
         name: str = "adaptive-concurrency",
         listener: Listener = ignore,

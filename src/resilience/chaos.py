@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, TypeVar, cast
 
-from .clock import Clock, Randomizer
+from .clock import SYSTEM_CLOCK, SYSTEM_RANDOMIZER, Clock, Randomizer
 from .events import FaultInjected, Listener, ignore, notify
 from .policy import BasePolicy, Call, require_async
 
@@ -109,8 +109,8 @@ class Chaos(BasePolicy):
     def __init__(
         self,
         options: ChaosOptions,
-        clock: Clock,
-        randomizer: Randomizer,
+        clock: Clock = SYSTEM_CLOCK,
+        randomizer: Randomizer = SYSTEM_RANDOMIZER,
         *,
         name: str = "chaos",
         listener: Listener = ignore,

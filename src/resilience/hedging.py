@@ -18,7 +18,7 @@ import math
 from dataclasses import dataclass
 from typing import Generic, Self, TypeAlias, TypeVar
 
-from .clock import Clock
+from .clock import SYSTEM_CLOCK, Clock
 from .errors import FailedResultError
 from .events import Hedged, HedgedAttemptFailed, HedgeWon, Listener, ignore, notify
 from .latencies import RecentLatencies
@@ -80,7 +80,12 @@ class Hedging(BasePolicy):
     """
 
     def __init__(
-        self, options: HedgingOptions, clock: Clock, *, name: str = "hedging", listener: Listener = ignore
+        self,
+        options: HedgingOptions,
+        clock: Clock = SYSTEM_CLOCK,
+        *,
+        name: str = "hedging",
+        listener: Listener = ignore,
     ) -> None:
         self.name = name
         self._options = options

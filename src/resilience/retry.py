@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol, Self, TypeVar
 
-from .clock import Clock, Randomizer
+from .clock import SYSTEM_CLOCK, SYSTEM_RANDOMIZER, Clock, Randomizer
 from .errors import FailedResultError
 from .events import Listener, Retried, RetriesExhausted, ignore, notify
 from .policy import Call, ResultJudge, SyncPolicy, is_misuse, override, require_async
@@ -259,6 +259,9 @@ class RetryOptions:
         _require_seconds("total_seconds", self.total_seconds)
 
 
+_DEFAULT_OPTIONS: Final = RetryOptions()
+
+
 class Retry(SyncPolicy):
     """The policy.
 
@@ -277,9 +280,9 @@ class Retry(SyncPolicy):
 
     def __init__(
         self,
-        options: RetryOptions,
-        clock: Clock,
-        randomizer: Randomizer,
+        options: RetryOptions = _DEFAULT_OPTIONS,
+        clock: Clock = SYSTEM_CLOCK,
+        randomizer: Randomizer = SYSTEM_RANDOMIZER,
         *,
         budget: RetryBudget | None = None,
         name: str = "retry",

@@ -3,7 +3,7 @@
 import math
 from typing import Self, TypeVar
 
-from .clock import Clock
+from .clock import SYSTEM_CLOCK, Clock
 from .errors import CallTimeoutError
 from .events import Listener, TimedOut, ignore, notify
 from .permit import BlockPolicy
@@ -26,7 +26,12 @@ class Timeout(BlockPolicy):
     """
 
     def __init__(
-        self, seconds: float, clock: Clock, *, name: str = "timeout", listener: Listener = ignore
+        self,
+        seconds: float,
+        clock: Clock = SYSTEM_CLOCK,
+        *,
+        name: str = "timeout",
+        listener: Listener = ignore,
     ) -> None:
         self.name = name
         self.seconds = _checked(seconds)

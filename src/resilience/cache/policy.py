@@ -42,9 +42,9 @@ from contextvars import Context
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
-from typing import Any, Literal, NamedTuple, ParamSpec, get_args
+from typing import Any, Final, Literal, NamedTuple, ParamSpec, get_args
 
-from ..clock import Clock, Randomizer
+from ..clock import SYSTEM_CLOCK, SYSTEM_RANDOMIZER, Clock, Randomizer
 from ..events import (
     CacheAnswered,
     CacheRefreshed,
@@ -118,6 +118,9 @@ class _Failure:
     ends_at: float
 
 
+_DEFAULT_OPTIONS: Final = CacheOptions()
+
+
 class ReadThroughCache:
     """The cache in front of a computation. See the module's docstring for what it promises.
 
@@ -136,9 +139,9 @@ class ReadThroughCache:
     def __init__(
         self,
         store: CacheStore,
-        options: CacheOptions,
-        clock: Clock,
-        randomizer: Randomizer,
+        options: CacheOptions = _DEFAULT_OPTIONS,
+        clock: Clock = SYSTEM_CLOCK,
+        randomizer: Randomizer = SYSTEM_RANDOMIZER,
         *,
         stale_on: tuple[type[Exception], ...] = (Exception,),
         negative_on: tuple[type[Exception], ...] = (Exception,),

@@ -8,9 +8,9 @@ breaker.
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import TypeVar
+from typing import Final, TypeVar
 
-from ..clock import Clock
+from ..clock import SYSTEM_CLOCK, Clock
 from ..errors import CircuitOpenError, FailedResultError, RejectedError
 from ..events import (
     Listener,
@@ -40,6 +40,9 @@ from .store import (
 T = TypeVar("T")
 
 
+_DEFAULT_OPTIONS: Final = CircuitBreakerOptions()
+
+
 def any_error_fails(error: Exception) -> bool | None:
     """Judge every error a failure, except a rejection by an inner policy, which did not begin the call."""
     return None if isinstance(error, RejectedError) else True
@@ -65,8 +68,8 @@ class CircuitBreaker(BlockPolicy, SyncPolicy):
         self,
         name: str,
         store: BreakerStore,
-        options: CircuitBreakerOptions,
-        clock: Clock,
+        options: CircuitBreakerOptions = _DEFAULT_OPTIONS,
+        clock: Clock = SYSTEM_CLOCK,
         *,
         listener: Listener = ignore,
         is_failure: Callable[[Exception], bool | None] = any_error_fails,

@@ -16,7 +16,7 @@ from contextvars import Context
 from functools import partial
 from typing import Self, TypeVar
 
-from ..clock import Clock
+from ..clock import SYSTEM_CLOCK, Clock
 from ..errors import (
     QueueClosedError,
     QueueFullError,
@@ -96,7 +96,7 @@ class PacedQueue(BlockPolicy):
         self,
         options: PacedQueueOptions,
         store: PaceStore,
-        clock: Clock,
+        clock: Clock = SYSTEM_CLOCK,
         *,
         name: str = "paced-queue",
         listener: Listener = ignore,

@@ -20,7 +20,7 @@ microseconds, here as in the scripts that do the same in Redis, so rounding erro
 from functools import partial
 from typing import Self, TypeVar
 
-from ..clock import Clock
+from ..clock import SYSTEM_CLOCK, Clock
 from ..errors import RateLimitedError
 from ..events import Listener, Rejected, Waited, ignore, notify
 from ..permit import BlockPolicy
@@ -62,7 +62,7 @@ class RateLimit(BlockPolicy):
         self,
         limiter: RateLimiter,
         options: RateLimitOptions,
-        clock: Clock,
+        clock: Clock = SYSTEM_CLOCK,
         *,
         name: str = "rate-limiter",
         listener: Listener = ignore,

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
-from ..clock import Clock
+from ..clock import SYSTEM_CLOCK, Clock
 from ..redis.client_runner import Client, script_runner
 from ..redis.port import Argument, Reply, ScriptRunner
 from ..redis.scripts import COMMAND, SERVER_TIME, load_script
@@ -99,7 +99,7 @@ class RedisRateLimiter:
         algorithm: Algorithm,
         quota: Quota,
         redis: ScriptRunner | Client,
-        clock: Clock,
+        clock: Clock = SYSTEM_CLOCK,
         *,
         prefix: str = "",
         time_source: str = SERVER_TIME,
