@@ -180,9 +180,9 @@ async def test_a_quota_is_waited_for(start_server, tmp_path):
     assert b"The rate limit is reached; the next request is sent in 1 s" in ended.stderr
 
 
-@pytest.mark.parametrize("command", [("export",), ("import", "pyproject.toml")])
+@pytest.mark.parametrize("command", [("export",), ("import", "-")])
 def test_without_a_service_it_says_so_in_a_line(command):
-    ended = run(*command, "--url", f"http://127.0.0.1:{free_port()}")
+    ended = run(*command, "--url", f"http://127.0.0.1:{free_port()}", input=b"{}")
 
     assert ended.returncode == 1
     assert re.fullmatch(rb"python -m src\.cli: no service at http://127\S+: no connection\n", ended.stderr)

@@ -12,6 +12,7 @@ import numpy as np
 
 from src.analytics.columns import POINT_BYTES, POINT_DTYPE
 from src.analytics.window import HOUR_US, MINUTE_US
+from src.resilience.redis.port import Command, Reply
 from src.services.errors import StorageUnavailableError
 from src.services.metrics.export import PointPage
 from src.services.metrics.labels import LabelFilters, matches
@@ -19,7 +20,6 @@ from src.storage.metrics.dense_minute import PLACE_BITS, read_dense_minute
 from src.storage.metrics.layout import key_of
 from src.storage.metrics.series_dictionary import SeriesDictionary
 from src.storage.metrics.series_folder import SeriesPoints
-from src.resilience.redis.port import Command, Reply
 from src.storage.redis.link import RedisLink
 from src.storage.redis.scripts import storage_script
 
