@@ -7,6 +7,7 @@ from operator import itemgetter
 
 import httpx
 
+from src.cli.transfer.list_walk import walk_list
 from src.resilience import Clock
 
 MAX_ATTEMPTS = 5
@@ -25,6 +26,10 @@ _CONTINUE = "run the same command again to continue"
 
 class TransferError(Exception):
     """An export or import could not begin or end. The message is one line that says why and what to do."""
+
+
+class NotFoundError(TransferError):
+    """The service has nothing at a path."""
 
 
 class BatchTooLargeError(TransferError):
@@ -93,6 +98,7 @@ class ServiceClient:
         self._clock = clock
         self._notify = notify
         self._has_answered = False
+        self._has_export = True
 
     async def types(self) -> dict[str, int]:
         """Return each type with its number of points, in order of names.
@@ -100,7 +106,7 @@ class ServiceClient:
         Raises:
             TransferError: The service does not answer, refuses, or is none.
         """
-        response = await self._answer(self._http.build_request("GET", "/api/metrics/types"))
+        response = await self._get("/api/metrics/types")
         try:
             return {item["type"]: item["count"] for item in sorted(response.json(), key=itemgetter("type"))}
         except (TypeError, KeyError, ValueError):
@@ -109,12 +115,33 @@ class ServiceClient:
     async def export(self, query: Sequence[tuple[str, str]]) -> AsyncIterator[bytes]:
         """Yield the lines of an export, some at once, each with its line break.
 
+        A version of the service that has no export is read by its list.
+
         Args:
             query: Names and values of the parameters.
 
         Raises:
             TransferError: The service does not answer or refuses, or the export was cut off.
         """
+        if self._has_export:
+            try:
+                async for lines in self._export(query):
+                    yield lines
+            except NotFoundError:
+                self._has_export = False
+                self._notify("This version of the service has no export: its list is read, page by page")
+        if self._has_export:
+            return
+        try:
+            async for lines in walk_list(self._get, query):
+                yield lines
+        except (TypeError, KeyError, ValueError):
+            raise self._no_service() from None
+
+    async def _get(self, path: str) -> httpx.Response:
+        return await self._answer(self._http.build_request("GET", path))
+
+    async def _export(self, query: Sequence[tuple[str, str]]) -> AsyncIterator[bytes]:
         request = self._http.build_request(
             "GET", "/api/metrics/export", params=httpx.QueryParams(list(query))
         )
@@ -209,7 +236,8 @@ def _failure(response: httpx.Response) -> str:
         return reason
     if response.status_code == httpx.codes.REQUEST_ENTITY_TOO_LARGE:
         raise BatchTooLargeError(f"{reason}: lower --batch-points")
-    raise TransferError(f"the service refuses ({response.status_code}): {reason}")
+    kind = NotFoundError if response.status_code == httpx.codes.NOT_FOUND else TransferError
+    raise kind(f"the service refuses ({response.status_code}): {reason}")
 
 
 def _retry_after(response: httpx.Response) -> float:

@@ -18,6 +18,8 @@ class FakeService:
         failures: What the next requests are answered with, in place of an answer of the service.
         requests: The requests, as they came.
         cut_after: Bytes of an export after which the connection ends.
+        has_export: Whether it has an export, or is an older version.
+        page_points: Points in a page of its list.
         batches: What was stored, by idempotency key.
     """
 
@@ -26,6 +28,8 @@ class FakeService:
         self.failures: list[httpx.Response | Exception] = []
         self.requests: list[httpx.Request] = []
         self.cut_after: int | None = None
+        self.has_export = True
+        self.page_points = 3
         self.batches: dict[str, list[dict[str, object]]] = {}
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
@@ -46,7 +50,19 @@ class FakeService:
             )
         if request.url.path == "/api/metrics/batch":
             return self._store(request)
-        return self._export(request)
+        if request.url.path == "/api/metrics/list":
+            return self._list(request)
+        return self._export(request) if self.has_export else httpx.Response(404, json={"message": "nothing"})
+
+    def _list(self, request: httpx.Request) -> httpx.Response:
+        query = request.url.params
+        newest = [point for point in reversed(self.points) if point["type"] == query["type"]]
+        start = int(query.get("cursor", 0))
+        following = start + self.page_points
+        headers = {}
+        if following < len(newest):
+            headers["Link"] = f'</api/metrics/list?type={query["type"]}&cursor={following}>; rel="next"'
+        return httpx.Response(200, json=newest[start:following], headers=headers)
 
     def _export(self, request: httpx.Request) -> httpx.Response:
         query = request.url.params

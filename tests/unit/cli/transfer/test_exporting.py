@@ -169,3 +169,49 @@ async def test_a_quota_that_is_spent_in_the_middle_is_waited_for(service, path, 
 
     assert clock.sleeps == [30, 30]
     assert read(path) == service.points
+
+
+async def test_an_older_service_without_an_export_is_read_by_its_list(service, path, terminal):
+    service.has_export = False
+    service.points = [point(n // 2, n / 7, kind) for kind in ("cpu", "mem") for n in range(10)]
+
+    await run(terminal, output=str(path))
+
+    assert read(path) == service.points
+    assert len(terminal.lines_with("has no export")) == 1
+
+
+async def test_an_older_services_points_are_chosen_by_time(service, path):
+    service.has_export = False
+    service.points = [point(n) for n in range(10)]
+
+    await run(output=str(path), type="cpu", from_=point(3)["timestamp"], to=point(7)["timestamp"])
+
+    assert read(path) == service.points[3:7]
+
+
+async def test_an_export_of_an_older_service_is_continued(service, path):
+    service.has_export = False
+    service.points = [point(n // 4, n / 7, kind) for kind in ("cpu", "mem") for n in range(10)]
+    answers = service._list
+
+    def fail_on_mem(request):
+        return httpx.Response(403, json={}) if request.url.params["type"] == "mem" else answers(request)
+
+    service._list = fail_on_mem
+    with pytest.raises(TransferError):
+        await run(output=str(path))
+    service._list = answers
+    await run(output=str(path))
+
+    assert read(path) == service.points
+
+
+@pytest.mark.parametrize("body", [b"{}", b"[1]", b"<html>"])
+async def test_another_servers_answer_is_no_list(service, path, body):
+    service.has_export = False
+    service.points = [point(0)]
+    service._list = lambda _: httpx.Response(200, content=body)
+
+    with pytest.raises(TransferError, match="is not this service"):
+        await run(output=str(path))
