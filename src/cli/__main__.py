@@ -51,6 +51,11 @@ def main(arguments: Sequence[str]) -> None:
         exit_code = asyncio.run(run)
     except (ProviderUnreachableError, TransferError) as error:
         raise SystemExit(f"{parser.prog}: {error}") from None
+    except BrokenPipeError:
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # or the interpreter would flush into it
+        raise SystemExit(f"{parser.prog}: standard output was closed") from None
     except KeyboardInterrupt:
         exit_code = 128 + signal.SIGINT
     if exit_code:

@@ -153,6 +153,17 @@ async def test_an_export_goes_through_a_pipe_into_an_import(service, client, sta
     assert b"\x1b" not in exported.stdout + exported.stderr + imported.stdout + imported.stderr
 
 
+async def test_a_reader_that_has_enough_ends_the_export(service, client):
+    await store_points(client, 20_000)
+    with begin("export", "--url", service.url, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline().startswith(b'{"timestamp":')
+        process.stdout.close()
+        said = process.stderr.read()
+
+    assert said == b"python -m src.cli: standard output was closed\n"
+    assert process.returncode == 1
+
+
 async def test_points_that_the_service_rejects_are_named_and_counted(service, client, tmp_path):
     path = tmp_path / "points.ndjson"
     path.write_text('{"timestamp":"2026-01-31T12:00:00Z","value":1,"type":"cpu"}\n{"value":true}\nno json\n')

@@ -1,7 +1,7 @@
 """The export: one metric type or all of them, from a running service to a file or to standard output."""
 
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -98,11 +98,10 @@ def _part_file(options: ExportOptions) -> Iterator[PartFile]:
     }  # fmt: skip
     file = PartFile(Path(options.output), described)
     try:
-        yield file
+        with closing(file):
+            yield file
     except OSError as error:
         raise TransferError(f"{options.output} can't be written: {error.strerror}") from None
-    finally:
-        file.close()
 
 
 async def _export(

@@ -98,11 +98,15 @@ class PartFile:
         try:
             self._check_description(description)
             self._file = self._part.open("r+b" if self._part.exists() else "w+b")
-            self.tail = Tail()
-            self._file.truncate(self._read_tail())
-            self._file.seek(0, os.SEEK_END)
         except OSError as error:
             raise TransferError(f"{path} can't be written: {error.strerror}") from None
+        try:
+            self.tail, end = self._read_tail()
+            self._file.truncate(end)
+            self._file.seek(0, os.SEEK_END)
+        except BaseException:
+            self._file.close()
+            raise
 
     def write(self, lines: bytes) -> None:
         """Write whole lines."""
@@ -111,15 +115,16 @@ class PartFile:
             self._write_block()
 
     def close(self) -> None:
-        """Close the file, so that another export can continue it."""
-        self._write_block()
-        self._file.close()
+        """Close the file, so that another export can continue it. Once it is complete, do nothing."""
+        if not self._file.closed:
+            with self._file:
+                self._write_block()
 
     def complete(self) -> None:
         """Close the file and give it its name."""
-        self._write_block()
-        os.fsync(self._file.fileno())
-        self._file.close()
+        with self._file:
+            self._write_block()
+            os.fsync(self._file.fileno())
         self._part.replace(self._path)
         self._about.unlink()
 
@@ -137,17 +142,17 @@ class PartFile:
                 f"{self._part} is of another export: remove it, or choose another file than {self._path}"
             )
 
-    def _read_tail(self) -> int:
-        """Return where the last complete line, or member, ends."""
-        end = 0
+    def _read_tail(self) -> tuple[Tail, int]:
+        """Return the end of the complete lines, or members, and where it is."""
+        tail, end = Tail(), 0
         try:
             for block, end_of_block in _members(self._file) if self._is_gzip else _lines(self._file):
                 for line in block.splitlines(keepends=True):
-                    self.tail.add(line)
+                    tail.add(line)
                 end = end_of_block
         except (ValueError, KeyError, TypeError):
             raise TransferError(f"{self._part} has something else than points: remove it") from None
-        return end
+        return tail, end
 
 
 def _lines(file: BinaryIO) -> Iterator[tuple[bytes, int]]:

@@ -1,5 +1,6 @@
 """The export: whole, or continued after an interruption, or an error."""
 
+import errno
 import gzip
 import io
 import json
@@ -146,6 +147,21 @@ async def test_a_part_of_another_export_is_left_alone(service, path):
     assert part.read_bytes() == before
 
 
+@pytest.mark.parametrize("content", [b"mine\n", b"{}\n", b"[]\n"])
+async def test_a_part_that_has_no_points_is_left_alone(service, path, content):
+    service.points = [point(0)]
+    service.cut_after = 0
+    with pytest.raises(TransferError):
+        await run(output=str(path))
+    part = path.with_name(f"{path.name}.part")
+    part.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+    before = part.read_bytes()
+
+    with pytest.raises(TransferError, match="something else than points"):
+        await run(output=str(path))
+    assert part.read_bytes() == before
+
+
 async def test_a_file_that_exists_is_left_alone(path):
     path.write_bytes(b"mine")
 
@@ -159,6 +175,15 @@ async def test_a_file_that_cannot_be_written_is_named(output, tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     with pytest.raises(TransferError, match=rf"^{output}"):
         await run(output=output)
+
+
+async def test_a_full_disk_is_named(service, path, monkeypatch):
+    service.points = [point(0)]
+    full = OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr(part_file.PartFile, "_write_block", lambda _: (_ for _ in ()).throw(full))
+
+    with pytest.raises(TransferError, match="can't be written: No space left on device"):
+        await run(output=str(path))
 
 
 async def test_a_quota_that_is_spent_in_the_middle_is_waited_for(service, path, terminal, clock):
