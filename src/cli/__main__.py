@@ -111,7 +111,9 @@ class _OneLineParser(argparse.ArgumentParser):
 
 def _parser() -> argparse.ArgumentParser:
     parser = _OneLineParser(
-        prog="python -m src.cli", description="The patterns at a terminal.", allow_abbrev=False
+        prog="python -m src.cli",
+        description="Patterns and metrics at a terminal.",
+        allow_abbrev=False,
     )
     commands = parser.add_subparsers(dest="command", metavar="|".join(_COMMANDS), required=True)
     _add_demo(commands.add_parser("demo", help="the patterns, told step by step", allow_abbrev=False))

@@ -1,6 +1,7 @@
 """The contract of exports: each point once, by time and then by arrival, whatever the layout and the load."""
 
 import random
+import struct
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -215,22 +216,100 @@ async def test_a_page_has_a_bounded_number_of_points(store, store_time, monkeypa
     assert max(sizes) <= 2 * export_reader.PAGE_POINTS
 
 
+MINUTE_KEY = f"m:{{cpu}}:r:{THIS_MINUTE // HOUR}:{THIS_MINUTE % HOUR // MINUTE}"
+
+
+async def change_places(link, points: bytes | None = None):
+    """Do what a deletion does that keeps `points` of this minute; None is all of them."""
+    if points is not None:
+        await link.send("SET", MINUTE_KEY, points)
+    await link.send("HSET", "m:{cpu}:d", "generation", random.random())
+
+
+@pytest.fixture
+async def dense(store, store_time, small_pages) -> list[Point]:
+    """Points in the head and 500 in one minute."""
+    head = await filled_head(store, THIS_MINUTE)
+    points = [Point("cpu", THIS_MINUTE + n, float(n)) for n in range(1, 501)]
+    await add(store, points)
+    return [*head, *points]
+
+
 @on_redis
-async def test_points_that_are_deleted_while_their_minute_is_read_end_the_export(
-    store, store_time, small_pages
+@pytest.mark.parametrize("left", [None, 0, 14, -14])
+async def test_points_of_a_minute_that_are_deleted_before_any_is_exported_are_left_out(
+    store, store_time, dense, monkeypatch, left
 ):
-    await filled_head(store, THIS_MINUTE)
-    await add(store, [Point("cpu", THIS_MINUTE + n, float(n)) for n in range(500)])
+    read = dense_minute._Piece.decode
+    reads = []
+
+    def decode(piece, points):
+        reads.append(piece)
+        return read(piece, points)
+
+    async def send(*command):
+        if len(reads) == 60 and command[0] == "GETRANGE":
+            reads.append(None)
+            stored = await sent("GET", MINUTE_KEY)
+            await change_places(store_time.link, None if left is None else stored[:left] or b"")
+            if not stored[:left]:
+                records = f"m:{{cpu}}:n:{THIS_MINUTE // HOUR}"
+                await sent("SETRANGE", records, THIS_MINUTE % HOUR // MINUTE * 56, b"\0" * 56)
+            elif left is not None:
+                count = struct.pack("<d", len(stored[:left]) // 14)
+                records = f"m:{{cpu}}:n:{THIS_MINUTE // HOUR}"
+                await sent("SETRANGE", records, THIS_MINUTE % HOUR // MINUTE * 56, count)
+        return await sent(*command)
+
+    monkeypatch.setattr(dense_minute._Piece, "decode", decode)
+    sent = store_time.link.send
+    monkeypatch.setattr(store_time.link, "send", send)
+
+    kept = {None: 500, 0: 0, 14: 1, -14: 499}[left]
+    assert await exported(store) == dense[: HEAD_POINTS + kept]
+
+
+@on_redis
+@pytest.mark.parametrize("left", [0, 7_000 - 14])
+async def test_points_of_a_minute_that_are_deleted_while_it_is_exported_end_the_export(
+    store, store_time, dense, left
+):
     pages = store.export("cpu")
     for _ in range((HEAD_POINTS + 100) // 3):
         await anext(pages)
 
-    hour = THIS_MINUTE // HOUR
-    await store_time.link.send("DEL", f"m:{{cpu}}:r:{hour}:{THIS_MINUTE % HOUR // MINUTE}")
+    stored = await store_time.link.send("GET", MINUTE_KEY)
+    await change_places(store_time.link, stored[7_000 - left :])
 
     with pytest.raises(StorageUnavailableError):
         async for _ in pages:
             pass
+
+
+@on_redis
+async def test_points_that_are_deleted_elsewhere_do_not_end_the_export_of_a_minute(store, store_time, dense):
+    seen = []
+    async for page in store.export("cpu"):
+        seen += zip(*page, strict=True)
+        if len(seen) > HEAD_POINTS:
+            await change_places(store_time.link)
+
+    assert [Point("cpu", *point) for point in seen] == dense
+
+
+@on_redis
+async def test_a_minute_whose_places_never_rest_ends_the_export(store, store_time, dense, monkeypatch):
+    send = store_time.link.send
+
+    async def changing(*command):
+        if command[0] == "GETRANGE":
+            await send("HSET", "m:{cpu}:d", "generation", random.random())
+        return await send(*command)
+
+    monkeypatch.setattr(store_time.link, "send", changing)
+
+    with pytest.raises(StorageUnavailableError):
+        await exported(store)
 
 
 @on_redis

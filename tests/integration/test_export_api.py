@@ -16,7 +16,7 @@ from tests.support.api import CALM, PLENTY, running_api
 from tests.support.server import Server
 
 NDJSON = {"Content-Type": "application/x-ndjson"}
-QUIET = {"LOG_LEVEL": "CRITICAL", "RATE_LIMIT_REQUESTS": "1000000", "RATE_LIMIT_READ_REQUESTS": "1000000"}
+QUIET = {"LOG_LEVEL": "ERROR", "RATE_LIMIT_REQUESTS": "1000000", "RATE_LIMIT_READ_REQUESTS": "1000000"}
 
 
 def point(value, second=0, metric="cpu", **labels):
@@ -183,6 +183,9 @@ async def test_an_export_that_fails_midway_does_not_end_as_if_it_were_complete(o
                     async for _ in chunks:
                         pass
             assert (await client.get("/health")).status_code == 503  # and the worker serves on
+        (cut_off,) = server.lines("answer_cut_off")
+        assert (cut_off["path"], cut_off["code"]) == ("/api/metrics/export", "REDIS_UNAVAILABLE")
+        assert not server.lines("unexpected_error")
     finally:
         server.stop()
 

@@ -6,14 +6,15 @@ returned. Points arrive about in order of time, so most pieces of the minute are
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+import zlib
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from src.analytics.columns import POINT_DTYPE, SeriesNumbers
+from src.analytics.columns import POINT_BYTES, POINT_DTYPE, SeriesNumbers
 from src.analytics.rollup import Floats
 from src.storage.metrics.layout import HEAD_POINTS
 
@@ -67,6 +68,22 @@ class KeyedPoints(NamedTuple):
         return self.chosen(np.argsort(self.keys))
 
 
+class MinuteRewrittenError(Exception):
+    """Points of a minute were deleted, or have expired, while the minute was read."""
+
+
+class MinuteSource(Protocol):
+    """The stored points of a minute outside the head of its hour."""
+
+    async def read(self, first: int, stop: int) -> bytes:
+        """Return the points from one index up to and without another, as many as there are."""
+        ...
+
+    async def is_unchanged(self) -> bool:
+        """Return whether no point has changed its place since the number of points was read."""
+        ...
+
+
 @dataclass(slots=True)
 class _Piece:
     """Points of a minute that are read together; `low` and `high` are bounds of their keys."""
@@ -75,19 +92,37 @@ class _Piece:
     stop: int
     low: int = 0
     high: int = 2**64
+    checksum: int | None = None
+
+    def decode(self, points: bytes) -> KeyedPoints:
+        """Return the points, and note what they are.
+
+        Raises:
+            MinuteRewrittenError: They are not what they were.
+        """
+        checksum = zlib.crc32(points)
+        if len(points) != (self.stop - self.first) * POINT_BYTES or self.checksum not in {None, checksum}:
+            raise MinuteRewrittenError
+        decoded = KeyedPoints.decode(points, HEAD_POINTS + self.first)
+        self.low, self.high, self.checksum = int(decoded.keys.min()), int(decoded.keys.max()), checksum
+        return decoded
 
 
 async def read_dense_minute(
-    read: Callable[[int, int], Awaitable[bytes]], head: bytes, count: int, first_us: int, stop_us: int
+    source: MinuteSource, head: bytes, count: int, first_us: int, stop_us: int
 ) -> AsyncIterator[KeyedPoints]:
     """Yield points of a minute by time, then by arrival.
 
     Args:
-        read: Returns the stored points of the minute from one index up to and without another.
+        source: The stored points of the minute outside the head.
         head: The head of the hour.
         count: Number of points of the minute outside the head.
         first_us: The first instant, in µs within the hour.
         stop_us: The instant after the last.
+
+    Raises:
+        MinuteRewrittenError: Points of the minute were deleted, or have expired. What was yielded before is
+            right.
     """
     pieces = [_Piece(first, min(first + PIECE_POINTS, count)) for first in range(0, count, PIECE_POINTS)]
     kept = max(LEAST_KEPT, count // MAX_PASSES)
@@ -98,12 +133,13 @@ async def read_dense_minute(
         for piece in pieces:
             if piece.high < first_key or piece.low >= stop_key:
                 continue
-            points = KeyedPoints.decode(await read(piece.first, piece.stop), HEAD_POINTS + piece.first)
-            piece.low, piece.high = int(points.keys.min()), int(points.keys.max())
+            points = piece.decode(await source.read(piece.first, piece.stop))
             found.append(points.between(first_key, stop_key))
             if sum(len(some.keys) for some in found) > 2 * kept:
                 smallest = await asyncio.to_thread(_smallest, found, kept)
                 found, stop_key = [smallest], int(smallest.keys.max()) + 1
+        if first_key == first_us << PLACE_BITS and not await source.is_unchanged():  # each piece was read
+            raise MinuteRewrittenError
         yield await asyncio.to_thread(_joined(found).sorted)
         first_key = stop_key
 

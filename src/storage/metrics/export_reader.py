@@ -12,11 +12,11 @@ import numpy as np
 
 from src.analytics.columns import POINT_BYTES, POINT_DTYPE
 from src.analytics.window import HOUR_US, MINUTE_US
-from src.resilience.redis.port import Command, Reply
+from src.resilience.redis.port import Reply
 from src.services.errors import StorageUnavailableError
 from src.services.metrics.export import PointPage
 from src.services.metrics.labels import LabelFilters, matches
-from src.storage.metrics.dense_minute import PLACE_BITS, read_dense_minute
+from src.storage.metrics.dense_minute import PLACE_BITS, MinuteRewrittenError, read_dense_minute
 from src.storage.metrics.layout import key_of
 from src.storage.metrics.series_dictionary import SeriesDictionary
 from src.storage.metrics.series_folder import SeriesPoints
@@ -31,7 +31,7 @@ YIELDED_POINTS = 500
 """Points yielded at once, at most: about a millisecond of work for the renderer."""
 
 MAX_ATTEMPTS = 20
-"""How often a page is read whose series change meanwhile."""
+"""How often a page is read whose series, or whose places of points, change meanwhile."""
 
 _FIRST_US, _END_US = -(2**62), 2**62
 """Beyond all timestamps."""
@@ -94,16 +94,25 @@ class ExportReader:
         """Yield the points of `metric_type`, as `ExportStore.export` describes."""
         first_us = _FIRST_US if start_us is None else start_us
         end_us = _END_US if stop_us is None else stop_us
+        attempts = 0
         while first_us < end_us:
             page = await self._read(metric_type, first_us, end_us)
             labels = {number: text for number, text in page.labels.items() if matches(filters or {}, text)}
             for some in _slices(page.points, labels):
                 yield some
             if page.dense is not None:
-                async for points in self._dense_points(metric_type, page.dense, first_us, end_us):
-                    for some in _slices(points, labels):
-                        yield some
-            first_us = page.next_us
+                first_us, has_begun = max(first_us, page.dense.start_us), False
+                try:
+                    async for points in self._dense_points(metric_type, page.dense, first_us, end_us):
+                        has_begun = True
+                        for some in _slices(points, labels):
+                            yield some
+                except MinuteRewrittenError:
+                    attempts += 1
+                    if has_begun or attempts == MAX_ATTEMPTS:
+                        raise StorageUnavailableError("points of a minute were deleted meanwhile") from None
+                    continue
+            first_us, attempts = page.next_us, 0
 
     async def _read(self, metric_type: str, first_us: int, end_us: int) -> _Page:
         hour, offset = divmod(first_us, HOUR_US)
@@ -128,24 +137,34 @@ class ExportReader:
         self, metric_type: str, minute: _DenseMinute, first_us: int, end_us: int
     ) -> AsyncIterator[SeriesPoints]:
         hour_us = minute.start_us // HOUR_US * HOUR_US
-        key = key_of(metric_type, f"r:{hour_us // HOUR_US}:{(minute.start_us - hour_us) // MINUTE_US}")
-
-        async def read(first: int, stop: int) -> bytes:
-            # The generation comes last: if it is the same, so were the places of the points.
-            commands: list[Command] = [
-                ("GETRANGE", key, first * POINT_BYTES, stop * POINT_BYTES - 1),
-                ("HGET", key_of(metric_type, "d"), "generation"),
-            ]
-            points, generation = await self._link.send_all(commands)
-            if len(points) < (stop - first) * POINT_BYTES or (generation or b"") != minute.generation:
-                raise StorageUnavailableError("points were deleted, or expired, while their minute was read")
-            return bytes(points)
-
-        first = max(first_us, minute.start_us) - hour_us
-        stop = min(end_us, minute.start_us + MINUTE_US) - hour_us
-        async for points in read_dense_minute(read, minute.head, minute.size, first, stop):
+        source = _RedisMinute(self._link, metric_type, minute)
+        stop_us = min(end_us, minute.start_us + MINUTE_US)
+        async for points in read_dense_minute(
+            source, minute.head, minute.size, first_us - hour_us, stop_us - hour_us
+        ):
             timestamps = (points.keys >> np.uint64(PLACE_BITS)).astype(np.int64) + hour_us
             yield SeriesPoints(points.series, timestamps, points.values)
+
+
+class _RedisMinute:
+    """A `MinuteSource`."""
+
+    def __init__(self, link: RedisLink, metric_type: str, minute: _DenseMinute) -> None:
+        self._link = link
+        hour, offset = divmod(minute.start_us, HOUR_US)
+        self._points = key_of(metric_type, f"r:{hour}:{offset // MINUTE_US}")
+        self._days = key_of(metric_type, "d")
+        self._generation = minute.generation
+
+    async def read(self, first: int, stop: int) -> bytes:
+        """Return the points from one index up to and without another, as many as there are."""
+        return bytes(
+            await self._link.send("GETRANGE", self._points, first * POINT_BYTES, stop * POINT_BYTES - 1)
+        )
+
+    async def is_unchanged(self) -> bool:
+        """Return whether no point of the type has changed its place since the page was read."""
+        return (await self._link.send("HGET", self._days, "generation") or b"") == self._generation
 
 
 def _dense_minute(generation: bytes, hours: Sequence[Reply]) -> _DenseMinute | None:

@@ -240,3 +240,13 @@ async def test_another_servers_answer_is_no_list(service, path, body):
 
     with pytest.raises(TransferError, match="is not this service"):
         await run(output=str(path))
+
+
+async def test_a_terminal_has_a_progress_bar(service, path, monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    service.points = [point(n) for n in range(10)]
+    terminal = Terminal(force_terminal=True)
+
+    await run(terminal, output=str(path))
+
+    assert "10/10" in terminal.text

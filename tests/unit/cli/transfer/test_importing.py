@@ -222,3 +222,14 @@ async def test_a_state_that_is_none_is_named(tmp_path, state):
 
     with pytest.raises(TransferError, match=r"points\.ndjson\.import\.json has something else"):
         await run(path)
+
+
+async def test_a_terminal_has_a_progress_bar(service, path, monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    write(path, [point(n) for n in range(10)])
+    terminal = Terminal(force_terminal=True)
+
+    await run(path, terminal)
+
+    size = path.stat().st_size
+    assert f"{size}/{size} bytes" in terminal.text
