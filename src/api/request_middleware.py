@@ -65,8 +65,9 @@ class RequestMiddleware:
             where = {"method": scope["method"], "path": scope["path"]}
             if problem is errors.INTERNAL_ERROR:
                 _log.exception("unexpected_error", **where)
-            if sender.status:
+            elif sender.status:
                 _log.error("answer_cut_off", code=problem.code, reason=str(error), **where)
+            if sender.status:
                 raise
             await sender.respond(self._rendered(scope, problem))
         finally:
