@@ -21,9 +21,9 @@ from src.cli.experiment import (
     Scenario,
     run_experiment,
 )
-from src.cli.transfer.exporting import DEFAULT_URL, STANDARD, ExportOptions, run_export
+from src.cli.transfer.exporting import STANDARD, ExportOptions, run_export
 from src.cli.transfer.importing import ImportOptions, run_import
-from src.cli.transfer.service_client import TransferError
+from src.cli.transfer.service_client import DEFAULT_URL, TransferError
 from src.resilience import SystemClock, SystemRandomizer
 
 API_KEY_VARIABLE = "RESILIENT_ANALYTICS_API_KEY"

@@ -10,13 +10,17 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn
 
 from src.analytics.points import parse_timestamp
-from src.cli.base_url import check_base_url
 from src.cli.transfer.part_file import LineSink, PartFile, Tail
 from src.cli.transfer.progress import running_progress
-from src.cli.transfer.service_client import ServiceClient, TransferError, connect_service
+from src.cli.transfer.service_client import (
+    DEFAULT_URL,
+    ServiceClient,
+    TransferError,
+    check_service,
+    connect_service,
+)
 from src.resilience import Clock
 
-DEFAULT_URL = "http://127.0.0.1:8000"
 STANDARD = "-"
 """The name of standard output, and of standard input."""
 
@@ -47,7 +51,7 @@ class ExportOptions:
     label: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        check_base_url(self.url, DEFAULT_URL)
+        check_service(self.url, self.api_key)
         for name, text in (("from", self.from_), ("to", self.to)):
             try:
                 parse_timestamp(text or "2000-01-01T00:00:00Z")

@@ -13,15 +13,16 @@ from typing import BinaryIO, NamedTuple
 from rich.console import Console
 from rich.progress import DownloadColumn
 
-from src.cli.base_url import check_base_url
-from src.cli.transfer.exporting import DEFAULT_URL, STANDARD
+from src.cli.transfer.exporting import STANDARD
 from src.cli.transfer.import_state import ImportState, ImportStateFile
 from src.cli.transfer.progress import running_progress
 from src.cli.transfer.service_client import (
+    DEFAULT_URL,
     BatchResult,
     BatchTooLargeError,
     ServiceClient,
     TransferError,
+    check_service,
     connect_service,
 )
 from src.resilience import Clock
@@ -53,7 +54,7 @@ class ImportOptions:
     batch_points: int = 5_000
 
     def __post_init__(self) -> None:
-        check_base_url(self.url, DEFAULT_URL)
+        check_service(self.url, self.api_key)
         if not 1 <= self.batch_points <= MAX_BATCH_POINTS:
             raise ValueError(f"batch_points must be 1 to {MAX_BATCH_POINTS}, not {self.batch_points}")
 
@@ -83,9 +84,9 @@ async def run_import(options: ImportOptions, console: Console, clock: Clock, std
         state = replace(state, batch_points=options.batch_points)
     with _opened(options.file, stdin) as source:
         batches = _Batches(source, state.batch_points)
-        if found:
-            batches.skip(found, options)
-            console.print(f"Continuing after line {found.lines}.")
+        if state.lines:
+            batches.skip(state, options)
+            console.print(f"Continuing after line {state.lines}.")
         async with connect_service(options.url, options.api_key, clock, console.print) as service:
             state = await _import(batches, state, states, service, console)
     console.print(f"Imported {state.accepted} points from {options.file} into {options.url}.")
@@ -213,7 +214,7 @@ class _Batches:
         """
         while self.count < state.lines and self._take():
             pass
-        if state.lines and self.digest != state.digest:
+        if self.digest != state.digest:
             raise TransferError(
                 f"{options.file} has changed since its import into {options.url} began: remove "
                 f"{options.file}.import.json to import all of it"

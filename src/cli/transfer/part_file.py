@@ -119,6 +119,10 @@ class PartFile:
         if not self._file.closed:
             with self._file:
                 self._write_block()
+                is_empty = self._file.tell() == 0
+            if is_empty:
+                self._part.unlink()
+                self._about.unlink()
 
     def complete(self) -> None:
         """Close the file and give it its name."""
@@ -135,7 +139,7 @@ class PartFile:
             self._block.clear()
 
     def _check_description(self, description: Mapping[str, object]) -> None:
-        if not self._part.exists():
+        if not self._part.exists() or not self._part.stat().st_size:
             self._about.write_bytes(orjson.dumps(description))
         elif not self._about.exists() or orjson.loads(self._about.read_bytes()) != description:
             raise TransferError(

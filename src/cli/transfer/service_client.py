@@ -7,8 +7,11 @@ from operator import itemgetter
 
 import httpx
 
+from src.cli.base_url import check_base_url
 from src.cli.transfer.list_walk import walk_list
 from src.resilience import Clock
+
+DEFAULT_URL = "http://127.0.0.1:8000"
 
 MAX_ATTEMPTS = 5
 """How often a request is sent to a service that fails, or no longer answers."""
@@ -34,6 +37,17 @@ class NotFoundError(TransferError):
 
 class BatchTooLargeError(TransferError):
     """The service takes no batch of this size."""
+
+
+def check_service(url: str, api_key: str | None) -> None:
+    """Check where a service is, and its key.
+
+    Raises:
+        ValueError: One of them can't be used; the message begins with its name.
+    """
+    check_base_url(url, DEFAULT_URL)
+    if api_key is not None and not (api_key.isascii() and api_key.isprintable() and " " not in api_key):
+        raise ValueError("api_key must be printable ASCII without blanks")
 
 
 @asynccontextmanager

@@ -109,7 +109,7 @@ async def test_a_file_that_ends_anywhere_is_continued(service, path, tmp_path):
     await run(output=str(path))
     whole = path.read_bytes()
     path.unlink()
-    service.cut_after = 0
+    service.cut_after = 100
     with pytest.raises(TransferError):
         await run(output=str(path))
     part, about = tmp_path / f"{path.name}.part", (tmp_path / f"{path.name}.part.json").read_bytes()
@@ -149,8 +149,8 @@ async def test_a_part_of_another_export_is_left_alone(service, path):
 
 @pytest.mark.parametrize("content", [b"mine\n", b"{}\n", b"[]\n"])
 async def test_a_part_that_has_no_points_is_left_alone(service, path, content):
-    service.points = [point(0)]
-    service.cut_after = 0
+    service.points = [point(0), point(1)]
+    service.cut_after = 100
     with pytest.raises(TransferError):
         await run(output=str(path))
     part = path.with_name(f"{path.name}.part")
@@ -168,6 +168,14 @@ async def test_a_file_that_exists_is_left_alone(path):
     with pytest.raises(TransferError, match="exists already"):
         await run(output=str(path))
     assert path.read_bytes() == b"mine"
+
+
+async def test_an_export_that_could_not_begin_leaves_nothing(service, path):
+    service.failures = [httpx.ConnectError("refused")]
+
+    with pytest.raises(TransferError, match="no connection"):
+        await run(output=str(path))
+    assert list(path.parent.iterdir()) == []
 
 
 @pytest.mark.parametrize("output", ["no/such/folder/points", "."])
