@@ -214,8 +214,10 @@ class ServiceClient:
                     continue
                 reason = _failure(response)
             attempts += 1
-            if attempts == MAX_ATTEMPTS or not self._has_answered:
+            if not self._has_answered:
                 raise TransferError(f"no service at {self._http.base_url}: {reason}")
+            if attempts == MAX_ATTEMPTS:
+                raise TransferError(f"the service at {self._http.base_url} fails: {reason}; {_CONTINUE}")
             await self._wait(f"The service fails: {reason}", seconds)
 
     async def _wait(self, reason: str, seconds: float) -> None:

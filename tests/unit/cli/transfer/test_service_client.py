@@ -42,7 +42,7 @@ async def test_a_service_that_fails_is_asked_again_a_few_times(service, client_o
 async def test_a_service_that_goes_on_failing_is_given_up(service, client_of, clock):
     service.failures = [problem(503, "Redis is away")] * MAX_ATTEMPTS
 
-    with pytest.raises(TransferError, match=r"no service at http://service/?: Redis is away"):
+    with pytest.raises(TransferError, match=r"the service at http://service/? fails: Redis is away; run"):
         await clock.drive(client_of().types())
     assert len(service.requests) == MAX_ATTEMPTS
 
