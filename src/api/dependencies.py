@@ -16,6 +16,7 @@ from src.services.access.admission import Admission
 from src.services.event_feed import EventFeed
 from src.services.external_service import ExternalService
 from src.services.lab import Lab
+from src.services.metrics.export import ExportStore
 from src.services.metrics.ingest import MetricService
 from src.services.metrics.readiness import Readiness
 from src.services.metrics.series import SeriesService
@@ -45,6 +46,7 @@ class State(TypedDict):
     clock: Clock
     metrics: MetricService
     series: SeriesService
+    exports: ExportStore
     summaries: SummaryService
     external_service: ExternalService
     breaker: CircuitBreaker

@@ -213,13 +213,17 @@ def json_body(model: type[BaseModel], *, many_as: str | None = None) -> Fragment
         content = {"application/json": {"schema": one, "example": examples[0]}}
     else:
         array: Fragment = {"type": "array", "items": one}
-        lines = {"type": "string", "description": f"One {model.__name__} a line"}
-        text = "".join(f"{orjson.dumps(example).decode()}\n" for example in examples)
         content = {
             "application/json": {"schema": array, "example": examples},
-            many_as: {"schema": lines, "example": text},
+            many_as: ndjson_lines(model, examples),
         }
     return {"requestBody": {"required": True, "content": content}}
+
+
+def ndjson_lines(model: type[BaseModel], examples: Sequence[Fragment]) -> Fragment:
+    """Return the documentation of content with one `model` a line, as JSON."""
+    text = "".join(f"{orjson.dumps(example).decode()}\n" for example in examples)
+    return {"schema": {"type": "string", "description": f"One {model.__name__} a line"}, "example": text}
 
 
 def completed(document: Fragment) -> Fragment:

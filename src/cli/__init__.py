@@ -1,1 +1,1 @@
-"""The patterns at a terminal, for people: a demonstration and an experiment, each with one command."""
+"""At a terminal, each with one command: a demonstration, an experiment, an export and an import."""

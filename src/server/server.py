@@ -18,6 +18,7 @@ import multiprocessing
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -107,9 +108,13 @@ class Lifespan(LifespanOn):
         await super().main()
 
     async def send(self, message: Any) -> None:  # noqa: ANN401 -- uvicorn's type is private
-        """Take what the application reports, but for the traceback of a start that was stopped."""
-        if self._stop.is_set() and message["type"] == "lifespan.startup.failed":
-            message = {"type": message["type"]}
+        """Take what the application reports, without the traceback of a start that was stopped or refused."""
+        if message["type"] == "lifespan.startup.failed":
+            refusal = sys.exception()
+            if self._stop.is_set():
+                message = {"type": message["type"]}
+            elif isinstance(refusal, SystemExit):
+                message = {"type": message["type"], "message": str(refusal)}
         await super().send(message)
 
 

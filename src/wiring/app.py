@@ -20,6 +20,7 @@ from src.api.routes import (
     circuit_breaker,
     dashboard,
     events,
+    export,
     health,
     index,
     ingest,
@@ -95,7 +96,11 @@ from src.wiring.redis_link import redis_link
 _log = logging.getLogger(__name__)
 
 SUMMARY_CACHE = "summary"
-UNTIMED_ROUTES = frozenset(("/api/events", "/logs", "/invoke", "/invoke_delay", "/invoke_error", "/stress"))
+UNTIMED_ROUTES = frozenset(
+    (
+        "/api/events", "/api/metrics/export", "/logs", "/invoke", "/invoke_delay", "/invoke_error", "/stress",
+    )
+)  # fmt: skip
 """Routes whose duration is chosen by the client; the service's latency figures leave them out."""
 
 PAGE_READS_FACTOR = 10
@@ -130,8 +135,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         telemetry=tracing.telemetry(on=is_traced),
     )
     for module in (
-        ingest, metrics, series, overview, health, circuit_breaker, admin, lab, events, proxy, telemetry,
-        dashboard, page_reads, index,
+        ingest, metrics, series, export, overview, health, circuit_breaker, admin, lab, events, proxy,
+        telemetry, dashboard, page_reads, index,
     ):  # fmt: skip
         app.include_router(module.router)
     app.include_router(lab.runs)
@@ -222,6 +227,7 @@ async def _lifespan(
                 TickBatch[int](each(observe_writes, counters.observe_writes)).add,
             ),
             series=SeriesService(store, clock),
+            exports=store,
             overview=overviews,
             summaries=summaries,
             external_service=external_service,

@@ -1,7 +1,7 @@
 """The metric store as plainly as it can be said: keep every point, look at all of them each time."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 
 from src.analytics.aggregate import Aggregate
 from src.analytics.columns import PointColumns, columns_of
@@ -11,6 +11,7 @@ from src.analytics.sketch import LogBinSketch
 from src.analytics.window import Window
 from src.resilience.clock import Clock
 from src.resilience.rate_limiter.store import Decision, RateLimiter
+from src.services.metrics.export import PointPage
 from src.services.metrics.ingest import (
     Idempotency,
     IdempotencyKeyReusedError,
@@ -21,6 +22,7 @@ from src.services.metrics.ingest import (
     TypeOverview,
     WriteResult,
 )
+from src.services.metrics.labels import LabelFilters, matches
 
 
 class MemoryMetricStore:
@@ -87,6 +89,19 @@ class MemoryMetricStore:
                 if _place(stored) < (before.timestamp_us, before.type, before.arrival)
             ]
         return sorted(some, key=_place, reverse=True)[:limit]
+
+    async def export(
+        self,
+        metric_type: str,
+        start_us: int | None = None,
+        stop_us: int | None = None,
+        filters: LabelFilters | None = None,
+    ) -> AsyncIterator[PointPage]:
+        for point in (stored.point for stored in sorted(self._of(metric_type), key=_place)):
+            is_early = start_us is not None and point.timestamp_us < start_us
+            is_late = stop_us is not None and point.timestamp_us >= stop_us
+            if not (is_early or is_late) and matches(filters or {}, point.labels):
+                yield PointPage([point.timestamp_us], [point.value], [point.labels])
 
     async def types(self) -> list[TypeOverview]:
         overviews = []

@@ -29,6 +29,7 @@ from src.services.metrics.ingest import (
     WriteResult,
 )
 from src.storage.metrics.compaction import SketchCompactor
+from src.storage.metrics.export_reader import ExportReader
 from src.storage.metrics.label_reader import LabelReader
 from src.storage.metrics.layout import key_of
 from src.storage.metrics.list_reader import ListReader, log_unreadable
@@ -114,6 +115,7 @@ class RedisMetricStore:
         self.series = self._labels.series
         self._dictionaries: OrderedDict[str, SeriesDictionary] = OrderedDict()
         self.newest = self._lists.newest
+        self.export = ExportReader(link, self._dictionary).export
         self.aggregate = self._windows.aggregate
         self.aggregates = self._windows.aggregates
 
