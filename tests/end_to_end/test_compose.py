@@ -112,6 +112,7 @@ def is_healthy(url: str) -> bool:
 def containers() -> Iterator[Containers]:
     with tempfile.TemporaryDirectory(prefix="containers-") as folder:
         containers = Containers(Path(folder))
+        (containers.folder / ".env").write_text("RATE_LIMIT_REQEUSTS=3\n")
         try:
             with socket.create_server(("127.0.0.1", containers.redis_port)):  # another program has this port
                 containers.started = containers.run("start.sh")
@@ -139,6 +140,11 @@ async def test_start_makes_a_key_takes_a_free_port_for_redis_and_says_so(contain
     again = containers.run("start.sh")
     assert "Already running" in again.stdout
     assert f"Redis      localhost:{port}\n" in again.stdout
+
+
+async def test_start_shows_an_unknown_name_with_the_nearest_setting(containers: Containers) -> None:
+    assert "RATE_LIMIT_REQEUSTS in .env is not a setting" in containers.started.stdout
+    assert "Nearest: RATE_LIMIT_REQUESTS." in containers.started.stdout
 
 
 @pytest.mark.parametrize("service", ["redis", "provider"])
