@@ -222,7 +222,7 @@ try {
     $way = ($Json.transitions | Select-Object -Last 2 | ForEach-Object { "$($_.before) $($_.after)" }) -join ', '
     Assert-Value 'its way' $way 'OPEN HALF_OPEN, HALF_OPEN CLOSED'
 
-    Write-Host "`nEvery step went as told." -ForegroundColor Green
+    Write-Host "`nEvery step passed." -ForegroundColor Green
 } finally {
     if ($null -ne $rateFound) { Set-FailureRate $rateFound | Out-Null }
     Remove-Item -Recurse -Force $Answer

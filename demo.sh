@@ -137,9 +137,9 @@ leave() {
   fi
   rm -rf "$ANSWER"
   if [ "$result" = 0 ]; then
-    printf '\n%sEvery step went as told.%s\n' "$GREEN" "$PLAIN"
+    printf '\n%sEvery step passed.%s\n' "$GREEN" "$PLAIN"
   else
-    printf '\n%sThe tour ended at a step that did not go as told.%s\n' "$RED" "$PLAIN" >&2
+    printf '\n%sA step failed, and the tour ended.%s\n' "$RED" "$PLAIN" >&2
   fi
   exit "$result"
 }
