@@ -34,10 +34,10 @@ function Invoke-Step([string] $Method, [string] $Path, [string] $Body = '', [str
     Show-Answer
 }
 
-# The body goes by way of a file: Windows PowerShell 5 drops the quotes of a native program's arguments.
+# It calls $BaseUrl itself, whatever proxy the environment names. The body goes by way of a file: Windows PowerShell 5 drops the quotes of a native program's arguments.
 function Send-Request([string] $Method, [string] $Path, [string] $Body = '', [string[]] $Headers = @()) {
     [IO.File]::WriteAllText("$Answer/request", $Body)
-    $options = @('-sS', '--max-time', '60', '-X', $Method, "$BaseUrl$Path", '-D', "$Answer/headers",
+    $options = @('-sS', '--noproxy', '*', '--max-time', '60', '-X', $Method, "$BaseUrl$Path", '-D', "$Answer/headers",
         '-o', "$Answer/body", '-w', '%{http_code}')
     foreach ($line in $Headers) { $options += @('-H', $line) }
     if ($Body) { $options += @('-H', 'Content-Type: application/json', '--data-binary', "@$Answer/request") }
@@ -101,7 +101,8 @@ method, path, body = sys.stdin.read().splitlines()[:3]
 headers = {'Content-Type': 'application/json', 'X-API-Key': os.environ.get('ADMIN_API_KEY', '')}
 request = urllib.request.Request('http://127.0.0.1:8000' + path, body.encode(), headers, method=method)
 try:
-    print(urllib.request.urlopen(request).status)
+    without_proxy = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    print(without_proxy.open(request).status)
 except urllib.error.HTTPError as error:
     print(error.code)
 '@
@@ -221,7 +222,7 @@ try {
     $way = ($Json.transitions | Select-Object -Last 2 | ForEach-Object { "$($_.before) $($_.after)" }) -join ', '
     Assert-Value 'its way' $way 'OPEN HALF_OPEN, HALF_OPEN CLOSED'
 
-    Write-Host "`nEvery step went as told." -ForegroundColor Green
+    Write-Host "`nEvery step passed." -ForegroundColor Green
 } finally {
     if ($null -ne $rateFound) { Set-FailureRate $rateFound | Out-Null }
     Remove-Item -Recurse -Force $Answer

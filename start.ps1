@@ -51,6 +51,11 @@ function Set-AdminKey {
     $env:ADMIN_API_KEY = Get-Setting 'ADMIN_API_KEY' ''
 }
 
+# The lines of .env, or an empty one.
+function Get-EnvFile {
+    if (Test-Path .env) { Get-Content -Encoding UTF8 .env } else { '' }
+}
+
 # Leaves the file to its owner alone.
 function Protect-File([string] $Path) {
     $user = [Security.Principal.WindowsIdentity]::GetCurrent().Name
@@ -168,9 +173,7 @@ function Start-Local {
         if (-not $running) { Stop-Local }
     }
     Write-Host "Running; logs in $Run/."
-    if (Select-String -Quiet -SimpleMatch unknown_setting "$Run/api.log") {
-        Write-Host "The API ignores settings with unknown names: see unknown_setting in $Run/api.log."
-    }
+    Get-EnvFile | & $VenvPython -m src.config.unknown_settings | Write-Host
     Write-Where
 }
 
@@ -244,6 +247,8 @@ function Start-Services {
         throw "The service $service is not healthy. Above is the end of its log."
     }
     Write-Host 'Running in containers; logs: docker-compose logs.'
+    # This shows the names in .env that are no settings: compose gives the container only the names that it lists.
+    Get-EnvFile | Invoke-Compose exec -T app python -m src.config.unknown_settings | Write-Host
     Write-Where
 }
 

@@ -64,9 +64,7 @@ start_local() {
   await api "$APP_PORT"
   trap - EXIT
   say "Running; logs in $RUN/."
-  if grep -q unknown_setting "$RUN/api.log"; then
-    say "The API ignores settings with unknown names: see unknown_setting in $RUN/api.log."
-  fi
+  show_unknown_settings "$VENV/bin/python"
   say_where
 }
 
@@ -173,6 +171,7 @@ start_containers() {
   done
   trap - EXIT
   say "Running in containers; logs: docker-compose logs."
+  show_unknown_settings compose exec -T app python
   say_where
 }
 
@@ -246,6 +245,13 @@ have_admin_key() {
     say "Made an admin key and wrote it to .env"
   fi
   export ADMIN_API_KEY
+}
+
+# show_unknown_settings PYTHON...: prints the names in .env and in the environment that are no settings.
+show_unknown_settings() {
+  local env_file=/dev/null
+  [ ! -f .env ] || env_file=.env
+  "$@" -m src.config.unknown_settings <"$env_file"
 }
 
 # healthy PORT: whether GET /health there answers 200. In plain bash, since curl may be missing.

@@ -4,13 +4,20 @@ In `.env`, which is this service's own file, every unknown name is reported, exc
 OpenTelemetry, Python or the start script read. The environment also holds the variables of other programs,
 so there a name is reported only if it begins like one of this service's settings. `APP_`, `LOG_`, `REDIS_`
 and `WEB_` do not count: other programs use them too (`APP_ENV`, `LOG_DIR`, `REDIS_SERVICE_HOST`).
+
+    python -m src.config.unknown_settings <.env     prints them, one a line
+
+The start scripts run this in the container too, which has no `.env` and gets no unknown name from compose.
 """
 
+import os
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
+from io import TextIOWrapper
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from dotenv import dotenv_values
 
@@ -48,12 +55,17 @@ class UnknownSetting(NamedTuple):
     nearest: str | None
 
 
-def unknown_settings(environment: Mapping[str, str]) -> list[UnknownSetting]:
-    """Return the unknown names in `.env` and in `environment`, in that order."""
+def unknown_settings(environment: Mapping[str, str], env_file: IO[str] | None = None) -> list[UnknownSetting]:
+    """Return the unknown names in `.env` and in `environment`, in that order.
+
+    Args:
+        environment: The variables of the process.
+        env_file: The text of `.env`; None for the file in the working directory, if there is one.
+    """
     known = [name.upper() for name in Settings.model_fields]
     return [
         UnknownSetting(name, source, _nearest(name.upper(), known))
-        for name, source in (*_in_env_file(), *_in_environment(environment))
+        for name, source in (*_in_env_file(env_file), *_in_environment(environment))
         if name.upper() not in known
     ]
 
@@ -63,14 +75,32 @@ def _nearest(name: str, known: Sequence[str]) -> str | None:
     return matches[0] if matches else None
 
 
-def _in_env_file() -> Iterator[tuple[str, str]]:
-    if Path(ENV_FILE).is_file():
-        for name in dotenv_values(ENV_FILE, encoding=ENV_FILE_ENCODING, interpolate=False):
-            if not name.upper().startswith(OTHERS_IN_ENV_FILE):
-                yield name, ENV_FILE
+def _in_env_file(text: IO[str] | None) -> Iterator[tuple[str, str]]:
+    if text is None:
+        if not Path(ENV_FILE).is_file():
+            return
+        names = dotenv_values(ENV_FILE, encoding=ENV_FILE_ENCODING, interpolate=False)
+    else:
+        names = dotenv_values(stream=text, interpolate=False)
+    for name in names:
+        if not name.upper().startswith(OTHERS_IN_ENV_FILE):
+            yield name, ENV_FILE
 
 
 def _in_environment(environment: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     for name in sorted(environment):
         if name.upper().startswith(PREFIXES) and not _SERVICE_LINK.search(name.upper()):
             yield name, "environment"
+
+
+def main() -> None:
+    """Print the unknown names in the environment and in the text of `.env` on standard input."""
+    with TextIOWrapper(sys.stdin.buffer, ENV_FILE_ENCODING) as env_file:
+        for name, source, nearest in unknown_settings(os.environ, env_file):
+            place = f"{name} in {source}" if source == ENV_FILE else name
+            advice = f" Nearest: {nearest}." if nearest else ""
+            sys.stdout.write(f"{place} is not a setting and has no effect.{advice}\n")
+
+
+if __name__ == "__main__":
+    main()

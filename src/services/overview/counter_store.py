@@ -52,9 +52,9 @@ class CounterSnapshot:
         )
 
     def latency_ms(self, q: float) -> float | None:
-        """Return a quantile (0 to 1) of how long requests took, within 1 %; None of no requests."""
+        """Return a quantile (0 to 1) of the durations, within 1 %, in ms to the µs; None without requests."""
         seconds = LogBinSketch.of_counts(self.latencies, 0.0, math.inf).quantile(q)
-        return None if seconds is None else 1000 * seconds
+        return None if seconds is None else round(1000 * seconds, 3)
 
 
 @dataclass(frozen=True, slots=True)
