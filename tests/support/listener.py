@@ -1,20 +1,5 @@
-"""A listener that remembers."""
+"""The library's own recording listener."""
 
-from typing import TypeVar
+from src.resilience.testing import RecordingListener
 
-from src.resilience.events import Event
-
-E = TypeVar("E", bound=Event)
-
-
-class RecordingListener:
-    """Keeps every event it is told, in order."""
-
-    def __init__(self) -> None:
-        self.events: list[Event] = []
-
-    def __call__(self, event: Event) -> None:
-        self.events.append(event)
-
-    def of(self, kind: type[E]) -> list[E]:
-        return [event for event in self.events if isinstance(event, kind)]
+__all__ = ["RecordingListener"]
