@@ -41,7 +41,7 @@ from src.resilience.cache.policy import ReadThroughCache
 from src.resilience.cache.recent_entries import RecentEntries
 from src.resilience.clock import Clock, SystemClock, SystemRandomizer
 from src.resilience.errors import CircuitOpenError
-from src.resilience.events import Listener, each
+from src.resilience.events import CallFinished, Listener, each, without
 from src.resilience.pipeline import Pipeline
 from src.resilience.rate_limiter.memory import memory_rate_limiter
 from src.resilience.rate_limiter.options import Quota
@@ -257,7 +257,8 @@ def _listener(
     recorder = EventRecorder(event_log, clock, os.getpid(), count_event)
     recorder.start()
     stack.push_async_callback(recorder.aclose)
-    return CoalescingListener(each(count_event, counters, log_event, recorder))
+    # The duration and outcome of each call are measured once for a pipeline: see `Measured`.
+    return without(CoalescingListener(each(count_event, counters, log_event, recorder)), CallFinished)
 
 
 def _counter_store(
