@@ -10,7 +10,7 @@ import pytest
 
 import src.resilience as package
 
-EDGES = ("src.resilience.testing", "src.resilience.pytest_plugin")
+EDGES = ("src.resilience.pytest_plugin", "src.resilience.telemetry", "src.resilience.testing")
 """Modules for users of something beyond the standard library; the package does not import them."""
 
 MODULES = [
