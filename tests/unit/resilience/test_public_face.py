@@ -10,7 +10,9 @@ import pytest
 
 import src.resilience as package
 
-EDGES = ("src.resilience.pytest_plugin", "src.resilience.telemetry", "src.resilience.testing")
+EDGES = tuple(
+    f"src.resilience.{name}" for name in ("http_date", "httpx", "pytest_plugin", "telemetry", "testing")
+)
 """Modules for users of something beyond the standard library; the package does not import them."""
 
 MODULES = [
