@@ -12,7 +12,6 @@ from fastapi import FastAPI
 
 from src.api.admin_access import AdminAccess
 from src.api.app import App
-from src.api.client_address import ClientAddress
 from src.api.dependencies import BodyLimits, State
 from src.api.request_context import RequestContext
 from src.api.routes import (
@@ -39,6 +38,7 @@ from src.observation.tick_batch import TickBatch
 from src.resilience.cache.options import CacheOptions
 from src.resilience.cache.policy import ReadThroughCache
 from src.resilience.cache.recent_entries import RecentEntries
+from src.resilience.client_address import ClientAddress
 from src.resilience.clock import Clock, SystemClock, SystemRandomizer
 from src.resilience.errors import CircuitOpenError
 from src.resilience.events import CallFinished, Listener, each, without

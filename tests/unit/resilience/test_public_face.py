@@ -11,7 +11,17 @@ import pytest
 import src.resilience as package
 
 EDGES = tuple(
-    f"src.resilience.{name}" for name in ("http_date", "httpx", "pytest_plugin", "telemetry", "testing")
+    f"src.resilience.{name}"
+    for name in (
+        "client_address",
+        "fastapi",
+        "http_date",
+        "httpx",
+        "pytest_plugin",
+        "rate_limiter.headers",
+        "telemetry",
+        "testing",
+    )
 )
 """Modules for users of something beyond the standard library; the package does not import them."""
 
