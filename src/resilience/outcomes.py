@@ -1,7 +1,8 @@
 """The outcome of every call of a policy, as an event.
 
-A policy calls `report_outcomes` at the end of its constructor. Only a policy whose listener accepts the event
-gets a `run` that measures and reports; the `run` of every other policy costs what it did before.
+A policy calls `report_outcomes` at the end of its constructor. Where the listener accepts the event, the
+policy gets a `run` of its own that measures and reports. The `run` of every other policy has no branch and no
+wrapper for it, since each would be noticed: the cheapest policies cost less than 0.2 µs.
 """
 
 from collections.abc import Callable
