@@ -40,7 +40,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallFinished(Event):
-    """A call of a policy ended. Every policy reports this once for each `run`.
+    """A call of a policy ended. Every policy reports this once for each `run`, however it is called.
 
     Attributes:
         pattern: Class of the policy, such as "CircuitBreaker".
@@ -49,7 +49,7 @@ class CallFinished(Event):
             "cancelled" where the caller did. "failed" for every other error, and for a result that the
             policy's `is_failure_result` calls a failure. An error that the `is_failure` of a circuit breaker
             calls no failure is "succeeded".
-        duration_seconds: From the call of `run` to its end, waits and retries included; at least 0.
+        duration_seconds: From the start of `run` to its end, waits and retries included; at least 0.
         error: What the policy raised; None where it returned.
     """
 

@@ -11,7 +11,8 @@ belong to the inner transport.
 
 **Results as failures.** A response with one of `failure_statuses` is a `FailureResponseError` inside, so
 that policies count and retry it. When the policy raises the error of the last attempt, the client gets the
-response.
+response. Name failures here and not by the `is_failure_result` of a policy, to which a response does not say
+when to come back, nor whether its request may be sent again.
 
 **Retry-After** of such a response, in seconds or as a date, is the error's `retry_after`, before which
 `Retry` does not try again. If `RetryOptions.total_seconds` is too short for that, there is no retry.

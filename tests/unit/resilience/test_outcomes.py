@@ -8,6 +8,7 @@ from src.resilience import (
     AdaptiveConcurrency,
     AdaptiveConcurrencyOptions,
     Aimd,
+    BlockingClock,
     Bulkhead,
     BulkheadFullError,
     BulkheadOptions,
@@ -182,6 +183,76 @@ async def test_a_substitute_is_a_success(clock, listener):
     policy = Fallback(always("substitute"), clock=clock, listener=listener)
     assert await policy.run(ends_after(clock, 0, OSError())) == "substitute"
     assert outcomes(listener) == [("Fallback", "succeeded", 0.0)]
+
+
+BAD = "503"
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda clock, **known: CircuitBreaker(
+            "named",
+            MemoryBreakerStore(clock),
+            CircuitBreakerOptions(),
+            clock,
+            is_failure_result=BAD.__eq__,
+            **known,
+        ),
+        lambda clock, **known: Retry(
+            RetryOptions(2, backoff=Fixed(1), is_failure_result=BAD.__eq__),
+            clock,
+            SystemRandomizer(),
+            **known,
+        ),
+        lambda clock, **known: Hedging(HedgingOptions(1000, is_failure_result=BAD.__eq__), clock, **known),
+    ],
+    ids=["circuit breaker", "retry", "hedging"],
+)
+async def test_a_result_that_is_a_failure_is_reported_as_one(make, clock, listener):
+    policy = make(clock, listener=listener)
+    for result in (BAD, "200"):
+        assert await clock.drive(policy.run(ends_after(clock, 0, result))) == result
+    assert [(outcome.outcome, outcome.error) for outcome in listener.of(CallFinished)] == [
+        ("failed", None),
+        ("succeeded", None),
+    ]
+
+
+async def test_other_options_for_one_call_are_reported_and_obeyed(clock, listener):
+    policy = MAKE[Retry](clock, listener=listener)
+    for retry, attempts in ((policy.with_options(attempts=4), 4), (policy, 2)):
+        began = clock.monotonic()
+        with pytest.raises(ConnectionError):
+            await clock.drive(retry.run(ends_after(clock, 0, ConnectionError())))
+        assert clock.monotonic() - began == attempts - 1
+    assert outcomes(listener) == [("Retry", "failed", 3.0), ("Retry", "failed", 1.0)]
+
+
+async def test_a_block_and_a_decorated_function_are_calls(clock, listener):
+    policy = MAKE[Bulkhead](clock, listener=listener)
+    async with policy:
+        clock.jump(2)
+    with pytest.raises(ConnectionError):
+        async with policy:
+            raise ConnectionError
+
+    @policy
+    async def decorated():
+        clock.jump(3)
+
+    await decorated()
+    assert outcomes(listener) == [
+        ("Bulkhead", "succeeded", 2.0),
+        ("Bulkhead", "failed", 0.0),
+        ("Bulkhead", "succeeded", 3.0),
+    ]
+
+
+def test_a_call_without_an_event_loop_is_reported(clock, listener):
+    policy = Retry(RetryOptions(), BlockingClock(), SystemRandomizer(), listener=listener)
+    assert policy.run_sync(lambda: 42) == 42
+    assert [outcome for _, outcome, _ in outcomes(listener)] == ["succeeded"]
 
 
 async def test_an_argument_of_the_policy_itself_is_passed_on(clock, listener):

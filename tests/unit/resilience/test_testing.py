@@ -7,6 +7,10 @@ import pytest
 from src.resilience import (
     IMMEDIATE,
     AdaptiveConcurrency,
+    BlockingClock,
+    Bulkhead,
+    BulkheadOptions,
+    CallFinished,
     CallTimeoutError,
     Exponential,
     Fallback,
@@ -141,6 +145,19 @@ def lambda_free():
     return 42
 
 
+async def test_off_are_blocks_decorated_functions_and_other_options_too(clock):
+    bulkhead = Bulkhead(BulkheadOptions(permits=1), clock)
+    retry = Retry(RetryOptions(3), clock, SystemRandomizer(), listener=RecordingListener())
+    call = FailingCall()
+    with policies_off():
+        async with bulkhead, bulkhead:
+            assert bulkhead.in_use == 0
+        for way in (retry.with_options(attempts=9).run, lambda call: retry(call.__call__)()):
+            with pytest.raises(ConnectionError):
+                await way(call)
+    assert call.calls == 2
+
+
 async def test_the_switch_is_over_with_its_context():
     policy = Fallback(always("substitute"))
     with policies_off(), policies_off():
@@ -167,6 +184,28 @@ async def test_quick_retries_are_few_and_do_not_wait(cap, options, made):
     with quick_retries(cap), pytest.raises(ConnectionError):
         await retry.run(call)
     assert call.calls == made
+
+
+async def test_quick_retries_are_quick_with_other_options_and_a_listener(clock):
+    listener, call = RecordingListener(), FailingCall()
+    retry = Retry(RetryOptions(2, 1e6, HOURS), clock, SystemRandomizer(), listener=listener)
+    with quick_retries(4), pytest.raises(ConnectionError):
+        await retry.with_options(attempts=9).run(call)
+    assert call.calls == 4
+    assert [event.delay for event in listener.of(Retried)] == [3600, 7200, 14_400]
+    assert len(listener.of(CallFinished)) == 1
+
+
+def test_quick_retries_need_no_event_loop():
+    def fail():
+        calls.append(None)
+        raise ConnectionError
+
+    calls = []
+    retry = Retry(RetryOptions(9, 1e6, HOURS), BlockingClock(), SystemRandomizer())
+    with quick_retries(3), pytest.raises(ConnectionError):
+        retry.run_sync(fail)
+    assert len(calls) == 3
 
 
 async def test_quick_retries_are_over_with_their_context(clock):
