@@ -97,6 +97,12 @@ async def test_time_of_day_may_jump_and_durations_do_not():
     assert (clock.now(), clock.monotonic()) == (601.5, 1.5)
 
 
+async def test_the_event_loop_says_whether_a_task_can_run():
+    assert not asyncio.get_running_loop()._ready
+    asyncio.get_running_loop().call_soon(int)
+    assert asyncio.get_running_loop()._ready
+
+
 def test_a_program_on_another_event_loop_can_settle():
     uvloop = pytest.importorskip("uvloop")
     clock = FakeClock()
