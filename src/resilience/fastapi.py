@@ -214,7 +214,7 @@ class _LimitHeaders:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or _DECISIONS in scope:
+        if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         decisions: list[_LimitDecision] = []

@@ -56,10 +56,12 @@ class Server(httpx.AsyncBaseTransport):
         self.requests = []
         self.received = []
         self.bodies = []
+        self.open_bodies = []
         self.is_closed = False
 
     async def handle_async_request(self, request):
         self.requests.append(request)
+        self.open_bodies.append(sum(not getattr(body, "is_closed", True) for body in self.bodies))
         answer = self.answers.pop(0)
         if isinstance(answer, httpx.ConnectError):
             raise answer
@@ -327,9 +329,20 @@ async def test_policies_see_the_response(clock):
     assert server.bodies[0].is_closed
 
 
+async def test_policies_see_the_request_of_an_error(clock):
+    def is_worth_it(error):
+        return error.request.url.path == "/accounts"
+
+    options = RetryOptions(attempts=2, backoff=Fixed(1), retry_on=is_worth_it)
+    server = Server(clock, httpx.ReadError("reset"), 200)
+    async with client(server, Retry(options, clock, SystemRandomizer())) as http:
+        assert (await http.get(URL)).status_code == 200
+
+
 async def test_an_abandoned_long_response_is_closed_by_the_next_attempt(clock, retry):
     server = Server(clock, httpx.Response(503, stream=Body(b"a" * 20, b"b")), 200)
     async with client(server, retry, max_buffered_bytes=10) as http, http.stream("GET", URL):
+        assert server.open_bodies == [0, 0]
         assert [body.is_closed for body in server.bodies] == [True, False]
 
 
@@ -397,8 +410,13 @@ async def test_a_response_that_the_policy_does_not_return_is_closed(clock, kept)
         assert [body.is_closed for body in server.bodies] == [kept == 1, kept == 0]
 
 
-async def test_a_request_whose_coroutine_is_closed_leaves_nothing_behind(clock):
-    body = Body(b"a" * 100)
+class SlowToClose(Body):
+    async def aclose(self):
+        await asyncio.sleep(0)
+
+
+async def test_a_request_whose_coroutine_is_closed_waits_for_nothing(clock):
+    body = SlowToClose(b"a" * 100)
     transport = ResilientTransport(WaitsAfterwards(), Server(clock, httpx.Response(200, stream=body)))
     running = transport.handle_async_request(httpx.Request("GET", URL))
     running.send(None)
