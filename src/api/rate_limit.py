@@ -1,8 +1,4 @@
-"""The rate limiter at the edge: the quota's headers, and the 429.
-
-Headers: `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers), and the older
-`X-RateLimit-*`, whose reset is Unix time.
-"""
+"""The rate limiter at the edge: the quota's headers on every limited answer, and the 429."""
 
 import math
 from collections.abc import Callable, Coroutine
@@ -19,6 +15,7 @@ from starlette.types import Scope
 from src.api.dependencies import State, state, state_of
 from src.api.errors import RATE_LIMIT_EXCEEDED, Problem, ProblemError
 from src.api.request_context import add_headers
+from src.resilience.rate_limiter.headers import Headers, QuotaHeaders, figures
 from src.resilience.rate_limiter.store import Decision
 from src.services.access.admission import Admission, AskLimiter
 
@@ -40,9 +37,9 @@ async def admit(request: Request, admission: Admission, hit: AskLimiter | None =
     services = state(request)
     decision = await admission.decide(services["client_address"].of(request.scope), hit)
     if decision is None:
-        add_headers(request.scope, (b"ratelimit-policy", _described(admission)[1]))
+        add_headers(request.scope, _headers(admission).policy)
     elif decision.allowed:
-        add_headers(request.scope, *_quota_headers(admission, *_figures(decision, services["clock"].now())))
+        add_headers(request.scope, *_headers(admission).of_decision(decision, services["clock"].now()))
     else:
         raise ProblemError(_refuse(request.scope, services, admission, decision))
 
@@ -66,44 +63,24 @@ def known_refusal(scope: Scope, name: AdmissionName | None) -> Problem | None:
 
 
 def _refuse(scope: Scope, services: State, admission: Admission, refusal: Decision) -> Problem:
-    figures = _figures(refusal, services["clock"].now())
-    problem, headers = _refusal(admission, math.ceil(refusal.retry_after), *figures)
+    problem, headers = _refusal(
+        admission, math.ceil(refusal.retry_after), *figures(refusal, services["clock"].now())
+    )
     add_headers(scope, *headers)
     return problem
-
-
-def _figures(decision: Decision, now: float) -> tuple[int, int, int]:
-    """Return what the headers say: units left, seconds until all are free, and the Unix time of that."""
-    return decision.remaining, math.ceil(decision.reset_after), math.ceil(now + decision.reset_after)
-
-
-def _quota_headers(
-    admission: Admission, remaining: int, seconds: int, resets_at: int
-) -> tuple[tuple[bytes, bytes], ...]:
-    name, policy = _described(admission)
-    return (
-        (b"ratelimit-policy", policy),
-        (b"ratelimit", b'"%s";r=%d;t=%d' % (name, remaining, seconds)),
-        (b"x-ratelimit-limit", b"%d" % admission.quota.limit),
-        (b"x-ratelimit-remaining", b"%d" % remaining),
-        (b"x-ratelimit-reset", b"%d" % resets_at),
-    )
 
 
 @lru_cache  # a flood of requests gets the same refusal for a second
 def _refusal(
     admission: Admission, retry_seconds: int, remaining: int, seconds: int, resets_at: int
-) -> tuple[Problem, tuple[tuple[bytes, bytes], ...]]:
+) -> tuple[Problem, Headers]:
     problem = replace(RATE_LIMIT_EXCEEDED, retry_after=retry_seconds)
-    return problem, _quota_headers(admission, remaining, seconds, resets_at)
+    return problem, _headers(admission).of_figures(remaining, seconds, resets_at)
 
 
 @lru_cache
-def _described(admission: Admission) -> tuple[bytes, bytes]:
-    """Return the name and the `RateLimit-Policy` of a quota."""
-    name, quota = admission.name, admission.quota
-    policy = f'"{name}";q={quota.limit};w={quota.window_seconds:g}'
-    return name.encode("ascii"), policy.encode("ascii")
+def _headers(admission: Admission) -> QuotaHeaders:
+    return QuotaHeaders(admission.name, admission.quota)
 
 
 class ReadRoute(APIRoute):

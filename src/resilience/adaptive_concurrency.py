@@ -21,6 +21,7 @@ from typing import Protocol, TypeVar
 from .clock import SYSTEM_CLOCK, Clock
 from .errors import RejectedError
 from .events import LimitChanged, Listener, ignore, notify
+from .outcomes import report_outcomes
 from .permit import BlockPolicy
 from .policy import AsyncPartial, Call, is_misuse, require_async
 
@@ -249,6 +250,7 @@ class AdaptiveConcurrency(BlockPolicy):
         self._listener = listener
         self._round = Round()
         self._reductions = 0
+        report_outcomes(self, clock, listener)
 
     @property
     def limit(self) -> int:

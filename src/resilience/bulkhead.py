@@ -10,6 +10,7 @@ from typing import Final, Self, TypeVar
 from .clock import SYSTEM_CLOCK, Clock
 from .errors import BulkheadFullError
 from .events import Listener, Rejected, Waited, ignore, notify
+from .outcomes import report_outcomes
 from .permit import BlockPolicy
 from .permits import Permits
 from .policy import Call, override, require_async
@@ -77,6 +78,7 @@ class Bulkhead(BlockPolicy):
         self._listener = listener
         self._permits = Permits(options.permits)
         self._hold_times = _MovingMean(_FIRST_GUESS_SECONDS)
+        report_outcomes(self, clock, listener)
 
     @property
     def permits(self) -> int:

@@ -12,6 +12,7 @@ from typing import ClassVar, Protocol, TypeVar, cast
 
 from .clock import SYSTEM_CLOCK, SYSTEM_RANDOMIZER, Clock, Randomizer
 from .events import FaultInjected, Listener, ignore, notify
+from .outcomes import report_outcomes
 from .policy import BasePolicy, Call, require_async
 
 T = TypeVar("T")
@@ -121,6 +122,7 @@ class Chaos(BasePolicy):
         self._clock = clock
         self._randomizer = randomizer
         self._listener = listener
+        report_outcomes(self, clock, listener)
 
     @property
     def rate(self) -> float:

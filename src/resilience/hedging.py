@@ -22,6 +22,7 @@ from .clock import SYSTEM_CLOCK, Clock
 from .errors import FailedResultError
 from .events import Hedged, HedgedAttemptFailed, HedgeWon, Listener, ignore, notify
 from .latencies import RecentLatencies
+from .outcomes import report_outcomes
 from .policy import BasePolicy, Call, ResultJudge, override, require_async
 
 T = TypeVar("T")
@@ -92,6 +93,7 @@ class Hedging(BasePolicy):
         self._clock = clock
         self._listener = listener
         self._latencies = RecentLatencies(LATENCIES_KEPT)
+        report_outcomes(self, clock, listener, is_failure_result=options.is_failure_result)
 
     def with_options(self, *, delay_seconds: float | None = None, attempts: int | None = None) -> Self:
         """Return this policy with another delay or number of attempts.

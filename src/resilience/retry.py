@@ -21,6 +21,7 @@ from typing import Final, Protocol, Self, TypeVar
 from .clock import SYSTEM_CLOCK, SYSTEM_RANDOMIZER, Clock, Randomizer
 from .errors import FailedResultError
 from .events import Listener, Retried, RetriesExhausted, ignore, notify
+from .outcomes import report_outcomes
 from .policy import Call, ResultJudge, SyncPolicy, is_misuse, override, require_async
 
 T = TypeVar("T")
@@ -294,6 +295,7 @@ class Retry(SyncPolicy):
         self._randomizer = randomizer
         self._budget = budget
         self._listener = listener
+        report_outcomes(self, clock, listener, is_failure_result=options.is_failure_result)
 
     def with_options(self, *, attempts: int | None = None, total_seconds: float | None = None) -> Self:
         """Return this retry, with the same budget, with other limits.

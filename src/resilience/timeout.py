@@ -6,6 +6,7 @@ from typing import Self, TypeVar
 from .clock import SYSTEM_CLOCK, Clock
 from .errors import CallTimeoutError
 from .events import Listener, TimedOut, ignore, notify
+from .outcomes import report_outcomes
 from .permit import BlockPolicy
 from .policy import Call, require_async
 
@@ -37,6 +38,7 @@ class Timeout(BlockPolicy):
         self.seconds = _checked(seconds)
         self._clock = clock
         self._listener = listener
+        report_outcomes(self, clock, listener)
 
     def with_options(self, *, seconds: float) -> Self:
         """Return this policy with another limit.

@@ -11,15 +11,14 @@ from dotenv import dotenv_values
 
 from src.resilience.clock import Clock
 from src.resilience.errors import CircuitOpenError, RejectedError, ResilienceError
+from src.resilience.http_date import retry_after_seconds
 from src.resilience.pipeline import Pipeline
 from src.services.errors import ServiceError, StorageUnavailableError
-from src.services.http_date import http_date
 
 NAME = "external-service"
 """Names the external service in the policies around its calls."""
 
 MAX_REFERENCE_BYTES = 64 * 1024
-MAX_RETRY_AFTER_SECONDS = 86_400.0
 MAX_SIMULATED_LATENCY_MS = 60_000
 _OWN_API_TIMEOUT_SECONDS = 5.0
 _RETRY_AFTER_SECONDS = 1.0
@@ -109,24 +108,6 @@ def is_worth_retrying(error: BaseException) -> bool:
     if isinstance(error, ExternalServiceRefusedError):
         return error.status == httpx.codes.TOO_MANY_REQUESTS
     return isinstance(error, (ExternalServiceError, ResilienceError)) and not isinstance(error, RejectedError)
-
-
-def retry_after_seconds(value: str, now: float) -> float | None:
-    """Return the seconds that a `Retry-After` asks for (RFC 9110, section 10.2.3).
-
-    Args:
-        value: Of the header: whole seconds, or a date.
-        now: Unix time.
-
-    Returns:
-        The seconds, at most `MAX_RETRY_AFTER_SECONDS` and negative for a date of the past; None if the value
-        is neither a number nor a date.
-    """
-    text = value.strip()
-    if text.isascii() and text.isdigit():
-        return min(float(text), MAX_RETRY_AFTER_SECONDS)
-    date = http_date(text)
-    return None if date is None else min(date - now, MAX_RETRY_AFTER_SECONDS)
 
 
 class ExternalService:

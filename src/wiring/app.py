@@ -12,7 +12,6 @@ from fastapi import FastAPI
 
 from src.api.admin_access import AdminAccess
 from src.api.app import App
-from src.api.client_address import ClientAddress
 from src.api.dependencies import BodyLimits, State
 from src.api.request_context import RequestContext
 from src.api.routes import (
@@ -40,9 +39,10 @@ from src.observation.tick_batch import TickBatch
 from src.resilience.cache.options import CacheOptions
 from src.resilience.cache.policy import ReadThroughCache
 from src.resilience.cache.recent_entries import RecentEntries
+from src.resilience.client_address import ClientAddress
 from src.resilience.clock import Clock, SystemClock, SystemRandomizer
 from src.resilience.errors import CircuitOpenError
-from src.resilience.events import Listener, each
+from src.resilience.events import CallFinished, Listener, each, without
 from src.resilience.pipeline import Pipeline
 from src.resilience.rate_limiter.memory import memory_rate_limiter
 from src.resilience.rate_limiter.options import Quota
@@ -263,7 +263,8 @@ def _listener(
     recorder = EventRecorder(event_log, clock, os.getpid(), count_event)
     recorder.start()
     stack.push_async_callback(recorder.aclose)
-    return CoalescingListener(each(count_event, counters, log_event, recorder))
+    # The duration and outcome of each call are measured once for a pipeline: see `Measured`.
+    return without(CoalescingListener(each(count_event, counters, log_event, recorder)), CallFinished)
 
 
 def _counter_store(

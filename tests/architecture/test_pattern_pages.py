@@ -15,7 +15,10 @@ import src.resilience as package
 from src.resilience import Event
 
 FOLDER = Path("docs/patterns")
-PAGES = sorted(path for path in FOLDER.glob("*.md") if path.name != "README.md")
+GUIDES = [FOLDER / f"{name}.md" for name in ("fastapi", "httpx", "observing", "testing")]
+"""Pages on the use of the patterns. Each shows what its sample prints."""
+
+PAGES = sorted(path for path in FOLDER.glob("*.md") if path.name != "README.md" and path not in GUIDES)
 SECTIONS = ["Options", "What it emits", "Sample", "When not to use it", "Sources"]
 HANDED_IN = {"clock", "randomizer", "listener", "name"}
 """What every policy is given and no page's table repeats."""
@@ -94,15 +97,11 @@ def test_it_names_every_event_that_its_pattern_emits(page):
 
 def test_every_event_is_told_of_somewhere():
     told = {name for page in PAGES for name in re.findall(r"`(\w+)`", section(page, "What it emits"))}
+    told |= set(re.findall(r"`(\w+)`", text_of(FOLDER / "observing.md")))
     assert told >= EVENTS - {"Event"}
 
 
-@pytest.mark.parametrize(
-    ("page", "title"),
-    [(FOLDER / "README.md", "Ways to call"), *((page, "Sample") for page in PAGES)],
-    ids=lambda value: value.stem if isinstance(value, Path) else "",
-)
-async def test_its_sample_runs(page, title):
+async def run_sample(page, title="Sample"):
     [sample] = re.findall(r"```python\n(.*?)```", section(page, title), re.DOTALL)
     code = compile(sample, str(page), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
     outcome = eval(code, {"__name__": page.stem})
@@ -132,7 +131,26 @@ def test_its_ways_to_call_are_those_of_the_code(page):
     assert options == ([[*inspect.signature(policy.with_options).parameters][1:]] if has_options else [])
 
 
-@pages
+@pytest.mark.parametrize(
+    ("page", "title"),
+    [(FOLDER / "README.md", "Ways to call"), *((page, "Sample") for page in PAGES)],
+    ids=lambda value: value.stem if isinstance(value, Path) else "",
+)
+async def test_its_sample_runs(page, title):
+    await run_sample(page, title)
+
+
+@pytest.mark.parametrize("page", GUIDES, ids=lambda page: page.stem)
+async def test_the_sample_of_a_guide_prints_what_the_page_shows(page, capsys):
+    await run_sample(page)
+    [shown] = re.findall(r"```text\n(.*?)```", section(page, "Sample"), re.DOTALL)
+    assert capsys.readouterr().out == shown
+
+
+every_page = pytest.mark.parametrize("page", [*PAGES, *GUIDES], ids=lambda page: page.stem)
+
+
+@every_page
 def test_the_index_names_it(page):
     assert f"({page.name})" in text_of(FOLDER / "README.md")
 
@@ -154,7 +172,7 @@ def test_every_policy_has_a_page():
     assert policies <= titles
 
 
-@pytest.mark.parametrize("page", [*PAGES, FOLDER / "README.md"], ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", [*PAGES, *GUIDES, FOLDER / "README.md"], ids=lambda page: page.stem)
 def test_its_links_lead_somewhere(page):
     links = re.findall(r"\]\((?!https?:)([^)#]+)", text_of(page))
     assert [link for link in links if not (page.parent / link).exists()] == []

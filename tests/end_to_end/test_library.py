@@ -88,3 +88,30 @@ assert "src" not in sys.modules
 """
     command = [sys.executable, "-W", "error", "-c", program, redis_server.url]
     subprocess.run(command, cwd=installed, check=True)
+
+
+EDGES = {
+    "standfast.fastapi": "fastapi",
+    "standfast.httpx": "httpx",
+    "standfast.pytest_plugin": "pytest",
+    "standfast.telemetry.opentelemetry": "opentelemetry",
+    "standfast.telemetry.prometheus": "prometheus_client",
+    "standfast.testing": "asyncio",
+}
+"""Modules for one framework each, and that framework."""
+
+
+@pytest.mark.parametrize(("edge", "framework"), EDGES.items(), ids=EDGES)
+def test_an_edge_loads_its_framework_and_no_other_edge(installed: Path, edge: str, framework: str) -> None:
+    program = f"import sys, {edge}; print(*(name for name in sys.modules))"
+    ran = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program],
+        env={"PYTHONPATH": str(installed)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    loaded = set(ran.stdout.split())
+    assert {edge, framework} <= loaded
+    assert loaded & EDGES.keys() <= {edge, "standfast.testing"}
+    assert not any(name.startswith("src.") for name in loaded)

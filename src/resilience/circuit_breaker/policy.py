@@ -23,6 +23,7 @@ from ..events import (
     notify,
 )
 from ..lease import LeaseRenewal
+from ..outcomes import report_outcomes
 from ..permit import BlockPolicy
 from ..policy import Call, ResultJudge, SyncPolicy, is_misuse, require_async
 from .options import CircuitBreakerOptions
@@ -84,6 +85,7 @@ class CircuitBreaker(BlockPolicy, SyncPolicy):
         self._is_failure_result = is_failure_result
         self._slow_seconds = options.slow_call_seconds or math.inf
         self._last_failure: Exception | None = None
+        report_outcomes(self, clock, listener, is_failure, is_failure_result)
 
     async def run(self, call: Call[T]) -> T:
         """Run `call` if the breaker admits it, and count its outcome.

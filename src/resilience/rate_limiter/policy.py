@@ -23,6 +23,7 @@ from typing import Self, TypeVar
 from ..clock import SYSTEM_CLOCK, Clock
 from ..errors import RateLimitedError
 from ..events import Listener, Rejected, Waited, ignore, notify
+from ..outcomes import report_outcomes
 from ..permit import BlockPolicy
 from ..permits import Permits
 from ..policy import Call, override, require_async
@@ -74,6 +75,7 @@ class RateLimit(BlockPolicy):
         self._clock = clock
         self._listener = listener
         self._queue = _Queue()
+        report_outcomes(self, clock, listener)
 
     def with_options(
         self,

@@ -5,13 +5,13 @@ as long as the address at hand is one of our own proxies; what stands left of th
 stranger's word, and is not read.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import Any, TypeAlias
 
-from starlette.types import Scope
-
-from src.api.header import header
+Scope: TypeAlias = Mapping[str, Any]
+"""The scope of an ASGI connection."""
 
 _Address = IPv4Address | IPv6Address
 
@@ -20,8 +20,6 @@ _UNKNOWN = "unknown"
 
 _IPV6_PREFIX = 64
 """One IPv6 customer has at least a /64, so a limit for each address in it would have no effect."""
-
-FORWARDING_HEADERS = (b"x-forwarded-for", b"forwarded", b"x-real-ip")
 
 
 class ClientAddress:
@@ -43,14 +41,14 @@ class ClientAddress:
         part of the name unless it is an address, so that long headers fill neither our memory nor Redis'.
         """
         peer = self._peer(scope)
-        forwarded = header(scope, b"x-forwarded-for")
-        if forwarded is None:
+        lines = [value for name, value in scope["headers"] if name == b"x-forwarded-for"]
+        if not lines:
             return _name_of_end(peer)
         client = _parse_end(peer)
         if client is None:
             return _UNKNOWN
         if self._is_trusted(client):
-            client = self._spoken_for(client, forwarded)
+            client = self._spoken_for(client, b",".join(lines).decode("latin-1"))
         return _name(client)
 
     def _peer(self, scope: Scope) -> str:
@@ -65,7 +63,7 @@ class ClientAddress:
         address of the machine; it gains nothing, since it may be anyone in 127.0.0.0/8 as it is.
         """
         host, port = scope.get("client") or ("", 0)
-        if not self._trusts_loopback and (port == 0 or _is_loopback(scope.get("server"))):
+        if not self._trusts_loopback and (port == 0 or is_loopback(scope.get("server"))):
             return _LOOPBACK
         return host
 
@@ -91,13 +89,7 @@ def _name(client: _Address) -> str:
     )
 
 
-def is_direct_loopback(scope: Scope) -> bool:
-    """Return whether the request came from this machine, and through no proxy that says so."""
-    forwarded = any(header(scope, name) is not None for name in FORWARDING_HEADERS)
-    return _is_loopback(scope.get("client")) and not forwarded
-
-
-def _is_loopback(end: tuple[str, int | None] | None) -> bool:
+def is_loopback(end: tuple[str, int | None] | None) -> bool:
     """Return whether one end of a connection, an address and a port, is on this machine's loopback."""
     address = _parse_end(end[0]) if end else None
     return address is not None and address.is_loopback
