@@ -77,7 +77,7 @@ RUNS = {
     "docs/cli.md": Run(
         not_run={
             "python -m src.cli export --output metrics.ndjson.gz": NEEDS_MEASUREMENTS,
-            "python -m src.cli export --type cpu --label host:web-1 --from 2026-01-31T00:00Z | head -n 1": (
+            "python -m src.cli export --type cpu --from 2026-01-31T00:00:00Z | head -n 1": (
                 NEEDS_MEASUREMENTS
             ),
             "python -m src.cli import --url http://127.0.0.1:8001 metrics.ndjson.gz": NEEDS_MEASUREMENTS,
