@@ -33,14 +33,14 @@ class PointColumns(NamedTuple):
 
     Attributes:
         type: Name of the type.
-        places: Their places in the request, from 0.
+        indexes: The index of each point in the request, from 0.
         timestamps_us: int64, microseconds since 1970.
         values: float64, finite.
         labels: The labels of each, as `labels_text` writes them; None if no point has labels.
     """
 
     type: str
-    places: Integers
+    indexes: Integers
     timestamps_us: Integers
     values: Floats
     labels: Sequence[str] | None = None
@@ -53,30 +53,32 @@ class PointColumns(NamedTuple):
             if self.labels is None
             else [text for text, kept in zip(self.labels, keep, strict=True) if kept]
         )
-        return PointColumns(self.type, self.places[keep], self.timestamps_us[keep], self.values[keep], labels)
+        return PointColumns(
+            self.type, self.indexes[keep], self.timestamps_us[keep], self.values[keep], labels
+        )
 
 
-def columns_of(points: Sequence[Point], places: Sequence[int] | None = None) -> list[PointColumns]:
-    """Return points as columns by type.
+def columns_of(points: Sequence[Point], indexes: Sequence[int] | None = None) -> list[PointColumns]:
+    """Return `points` as one `PointColumns` for each type.
 
     Args:
-        points: In order of arrival.
-        places: Their places in the request; None if these are 0, 1, 2 and so on.
+        points: The points in order of arrival.
+        indexes: The index of each point in the request; by default 0, 1, 2 and so on.
     """
     by_type: dict[str, list[int]] = {}
-    for index, point in enumerate(points):
-        by_type.setdefault(point.type, []).append(index)
+    for position, point in enumerate(points):
+        by_type.setdefault(point.type, []).append(position)
     return [
-        _columns_of(name, [points[i] for i in some], [places[i] for i in some] if places else some)
+        _type_columns(name, [points[i] for i in some], [indexes[i] for i in some] if indexes else some)
         for name, some in by_type.items()
     ]
 
 
-def _columns_of(name: str, points: Sequence[Point], places: Sequence[int]) -> PointColumns:
+def _type_columns(name: str, points: Sequence[Point], indexes: Sequence[int]) -> PointColumns:
     _, timestamps, values, labels = zip(*points, strict=True)
     return PointColumns(
         name,
-        np.array(places),
+        np.array(indexes),
         np.array(timestamps, dtype=np.int64),
         np.array(values, dtype=np.float64),
         labels if any(labels) else None,

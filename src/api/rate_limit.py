@@ -1,7 +1,7 @@
-"""The rate limiter at the edge: the quota's headers, and the 429.
+"""The rate limiter at the HTTP edge: the headers of a quota, and the 429.
 
-Headers: `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers), and the older
-`X-RateLimit-*`, whose reset is Unix time.
+The headers are `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers), and the older
+`X-RateLimit-*`. The value of `X-RateLimit-Reset` is a Unix time.
 """
 
 import math
@@ -16,71 +16,74 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Scope
 
-from src.api.dependencies import State, state, state_of
+from src.api.dependencies import State, scope_state, state
 from src.api.errors import RATE_LIMIT_EXCEEDED, Problem, ProblemError
 from src.api.request_context import add_headers
 from src.resilience.rate_limiter.store import Decision
-from src.services.access.admission import Admission, AskLimiter
+from src.services.access.admission import Admission, HitLimiter
 
 AdmissionName: TypeAlias = Literal["ingest_admission", "read_admission", "page_admission"]
-"""One of the services that admit."""
+"""The key of an admission in the lifespan state."""
 
 
-async def admit(request: Request, admission: Admission, hit: AskLimiter | None = None) -> None:
-    """Count `request` against its client's quota, and put the quota's headers on the answer.
+async def admit(request: Request, admission: Admission, hit: HitLimiter | None = None) -> None:
+    """Count `request` against its client's quota, and add the quota's headers to the answer.
 
     Args:
         request: The request.
-        admission: The admission that the request goes through.
-        hit: Calls the limiter along with something else; without it, the limiter is called by itself.
+        admission: The admission that counts the request.
+        hit: Takes the unit of the quota together with another command; by default the limiter takes it alone.
 
     Raises:
-        ProblemError: 429, the quota is spent.
+        ProblemError: 429 if the quota is used up.
     """
     services = state(request)
-    decision = await admission.decide(services["client_address"].of(request.scope), hit)
+    decision = await admission.decide(services["client_address"].client(request.scope), hit)
     if decision is None:
-        add_headers(request.scope, (b"ratelimit-policy", _described(admission)[1]))
+        add_headers(request.scope, (b"ratelimit-policy", _name_and_policy(admission)[1]))
     elif decision.allowed:
-        add_headers(request.scope, *_quota_headers(admission, *_figures(decision, services["clock"].now())))
+        figures = _header_figures(decision, services["clock"].now())
+        add_headers(request.scope, *_quota_headers(admission, *figures))
     else:
-        raise ProblemError(_refuse(request.scope, services, admission, decision))
+        raise ProblemError(_reject(request.scope, services, admission, decision))
 
 
-def known_refusal(scope: Scope, name: AdmissionName | None) -> Problem | None:
-    """Refuse a request whose client is known to be over its quota; return None where it has to be admitted.
+def known_rejection(scope: Scope, name: AdmissionName | None) -> Problem | None:
+    """Return the 429 of a request whose client is already known to be over its quota.
+
+    The function adds the quota's headers to the answer then.
 
     Args:
         scope: The scope of the request.
-        name: The admission that the request would go through, if any.
+        name: The admission that counts the request; None if no quota applies.
 
     Returns:
-        The 429. The quota's headers are put on the answer.
+        The problem; None if the limiter must decide.
     """
     if name is None:
         return None
-    services = state_of(scope)
+    services = scope_state(scope)
     admission = services[name]
-    refusal = admission.refusal(services["client_address"].of(scope))
-    return _refuse(scope, services, admission, refusal) if refusal else None
+    rejection = admission.known_rejection(services["client_address"].client(scope))
+    return _reject(scope, services, admission, rejection) if rejection else None
 
 
-def _refuse(scope: Scope, services: State, admission: Admission, refusal: Decision) -> Problem:
-    figures = _figures(refusal, services["clock"].now())
-    problem, headers = _refusal(admission, math.ceil(refusal.retry_after), *figures)
+def _reject(scope: Scope, services: State, admission: Admission, rejection: Decision) -> Problem:
+    figures = _header_figures(rejection, services["clock"].now())
+    problem, headers = _problem_and_headers(admission, math.ceil(rejection.retry_after), *figures)
     add_headers(scope, *headers)
     return problem
 
 
-def _figures(decision: Decision, now: float) -> tuple[int, int, int]:
-    """Return what the headers say: units left, seconds until all are free, and the Unix time of that."""
+def _header_figures(decision: Decision, now: float) -> tuple[int, int, int]:
+    """Return the units that remain, the seconds until all units are available, and the Unix time of that."""
     return decision.remaining, math.ceil(decision.reset_after), math.ceil(now + decision.reset_after)
 
 
 def _quota_headers(
     admission: Admission, remaining: int, seconds: int, resets_at: int
 ) -> tuple[tuple[bytes, bytes], ...]:
-    name, policy = _described(admission)
+    name, policy = _name_and_policy(admission)
     return (
         (b"ratelimit-policy", policy),
         (b"ratelimit", b'"%s";r=%d;t=%d' % (name, remaining, seconds)),
@@ -90,8 +93,8 @@ def _quota_headers(
     )
 
 
-@lru_cache  # a flood of requests gets the same refusal for a second
-def _refusal(
+@lru_cache  # during a flood of requests the figures change only once a second
+def _problem_and_headers(
     admission: Admission, retry_seconds: int, remaining: int, seconds: int, resets_at: int
 ) -> tuple[Problem, tuple[tuple[bytes, bytes], ...]]:
     problem = replace(RATE_LIMIT_EXCEEDED, retry_after=retry_seconds)
@@ -99,22 +102,22 @@ def _refusal(
 
 
 @lru_cache
-def _described(admission: Admission) -> tuple[bytes, bytes]:
-    """Return the name and the `RateLimit-Policy` of a quota."""
+def _name_and_policy(admission: Admission) -> tuple[bytes, bytes]:
+    """Return the name of a quota, and the value of its `RateLimit-Policy` header."""
     name, quota = admission.name, admission.quota
     policy = f'"{name}";q={quota.limit};w={quota.window_seconds:g}'
     return name.encode("ascii"), policy.encode("ascii")
 
 
 class ReadRoute(APIRoute):
-    """A route whose endpoint admits its requests as reads, and that admits requests with a wrong parameter.
+    """A route that counts requests with an invalid parameter as reads; the endpoint counts all others.
 
-    FastAPI refuses a request with a wrong parameter before the endpoint is called. Unless it counts too, a
-    client may send as many as it likes, and does not learn its quota.
+    FastAPI rejects a request with an invalid parameter before it calls the endpoint. If such a request did
+    not count, a client could send any number of them, and would not get the headers of its quota.
     """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Return FastAPI's own handler, with the refused admitted."""
+        """Return FastAPI's handler, extended to count invalid requests."""
         handle = super().get_route_handler()
 
         async def handle_or_admit(request: Request) -> Response:

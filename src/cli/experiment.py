@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from src.cli.outcomes import OUTCOME_STYLES, STATE_STYLES, Observation, observe
+from src.cli.outcomes import RESULT_STYLES, STATE_STYLES, Observation, observe
 from src.cli.provider_client import ProviderClient, ProviderError, connect, is_failure
 from src.provider.faults import MAX_PATTERN_LENGTH, Faults
 from src.resilience import (
@@ -272,7 +272,7 @@ def _line(
     number: int, at: float, method: str, seen: Observation, *, before: BreakerState, after: BreakerState
 ) -> Text:
     line = Text(f"{number:>3}  {at:>6.1f} s  {method:<6}  ")
-    line.append(f"{f'{seen.outcome} {seen.detail}':<25}", OUTCOME_STYLES[seen.outcome])
+    line.append(f"{f'{seen.outcome} {seen.detail}':<25}", RESULT_STYLES[seen.outcome])
     line.append(f" {seen.seconds * 1000:>5.0f} ms  ")
     if before is not after:
         line.append(before, STATE_STYLES[before]).append(" -> ")

@@ -9,7 +9,7 @@ from src.cli.provider_client import FailedAnswerError, NoAnswerError, RefusedAns
 from src.resilience import BreakerState, Call, CallTimeoutError, Clock, RejectedError
 
 
-class Outcome(StrEnum):
+class CallResult(StrEnum):
     """How a call ended, seen by its caller."""
 
     OK = "ok"
@@ -20,13 +20,13 @@ class Outcome(StrEnum):
     REJECTED = "rejected"
 
 
-OUTCOME_STYLES = {
-    Outcome.OK: "green",
-    Outcome.FAILED: "red",
-    Outcome.NO_ANSWER: "red",
-    Outcome.TIMED_OUT: "magenta",
-    Outcome.REFUSED: "cyan",
-    Outcome.REJECTED: "yellow",
+RESULT_STYLES = {
+    CallResult.OK: "green",
+    CallResult.FAILED: "red",
+    CallResult.NO_ANSWER: "red",
+    CallResult.TIMED_OUT: "magenta",
+    CallResult.REFUSED: "cyan",
+    CallResult.REJECTED: "yellow",
 }
 
 STATE_STYLES = {
@@ -46,7 +46,7 @@ class Observation:
         seconds: How long it took, waits and retries included.
     """
 
-    outcome: Outcome
+    outcome: CallResult
     detail: str
     seconds: float
 
@@ -58,17 +58,17 @@ async def observe(call: Call[httpx.Response], clock: Clock) -> Observation:
     return Observation(outcome, detail, clock.monotonic() - began)
 
 
-async def _outcome_of(call: Call[httpx.Response]) -> tuple[Outcome, str]:
+async def _outcome_of(call: Call[httpx.Response]) -> tuple[CallResult, str]:
     try:
         answer = await call()
     except FailedAnswerError as error:
-        return Outcome.FAILED, str(error)
+        return CallResult.FAILED, str(error)
     except RefusedAnswerError as error:
-        return Outcome.REFUSED, str(error)
+        return CallResult.REFUSED, str(error)
     except NoAnswerError as error:
-        return Outcome.NO_ANSWER, f"({error})"
+        return CallResult.NO_ANSWER, f"({error})"
     except CallTimeoutError as error:
-        return Outcome.TIMED_OUT, f"after {error.seconds:g} s"
+        return CallResult.TIMED_OUT, f"after {error.seconds:g} s"
     except RejectedError as error:
-        return Outcome.REJECTED, f"by {error.policy}"
-    return Outcome.OK, str(answer.status_code)
+        return CallResult.REJECTED, f"by {error.policy}"
+    return CallResult.OK, str(answer.status_code)

@@ -7,7 +7,7 @@ import httpx
 from rich.console import Console
 from rich.text import Text
 
-from src.cli.outcomes import OUTCOME_STYLES, Observation, Outcome, observe
+from src.cli.outcomes import RESULT_STYLES, CallResult, Observation, observe
 from src.cli.provider_client import ProviderClient
 from src.resilience import (
     Call,
@@ -74,7 +74,7 @@ class Stage:
     async def show(self, what: str, call: Call[httpx.Response]) -> None:
         """Make `call` and tell what became of it."""
         seen = await observe(call, self.clock)
-        self.tell(f"{what}: {seen.outcome} {seen.detail}, {_ms(seen.seconds)}", OUTCOME_STYLES[seen.outcome])
+        self.tell(f"{what}: {seen.outcome} {seen.detail}, {_ms(seen.seconds)}", RESULT_STYLES[seen.outcome])
 
     async def burst(self, policy: Policy, path: str, calls: int) -> None:
         """GET `path` inside `policy`, `calls` times at once; tell how many ended in which way, and when."""
@@ -101,12 +101,12 @@ class Stage:
                 self.tell(f"   fallback answers ({_reason(error)})", "cyan")
 
     def _tell_outcomes(self, seen: Sequence[Observation]) -> None:
-        for outcome in Outcome:
+        for outcome in CallResult:
             seconds = sorted(one.seconds for one in seen if one.outcome is outcome)
             if seconds:
                 self.tell(
                     f"{outcome:<9} {len(seconds):>3}, after {_ms(seconds[0])} to {_ms(seconds[-1])}",
-                    OUTCOME_STYLES[outcome],
+                    RESULT_STYLES[outcome],
                 )
 
 

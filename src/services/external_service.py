@@ -1,4 +1,4 @@
-"""The external service's client: reference data of a metric type, asked for through the pipeline."""
+"""The client of the external service: reference data of a metric type, requested through the pipeline."""
 
 import os
 from dataclasses import dataclass
@@ -16,22 +16,22 @@ from src.services.errors import ServiceError, StorageUnavailableError
 from src.services.http_date import http_date
 
 NAME = "external-service"
-"""Names the external service in the policies around its calls."""
+"""The name of the external service in the policies around its calls."""
 
 MAX_REFERENCE_BYTES = 64 * 1024
 MAX_RETRY_AFTER_SECONDS = 86_400.0
 MAX_SIMULATED_LATENCY_MS = 60_000
 _OWN_API_TIMEOUT_SECONDS = 5.0
 _RETRY_AFTER_SECONDS = 1.0
-_NO_ANSWER = (httpx.HTTPError, OSError)  # OSError: a connection that the service in process cut
+_NO_ANSWER = (httpx.HTTPError, OSError)  # OSError: the service in this process closed the connection
 
 
 class ExternalServiceError(ServiceError):
-    """One attempt failed: no answer, a server error, or an answer that can't be read.
+    """One attempt failed: no answer, a server error, or an unreadable answer.
 
     Args:
-        reason: What happened.
-        retry_after: Seconds after which the service asks to be called again; None where it does not say.
+        reason: The cause.
+        retry_after: The `Retry-After` of the answer in seconds; None if there is none.
     """
 
     def __init__(self, reason: str, retry_after: float | None = None) -> None:
@@ -40,11 +40,11 @@ class ExternalServiceError(ServiceError):
 
 
 class ExternalServiceRefusedError(ServiceError):
-    """The service said that the fault is ours; it is not failing. Another attempt helps only after a 429.
+    """The service answered with a client error (4xx), so it is not failing. A retry helps only after a 429.
 
     Args:
-        status: What it answered, from 400 to 499.
-        retry_after: As that of `ExternalServiceError`.
+        status: The status of the answer, 400 to 499.
+        retry_after: The `Retry-After` of the answer in seconds; None if there is none.
     """
 
     def __init__(self, status: int, retry_after: float | None = None) -> None:
@@ -57,8 +57,8 @@ class ExternalServiceUnavailableError(ServiceError):
     """The pipeline gave up on the call.
 
     Args:
-        retry_after: Seconds after which a new try is worthwhile; None where that is not known.
-        policy: Name of the policy around the calls of the service that did not answer.
+        retry_after: Seconds after which a retry is useful; None if that is not known.
+        policy: The name of the policy around the calls of the service.
     """
 
     def __init__(self, retry_after: float | None = None, policy: str = NAME) -> None:
@@ -69,11 +69,11 @@ class ExternalServiceUnavailableError(ServiceError):
 
 @dataclass(frozen=True, slots=True)
 class SimulatedFaults:
-    """How the simulated service misbehaves.
+    """The faults of the simulated service.
 
     Attributes:
         failure_rate: Share of calls that fail, 0 to 1.
-        latency_ms: Milliseconds each call waits first, whether it fails or not, 0 to 60,000.
+        latency_ms: Delay of each call in milliseconds, 0 to 60,000. Calls that fail are delayed too.
     """
 
     failure_rate: float
@@ -81,46 +81,46 @@ class SimulatedFaults:
 
 
 class FaultChanges(TypedDict, total=False):
-    """Some of `SimulatedFaults`; what is missing is left as it is."""
+    """Changes of `SimulatedFaults`. A missing member stays unchanged."""
 
     failure_rate: float
     latency_ms: int
 
 
 class FaultStore(Protocol):
-    """Where the workers agree on the faults of a simulated service that each runs in process."""
+    """The faults that all workers share, if each worker runs the simulated service in its own process."""
 
     async def get(self) -> FaultChanges:
-        """Return what has been agreed, and nothing of what nobody has set."""
+        """Return the faults that have been set."""
         ...
 
     async def set(self, changes: FaultChanges) -> None:
-        """Make `changes`, of which there is at least one, what is agreed; the rest stays."""
+        """Set the members of `changes`, which is not empty. The other members stay unchanged."""
         ...
 
 
 def is_failure(error: BaseException) -> bool | None:
-    """Tell the circuit breaker what `error` says of the service: None means nothing."""
+    """Classify `error` for the circuit breaker; None if the error does not count."""
     return None if isinstance(error, ExternalServiceRefusedError) else True
 
 
 def is_worth_retrying(error: BaseException) -> bool:
-    """Tell the retry whether another attempt could go better."""
+    """Return whether another attempt may succeed after `error`."""
     if isinstance(error, ExternalServiceRefusedError):
         return error.status == httpx.codes.TOO_MANY_REQUESTS
     return isinstance(error, (ExternalServiceError, ResilienceError)) and not isinstance(error, RejectedError)
 
 
 def retry_after_seconds(value: str, now: float) -> float | None:
-    """Return the seconds that a `Retry-After` asks for (RFC 9110, section 10.2.3).
+    """Return the seconds of a `Retry-After` header (RFC 9110, section 10.2.3).
 
     Args:
-        value: Of the header: whole seconds, or a date.
+        value: The value of the header: whole seconds, or a date.
         now: Unix time.
 
     Returns:
-        The seconds, at most `MAX_RETRY_AFTER_SECONDS` and negative for a date of the past; None if the value
-        is neither a number nor a date.
+        The seconds, at most `MAX_RETRY_AFTER_SECONDS`; a negative number for a date in the past; None if the
+        value is neither a number nor a date.
     """
     text = value.strip()
     if text.isascii() and text.isdigit():
@@ -130,13 +130,13 @@ def retry_after_seconds(value: str, now: float) -> float | None:
 
 
 class ExternalService:
-    """What the API wants of the external service.
+    """The client of the external service.
 
     Args:
-        client: Bound to the service's base URL; a real one, or one whose transport is the app in process.
-        pipeline: Stands around every call for reference data.
-        clock: Tells how far off the date of a `Retry-After` is.
-        shared_faults: Where the service runs in process, in every worker: what they agree its faults are.
+        client: An HTTP client with the base URL of the service. Its transport can be an app in this process.
+        pipeline: Runs every call for reference data.
+        clock: Compares the date of a `Retry-After` with the present.
+        shared_faults: The faults that all workers share, if the service runs in this process; otherwise None.
     """
 
     def __init__(
@@ -153,11 +153,11 @@ class ExternalService:
         self._applied = FaultChanges()
 
     async def reference(self, metric_type: str) -> object | None:
-        """Return what the service knows of `metric_type`: any JSON value, None when it knows nothing.
+        """Return the reference data of `metric_type`: any JSON value, or None if there are none.
 
         Raises:
             CircuitOpenError: The breaker is open.
-            ExternalServiceUnavailableError: Every attempt failed, or there was no room for the call.
+            ExternalServiceUnavailableError: Every attempt failed, or another policy rejected the call.
         """
         try:
             return await self._pipeline.run(lambda: self._fetch_reference(metric_type))
@@ -171,36 +171,36 @@ class ExternalService:
             raise ExternalServiceUnavailableError from error
 
     async def faults(self) -> SimulatedFaults:
-        """Return how the simulated service misbehaves.
+        """Return the faults of the simulated service.
 
         Raises:
-            ExternalServiceUnavailableError: It does not answer, or is no simulated one.
+            ExternalServiceUnavailableError: The service does not answer, or is not a simulated one.
         """
-        await self._follow_shared_faults()
-        return await self._ask_faults("GET")
+        await self._apply_shared_faults()
+        return await self._request_faults("GET")
 
     async def change_faults(self, changes: FaultChanges) -> SimulatedFaults:
-        """Have the simulated service misbehave like that, for every worker; return all its faults.
+        """Change the faults of the simulated service for every worker, and return all its faults.
 
         Raises:
-            ExternalServiceUnavailableError: It does not answer, or is no simulated one.
-            StorageUnavailableError: The workers can't be told.
+            ExternalServiceUnavailableError: The service does not answer, or is not a simulated one.
+            StorageUnavailableError: The store of the shared faults is unavailable.
         """
-        await self._follow_shared_faults()
+        await self._apply_shared_faults()
         if self._shared_faults is not None and changes:
             await self._shared_faults.set(changes)
-        faults = await self._ask_faults("PUT", changes)
+        faults = await self._request_faults("PUT", changes)
         self._applied = {**self._applied, **changes}
         return faults
 
     async def attempt(self, path: str) -> bytes:
-        """Ask for `path` once, with nothing around it, and return the body of a good answer.
+        """Request `path` once, without the pipeline, and return the body of a successful answer.
 
         Raises:
             ExternalServiceError: The service failed.
-            ExternalServiceRefusedError: The service refused.
+            ExternalServiceRefusedError: The service answered with a client error.
         """
-        await self._follow_shared_faults()
+        await self._apply_shared_faults()
         try:
             answer = await self._get(path)
         except _NO_ANSWER as error:
@@ -222,64 +222,66 @@ class ExternalService:
         try:
             value: object = orjson.loads(body)
         except orjson.JSONDecodeError as error:
-            raise ExternalServiceError("an answer that is not JSON") from error
+            raise ExternalServiceError("the answer is not JSON") from error
         return value
 
     async def _get(self, path: str) -> httpx.Response:
-        """Return the answer with its body, of which no more is read than reference data may be long.
+        """Return the answer with its decoded body, of at most `MAX_REFERENCE_BYTES`.
 
-        Of its headers it has `Retry-After` alone: the others tell of the body as it was sent.
+        The only header of the answer is `Retry-After`: the other headers may describe the encoded body.
         """
         async with self._client.stream("GET", path) as answer:
             body = bytearray()
             async for chunk in answer.aiter_bytes():
                 body += chunk
                 if len(body) > MAX_REFERENCE_BYTES:
-                    raise ExternalServiceError(f"an answer of more than {MAX_REFERENCE_BYTES} bytes")
+                    raise ExternalServiceError(f"the answer has more than {MAX_REFERENCE_BYTES} bytes")
             kept = {name: value for name, value in answer.headers.items() if name == "retry-after"}
             return httpx.Response(answer.status_code, headers=kept, content=bytes(body))
 
-    async def _follow_shared_faults(self) -> None:
+    async def _apply_shared_faults(self) -> None:
         if self._shared_faults is None:
             return
         try:
-            agreed = await self._shared_faults.get()
+            shared = await self._shared_faults.get()
         except StorageUnavailableError:
-            return  # what was agreed last still holds
-        if agreed != self._applied:
-            await self._ask_faults("PUT", agreed)
-            self._applied = agreed
+            return  # the faults that were applied last remain
+        if shared != self._applied:
+            await self._request_faults("PUT", shared)
+            self._applied = shared
 
-    async def _ask_faults(self, method: str, changes: FaultChanges | None = None) -> SimulatedFaults:
-        """Read or change how the service misbehaves."""
+    async def _request_faults(self, method: str, changes: FaultChanges | None = None) -> SimulatedFaults:
+        """Read or change the faults of the service."""
         try:
             answer = await self._client.request(method, "/faults", json=changes)
             answer.raise_for_status()
             faults = answer.json()
             return SimulatedFaults(float(faults["failure_rate"]), int(faults["latency_ms"]))
-        except (*_NO_ANSWER, ValueError, KeyError, TypeError) as error:  # or a service that has no such thing
+        except (*_NO_ANSWER, ValueError, KeyError, TypeError) as error:  # a real service has no /faults
             raise ExternalServiceUnavailableError from error
 
 
 def set_failure_rate(rate: float, api_url: str | None = None) -> float:
-    """Set the simulated failure rate of the service that runs on this machine, from a shell or a script.
+    """Set the simulated failure rate through the API on this machine, from a shell or a script.
+
+    The function sends `ADMIN_API_KEY` if it is set. It reads that key and `APP_PORT` from the environment or
+    `.env`, like the service.
 
     Args:
         rate: Share of calls that fail, 0 to 1.
-        api_url: The API; by default on loopback at `APP_PORT`. `ADMIN_API_KEY` is sent when it is set. Both
-            are read from the environment or `.env`, as the service reads them.
+        api_url: The URL of the API; by default loopback with `APP_PORT`.
 
     Returns:
-        The rate now in force.
+        The new failure rate.
 
     Raises:
-        RuntimeError: The API did not answer, or refused.
+        RuntimeError: The API did not answer, or rejected the request.
     """
-    known = dotenv_values(".env", encoding="utf-8-sig") | {
+    settings = dotenv_values(".env", encoding="utf-8-sig") | {
         name: value for name, value in os.environ.items() if value
     }
-    url = api_url or f"http://127.0.0.1:{known.get('APP_PORT') or 8000}"
-    key = known.get("ADMIN_API_KEY")
+    url = api_url or f"http://127.0.0.1:{settings.get('APP_PORT') or 8000}"
+    key = settings.get("ADMIN_API_KEY")
     try:
         answer = httpx.put(
             f"{url}/api/admin/external-service/failure-rate",
@@ -291,5 +293,5 @@ def set_failure_rate(rate: float, api_url: str | None = None) -> float:
     except httpx.HTTPError as error:
         raise RuntimeError(f"no API answers at {url}: {error}") from error
     if not answer.is_success:
-        raise RuntimeError(f"the API at {url} refused: {answer.status_code} {answer.text}")
+        raise RuntimeError(f"the API at {url} rejected the request: {answer.status_code} {answer.text}")
     return float(answer.json()["failure_rate"])

@@ -19,7 +19,7 @@ from src.resilience.clock import Clock
 from src.resilience.errors import CallTimeoutError, RejectedError
 from src.resilience.events import CacheAnswered, Event, SlotTaken, StateChanged
 from src.resilience.policy import Call
-from src.services.access.admission import Outcome
+from src.services.access.admission import AdmissionOutcome
 from src.services.proxy.service import Proxy
 from src.telemetry.prometheus import Counter, Gauge, Histogram
 
@@ -122,11 +122,13 @@ def observe_round_trip(commands: int, seconds: float) -> None:
     REDIS_COMMANDS.inc(commands)
 
 
-def limiter_observer(quota: str, algorithm: str) -> Callable[[Mapping[Outcome, int]], None]:
+def limiter_observer(quota: str, algorithm: str) -> Callable[[Mapping[AdmissionOutcome, int]], None]:
     """Return what counts the decisions of one limiter, each of its outcomes from 0 on."""
-    series = {outcome: LIMITER_DECISIONS.labels(quota, algorithm, outcome) for outcome in get_args(Outcome)}
+    series = {
+        outcome: LIMITER_DECISIONS.labels(quota, algorithm, outcome) for outcome in get_args(AdmissionOutcome)
+    }
 
-    def observe(outcomes: Mapping[Outcome, int]) -> None:
+    def observe(outcomes: Mapping[AdmissionOutcome, int]) -> None:
         for outcome, times in outcomes.items():
             if times:
                 series[outcome].inc(times)

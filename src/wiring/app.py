@@ -210,7 +210,7 @@ async def _lifespan(
             external_service.faults,
             clock,
             proxy=internal_proxy.status,
-            without_store=settings.rate_limit_without_redis,
+            outage_policy=settings.rate_limit_without_redis,
         )
         stack.push_async_callback(overviews.aclose)
         yield State(
@@ -239,10 +239,10 @@ async def _lifespan(
                 settings.batch_max_points,
                 settings.metric_max_future_seconds * 1_000_000,
             ),
-            batch_turn=asyncio.Lock(),
+            batch_lock=asyncio.Lock(),
             cache_ttl_seconds=settings.cache_ttl_seconds,
             invalidates_on_write=settings.cache_invalidate_on_write,
-            redis_answers=link.ping,
+            is_redis_connected=link.ping,
             readiness=RedisReadiness(link, store, clock).check,
             is_stopping=stopping.is_set,
             exposition=partial(
@@ -297,7 +297,7 @@ def _admission(
         limiter,
         listener,
         each(limiter_observer(name, limiter.algorithm), counters.observe_decisions),
-        without_store=without_redis,
+        outage_policy=without_redis,
         local=local,
     )
 

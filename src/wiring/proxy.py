@@ -22,7 +22,7 @@ from src.services.proxy.copies import Copies
 from src.services.proxy.service import NAME, Proxy, ProxyOptions, is_upstream_failure
 from src.services.proxy.shared_calls import SharedCalls
 from src.services.proxy.target import UpstreamTarget
-from src.services.proxy.totals import ProxyTally
+from src.services.proxy.totals import ProxyCounters
 from src.services.proxy.upstream import Upstream
 from src.services.single_use_transport import SingleUseTransport
 from src.storage.fleet.proxy_totals import RedisProxyTotals
@@ -53,7 +53,7 @@ async def running_proxy(
         settings.proxy_rate_limit_seconds, settings.proxy_request_timeout_seconds, settings.queue_max_size
     )
     queue = _queue(options.queue, settings, link, clock, listener)
-    tally = ProxyTally(RedisProxyTotals(link), clock)
+    tally = ProxyCounters(RedisProxyTotals(link), clock)
     async with _client(None if settings.proxy_upstream_url else provider) as client:
         breaker = _breaker(settings, link, clock, listener)
         copies = Copies(BatchedCacheStore(link), _copy_options(settings), clock)

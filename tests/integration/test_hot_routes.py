@@ -16,7 +16,7 @@ NOBODYS = {"timestamp", "request_id"}
 
 @pytest.fixture
 def round_trips(api):
-    link = api.state["redis_answers"].__self__
+    link = api.state["is_redis_connected"].__self__
     return lambda: link.round_trips
 
 
@@ -71,7 +71,7 @@ async def test_who_is_known_to_be_over_the_quota_is_refused_before_the_handler(r
     async with running_api(redis_server.url, rate_limit_read_requests=1, **CALM) as api:
         await api.get("/api/metrics/list")
         asked = await api.get("/api/metrics/list")  # which is no hot route
-        link = api.state["redis_answers"].__self__
+        link = api.state["is_redis_connected"].__self__
         before = link.round_trips
         known = await api.get(f"/api/metrics/summary?{query}", headers={"X-Request-ID": "abc"})
         assert link.round_trips == before

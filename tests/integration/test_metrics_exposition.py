@@ -87,7 +87,7 @@ async def test_a_write_told_again_is_not_counted_again(redis_server):
 
 async def test_the_round_trips_are_those_that_were_made(redis_server):
     async with running_api(redis_server.url, **PLENTY, **CALM) as api:
-        link = api.state["redis_answers"].__self__
+        link = api.state["is_redis_connected"].__self__
         before, made_before = await figures(api), link.round_trips
         for _ in range(5):
             await api.post("/api/metrics", json=metric())

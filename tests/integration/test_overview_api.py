@@ -15,7 +15,7 @@ QUICK = 0.02
 
 @pytest.fixture(autouse=True)
 def quick(no_reports, monkeypatch):
-    monkeypatch.setattr("src.services.overview.service.REMEMBERED_SECONDS", 0)
+    monkeypatch.setattr("src.services.overview.service.REUSE_SECONDS", 0)
     monkeypatch.setattr("src.services.overview.counters.FLUSH_SECONDS", QUICK)
 
 
@@ -81,7 +81,7 @@ async def test_a_stress_test_is_not_in_the_services_latency_and_its_calls_are_co
 
 
 async def test_all_workers_are_seen(api):
-    link = api.state["redis_answers"].__self__
+    link = api.state["is_redis_connected"].__self__
     await RedisCounterStore(link, "another").add(CounterSnapshot({"points": 500}))
     seen = await until(api, lambda seen: seen["traffic"]["points_per_second"])
     assert (seen["workers"], seen["traffic"]["points_per_second"]) == (2, 50.0)
@@ -105,12 +105,12 @@ async def test_the_failure_rate_follows(api):
 async def test_it_takes_one_round_trip_however_many_ask(redis_server, monkeypatch):
     monkeypatch.setattr("src.services.overview.counters.FLUSH_SECONDS", 3600)
     async with running_api(redis_server.url, **PLENTY, **CALM) as api:
-        link, overviews = api.state["redis_answers"].__self__, api.state["overview"]
+        link, overviews = api.state["is_redis_connected"].__self__, api.state["overview"]
         await until(api, lambda seen: seen["external_service"]["failure_rate"] is not None)
         monkeypatch.setattr(
             "src.services.overview.service.FAILURE_RATE_SECONDS", 0
         )  # asked this time as well
-        monkeypatch.setattr("src.services.overview.service.REMEMBERED_SECONDS", 3600)
+        monkeypatch.setattr("src.services.overview.service.REUSE_SECONDS", 3600)
         overviews._read_at = -math.inf
         before = link.round_trips
         answers = await asyncio.gather(*(api.get("/api/overview") for _ in range(50)))
@@ -134,7 +134,7 @@ async def test_without_redis_it_is_one_workers_view_and_says_so(own_redis):
         await until(api, lambda seen: seen["redis"]["latency_ms"] is not None)
         own_redis.kill()
         seen = await until(api, lambda seen: not seen["redis"]["connected"])
-        assert (seen["status"]["level"], seen["status"]["code"]) == ("critical", "REDIS_AWAY")
+        assert (seen["status"]["level"], seen["status"]["code"]) == ("critical", "REDIS_UNAVAILABLE")
         assert seen["status"]["message"].startswith("Redis unavailable for 0 s: nothing is stored")
         assert seen["workers"] == 1
         assert (seen["redis"]["memory_bytes"], seen["redis"]["latency_ms"]) == (None, None)
@@ -142,7 +142,9 @@ async def test_without_redis_it_is_one_workers_view_and_says_so(own_redis):
         await until(api, lambda seen: seen["traffic"]["errors_per_second"] > 0)
         assert (await overview(api))["breaker"]["state"] == "CLOSED"
         own_redis.start()
-        await until(api, lambda seen: seen["status"]["code"] != "REDIS_AWAY" and seen["redis"]["connected"])
+        await until(
+            api, lambda seen: seen["status"]["code"] != "REDIS_UNAVAILABLE" and seen["redis"]["connected"]
+        )
 
 
 async def test_a_redis_that_takes_no_writes_is_said_to(own_redis):

@@ -288,7 +288,7 @@ async def test_the_overview_shows_a_queue_that_is_postponed(start_api):
         assert 100 < int(rejected.headers["retry-after"]) <= 200
         assert 100 < (await api.get("/api/proxy/status")).json()["next_turn_seconds"] <= 200
         overview = (await api.get("/api/overview")).json()
-        assert overview["status"]["code"] == "PROXY_LINE_HELD"
+        assert overview["status"]["code"] == "PROXY_QUEUE_PAUSED"
         assert 100 < overview["proxy"]["next_turn_seconds"] <= 200
 
 

@@ -113,7 +113,7 @@ class TestSummary:
 
     async def test_a_hit_takes_one_round_trip(self, api):
         await api.get("/api/metrics/summary?type=cpu")
-        link = api.state["redis_answers"].__self__
+        link = api.state["is_redis_connected"].__self__
         before = link.round_trips
         assert (await api.get("/api/metrics/summary?type=cpu")).headers["x-cache"] == "HIT"
         assert link.round_trips - before == 1
@@ -131,7 +131,7 @@ class TestSummary:
 async def test_the_verdict_takes_no_round_trip_of_its_own(api, path, round_trips):
     await post(api, metric(1))
     await api.get(path)  # teaches Redis the scripts
-    link = api.state["redis_answers"].__self__
+    link = api.state["is_redis_connected"].__self__
     before = link.round_trips
     assert (await api.get(path)).status_code == 200
     assert link.round_trips - before == round_trips

@@ -28,7 +28,7 @@ Counted in the batcher's own waits of 25 ms, which a machine that is busy with o
 
 
 def waits(api):
-    return api.state["redis_answers"].__self__._batcher._waits
+    return api.state["is_redis_connected"].__self__._batcher._waits
 
 
 async def until_healthy(api):

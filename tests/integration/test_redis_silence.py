@@ -37,7 +37,7 @@ def waits(link):
 
 
 def link_of(api):
-    return api.state["redis_answers"].__self__
+    return api.state["is_redis_connected"].__self__
 
 
 @pytest.mark.parametrize("algorithm", ["sliding_window_log", "token_bucket"])

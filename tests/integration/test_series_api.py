@@ -93,7 +93,7 @@ async def test_it_counts_as_a_read_right_or_wrong(redis_server):
 
 async def test_it_takes_one_round_trip(api):
     await post(api, point(0, 1))
-    link = api.state["redis_answers"].__self__
+    link = api.state["is_redis_connected"].__self__
     await api.get("/api/metrics/series?type=cpu")
     before = link.round_trips
     await api.get("/api/metrics/series?type=cpu&step=300")

@@ -1,9 +1,9 @@
 """Copies of the upstream's answers: which one answers a request, and which one takes the place of an error.
 
-A copy is kept for the time that the settings say. It answers requests while it is fresh: for that time, by
-the lifetime that the answer stated, and by what the request demands. A stale copy may take the place of an
-error, since the upstream can't be reached then (RFC 9111, section 4.2.4), unless the answer forbids that.
-The age of a copy includes the age that the answer had when it came.
+The settings limit how long a copy is kept. A copy answers requests while it is fresh: by the settings, by the
+lifetime in the answer, and by the limits in the request. A stale copy may take the place of an error, since
+the upstream can't be reached then (RFC 9111, section 4.2.4), unless the answer forbids that. The age of a
+copy includes the age of the answer at its arrival.
 """
 
 import math
@@ -61,7 +61,7 @@ class Copies:
     Args:
         store: Where the copies are.
         options: How long they are kept.
-        clock: By which answers age until they are stored.
+        clock: Measures the age of an answer until it is stored.
     """
 
     def __init__(self, store: CacheStore, options: CacheOptions, clock: Clock) -> None:

@@ -38,7 +38,7 @@ from src.services.proxy.headers import Headers, are_personal, headers_for_upstre
 from src.services.proxy.response_buffer import Head, ResponseBuffer
 from src.services.proxy.shared_calls import SharedCall, SharedCalls
 from src.services.proxy.target import UpstreamTarget
-from src.services.proxy.totals import ProxyTally, ProxyTotals, RequestResult
+from src.services.proxy.totals import ProxyCounters, ProxyTotals, RequestResult
 from src.services.proxy.upstream import UpstreamAnswerTooLargeError, UpstreamRequest
 
 PACE_MARGIN = 0.02
@@ -46,9 +46,8 @@ PACE_MARGIN = 0.02
 no two calls take equally long to arrive."""
 
 ADMITTED_WAIT = 0.9
-"""The share of a request's timeout within which its slot must come, by the state of the queue when the
-request arrives. The rest is for the call, and for slots that come later than planned because calls postpone
-them."""
+"""The share of a request's timeout within which its slot must come, according to the queue at the arrival of
+the request. The rest of the timeout is for the call, and for delays when calls postpone slots."""
 
 NAME = "proxy"
 """The name of the proxy and of its policies, in events and errors."""
@@ -171,7 +170,7 @@ class Proxy:
         copies: Copies,
         queue: PacedQueue,
         breaker: CircuitBreaker,
-        tally: ProxyTally,
+        tally: ProxyCounters,
         clock: Clock,
         options: ProxyOptions,
         listener: Listener = ignore,

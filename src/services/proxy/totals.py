@@ -62,7 +62,7 @@ class ProxyTotalsStore(Protocol):
         ...
 
 
-class ProxyTally:
+class ProxyCounters:
     """The counts of one worker.
 
     Args:

@@ -215,7 +215,7 @@ def _numbered_groups(
         labels = orjson.loads(text) if text else {}
         if query.matches(labels):
             wanted[number] = True
-            key_of_series[number] = query.group_of(labels)
+            key_of_series[number] = query.group_values(labels)
     keys = sorted(set(key_of_series.values()), key=lambda key: [value or "" for value in key])
     places = {key: place for place, key in enumerate(keys)}
     for number, key in key_of_series.items():

@@ -8,7 +8,7 @@ import zlib
 import pytest
 from starlette.requests import Request
 
-from src.api.body import BODY_SECONDS, in_time, media_type, read_body
+from src.api.body import BODY_SECONDS, await_body, media_type, read_body
 from src.api.eager_coroutine import EagerCoroutine
 from src.api.errors import ProblemError
 from tests.support.clock import FakeClock
@@ -26,7 +26,7 @@ def request(*chunks, **headers):
 
 
 async def read(given, max_bytes, clock=None):
-    return await in_time(EagerCoroutine(read_body(given, max_bytes)), clock or FakeClock())
+    return await await_body(EagerCoroutine(read_body(given, max_bytes)), clock or FakeClock())
 
 
 async def status_of(awaitable):

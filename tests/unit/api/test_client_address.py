@@ -17,7 +17,7 @@ def scope(peer, *forwarded_for, **headers):
 
 def client(peer, *forwarded_for, trusted=("127.0.0.0/8", "::1/128")):
     networks = [ip_network(network) for network in trusted]
-    return ClientAddress(networks).of(scope((peer, 50000), *forwarded_for))
+    return ClientAddress(networks).client(scope((peer, 50000), *forwarded_for))
 
 
 def test_without_a_proxy_it_is_the_peer():
@@ -64,8 +64,8 @@ def test_an_ipv4_address_in_ipv6_clothes_is_an_ipv4_address():
 
 def test_what_uvicorn_read_from_a_header_is_not_believed_when_loopback_is_not_trusted():
     rewritten = scope(("198.51.100.1", 0), "198.51.100.1")
-    assert ClientAddress([ip_network("10.0.0.0/8")]).of(rewritten) == "127.0.0.1"
-    assert ClientAddress([ip_network("127.0.0.0/8")]).of(rewritten) == "198.51.100.1"
+    assert ClientAddress([ip_network("10.0.0.0/8")]).client(rewritten) == "127.0.0.1"
+    assert ClientAddress([ip_network("127.0.0.0/8")]).client(rewritten) == "198.51.100.1"
 
 
 async def behind_uvicorn(peer, server, forwarded, trusted="10.0.0.0/8"):
@@ -73,7 +73,7 @@ async def behind_uvicorn(peer, server, forwarded, trusted="10.0.0.0/8"):
     seen = []
 
     async def app(scope, receive, send):
-        seen.append(ClientAddress([ip_network(trusted)]).of(scope))
+        seen.append(ClientAddress([ip_network(trusted)]).client(scope))
 
     given = scope((peer, 50000), forwarded) | {"server": (server, 8000)}
     await ProxyHeadersMiddleware(app)(given, None, None)
@@ -106,7 +106,7 @@ def test_long_headers_are_not_kept(peer):
     tracemalloc.start()
     try:
         for n in range(200):
-            addresses.of(scope((peer, 50000), f"{'x' * 60_000}, 198.51.100.{n}"))
+            addresses.client(scope((peer, 50000), f"{'x' * 60_000}, 198.51.100.{n}"))
         kept, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -120,7 +120,7 @@ def test_what_is_no_address_is_no_part_of_the_name():
 
 
 def test_a_request_without_a_peer_has_a_name_all_the_same():
-    assert ClientAddress([ip_network("127.0.0.0/8")]).of(scope(None)) == "unknown"
+    assert ClientAddress([ip_network("127.0.0.0/8")]).client(scope(None)) == "unknown"
 
 
 @pytest.mark.parametrize(

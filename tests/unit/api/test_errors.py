@@ -4,7 +4,7 @@ import orjson
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from src.api.errors import Problem, document, field_errors, problem_of, render, title
+from src.api.errors import Problem, document, error_problem, field_errors, render, title
 from src.api.models.metrics import METRIC_IN
 from src.resilience.errors import CircuitOpenError, QueueTimeoutError
 from src.services.external_service import ExternalServiceUnavailableError
@@ -64,7 +64,7 @@ def test_an_error_is_told_as_the_nearest_kind_that_is_known():
     class ParticularError(CircuitOpenError):
         pass
 
-    problem = problem_of(ParticularError("external-service", "open", 7.0))
+    problem = error_problem(ParticularError("external-service", "open", 7.0))
     assert (problem.code, problem.retry_after) == ("CIRCUIT_OPEN", 7.0)
 
 
@@ -77,15 +77,16 @@ def test_an_error_is_told_as_the_nearest_kind_that_is_known():
     ],
 )
 def test_an_error_names_the_service_that_is_to_blame(policy, error):
-    assert f"'{policy}'" in problem_of(error(policy)).message
+    assert f"'{policy}'" in error_problem(error(policy)).message
 
 
 def test_a_breaker_held_open_by_hand_says_when_to_ask_again():
     assert (
-        problem_of(CircuitOpenError("external-service", "the circuit is forced open", None)).retry_after == 30
+        error_problem(CircuitOpenError("external-service", "the circuit is forced open", None)).retry_after
+        == 30
     )
 
 
 def test_one_whose_turn_would_come_too_late_is_told_when_it_would_not():
-    assert problem_of(QueueTimeoutError(60, 12.5)).retry_after == 12.5
-    assert problem_of(QueueTimeoutError(60)).retry_after is None
+    assert error_problem(QueueTimeoutError(60, 12.5)).retry_after == 12.5
+    assert error_problem(QueueTimeoutError(60)).retry_after is None

@@ -9,7 +9,7 @@ from src.api import openapi
 from src.api.admin_access import RequireAdmin
 from src.api.errors import Problem
 from src.api.models.metrics import METRIC_IN, MetricIn
-from src.api.openapi import headers, json_body, problems
+from src.api.openapi import headers, json_batch_body, json_body, problems
 from src.api.routes import (
     admin,
     circuit_breaker,
@@ -39,7 +39,7 @@ def document():
     app = FastAPI()
     for router in ROUTERS:
         app.include_router(router)
-    return openapi.completed(app.openapi())
+    return openapi.complete(app.openapi())
 
 
 def operations(document):
@@ -127,7 +127,7 @@ def test_an_unknown_code_or_request_header_is_refused_at_once():
 def test_the_examples_of_a_body_are_bodies_that_are_taken():
     one = json_body(MetricIn)["requestBody"]["content"]["application/json"]["example"]
     assert METRIC_IN.validate_python(one)
-    many = json_body(MetricIn, many_as="application/x-ndjson")["requestBody"]["content"]
+    many = json_batch_body(MetricIn, "application/x-ndjson")["requestBody"]["content"]
     array = many["application/json"]["example"]
     lines = many["application/x-ndjson"]["example"].splitlines()
     assert len(array) == len(lines) > 1

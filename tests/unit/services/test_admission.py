@@ -67,7 +67,7 @@ async def test_an_outage_is_logged_once_and_its_end_too(clock, listener, caplog)
     admission._limiter = memory_rate_limiter("sliding_window_log", QUOTA, clock)
     for _ in range(3):
         await admission.decide("1.2.3.4")
-    assert [record.getMessage() for record in caplog.records] == ["limiter_fails_open", "limiter_is_back"]
+    assert [record.getMessage() for record in caplog.records] == ["limiter_fails_open", "limiter_recovered"]
 
 
 @pytest.fixture(params=[StorageUnavailableError, StorageRefusedError])
@@ -79,7 +79,7 @@ def broken(request):
 def deciding_locally(limiter, share, clock, listener, observe=lambda _outcomes: None):
     local = memory_rate_limiter("sliding_window_log", share, clock)
     quota = Quota(10, 60)
-    return Admission("ingest", quota, limiter, listener, observe, without_store="local", local=local)
+    return Admission("ingest", quota, limiter, listener, observe, outage_policy="local", local=local)
 
 
 async def test_a_worker_decides_by_its_share_of_the_quota_where_that_is_set(clock, listener, broken):
@@ -104,12 +104,12 @@ async def test_the_fleet_decides_again_as_soon_as_it_can(clock, listener, caplog
         await admission.decide("1.2.3.4")
     admission._limiter = memory_rate_limiter("sliding_window_log", Quota(10, 60), clock)
     assert (await admission.decide("1.2.3.4")).remaining == 9
-    assert [record.getMessage() for record in caplog.records] == ["limiter_local", "limiter_is_back"]
+    assert [record.getMessage() for record in caplog.records] == ["limiter_local", "limiter_recovered"]
 
 
 async def test_nobody_is_let_through_without_a_verdict_where_that_is_set(clock, listener, broken, caplog):
     observed = []
-    admission = Admission("ingest", QUOTA, broken, listener, observed.append, without_store="closed")
+    admission = Admission("ingest", QUOTA, broken, listener, observed.append, outage_policy="closed")
     for _ in range(3):
         with pytest.raises(StorageUnavailableError):
             await admission.decide("1.2.3.4")
@@ -127,11 +127,11 @@ def test_a_workers_share_of_a_quota_is_whole_and_at_least_one(workers, limit):
 async def test_a_client_that_is_over_its_quota_is_refused_without_asking(clock, listener):
     limiter = memory_rate_limiter("sliding_window_log", QUOTA, clock)
     admission = Admission("ingest", QUOTA, limiter, listener)
-    assert admission.refusal("1.2.3.4") is None
+    assert admission.known_rejection("1.2.3.4") is None
     await admission.decide("1.2.3.4")
     clock.jump(20)
-    assert admission.refusal("1.2.3.4") == await limiter.peek("rl:ingest:1.2.3.4")
-    assert admission.refusal("1.2.3.5") is None
+    assert admission.known_rejection("1.2.3.4") == await limiter.peek("rl:ingest:1.2.3.4")
+    assert admission.known_rejection("1.2.3.5") is None
     await asyncio.sleep(0)
     assert listener.events == [Rejected(policy="ingest", retry_after=40.0)]
 
@@ -141,10 +141,10 @@ async def test_the_refusals_of_a_tick_are_one_event(clock, listener):
     admission = Admission("ingest", QUOTA, limiter, listener)
     for _ in range(4):
         await admission.decide("1.2.3.4")
-    admission.refusal("1.2.3.4")
+    admission.known_rejection("1.2.3.4")
     await asyncio.sleep(0)
     assert listener.events == [Rejected(policy="ingest", times=4, retry_after=60.0)]
-    admission.refusal("1.2.3.4")
+    admission.known_rejection("1.2.3.4")
     await asyncio.sleep(0)
     assert len(listener.events) == 2
 

@@ -48,7 +48,7 @@ def test_beats_add_up():
     total = CounterSnapshot({"requests": 1}, {7: 1}) + CounterSnapshot(
         {"requests": 2, "errors": 1}, {7: 2, 8: 1}
     )
-    assert (total.tallies, total.latencies) == ({"requests": 3, "errors": 1}, {7: 3, 8: 1})
+    assert (total.values, total.latencies) == ({"requests": 3, "errors": 1}, {7: 3, 8: 1})
     assert total["points"] == 0
 
 
@@ -70,7 +70,8 @@ async def test_while_the_fleet_can_be_had_it_is_read(store):
 
 
 @pytest.mark.parametrize(
-    ("error", "kind"), [(StorageUnavailableError("gone"), "away"), (StorageRefusedError("full"), "refuses")]
+    ("error", "kind"),
+    [(StorageUnavailableError("gone"), "unavailable"), (StorageRefusedError("full"), "refuses")],
 )
 async def test_while_it_takes_nothing_the_worker_tells_of_itself(store, fleet, clock, error, kind):
     fleet.add_error = error
@@ -89,7 +90,7 @@ async def test_a_read_that_fails_tells_as_well(store, fleet, clock):
     clock.jump(1)
     fleet.read_error = StorageUnavailableError("gone")
     reading = await store.read()
-    assert (reading.counts["requests"], reading.outage) == (5, Outage(1.0, "away"))
+    assert (reading.counts["requests"], reading.outage) == (5, Outage(1.0, "unavailable"))
 
 
 async def test_an_outage_lasts_from_its_first_sign_whatever_it_turns_into(store, fleet, clock):

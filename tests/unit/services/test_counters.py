@@ -45,7 +45,7 @@ def test_points_decisions_and_round_trips_are_counted(counters):
     counters.observe_decisions({"allowed": 1, "refused": 0})
     counters.observe_round_trip(3, 0.0004)
     counters.observe_round_trip(1, 0.0006)
-    assert counters.take().tallies == {
+    assert counters.take().values == {
         "points": 1001, "allowed": 2, "refused": 1, "bypassed": 1, "round_trips": 2, "round_trip_us": 1000,
     }  # fmt: skip
 
@@ -56,7 +56,7 @@ def test_of_all_events_the_answers_of_its_cache_are_counted(counters):
     counters(CacheAnswered(policy="summary", times=4, outcome="hit"))
     counters(CacheAnswered(policy="proxy", outcome="hit"))
     counters(Rejected(policy="ingest", retry_after=1))
-    assert counters.take().tallies == {"hits": 5, "misses": 1, "stale": 2}
+    assert counters.take().values == {"hits": 5, "misses": 1, "stale": 2}
 
 
 def test_what_was_taken_is_not_counted_again(counters):

@@ -238,7 +238,7 @@ class Following:
         self.task = asyncio.create_task(self._follow(feed, after))
 
     async def _follow(self, feed, after):
-        with feed.place() as until:
+        with feed.slot() as until:
             async for page in feed.follow(after, until):
                 assert len(page) <= PAGE_EVENTS
                 self.bodies += [event.body for event in page]
@@ -385,15 +385,15 @@ class TestReading:
         assert back.task.done()
 
     async def test_places_are_limited_and_come_back(self, feed, clock):
-        held = [feed.place() for _ in range(MAX_FOLLOWERS)]
+        held = [feed.slot() for _ in range(MAX_FOLLOWERS)]
         for place in held:
             place.__enter__()
             await clock.advance(1)
-        with pytest.raises(TooManyFollowersError) as refused, feed.place():
+        with pytest.raises(TooManyFollowersError) as refused, feed.slot():
             pass
         assert refused.value.retry_after == FOLLOW_SECONDS + QUIET_SECONDS - MAX_FOLLOWERS
         held.pop(3).__exit__(None, None, None)
-        with feed.place():
+        with feed.slot():
             pass
         for place in held:
             place.__exit__(None, None, None)

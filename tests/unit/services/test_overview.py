@@ -10,7 +10,7 @@ from src.resilience.circuit_breaker.options import CircuitBreakerOptions
 from src.resilience.circuit_breaker.policy import CircuitBreaker
 from src.services.external_service import ExternalServiceUnavailableError, SimulatedFaults
 from src.services.overview.counter_store import CounterSnapshot, MemoryCounterStore
-from src.services.overview.service import FAILURE_RATE_SECONDS, REMEMBERED_SECONDS, OverviewService
+from src.services.overview.service import FAILURE_RATE_SECONDS, REUSE_SECONDS, OverviewService
 from tests.support.clock import settle
 from tests.unit.services.test_health_status import PROXY_OPEN
 
@@ -72,13 +72,13 @@ async def test_it_has_all_there_is_to_see(service, pulses, clock):
     assert found.breaker.name == "external-service"
     assert found.memory_bytes == 1_234_567
     assert found.proxy is None
-    assert found.verdict.code == "ALL_WELL"
+    assert found.status.code == "ALL_WELL"
     assert found.read_at == clock.now()
 
 
 async def test_what_is_true_follows_from_what_was_read(service, breaker):
     await breaker.force_open()
-    assert (await service.get()).verdict.code == "BREAKER_OPEN"
+    assert (await service.get()).status.code == "BREAKER_OPEN"
 
 
 async def test_the_proxy_is_asked_where_there_is_one(parts, pulses, breaker, clock):
@@ -87,7 +87,7 @@ async def test_the_proxy_is_asked_where_there_is_one(parts, pulses, breaker, clo
 
     service = OverviewService(pulses, breaker, parts.memory_bytes, parts.faults, clock, proxy=proxy)
     found = await service.get()
-    assert (found.proxy, found.verdict.code) == (PROXY_OPEN, "PROXY_BREAKER_OPEN")
+    assert (found.proxy, found.status.code) == (PROXY_OPEN, "PROXY_BREAKER_OPEN")
     await service.aclose()
 
 
@@ -102,7 +102,7 @@ async def test_those_who_ask_at_the_same_time_share_one_reading(service, parts):
 
 async def test_a_reading_is_good_for_half_a_second_from_when_it_was_made(service, parts, clock):
     first = await service.get()
-    clock.jump(REMEMBERED_SECONDS - 0.01)
+    clock.jump(REUSE_SECONDS - 0.01)
     assert await service.get() is first
     clock.jump(0.01)
     assert await service.get() is not first
@@ -137,7 +137,7 @@ async def test_nobody_waits_for_the_external_service(service, parts, clock):
     assert (await service.get()).failure_rate is None
     parts.answers.set()
     await settle()
-    clock.jump(REMEMBERED_SECONDS)
+    clock.jump(REUSE_SECONDS)
     assert (await service.get()).failure_rate == 0.25
 
 
@@ -145,7 +145,7 @@ async def test_it_is_asked_every_two_seconds_while_anybody_looks(service, parts,
     for _ in range(9):  # at 0, 0.5, … 4 s
         await service.get()
         await settle()
-        clock.jump(REMEMBERED_SECONDS)
+        clock.jump(REUSE_SECONDS)
     assert parts.failure_rate_asked == 1 + 4 / FAILURE_RATE_SECONDS
     clock.jump(3600)
     assert parts.failure_rate_asked == 3
