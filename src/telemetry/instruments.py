@@ -1,10 +1,10 @@
-"""The metrics, and who is told what they count. docs/telemetry.md has them in a table.
+"""The Prometheus instruments, and the functions that update them. docs/telemetry.md lists them in a table.
 
-Names and units are Prometheus' own: base units, the unit in the name, `_total` for what only grows. No label
-holds what a client chooses, such as an address or a metric type: each value would be a series for good.
+Names and units follow Prometheus' conventions: base units, the unit in the name, `_total` for counters. No
+label has a value that a client chooses, such as an address or a metric type, because each value would create
+a permanent series.
 
-A series is looked up by its labels once and kept: there are few of them, and to look one up costs several
-times as much as to count.
+The lookup of a series by its labels costs several times as much as counting, so each series is cached.
 """
 
 from collections import defaultdict
@@ -30,12 +30,12 @@ _METHODS = frozenset({"GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH"
 HTTP_REQUESTS = Counter("http_requests_total", "Answered requests", ["method", "route", "status"])
 HTTP_SECONDS = Histogram(
     "http_request_duration_seconds",
-    "From a request's arrival to the end of its answer",
+    "Time from a request's arrival to the end of its answer",
     ["method", "route"],
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
 )
 HTTP_REFUSED = Counter(
-    "http_requests_refused_total", "Requests that the server refused before the service saw them", ["status"]
+    "http_requests_refused_total", "Requests that the server rejected before the service got them", ["status"]
 )
 POINTS = Counter("ingested_points_total", "Measurements stored")
 BATCH_POINTS = Histogram(
@@ -45,13 +45,13 @@ BATCH_POINTS = Histogram(
 )
 LIMITER_DECISIONS = Counter(
     "rate_limiter_decisions_total",
-    "Requests allowed, refused, or bypassed since the limiter had no verdict",
+    "Requests that were allowed, refused, or admitted without a decision (bypassed)",
     ["quota", "algorithm", "outcome"],
 )
 CACHE_ANSWERS = Counter("cache_answers_total", "Answers of a read-through cache", ["cache", "outcome"])
 BREAKER_STATE = Gauge(
     "circuit_breaker_state",
-    "1 for the state that a circuit breaker is in, 0 for the others",
+    "1 for the current state of a circuit breaker, 0 for the other states",
     ["breaker", "state"],
     multiprocess_mode="mostrecent",
 )
@@ -65,7 +65,7 @@ EVENTS = Counter(
 )
 CALL_SECONDS = Histogram(
     "resilience_call_duration_seconds",
-    "How long a protected call took, and what came of it",
+    "Duration of a protected call, by its outcome",
     ["policy", "outcome"],
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )
@@ -74,16 +74,16 @@ QUEUE_LENGTH = Gauge(
 )
 QUEUE_WAIT_SECONDS = Histogram(
     "proxy_queue_wait_seconds",
-    "How long a call was in the proxy's queue",
+    "Time that a call spent in the proxy's queue",
     buckets=(0.01, 0.1, 0.5, 1, 2, 5, 10, 20, 30, 60),
 )
 REDIS_ROUND_TRIPS = Counter("redis_round_trips_total", "Round trips to Redis, failed ones included")
 REDIS_SECONDS = Histogram(
     "redis_round_trip_duration_seconds",
-    "From when a round trip left to its last answer, connecting included",
+    "Time from the sending of a round trip to its last reply, connecting included",
     buckets=(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1),
 )
-REDIS_COMMANDS = Counter("redis_commands_total", "Commands sent to Redis, of which some share a round trip")
+REDIS_COMMANDS = Counter("redis_commands_total", "Commands sent to Redis; a round trip may have several")
 
 
 _requests = cache(HTTP_REQUESTS.labels)
@@ -94,7 +94,7 @@ _events = cache(EVENTS.labels)
 
 
 def observe_requests(requests: Sequence[RequestRecord]) -> None:
-    """Count answered requests. Their paths are not told, since clients choose them."""
+    """Count answered requests, by the route and not by the path, which a client chooses."""
     answers: defaultdict[tuple[str, str, int], list[float]] = defaultdict(list)
     for request in requests:
         method = request.method if request.method in _METHODS else "other"
@@ -105,12 +105,12 @@ def observe_requests(requests: Sequence[RequestRecord]) -> None:
 
 
 def count_refusal(status: int) -> None:
-    """Count a request that the server refused before the service saw it."""
+    """Count a request that the server rejected before the service got it."""
     HTTP_REFUSED.labels(status).inc()
 
 
 def observe_writes(writes: Sequence[int]) -> None:
-    """Count stored writes, each of so many points."""
+    """Count stored writes, given as the number of points of each."""
     POINTS.inc(sum(writes))
     BATCH_POINTS.observe_all(writes)
 
@@ -123,7 +123,7 @@ def observe_round_trip(commands: int, seconds: float) -> None:
 
 
 def limiter_observer(quota: str, algorithm: str) -> Callable[[Mapping[AdmissionOutcome, int]], None]:
-    """Return what counts the decisions of one limiter, each of its outcomes from 0 on."""
+    """Return a function that counts the decisions of one limiter. All outcomes are exported, from 0 on."""
     series = {
         outcome: LIMITER_DECISIONS.labels(quota, algorithm, outcome) for outcome in get_args(AdmissionOutcome)
     }
@@ -137,7 +137,7 @@ def limiter_observer(quota: str, algorithm: str) -> Callable[[Mapping[AdmissionO
 
 
 def count_event(event: Event) -> None:
-    """Be the listener that counts."""
+    """Count `event`. This function is a listener."""
     match event:
         case CacheAnswered():
             _cache_answers(event.policy, event.outcome).inc(event.times)
@@ -149,17 +149,17 @@ def count_event(event: Event) -> None:
             _events(event.policy, type(event).__name__).inc(event.times)
 
 
-class Measured:
-    """A policy that decides nothing, and observes how long each call took and what came of it.
+class CallTimer:
+    """A policy without an effect that observes the duration and the outcome of each call.
 
-    The outcome is "succeeded", "rejected" by a policy further in, "timed_out", or "failed". A cancelled
-    call has none and is not observed.
+    The outcome is "succeeded", "rejected" by an inner policy, "timed_out", or "failed". A cancelled call has
+    no outcome and is not observed.
 
     Args:
-        name: Of what is called.
-        clock: Measures.
-        is_failure: Judges what a call raised, as it does for the circuit breaker: what is no failure of the
-            thing called is an answer of it, and so a success.
+        name: The name of the called service.
+        clock: Measures the durations.
+        is_failure: Classifies an error, like for the circuit breaker. A call whose error is not a failure
+            counts as succeeded.
     """
 
     def __init__(self, name: str, clock: Clock, is_failure: Callable[[Exception], bool | None]) -> None:
@@ -171,17 +171,17 @@ class Measured:
         }
 
     async def run(self, call: Call[T]) -> T:
-        """Run `call`. Returns and raises what it does."""
+        """Run `call`, and return its result or raise its error."""
         began = self._clock.monotonic()
         try:
             result = await call()
         except Exception as error:
-            self._observe(began, self._judge(error))
+            self._observe(began, self._outcome(error))
             raise
         self._observe(began, "succeeded")
         return result
 
-    def _judge(self, error: Exception) -> str:
+    def _outcome(self, error: Exception) -> str:
         match error:
             case RejectedError():
                 return "rejected"
@@ -194,18 +194,18 @@ class Measured:
         self._series[outcome].observe(self._clock.monotonic() - began)
 
 
-async def read_breaker(breaker: CircuitBreaker) -> None:
-    """Bring `circuit_breaker_state` up to date: what the fleet agrees on, or this worker where it can't."""
-    _set_breaker(await breaker.status())
+async def update_breaker_gauge(breaker: CircuitBreaker) -> None:
+    """Update `circuit_breaker_state` to the state of `breaker`."""
+    _set_breaker_gauge(await breaker.status())
 
 
-async def read_proxy(proxy: Proxy) -> None:
-    """Bring `proxy_queue_length` up to date, and the state of the upstream's circuit breaker."""
+async def update_proxy_gauges(proxy: Proxy) -> None:
+    """Update `proxy_queue_length`, and `circuit_breaker_state` of the upstream's breaker."""
     status = await proxy.status()
     QUEUE_LENGTH.set(status.queue.size)
-    _set_breaker(status.breaker)
+    _set_breaker_gauge(status.breaker)
 
 
-def _set_breaker(status: BreakerStatus) -> None:
+def _set_breaker_gauge(status: BreakerStatus) -> None:
     for state in BreakerState:
         BREAKER_STATE.labels(status.name, state).set(state is status.state)

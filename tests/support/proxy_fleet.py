@@ -105,7 +105,7 @@ class ProxyFleet:
             copies=copies,
             queue=queue,
             breaker=breaker,
-            tally=ProxyCounters(self, clock),
+            counters=ProxyCounters(self, clock),
             clock=clock,
             options=self.options,
             listener=self.listener,

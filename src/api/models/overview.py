@@ -17,7 +17,7 @@ class StatusOut(BaseModel):
         description="critical: requests fail. warning: requests are served, but some answers are degraded"
     )
     code: Code
-    message: str = Field(examples=["Breaker open for 12 s: external service failing, summaries served stale"])
+    message: str = Field(examples=["Breaker open for 12 s: external service failing, stale summaries served"])
 
 
 class LatencyOut(BaseModel):

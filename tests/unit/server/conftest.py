@@ -84,7 +84,7 @@ async def listening(app, clock, protocol=HttpConnection, **changes):
         for connection in opened:
             await connection.close()
         server.close()
-        for connection in connections.open():
+        for connection in connections.all():
             connection.transport.abort()
         await asyncio.sleep(0)
 

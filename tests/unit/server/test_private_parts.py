@@ -183,14 +183,14 @@ async def test_uvicorn_still_takes_a_head_of_any_size(plain):
 async def test_uvicorn_still_waits_for_a_head_without_a_timer(serve):
     server = await serve(protocol=HttpToolsProtocol)
     await (await server.connect()).send(GET[:-2])
-    await until(lambda: server.connections.open()[0].scope)
-    assert server.connections.open()[0].timeout_keep_alive_task is None
+    await until(lambda: server.connections.all()[0].scope)
+    assert server.connections.all()[0].timeout_keep_alive_task is None
 
 
 async def test_uvicorn_still_closes_idle_connections_at_once_when_it_stops(serve):
     server = await serve(protocol=HttpToolsProtocol)
     connection = await server.connect()
-    server.connections.open()[0].shutdown()
+    server.connections.all()[0].shutdown()
     assert await connection.ends() == b""
 
 

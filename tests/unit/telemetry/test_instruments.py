@@ -20,14 +20,14 @@ from src.services.proxy.service import ProxyStatus
 from src.services.proxy.totals import ProxyTotals
 from src.telemetry import instruments
 from src.telemetry.instruments import (
-    Measured,
+    CallTimer,
     count_event,
     limiter_observer,
     observe_requests,
     observe_round_trip,
     observe_writes,
-    read_breaker,
-    read_proxy,
+    update_breaker_gauge,
+    update_proxy_gauges,
 )
 
 PAGE = Path("docs/telemetry.md")
@@ -157,7 +157,7 @@ async def test_a_breaker_is_in_one_state_at_a_time(clock):
     breaker = CircuitBreaker("read", MemoryBreakerStore(clock), CircuitBreakerOptions(), clock)
 
     async def states():
-        await read_breaker(breaker)
+        await update_breaker_gauge(breaker)
         return {
             state: value("circuit_breaker_state", breaker="read", state=state)
             for state in ("CLOSED", "OPEN", "HALF_OPEN")
@@ -181,7 +181,7 @@ async def test_reading_the_proxy_sets_its_queue_length_and_the_state_of_its_brea
 
     proxy = Proxied()
     for size, closed in ((7, 1), (0, 0)):
-        await read_proxy(proxy)
+        await update_proxy_gauges(proxy)
         assert value("proxy_queue_length") == size
         assert value("circuit_breaker_state", breaker="proxy", state="CLOSED") == closed
         await breaker.force_open()
@@ -213,7 +213,7 @@ NONE = {"succeeded": 0, "failed": 0, "timed_out": 0, "rejected": 0}
 )
 async def test_a_call_is_observed_with_its_outcome_and_time(clock, request, error, judgement, outcome):
     name = request.node.name
-    measured = Measured(name, clock, lambda _error: judgement)
+    measured = CallTimer(name, clock, lambda _error: judgement)
 
     async def call():
         await clock.advance(2.0)
@@ -232,7 +232,7 @@ async def test_a_call_is_observed_with_its_outcome_and_time(clock, request, erro
 
 
 async def test_a_cancelled_call_has_no_outcome(clock):
-    measured = Measured("cancelled", clock, lambda _error: True)
+    measured = CallTimer("cancelled", clock, lambda _error: True)
     task = asyncio.create_task(measured.run(asyncio.Event().wait))
     await asyncio.sleep(0)
     task.cancel()
