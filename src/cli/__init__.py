@@ -1,1 +1,1 @@
-"""The patterns at a terminal, for people: a demonstration and an experiment, each with one command."""
+"""Commands that show the patterns at a terminal: a demonstration and an experiment."""

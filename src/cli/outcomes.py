@@ -1,4 +1,4 @@
-"""What became of a call, in the words and colours that every scenario shares."""
+"""The outcomes of calls, with the texts and colours that all scenarios use."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -10,7 +10,7 @@ from src.resilience import BreakerState, Call, CallTimeoutError, Clock, Rejected
 
 
 class CallResult(StrEnum):
-    """How a call ended, seen by its caller."""
+    """The outcome of a call, from its caller's point of view."""
 
     OK = "ok"
     FAILED = "failed"
@@ -37,13 +37,13 @@ STATE_STYLES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Observation:
-    """One call, seen by its caller.
+class ObservedCall:
+    """One call, from its caller's point of view.
 
     Attributes:
-        outcome: How it ended.
-        detail: A status code, a limit, who refused: what completes the outcome, in a word or two.
-        seconds: How long it took, waits and retries included.
+        outcome: The outcome.
+        detail: A short detail of the outcome, such as the status code or the policy that rejected the call.
+        seconds: The duration, including waits and retries.
     """
 
     outcome: CallResult
@@ -51,14 +51,14 @@ class Observation:
     seconds: float
 
 
-async def observe(call: Call[httpx.Response], clock: Clock) -> Observation:
-    """Make `call` and say what became of it. An error that no call should end in is let through."""
+async def observe(call: Call[httpx.Response], clock: Clock) -> ObservedCall:
+    """Make `call`, and return its outcome. An unexpected error is raised."""
     began = clock.monotonic()
-    outcome, detail = await _outcome_of(call)
-    return Observation(outcome, detail, clock.monotonic() - began)
+    outcome, detail = await _make_call(call)
+    return ObservedCall(outcome, detail, clock.monotonic() - began)
 
 
-async def _outcome_of(call: Call[httpx.Response]) -> tuple[CallResult, str]:
+async def _make_call(call: Call[httpx.Response]) -> tuple[CallResult, str]:
     try:
         answer = await call()
     except FailedAnswerError as error:

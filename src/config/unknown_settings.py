@@ -1,9 +1,9 @@
-"""Names that look like settings and are none: misspelled, or brought along from another program.
+"""Find variables that look like settings but are not, for example misspelled settings.
 
-In `.env`, which is this service's own file, every unknown name is reported, except those that Docker Compose,
-OpenTelemetry, Python or the start script read. The environment also holds the variables of other programs,
-so there a name is reported only if it begins like one of this service's settings. `APP_`, `LOG_`, `REDIS_`
-and `WEB_` do not count: other programs use them too (`APP_ENV`, `LOG_DIR`, `REDIS_SERVICE_HOST`).
+In `.env`, every unknown name is reported, except names that Docker Compose, OpenTelemetry, Python or the
+start script use. The environment also has the variables of other programs, so a name there is reported only
+if it has a prefix of this service's settings. The prefixes `APP_`, `LOG_`, `REDIS_` and `WEB_` are not used,
+because other programs use them too (`APP_ENV`, `LOG_DIR`, `REDIS_SERVICE_HOST`).
 """
 
 import re
@@ -23,24 +23,24 @@ PREFIXES = (
     "PROXY_MAX_", "PROXY_RATE_LIMIT_", "PROXY_REQUEST_", "PROXY_UPSTREAM_", "QUEUE_MAX_", "RATE_LIMIT_",
     "REQUEST_TIMEOUT_", "SHUTDOWN_", "TRUSTED_PROXIES",
 )  # fmt: skip
-"""How a variable of the environment begins that is meant for this service."""
+"""The prefixes of environment variables for this service."""
 
 OTHERS_IN_ENV_FILE = ("COMPOSE_", "DOCKER_", "OTEL_", "PIP_", "PROVIDER_PORT", "PYTHON", "VENV")
-"""How a name in `.env` begins that another program reads."""
+"""The prefixes of names in `.env` that other programs read."""
 
 _SERVICE_LINK = re.compile(r"_SERVICE_(HOST|PORT)|_PORT(_|$)")
-"""What Kubernetes and Docker add to the name of a neighbour, which may be called `external-service`."""
+"""The part that Kubernetes and Docker add to the name of another service, such as `external-service`."""
 
 _LEAST_SIMILARITY = 0.7
 
 
 class UnknownSetting(NamedTuple):
-    """A name that is no setting.
+    """A name that is not a setting.
 
     Attributes:
-        name: The name as it was found.
-        source: Where it was found: "environment" or ".env".
-        nearest: The setting that it resembles most, None where it resembles none.
+        name: The name.
+        source: The source of the name: "environment" or ".env".
+        nearest: The most similar setting; None if no setting is similar.
     """
 
     name: str
@@ -53,7 +53,7 @@ def unknown_settings(environment: Mapping[str, str]) -> list[UnknownSetting]:
     known = [name.upper() for name in Settings.model_fields]
     return [
         UnknownSetting(name, source, _nearest(name.upper(), known))
-        for name, source in (*_in_env_file(), *_in_environment(environment))
+        for name, source in (*_env_file_names(), *_environment_names(environment))
         if name.upper() not in known
     ]
 
@@ -63,14 +63,14 @@ def _nearest(name: str, known: Sequence[str]) -> str | None:
     return matches[0] if matches else None
 
 
-def _in_env_file() -> Iterator[tuple[str, str]]:
+def _env_file_names() -> Iterator[tuple[str, str]]:
     if Path(ENV_FILE).is_file():
         for name in dotenv_values(ENV_FILE, encoding=ENV_FILE_ENCODING, interpolate=False):
             if not name.upper().startswith(OTHERS_IN_ENV_FILE):
                 yield name, ENV_FILE
 
 
-def _in_environment(environment: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+def _environment_names(environment: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     for name in sorted(environment):
         if name.upper().startswith(PREFIXES) and not _SERVICE_LINK.search(name.upper()):
             yield name, "environment"

@@ -193,7 +193,7 @@ class TestDocumentation:
         async def busy(*_):
             raise LabBusyError(1)
 
-        monkeypatch.setattr(api.state["event_feed"], "place", taken)
+        monkeypatch.setattr(api.state["event_feed"], "slot", taken)
         monkeypatch.setattr(api.state["lab"], "run", busy)
         monkeypatch.setattr(api.state["lab"], "stress", busy)
         document = (await api.get("/openapi.json")).json()

@@ -91,7 +91,7 @@ async def test_a_breaker_opened_shows_at_once(api):
     await api.post("/api/admin/circuit-breaker/open")
     seen = await overview(api)
     assert (seen["status"]["level"], seen["status"]["code"]) == ("critical", "BREAKER_OPEN")
-    assert re.match(r"Breaker held open by hand for \d s", seen["status"]["message"])
+    assert re.match(r"Breaker forced open for \d s", seen["status"]["message"])
     assert seen["breaker"]["state"] == "OPEN"
     await api.post("/api/admin/circuit-breaker/close")
     assert (await overview(api))["status"]["code"] == "ALL_WELL"

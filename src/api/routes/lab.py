@@ -31,14 +31,15 @@ Count = Annotated[int, Query(ge=1, le=MAX_CALLS, description="The number of call
 
 _STRESS_BUSY = "Another stress test is running; only one runs at a time"
 
+
+def _busy_message(count: int) -> str:
+    return f"The limit of {MAX_CALLS} concurrent calls leaves no room for count={count}"
+
+
 _RUN_ERRORS = problems(
     "VALIDATION_ERROR",
     "RATE_LIMIT_EXCEEDED",
-    Problem(
-        429,
-        "LAB_BUSY",
-        f"The lab cannot start another call: at most {MAX_CALLS} calls may be under way",
-    ),
+    Problem(429, "LAB_BUSY", _busy_message(1)),
 )
 
 
@@ -138,8 +139,7 @@ async def reset_circuit(request: Request) -> CircuitStateOut:
 async def _run(request: Request, count: int, paths: Sequence[str]) -> RunReport | Response:
     services = state(request)
     await admit(request, services["read_admission"])
-    busy_message = f"The lab cannot start {count} more calls: at most {MAX_CALLS} calls may be under way"
-    return await _report_or_problem(request, services["lab"].run(count, paths), busy_message)
+    return await _report_or_problem(request, services["lab"].run(count, paths), _busy_message(count))
 
 
 async def _report_or_problem(

@@ -46,15 +46,15 @@ def test_dashes_and_underscores_are_one(dash: str, capsys: pytest.CaptureFixture
     main(["experiment", *written, "--interval", "0", "--scenario", "all"])
 
     said = capsys.readouterr().out
-    assert "3 calls, 0 s apart" in said
-    assert "2 in a row, for 5 s" in said
+    assert "3 calls of a provider in this process, 0 s apart" in said
+    assert "2 consecutive failures, for 5 s" in said
 
 
 @pytest.mark.parametrize("scenario", Scenario)
 def test_an_experiment_is_done_whatever_fails(scenario: Scenario, capsys: pytest.CaptureFixture[str]):
     main(["experiment", "--interval", "0", "--scenario", scenario, "--seed", "1"])
 
-    assert f"Failures: {scenario}." in capsys.readouterr().out
+    assert f"Faults: {scenario}." in capsys.readouterr().out
 
 
 def test_one_scenario_can_be_played_alone(capsys: pytest.CaptureFixture[str]):

@@ -3,7 +3,7 @@
 import httpx
 import pytest
 
-from src.cli.outcomes import CallResult, Observation, observe
+from src.cli.outcomes import CallResult, ObservedCall, observe
 from src.cli.provider_client import FailedAnswerError, NoAnswerError, RefusedAnswerError
 from src.resilience import CallTimeoutError, CircuitOpenError
 from tests.support.clock import FakeClock
@@ -14,7 +14,7 @@ async def test_an_answer_is_seen_with_its_status_and_time(clock: FakeClock):
         await clock.sleep(0.25)
         return httpx.Response(201)
 
-    assert await clock.drive(observe(call, clock)) == Observation(CallResult.OK, "201", 0.25)
+    assert await clock.drive(observe(call, clock)) == ObservedCall(CallResult.OK, "201", 0.25)
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ async def test_an_error_is_seen_as_what_it_was(
     async def call() -> httpx.Response:
         raise error
 
-    assert await observe(call, clock) == Observation(outcome, detail, 0.0)
+    assert await observe(call, clock) == ObservedCall(outcome, detail, 0.0)
 
 
 async def test_an_error_of_this_program_is_no_outcome(clock: FakeClock):

@@ -76,15 +76,15 @@ async def test_faults_that_are_set_replace_all_there_were(provider: ProviderClie
 async def test_a_stranger_is_told_from_a_provider(body: bytes):
     stranger = client_of(lambda _request: httpx.Response(200, content=body))
 
-    with pytest.raises(ProviderError, match="no provider"):
+    with pytest.raises(ProviderError, match="not that of a provider"):
         await stranger.faults()
 
 
 async def test_calls_are_counted_where_they_arrive(provider: ProviderClient):
-    before = await provider.calls_seen()
+    before = await provider.count_calls()
     await provider.call("GET", "/get")
 
-    assert await provider.calls_seen() == before + 1
+    assert await provider.count_calls() == before + 1
 
 
 @pytest.mark.parametrize(

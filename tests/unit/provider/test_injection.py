@@ -25,7 +25,7 @@ async def test_a_failure_has_the_status_asked_for_and_is_a_problem_document(clie
     assert answer.json() == {
         "title": "I'm a Teapot",
         "status": 418,
-        "detail": "failed on purpose, see /faults",
+        "detail": "an injected fault, see /faults",
     }
 
 
