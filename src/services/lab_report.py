@@ -116,8 +116,8 @@ def stress_report(
     calls: Sequence[CallReport], *, started: int, concurrency: int, seconds: float
 ) -> StressReport:
     """Return the report of a stress test in which `started` calls started and `calls` finished."""
-    latencies = LogBinSketch.of(call.duration_ms for call in calls)
-    rejections = LogBinSketch.of(
+    latencies = LogBinSketch.from_values(call.duration_ms for call in calls)
+    rejections = LogBinSketch.from_values(
         call.duration_ms - call.limiter_wait_ms
         for call in calls
         if call.rejected_by in {"bulkhead", "circuit_breaker"}

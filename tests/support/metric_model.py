@@ -55,7 +55,7 @@ class MemoryMetricStore:
     async def aggregate(self, metric_type: str, window: Window | None) -> Aggregate:
         some = [stored for stored in self._of(metric_type) if window is None or _is_in(window, stored.point)]
         if not some:
-            return Aggregate(Rollup.empty(), LogBinSketch.of([]))
+            return Aggregate(Rollup.empty(), LogBinSketch.from_values([]))
         values = [stored.point.value for stored in some]
         latest = max(some, key=_place)
         try:
@@ -71,7 +71,7 @@ class MemoryMetricStore:
             latest.point.timestamp_us,
             latest.point.value,
         )
-        return Aggregate(rollup, LogBinSketch.of(values))
+        return Aggregate(rollup, LogBinSketch.from_values(values))
 
     async def aggregates(self, metric_type: str, windows: Sequence[Window]) -> list[Aggregate]:
         return [await self.aggregate(metric_type, window) for window in windows]

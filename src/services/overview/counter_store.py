@@ -54,7 +54,7 @@ class CounterSnapshot:
 
     def latency_ms(self, q: float) -> float | None:
         """Return the quantile `q` (0 to 1) of the requests' durations, within 1 %; None without requests."""
-        seconds = LogBinSketch.of_counts(self.latencies, 0.0, math.inf).quantile(q)
+        seconds = LogBinSketch.from_counts(self.latencies, 0.0, math.inf).quantile(q)
         return None if seconds is None else 1000 * seconds
 
 

@@ -280,7 +280,7 @@ class RedisMetricStore:
             replies = await self._overview_replies(chunk)
             for name, record, fields in zip(chunk, replies[::2], replies[1::2], strict=True):
                 try:
-                    rollup = Rollup.of_records(record or b"")
+                    rollup = Rollup.from_records(record or b"")
                 except ValueError as error:
                     log_unreadable(name, error)
                     continue
