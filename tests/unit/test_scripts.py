@@ -13,7 +13,7 @@ import pytest
 import tree_sitter
 import tree_sitter_powershell
 
-from scripts.install import UV_VARIABLES, has_a_cache, pip_configuration, uv_environment
+from scripts.install import UV_VARIABLES, has_cache, pip_configuration, uv_environment
 from src.config.settings import Settings
 from src.server.options import longest_stop_seconds
 from src.storage.redis.embedded import STOP_GRACE_SECONDS
@@ -340,6 +340,6 @@ def test_no_cache_is_used_where_none_can_be_kept(tmp_path: Path, monkeypatch: py
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
 
-    assert not has_a_cache()
+    assert not has_cache()
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert has_a_cache()
+    assert has_cache()

@@ -45,11 +45,7 @@ def test_an_empty_rollup_changes_nothing():
 
 
 def test_the_latest_is_by_timestamp_then_by_order():
-    early, late, tie = (
-        Rollup.from_points([(1, 1.0)]),
-        Rollup.from_points([(2, 2.0)]),
-        Rollup.from_points([(2, 3.0)]),
-    )
+    early, late, tie = (Rollup.from_points([point]) for point in [(1, 1.0), (2, 2.0), (2, 3.0)])
     assert Rollup.merge([late, early]).latest_value == 2.0
     assert Rollup.merge([early, late]).latest_value == 2.0
     assert Rollup.merge([late, tie]).latest_value == 3.0
