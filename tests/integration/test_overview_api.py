@@ -1,4 +1,4 @@
-"""The fleet at a glance, over HTTP: numbers move, troubles show, many pages cost what one costs."""
+"""Overview of the fleet, over HTTP: numbers move, troubles show, many pages cost what one costs."""
 
 import asyncio
 import math

@@ -123,7 +123,7 @@ async def test_client_errors_are_passed_on(start_api):
     async with start_api() as api:
         for _ in range(4):  # none of them is a failure
             answer = await api.get("/proxy/status/404")
-            assert (answer.status_code, answer.json()["detail"]) == (404, "answered as asked")
+            assert (answer.status_code, answer.json()["detail"]) == (404, "the requested status")
             assert "code" not in answer.json()
 
 
