@@ -33,7 +33,7 @@ async def until(api, holds) -> dict:
     return seen
 
 
-async def test_at_rest_it_has_all_there_is_to_see(api):
+async def test_an_idle_fleet_has_a_complete_overview(api):
     seen = await until(api, lambda seen: seen["workers"] and seen["redis"]["latency_ms"] is not None)
     assert seen["status"] == {"level": "ok", "code": "ALL_WELL", "message": "All well"}
     assert seen["workers"] == 1
@@ -49,7 +49,7 @@ async def test_at_rest_it_has_all_there_is_to_see(api):
     assert seen["generated_at"].endswith("Z")
 
 
-async def test_what_happens_shows(redis_server):
+async def test_the_overview_shows_requests_and_points(redis_server):
     quota = {"rate_limit_requests": 2, "rate_limit_read_requests": 100}
     async with running_api(redis_server.url, **quota, **CALM) as api:
         await api.post("/api/metrics/batch", json=[metric(n) for n in range(30)])
@@ -87,7 +87,7 @@ async def test_all_workers_are_seen(api):
     assert (seen["workers"], seen["traffic"]["points_per_second"]) == (2, 50.0)
 
 
-async def test_a_breaker_opened_shows_at_once(api):
+async def test_an_opened_breaker_is_in_the_overview_at_once(api):
     await api.post("/api/admin/circuit-breaker/open")
     seen = await overview(api)
     assert (seen["status"]["level"], seen["status"]["code"]) == ("critical", "BREAKER_OPEN")
@@ -97,7 +97,7 @@ async def test_a_breaker_opened_shows_at_once(api):
     assert (await overview(api))["status"]["code"] == "ALL_WELL"
 
 
-async def test_the_failure_rate_follows(api):
+async def test_the_overview_shows_a_changed_failure_rate(api):
     await api.put("/api/admin/external-service/failure-rate", json={"failure_rate": 0.7})
     await until(api, lambda seen: seen["external_service"]["failure_rate"] == 0.7)
 
@@ -129,7 +129,7 @@ async def test_an_open_event_stream_is_no_latency(api):
     assert seen["traffic"]["latency_ms"]["p99"] < 290
 
 
-async def test_without_redis_it_is_one_workers_view_and_says_so(own_redis):
+async def test_without_redis_the_overview_is_that_of_one_worker(own_redis):
     async with running_api(own_redis.url, **PLENTY, **CALM) as api:
         await until(api, lambda seen: seen["redis"]["latency_ms"] is not None)
         own_redis.kill()
@@ -147,7 +147,7 @@ async def test_without_redis_it_is_one_workers_view_and_says_so(own_redis):
         )
 
 
-async def test_a_redis_that_takes_no_writes_is_said_to(own_redis):
+async def test_the_status_reports_a_redis_that_rejects_writes(own_redis):
     async with running_api(own_redis.url, **PLENTY, **CALM) as api:
         with own_redis.connect() as client:
             client.execute_command("CONFIG", "SET", "maxmemory", "1")

@@ -58,11 +58,11 @@ async def talk(address):
 
 
 @pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
-def test_an_encrypted_connection_serves_and_is_made_anew(address, run):
+def test_an_encrypted_connection_works_and_is_opened_again(address, run):
     run(talk(address))
 
 
-async def test_a_wrong_password_is_an_outage_and_is_not_told(address, caplog):
+async def test_a_wrong_password_is_an_outage_and_is_not_revealed(address, caplog):
     link = RedisLink(connect(RedisAddress(address.replace("secret", "guess"))), SystemClock())
     with pytest.raises(StorageUnavailableError) as told:
         await link.send("PING")

@@ -230,7 +230,7 @@ async def test_the_permit_of_a_killed_prober_goes_to_another_as_soon_as_its_leas
 
 
 @pytest.mark.parametrize("end", [Racer.kill, Racer.freeze], ids=["killed", "frozen"])
-async def test_a_prober_that_lives_keeps_its_permit_and_one_that_does_not_is_soon_succeeded(
+async def test_a_live_prober_keeps_its_permit_and_that_of_a_dead_one_expires_soon(
     racer: StartRacer, redis_link: RedisLink, end: Callable[[Racer], None]
 ) -> None:
     renewal_seconds = 1.0  # the shortest

@@ -26,7 +26,7 @@ NOON = 1_769_860_800_000_000
         ("9999-12-31T23:59:59.999999Z", 253_402_300_799_999_999),
     ],
 )
-def test_a_timestamp_is_read(text, expected):
+def test_a_timestamp_is_parsed(text, expected):
     assert parse_timestamp(text) == expected
 
 
@@ -60,7 +60,7 @@ def test_a_timestamp_is_read(text, expected):
         ("9999-12-31T23:59:59-00:01", "outside the years"),
     ],
 )
-def test_anything_else_is_refused_with_the_reason(text, reason):
+def test_anything_else_is_rejected_with_the_reason(text, reason):
     with pytest.raises(ValueError, match=reason):
         parse_timestamp(text)
 
@@ -77,7 +77,7 @@ def test_anything_else_is_refused_with_the_reason(text, reason):
         (253_402_300_799_999_999, "9999-12-31T23:59:59.999999Z"),
     ],
 )
-def test_an_instant_is_written_and_read_back(timestamp_us, expected):
+def test_a_timestamp_is_formatted_and_parsed_back(timestamp_us, expected):
     assert format_timestamp(timestamp_us) == expected
     assert parse_timestamp(expected) == timestamp_us
 
@@ -88,7 +88,7 @@ def test_no_year_has_more_or_fewer_than_four_digits(timestamp_us):
         format_timestamp(timestamp_us)
 
 
-def test_a_clocks_reading_is_written_to_the_nearest_microsecond():
+def test_seconds_are_formatted_to_the_nearest_microsecond():
     assert format_seconds(1_769_860_800.0) == "2026-01-31T12:00:00Z"
     assert format_seconds(1_769_860_800.1234567) == "2026-01-31T12:00:00.123457Z"
     assert format_seconds(-0.0000004) == "1970-01-01T00:00:00Z"

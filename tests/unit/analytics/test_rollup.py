@@ -53,7 +53,7 @@ def test_the_latest_is_by_timestamp_then_by_order():
     assert Rollup.from_points([(2, 2.0), (2, 3.0), (1, 4.0)]).latest_value == 3.0
 
 
-def test_a_sum_that_overflows_is_none_and_stays_so_while_all_else_is_right():
+def test_after_an_overflow_the_sum_is_none_and_all_else_is_correct():
     rollup = rollup_of(1.7e308, 1.7e308)
     assert (rollup.total, rollup.average) == (None, None)
     for merged in (

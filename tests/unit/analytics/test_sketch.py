@@ -10,19 +10,19 @@ GREATEST = sys.float_info.max
 SMALLEST = 5e-324
 
 
-def test_of_nothing_there_is_no_quantile():
+def test_a_sketch_without_values_has_no_quantile():
     assert LogBinSketch.from_values([]).quantile(0.5) is None
     assert LogBinSketch.from_values([]).count == 0
 
 
 @pytest.mark.parametrize("q", [-0.1, 1.1, float("nan")])
-def test_a_quantile_outside_its_range_is_refused(q):
+def test_a_quantile_outside_its_range_is_rejected(q):
     with pytest.raises(ValueError, match="from 0 to 1"):
         LogBinSketch.from_values([1.0]).quantile(q)
 
 
 @pytest.mark.parametrize("value", [0.0, -0.0, 1.0, -3.7, GREATEST, -GREATEST, SMALLEST, -SMALLEST, 2.0**60])
-def test_of_one_value_every_quantile_is_that_value(value):
+def test_every_quantile_of_one_value_is_that_value(value):
     sketch = LogBinSketch.from_values([value])
     assert [sketch.quantile(q) for q in (0, 0.5, 0.99, 1)] == [value] * 4
 

@@ -42,14 +42,14 @@ async def test_each_call_has_its_number_time_method_outcome_and_duration():
     ]
 
 
-async def test_it_closes_with_the_outcomes():
+async def test_the_experiment_ends_with_a_table_of_outcomes():
     terminal = await tried(ExperimentOptions(scenario=Scenario.ALL))
 
     assert terminal.lines_with("rejected", "by breaker", " 6 ", "60%")
     assert terminal.lines_with("failed", "503", " 4 ", "40%")
 
 
-async def test_it_closes_with_a_timeline_of_states():
+async def test_the_experiment_ends_with_a_table_of_states():
     terminal = await tried(ExperimentOptions(scenario=Scenario.ALL))
 
     assert terminal.lines_with(" 0.0 s ", "CLOSED", " 3.0 s ", "initial state")
@@ -58,7 +58,7 @@ async def test_it_closes_with_a_timeline_of_states():
     assert terminal.lines_with(" 13.5 s ", "OPEN", "probes failed: 1")
 
 
-async def test_no_line_is_wider_than_a_projector_shows():
+async def test_no_line_is_wider_than_80_columns():
     terminal = await tried(ExperimentOptions(scenario=Scenario.ALL, number_requests=200))
 
     assert max(len(line) for line in terminal.text.splitlines()) <= 80
@@ -79,7 +79,7 @@ async def test_without_url_or_scenario_failures_are_sporadic():
     assert (await tried(ExperimentOptions())).lines_with("Faults: sporadic")
 
 
-async def test_a_provider_elsewhere_is_left_as_it_is():
+async def test_the_faults_of_a_provider_at_a_url_stay_unchanged():
     assert ExperimentOptions(url="http://127.0.0.1:9000").effective_scenario is None
 
 
@@ -100,7 +100,7 @@ async def test_calls_that_are_cut_count_as_failures(monkeypatch: pytest.MonkeyPa
     assert terminal.lines_with("no answer (cut off)", "CLOSED -> OPEN")
 
 
-async def test_cancelled_it_closes_with_what_was_done(terminal: Terminal, clock: FakeClock):
+async def test_a_cancelled_experiment_prints_the_calls_so_far(terminal: Terminal, clock: FakeClock):
     options = ExperimentOptions(scenario=Scenario.NONE)
     running = asyncio.create_task(run_experiment(options, terminal, clock, FakeRandomizer()))
     await clock.advance(4)
@@ -113,7 +113,7 @@ async def test_cancelled_it_closes_with_what_was_done(terminal: Terminal, clock:
     assert terminal.lines_with("initial state")
 
 
-async def test_the_provider_gets_its_faults_back(
+async def test_the_faults_of_the_provider_are_restored(
     provider: ProviderClient, terminal: Terminal, clock: FakeClock
 ):
     found = Faults(pattern="SSF", latency_ms=3)
@@ -131,7 +131,7 @@ async def test_the_provider_gets_its_faults_back(
     assert await provider.faults() == found
 
 
-async def test_faults_that_nobody_can_restore_are_told_of(
+async def test_faults_that_cannot_be_restored_are_reported(
     provider: ProviderClient, terminal: Terminal, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ):
     async def is_gone(_faults: Faults) -> None:
@@ -175,6 +175,6 @@ async def test_a_provider_that_never_answers_is_unreachable(
         ("url", "http://127.0.0.1:99999"),
     ],
 )
-def test_impossible_options_are_refused_by_name(option: str, value: object):
+def test_impossible_options_are_rejected_by_name(option: str, value: object):
     with pytest.raises(ValueError, match=rf"^{option} must"):
         ExperimentOptions(**{option: value})

@@ -27,7 +27,7 @@ async def test_an_answer_is_seen_with_its_status_and_time(clock: FakeClock):
         (CircuitOpenError("breaker", "it is open", 1.0), CallResult.REJECTED, "by breaker"),
     ],
 )
-async def test_an_error_is_seen_as_what_it_was(
+async def test_each_error_has_its_outcome(
     clock: FakeClock, error: Exception, outcome: CallResult, detail: str
 ):
     async def call() -> httpx.Response:

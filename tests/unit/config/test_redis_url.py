@@ -27,7 +27,7 @@ from src.storage.redis.link import RedisAddress, connect
         ("unix://user@/run/redis.sock?password=x", {"username": "user", "password": "x"}),
     ],
 )
-def test_what_is_accepted_is_what_the_connection_is_made_of(url, options):
+def test_every_accepted_url_can_be_used_by_the_client(url, options):
     check_redis_url(url)
     pool = connect(RedisAddress(url)).connection_pool
     assert options.items() <= pool.connection_kwargs.items()
@@ -86,7 +86,7 @@ def test_embedded_is_an_address_too():
         ("redis://:\udcff@cache", "UTF-8"),
     ],
 )
-def test_what_cannot_work_is_refused_without_repeating_it(url, message):
+def test_an_unusable_url_is_rejected_without_repeating_it(url, message):
     with pytest.raises(ValueError, match=message) as caught:
         check_redis_url(url)
     assert "hunter2" not in str(caught.value)
@@ -116,7 +116,7 @@ def test_a_host_is_a_name_or_an_address_alone(host):
 @pytest.mark.parametrize(
     "host", ["localhost", "redis-1.svc", "a_b", "10.0.0.1", "::1", "fe80::1%eth0", "bücher.example"]
 )
-def test_a_url_of_a_host_leads_there(host):
+def test_a_redis_url_contains_host_port_database_and_password(host):
     check_host(host)
     check_redis_url(url := redis_url(host, 6380, 2, "p@ss:#/?%"))
     options = connect(RedisAddress(url)).connection_pool.connection_kwargs

@@ -71,7 +71,7 @@ def test_known_names_and_the_example_are_not_reported(env_file):
     assert unknown_settings(dict.fromkeys((*SETTINGS, "app_host"), "1")) == []
 
 
-def test_what_compose_and_the_start_script_read_from_the_env_file_is_not_reported(env_file):
+def test_variables_of_compose_and_the_start_script_are_not_reported(env_file):
     script = "".join((CHECKOUT / name).read_text(encoding="utf-8") for name in ("start.sh", "demo.sh"))
     compose = (CHECKOUT / "docker-compose.yml").read_text(encoding="utf-8")
     names = set(re.findall(r"\$\(setting ([A-Z_]+)", script)) | set(re.findall(r"\$\{([A-Z_]+)", compose))

@@ -10,7 +10,7 @@ MISS = CacheAnswered(policy="summary", outcome="miss")
 HIT_ELSEWHERE = CacheAnswered(policy="proxy", outcome="hit")
 
 
-async def test_hits_and_misses_are_told_at_the_end_of_the_tick_equal_ones_as_one(listener):
+async def test_hits_and_misses_are_coalesced_at_the_end_of_the_tick(listener):
     tell = CoalescingListener(listener)
     for event in (HIT, MISS, HIT, HIT_ELSEWHERE, HIT):
         tell(event)
@@ -19,7 +19,7 @@ async def test_hits_and_misses_are_told_at_the_end_of_the_tick_equal_ones_as_one
     assert listener.events == [CacheAnswered(policy="summary", times=3, outcome="hit"), MISS, HIT_ELSEWHERE]
 
 
-async def test_all_else_is_told_at_once(listener):
+async def test_other_events_are_passed_on_at_once(listener):
     """In the way of whose doing it was: what is logged of it says whose."""
     events = [
         CacheAnswered(policy="summary", outcome="stale"),

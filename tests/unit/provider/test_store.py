@@ -5,7 +5,7 @@ import pytest
 from src.provider.store import KeyValueStore, StoreFullError
 
 
-def test_a_value_is_kept_replaced_and_forgotten():
+def test_a_value_is_stored_replaced_and_deleted():
     store = KeyValueStore({})
     assert store.put("a", b"1") is True
     assert store.put("a", b"2") is False

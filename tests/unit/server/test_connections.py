@@ -187,7 +187,7 @@ async def test_a_flood_of_silent_connections_does_not_keep_a_client_out(serve, c
 # ------------------------------------------------------------------ the end
 
 
-async def test_when_the_server_gives_up_a_request_whose_answer_has_not_begun_is_told_so(serve):
+async def test_an_aborted_request_without_an_answer_gets_a_503(serve):
     bodies = []
 
     async def reading(scope, receive, send):

@@ -48,7 +48,7 @@ REPLACED = {
 
 
 @pytest.mark.parametrize("method", REPLACED, ids=lambda method: method.__qualname__)
-def test_a_method_is_as_it_was_when_ours_was_written(method):
+def test_a_copied_method_of_uvicorn_is_unchanged(method):
     source = textwrap.dedent(inspect.getsource(method))
     assert hashlib.sha256(source.encode()).hexdigest()[:12] == REPLACED[method]
 
@@ -110,7 +110,7 @@ def test_a_worker_process_has(name):
     assert hasattr(Process, name)
 
 
-def test_the_middleware_that_believes_a_header_is_outermost(config):
+def test_the_proxy_headers_middleware_is_outermost(config):
     assert isinstance(config.loaded_app, ProxyHeadersMiddleware)
     assert config.loaded_app.app is echo
 
@@ -168,7 +168,7 @@ async def test_uvicorn_still_keeps_a_connection_whose_request_it_answered_before
     assert not (await connection.answer()).closes
 
 
-async def test_uvicorn_still_answers_what_it_can_not_read_before_what_it_could(plain):
+async def test_uvicorn_still_answers_a_malformed_request_before_earlier_ones(plain):
     connection = await plain()
     await connection.send(GET + b"no request\r\n\r\n")
     assert (await connection.answer()).status == 400

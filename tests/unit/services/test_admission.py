@@ -26,7 +26,7 @@ class BrokenLimiter:
         return None
 
 
-async def test_the_verdict_is_the_limiters(clock, listener):
+async def test_the_decision_is_that_of_the_limiter(clock, listener):
     limiter = memory_rate_limiter("sliding_window_log", QUOTA, clock)
     admission = Admission("ingest", QUOTA, limiter, listener)
     assert (await admission.decide("1.2.3.4")).allowed
@@ -37,7 +37,7 @@ async def test_the_verdict_is_the_limiters(clock, listener):
     assert listener.events == [Rejected(policy="ingest", retry_after=60.0)]
 
 
-async def test_the_limiter_may_be_asked_along_with_something_else(clock, listener):
+async def test_the_unit_can_be_taken_together_with_another_command(clock, listener):
     limiter = memory_rate_limiter("sliding_window_log", QUOTA, clock)
     admission = Admission("ingest", QUOTA, limiter, listener)
     asked = []
@@ -51,7 +51,7 @@ async def test_the_limiter_may_be_asked_along_with_something_else(clock, listene
     assert asked == ["rl:ingest:1.2.3.4"]
 
 
-async def test_a_store_that_is_away_lets_everyone_through(listener):
+async def test_without_a_store_every_request_is_admitted(listener):
     error = StorageUnavailableError("away")
     admission = Admission("ingest", QUOTA, BrokenLimiter(error), listener)
     assert [await admission.decide("1.2.3.4") for _ in range(3)] == [None] * 3
@@ -82,7 +82,7 @@ def deciding_locally(limiter, share, clock, listener, observe=lambda _outcomes: 
     return Admission("ingest", quota, limiter, listener, observe, outage_policy="local", local=local)
 
 
-async def test_a_worker_decides_by_its_share_of_the_quota_where_that_is_set(clock, listener, broken):
+async def test_with_the_policy_local_a_worker_decides_by_its_share_of_the_quota(clock, listener, broken):
     observed = []
     admission = deciding_locally(broken, Quota(10, 60).share(4), clock, listener, observed.append)
     decisions = [await admission.decide("1.2.3.4") for _ in range(5)]
@@ -107,7 +107,9 @@ async def test_the_fleet_decides_again_as_soon_as_it_can(clock, listener, caplog
     assert [record.getMessage() for record in caplog.records] == ["limiter_local", "limiter_recovered"]
 
 
-async def test_nobody_is_let_through_without_a_verdict_where_that_is_set(clock, listener, broken, caplog):
+async def test_with_the_policy_closed_no_request_is_admitted_without_a_decision(
+    clock, listener, broken, caplog
+):
     observed = []
     admission = Admission("ingest", QUOTA, broken, listener, observed.append, outage_policy="closed")
     for _ in range(3):
@@ -124,7 +126,7 @@ def test_a_workers_share_of_a_quota_is_whole_and_at_least_one(workers, limit):
     assert Quota(10, 60).share(workers) == Quota(limit, 60)
 
 
-async def test_a_client_that_is_over_its_quota_is_refused_without_asking(clock, listener):
+async def test_a_client_over_its_quota_is_rejected_without_redis(clock, listener):
     limiter = memory_rate_limiter("sliding_window_log", QUOTA, clock)
     admission = Admission("ingest", QUOTA, limiter, listener)
     assert admission.known_rejection("1.2.3.4") is None
@@ -136,7 +138,7 @@ async def test_a_client_that_is_over_its_quota_is_refused_without_asking(clock, 
     assert listener.events == [Rejected(policy="ingest", retry_after=40.0)]
 
 
-async def test_the_refusals_of_a_tick_are_one_event(clock, listener):
+async def test_the_rejections_of_a_tick_are_one_event(clock, listener):
     limiter = memory_rate_limiter("sliding_window_log", QUOTA, clock)
     admission = Admission("ingest", QUOTA, limiter, listener)
     for _ in range(4):
@@ -149,7 +151,7 @@ async def test_the_refusals_of_a_tick_are_one_event(clock, listener):
     assert len(listener.events) == 2
 
 
-async def test_a_refusal_does_not_say_that_the_store_is_back(clock, listener, caplog):
+async def test_a_rejection_does_not_prove_that_the_store_has_recovered(clock, listener, caplog):
     """It may have been repeated without it: each would have been a line, and the next bypass another."""
     limiter = memory_rate_limiter("sliding_window_log", QUOTA, clock)
     await limiter.hit("rl:ingest:1.2.3.4")

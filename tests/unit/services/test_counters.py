@@ -24,7 +24,7 @@ def test_requests_are_counted_and_those_that_failed_here_as_errors(counters):
     assert (counts["requests"], counts["errors"]) == (5, 2)
 
 
-def test_how_long_requests_took_is_known_within_one_percent(counters):
+def test_latencies_are_exact_within_one_percent(counters):
     for milliseconds in range(1, 101):
         request(counters, seconds=milliseconds / 1000)
     counts = counters.take()
@@ -50,7 +50,7 @@ def test_points_decisions_and_round_trips_are_counted(counters):
     }  # fmt: skip
 
 
-def test_of_all_events_the_answers_of_its_cache_are_counted(counters):
+def test_only_answers_of_the_counted_cache_are_counted(counters):
     for outcome in ("hit", "updating", "miss", "stale"):
         counters(CacheAnswered(policy="summary", outcome=outcome))
     counters(CacheAnswered(policy="summary", times=4, outcome="hit"))
@@ -59,13 +59,13 @@ def test_of_all_events_the_answers_of_its_cache_are_counted(counters):
     assert counters.take().values == {"hits": 5, "misses": 1, "stale": 2}
 
 
-def test_what_was_taken_is_not_counted_again(counters):
+def test_counts_that_were_taken_are_not_counted_again(counters):
     request(counters)
     counters.take()
     assert counters.take()["requests"] == 0
 
 
-async def test_it_reports_once_a_second_until_it_is_closed(counters, clock):
+async def test_the_flusher_adds_the_counts_once_a_second_until_it_is_closed(counters, clock):
     store = MemoryCounterStore(clock)
     reporter = CounterFlusher(counters, store, clock)
     reporter.start()
@@ -80,5 +80,5 @@ async def test_it_reports_once_a_second_until_it_is_closed(counters, clock):
     await reporter.aclose()
 
 
-async def test_closing_what_was_never_started_is_no_harm(counters, clock):
+async def test_closing_without_a_start_is_harmless(counters, clock):
     await CounterFlusher(counters, MemoryCounterStore(clock), clock).aclose()

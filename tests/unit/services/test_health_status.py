@@ -64,7 +64,7 @@ PROXY_HALF_OPEN = proxy_status(breaker=BreakerState.HALF_OPEN)
         proxy_status(interval_seconds=300, next_slot_seconds=238.4),
     ],
 )
-def test_all_well(proxy):
+def test_without_findings_all_is_well(proxy):
     assert judge(proxy=proxy) == Finding("ok", "ALL_WELL", "All well")
 
 
@@ -76,7 +76,7 @@ def test_all_well(proxy):
         ("closed", "requests with a quota are rejected"),
     ],
 )
-def test_an_outage_says_what_holds_of_the_quotas(policy, quotas):
+def test_the_finding_of_an_outage_describes_the_quotas(policy, quotas):
     said = judge(counters=UNAVAILABLE, outage_policy=policy)
     assert (
         said.message == f"Redis unavailable for 75 s: nothing is stored, {quotas}; figures of one worker only"
@@ -170,7 +170,7 @@ def test_the_status_is_the_worst_finding():
     ("errors", "requests", "code"),
     [(5, 100, "ALL_WELL"), (6, 100, "SERVER_ERRORS"), (1, 1, "SERVER_ERRORS"), (0, 0, "ALL_WELL")],
 )
-def test_a_few_errors_among_many_answers_are_not_said(errors, requests, code):
+def test_a_small_share_of_errors_is_not_a_finding(errors, requests, code):
     assert judge(counted(requests=requests, errors=errors)).code == code
 
 
@@ -186,7 +186,7 @@ def test_a_few_errors_among_many_answers_are_not_said(errors, requests, code):
         (90_000, "25 h"),
     ],
 )
-def test_how_long_it_has_lasted_is_said_as_people_say_it(seconds, said):
+def test_durations_are_in_seconds_minutes_or_hours(seconds, said):
     assert judge(breaker=replace(OPEN, opened_at=NOW - seconds)).message.startswith(
         f"Breaker open for {said}:"
     )

@@ -64,7 +64,7 @@ async def service(parts, pulses, breaker, clock):
     await service.aclose()
 
 
-async def test_it_has_all_there_is_to_see(service, pulses, clock):
+async def test_the_overview_has_every_member(service, pulses, clock):
     await pulses.add(CounterSnapshot({"requests": 20}))
     await clock.advance(1)
     found = await service.get()
@@ -76,12 +76,12 @@ async def test_it_has_all_there_is_to_see(service, pulses, clock):
     assert found.read_at == clock.now()
 
 
-async def test_what_is_true_follows_from_what_was_read(service, breaker):
+async def test_the_status_follows_from_the_figures(service, breaker):
     await breaker.force_open()
     assert (await service.get()).status.code == "BREAKER_OPEN"
 
 
-async def test_the_proxy_is_asked_where_there_is_one(parts, pulses, breaker, clock):
+async def test_the_overview_includes_the_proxy_if_there_is_one(parts, pulses, breaker, clock):
     async def proxy():
         return PROXY_OPEN
 
@@ -91,7 +91,7 @@ async def test_the_proxy_is_asked_where_there_is_one(parts, pulses, breaker, clo
     await service.aclose()
 
 
-async def test_those_who_ask_at_the_same_time_share_one_reading(service, parts):
+async def test_concurrent_callers_share_one_read(service, parts):
     parts.goes_on.clear()
     asking = [asyncio.create_task(service.get()) for _ in range(50)]
     await settle()
@@ -100,7 +100,7 @@ async def test_those_who_ask_at_the_same_time_share_one_reading(service, parts):
     assert parts.asked == 1
 
 
-async def test_a_reading_is_good_for_half_a_second_from_when_it_was_made(service, parts, clock):
+async def test_an_overview_is_reused_for_half_a_second(service, parts, clock):
     first = await service.get()
     clock.jump(REUSE_SECONDS - 0.01)
     assert await service.get() is first
@@ -109,7 +109,7 @@ async def test_a_reading_is_good_for_half_a_second_from_when_it_was_made(service
     assert parts.asked == 2
 
 
-async def test_one_who_leaves_harms_no_other(service, parts):
+async def test_a_caller_that_leaves_does_not_affect_other_callers(service, parts):
     parts.goes_on.clear()
     leaving, staying = asyncio.create_task(service.get()), asyncio.create_task(service.get())
     await settle()
@@ -121,7 +121,7 @@ async def test_one_who_leaves_harms_no_other(service, parts):
     assert parts.asked == 1
 
 
-async def test_a_reading_that_failed_is_not_kept(service, parts, monkeypatch):
+async def test_a_failed_overview_is_not_reused(service, parts, monkeypatch):
     async def broken():
         raise RuntimeError("a mistake of ours")
 
@@ -132,7 +132,7 @@ async def test_a_reading_that_failed_is_not_kept(service, parts, monkeypatch):
     assert (await service.get()).memory_bytes == 1_234_567
 
 
-async def test_nobody_waits_for_the_external_service(service, parts, clock):
+async def test_an_overview_does_not_wait_for_the_external_service(service, parts, clock):
     parts.answers.clear()
     assert (await service.get()).failure_rate is None
     parts.answers.set()
@@ -141,7 +141,7 @@ async def test_nobody_waits_for_the_external_service(service, parts, clock):
     assert (await service.get()).failure_rate == 0.25
 
 
-async def test_it_is_asked_every_two_seconds_while_anybody_looks(service, parts, clock):
+async def test_the_failure_rate_is_requested_every_two_seconds_on_demand(service, parts, clock):
     for _ in range(9):  # at 0, 0.5, … 4 s
         await service.get()
         await settle()
@@ -151,7 +151,7 @@ async def test_it_is_asked_every_two_seconds_while_anybody_looks(service, parts,
     assert parts.failure_rate_asked == 3
 
 
-async def test_a_service_that_does_not_say_is_not_known(service, parts, clock):
+async def test_the_failure_rate_of_a_silent_service_is_unknown(service, parts, clock):
     await service.get()
     await settle()
     parts.failure_rate = ExternalServiceUnavailableError()
@@ -162,7 +162,7 @@ async def test_a_service_that_does_not_say_is_not_known(service, parts, clock):
     assert found.failure_rate is None
 
 
-async def test_closing_ends_what_is_under_way(service, parts):
+async def test_closing_cancels_running_reads(service, parts):
     parts.goes_on.clear()
     asking = asyncio.create_task(service.get())
     await settle()

@@ -27,7 +27,7 @@ COLLECTOR = "http://localhost:4318"
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": COLLECTOR, "OTEL_SDK_DISABLED": "TRUE"}, False),
     ],
 )
-def test_an_endpoint_asks_for_it_unless_it_is_disabled(environment, asked):
+def test_an_endpoint_enables_tracing_unless_it_is_disabled(environment, asked):
     assert is_enabled(environment) is asked
 
 
@@ -47,7 +47,7 @@ def test_traces_and_metrics_go_together_and_logs_stay_on_stdout(on):
         ("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", "http/json"),
     ],
 )
-async def test_a_setting_that_cannot_be_followed_is_logged_and_stops_nothing(clock, setting, value, caplog):
+async def test_an_invalid_telemetry_setting_is_logged_and_ignored(clock, setting, value, caplog):
     settings = {"OTEL_EXPORTER_OTLP_ENDPOINT": COLLECTOR, "OTEL_TRACES_EXPORTER": "none", setting: value}
     async with run_exporters(settings, clock):
         pass
@@ -56,7 +56,7 @@ async def test_a_setting_that_cannot_be_followed_is_logged_and_stops_nothing(clo
     assert value in record.reason
 
 
-async def test_where_nothing_is_to_be_exported_nothing_is(clock):
+async def test_without_exports_nothing_is_sent(clock):
     settings = {"OTEL_TRACES_EXPORTER": "none", "OTEL_METRICS_EXPORTER": "none"}
     provider = trace.get_tracer_provider()
     async with run_exporters(settings | {"OTEL_EXPORTER_OTLP_ENDPOINT": COLLECTOR}, clock):
@@ -102,7 +102,7 @@ async def test_a_call_is_a_span_of_the_trace_it_is_made_in(recorder):
     assert attempt.status.status_code is StatusCode.UNSET
 
 
-async def test_a_call_that_fails_is_a_span_that_says_so(recorder):
+async def test_a_failed_call_is_a_span_with_an_error(recorder):
     async def call():
         raise ValueError("broken")
 
@@ -113,7 +113,7 @@ async def test_a_call_that_fails_is_a_span_that_says_so(recorder):
     assert attempt.events[0].attributes["exception.type"] == "ValueError"
 
 
-async def test_the_service_called_is_told_the_trace(recorder):
+async def test_the_called_service_gets_the_trace(recorder):
     def answer(request):
         return httpx.Response(200, text=request.headers.get("traceparent", "none"))
 
