@@ -5,7 +5,7 @@ import pytest
 from tests.support.api import CALM, metric, running_api
 
 STATED_ELSEWHERE = {("GET", "/health", "503"), ("GET", "/health/ready", "503"), ("POST", "/stress", "200")}
-"""Answers rendered from the very model that documents them, which take an outage or seconds to get."""
+"""Answers that a test cannot easily cause; the model that documents them also renders them."""
 
 KEY = {"Idempotency-Key": "again"}
 FAULTS = "/api/admin/external-service/faults"

@@ -36,7 +36,7 @@ def data(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 class Writers:
-    """Clients that post measurements one after the other, and count what is acknowledged."""
+    """Clients that post measurements one after the other, and count the acknowledged ones."""
 
     def __init__(self, api) -> None:
         self._api = api

@@ -26,7 +26,7 @@ pytestmark = [
 ]
 
 STOP_SECONDS = 15
-"""Less than what `start.sh stop` waits before it kills."""
+"""Less than the time for which `start.sh stop` waits before it kills."""
 
 
 class Fleet(Server):
@@ -54,7 +54,7 @@ class Fleet(Server):
         until(lambda: self._status("GET", "/health") == 200, 30)
 
     def until_every_worker_stores(self, kind: str = "cpu") -> None:
-        """Wait until each worker has found Redis, which it does by itself: ten answers reach all of them."""
+        """Wait until each worker has found Redis: ten requests reach all workers."""
         until(lambda: [self.post(kind) for _ in range(10)] == [201] * 10, 30)
 
     def post(self, kind: str = "cpu") -> int:

@@ -44,7 +44,7 @@ asyncio.run(main())
 
 
 class Worker:
-    """A process that joins the embedded server and leaves it when told."""
+    """A process that joins the embedded server, and leaves it on command."""
 
     def __init__(self, folder: Path) -> None:
         self._process = subprocess.Popen(
@@ -116,7 +116,7 @@ def kill_guard(folder: Path) -> None:
 
 
 def kill_server(folder: Path) -> int:
-    """Kill the server, which is a child of this process, and return what its id was."""
+    """Kill the server, which is a child of this process, and return its former id."""
     pid = server_pid(folder)
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)

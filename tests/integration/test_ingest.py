@@ -184,7 +184,7 @@ class TestBatch:
         assert await count(api) == 10_000
 
     async def test_five_megabytes_of_zeros_are_rejected(self, api):
-        """They were parsed whole: 327 MB, and 0.8 s in which nobody was served."""
+        """They were parsed whole, which took 327 MB and 0.8 s without other requests."""
         body = b"[" + b"[]," * 1_700_000 + b"[]]"
         answer = await api.post(
             "/api/metrics/batch", content=body, headers={"Content-Type": "application/json"}

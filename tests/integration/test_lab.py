@@ -1,4 +1,4 @@
-"""The lab over the whole API: its calls, the breaker by hand, the events that everybody sees."""
+"""The lab over the whole API: its calls, manual control of the breaker, and the log of events."""
 
 import asyncio
 import json
@@ -14,7 +14,7 @@ from tests.support.server import Server
 
 RATE = "/api/admin/external-service/failure-rate"
 QUICK = {"external_service_timeout": 0.2, "external_service_attempts": 2}
-"""Settings with which `/delay/3` times out, and soon."""
+"""Settings with which `/delay/3` times out quickly."""
 
 
 @pytest.fixture

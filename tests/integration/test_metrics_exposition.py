@@ -1,4 +1,4 @@
-"""GET /metrics of a service at work: what it says is what was done, by whichever worker."""
+"""GET /metrics of a running service: the figures of all workers."""
 
 import asyncio
 

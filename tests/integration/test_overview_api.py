@@ -1,4 +1,4 @@
-"""Overview of the fleet, over HTTP: numbers move, troubles show, many pages cost what one costs."""
+"""The overview of the fleet over HTTP: figures, findings, and the cost of many pages."""
 
 import asyncio
 import math
@@ -26,7 +26,7 @@ async def overview(api) -> dict:
 
 
 async def until(api, holds) -> dict:
-    """Look until what is seen is as it should be."""
+    """Read the overview until the condition is true."""
     async with asyncio.timeout(10):
         while not holds(seen := await overview(api)):
             await asyncio.sleep(QUICK)

@@ -8,7 +8,7 @@ from tests.support.api import CALM, PLENTY, running_api
 from tests.support.upstream import echo, running_upstream
 
 FORGED = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged"
-"""An answer that no request asked for."""
+"""An answer without a request."""
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from tests.support.upstream import running_upstream
 pytestmark = pytest.mark.slow
 
 INTERVAL = 1.0
-"""Long in comparison with the tenths of a second by which a process on a busy machine is late."""
+"""Much longer than the delays of a process on a busy machine, which are tenths of a second."""
 
 
 class Instance(Server):

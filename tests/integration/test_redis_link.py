@@ -1,4 +1,4 @@
-"""The link to Redis: one round trip a tick, and honest when Redis is away."""
+"""The link to Redis: one round trip per tick, and errors while Redis is unavailable."""
 
 import asyncio
 import logging

@@ -1,4 +1,4 @@
-"""Whatever goes wrong on the way to Redis reaches every caller, is logged once with what to do, and ends."""
+"""Every failure of the link reaches all callers, is logged once with advice, and ends."""
 
 import asyncio
 import logging
@@ -358,7 +358,7 @@ def test_an_address_is_shown_without_its_credentials(url, shown):
 
 
 def test_a_connection_reads_no_file():
-    """redis-py looks its own version up in a file for each connection, unless it is told not to."""
+    """By default, redis-py reads its own version from a file for each connection."""
     assert isinstance(
         connection := connect(RedisAddress("redis://h")).connection_pool.make_connection(), Connection
     )

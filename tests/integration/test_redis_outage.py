@@ -38,7 +38,7 @@ async def until_healthy(api):
 
 
 async def assert_honest(api):
-    """What needs Redis says so within a second; what does not, goes on."""
+    """Routes that need Redis answer 503 within a second; other routes keep working."""
     began = waits(api)
     refused = await api.post("/api/metrics", json=metric())
     assert_problem(refused, 503, "REDIS_UNAVAILABLE")

@@ -1,4 +1,4 @@
-"""Whatever Redis refuses is a 503 of what needs it, and health and readiness say the same as the requests."""
+"""A command that Redis rejects is a 503, and health and readiness agree with the requests."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -126,7 +126,7 @@ async def exercise(api) -> None:
 
 
 async def assert_consistent(api, connected: bool, ingest: bool, reads: bool) -> None:
-    """Health and readiness say what the requests meet."""
+    """Health and readiness agree with the requests."""
     writes = [
         await api.post("/api/metrics", json=metric()),
         await api.post("/api/metrics/batch", json=[metric()]),

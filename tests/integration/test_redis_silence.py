@@ -1,4 +1,4 @@
-"""Redis that says nothing for a few milliseconds: what this worker knows by itself is answered meanwhile."""
+"""Redis is silent for a few milliseconds, and the worker answers from its own memory meanwhile."""
 
 import asyncio
 import time
@@ -32,7 +32,7 @@ async def link(own_redis):
 
 
 def waits(link):
-    """Waits of 25 ms that the link has counted: a busy machine stretches them, and what happens in them."""
+    """Waits of 25 ms that the link has counted. A busy machine makes them longer."""
     return link._batcher._waits
 
 

@@ -1,4 +1,4 @@
-"""Encrypted and behind a password: redis-py opens the connection, and what is said on it is ours."""
+"""An encrypted Redis with a password: redis-py opens the connection, and our protocol uses it."""
 
 import asyncio
 import socket
@@ -16,7 +16,7 @@ from tests.support.certificate import make_certificate
 
 @pytest.fixture
 def address(tmp_path):
-    """A redis-server that takes encrypted connections only, and asks for a password."""
+    """A redis-server that accepts only encrypted connections, and requires a password."""
     server = find_redis_server()
     if server is None:
         pytest.skip("no redis-server")

@@ -1,4 +1,4 @@
-"""Several processes race for what there is only so much of, on one real Redis."""
+"""Several processes race for limited resources in one real Redis."""
 
 import asyncio
 import itertools
@@ -116,7 +116,7 @@ class Racer:
         )
 
     def hear(self) -> object:
-        """The next thing it tells."""
+        """The next line of its output."""
         line = self._process.stdout.readline()
         assert line, "it ended without a word"
         return json.loads(line)
@@ -126,7 +126,7 @@ class Racer:
         self._process.stdin.flush()
 
     def freeze(self) -> None:
-        """SIGSTOP: it holds what it holds, and does nothing."""
+        """SIGSTOP: the process keeps its resources, and does nothing."""
         self._process.send_signal(signal.SIGSTOP)
 
     def kill(self) -> None:
@@ -153,7 +153,7 @@ def racer(redis_server) -> Iterator[StartRacer]:
 
 
 def release(racers: list[Racer]) -> list[object]:
-    """Let them go all at once, and hear what each has to tell."""
+    """Start all processes at once, and return the output of each."""
     assert [each.hear() for each in racers] == ["ready"] * len(racers)
     for each in racers:
         each.go()

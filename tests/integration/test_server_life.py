@@ -1,4 +1,4 @@
-"""The life of the server's processes: how they start, what signals do, how they end and what they leave."""
+"""The processes of the server: start, signals, end, and clean-up."""
 
 import asyncio
 import os

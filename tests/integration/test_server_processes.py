@@ -34,7 +34,7 @@ WAYS = {
     ),
 }  # fmt: skip
 CLIENTS = (f"X-Forwarded-For: 198.51.100.{number}" for number in itertools.count(1))
-"""One for each test, since a worker remembers who is over its quota."""
+"""One server for each test, since a worker remembers clients over their quota."""
 
 MALFORMED = b"GET /health/live HTTP/1.1\r\n\r\n"
 

@@ -1,4 +1,4 @@
-"""How the server stops: what was sent is answered, and restarts under load cut off no request."""
+"""The stop of the server: running requests are answered, and restarts under load lose no request."""
 
 import asyncio
 import contextlib

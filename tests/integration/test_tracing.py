@@ -1,4 +1,4 @@
-"""OpenTelemetry of a running service: a real collector's end of OTLP, and what arrives there."""
+"""OpenTelemetry of a running service, with an OTLP receiver."""
 
 import socket
 import subprocess

@@ -1,4 +1,4 @@
-"""The scripts hold together: they parse, and what one says the others say too."""
+"""The scripts have no syntax errors, and agree with each other."""
 
 import os
 import re

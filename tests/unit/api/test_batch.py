@@ -220,7 +220,7 @@ async def test_other_tasks_run_between_slices(read, text):
 
 
 def test_an_error_does_not_name_a_class():
-    """It said "Input should be a valid dictionary or instance of MetricIn"."""
+    """The message was "Input should be a valid dictionary or instance of MetricIn"."""
     for batch in (read_json_array(b"[[], 1]", 2), read_ndjson(b"[]\n1", 2)):
         assert "MetricIn" not in str(batch.errors)
 

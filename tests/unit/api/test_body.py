@@ -1,4 +1,4 @@
-"""Reading bodies: bounded, inflated, and honest about what is wrong with them."""
+"""Reading bodies: limits, inflation, and errors."""
 
 import asyncio
 import gzip
@@ -93,7 +93,7 @@ async def test_a_decompression_bomb_is_rejected_before_it_needs_memory():
 
 
 async def test_gzip_that_inflates_to_nothing_is_not_read_for_ever():
-    """40 MB of empty members were read to the end, since only what they inflated to was counted."""
+    """40 MB of empty members were read to the end, since only the inflated size was limited."""
     unread = [gzip.compress(b"") * 100] * 1000
 
     async def receive():

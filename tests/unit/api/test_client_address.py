@@ -69,7 +69,7 @@ def test_an_address_that_uvicorn_read_from_a_header_is_not_used_if_loopback_is_n
 
 
 async def behind_uvicorn(peer, server, forwarded, trusted="10.0.0.0/8"):
-    """The client as it is seen under plain uvicorn, which believes 127.0.0.1."""
+    """The client under plain uvicorn, which trusts 127.0.0.1."""
     seen = []
 
     async def app(scope, receive, send):
@@ -84,7 +84,7 @@ async def behind_uvicorn(peer, server, forwarded, trusted="10.0.0.0/8"):
     "claimed", ["198.51.100.1", "198.51.100.1:11", "[2001:db8::1]:11", "junk", "junk:11"]
 )
 async def test_a_loopback_caller_that_is_not_trusted_cannot_choose_its_address(claimed):
-    """uvicorn takes the port from the header too, so that looking for port 0 was not enough."""
+    """uvicorn reads the port from the header too, so a check for port 0 was not enough."""
     assert await behind_uvicorn("127.0.0.1", "127.0.0.1", claimed) == "127.0.0.1"
 
 
@@ -114,7 +114,7 @@ def test_long_headers_are_not_kept(peer):
 
 
 def test_text_that_is_not_an_address_is_not_part_of_the_name():
-    """uvicorn puts whatever the header says in the peer's place, and the name becomes a key in Redis."""
+    """uvicorn replaces the peer by any text in the header, and the name becomes a key in Redis."""
     assert client("x" * 60_000) == "unknown"
     assert client("fe80::1%" + "x" * 60_000) == "fe80::/64"
 

@@ -1,4 +1,4 @@
-"""What a client is told of an error."""
+"""The rendering of errors for clients."""
 
 import orjson
 import pytest

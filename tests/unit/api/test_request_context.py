@@ -12,7 +12,7 @@ TRACEPARENT = f"00-{TRACE_ID}-00f067aa0ba902b7-01"
 
 @pytest.fixture
 def bound(clock):
-    """Begins a request with these headers and returns what is bound to it."""
+    """Begin a request with these headers, and return its log fields."""
 
     async def bound(*headers):
         context = RequestContext(clock, lambda _answered: None)
@@ -51,7 +51,7 @@ async def test_an_invalid_traceparent_is_ignored(bound, traceparent):
 
 
 async def test_two_traceparents_are_none(bound):
-    """As the W3C has it: whoever gets several does not know which one to go on with."""
+    """The W3C's rule: with several headers it is unclear which trace to continue."""
     header = (b"traceparent", TRACEPARENT.encode())
     assert "trace_id" not in await bound(header, header)
 

@@ -1,4 +1,4 @@
-"""The demonstration, on a clock that need not be waited for. What it tells is what happened."""
+"""The demonstration on a fake clock."""
 
 import pytest
 

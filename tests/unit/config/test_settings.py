@@ -13,7 +13,7 @@ EXAMPLE = Path(".env.example").read_text(encoding="utf-8")
 
 @pytest.fixture(autouse=True)
 def no_settings(monkeypatch, tmp_path):
-    """Neither the environment nor an `.env` of whoever runs the tests."""
+    """Use neither the environment nor the `.env` of the machine."""
     for name in Settings.model_fields:
         monkeypatch.delenv(name.upper(), raising=False)
     monkeypatch.chdir(tmp_path)

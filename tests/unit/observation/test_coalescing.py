@@ -1,4 +1,4 @@
-"""What comes with every request is told together, and all else at once."""
+"""Cache hits and misses are coalesced, and other events are passed on at once."""
 
 import asyncio
 
@@ -20,7 +20,7 @@ async def test_hits_and_misses_are_coalesced_at_the_end_of_the_tick(listener):
 
 
 async def test_other_events_are_passed_on_at_once(listener):
-    """In the way of whose doing it was: what is logged of it says whose."""
+    """In the context of the request, so that a log line of the event has the request's id."""
     events = [
         CacheAnswered(policy="summary", outcome="stale"),
         Rejected(policy="external-service", retry_after=1.0),

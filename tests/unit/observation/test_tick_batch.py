@@ -1,4 +1,4 @@
-"""What happens in one tick is told together."""
+"""The items of one tick are processed together."""
 
 import asyncio
 from contextvars import ContextVar

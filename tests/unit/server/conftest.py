@@ -43,7 +43,7 @@ async def whole_body(receive):
 
 
 async def echo(scope, receive, send):
-    """Answer what came."""
+    """Answer with the received request."""
     body = await whole_body(receive)
     if body is not None:
         headers = [[name.decode(), value.decode()] for name, value in scope["headers"]]

@@ -27,7 +27,7 @@ def has_request(server):
 
 
 def wait(server, clock, seconds):
-    """Let `seconds` pass, in which the server looks at its connections once a second."""
+    """Let `seconds` pass, in which the server checks its connections once a second."""
     for _ in range(round(seconds)):
         server.connections.sweep()
         clock.jump(1)

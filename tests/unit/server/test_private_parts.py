@@ -1,4 +1,4 @@
-"""What the server uses of uvicorn and httptools beyond their documented interface, and what for.
+"""The private parts of uvicorn and httptools that the server uses.
 
 Each test here fails by its name when a part moves, or when a fault that `src/server` works around is gone.
 Then the workaround can go too, and its line in docs/private-parts.md.
@@ -44,7 +44,7 @@ REPLACED = {
     uvicorn.Server.shutdown: "9f8a90ed456d",
     Multiprocess.run: "451a5dcf4789",
 }
-"""Methods that ours replace, or whose steps ours count on, with the digest of each one's source."""
+"""Methods that the server replaces or depends on, with the digest of their source."""
 
 
 @pytest.mark.parametrize("method", REPLACED, ids=lambda method: method.__qualname__)

@@ -1,4 +1,4 @@
-"""One connection: what is read as a request, what is refused, and what an early answer leaves behind."""
+"""One connection: valid and rejected requests, and early answers."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""How uvicorn's server becomes ours, and what it does about signals before any process is started."""
+"""The replacement of uvicorn's server, and its signal handlers."""
 
 import asyncio
 import faulthandler
@@ -17,7 +17,7 @@ HANDLED = {"SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGBREAK"}
 
 @pytest.fixture(autouse=True)
 def handlers():
-    """Give the signals back to whoever runs the tests."""
+    """Restore the signal handlers of the test process."""
     handled = {number: signal.getsignal(number) for number in signal.Signals if number.name in HANDLED}
     yield
     for number, handler in handled.items():
@@ -42,7 +42,7 @@ def server(clock):
 
 @pytest.fixture
 def deadlines(monkeypatch):
-    """The seconds after which the process would be ended."""
+    """The seconds after which the process would end."""
     seconds = []
     monkeypatch.setattr(faulthandler, "dump_traceback_later", lambda after, **_: seconds.append(after))
     return seconds

@@ -1,4 +1,4 @@
-"""The parent of several workers: how many run, which ones, and what the exit code says."""
+"""The parent of several workers: the running workers, and the exit code."""
 
 import itertools
 
@@ -12,7 +12,7 @@ STOP_SECONDS = 14.0
 
 
 class Process:
-    """A worker's process as a test moves it: it serves at once and stops as soon as it is asked."""
+    """A worker's process that a test controls. By default it is ready at once and stops at once."""
 
     pids = itertools.count(1)
 
@@ -76,7 +76,7 @@ class Fleet:
                 self.supervisor.stop()
 
     def run(self, script):
-        """Run with `script`, a generator each of whose yields is a look; the fleet is stopped at its end."""
+        """Run with `script`, a generator that yields once per check. The fleet is stopped at its end."""
         self._script = script
         return self.supervisor.run()
 

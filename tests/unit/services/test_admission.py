@@ -1,4 +1,4 @@
-"""The limiter's failure policy: fail open, decide locally or fail closed, and say so."""
+"""The limiter's failure policy: fail open, decide locally or fail closed."""
 
 import asyncio
 
@@ -14,7 +14,7 @@ QUOTA = Quota(1, 60)
 
 
 class BrokenLimiter:
-    """A limiter whose store is away, and that knows of nobody."""
+    """A limiter whose store is unavailable, without known rejections."""
 
     def __init__(self, error):
         self._error = error
@@ -72,7 +72,7 @@ async def test_an_outage_is_logged_once_and_its_end_too(clock, listener, caplog)
 
 @pytest.fixture(params=[StorageUnavailableError, StorageRefusedError])
 def broken(request):
-    """A limiter whose store is away, or refuses since its memory is full."""
+    """A limiter whose store is unavailable, or rejects commands since its memory is full."""
     return BrokenLimiter(request.param("away"))
 
 

@@ -16,7 +16,7 @@ from src.services.overview.counter_store import (
 
 
 class FleetStore:
-    """A fleet's store that is as it is told to be."""
+    """A fleet's store whose errors a test sets."""
 
     def __init__(self) -> None:
         self.add_error: Exception | None = None

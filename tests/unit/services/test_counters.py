@@ -1,4 +1,4 @@
-"""What one worker counts, and how it tells of it."""
+"""The counters of one worker, and their flusher."""
 
 import pytest
 

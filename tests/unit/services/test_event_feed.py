@@ -1,4 +1,4 @@
-"""Recording events without holding anybody up, and following them from wherever one is."""
+"""Recording events without delays, and following them from any position."""
 
 import asyncio
 import dataclasses
@@ -45,7 +45,7 @@ AN_EVENT = TimedOut(policy="p", seconds=1.0)
 
 
 class MemoryLog:
-    """An `EventLog` in a list, that can be away."""
+    """An `EventLog` in a list, which a test can make unavailable."""
 
     def __init__(self):
         self.events = []
@@ -254,7 +254,7 @@ class Following:
 
 @pytest.fixture
 async def follow(feed, clock):
-    """Begins to follow `feed`, and has whoever does leave in the end."""
+    """Follow `feed`, and end all followers after the test."""
     followings = []
 
     async def begin(after=None, **options):
@@ -402,7 +402,7 @@ class TestReading:
 
 
 class DistantLog(MemoryLog):
-    """One whose answers are under way for a while."""
+    """A log whose replies take some time."""
 
     def __init__(self, clock):
         super().__init__()

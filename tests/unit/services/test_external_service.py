@@ -1,4 +1,4 @@
-"""The external service's client: what is an answer, what a failure, what neither."""
+"""The external service's client: answers, failures, and client errors."""
 
 import gzip
 
@@ -36,7 +36,7 @@ class Raising:
 
 
 class Keeping:
-    """A policy that keeps what the call raised."""
+    """A policy that keeps the error of the call."""
 
     error: BaseException | None = None
 

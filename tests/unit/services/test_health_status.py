@@ -1,4 +1,4 @@
-"""What is said of the service, and what is said first."""
+"""The findings about the service, and their order."""
 
 from dataclasses import replace
 from typing import get_args

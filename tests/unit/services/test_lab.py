@@ -1,4 +1,4 @@
-"""The lab: what it says of calls, how many there may be, and that it leaves nothing running."""
+"""The lab: the reports of calls, the limits, and the end of all tasks."""
 
 import asyncio
 from contextlib import suppress
@@ -37,7 +37,7 @@ TIMEOUT_SECONDS = 5.0
 
 
 class Provider:
-    """Answers `/get`, `/delay/3` and `/status/500`, unless told of something else; counts."""
+    """Answers `/get`, `/delay/3` and `/status/500`, or as a test sets, and counts the attempts."""
 
     def __init__(self, clock):
         self._clock = clock
@@ -65,7 +65,7 @@ class Provider:
 
 
 class Lease:
-    """A lease that somebody else has, for `held_for` seconds, or that nobody can tell of."""
+    """A lease that another worker holds for `held_for` seconds, or whose store is unavailable."""
 
     def __init__(self, held_for=0.0, *, away=False):
         self.held_for = held_for

@@ -1,4 +1,4 @@
-"""The overview: one reading for all who ask, and nobody waits for the external service."""
+"""The overview: concurrent callers share one read, and none waits for the external service."""
 
 import asyncio
 from dataclasses import dataclass, field

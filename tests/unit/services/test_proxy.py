@@ -1,4 +1,4 @@
-"""The internal proxy on a fake clock: when the upstream is called, for whom, and what each request gets."""
+"""The internal proxy on a fake clock: the calls of the upstream, and the answer to each request."""
 
 import asyncio
 

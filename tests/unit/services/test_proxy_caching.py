@@ -169,7 +169,7 @@ class TestStaleCopies:
 
     @pytest.fixture
     async def after_failure(self, fleet, clock):
-        """Answer /a once with a header, and then by what there is after so many seconds and a failed call."""
+        """Request /a, whose answer has this header, and again later while the upstream fails."""
 
         async def after_failure(cache_control, seconds):
             numbered(fleet, (CACHE_CONTROL, cache_control))

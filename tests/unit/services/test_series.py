@@ -1,4 +1,4 @@
-"""Which stretch of time a series has, and which can't be had."""
+"""The period and the steps of a series, and the periods that are rejected."""
 
 import pytest
 

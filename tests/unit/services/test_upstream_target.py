@@ -1,4 +1,4 @@
-"""Where a proxied request goes, and what is refused before it goes anywhere."""
+"""The URLs of proxied requests, and the paths that are rejected."""
 
 from urllib.parse import unquote_to_bytes
 

@@ -1,4 +1,4 @@
-"""What is counted, of what, and under which labels."""
+"""The instruments and their labels."""
 
 import asyncio
 import re

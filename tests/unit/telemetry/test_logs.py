@@ -90,7 +90,7 @@ def test_the_console_format_is_readable(capsys):
 
 
 def ascii_stdout(monkeypatch):
-    """Set a stdout that encodes in ASCII, as where there is no locale, and return what it holds."""
+    """Set a stdout that encodes in ASCII, as without a locale, and return its content."""
     stdout = io.TextIOWrapper(io.BytesIO(), encoding="ascii", write_through=True)
     monkeypatch.setattr(sys, "stdout", stdout)
     return stdout.buffer.getvalue

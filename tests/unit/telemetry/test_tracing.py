@@ -1,4 +1,4 @@
-"""When OpenTelemetry is asked for, and what is traced then."""
+"""The variables that enable OpenTelemetry, and the traces."""
 
 import httpx
 import pytest

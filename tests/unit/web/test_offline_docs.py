@@ -1,4 +1,4 @@
-"""The documentation's pages, which request nothing of another host."""
+"""The documentation's pages, which load nothing from another host."""
 
 import re
 from importlib.resources import files
@@ -43,7 +43,7 @@ async def look_at(client, root_path, page):
 
 
 async def test_the_logo_of_redoc_is_not_loaded_from_another_host(client):
-    """/redoc asked cdn.redoc.ly for it."""
+    """/redoc requested it from cdn.redoc.ly."""
     original = (files(PACKAGE) / "static" / REDOC_SCRIPT).read_bytes()
     assert REDOC_LOGO in original, "the package has changed: look for what its script loads now"
     script = (await client.get(f"/docs/{REDOC_SCRIPT}")).content

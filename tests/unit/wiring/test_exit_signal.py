@@ -10,7 +10,7 @@ from tests.support.clock import settle
 
 @pytest.fixture
 def handled():
-    """The signals that the server was told of."""
+    """The signals that the server received."""
     numbers = []
     before = {
         number: signal.signal(number, lambda number, _: numbers.append(number))

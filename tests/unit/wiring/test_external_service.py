@@ -1,4 +1,4 @@
-"""How long calls of the external service may take, and for how long others wait for one that died."""
+"""The longest duration of calls of the external service, and of the lease of a dead prober."""
 
 import pytest
 
