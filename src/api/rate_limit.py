@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
 
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
@@ -20,25 +20,45 @@ from src.api.dependencies import State, scope_state, state
 from src.api.errors import RATE_LIMIT_EXCEEDED, Problem, ProblemError
 from src.api.request_context import add_headers
 from src.resilience.rate_limiter.store import Decision
-from src.services.access.admission import Admission, HitLimiter
+from src.services.access.admission import Admission, HitWithCommand
+from src.services.errors import StorageUnavailableError
+
+R = TypeVar("R")
 
 AdmissionName: TypeAlias = Literal["ingest_admission", "read_admission", "page_admission"]
 """The key of an admission in the lifespan state."""
 
 
-async def admit(request: Request, admission: Admission, hit: HitLimiter | None = None) -> None:
+async def admit(request: Request, admission: Admission) -> None:
     """Count `request` against its client's quota, and add the quota's headers to the answer.
-
-    Args:
-        request: The request.
-        admission: The admission that counts the request.
-        hit: Takes the unit of the quota together with another command; by default the limiter takes it alone.
 
     Raises:
         ProblemError: 429 if the quota is used up.
+        StorageUnavailableError: There is no decision, and the admission rejects such requests.
     """
+    _apply(request, admission, await admission.decide(_client(request)))
+
+
+async def admit_with(
+    request: Request, admission: Admission, hit: HitWithCommand[R]
+) -> R | StorageUnavailableError:
+    """Admit `request` like `admit`. `hit` takes the unit of the quota together with another command.
+
+    Returns:
+        The result of the other command; the error of `hit` in place of the result.
+    """
+    decision, result = await admission.decide_with(_client(request), hit)
+    _apply(request, admission, decision)
+    return result
+
+
+def _client(request: Request) -> str:
+    return state(request)["client_address"].client(request.scope)
+
+
+def _apply(request: Request, admission: Admission, decision: Decision | None) -> None:
+    """Add the headers of a decision to the answer, and raise the 429 of a rejection."""
     services = state(request)
-    decision = await admission.decide(services["client_address"].client(request.scope), hit)
     if decision is None:
         add_headers(request.scope, (b"ratelimit-policy", _name_and_policy(admission)[1]))
     elif decision.allowed:

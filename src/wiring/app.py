@@ -66,7 +66,7 @@ from src.storage.fleet.counters import RedisCounterStore
 from src.storage.fleet.event_log import RedisEventLog
 from src.storage.fleet.faults import RedisFaultStore
 from src.storage.fleet.leases import RedisStressLease
-from src.storage.metrics.admitted_points import RedisAdmittedPoints
+from src.storage.metrics.admitted_points import AdmittedPoints
 from src.storage.metrics.readiness import RedisReadiness
 from src.storage.metrics.store import Caps, RedisMetricStore
 from src.storage.patterns.batched_cache_store import BatchedCacheStore
@@ -217,7 +217,7 @@ async def _lifespan(
             clock=clock,
             metrics=MetricService(
                 store,
-                RedisAdmittedPoints(ingest_limiter, store, link).write,
+                AdmittedPoints(ingest_limiter, store, link).admit_and_add,
                 forget,
                 TickBatch[int](each(observe_writes, counters.observe_writes)).add,
             ),

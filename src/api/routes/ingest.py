@@ -1,6 +1,7 @@
 """Store measurements: one, or a batch. The routes that read them are in `src.api.routes.metrics`."""
 
 import hashlib
+from functools import partial
 
 import orjson
 from fastapi import APIRouter, Request
@@ -27,7 +28,7 @@ from src.api.header import header
 from src.api.hot_routes import HotRoute
 from src.api.models.metrics import METRIC_IN, BatchReceived, MetricIn, MetricReceived
 from src.api.openapi import BODY_ERRORS, headers, json_batch_body, json_body, problems, request_headers
-from src.api.rate_limit import admit
+from src.api.rate_limit import admit, admit_with
 from src.api.ready_response import JSON_BYTES, ReadyResponse
 from src.api.request_context import add_headers
 from src.services.metrics.ingest import CardinalityLimitError, Idempotency
@@ -73,9 +74,8 @@ async def ingest(request: Request) -> Response:
         raise
     if reading.is_done and header(request.scope, b"idempotency-key") is None:
         point, _ = await reading
-        write = metrics.admitted(point)
-        await admit(request, admission, write.hit)
-        await metrics.finish(write)
+        is_stored = await admit_with(request, admission, partial(metrics.admit_and_add, point=point))
+        await metrics.ingest_one(point, is_stored)
     else:
         await admit(request, admission)
         point, body = await await_body(reading, services["clock"])

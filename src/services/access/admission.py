@@ -15,7 +15,7 @@ are reported together, so a flood of rejections is one event with their number.
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, TypeVar
 
 from src.observation.tick_batch import TickBatch
 from src.resilience.events import Bypassed, Listener, Rejected, notify
@@ -25,13 +25,15 @@ from src.services.errors import StorageUnavailableError
 
 _log = logging.getLogger(__name__)
 
+R = TypeVar("R")
+
 AdmissionOutcome: TypeAlias = Literal["allowed", "refused", "bypassed"]
 
 OutagePolicy: TypeAlias = Literal["open", "local", "closed"]
 """The policy while the limiter's store is unavailable."""
 
-HitLimiter: TypeAlias = Callable[[str], Awaitable[Decision]]
-"""Takes one unit of the quota with the given key, like `RateLimiter.hit`."""
+HitWithCommand: TypeAlias = Callable[[str], Awaitable[tuple[Decision, R]]]
+"""Takes one unit of the quota with the given key together with another command, and returns both results."""
 
 _OUTAGE_EVENTS: dict[OutagePolicy, str] = {
     "open": "limiter_fails_open",
@@ -77,13 +79,8 @@ class Admission:
         self._results = TickBatch[Decision | StorageUnavailableError](self._report)
         self._has_store = True
 
-    async def decide(self, client: str, hit: HitLimiter | None = None) -> Decision | None:
+    async def decide(self, client: str) -> Decision | None:
         """Decide on one request of `client`. A rejected request does not use up the quota.
-
-        Args:
-            client: The name of the client.
-            hit: Takes the unit of the quota together with another command; by default the limiter takes it
-                alone.
 
         Returns:
             The decision; None if the request is admitted without a decision.
@@ -91,15 +88,26 @@ class Admission:
         Raises:
             StorageUnavailableError: There is no decision, and the policy is "closed".
         """
+        decision, _ = await self.decide_with(client, self._hit_alone)
+        return decision
+
+    async def decide_with(
+        self, client: str, hit: HitWithCommand[R]
+    ) -> tuple[Decision | None, R | StorageUnavailableError]:
+        """Decide like `decide`. `hit` takes the unit of the quota together with another command.
+
+        Returns:
+            The decision, and the result of the other command; the error of `hit` in place of the result.
+        """
         try:
-            decision = await (hit or self._limiter.hit)(self._key(client))
+            decision, result = await hit(self._key(client))
         except StorageUnavailableError as error:
             self._set_has_store(has_store=False)
-            return await self._decide_without_store(client, error)
+            return await self._decide_without_store(client, error), error
         if decision.allowed:  # a repeated rejection does not prove that the store is available
             self._set_has_store(has_store=True)
         self._results.add(decision)
-        return decision
+        return decision, result
 
     def known_rejection(self, client: str) -> Decision | None:
         """Return a rejection that is known without the store; None if `decide` must be called."""
@@ -117,6 +125,9 @@ class Admission:
         if self._outage_policy == "closed":
             raise error
         return None
+
+    async def _hit_alone(self, key: str) -> tuple[Decision, None]:
+        return await self._limiter.hit(key), None
 
     def _key(self, client: str) -> str:
         return f"rl:{self.name}:{client}"

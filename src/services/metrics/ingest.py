@@ -2,14 +2,14 @@
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeAlias
 
 from src.analytics.aggregate import Aggregate
 from src.analytics.columns import PointColumns
 from src.analytics.points import Point
 from src.analytics.window import Window
 from src.resilience.rate_limiter.store import Decision
-from src.services.errors import ServiceError
+from src.services.errors import ServiceError, StorageRefusedError, StorageUnavailableError
 from src.services.metrics.labels import Groups, LabelFilters, LabelQuery
 
 
@@ -150,32 +150,21 @@ class MetricStore(Protocol):
         ...
 
 
-class AdmittedWrite(Protocol):
-    """The write of a point in the same step that takes a unit of its client's quota, if that is possible.
+IsStored: TypeAlias = bool | StorageUnavailableError
+"""Whether a point is stored; the error if that is not known. A `StorageRefusedError` means that it is not."""
 
-    The decision comes first in this step, and the point is stored only if the decision allows the request.
-    """
 
-    @property
-    def point(self) -> Point:
-        """The point to store."""
-        ...
+class AdmitAndAdd(Protocol):
+    """Takes a unit of a quota, and stores a point in the same step if that is possible."""
 
-    async def hit(self, key: str) -> Decision:
-        """Take a unit of the quota with `key`, like `RateLimiter.hit`, and store the point if possible.
+    async def __call__(self, key: str, point: Point) -> tuple[Decision, IsStored]:
+        """Take a unit of the quota with `key`, and store `point` only if the decision allows the request.
+
+        Returns:
+            The decision, and whether the point is stored.
 
         Raises:
             StorageUnavailableError: There is no decision.
-        """
-        ...
-
-    async def finish(self) -> PointRejection | None:
-        """Store the point unless `hit` has stored it, and return its rejection by a cap, if any.
-
-        The method must be called after `hit` has allowed the request.
-
-        Raises:
-            StorageUnavailableError: It is not known whether the point is stored.
         """
         ...
 
@@ -185,7 +174,7 @@ class MetricService:
 
     Args:
         store: The store of the points.
-        admitted: Creates the write of a point that is stored together with the decision of the limiter.
+        admit_and_add: Decides on a request by the quota, and stores its point in the same step if possible.
         forget: Called with the types that have new points, to drop their cached summaries; None if cached
             summaries may stay.
         observe: Called with the number of points that each write stored.
@@ -194,12 +183,12 @@ class MetricService:
     def __init__(
         self,
         store: MetricStore,
-        admitted: Callable[[Point], AdmittedWrite],
+        admit_and_add: AdmitAndAdd,
         forget: Callable[[set[str]], Awaitable[None]] | None = None,
         observe: Callable[[int], object] = lambda _points: None,
     ) -> None:
         self._store = store
-        self.admitted = admitted
+        self.admit_and_add = admit_and_add
         self._forget = forget
         self._observe = observe
         self.newest = store.newest
@@ -221,16 +210,23 @@ class MetricService:
             await self._report_stored(count, {columns.type for columns in batch})
         return result
 
-    async def finish(self, write: AdmittedWrite) -> None:
-        """Finish `write`, whose request was admitted, so that its point is stored.
+    async def ingest_one(self, point: Point, is_stored: IsStored) -> None:
+        """Store the point of a request that was admitted, unless `admit_and_add` has stored it.
+
+        Args:
+            point: The point.
+            is_stored: The result of `admit_and_add`, or its error.
 
         Raises:
             CardinalityLimitError: A cap rejects the point.
             StorageUnavailableError: It is not known whether the point is stored.
         """
-        if rejection := await write.finish():
+        if isinstance(is_stored, StorageUnavailableError) and not isinstance(is_stored, StorageRefusedError):
+            reason = "it is not known whether the point is stored, and it must not be stored twice"
+            raise StorageUnavailableError(reason) from is_stored
+        if is_stored is not True and (rejection := await self._store.add_one(point)):
             raise CardinalityLimitError(rejection)
-        await self._report_stored(1, {write.point.type})
+        await self._report_stored(1, {point.type})
 
     async def _report_stored(self, count: int, types: set[str]) -> None:
         if count:

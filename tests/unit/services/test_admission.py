@@ -44,9 +44,10 @@ async def test_the_unit_can_be_taken_together_with_another_command(clock, listen
 
     async def hit(key):
         asked.append(key)
-        return await limiter.hit(key)
+        return await limiter.hit(key), "result"
 
-    assert (await admission.decide("1.2.3.4", hit)).allowed
+    decision, result = await admission.decide_with("1.2.3.4", hit)
+    assert (decision.allowed, result) == (True, "result")
     assert not (await admission.decide("1.2.3.4")).allowed
     assert asked == ["rl:ingest:1.2.3.4"]
 
