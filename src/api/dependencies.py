@@ -14,7 +14,6 @@ from src.resilience.circuit_breaker.policy import CircuitBreaker
 from src.resilience.clock import Clock
 from src.services.access.admission import Admission
 from src.services.event_feed import EventFeed
-from src.services.external_service import ExternalService
 from src.services.lab import Lab
 from src.services.metrics.ingest import MetricService
 from src.services.metrics.readiness import Readiness
@@ -22,6 +21,7 @@ from src.services.metrics.series import SeriesService
 from src.services.metrics.summary import SummaryService
 from src.services.overview.service import OverviewService
 from src.services.proxy.service import Proxy
+from src.services.simulated_faults import FaultControl
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class State(TypedDict):
     metrics: MetricService
     series: SeriesService
     summaries: SummaryService
-    external_service: ExternalService
+    fault_control: FaultControl
     breaker: CircuitBreaker
     lab: Lab
     proxy: Proxy

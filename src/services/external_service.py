@@ -1,18 +1,16 @@
 """The client of the external service: reference data of a metric type, requested through the pipeline."""
 
-import os
-from dataclasses import dataclass
-from typing import Protocol, TypedDict
+from collections.abc import Awaitable, Callable
 from urllib.parse import quote
 
 import httpx
 import orjson
-from dotenv import dotenv_values
 
 from src.resilience.clock import Clock
 from src.resilience.errors import CircuitOpenError, RejectedError, ResilienceError
 from src.resilience.pipeline import Pipeline
-from src.services.errors import ServiceError, StorageUnavailableError
+from src.services.errors import ServiceError
+from src.services.failure_rate_command import set_failure_rate  # noqa: F401 -- the documented import path
 from src.services.http_date import http_date
 
 NAME = "external-service"
@@ -20,10 +18,9 @@ NAME = "external-service"
 
 MAX_REFERENCE_BYTES = 64 * 1024
 MAX_RETRY_AFTER_SECONDS = 86_400.0
-MAX_SIMULATED_LATENCY_MS = 60_000
-_OWN_API_TIMEOUT_SECONDS = 5.0
 _RETRY_AFTER_SECONDS = 1.0
-_NO_ANSWER = (httpx.HTTPError, OSError)  # OSError: the service in this process closed the connection
+NO_ANSWER = (httpx.HTTPError, OSError)
+"""The errors of a call without an answer. OSError: the service in this process closed the connection."""
 
 
 class ExternalServiceError(ServiceError):
@@ -67,38 +64,6 @@ class ExternalServiceUnavailableError(ServiceError):
         self.policy = policy
 
 
-@dataclass(frozen=True, slots=True)
-class SimulatedFaults:
-    """The faults of the simulated service.
-
-    Attributes:
-        failure_rate: Share of calls that fail, 0 to 1.
-        latency_ms: Delay of each call in milliseconds, 0 to 60,000. Calls that fail are delayed too.
-    """
-
-    failure_rate: float
-    latency_ms: int
-
-
-class FaultChanges(TypedDict, total=False):
-    """Changes of `SimulatedFaults`. A missing member stays unchanged."""
-
-    failure_rate: float
-    latency_ms: int
-
-
-class FaultStore(Protocol):
-    """The faults that all workers share, if each worker runs the simulated service in its own process."""
-
-    async def get(self) -> FaultChanges:
-        """Return the faults that have been set."""
-        ...
-
-    async def set(self, changes: FaultChanges) -> None:
-        """Set the members of `changes`, which is not empty. The other members stay unchanged."""
-        ...
-
-
 def is_failure(error: BaseException) -> bool | None:
     """Classify `error` for the circuit breaker; None if the error does not count."""
     return None if isinstance(error, ExternalServiceRefusedError) else True
@@ -136,7 +101,7 @@ class ExternalService:
         client: An HTTP client with the base URL of the service. Its transport can be an app in this process.
         pipeline: Runs every call for reference data.
         clock: Compares the date of a `Retry-After` with the present.
-        shared_faults: The faults that all workers share, if the service runs in this process; otherwise None.
+        prepare: Called before each attempt, to apply the faults that all workers share.
     """
 
     def __init__(
@@ -144,13 +109,12 @@ class ExternalService:
         client: httpx.AsyncClient,
         pipeline: Pipeline,
         clock: Clock,
-        shared_faults: FaultStore | None = None,
+        prepare: Callable[[], Awaitable[object]] | None = None,
     ) -> None:
         self._client = client
         self._pipeline = pipeline
         self._clock = clock
-        self._shared_faults = shared_faults
-        self._applied = FaultChanges()
+        self._prepare = prepare
 
     async def reference(self, metric_type: str) -> object | None:
         """Return the reference data of `metric_type`: any JSON value, or None if there are none.
@@ -170,29 +134,6 @@ class ExternalService:
         except ResilienceError as error:
             raise ExternalServiceUnavailableError from error
 
-    async def faults(self) -> SimulatedFaults:
-        """Return the faults of the simulated service.
-
-        Raises:
-            ExternalServiceUnavailableError: The service does not answer, or is not a simulated one.
-        """
-        await self._apply_shared_faults()
-        return await self._request_faults("GET")
-
-    async def change_faults(self, changes: FaultChanges) -> SimulatedFaults:
-        """Change the faults of the simulated service for every worker, and return all its faults.
-
-        Raises:
-            ExternalServiceUnavailableError: The service does not answer, or is not a simulated one.
-            StorageUnavailableError: The store of the shared faults is unavailable.
-        """
-        await self._apply_shared_faults()
-        if self._shared_faults is not None and changes:
-            await self._shared_faults.set(changes)
-        faults = await self._request_faults("PUT", changes)
-        self._applied = {**self._applied, **changes}
-        return faults
-
     async def attempt(self, path: str) -> bytes:
         """Request `path` once, without the pipeline, and return the body of a successful answer.
 
@@ -200,10 +141,11 @@ class ExternalService:
             ExternalServiceError: The service failed.
             ExternalServiceRefusedError: The service answered with a client error.
         """
-        await self._apply_shared_faults()
+        if self._prepare is not None:
+            await self._prepare()
         try:
             answer = await self._get(path)
-        except _NO_ANSWER as error:
+        except NO_ANSWER as error:
             raise ExternalServiceError(f"no answer: {type(error).__name__}") from error
         if answer.is_success:
             return answer.content
@@ -238,60 +180,3 @@ class ExternalService:
                     raise ExternalServiceError(f"the answer has more than {MAX_REFERENCE_BYTES} bytes")
             kept = {name: value for name, value in answer.headers.items() if name == "retry-after"}
             return httpx.Response(answer.status_code, headers=kept, content=bytes(body))
-
-    async def _apply_shared_faults(self) -> None:
-        if self._shared_faults is None:
-            return
-        try:
-            shared = await self._shared_faults.get()
-        except StorageUnavailableError:
-            return  # the faults that were applied last remain
-        if shared != self._applied:
-            await self._request_faults("PUT", shared)
-            self._applied = shared
-
-    async def _request_faults(self, method: str, changes: FaultChanges | None = None) -> SimulatedFaults:
-        """Read or change the faults of the service."""
-        try:
-            answer = await self._client.request(method, "/faults", json=changes)
-            answer.raise_for_status()
-            faults = answer.json()
-            return SimulatedFaults(float(faults["failure_rate"]), int(faults["latency_ms"]))
-        except (*_NO_ANSWER, ValueError, KeyError, TypeError) as error:  # a real service has no /faults
-            raise ExternalServiceUnavailableError from error
-
-
-def set_failure_rate(rate: float, api_url: str | None = None) -> float:
-    """Set the simulated failure rate through the API on this machine, from a shell or a script.
-
-    The function sends `ADMIN_API_KEY` if it is set. It reads that key and `APP_PORT` from the environment or
-    `.env`, like the service.
-
-    Args:
-        rate: Share of calls that fail, 0 to 1.
-        api_url: The URL of the API; by default loopback with `APP_PORT`.
-
-    Returns:
-        The new failure rate.
-
-    Raises:
-        RuntimeError: The API did not answer, or rejected the request.
-    """
-    settings = dotenv_values(".env", encoding="utf-8-sig") | {
-        name: value for name, value in os.environ.items() if value
-    }
-    url = api_url or f"http://127.0.0.1:{settings.get('APP_PORT') or 8000}"
-    key = settings.get("ADMIN_API_KEY")
-    try:
-        answer = httpx.put(
-            f"{url}/api/admin/external-service/failure-rate",
-            json={"failure_rate": rate},
-            headers={"X-API-Key": key} if key else None,
-            timeout=_OWN_API_TIMEOUT_SECONDS,
-            trust_env=False,
-        )
-    except httpx.HTTPError as error:
-        raise RuntimeError(f"no API answers at {url}: {error}") from error
-    if not answer.is_success:
-        raise RuntimeError(f"the API at {url} rejected the request: {answer.status_code} {answer.text}")
-    return float(answer.json()["failure_rate"])

@@ -62,6 +62,7 @@ from src.services.metrics.summary import SummaryService
 from src.services.overview.counter_store import CounterStore, FailoverCounterStore, MemoryCounterStore
 from src.services.overview.counters import CounterFlusher, WorkerCounters
 from src.services.overview.service import OverviewService
+from src.services.simulated_faults import FaultControl
 from src.storage.fleet.counters import RedisCounterStore
 from src.storage.fleet.event_log import RedisEventLog
 from src.storage.fleet.faults import RedisFaultStore
@@ -161,7 +162,8 @@ async def _lifespan(
         client = await stack.enter_async_context(external.client(settings, provider))
         shared_faults = RedisFaultStore(link) if settings.external_service_url is None else None
         pipeline = Pipeline(CallTimer(EXTERNAL_SERVICE, clock, is_failure), policies.pipeline())
-        external_service = ExternalService(client, pipeline, clock, shared_faults)
+        fault_control = FaultControl(client, shared_faults)
+        external_service = ExternalService(client, pipeline, clock, fault_control.apply_shared)
         lab = Lab(
             external_service.attempt,
             LabPolicies(
@@ -207,7 +209,7 @@ async def _lifespan(
             _counter_store(link, clock, counters, stack),
             breaker,
             partial(used_memory_bytes, link),
-            external_service.faults,
+            fault_control.read,
             clock,
             proxy=internal_proxy.status,
             outage_policy=settings.rate_limit_without_redis,
@@ -224,7 +226,7 @@ async def _lifespan(
             series=SeriesService(store, clock),
             overview=overviews,
             summaries=summaries,
-            external_service=external_service,
+            fault_control=fault_control,
             breaker=breaker,
             lab=lab,
             proxy=internal_proxy,

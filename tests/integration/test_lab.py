@@ -137,7 +137,7 @@ class TestWhoHangsUp:
     @pytest.mark.parametrize(
         ("method", "path"), [("GET", "/invoke_delay?count=500"), ("POST", "/stress?seconds=60")]
     )
-    async def test_a_stopped_lab_leaves_no_task(self, redis_server, method, path):
+    async def test_a_client_that_disconnects_leaves_no_call(self, redis_server, method, path):
         async with running_api(redis_server.url, **PLENTY, **CALM) as api:
             async with client_of(api, path, method) as (status, _):
                 await asyncio.sleep(0.05)
@@ -149,7 +149,7 @@ class TestWhoHangsUp:
 
 
 class TestStress:
-    async def test_the_flusher_adds_the_counts(self, redis_server):
+    async def test_a_stress_test_reports_its_figures(self, redis_server):
         async with running_api(redis_server.url, **PLENTY, **CALM) as api:
             report = (await api.post("/stress?seconds=1&concurrency=5")).json()
         assert report["concurrency"] == 5
@@ -180,7 +180,7 @@ class TestStress:
             assert 1 <= int(busy.headers["retry-after"]) <= 65
 
     @pytest.mark.parametrize("query", ["seconds=0", "seconds=61", "concurrency=0", "concurrency=201"])
-    async def test_the_store_is_bounded(self, api, query):
+    async def test_the_load_is_bounded(self, api, query):
         assert_problem(await api.post(f"/stress?{query}"), 422, "VALIDATION_ERROR")
 
 

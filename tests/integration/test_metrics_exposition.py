@@ -85,7 +85,7 @@ async def test_a_repeated_write_is_not_counted_again(redis_server):
     assert rise(before, after, "ingested_points_total") == 1
 
 
-async def test_the_overview_counts_the_round_trips(redis_server):
+async def test_every_round_trip_is_counted(redis_server):
     async with running_api(redis_server.url, **PLENTY, **CALM) as api:
         link = api.state["is_redis_connected"].__self__
         before, made_before = await figures(api), link.round_trips

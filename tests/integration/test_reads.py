@@ -16,7 +16,7 @@ async def post(api, *metrics):
 
 
 class TestSummary:
-    async def test_the_overview_has_every_figure(self, api):
+    async def test_the_summary_has_every_figure(self, api):
         await post(api, *(metric(value, ago=100 - value) for value in range(1, 11)))
         answer = await api.get("/api/metrics/summary?type=cpu&period=hourly")
         summary = answer.json()

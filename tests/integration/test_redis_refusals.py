@@ -214,7 +214,7 @@ async def test_too_many_clients_are_an_outage_until_there_is_room(own_redis):
         await assert_consistent(api, True, True, True)
 
 
-async def test_the_test_data_leaves_no_trace(own_redis):
+async def test_readiness_checks_leave_no_key(own_redis):
     async with api_on(own_redis.url) as api:
         for _ in range(3):
             assert (await api.get("/health/ready")).json()["status"] == "healthy"

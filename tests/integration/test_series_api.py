@@ -18,7 +18,7 @@ async def post(api, *points):
     assert (await api.post("/api/metrics/batch", json=list(points))).status_code == 201
 
 
-async def test_the_demo_prints_its_steps(api):
+async def test_a_series_has_the_figures_of_each_step(api):
     await post(api, point(0, 1), point(59.999999, 4), point(60, 9), point(180, 7), point(0, 5, "mem"))
     query = "type=cpu&from=2026-01-31T12:00:00Z&to=2026-01-31T12:03:00Z"
     answer = await api.get(f"/api/metrics/series?{query}")

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from src.services.external_service import MAX_SIMULATED_LATENCY_MS
+from src.services.simulated_faults import MAX_SIMULATED_LATENCY_MS
 
 
 class FailureRate(BaseModel):

@@ -14,7 +14,7 @@ from src.api.models.external_service import FailureRate, FaultChangesIn, FaultsO
 from src.api.models.proxy import ProxyPolicy
 from src.api.openapi import ADMIN_ERRORS, BODY_ERRORS, json_body, problems, request_headers
 from src.api.routes.circuit_breaker import breaker_out
-from src.services.external_service import FaultChanges, SimulatedFaults
+from src.services.simulated_faults import FaultChanges, SimulatedFaults
 
 T = TypeVar("T")
 
@@ -40,7 +40,7 @@ _CHANGE_ERRORS = problems(
 )
 async def failure_rate(request: Request) -> FailureRate:
     """Return the share of calls for which the simulated external service fails."""
-    faults = await state(request)["external_service"].faults()
+    faults = await state(request)["fault_control"].read()
     return FailureRate(failure_rate=faults.failure_rate)
 
 
@@ -54,8 +54,7 @@ async def failure_rate(request: Request) -> FailureRate:
 async def set_failure_rate(request: Request) -> FailureRate:
     """Set the share of calls for which the simulated external service fails, for every worker."""
     body = await _read_object(request, _FAILURE_RATE)
-    external_service = state(request)["external_service"]
-    faults = await external_service.change_faults({"failure_rate": body.failure_rate})
+    faults = await state(request)["fault_control"].change({"failure_rate": body.failure_rate})
     return FailureRate(failure_rate=faults.failure_rate)
 
 
@@ -66,7 +65,7 @@ async def set_failure_rate(request: Request) -> FailureRate:
 )
 async def faults(request: Request) -> FaultsOut:
     """Return the faults of the simulated external service."""
-    return _faults_out(await state(request)["external_service"].faults())
+    return _faults_out(await state(request)["fault_control"].read())
 
 
 @router.put(
@@ -80,7 +79,7 @@ async def change_faults(request: Request) -> FaultsOut:
     """Change the failure rate or the delay of the simulated external service, for every worker."""
     body = await _read_object(request, _FAULT_CHANGES)
     changes = cast("FaultChanges", body.model_dump(exclude_unset=True))
-    return _faults_out(await state(request)["external_service"].change_faults(changes))
+    return _faults_out(await state(request)["fault_control"].change(changes))
 
 
 @router.post(

@@ -13,10 +13,11 @@ from src.resilience.circuit_breaker.policy import CircuitBreaker
 from src.resilience.circuit_breaker.store import BreakerStatus
 from src.resilience.clock import Clock
 from src.services.access.admission import OutagePolicy
-from src.services.external_service import ExternalServiceUnavailableError, SimulatedFaults
+from src.services.external_service import ExternalServiceUnavailableError
 from src.services.overview.counter_store import CounterReading, CounterStore
 from src.services.overview.health_status import Finding, worst_finding
 from src.services.proxy.service import ProxyStatus
+from src.services.simulated_faults import SimulatedFaults
 
 REUSE_SECONDS = 0.5
 

@@ -59,7 +59,7 @@ def test_a_latency_covers_all_snapshots():
     assert CounterSnapshot(latencies={bin_of(0.0): 1}).latency_ms(0.5) == 0
 
 
-def test_counts_belong_to_their_second():
+def test_rates_are_per_second():
     assert CounterReading(CounterSnapshot({"points": 25}), 1).per_second("points") == 2.5
 
 

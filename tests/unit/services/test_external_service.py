@@ -17,11 +17,11 @@ from src.services.external_service import (
     ExternalServiceError,
     ExternalServiceRefusedError,
     ExternalServiceUnavailableError,
-    SimulatedFaults,
     is_failure,
     is_worth_retrying,
     set_failure_rate,
 )
+from src.services.simulated_faults import FaultControl, SimulatedFaults
 from tests.support.clock import FakeClock
 
 
@@ -66,10 +66,18 @@ def _raise(error):
     raise error
 
 
-def service(answer, pipeline=None, shared_faults=None, clock=None):
-    transport = httpx.MockTransport(answer)
-    client = httpx.AsyncClient(transport=transport, base_url="http://service")
-    return ExternalService(client, pipeline or Pipeline(), clock or FakeClock(), shared_faults)
+def client_of(answer):
+    return httpx.AsyncClient(transport=httpx.MockTransport(answer), base_url="http://service")
+
+
+def service(answer, pipeline=None, clock=None):
+    return ExternalService(client_of(answer), pipeline or Pipeline(), clock or FakeClock())
+
+
+def service_with_faults(answer, shared_faults):
+    client = client_of(answer)
+    control = FaultControl(client, shared_faults)
+    return ExternalService(client, Pipeline(), FakeClock(), control.apply_shared), control
 
 
 async def test_reference_data_is_any_json():
@@ -139,7 +147,7 @@ def test_client_errors_are_not_retried():
 )
 async def test_a_service_without_faults_is_reported_as_unavailable(answer):
     with pytest.raises(ExternalServiceUnavailableError):
-        await service(lambda _: answer).change_faults({"failure_rate": 0.5})
+        await FaultControl(client_of(lambda _: answer)).change({"failure_rate": 0.5})
 
 
 async def test_an_open_circuit_is_a_503_circuit_open():
@@ -194,7 +202,7 @@ class TestRetryAfter:
             await service(answer, Pipeline(retry), clock=clock).reference("cpu")
         assert (len(asked), clock.sleeps, caught.value.retry_after) == (1, [], 90)
 
-    async def test_the_store_is_bounded(self, clock):
+    async def test_the_wait_is_bounded(self, clock):
         answer = httpx.Response(503, headers={"Retry-After": "9" * 400})
         with pytest.raises(ExternalServiceUnavailableError) as caught:
             await service(lambda _: answer, clock=clock).reference("cpu")
@@ -227,7 +235,7 @@ class TestSharedFaults:
 
     async def test_faults_of_another_worker_are_applied_once(self):
         puts = []
-        external = service(self.recorder(puts), shared_faults=SharedFaults({"failure_rate": 0.5}))
+        external, _ = service_with_faults(self.recorder(puts), SharedFaults({"failure_rate": 0.5}))
         await external.reference("cpu")
         await external.reference("cpu")
         assert puts == [b'{"failure_rate":0.5}']
@@ -235,26 +243,25 @@ class TestSharedFaults:
     async def test_a_change_is_stored_for_other_workers_and_not_applied_twice(self):
         puts = []
         shared = SharedFaults()
-        external = service(self.recorder(puts), shared_faults=shared)
-        assert await external.change_faults({"latency_ms": 40}) == SimulatedFaults(0.0, 40)
+        external, control = service_with_faults(self.recorder(puts), shared)
+        assert await control.change({"latency_ms": 40}) == SimulatedFaults(0.0, 40)
         await external.reference("cpu")
         assert shared.agreed == {"latency_ms": 40}
         assert puts == [b'{"latency_ms":40}']
 
     async def test_a_change_keeps_the_faults_that_other_workers_set(self):
-        external = service(self.recorder([]), shared_faults=SharedFaults({"failure_rate": 0.5}))
-        assert await external.change_faults({"latency_ms": 40}) == SimulatedFaults(0.5, 40)
+        _, control = service_with_faults(self.recorder([]), SharedFaults({"failure_rate": 0.5}))
+        assert await control.change({"latency_ms": 40}) == SimulatedFaults(0.5, 40)
 
     async def test_no_change_is_an_answer_and_no_write(self):
         shared = SharedFaults({"failure_rate": 0.5})
-        assert await service(self.recorder([]), shared_faults=shared).change_faults({}) == SimulatedFaults(
-            0.5, 0
-        )
+        _, control = service_with_faults(self.recorder([]), shared)
+        assert await control.change({}) == SimulatedFaults(0.5, 0)
         assert shared.agreed == {"failure_rate": 0.5}
 
     async def test_while_the_store_is_unavailable_the_last_faults_apply(self):
         puts = []
-        external = service(self.recorder(puts), shared_faults=SharedFaults({"failure_rate": 0.5}, away=True))
+        external, _ = service_with_faults(self.recorder(puts), SharedFaults({"failure_rate": 0.5}, away=True))
         assert await external.reference("cpu") is None
         assert puts == []
 
@@ -285,6 +292,6 @@ class TestSetFailureRateFromAShell:
             set_failure_rate(1.0)
         assert asked[0].startswith("http://127.0.0.1:8134/")
 
-    def test_the_tour_reports_an_api_that_does_not_answer(self):
+    def test_an_api_that_does_not_answer_is_an_error(self):
         with pytest.raises(RuntimeError, match="no API answers at"):
             set_failure_rate(1.0, "http://127.0.0.1:1")

@@ -357,7 +357,7 @@ class TestStress:
         assert busy.value.retry_after == 7.0
         assert provider.calls == 0
 
-    async def test_a_single_process_has_no_metrics_folder(self, make_lab, lease, provider):
+    async def test_without_the_store_of_the_lease_no_stress_test_runs(self, make_lab, lease, provider):
         lease._away = True
         with pytest.raises(StorageUnavailableError):
             await make_lab().stress(1, 1)

@@ -8,9 +8,10 @@ import pytest
 from src.resilience.circuit_breaker.memory import MemoryBreakerStore
 from src.resilience.circuit_breaker.options import CircuitBreakerOptions
 from src.resilience.circuit_breaker.policy import CircuitBreaker
-from src.services.external_service import ExternalServiceUnavailableError, SimulatedFaults
+from src.services.external_service import ExternalServiceUnavailableError
 from src.services.overview.counter_store import CounterSnapshot, MemoryCounterStore
 from src.services.overview.service import FAILURE_RATE_SECONDS, REUSE_SECONDS, OverviewService
+from src.services.simulated_faults import SimulatedFaults
 from tests.support.clock import settle
 from tests.unit.services.test_health_status import PROXY_OPEN
 

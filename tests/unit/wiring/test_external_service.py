@@ -44,7 +44,7 @@ def test_a_dead_prober_holds_the_breaker_up_for_no_longer_than_a_call_may_take()
     assert options.probe_renewal_seconds == options.probe_lease_seconds < options.open_seconds
 
 
-def test_a_rejection_waits_no_longer_than_the_breaker_stays_open():
+def test_a_permit_is_renewed_within_the_open_time():
     options = breaker_options(circuit_breaker_reset_timeout=4)
     assert options.probe_renewal_seconds == 4
     assert options.probe_lease_seconds == pytest.approx(16.3)
