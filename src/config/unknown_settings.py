@@ -16,7 +16,7 @@ from dotenv import dotenv_values
 
 from src.config.settings import ENV_FILE, ENV_FILE_ENCODING, Settings
 
-PREFIXES = (
+SETTING_PREFIXES = (
     "ADMIN_API_", "BATCH_MAX_", "CACHE_INVALIDATE_", "CACHE_STALE_", "CACHE_TTL_", "CIRCUIT_BREAKER_",
     "EXTERNAL_API_", "EXTERNAL_SERVICE_", "HEAD_TIMEOUT_", "KEEP_ALIVE_", "MAX_BODY_", "MAX_CONNECTIONS",
     "MAX_HEAD_", "MAX_SERIES_", "MAX_TYPES", "METRIC_", "PROXY_CACHE_", "PROXY_CIRCUIT_BREAKER_",
@@ -25,7 +25,7 @@ PREFIXES = (
 )  # fmt: skip
 """The prefixes of environment variables for this service."""
 
-OTHERS_IN_ENV_FILE = ("COMPOSE_", "DOCKER_", "OTEL_", "PIP_", "PROVIDER_PORT", "PYTHON", "VENV")
+OTHER_PROGRAMS_PREFIXES = ("COMPOSE_", "DOCKER_", "OTEL_", "PIP_", "PROVIDER_PORT", "PYTHON", "VENV")
 """The prefixes of names in `.env` that other programs read."""
 
 _SERVICE_LINK = re.compile(r"_SERVICE_(HOST|PORT)|_PORT(_|$)")
@@ -66,11 +66,11 @@ def _nearest(name: str, known: Sequence[str]) -> str | None:
 def _env_file_names() -> Iterator[tuple[str, str]]:
     if Path(ENV_FILE).is_file():
         for name in dotenv_values(ENV_FILE, encoding=ENV_FILE_ENCODING, interpolate=False):
-            if not name.upper().startswith(OTHERS_IN_ENV_FILE):
+            if not name.upper().startswith(OTHER_PROGRAMS_PREFIXES):
                 yield name, ENV_FILE
 
 
 def _environment_names(environment: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     for name in sorted(environment):
-        if name.upper().startswith(PREFIXES) and not _SERVICE_LINK.search(name.upper()):
+        if name.upper().startswith(SETTING_PREFIXES) and not _SERVICE_LINK.search(name.upper()):
             yield name, "environment"

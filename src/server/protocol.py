@@ -174,7 +174,7 @@ class HttpConnection(HttpToolsProtocol):
             self._hosts += 1
         elif name == b"transfer-encoding":
             if value.lower() != b"chunked" or self.parser.get_http_version() != "1.1":
-                raise RefusedRequestError(refusal.CODING_UNKNOWN)
+                raise RefusedRequestError(refusal.TRANSFER_ENCODING_UNKNOWN)
         elif name == b"expect" and value.lower() == b"100-continue":
             self.expect_100_continue = True
         self.headers.append((name, value))

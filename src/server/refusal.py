@@ -14,8 +14,8 @@ MALFORMED = Problem(400, "BAD_REQUEST", "The request is not valid HTTP/1.1")
 HOST_UNCLEAR = Problem(400, "BAD_REQUEST", "A request needs exactly one Host header")
 HEAD_TOO_SLOW = Problem(408, "REQUEST_TIMEOUT", "The request line and the headers did not arrive in time")
 HEAD_TOO_LARGE = Problem(431, "HEADERS_TOO_LARGE", "The request line and the headers are too large")
-CODING_UNKNOWN = Problem(
-    501, "NOT_IMPLEMENTED", "The only Transfer-Encoding is chunked, and only in HTTP/1.1"
+TRANSFER_ENCODING_UNKNOWN = Problem(
+    501, "NOT_IMPLEMENTED", "The server supports only the Transfer-Encoding chunked, and only in HTTP/1.1"
 )
 NO_TUNNEL = Problem(501, "NOT_IMPLEMENTED", "The server does not support CONNECT")
 TOO_MANY_CONNECTIONS = Problem(

@@ -42,13 +42,13 @@ BUFFERED_EVENTS = 500
 """The most events of one worker that wait to be written; beyond that, the oldest are dropped."""
 
 GATHER_SECONDS = 0.1
-"""How long events gather before they are written, so that many events cost few round trips."""
+"""The time for which events are collected before they are written, so that they need few round trips."""
 
 WAITS_SECONDS = 1.0
-"""How long the waits of a policy gather before they are written as one event."""
+"""The time for which the waits of a policy are collected before they are written as one event."""
 
 POLL_SECONDS = 0.5
-"""How often a worker with followers reads the end of the log."""
+"""The time between two reads of the end of the log by a worker with followers."""
 
 QUIET_SECONDS = 15.0
 """The longest time without a page, approximately. A follower gets an empty page if there are no events."""

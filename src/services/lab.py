@@ -46,7 +46,7 @@ MAX_CALLS = 500
 """Calls that the runs of one worker may have outstanding together; so also the largest run."""
 
 MAX_RUN_SECONDS = 120.0
-"""When a run ends, with or without open calls."""
+"""The longest duration of a run. Open calls are cancelled then."""
 
 _LEASE_MARGIN_SECONDS = 5.0
 

@@ -34,8 +34,8 @@ class CallReport:
     Attributes:
         number: Position in the run, from 1.
         path: The path that the provider was called with.
-        outcome: See `CallOutcome`.
-        attempts: How many attempts reached the provider.
+        outcome: The outcome; `CallOutcome` describes the values.
+        attempts: The number of attempts that called the provider.
         rejected_by: The policy that rejected the call, with the outcome "rejected" only.
         error: Why the provider gave no answer, with the outcomes "fallback" and "rejected" only.
         limiter_wait_ms: Time spent waiting for the rate limiter.
@@ -76,19 +76,19 @@ class RunReport(OutcomeCounts):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StressReport(OutcomeCounts):
-    """The result of a stress test. Each latency is exact within 1 %, and None where no call is behind it.
+    """The result of a stress test. Each latency is exact within 1 %, and None without calls.
 
     Attributes:
         concurrency: Calls under way at any time.
-        duration_ms: How long the test ran.
-        count: How many calls finished.
-        throughput_per_second: How many calls finished each second.
+        duration_ms: The duration of the test.
+        count: The number of finished calls.
+        throughput_per_second: The number of finished calls per second.
         p50_ms: Median latency of all finished calls, waits included.
-        p95_ms: 95th percentile of the same.
-        p99_ms: 99th percentile of the same.
+        p95_ms: 95th percentile of these latencies.
+        p99_ms: 99th percentile of these latencies.
         rejected_p50_ms: Median latency of the calls that the bulkhead or the breaker rejected, without the
             wait for the rate limiter, which comes before both.
-        rejected_p95_ms: 95th percentile of the same.
+        rejected_p95_ms: 95th percentile of the latencies of these rejected calls.
     """
 
     concurrency: int
@@ -155,10 +155,10 @@ def milliseconds(seconds: float) -> float:
     return round(seconds * 1000, 2)
 
 
-def _outcome_counts(calls: Sequence[CallReport], begun: int) -> dict[str, int]:
+def _outcome_counts(calls: Sequence[CallReport], started: int) -> dict[str, int]:
     outcomes = Counter(call.outcome for call in calls)
     return {outcome: outcomes[outcome] for outcome in get_args(CallOutcome)} | {
-        "unfinished": begun - len(calls)
+        "unfinished": started - len(calls)
     }
 
 

@@ -25,7 +25,7 @@ class LabCall(BaseModel):
 
 
 class LabOutcomeCounts(BaseModel):
-    """How many calls had each outcome; each call has exactly one."""
+    """The number of calls with each outcome. Each call has exactly one outcome."""
 
     succeeded: int = Field(examples=[1])
     recovered: int = Field(description="Answered after a retry", examples=[0])

@@ -173,7 +173,8 @@ def _begin_summary(request: Request) -> SummaryRead:
     query = _SUMMARY_QUERY.read(request)
     summaries = state(request)["summaries"]
     labels = query.labels
-    # With CACHE_INVALIDATE_ON_WRITE a write drops a type's cached summary, but not its summaries by labels.
+    # With CACHE_INVALIDATE_ON_WRITE, a write drops the cached summary of its type, but not the summaries by
+    # labels. Summaries by labels are therefore always computed again.
     refresh = _is_refresh(request) or (labels != ALL_SERIES and state(request)["invalidates_on_write"])
     return summaries.begin(query.type, query.period, labels, refresh=refresh)
 

@@ -1,7 +1,7 @@
 """The sums of the workers' counts: the port, a store for one worker, and the failover between two stores.
 
 The store's clock divides time into seconds. A count belongs to the second in which it arrives, and a reading
-covers the last `WINDOW_SECONDS` whole seconds. Figures therefore change every second and cover ten.
+covers the last `WINDOW_SECONDS` whole seconds.
 """
 
 import logging
@@ -38,7 +38,8 @@ class CounterSnapshot:
     Attributes:
         values: The value of each counter; a missing counter is 0. `round_trip_us` is the total time of the
             round trips in µs.
-        latencies: The number of requests in each bin of a sketch of their durations in seconds.
+        latencies: The number of requests in each bin. A `LogBinSketch` of the durations in seconds has these
+            bins.
     """
 
     values: Mapping[CounterName, int] = field(default_factory=dict)
@@ -181,7 +182,9 @@ class FailoverCounterStore:
             reading = await self._fleet.read()
         except StorageUnavailableError as error:
             self._update_outage(error)
-        if reading is not None and self._outage is None:  # a store that rejects writes has no current counts
+        if (
+            reading is not None and self._outage is None
+        ):  # a store that rejects writes can be read, but its counts are old
             return reading
         local = await self._local.read()
         return CounterReading(local.counts, 1, self._outage)

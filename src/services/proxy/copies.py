@@ -22,8 +22,8 @@ MAX_COPY_BYTES = 256 * 1024
 """The longest body that is kept. All copies are in one Redis, beside everything else."""
 
 _RULES = struct.Struct("<dd?")
-"""The first bytes of a copy: its age in seconds when it was stored, its lifetime in seconds, and whether it
-may be used when it is stale."""
+"""The first bytes of a stored copy: the age in seconds at the time of storing, the lifetime in seconds, and
+whether the copy may be used when it is stale."""
 
 _END_OF_LINE = b"\r\n"
 _END_OF_HEADERS = b"\r\n\r\n"
@@ -35,10 +35,10 @@ class Copy:
 
     Attributes:
         head: The head of the answer.
-        body: Its whole body.
-        age_seconds: Its age.
-        lifetime_seconds: The age from which it is stale; infinite if the answer did not say.
-        is_stale_allowed: Whether it may take the place of an error when it is stale.
+        body: The whole body of the answer.
+        age_seconds: The age of the answer.
+        lifetime_seconds: The age from which the copy is stale; infinite if the answer states no lifetime.
+        is_stale_allowed: Whether a stale copy may take the place of an error.
     """
 
     head: Head
@@ -59,8 +59,8 @@ class Copies:
     """The copies, shared by all workers. While their store is unavailable there are none.
 
     Args:
-        store: Where the copies are.
-        options: How long they are kept.
+        store: The store of the copies.
+        options: The time for which copies are kept.
         clock: Measures the age of an answer until it is stored.
     """
 

@@ -1,4 +1,4 @@
-"""Which headers the proxy passes on to the upstream and to the caller, and how the proxy reads a header.
+"""The headers that the proxy passes on to the upstream and to the caller, and functions that read headers.
 
 Names are in lower case throughout. RFC 9110, section 7.6.1, lists the headers that end at each hop.
 """
