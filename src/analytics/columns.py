@@ -171,11 +171,11 @@ def _records(
     latest_us = np.maximum.reduceat(timestamps_us, starts)
     is_latest = np.flatnonzero(timestamps_us == latest_us[numbers])
     latest = is_latest[np.searchsorted(is_latest, ends) - 1]  # of equal timestamps, the last arrival
-    value_list = values.tolist()
+    listed = values.tolist()
     records = np.empty(len(starts), dtype=RECORD_DTYPE)
     records["count"] = ends - starts
     records["sum"], records["compensation"] = zip(
-        *[exact_sum(value_list[start:end]) for start, end in zip(starts.tolist(), ends.tolist(), strict=True)],
+        *[exact_sum(listed[start:end]) for start, end in zip(starts.tolist(), ends.tolist(), strict=True)],
         strict=True,
     )
     records["minimum"] = np.minimum.reduceat(values, starts)

@@ -182,9 +182,8 @@ class FailoverCounterStore:
             reading = await self._fleet.read()
         except StorageUnavailableError as error:
             self._update_outage(error)
-        if (
-            reading is not None and self._outage is None
-        ):  # a store that rejects writes can be read, but its counts are old
+        # A store that rejects writes can be read, but its counts are old.
+        if reading is not None and self._outage is None:
             return reading
         local = await self._local.read()
         return CounterReading(local.counts, 1, self._outage)
