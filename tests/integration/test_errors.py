@@ -35,7 +35,7 @@ async def test_an_unexpected_error_is_an_internal_error_without_details(api, mon
         raise RuntimeError("secret detail at /srv/app.py")
 
     monkeypatch.setattr(api.state["metrics"], "types", broken)
-    monkeypatch.setattr(api.state["metrics"], "finish", broken)
+    monkeypatch.setattr(api.state["metrics"], "ingest_one", broken)
     answer = await ask_what_is_broken(api, method)
     assert_problem(answer, 500, "INTERNAL_ERROR")
     assert "secret" not in answer.text
@@ -49,7 +49,7 @@ async def test_an_unexpected_error_is_logged_without_data_of_the_client(redis_se
         raise RuntimeError("broken")
 
     async with running_api(redis_server.url, log_level="INFO", **PLENTY, **CALM) as api:
-        api.state["metrics"].types = api.state["metrics"].finish = broken
+        api.state["metrics"].types = api.state["metrics"].ingest_one = broken
         await ask_what_is_broken(api, method, headers={"X-API-Key": "hunter2"})
     output = capsys.readouterr().out
     (line,) = (line for line in output.splitlines() if '"unexpected_error"' in line)
