@@ -35,10 +35,11 @@ function Invoke-Step([string] $Method, [string] $Path, [string] $Body = '', [str
     Show-Answer
 }
 
-# The body is passed in a file, because Windows PowerShell 5 drops quotes in the arguments of native programs.
+# The environment's proxies are ignored. The body is passed in a file, because Windows PowerShell 5 drops quotes in
+# the arguments of native programs.
 function Send-Request([string] $Method, [string] $Path, [string] $Body = '', [string[]] $Headers = @()) {
     [IO.File]::WriteAllText("$Answer/request", $Body)
-    $options = @('-sS', '--max-time', '60', '-X', $Method, "$BaseUrl$Path", '-D', "$Answer/headers",
+    $options = @('-sS', '--noproxy', '*', '--max-time', '60', '-X', $Method, "$BaseUrl$Path", '-D', "$Answer/headers",
         '-o', "$Answer/body", '-w', '%{http_code}')
     foreach ($line in $Headers) { $options += @('-H', $line) }
     if ($Body) { $options += @('-H', 'Content-Type: application/json', '--data-binary', "@$Answer/request") }
@@ -102,7 +103,8 @@ method, path, body = sys.stdin.read().splitlines()[:3]
 headers = {'Content-Type': 'application/json', 'X-API-Key': os.environ.get('ADMIN_API_KEY', '')}
 request = urllib.request.Request('http://127.0.0.1:8000' + path, body.encode(), headers, method=method)
 try:
-    print(urllib.request.urlopen(request).status)
+    without_proxy = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    print(without_proxy.open(request).status)
 except urllib.error.HTTPError as error:
     print(error.code)
 '@

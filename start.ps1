@@ -51,6 +51,11 @@ function Set-AdminKey {
     $env:ADMIN_API_KEY = Get-Setting 'ADMIN_API_KEY' ''
 }
 
+# Returns the lines of .env; an empty line if there is no .env.
+function Get-EnvFile {
+    if (Test-Path .env) { Get-Content -Encoding UTF8 .env } else { '' }
+}
+
 # Removes the access of all users except the owner.
 function Protect-File([string] $Path) {
     $user = [Security.Principal.WindowsIdentity]::GetCurrent().Name
@@ -168,9 +173,7 @@ function Start-Local {
         if (-not $running) { Stop-Local }
     }
     Write-Host "Running; logs in $Run/."
-    if (Select-String -Quiet -SimpleMatch unknown_setting "$Run/api.log") {
-        Write-Host "The API ignores settings with unknown names: see unknown_setting in $Run/api.log."
-    }
+    Get-EnvFile | & $VenvPython -m src.config.unknown_settings | Write-Host
     Write-Addresses
 }
 
@@ -245,6 +248,8 @@ function Start-Services {
         throw "The service $service is not healthy. Above is the end of its log."
     }
     Write-Host 'Running in containers; logs: docker-compose logs.'
+    # Prints the unknown names in .env. Compose passes only listed names to the container.
+    Get-EnvFile | Invoke-Compose exec -T app python -m src.config.unknown_settings | Write-Host
     Write-Addresses
 }
 

@@ -64,9 +64,7 @@ start_local() {
   wait_until_healthy api "$APP_PORT"
   trap - EXIT
   say "Running; logs in $RUN/."
-  if grep -q unknown_setting "$RUN/api.log"; then
-    say "The API ignores settings with unknown names: see unknown_setting in $RUN/api.log."
-  fi
+  show_unknown_settings "$VENV/bin/python"
   print_addresses
 }
 
@@ -174,6 +172,7 @@ start_containers() {
   done
   trap - EXIT
   say "Running in containers; logs: docker-compose logs."
+  show_unknown_settings compose exec -T app python
   print_addresses
 }
 
@@ -248,6 +247,13 @@ ensure_admin_key() {
     say "Created an admin key and wrote it to .env"
   fi
   export ADMIN_API_KEY
+}
+
+# show_unknown_settings PYTHON...: prints the unknown names in .env and in the environment.
+show_unknown_settings() {
+  local env_file=/dev/null
+  [ ! -f .env ] || env_file=.env
+  "$@" -m src.config.unknown_settings <"$env_file"
 }
 
 # healthy PORT: succeeds if GET /health answers 200. It uses only bash, since curl may be missing.

@@ -14,7 +14,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from src.resilience import Clock, Event
+from src.resilience import CallFinished, Clock, Event
 
 T = TypeVar("T")
 
@@ -86,7 +86,9 @@ class Timeline:
         self._table.columns[0].justify = "right"
 
     def __call__(self, event: Event) -> None:
-        """Note what a policy decided."""
+        """Note what a policy decided. How each call ended is up to the story to tell."""
+        if isinstance(event, CallFinished):
+            return
         told = event.details()
         del told["policy"]
         details = " ".join(f"{name}={_plain(value)}" for name, value in told.items())

@@ -7,7 +7,7 @@ from fastapi import Depends
 from starlette.datastructures import Headers
 from starlette.requests import Request
 
-from src.api.client_address import is_direct_loopback
+from src.api.local_peer import is_direct_loopback
 
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 

@@ -9,12 +9,13 @@ from starlette.requests import Request
 from starlette.types import Scope
 
 from src.api.admin_access import AdminAccess
-from src.api.client_address import ClientAddress
 from src.resilience.circuit_breaker.policy import CircuitBreaker
+from src.resilience.client_address import ClientAddress
 from src.resilience.clock import Clock
 from src.services.access.admission import Admission
 from src.services.event_feed import EventFeed
 from src.services.lab import Lab
+from src.services.metrics.export import ExportStore
 from src.services.metrics.ingest import MetricService
 from src.services.metrics.readiness import Readiness
 from src.services.metrics.series import SeriesService
@@ -45,6 +46,7 @@ class State(TypedDict):
     clock: Clock
     metrics: MetricService
     series: SeriesService
+    exports: ExportStore
     summaries: SummaryService
     fault_control: FaultControl
     breaker: CircuitBreaker

@@ -226,18 +226,22 @@ def json_batch_body(model: type[BaseModel], lines_media_type: str) -> Fragment:
     """
     examples = model.model_json_schema()["examples"]
     array: Fragment = {"type": "array", "items": _reference(model)}
-    lines = {"type": "string", "description": f"One {model.__name__} per line"}
-    text = "".join(f"{orjson.dumps(example).decode()}\n" for example in examples)
     return _request_body(
         {
             "application/json": {"schema": array, "example": examples},
-            lines_media_type: {"schema": lines, "example": text},
+            lines_media_type: ndjson_lines(model, examples),
         }
     )
 
 
 def _request_body(content: Fragment) -> Fragment:
     return {"requestBody": {"required": True, "content": content}}
+
+
+def ndjson_lines(model: type[BaseModel], examples: Sequence[Fragment]) -> Fragment:
+    """Return the documentation of content with one `model` per line, as JSON."""
+    text = "".join(f"{orjson.dumps(example).decode()}\n" for example in examples)
+    return {"schema": {"type": "string", "description": f"One {model.__name__} per line"}, "example": text}
 
 
 def complete(document: Fragment) -> Fragment:

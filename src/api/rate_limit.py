@@ -1,8 +1,4 @@
-"""The rate limiter at the HTTP edge: the headers of a quota, and the 429.
-
-The headers are `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers), and the older
-`X-RateLimit-*`. The value of `X-RateLimit-Reset` is a Unix time.
-"""
+"""The rate limiter at the HTTP edge: the headers of a quota on every limited answer, and the 429."""
 
 import math
 from collections.abc import Callable, Coroutine
@@ -19,6 +15,7 @@ from starlette.types import Scope
 from src.api.dependencies import State, scope_state, state
 from src.api.errors import RATE_LIMIT_EXCEEDED, Problem, ProblemError
 from src.api.request_context import add_headers
+from src.resilience.rate_limiter.headers import Headers, QuotaHeaders, figures
 from src.resilience.rate_limiter.store import Decision
 from src.services.access.admission import Admission, HitWithCommand
 from src.services.errors import StorageUnavailableError
@@ -60,10 +57,9 @@ def _apply(request: Request, admission: Admission, decision: Decision | None) ->
     """Add the headers of a decision to the answer, and raise the 429 of a rejection."""
     services = state(request)
     if decision is None:
-        add_headers(request.scope, (b"ratelimit-policy", _name_and_policy(admission)[1]))
+        add_headers(request.scope, _headers(admission).policy)
     elif decision.allowed:
-        figures = _header_figures(decision, services["clock"].now())
-        add_headers(request.scope, *_quota_headers(admission, *figures))
+        add_headers(request.scope, *_headers(admission).of_decision(decision, services["clock"].now()))
     else:
         raise ProblemError(_reject(request.scope, services, admission, decision))
 
@@ -89,44 +85,24 @@ def known_rejection(scope: Scope, name: AdmissionName | None) -> Problem | None:
 
 
 def _reject(scope: Scope, services: State, admission: Admission, rejection: Decision) -> Problem:
-    figures = _header_figures(rejection, services["clock"].now())
-    problem, headers = _problem_and_headers(admission, math.ceil(rejection.retry_after), *figures)
+    problem, headers = _problem_and_headers(
+        admission, math.ceil(rejection.retry_after), *figures(rejection, services["clock"].now())
+    )
     add_headers(scope, *headers)
     return problem
-
-
-def _header_figures(decision: Decision, now: float) -> tuple[int, int, int]:
-    """Return the units that remain, the seconds until all units are available, and the Unix time of that."""
-    return decision.remaining, math.ceil(decision.reset_after), math.ceil(now + decision.reset_after)
-
-
-def _quota_headers(
-    admission: Admission, remaining: int, seconds: int, resets_at: int
-) -> tuple[tuple[bytes, bytes], ...]:
-    name, policy = _name_and_policy(admission)
-    return (
-        (b"ratelimit-policy", policy),
-        (b"ratelimit", b'"%s";r=%d;t=%d' % (name, remaining, seconds)),
-        (b"x-ratelimit-limit", b"%d" % admission.quota.limit),
-        (b"x-ratelimit-remaining", b"%d" % remaining),
-        (b"x-ratelimit-reset", b"%d" % resets_at),
-    )
 
 
 @lru_cache  # during a flood of requests the figures change only once a second
 def _problem_and_headers(
     admission: Admission, retry_seconds: int, remaining: int, seconds: int, resets_at: int
-) -> tuple[Problem, tuple[tuple[bytes, bytes], ...]]:
+) -> tuple[Problem, Headers]:
     problem = replace(RATE_LIMIT_EXCEEDED, retry_after=retry_seconds)
-    return problem, _quota_headers(admission, remaining, seconds, resets_at)
+    return problem, _headers(admission).of_figures(remaining, seconds, resets_at)
 
 
 @lru_cache
-def _name_and_policy(admission: Admission) -> tuple[bytes, bytes]:
-    """Return the name of a quota, and the value of its `RateLimit-Policy` header."""
-    name, quota = admission.name, admission.quota
-    policy = f'"{name}";q={quota.limit};w={quota.window_seconds:g}'
-    return name.encode("ascii"), policy.encode("ascii")
+def _headers(admission: Admission) -> QuotaHeaders:
+    return QuotaHeaders(admission.name, admission.quota)
 
 
 class ReadRoute(APIRoute):

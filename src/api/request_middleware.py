@@ -63,8 +63,11 @@ class RequestMiddleware:
             await sender.respond(response)
         except Exception as error:
             problem = errors.error_problem(error)
-            if problem is errors.INTERNAL_ERROR or sender.status:
-                _log.exception("unexpected_error", method=scope["method"], path=scope["path"])
+            where = {"method": scope["method"], "path": scope["path"]}
+            if problem is errors.INTERNAL_ERROR:
+                _log.exception("unexpected_error", **where)
+            elif sender.status:
+                _log.error("answer_cut_off", code=problem.code, reason=str(error), **where)
             if sender.status:
                 raise
             await sender.respond(self._render(scope, problem))

@@ -1,1 +1,1 @@
-"""Commands that show the patterns at a terminal: a demonstration and an experiment."""
+"""Commands at a terminal: a demonstration, an experiment, an export and an import."""

@@ -7,11 +7,11 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 
-import httpx
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from src.cli.base_url import check_base_url
 from src.cli.outcomes import RESULT_STYLES, STATE_STYLES, ObservedCall, observe
 from src.cli.provider_client import ProviderClient, ProviderError, connect, is_failure
 from src.provider.faults import MAX_PATTERN_LENGTH, Faults
@@ -76,8 +76,8 @@ class ExperimentOptions:
             value = getattr(self, name)
             if not least <= value < math.inf:
                 raise ValueError(f"{name} must be finite and at least {least:g}, not {value:g}")
-        if self.url is not None and not _is_base_url(self.url):
-            raise ValueError(f"url must be like http://127.0.0.1:9000, not {self.url!r}")
+        if self.url is not None:
+            check_base_url(self.url, "http://127.0.0.1:9000")
 
     @property
     def effective_scenario(self) -> Scenario | None:
@@ -86,14 +86,6 @@ class ExperimentOptions:
 
 
 _LEAST = {"fail_max": 1, "reset_timeout": 0.001, "number_requests": 1, "interval": 0, "timeout": 0.001}
-
-
-def _is_base_url(text: str) -> bool:
-    try:
-        url = httpx.URL(text)
-    except httpx.InvalidURL:
-        return False
-    return url.scheme in {"http", "https"} and bool(url.host) and (url.port is None or 0 < url.port < 65536)
 
 
 class ProviderUnreachableError(Exception):

@@ -4,13 +4,20 @@ In `.env`, every unknown name is reported, except names that Docker Compose, Ope
 start script use. The environment also has the variables of other programs, so a name there is reported only
 if it has a prefix of this service's settings. The prefixes `APP_`, `LOG_`, `REDIS_` and `WEB_` are not used,
 because other programs use them too (`APP_ENV`, `LOG_DIR`, `REDIS_SERVICE_HOST`).
+
+    python -m src.config.unknown_settings <.env     prints the unknown names, one per line
+
+The start scripts also run this command in the container, which has no `.env`. Compose passes no unknown name.
 """
 
+import os
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
+from io import TextIOWrapper
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from dotenv import dotenv_values
 
@@ -48,12 +55,17 @@ class UnknownSetting(NamedTuple):
     nearest: str | None
 
 
-def unknown_settings(environment: Mapping[str, str]) -> list[UnknownSetting]:
-    """Return the unknown names in `.env` and in `environment`, in that order."""
+def unknown_settings(environment: Mapping[str, str], env_file: IO[str] | None = None) -> list[UnknownSetting]:
+    """Return the unknown names in `.env` and in `environment`, in that order.
+
+    Args:
+        environment: The variables of the process.
+        env_file: The text of `.env`; None for the file in the working directory, if there is one.
+    """
     known = [name.upper() for name in Settings.model_fields]
     return [
         UnknownSetting(name, source, _nearest(name.upper(), known))
-        for name, source in (*_env_file_names(), *_environment_names(environment))
+        for name, source in (*_env_file_names(env_file), *_environment_names(environment))
         if name.upper() not in known
     ]
 
@@ -63,14 +75,32 @@ def _nearest(name: str, known: Sequence[str]) -> str | None:
     return matches[0] if matches else None
 
 
-def _env_file_names() -> Iterator[tuple[str, str]]:
-    if Path(ENV_FILE).is_file():
-        for name in dotenv_values(ENV_FILE, encoding=ENV_FILE_ENCODING, interpolate=False):
-            if not name.upper().startswith(OTHER_PROGRAMS_PREFIXES):
-                yield name, ENV_FILE
+def _env_file_names(text: IO[str] | None) -> Iterator[tuple[str, str]]:
+    if text is None:
+        if not Path(ENV_FILE).is_file():
+            return
+        names = dotenv_values(ENV_FILE, encoding=ENV_FILE_ENCODING, interpolate=False)
+    else:
+        names = dotenv_values(stream=text, interpolate=False)
+    for name in names:
+        if not name.upper().startswith(OTHER_PROGRAMS_PREFIXES):
+            yield name, ENV_FILE
 
 
 def _environment_names(environment: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     for name in sorted(environment):
         if name.upper().startswith(SETTING_PREFIXES) and not _SERVICE_LINK.search(name.upper()):
             yield name, "environment"
+
+
+def main() -> None:
+    """Print the unknown names in the environment and in the text of `.env` on standard input."""
+    with TextIOWrapper(sys.stdin.buffer, ENV_FILE_ENCODING) as env_file:
+        for name, source, nearest in unknown_settings(os.environ, env_file):
+            place = f"{name} in {source}" if source == ENV_FILE else name
+            advice = f" Nearest: {nearest}." if nearest else ""
+            sys.stdout.write(f"{place} is not a setting and has no effect.{advice}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -78,6 +78,7 @@ from .events import (
     CacheAnswered,
     CacheRefreshed,
     CacheRefreshFailed,
+    CallFinished,
     Event,
     FaultInjected,
     FellBack,
@@ -96,9 +97,11 @@ from .events import (
     TimedOut,
     Waited,
     WouldHaveOpened,
+    accepts,
     each,
     ignore,
     notify,
+    without,
 )
 from .fallback import (
     Fallback,
@@ -111,6 +114,7 @@ from .hedging import (
 )
 from .latencies import RecentLatencies
 from .lease import LeaseRenewal
+from .outcomes import report_outcomes
 from .paced_queue.failover import FailoverPaceStore
 from .paced_queue.memory import MemoryPaceStore
 from .paced_queue.options import PacedQueueOptions, QueuePolicy, check_policy
@@ -194,6 +198,7 @@ __all__ = [
     "CacheRefreshed",
     "CacheStore",
     "Call",
+    "CallFinished",
     "CallTimeoutError",
     "Chaos",
     "ChaosOptions",
@@ -306,6 +311,7 @@ __all__ = [
     "WaitingQueue",
     "WouldHaveOpened",
     "WouldOpen",
+    "accepts",
     "always",
     "any_error_fails",
     "at_least_retry_after",
@@ -319,7 +325,9 @@ __all__ = [
     "notify",
     "override",
     "parse_quotas",
+    "report_outcomes",
     "require_async",
     "seconds_until",
     "unless_rejected",
+    "without",
 ]

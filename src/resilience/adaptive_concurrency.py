@@ -18,9 +18,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
-from .clock import Clock
+from .clock import SYSTEM_CLOCK, Clock
 from .errors import RejectedError
 from .events import LimitChanged, Listener, ignore, notify
+from .outcomes import report_outcomes
 from .permit import BlockPolicy
 from .policy import AsyncPartial, Call, is_misuse, require_async
 
@@ -233,7 +234,7 @@ class AdaptiveConcurrency(BlockPolicy):
         options: AdaptiveConcurrencyOptions,
         algorithm: LimitAlgorithm,
         bulkhead: Resizable,
-        clock: Clock,
+        clock: Clock = SYSTEM_CLOCK,
         *,
         name: str = "adaptive-concurrency",
         listener: Listener = ignore,
@@ -249,6 +250,7 @@ class AdaptiveConcurrency(BlockPolicy):
         self._listener = listener
         self._round = Round()
         self._reductions = 0
+        report_outcomes(self, clock, listener)
 
     @property
     def limit(self) -> int:

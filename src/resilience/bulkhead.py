@@ -5,11 +5,12 @@ Further calls wait in a queue, first come first served. The length of the queue 
 
 import math
 from dataclasses import dataclass
-from typing import Self, TypeVar
+from typing import Final, Self, TypeVar
 
-from .clock import Clock
+from .clock import SYSTEM_CLOCK, Clock
 from .errors import BulkheadFullError
 from .events import Listener, Rejected, Waited, ignore, notify
+from .outcomes import report_outcomes
 from .permit import BlockPolicy
 from .permits import Permits
 from .policy import Call, override, require_async
@@ -21,6 +22,11 @@ _FIRST_GUESS_SECONDS = 1.0
 
 _MEAN_WEIGHT = 0.1
 """The weight of the latest call in that mean, which is a moving one."""
+
+
+def _require_permits(permits: int) -> None:
+    if not permits >= 1:
+        raise ValueError(f"permits must be at least 1, not {permits}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +51,9 @@ class BulkheadOptions:
             raise ValueError(f"max_wait_seconds must be finite and above 0, not {self.max_wait_seconds}")
 
 
+_DEFAULT_OPTIONS: Final = BulkheadOptions()
+
+
 class Bulkhead(BlockPolicy):
     """The policy.
 
@@ -56,7 +65,12 @@ class Bulkhead(BlockPolicy):
     """
 
     def __init__(
-        self, options: BulkheadOptions, clock: Clock, *, name: str = "bulkhead", listener: Listener = ignore
+        self,
+        options: BulkheadOptions = _DEFAULT_OPTIONS,
+        clock: Clock = SYSTEM_CLOCK,
+        *,
+        name: str = "bulkhead",
+        listener: Listener = ignore,
     ) -> None:
         self.name = name
         self._options = options
@@ -64,6 +78,7 @@ class Bulkhead(BlockPolicy):
         self._listener = listener
         self._permits = Permits(options.permits)
         self._hold_times = _MovingMean(_FIRST_GUESS_SECONDS)
+        report_outcomes(self, clock, listener)
 
     @property
     def permits(self) -> int:
@@ -147,8 +162,3 @@ class _MovingMean:
 
     def add(self, value: float) -> None:
         self.mean += _MEAN_WEIGHT * (value - self.mean)
-
-
-def _require_permits(permits: int) -> None:
-    if not permits >= 1:
-        raise ValueError(f"permits must be at least 1, not {permits}")

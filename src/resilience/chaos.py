@@ -10,8 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, TypeVar, cast
 
-from .clock import Clock, Randomizer
+from .clock import SYSTEM_CLOCK, SYSTEM_RANDOMIZER, Clock, Randomizer
 from .events import FaultInjected, Listener, ignore, notify
+from .outcomes import report_outcomes
 from .policy import BasePolicy, Call, require_async
 
 T = TypeVar("T")
@@ -109,8 +110,8 @@ class Chaos(BasePolicy):
     def __init__(
         self,
         options: ChaosOptions,
-        clock: Clock,
-        randomizer: Randomizer,
+        clock: Clock = SYSTEM_CLOCK,
+        randomizer: Randomizer = SYSTEM_RANDOMIZER,
         *,
         name: str = "chaos",
         listener: Listener = ignore,
@@ -121,6 +122,7 @@ class Chaos(BasePolicy):
         self._clock = clock
         self._randomizer = randomizer
         self._listener = listener
+        report_outcomes(self, clock, listener)
 
     @property
     def rate(self) -> float:

@@ -9,7 +9,7 @@ import random
 import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from typing import Final, Protocol
 
 
 class Handle(Protocol):
@@ -67,6 +67,10 @@ class SystemClock:
         return asyncio.get_running_loop().call_later(seconds, callback)
 
 
+SYSTEM_CLOCK: Final = SystemClock()
+"""What the policies and stores use unless they get another clock."""
+
+
 class BlockingClock(SystemClock):
     """The machine's own time for `SyncPolicy.run_sync`: `sleep` blocks the thread.
 
@@ -99,3 +103,7 @@ class SystemRandomizer:
     def random(self) -> float:
         """Return a number drawn evenly from [0, 1)."""
         return self._random.random()
+
+
+SYSTEM_RANDOMIZER: Final = SystemRandomizer()
+"""What the policies use unless they get another randomizer."""

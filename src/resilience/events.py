@@ -8,11 +8,14 @@ logs, metrics or a stream live outside this package.
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import ParamSpec, Protocol
+from typing import Literal, ParamSpec, Protocol, TypeAlias
 
 P = ParamSpec("P")
 
 _log = logging.getLogger(__name__)
+
+CallOutcome: TypeAlias = Literal["succeeded", "failed", "timed_out", "rejected", "cancelled"]
+"""How a call of a policy ended: see `CallFinished`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +36,27 @@ class Event:
         if self.times == 1:
             del told["times"]
         return told
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallFinished(Event):
+    """A call of a policy ended. Every policy reports this once for each `run`, however it is called.
+
+    Attributes:
+        pattern: Class of the policy, such as "CircuitBreaker".
+        outcome: "succeeded" where the policy returned, also a substitute. "rejected" where this policy or an
+            inner one did not start the call. "timed_out" where this policy or an inner one stopped it.
+            "cancelled" where the caller did. "failed" for every other error, and for a result that the
+            policy's `is_failure_result` calls a failure. An error that the `is_failure` of a circuit breaker
+            calls no failure is "succeeded".
+        duration_seconds: From the start of `run` to its end, waits and retries included; at least 0.
+        error: What the policy raised; None where it returned.
+    """
+
+    pattern: str
+    outcome: CallOutcome
+    duration_seconds: float
+    error: BaseException | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,6 +217,35 @@ class Listener(Protocol):
 
 def ignore(event: Event) -> None:
     """Be the listener who does not want to know."""
+
+
+class _Without:
+    """See `without`."""
+
+    __slots__ = ("_listener", "kinds")
+
+    def __init__(self, listener: Listener, kinds: tuple[type[Event], ...]) -> None:
+        self._listener = listener
+        self.kinds = kinds
+
+    def __call__(self, event: Event, /) -> None:
+        if not isinstance(event, self.kinds):
+            self._listener(event)
+
+
+def without(listener: Listener, *kinds: type[Event]) -> Listener:
+    """Return a listener that passes all events to `listener` but those of `kinds`.
+
+    A policy whose listener leaves out `CallFinished` spends no time on it.
+    """
+    return _Without(listener, kinds)
+
+
+def accepts(listener: Listener, kind: type[Event]) -> bool:
+    """Return whether events of `kind` have an effect on `listener`."""
+    if isinstance(listener, _Without):
+        return not issubclass(kind, listener.kinds)
+    return listener is not ignore
 
 
 def each(*observers: Callable[P, object]) -> Callable[P, None]:

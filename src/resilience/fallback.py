@@ -5,8 +5,10 @@ import logging
 from collections.abc import Callable
 from typing import TypeVar, cast
 
+from .clock import Clock, SystemClock
 from .errors import FailedResultError
 from .events import FellBack, Listener, ignore, notify
+from .outcomes import report_outcomes
 from .policy import Call, ResultJudge, SyncPolicy, is_misuse, require_async
 
 _log = logging.getLogger(__name__)
@@ -26,6 +28,7 @@ class Fallback(SyncPolicy):
         handles: Errors, of the call or of a substitute, after which the next substitute is tried. Any other
             error is raised to the caller, and so is a cancellation.
         is_failure_result: Returns whether a result of the call counts as a failure; None: no result does.
+        clock: Measures the calls, for `CallFinished`; None for the machine's clock.
         name: The policy's name in events.
         listener: Receives `FellBack` for each call that a substitute answered.
     """
@@ -35,6 +38,7 @@ class Fallback(SyncPolicy):
         *substitutes: Substitute,
         handles: tuple[type[Exception], ...] = (Exception,),
         is_failure_result: ResultJudge | None = None,
+        clock: Clock | None = None,
         name: str = "fallback",
         listener: Listener = ignore,
     ) -> None:
@@ -45,6 +49,7 @@ class Fallback(SyncPolicy):
         self._handles = handles
         self._is_failure_result = is_failure_result
         self._listener = listener
+        report_outcomes(self, clock or SystemClock(), listener)
 
     async def run(self, call: Call[T]) -> T:
         """Run `call`; if it fails, return the answer of a substitute.

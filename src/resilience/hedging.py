@@ -18,10 +18,11 @@ import math
 from dataclasses import dataclass
 from typing import Generic, Self, TypeAlias, TypeVar
 
-from .clock import Clock
+from .clock import SYSTEM_CLOCK, Clock
 from .errors import FailedResultError
 from .events import Hedged, HedgedAttemptFailed, HedgeWon, Listener, ignore, notify
 from .latencies import RecentLatencies
+from .outcomes import report_outcomes
 from .policy import BasePolicy, Call, ResultJudge, override, require_async
 
 T = TypeVar("T")
@@ -42,18 +43,18 @@ class HedgingOptions:
 
     Attributes:
         delay_seconds: The wait for an answer before each further attempt; finite, above 0.
-        delay_quantile: In (0, 1): the wait is this quantile of the latencies of the latest `LATENCIES_KEPT`
-            first attempts that were answered or overtaken; `delay_seconds` holds for the first
-            `LATENCIES_NEEDED` calls. None: `delay_seconds` always holds.
         attempts: The number of all attempts, the first included; at least 2.
         is_failure_result: Returns whether a result counts as a failure; None: no result does. Such a result
             is the answer only where no other attempt is under way any more.
+        delay_quantile: In (0, 1): the wait is this quantile of the latencies of the latest `LATENCIES_KEPT`
+            first attempts that were answered or overtaken; `delay_seconds` holds for the first
+            `LATENCIES_NEEDED` calls. None: `delay_seconds` always holds.
     """
 
     delay_seconds: float
-    delay_quantile: float | None = None
     attempts: int = 2
     is_failure_result: ResultJudge | None = None
+    delay_quantile: float | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.delay_seconds < math.inf:
@@ -80,13 +81,19 @@ class Hedging(BasePolicy):
     """
 
     def __init__(
-        self, options: HedgingOptions, clock: Clock, *, name: str = "hedging", listener: Listener = ignore
+        self,
+        options: HedgingOptions,
+        clock: Clock = SYSTEM_CLOCK,
+        *,
+        name: str = "hedging",
+        listener: Listener = ignore,
     ) -> None:
         self.name = name
         self._options = options
         self._clock = clock
         self._listener = listener
         self._latencies = RecentLatencies(LATENCIES_KEPT)
+        report_outcomes(self, clock, listener, is_failure_result=options.is_failure_result)
 
     def with_options(self, *, delay_seconds: float | None = None, attempts: int | None = None) -> Self:
         """Return this policy with another delay or number of attempts.
@@ -108,23 +115,23 @@ class Hedging(BasePolicy):
         Raises:
             TypeError: `call` is a plain function; it is not run.
             BaseException: The error of the attempt that failed last, unchanged, when no attempt is under way
-            any
-                more. Errors of attempts that were cancelled after the answer of another are dropped.
+                any more. Errors of attempts that were cancelled after the answer of another are dropped.
         """
         require_async(call)
-        race = _Race(
-            call, self._options, self._delay_seconds(), self._clock, name=self.name, listener=self._listener
-        )
+        is_measured = self._options.delay_quantile is not None
+        delay_seconds = self._measured_delay() if is_measured else self._options.delay_seconds
+        race = _Race(call, self._options, delay_seconds, self._clock, name=self.name, listener=self._listener)
         may_wait = True
-        began = self._clock.monotonic()
+        began = self._clock.monotonic() if is_measured else 0.0
         try:
             try:
                 answer = await call()
-                self._note_latency(began)
+                if is_measured:
+                    self._latencies.add(self._clock.monotonic() - began)
                 failure = race.failure_in(answer)
             except (Exception, asyncio.CancelledError) as error:
-                if race.is_decided_by_another:
-                    self._note_latency(began)  # it was slower than that, and counts among the slow ones
+                if is_measured and race.is_decided_by_another:  # it was slower than that, and counts as slow
+                    self._latencies.add(self._clock.monotonic() - began)
                 if race.is_decided_by_first(error):
                     raise
             else:
@@ -141,12 +148,8 @@ class Hedging(BasePolicy):
                 if may_wait:
                     await race.end_of_others()
 
-    def _note_latency(self, began: float) -> None:
-        if self._options.delay_quantile is not None:
-            self._latencies.add(self._clock.monotonic() - began)
-
-    def _delay_seconds(self) -> float:
-        """Return the wait before each further attempt of a call that begins now."""
+    def _measured_delay(self) -> float:
+        """Return the wait before each further attempt of a call that begins now, by recent latencies."""
         quantile = self._options.delay_quantile
         if quantile is None or len(self._latencies) < LATENCIES_NEEDED:
             return self._options.delay_seconds

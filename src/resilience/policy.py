@@ -89,6 +89,9 @@ class BasePolicy(ABC):
         """Return a copy with other attributes. The copy shares every object that holds state."""
         derived = copy(self)
         derived.__dict__.update(attributes)
+        run = derived.__dict__.get("run")
+        if isinstance(run, partial):  # it reports the outcomes of `self`: see `report_outcomes`
+            derived.__dict__["run"] = partial(run.func, derived, *run.args[1:])
         return derived
 
 

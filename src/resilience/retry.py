@@ -18,9 +18,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol, Self, TypeVar
 
-from .clock import Clock, Randomizer
+from .clock import SYSTEM_CLOCK, SYSTEM_RANDOMIZER, Clock, Randomizer
 from .errors import FailedResultError
 from .events import Listener, Retried, RetriesExhausted, ignore, notify
+from .outcomes import report_outcomes
 from .policy import Call, ResultJudge, SyncPolicy, is_misuse, override, require_async
 
 T = TypeVar("T")
@@ -259,6 +260,9 @@ class RetryOptions:
         _require_seconds("total_seconds", self.total_seconds)
 
 
+_DEFAULT_OPTIONS: Final = RetryOptions()
+
+
 class Retry(SyncPolicy):
     """The policy.
 
@@ -277,9 +281,9 @@ class Retry(SyncPolicy):
 
     def __init__(
         self,
-        options: RetryOptions,
-        clock: Clock,
-        randomizer: Randomizer,
+        options: RetryOptions = _DEFAULT_OPTIONS,
+        clock: Clock = SYSTEM_CLOCK,
+        randomizer: Randomizer = SYSTEM_RANDOMIZER,
         *,
         budget: RetryBudget | None = None,
         name: str = "retry",
@@ -291,6 +295,7 @@ class Retry(SyncPolicy):
         self._randomizer = randomizer
         self._budget = budget
         self._listener = listener
+        report_outcomes(self, clock, listener, is_failure_result=options.is_failure_result)
 
     def with_options(self, *, attempts: int | None = None, total_seconds: float | None = None) -> Self:
         """Return this retry, with the same budget, with other limits.

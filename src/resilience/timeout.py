@@ -3,9 +3,10 @@
 import math
 from typing import Self, TypeVar
 
-from .clock import Clock
+from .clock import SYSTEM_CLOCK, Clock
 from .errors import CallTimeoutError
 from .events import Listener, TimedOut, ignore, notify
+from .outcomes import report_outcomes
 from .permit import BlockPolicy
 from .policy import Call, require_async
 
@@ -26,12 +27,18 @@ class Timeout(BlockPolicy):
     """
 
     def __init__(
-        self, seconds: float, clock: Clock, *, name: str = "timeout", listener: Listener = ignore
+        self,
+        seconds: float,
+        clock: Clock = SYSTEM_CLOCK,
+        *,
+        name: str = "timeout",
+        listener: Listener = ignore,
     ) -> None:
         self.name = name
         self.seconds = _checked(seconds)
         self._clock = clock
         self._listener = listener
+        report_outcomes(self, clock, listener)
 
     def with_options(self, *, seconds: float) -> Self:
         """Return this policy with another limit.

@@ -20,6 +20,7 @@ import multiprocessing
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -110,9 +111,13 @@ class Lifespan(LifespanOn):
         await super().main()
 
     async def send(self, message: Any) -> None:  # noqa: ANN401 -- uvicorn's type is private
-        """Receive a message of the application, without the traceback of a stopped start."""
-        if self._stop.is_set() and message["type"] == "lifespan.startup.failed":
-            message = {"type": message["type"]}
+        """Receive a message of the application, without the traceback of a stopped or refused start."""
+        if message["type"] == "lifespan.startup.failed":
+            refusal = sys.exception()
+            if self._stop.is_set():
+                message = {"type": message["type"]}
+            elif isinstance(refusal, SystemExit):
+                message = {"type": message["type"], "message": str(refusal)}
         await super().send(message)
 
 

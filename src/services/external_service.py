@@ -8,16 +8,15 @@ import orjson
 
 from src.resilience.clock import Clock
 from src.resilience.errors import CircuitOpenError, RejectedError, ResilienceError
+from src.resilience.http_date import retry_after_seconds
 from src.resilience.pipeline import Pipeline
 from src.services.errors import ServiceError
 from src.services.failure_rate_command import set_failure_rate  # noqa: F401 -- the documented import path
-from src.services.http_date import http_date
 
 NAME = "external-service"
 """The name of the external service in the policies around its calls."""
 
 MAX_REFERENCE_BYTES = 64 * 1024
-MAX_RETRY_AFTER_SECONDS = 86_400.0
 _RETRY_AFTER_SECONDS = 1.0
 NO_ANSWER = (httpx.HTTPError, OSError)
 """The errors of a call without an answer. OSError: the service in this process closed the connection."""
@@ -74,24 +73,6 @@ def is_worth_retrying(error: BaseException) -> bool:
     if isinstance(error, ExternalServiceRefusedError):
         return error.status == httpx.codes.TOO_MANY_REQUESTS
     return isinstance(error, (ExternalServiceError, ResilienceError)) and not isinstance(error, RejectedError)
-
-
-def retry_after_seconds(value: str, now: float) -> float | None:
-    """Return the seconds of a `Retry-After` header (RFC 9110, section 10.2.3).
-
-    Args:
-        value: The value of the header: whole seconds, or a date.
-        now: Unix time.
-
-    Returns:
-        The seconds, at most `MAX_RETRY_AFTER_SECONDS`; a negative number for a date in the past; None if the
-        value is neither a number nor a date.
-    """
-    text = value.strip()
-    if text.isascii() and text.isdigit():
-        return min(float(text), MAX_RETRY_AFTER_SECONDS)
-    date = http_date(text)
-    return None if date is None else min(date - now, MAX_RETRY_AFTER_SECONDS)
 
 
 class ExternalService:

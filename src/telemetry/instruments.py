@@ -35,17 +35,19 @@ HTTP_SECONDS = Histogram(
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
 )
 HTTP_REFUSED = Counter(
-    "http_requests_refused_total", "Requests that the server rejected before the service got them", ["status"]
+    "http_requests_refused_total",
+    "Requests that the server rejected before they reached the service",
+    ["status"],
 )
 POINTS = Counter("ingested_points_total", "Measurements stored")
 BATCH_POINTS = Histogram(
     "ingest_batch_points",
-    "Measurements in one stored write",
+    "Measurements in a stored write",
     buckets=(1, 10, 100, 1_000, 10_000),
 )
 LIMITER_DECISIONS = Counter(
     "rate_limiter_decisions_total",
-    "Requests that were allowed, refused, or admitted without a decision (bypassed)",
+    "Requests that were allowed, refused, or let through without a decision",
     ["quota", "algorithm", "outcome"],
 )
 CACHE_ANSWERS = Counter("cache_answers_total", "Answers of a read-through cache", ["cache", "outcome"])
@@ -61,29 +63,29 @@ BREAKER_TRANSITIONS = Counter(
     ["breaker", "before", "after"],
 )
 EVENTS = Counter(
-    "resilience_events_total", "All other decisions of the resilience patterns", ["policy", "event"]
+    "resilience_events_total", "All other events of the resilience patterns", ["policy", "event"]
 )
 CALL_SECONDS = Histogram(
     "resilience_call_duration_seconds",
-    "Duration of a protected call, by its outcome",
+    "Duration of a protected call, by outcome",
     ["policy", "outcome"],
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )
 QUEUE_LENGTH = Gauge(
-    "proxy_queue_length", "Calls in the proxy's queue, of all workers", multiprocess_mode="mostrecent"
+    "proxy_queue_length", "Calls in the proxy's queue, over all workers", multiprocess_mode="mostrecent"
 )
 QUEUE_WAIT_SECONDS = Histogram(
     "proxy_queue_wait_seconds",
     "Time that a call spent in the proxy's queue",
     buckets=(0.01, 0.1, 0.5, 1, 2, 5, 10, 20, 30, 60),
 )
-REDIS_ROUND_TRIPS = Counter("redis_round_trips_total", "Round trips to Redis, failed ones included")
+REDIS_ROUND_TRIPS = Counter("redis_round_trips_total", "Round trips to Redis, including failed ones")
 REDIS_SECONDS = Histogram(
     "redis_round_trip_duration_seconds",
-    "Time from the sending of a round trip to its last reply, connecting included",
+    "Time from the start of a round trip to its last reply, including the time to connect",
     buckets=(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1),
 )
-REDIS_COMMANDS = Counter("redis_commands_total", "Commands sent to Redis; a round trip may have several")
+REDIS_COMMANDS = Counter("redis_commands_total", "Commands sent to Redis; several may share a round trip")
 
 
 _requests = cache(HTTP_REQUESTS.labels)

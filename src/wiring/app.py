@@ -12,7 +12,6 @@ from fastapi import FastAPI
 
 from src.api.admin_access import AdminAccess
 from src.api.app import App
-from src.api.client_address import ClientAddress
 from src.api.dependencies import BodyLimits, State
 from src.api.request_context import RequestContext
 from src.api.routes import (
@@ -20,6 +19,7 @@ from src.api.routes import (
     circuit_breaker,
     dashboard,
     events,
+    export,
     health,
     index,
     ingest,
@@ -39,9 +39,10 @@ from src.observation.tick_batch import TickBatch
 from src.resilience.cache.options import CacheOptions
 from src.resilience.cache.policy import ReadThroughCache
 from src.resilience.cache.recent_entries import RecentEntries
+from src.resilience.client_address import ClientAddress
 from src.resilience.clock import Clock, SystemClock, SystemRandomizer
 from src.resilience.errors import CircuitOpenError
-from src.resilience.events import Listener, each
+from src.resilience.events import CallFinished, Listener, each, without
 from src.resilience.pipeline import Pipeline
 from src.resilience.rate_limiter.memory import memory_rate_limiter
 from src.resilience.rate_limiter.options import Quota
@@ -96,7 +97,11 @@ from src.wiring.redis_link import redis_link
 _log = logging.getLogger(__name__)
 
 SUMMARY_CACHE = "summary"
-UNTIMED_ROUTES = frozenset(("/api/events", "/logs", "/invoke", "/invoke_delay", "/invoke_error", "/stress"))
+UNTIMED_ROUTES = frozenset(
+    (
+        "/api/events", "/api/metrics/export", "/logs", "/invoke", "/invoke_delay", "/invoke_error", "/stress",
+    )
+)  # fmt: skip
 """Routes whose duration the client determines. The service's latency figures do not include them."""
 
 PAGE_READS_FACTOR = 10
@@ -131,8 +136,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         telemetry=tracing.telemetry_config(on=is_traced),
     )
     for module in (
-        ingest, metrics, series, overview, health, circuit_breaker, admin, lab, events, proxy, telemetry,
-        dashboard, page_reads, index,
+        ingest, metrics, series, export, overview, health, circuit_breaker, admin, lab, events, proxy,
+        telemetry, dashboard, page_reads, index,
     ):  # fmt: skip
         app.include_router(module.router)
     app.include_router(lab.runs)
@@ -224,6 +229,7 @@ async def _lifespan(
                 TickBatch[int](each(observe_writes, counters.observe_writes)).add,
             ),
             series=SeriesService(store, clock),
+            exports=store,
             overview=overviews,
             summaries=summaries,
             fault_control=fault_control,
@@ -261,7 +267,8 @@ def _listener(
     recorder = EventRecorder(event_log, clock, os.getpid(), count_event)
     recorder.start()
     stack.push_async_callback(recorder.aclose)
-    return CoalescingListener(each(count_event, counters, log_event, recorder))
+    # The duration and outcome of each call are measured once for a pipeline: see `CallTimer`.
+    return without(CoalescingListener(each(count_event, counters, log_event, recorder)), CallFinished)
 
 
 def _counter_store(

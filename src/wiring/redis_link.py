@@ -8,6 +8,7 @@ from pathlib import Path
 
 from src.config.settings import Settings
 from src.resilience.clock import Clock
+from src.storage.metrics.layout_version import OtherLayoutError, check_layout
 from src.storage.redis.batcher import RoundTripObserver
 from src.storage.redis.embedded import EmbeddedRedis
 from src.storage.redis.link import RedisAddress, RedisLink, connect, connect_in_process
@@ -22,7 +23,11 @@ _log = logging.getLogger(__name__)
 async def redis_link(
     settings: Settings, clock: Clock, observe: RoundTripObserver, stack: AsyncExitStack
 ) -> RedisLink:
-    """Return the link. `stack` closes the link, and stops an embedded server."""
+    """Return the link. `stack` closes the link, and stops an embedded server.
+
+    Raises:
+        SystemExit: Redis has metrics in another layout, or several workers would each have their own store.
+    """
     revive: Callable[[], Awaitable[None]] | None = None
     address = RedisAddress(settings.redis_address)
     if address.url != "embedded://":
@@ -36,8 +41,12 @@ async def redis_link(
         _reject_several_workers()
         client = connect_in_process()
         _log.warning("redis_in_process", extra={"detail": "no redis-server found: data is not kept"})
-    link = RedisLink(client, clock, revive, observe, str(address))
+    link = RedisLink(client, clock, revive, observe, str(address), check=check_layout)
     stack.push_async_callback(link.aclose)
+    try:
+        await link.check()
+    except OtherLayoutError as error:
+        raise SystemExit(str(error)) from None
     await warn_of_eviction(link)
     return link
 

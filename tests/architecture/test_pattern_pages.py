@@ -15,7 +15,10 @@ import src.resilience as package
 from src.resilience import Event
 
 FOLDER = Path("docs/patterns")
-PAGES = sorted(path for path in FOLDER.glob("*.md") if path.name != "README.md")
+GUIDES = [FOLDER / f"{name}.md" for name in ("fastapi", "httpx", "observing", "testing")]
+"""Pages on the use of the patterns. Each shows what its sample prints."""
+
+PAGES = sorted(path for path in FOLDER.glob("*.md") if path.name != "README.md" and path not in GUIDES)
 SECTIONS = ["Options", "What it emits", "Sample", "When not to use it", "Sources"]
 HANDED_IN = {"clock", "randomizer", "listener", "name"}
 """What every policy is given and no page's table repeats."""
@@ -94,19 +97,60 @@ def test_it_names_every_event_that_its_pattern_emits(page):
 
 def test_every_event_is_told_of_somewhere():
     told = {name for page in PAGES for name in re.findall(r"`(\w+)`", section(page, "What it emits"))}
+    told |= set(re.findall(r"`(\w+)`", text_of(FOLDER / "observing.md")))
     assert told >= EVENTS - {"Event"}
 
 
-@pages
-async def test_its_sample_runs(page):
-    [sample] = re.findall(r"```python\n(.*?)```", section(page, "Sample"), re.DOTALL)
+async def run_sample(page, title="Sample"):
+    [sample] = re.findall(r"```python\n(.*?)```", section(page, title), re.DOTALL)
     code = compile(sample, str(page), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
     outcome = eval(code, {"__name__": page.stem})
     if inspect.iscoroutine(outcome):
         await outcome
 
 
+def ways_to_call(page):
+    """Return the names in code style of the page's line about the ways to call."""
+    _, line = text_of(page).split("\n[Ways to call](README.md#ways-to-call): ")
+    return re.findall(r"`([^`]+)`", line.split("\n\n")[0])
+
+
 @pages
+def test_its_ways_to_call_are_those_of_the_code(page):
+    names = ways_to_call(page)
+    name = {"cache": "ReadThroughCache", "rate-limiter": "RateLimit"}.get(page.stem)
+    policy = getattr(package, name or page.stem.title().replace("-", ""))
+    told = {
+        package.BasePolicy: "run" in names,
+        package.BlockPolicy: any(name.startswith("async with") for name in names),
+        package.SyncPolicy: "run_sync" in names,
+    }
+    assert {kind: issubclass(policy, kind) for kind in told} == told
+    options = [re.findall(r"\w+", name)[1:] for name in names if name.startswith("with_options")]
+    has_options = hasattr(policy, "with_options")
+    assert options == ([[*inspect.signature(policy.with_options).parameters][1:]] if has_options else [])
+
+
+@pytest.mark.parametrize(
+    ("page", "title"),
+    [(FOLDER / "README.md", "Ways to call"), *((page, "Sample") for page in PAGES)],
+    ids=lambda value: value.stem if isinstance(value, Path) else "",
+)
+async def test_its_sample_runs(page, title):
+    await run_sample(page, title)
+
+
+@pytest.mark.parametrize("page", GUIDES, ids=lambda page: page.stem)
+async def test_the_sample_of_a_guide_prints_what_the_page_shows(page, capsys):
+    await run_sample(page)
+    [shown] = re.findall(r"```text\n(.*?)```", section(page, "Sample"), re.DOTALL)
+    assert capsys.readouterr().out == shown
+
+
+every_page = pytest.mark.parametrize("page", [*PAGES, *GUIDES], ids=lambda page: page.stem)
+
+
+@every_page
 def test_the_index_names_it(page):
     assert f"({page.name})" in text_of(FOLDER / "README.md")
 
@@ -116,16 +160,19 @@ def test_every_policy_has_a_page():
     policies = {
         module.name.split(".")[2].replace("_", "")
         for module in pkgutil.walk_packages(package.__path__, "src.resilience.")
-        if any(
+        if not module.name.startswith("src.resilience.redis.")  # these run scripts
+        and any(
             item.__module__ == module.name and inspect.iscoroutinefunction(getattr(item, "run", None))
             for item in vars(importlib.import_module(module.name)).values()
-            if inspect.isclass(item) and not getattr(item, "_is_protocol", False)
+            if inspect.isclass(item)
+            and not getattr(item, "_is_protocol", False)
+            and not inspect.isabstract(item)
         )
     }
     assert policies <= titles
 
 
-@pytest.mark.parametrize("page", [*PAGES, FOLDER / "README.md"], ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", [*PAGES, *GUIDES, FOLDER / "README.md"], ids=lambda page: page.stem)
 def test_its_links_lead_somewhere(page):
     links = re.findall(r"\]\((?!https?:)([^)#]+)", text_of(page))
     assert [link for link in links if not (page.parent / link).exists()] == []

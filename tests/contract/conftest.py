@@ -1,11 +1,19 @@
-"""One suite, every store: each contract runs against memory, fakeredis and a real redis-server."""
+"""One suite, every store: each contract runs against memory, fakeredis and a real redis-server.
 
+The stores of the library's patterns run also through clients of redis-py: of one server, and of a cluster.
+"""
+
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 
 import pytest
+import redis.asyncio
 
+from src.resilience.redis.client_runner import ClientRunner
 from src.storage.redis.link import RedisLink
 from tests.support.clock import FakeClock
+from tests.support.redis_cluster import CLUSTER_TIME, TIME_KEYS, ClientAccess, RedisCluster
+from tests.support.redis_server import RedisServer
 
 TEST_TIME = """
 local function now_us()
@@ -17,10 +25,26 @@ end
 
 @dataclass
 class StoreTime:
-    """Moves the time a store goes by: a fake clock, and what `TEST_TIME` reads where there is a link."""
+    """Moves the time of a store: a fake clock, and what `source` reads where there is a link."""
 
     clock: FakeClock
-    link: RedisLink | None
+    link: RedisLink | ClientAccess | None
+
+    @property
+    def redis(self):
+        """What a store of the library is made with."""
+        if isinstance(self.link, ClientAccess):
+            return ClientRunner(self.link.client, timeout_seconds=30)  # a loaded machine fails no contract
+        return self.link
+
+    @property
+    def source(self) -> str:
+        """The time source of scripts under test."""
+        return CLUSTER_TIME if self._is_cluster else TEST_TIME
+
+    @property
+    def _is_cluster(self) -> bool:
+        return isinstance(self.link, ClientAccess) and self.link.is_cluster
 
     async def advance(self, seconds: float) -> None:
         self.clock.jump(seconds)
@@ -33,7 +57,8 @@ class StoreTime:
 
     async def publish(self) -> None:
         if self.link is not None:
-            await self.link.send("SET", "test:now_us", round(self.clock.now() * 1e6))
+            for key in TIME_KEYS if self._is_cluster else ["test:now_us"]:
+                await self.link.send("SET", key, round(self.clock.now() * 1e6))
 
 
 @pytest.fixture(params=["memory", "fakeredis", "redis"])
@@ -41,11 +66,44 @@ def backend(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
+LIBRARY_BACKENDS = ["memory", "fakeredis", "redis", "client", "cluster"]
+"""The backends of a store that is a part of the library."""
+
+
 @pytest.fixture
-def link(backend: str, request: pytest.FixtureRequest) -> RedisLink | None:
+def link(backend: str, request: pytest.FixtureRequest) -> RedisLink | ClientAccess | None:
     """The link to the store under test, None for memory."""
-    fixture = {"memory": None, "fakeredis": "fake_link", "redis": "redis_link"}[backend]
-    return None if fixture is None else request.getfixturevalue(fixture)
+    fixtures = {
+        "fakeredis": "fake_link",
+        "redis": "redis_link",
+        "client": "client_access",
+        "cluster": "cluster_access",
+    }
+    return None if backend == "memory" else request.getfixturevalue(fixtures[backend])
+
+
+@pytest.fixture
+async def client_access(redis_server: RedisServer) -> AsyncIterator[ClientAccess]:
+    """A client of redis-py that decodes replies, as many programs set it up."""
+    async with redis.asyncio.from_url(redis_server.url, decode_responses=True) as client:
+        yield ClientAccess(client)
+
+
+@pytest.fixture(scope="session")
+def shared_cluster() -> Iterator[RedisCluster]:
+    try:
+        with RedisCluster() as cluster:
+            yield cluster
+    except OSError as error:
+        pytest.skip(f"no cluster can be started here: {error}")
+
+
+@pytest.fixture
+async def cluster_access(shared_cluster: RedisCluster) -> AsyncIterator[ClientAccess]:
+    """A client of an empty cluster of three nodes."""
+    shared_cluster.flush()
+    async with shared_cluster.client() as client:
+        yield ClientAccess(client)
 
 
 @pytest.fixture

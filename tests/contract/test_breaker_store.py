@@ -22,17 +22,22 @@ from src.resilience.errors import CircuitOpenError
 from src.resilience.events import OutcomeLost, ProbeStarted, Rejected, StateChanged
 from src.services.errors import StorageUnavailableError
 from src.storage.redis.link import PROBE_INTERVAL_SECONDS, RedisAddress, RedisLink, connect
-from tests.contract.conftest import TEST_TIME
+from tests.contract.conftest import LIBRARY_BACKENDS
 from tests.support.redis_server import commands_run
 
 CLOSED, OPEN, HALF_OPEN = BreakerState.CLOSED, BreakerState.OPEN, BreakerState.HALF_OPEN
+
+
+@pytest.fixture(params=LIBRARY_BACKENDS)
+def backend(request):
+    return request.param
 
 
 @pytest.fixture
 def store(store_time):
     if store_time.link is None:
         return MemoryBreakerStore(store_time.clock)
-    return RedisBreakerStore(store_time.link, time_source=TEST_TIME)
+    return RedisBreakerStore(store_time.redis, time_source=store_time.source)
 
 
 class Driver:

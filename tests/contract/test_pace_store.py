@@ -14,7 +14,7 @@ from src.resilience.paced_queue.redis import RedisPaceStore
 from src.resilience.paced_queue.store import Offer, PaceStatus
 from src.services.errors import StorageUnavailableError
 from src.storage.redis.link import PROBE_INTERVAL_SECONDS, RedisAddress, RedisLink, connect
-from tests.contract.conftest import TEST_TIME
+from tests.contract.conftest import LIBRARY_BACKENDS
 from tests.support.clock import settle
 
 A, B, C = "a" * 32, "b" * 32, "c" * 32
@@ -23,6 +23,11 @@ A, B, C = "a" * 32, "b" * 32, "c" * 32
 SECOND = 1_000_000
 GRACE, POLL = 0.1, 0.02
 """Those of an interval of one second."""
+
+
+@pytest.fixture(params=LIBRARY_BACKENDS)
+def backend(request):
+    return request.param
 
 
 @pytest.fixture
@@ -34,7 +39,8 @@ def stores(store_time):
         if store_time.link is None:
             return [MemoryPaceStore(options, store_time.clock)] * count
         return [
-            RedisPaceStore("upstream", options, store_time.link, time_source=TEST_TIME) for _ in range(count)
+            RedisPaceStore("upstream", options, store_time.redis, time_source=store_time.source)
+            for _ in range(count)
         ]
 
     return stores

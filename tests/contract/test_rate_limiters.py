@@ -9,14 +9,16 @@ from redis.exceptions import ResponseError
 
 from src.resilience.clock import SystemClock
 from src.resilience.rate_limiter import redis as limiter_module
+from src.resilience.rate_limiter.foresight import seconds_until
 from src.resilience.rate_limiter.memory import memory_rate_limiter
 from src.resilience.rate_limiter.options import Algorithm, Quota
+from src.resilience.rate_limiter.redis import RedisRateLimiter
 from src.resilience.rate_limiter.store import Decision
+from src.resilience.redis.scripts import COMMAND
 from src.services.errors import StorageRefusedError
 from src.storage.patterns.batched_rate_limiter import BatchedRateLimiter
 from src.storage.redis.link import RedisAddress, RedisLink, connect
-from src.storage.redis.tick_loader import TickLoader
-from tests.contract.conftest import TEST_TIME
+from tests.contract.conftest import LIBRARY_BACKENDS
 from tests.support.redis_server import calls, commands_run
 
 ALGORITHMS = get_args(Algorithm)
@@ -26,8 +28,13 @@ every_algorithm = pytest.mark.parametrize("algorithm", ALGORITHMS)
 in_redis = pytest.mark.parametrize("backend", ["fakeredis", "redis"])
 
 
+@pytest.fixture(params=LIBRARY_BACKENDS)
+def backend(request):
+    return request.param
+
+
 @pytest.fixture
-def make(store_time):
+def make(store_time, backend):
     """Makes a limiter of the backend under test, on the time that `store_time` moves.
 
     In Redis each is another worker's, which has not been told of any refusal. Memory has one worker.
@@ -40,7 +47,8 @@ def make(store_time):
     def make(algorithm, quota):
         if store_time.link is None:
             return in_memory(algorithm, quota)
-        return BatchedRateLimiter(algorithm, quota, store_time.link, store_time.clock, time_source=TEST_TIME)
+        kind = RedisRateLimiter if backend in {"client", "cluster"} else BatchedRateLimiter
+        return kind(algorithm, quota, store_time.redis, store_time.clock, time_source=store_time.source)
 
     return make
 
@@ -82,6 +90,21 @@ async def test_the_same_hit_goes_through_after_retry_after_and_not_a_microsecond
     assert too_soon.retry_after == TICK
     await store_time.advance(TICK)
     assert (await limiter.hit("k", cost)).allowed
+
+
+@every_algorithm
+@pytest.mark.parametrize("units", [1, 3, 4, 5, 6, 13])
+async def test_the_last_of_several_units_comes_when_it_was_foreseen(make, store_time, algorithm, units):
+    limiter = make(algorithm, Quota(4, 8))
+    for seconds, cost in ((0, 3), (5, 1), (4, 2), (1.5, 1)):
+        await store_time.advance(seconds)
+        await limiter.hit("k", cost)
+    foreseen = await seconds_until(limiter, "k", units)
+    began = store_time.clock.monotonic()
+    for _ in range(units):
+        while not (decision := await limiter.hit("k")).allowed:
+            await store_time.advance(decision.retry_after)
+    assert store_time.clock.monotonic() - began == pytest.approx(foreseen, abs=units * TICK)
 
 
 @every_algorithm
@@ -287,6 +310,9 @@ async def test_log_units_leave_hit_by_hit_whatever_each_costs(make, store_time, 
 @pytest.mark.parametrize(
     ("at", "gone"), [(59, 0), (60 + TICK, 1), (60 + 250 * TICK, 250), (60 + 500 * TICK, 500), (61, 500)]
 )
+@pytest.mark.parametrize(
+    "backend", [each for each in LIBRARY_BACKENDS if each != "cluster"]
+)  # too slow there
 async def test_log_after_many_hits_have_left_is_exact(make, store_time, at, gone):
     limiter = make("sliding_window_log", Quota(600, 60))
     await let_through_in_steps(limiter, store_time, 500)
@@ -575,41 +601,37 @@ async def test_a_reset_here_is_seen_at_once_and_one_elsewhere_when_the_time_told
 
 
 async def test_a_refusal_from_before_a_reset_is_not_kept(clock):
-    class Link:
-        """Answers the script only when told to; resets at once."""
+    class Runner:
+        """Decides hits only after `answer`; resets at once."""
 
-        tick_loader = TickLoader
         answer = asyncio.Event()
 
-        async def run(self, *_args, **_kwargs):
+        async def run(self, script, _keys, _arguments):
+            if script is COMMAND:
+                return 1
             await self.answer.wait()
             return [[0, 0, 60_000_000, 60_000_000]]
-
-        async def send(self, *_command):
-            return 1
 
         def checked(self, reply):
             return reply
 
-    limiter = BatchedRateLimiter("fixed_window", Quota(1, 60), link := Link(), clock)
+    limiter = RedisRateLimiter("fixed_window", Quota(1, 60), runner := Runner(), clock)
     hit = asyncio.create_task(limiter.hit("k"))
     await asyncio.sleep(0)
     await limiter.reset("k")
-    link.answer.set()
+    runner.answer.set()
     assert not (await hit).allowed
-    link.answer.clear()
+    runner.answer.clear()
     asked = asyncio.create_task(limiter.hit("k"))
     await asyncio.sleep(0)
     assert not asked.done(), "answered without Redis"
-    link.answer.set()
+    runner.answer.set()
     await asked
 
 
 async def test_the_way_to_redis_makes_no_refusal_longer_and_no_time_told_shorter(clock):
-    class SlowLink:
-        """Each way takes a tenth of a second."""
-
-        tick_loader = TickLoader
+    class SlowRunner:
+        """A run takes two tenths of a second."""
 
         def __init__(self):
             self.asked = 0
@@ -622,13 +644,13 @@ async def test_the_way_to_redis_makes_no_refusal_longer_and_no_time_told_shorter
         def checked(self, reply):
             return reply
 
-    limiter = BatchedRateLimiter("fixed_window", Quota(1, 3), link := SlowLink(), clock)
+    limiter = RedisRateLimiter("fixed_window", Quota(1, 3), runner := SlowRunner(), clock)
     assert (await limiter.hit("k")).retry_after == 1
     clock.jump(0.5)
     assert await limiter.hit("k") == Decision(False, 1, 0, retry_after=0.5, reset_after=2.5)
     clock.jump(0.3)  # a second since Redis was asked, and maybe since it reckoned
     await limiter.hit("k")
-    assert link.asked == 2
+    assert runner.asked == 2
 
 
 @in_redis

@@ -16,7 +16,7 @@ import redis
 
 from src.resilience.clock import SystemClock
 from tests.support.checkout import COMMAND_TIMEOUT_SECONDS, ROOT, Checkout
-from tests.support.readme import as_script, assert_printed, examples
+from tests.support.pages import as_script, assert_output, read_page
 from tests.support.server import free_port
 
 SERVICES = ("redis", "provider", "app")
@@ -56,7 +56,7 @@ class Containers(Checkout):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        self.redis_port = free_port()
+        self.redis_port = first_of_two_free_ports()
         self.environment |= {
             "COMPOSE_PROJECT_NAME": f"resilient-analytics-test-{os.getpid()}",
             "REDIS_PORT": str(self.redis_port),
@@ -102,6 +102,20 @@ class Containers(Checkout):
                 await clock.sleep(0.5)
 
 
+def first_of_two_free_ports() -> int:
+    """A port for Redis. The next port is free too, and stays so: no client gets a port below 32768."""
+    candidates = range(20_000 + 2 * (os.getpid() % 5_000), 32_000)
+    return next(port for port in candidates if is_free(port) and is_free(port + 1))
+
+
+def is_free(port: int) -> bool:
+    try:
+        socket.create_server(("127.0.0.1", port)).close()
+    except OSError:
+        return False
+    return True
+
+
 def is_healthy(url: str) -> bool:
     with suppress(httpx.TransportError):  # nobody listens yet
         return httpx.get(f"{url}/health").is_success
@@ -112,6 +126,7 @@ def is_healthy(url: str) -> bool:
 def containers() -> Iterator[Containers]:
     with tempfile.TemporaryDirectory(prefix="containers-") as folder:
         containers = Containers(Path(folder))
+        (containers.folder / ".env").write_text("RATE_LIMIT_REQEUSTS=3\nOTEL_METRICS_EXPORTER=none\n")
         try:
             with socket.create_server(("127.0.0.1", containers.redis_port)):  # another program has this port
                 containers.started = containers.run("start.sh")
@@ -141,6 +156,11 @@ async def test_start_makes_a_key_takes_a_free_port_for_redis_and_says_so(contain
     assert f"Redis      localhost:{port}\n" in again.stdout
 
 
+async def test_start_shows_an_unknown_name_with_the_nearest_setting(containers: Containers) -> None:
+    assert "RATE_LIMIT_REQEUSTS in .env is not a setting" in containers.started.stdout
+    assert "Nearest: RATE_LIMIT_REQUESTS." in containers.started.stdout
+
+
 @pytest.mark.parametrize("service", ["redis", "provider"])
 async def test_a_service_behind_the_api_is_published_to_this_machine_alone(
     containers: Containers, service: str
@@ -153,21 +173,29 @@ async def test_a_service_behind_the_api_is_published_to_this_machine_alone(
 @needs_curl
 async def test_what_there_is_to_try_in_the_readme_works_as_typed(containers: Containers) -> None:
     await containers.start_afresh()
-    blocks = examples((ROOT / "README.md").read_text(encoding="utf-8"), "Try")
-    script = as_script(
-        blocks,
+    page = read_page((ROOT / "README.md").read_text(encoding="utf-8"))
+    examples = [example for example in page.examples if example.section == "Try"]
+    script = as_script(examples)
+    for old, new in (
         ("http://localhost:8000", containers.url),
         ("sleep 30", "sleep 2"),
         ("docker-compose exec", f"{' '.join(COMPOSE)} exec -T"),
-    )
+    ):
+        assert old in script
+        script = script.replace(old, new)
 
-    assert_printed(blocks, containers.command("bash", "-c", script))
+    assert_output(examples, containers.run_script(script))
 
 
-async def test_the_variables_of_telemetry_reach_the_app_where_they_are_set(containers: Containers) -> None:
+async def test_the_variables_of_telemetry_reach_the_app_from_the_environment_and_from_the_env_file(
+    containers: Containers,
+) -> None:
     seen = containers.compose("exec", "-T", "app", "env").splitlines()
 
-    assert [line for line in seen if line.startswith("OTEL_")] == ["OTEL_SERVICE_NAME=compose-test"]
+    assert {line for line in seen if line.startswith("OTEL_")} == {
+        "OTEL_METRICS_EXPORTER=none",
+        "OTEL_SERVICE_NAME=compose-test",
+    }
 
 
 async def test_what_was_posted_outlives_a_restart_of_redis(containers: Containers) -> None:

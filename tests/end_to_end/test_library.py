@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.end_to_end.test_install import ROOT, checked, pythons
+from tests.support.redis_server import RedisServer
 
 pytestmark = pytest.mark.skipif(find_spec("hatchling") is None, reason="there is no hatchling here")
 
@@ -64,3 +65,53 @@ def test_importing_it_loads_the_standard_library_alone(installed: Path, python: 
         check=True,
     )
     assert set(ran.stdout.split()) - sys.stdlib_module_names <= {"standfast", "__main__"}
+
+
+def test_its_stores_in_redis_find_their_scripts_in_the_wheel(
+    installed: Path, redis_server: RedisServer
+) -> None:
+    program = """
+import asyncio, sys
+import redis.asyncio
+from standfast import CacheOptions, CircuitBreakerOptions, PacedQueueOptions, Quota, SystemClock
+from standfast.redis import RedisBreakerStore, RedisCacheStore, RedisPaceStore, RedisRateLimiter
+
+async def main():
+    async with redis.asyncio.from_url(sys.argv[1]) as client:
+        await RedisBreakerStore(client).admit("b", CircuitBreakerOptions())
+        await RedisRateLimiter("token_bucket", Quota(1, 1), client, SystemClock()).hit("k")
+        await RedisCacheStore(client).read_last_good("k", CacheOptions())
+        await RedisPaceStore("q", PacedQueueOptions(), client).status()
+
+asyncio.run(main())
+assert "src" not in sys.modules
+"""
+    command = [sys.executable, "-W", "error", "-c", program, redis_server.url]
+    subprocess.run(command, cwd=installed, check=True)
+
+
+EDGES = {
+    "standfast.fastapi": "fastapi",
+    "standfast.httpx": "httpx",
+    "standfast.pytest_plugin": "pytest",
+    "standfast.telemetry.opentelemetry": "opentelemetry",
+    "standfast.telemetry.prometheus": "prometheus_client",
+    "standfast.testing": "asyncio",
+}
+"""Modules for one framework each, and that framework."""
+
+
+@pytest.mark.parametrize(("edge", "framework"), EDGES.items(), ids=EDGES)
+def test_an_edge_loads_its_framework_and_no_other_edge(installed: Path, edge: str, framework: str) -> None:
+    program = f"import sys, {edge}; print(*(name for name in sys.modules))"
+    ran = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program],
+        env={"PYTHONPATH": str(installed)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    loaded = set(ran.stdout.split())
+    assert {edge, framework} <= loaded
+    assert loaded & EDGES.keys() <= {edge, "standfast.testing"}
+    assert not any(name.startswith("src.") for name in loaded)

@@ -12,6 +12,7 @@ import pytest
 
 from src.storage.redis.server_binary import find_redis_server
 from tests.support.checkout import Checkout
+from tests.support.foreign_environment import FOREIGN
 
 pytestmark = [
     pytest.mark.slow,
@@ -23,7 +24,7 @@ pytestmark = [
     ),
 ]
 
-UNKNOWN_NAMES = "ignores settings with unknown names"
+UNKNOWN_NAME = "is not a setting"
 
 RUNNING_CONTAINERS = """#!/bin/sh
 case "$*" in
@@ -35,6 +36,40 @@ esac
 """
 """A `docker` whose three containers run and are healthy."""
 
+CONTAINERS_THAT_START = """#!/bin/sh
+case "$*" in
+  info*) echo 1 ;;
+  "compose up"*) touch bin/started ;;
+  "compose ps"*) [ ! -e bin/started ] || echo some-container ;;
+  inspect*) [ ! -e bin/started ] || echo healthy ;;
+  "compose exec -T app python "*)
+    shift 5
+    python=$PWD/.venv/bin/python
+    mkdir bin/no-env-file && cd bin/no-env-file && PYTHONPATH=../.. exec "$python" "$@" ;;
+esac
+"""
+"""A `docker` whose three containers become healthy once they are started, and have no `.env`."""
+
+CONTAINER_WITH_THE_KEY = """#!/bin/sh
+case "$*" in
+  "compose version"*) ;;
+  "compose exec -T app python -c "*)
+    program=$(printf '%s\\n' "$7" | sed "s/:8000/:$APP_PORT/")
+    shift 7
+    ADMIN_API_KEY=$KEY exec .venv/bin/python -c "$program" "$@" ;;
+esac
+"""
+"""A `docker` whose container is this machine, where `ADMIN_API_KEY` is the value of `KEY`."""
+
+
+def install_docker(checkout: Checkout, script: str) -> None:
+    """Make `script` the first `docker` on the PATH of the checkout's commands."""
+    docker = checkout.folder / "bin" / "docker"
+    docker.parent.mkdir()
+    docker.write_text(script)
+    docker.chmod(0o755)
+    checkout.environment["PATH"] = f"{docker.parent}:{checkout.environment['PATH']}"
+
 
 def test_it_starts_everything_twice_is_once_and_stop_keeps_the_data(checkout: Checkout) -> None:
     started = checkout.start()
@@ -42,7 +77,7 @@ def test_it_starts_everything_twice_is_once_and_stop_keeps_the_data(checkout: Ch
     assert f"http://localhost:{checkout.port}/docs" in started.stdout
     assert f"http://localhost:{checkout.port}/dashboard" in started.stdout
     assert started.stdout.count("  curl ") == 3
-    assert UNKNOWN_NAMES not in started.stdout
+    assert UNKNOWN_NAME not in started.stdout
     assert checkout.answers(checkout.port)
     assert checkout.answers(checkout.provider_port)
     point = {"timestamp": "2026-01-31T12:00:00Z", "value": 42.5, "type": "kept"}
@@ -96,23 +131,28 @@ def test_a_key_from_the_environment_is_used_and_not_shown(checkout: Checkout) ->
     assert not (checkout.folder / ".env").exists()
 
 
-def test_unknown_names_in_the_settings_are_pointed_out(checkout: Checkout) -> None:
-    (checkout.folder / ".env").write_text("RATE_LIMIT_REQEUSTS=3\n")
+@pytest.mark.parametrize("options", [["--local"], []], ids=["local", "in containers"])
+def test_unknown_names_in_the_settings_are_shown_with_the_nearest_name(
+    checkout: Checkout, options: list[str]
+) -> None:
+    if not options:
+        install_docker(checkout, CONTAINERS_THAT_START)
+    (checkout.folder / ".env").write_text("RATE_LIMIT_REQEUSTS=3\nREDIS_PORT=6379\n")
 
-    started = checkout.start()
+    started = checkout.run("start.sh", *options)
 
-    assert UNKNOWN_NAMES in started.stdout, started.stdout + started.stderr
-    assert '"nearest":"RATE_LIMIT_REQUESTS"' in (checkout.folder / "run" / "api.log").read_text()
+    assert started.returncode == 0, started.stdout + started.stderr
+    warning = (
+        "RATE_LIMIT_REQEUSTS in .env is not a setting and has no effect. Nearest: RATE_LIMIT_REQUESTS.\n"
+    )
+    assert warning in started.stdout
+    assert started.stdout.count(UNKNOWN_NAME) == 1
 
 
 def test_where_containers_run_the_provider_shown_is_the_one_they_use(checkout: Checkout) -> None:
-    engine = checkout.folder / "bin" / "docker"
-    engine.parent.mkdir()
-    engine.write_text(RUNNING_CONTAINERS)
-    engine.chmod(0o755)
-    path = f"{engine.parent}:{checkout.environment['PATH']}"
+    install_docker(checkout, RUNNING_CONTAINERS)
 
-    started = checkout.run("start.sh", PATH=path, EXTERNAL_SERVICE_URL="http://elsewhere.invalid")
+    started = checkout.run("start.sh", EXTERNAL_SERVICE_URL="http://elsewhere.invalid")
 
     assert "Already running" in started.stdout, started.stdout + started.stderr
     assert f"Provider   http://localhost:{checkout.provider_port}, the simulated" in started.stdout
@@ -184,14 +224,21 @@ def test_an_unknown_word_is_answered_with_the_usage(checkout: Checkout) -> None:
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="demo.sh needs curl, which is not installed")
-def test_the_tour_passes_again_and_again_and_leaves_the_failure_rate_as_it_was(checkout: Checkout) -> None:
+@pytest.mark.parametrize("admin", ["with the key", "from the container"])
+def test_the_tour_passes_again_and_again_and_leaves_the_failure_rate_as_it_was(
+    checkout: Checkout, admin: str
+) -> None:
     started = checkout.start(
         CIRCUIT_BREAKER_RESET_TIMEOUT="1", RATE_LIMIT_WINDOW_SECONDS="3", EXTERNAL_SERVICE_FAILURE_RATE="0.25"
     )
     assert started.returncode == 0, started.stdout + started.stderr
+    variables = FOREIGN
+    if admin == "from the container":
+        install_docker(checkout, CONTAINER_WITH_THE_KEY)
+        variables = FOREIGN | {"ADMIN_API_KEY": "wrong", "KEY": checkout.admin_key()}
 
     for _ in range(2):
-        tour = checkout.run("demo.sh", "--no-pause")
+        tour = checkout.run("demo.sh", "--no-pause", **variables)
         assert tour.returncode == 0, tour.stdout + tour.stderr
         assert "All steps succeeded" in tour.stdout
 

@@ -62,7 +62,7 @@ HEADS = [
     "/", "/health", "/health/live", "/health/ready", "/metrics", "/docs", "/redoc", "/openapi.json",
     "/dashboard", "/dashboard/icon.svg", "/docs/swagger-ui.css", "/docs/redoc.standalone.js",
     "/api/metrics/summary?type=cpu", "/api/metrics/list", "/api/metrics/types",
-    "/api/metrics/labels?type=cpu", "/api/metrics/series?type=cpu",
+    "/api/metrics/labels?type=cpu", "/api/metrics/series?type=cpu", "/api/metrics/export?type=cpu",
     "/api/overview", "/api/circuit-breaker/status", "/api/admin/external-service/failure-rate",
     "/api/admin/external-service/faults", "/api/admin/proxy/policy", "/api/proxy/status", "/proxy/get",
     "/circuit_state", "/invoke", "/invoke_error", "/logs", "/logs?follow=true", "/api/events",
@@ -75,7 +75,7 @@ UNSTABLE = {
     "content-length",
     "age",
 }
-STREAMED = {"/logs?follow=true", "/api/events"}
+STREAMED = {"/logs?follow=true", "/api/events", "/api/metrics/export?type=cpu"}
 
 
 @pytest.mark.parametrize("path", HEADS)

@@ -9,19 +9,11 @@ import pytest
 
 from tests.support.api import metric
 from tests.support.collector import Collector
+from tests.support.foreign_environment import FOREIGN
 from tests.support.provider import running_provider
 from tests.support.server import environment
 
 pytestmark = pytest.mark.slow
-
-NOWHERE = "http://127.0.0.1:9"
-FOREIGN = {
-    "HTTP_PROXY": NOWHERE, "HTTPS_PROXY": NOWHERE, "http_proxy": NOWHERE, "https_proxy": NOWHERE,
-    "ALL_PROXY": "socks5://127.0.0.1:9", "all_proxy": "socks5://127.0.0.1:9",
-    "NO_PROXY": "::1", "no_proxy": "::1",
-    "SSL_CERT_FILE": "/nonexistent", "SSL_CERT_DIR": "/nonexistent",
-    "REQUESTS_CA_BUNDLE": "/nonexistent", "CURL_CA_BUNDLE": "/nonexistent",
-}  # fmt: skip
 
 
 async def test_every_outgoing_call_goes_where_the_settings_say(start_server, collector: Collector):

@@ -9,7 +9,7 @@ from redis.asyncio.connection import Connection, ConnectionPool, UnixDomainSocke
 
 from src.resilience.clock import SystemClock
 from src.resilience.redis.scripts import Script
-from src.services.errors import StorageRefusedError, StorageUnavailableError
+from src.services.errors import StorageUnavailableError
 from src.storage.redis.failure_log import REMINDER_SECONDS, STILL_LOST_SECONDS
 from src.storage.redis.link import RedisAddress, RedisLink, connect
 from tests.support.clock import FakeClock
@@ -190,27 +190,6 @@ async def test_closing_does_not_wait_for_callers_that_have_gone(own_redis):
         await link.aclose()
     await asyncio.wait([gone])
     assert asyncio.all_tasks() - {asyncio.current_task()} == set()
-
-
-# ---------------------------------------------------------------- transactions
-
-
-@pytest.mark.parametrize("command", ["EXEC", "MULTI"])
-async def test_a_rejected_transaction_does_not_take_another_callers_reply(start_redis, command):
-    server = start_redis("--rename-command", command, "")
-    link = RedisLink(connect(RedisAddress(server.url)), SystemClock())
-    for _ in range(3):
-        transaction, *others = await asyncio.gather(
-            link.send_all([("MULTI",), ("GET", "word"), ("EXEC",)]),
-            *(link.send("ECHO", n) for n in range(3)),
-            return_exceptions=True,
-        )
-        assert isinstance(transaction, StorageRefusedError)
-        for number, other in enumerate(others):
-            assert other == str(number).encode() or isinstance(other, StorageUnavailableError)
-        assert link.is_up
-        assert await link.send("ECHO", "next") == b"next"
-    await link.aclose()
 
 
 # ---------------------------------------------------------------- what is logged

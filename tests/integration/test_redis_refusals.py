@@ -219,7 +219,7 @@ async def test_readiness_checks_leave_no_key(own_redis):
         for _ in range(3):
             assert (await api.get("/health/ready")).json()["status"] == "healthy"
     with own_redis.connect() as client:
-        others = ("breaker:", "events", "counters:", "proxy:totals")
+        others = ("breaker:", "events", "counters:", "proxy:totals", "m:layout")
         assert [key for key in client.scan_iter() if not key.startswith(others)] == []
 
 

@@ -72,7 +72,7 @@ class Model:
 class HedgingMachine(CallsMachine):
     @initialize(delay=delays, attempts=st.integers(2, MOST_ATTEMPTS))
     def set_up(self, delay, attempts):
-        self.options = HedgingOptions(delay, attempts)
+        self.options = HedgingOptions(delay, attempts=attempts)
         self.listeners = []
         self.models = []
 

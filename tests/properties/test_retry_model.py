@@ -99,7 +99,12 @@ class Model:
             self.tokens -= 1
             self.retries += 1
             self.events.append(Retried(policy="retry", attempt=attempt, delay=delay, error=ending))
-            yield delay
+            try:
+                yield delay
+            except GeneratorExit:  # cancelled: a retry that is not made costs nothing
+                self.tokens = min(self.reserve, self.tokens + 1)
+                self.retries -= 1
+                raise
         raise AssertionError("the script is too short")
 
     def no_sooner_than_asked(self, wait, error):

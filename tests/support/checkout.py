@@ -6,7 +6,9 @@ import shutil
 import socket
 import subprocess
 import sys
-from contextlib import suppress
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -59,6 +61,22 @@ class Checkout:
             check=False,
         )
 
+    def run_script(self, script: str, **variables: str) -> str:
+        """Run a script of bash in this folder, with the commands of `.venv`, and return what it prints."""
+        path = f"{self.folder / '.venv' / 'bin'}:{self.environment['PATH']}"
+        result = subprocess.run(
+            ["bash", "-c", script],
+            cwd=self.folder,
+            env=self.environment | {"PATH": path, "CURL_HOME": str(self.folder), "NO_COLOR": "1"} | variables,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=COMMAND_TIMEOUT_SECONDS,
+            check=False,
+        )
+        return result.stdout
+
     def start(self, **variables: str) -> "subprocess.CompletedProcess[str]":
         return self.run("start.sh", "--local", **variables)
 
@@ -90,3 +108,14 @@ class Checkout:
             probe.connect(str(self.folder / "data" / "redis.sock"))
             return True
         return False
+
+
+@contextmanager
+def installed_checkout() -> Iterator[Checkout]:
+    """A copy of the project in a temporary folder. What it started is stopped at the end."""
+    with tempfile.TemporaryDirectory(prefix="checkout-") as folder:
+        checkout = Checkout(Path(folder)).installed()
+        try:
+            yield checkout
+        finally:
+            checkout.stop()

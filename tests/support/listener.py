@@ -1,20 +1,11 @@
-"""A listener that remembers."""
+"""The library's own recording listener, for what a policy decides."""
 
-from typing import TypeVar
-
-from src.resilience.events import Event
-
-E = TypeVar("E", bound=Event)
+from src.resilience import testing
+from src.resilience.events import CallFinished
 
 
-class RecordingListener:
-    """Keeps every event it is told, in order."""
+class RecordingListener(testing.RecordingListener):
+    """Keeps every event but the outcome of each call."""
 
     def __init__(self) -> None:
-        self.events: list[Event] = []
-
-    def __call__(self, event: Event) -> None:
-        self.events.append(event)
-
-    def of(self, kind: type[E]) -> list[E]:
-        return [event for event in self.events if isinstance(event, kind)]
+        super().__init__(without=(CallFinished,))

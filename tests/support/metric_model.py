@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 
 import orjson
 
@@ -14,6 +14,7 @@ from src.analytics.sketch import LogBinSketch
 from src.analytics.window import Window
 from src.resilience.clock import Clock
 from src.resilience.rate_limiter.store import Decision, RateLimiter
+from src.services.metrics.export import PointPage
 from src.services.metrics.ingest import (
     AdmitAndAdd,
     Idempotency,
@@ -25,6 +26,7 @@ from src.services.metrics.ingest import (
     TypeOverview,
     WriteResult,
 )
+from src.services.metrics.labels import LabelFilters, matches
 
 
 class MemoryMetricStore:
@@ -91,6 +93,19 @@ class MemoryMetricStore:
                 if _place(stored) < (before.timestamp_us, before.type, before.arrival)
             ]
         return sorted(some, key=_place, reverse=True)[:limit]
+
+    async def export(
+        self,
+        metric_type: str,
+        start_us: int | None = None,
+        stop_us: int | None = None,
+        filters: LabelFilters | None = None,
+    ) -> AsyncIterator[PointPage]:
+        for point in (stored.point for stored in sorted(self._of(metric_type), key=_place)):
+            is_early = start_us is not None and point.timestamp_us < start_us
+            is_late = stop_us is not None and point.timestamp_us >= stop_us
+            if not (is_early or is_late) and matches(filters or {}, point.labels):
+                yield PointPage([point.timestamp_us], [point.value], [point.labels])
 
     async def types(self) -> list[TypeOverview]:
         overviews = []

@@ -30,7 +30,9 @@ class Timeline:
     def cancel(self, who: Hashable) -> None:
         """End a life that is not over."""
         if who not in self.outcomes:
-            self._waiting = [waiting for waiting in self._waiting if waiting[2] != who]
+            for waiting in [waiting for waiting in self._waiting if waiting[2] == who]:
+                self._waiting.remove(waiting)
+                waiting[3].close()
             heapq.heapify(self._waiting)
             self.outcomes[who] = self.now, CANCELLED
 

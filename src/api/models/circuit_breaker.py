@@ -39,7 +39,7 @@ class BreakerOut(BaseModel):
             state=status.state,
             failure_count=status.failure_count,
             success_count=status.success_count,
-            failure_rate=status.failure_rate,
+            failure_rate=round(status.failure_rate, 3),
             name=status.name,
             opened_at=None if status.opened_at is None else format_seconds(status.opened_at),
             retry_after=status.retry_after,

@@ -240,6 +240,25 @@ class SeriesQuery(GroupedQuery):
     step: int = Field(DEFAULT_STEP_SECONDS, ge=1, description="Length of a step in seconds")
 
 
+class ExportQuery(LabelledQuery):
+    """Which measurements are exported."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    type: MetricType
+    from_: TimestampMicroseconds | None = Field(
+        None,
+        alias="from",
+        description="RFC 3339. The first instant; without it, the beginning",
+        examples=["2026-01-31T00:00:00Z"],
+    )
+    to: TimestampMicroseconds | None = Field(
+        None,
+        description="RFC 3339. The instant after the last; without it, the end",
+        examples=["2026-02-01T00:00:00Z"],
+    )
+
+
 class LabelsQuery(BaseModel):
     """The type whose labels are listed."""
 

@@ -84,14 +84,14 @@ def _redis_out(fleet: Overview) -> RedisOut:
     return RedisOut(
         connected=connected,
         rate_limits_without=fleet.outage_policy,
-        latency_ms=latency_us / 1000 if connected and latency_us is not None else None,
+        latency_ms=round(latency_us) / 1000 if connected and latency_us is not None else None,
         round_trips_per_second=counters.per_second("round_trips"),
         memory_bytes=fleet.memory_bytes,
     )
 
 
 def _ratio(part: int, whole: int) -> float | None:
-    return part / whole if whole else None
+    return round(part / whole, 3) if whole else None
 
 
 HOT_ROUTES = (HotRoute("GET", "/api/overview", overview),)

@@ -1,6 +1,6 @@
 -- What the cache's scripts share: who holds a lease, and since when.
 --
--- KEYS[1] lease: the token of whoever holds it and, in a second line once it was renewed, the ms for which it was held
+-- KEYS[1] lease: the token of its holder and, in a second line once it was renewed, the ms for which it was held
 --         until then
 -- ARGV[1] token
 local LEASE, TOKEN = KEYS[1], ARGV[1]

@@ -5,7 +5,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, replace
 
-from ..clock import Clock
+from ..clock import SYSTEM_CLOCK, Clock
 from .options import CacheOptions
 from .store import Entry, Lease
 
@@ -33,7 +33,7 @@ class MemoryCacheStore:
         max_entries: Keys kept, at least 1; beyond that the one whose last use is longest ago goes.
     """
 
-    def __init__(self, clock: Clock, max_entries: int = 10_000) -> None:
+    def __init__(self, clock: Clock = SYSTEM_CLOCK, max_entries: int = 10_000) -> None:
         if not max_entries >= 1:
             raise ValueError(f"max_entries must be at least 1, not {max_entries}")
         self._clock = clock

@@ -32,6 +32,7 @@ The bytes and the leases are in a `CacheStore`.
 """
 
 import asyncio
+import functools
 import math
 import uuid
 from collections import OrderedDict
@@ -41,9 +42,9 @@ from contextvars import Context
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Final, Literal, NamedTuple, ParamSpec, get_args
 
-from ..clock import Clock, Randomizer
+from ..clock import SYSTEM_CLOCK, SYSTEM_RANDOMIZER, Clock, Randomizer
 from ..events import (
     CacheAnswered,
     CacheRefreshed,
@@ -53,10 +54,12 @@ from ..events import (
     notify,
 )
 from ..lease import LeaseRenewal
-from ..policy import is_misuse, require_async
+from ..policy import AsyncPartial, is_misuse, require_async
 from ..shared_tasks import SharedTask, SharedTasks
 from .options import CacheOptions
 from .store import CacheStore, Entry, Lease
+
+P = ParamSpec("P")
 
 Outcome = Literal["hit", "miss", "updating", "stale"]
 
@@ -115,6 +118,9 @@ class _Failure:
     ends_at: float
 
 
+_DEFAULT_OPTIONS: Final = CacheOptions()
+
+
 class ReadThroughCache:
     """The cache in front of a computation. See the module's docstring for what it promises.
 
@@ -133,9 +139,9 @@ class ReadThroughCache:
     def __init__(
         self,
         store: CacheStore,
-        options: CacheOptions,
-        clock: Clock,
-        randomizer: Randomizer,
+        options: CacheOptions = _DEFAULT_OPTIONS,
+        clock: Clock = SYSTEM_CLOCK,
+        randomizer: Randomizer = SYSTEM_RANDOMIZER,
         *,
         stale_on: tuple[type[Exception], ...] = (Exception,),
         negative_on: tuple[type[Exception], ...] = (Exception,),
@@ -193,6 +199,29 @@ class ReadThroughCache:
             answer = await self._answer_anew(key, compute)
         notify(self._listener, self._told[answer.outcome])
         return answer
+
+    def cached(
+        self, key: Callable[P, str]
+    ) -> Callable[[Callable[P, Awaitable[bytes]]], Callable[P, Coroutine[Any, Any, Answer]]]:
+        """Return a decorator for async functions: each call answers from the cache, as `get` does.
+
+        Args:
+            key: Called with the arguments of a call; returns the key of its answer.
+
+        Raises:
+            TypeError: By the decorator: the function is a plain function.
+        """
+
+        def decorate(function: Callable[P, Awaitable[bytes]]) -> Callable[P, Coroutine[Any, Any, Answer]]:
+            require_async(function)
+
+            @functools.wraps(function)
+            async def from_cache(*args: P.args, **kwargs: P.kwargs) -> Answer:
+                return await self.get(key(*args, **kwargs), AsyncPartial(function, *args, **kwargs))
+
+            return from_cache
+
+        return decorate
 
     async def invalidate(self, keys: Sequence[str]) -> None:
         """Make every later `begin` and `get` of `keys` see what was written before this call.

@@ -26,16 +26,16 @@ in Redis or in another worker, is served until its ttl and `revalidate_seconds` 
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Iterable, Sequence
-from itertools import chain
+from collections.abc import Awaitable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from redis.exceptions import RedisError
 
 from ..errors import StoreUnavailableError
-from ..redis.port import Command, Reply, ScriptRunner
-from ..redis.scripts import load_script
+from ..redis.client_runner import Client, script_runner
+from ..redis.port import Reply, ScriptRunner
+from ..redis.scripts import COMMAND, load_script
 from .options import CacheOptions
 from .recent_entries import RecentEntries
 from .store import Entry, Lease
@@ -48,8 +48,8 @@ _FOREVER_SECONDS = 1e9
 """Longer than anything is kept, and a number that a script can take."""
 
 _FOLDER = Path(__file__).parent
-_TAKE_LEASE, _RENEW, _FILL, RELEASE = (
-    load_script(_FOLDER / f"{task}.lua") for task in ("take_lease", "renew", "fill", "release")
+_READ, _TAKE_LEASE, _RENEW, _FILL, RELEASE = (
+    load_script(_FOLDER / f"{task}.lua") for task in ("read", "take_lease", "renew", "fill", "release")
 )
 
 
@@ -57,60 +57,35 @@ class RedisCacheStore:
     """A `CacheStore` that all workers share.
 
     Args:
-        runner: The connection to Redis.
+        redis: A client of `redis.asyncio`, or what else runs scripts.
         recent: Keeps the entries that were read, for while Redis is unavailable; None keeps nothing.
     """
 
-    def __init__(self, runner: ScriptRunner, recent: RecentEntries | None = None) -> None:
-        self._runner = runner
+    def __init__(self, redis: ScriptRunner | Client, recent: RecentEntries | None = None) -> None:
+        self._runner = script_runner(redis)
         self._recent = recent
         self._background: set[asyncio.Task[object]] = set()
 
     def read(self, key: str, options: CacheOptions) -> Awaitable[Entry | None]:
         """Return the fresh entry, if there is one. The reading begins with this call."""
-        reading = asyncio.create_task(self._read_one(key, options))
+        reading = asyncio.create_task(self._read(key, options))
         self._keep(reading)
         return reading
 
-    async def _read_one(self, key: str, options: CacheOptions) -> Entry | None:
-        (entry,) = await self._read_all([(key, options)])
-        return entry
-
-    async def _read_all(self, reads: Sequence[tuple[str, CacheOptions]]) -> list[Entry | None]:
-        options_by_key = dict(reads)
-        values = ("MGET", *chain.from_iterable((key, _cost(key)) for key in options_by_key))
-        lifetimes = [("PTTL", key) for key in options_by_key]
-        replies = await _unless_unavailable(self._send_reads([values, *lifetimes]), None)
-        if replies is None:
-            return [None if self._recent is None else self._recent.get(key) for key, _ in reads]
-        found: dict[str, Entry | None] = {}
-        columns = zip(options_by_key.items(), replies[0][::2], replies[0][1::2], replies[1:], strict=True)
-        for (key, options), body, cost_ms, remaining_ms in columns:
-            found[key] = _entry(body, remaining_ms, cost_ms, options.ttl_seconds, options.ttl_seconds)
-            if self._recent is not None:
-                self._recent.put(key, found[key])
-        return [found[key] for key, _ in reads]
-
-    def _send_reads(self, commands: Iterable[Command]) -> Awaitable[list[Reply]]:
-        return self._runner.send_all(commands)
-
     async def read_last_good(self, key: str, options: CacheOptions) -> Entry | None:
         """Return the last answer stored, fresh or not, if it is younger than `stale_seconds`."""
-        copy = _last_good(key)
-        reply = await _unless_unavailable(self._runner.send_all([("GET", copy), ("PTTL", copy)]), None)
+        reply = await self._read_values(_last_good(key), key)
         if reply is None:
             return None
-        body, remaining_ms = reply
+        body, _, remaining_ms = reply
         return _entry(body, remaining_ms, None, options.copy_seconds, options.stale_seconds)
 
     async def read_expired(self, key: str, options: CacheOptions, max_age_seconds: float) -> Entry | None:
         """Return the last answer stored, if its entry ran out and it is younger than `max_age_seconds`."""
-        copy = _last_good(key)
-        commands = [("MGET", copy, _cost(key)), ("PTTL", copy)]
-        reply = await _unless_unavailable(self._runner.send_all(commands), None)
+        reply = await self._read_values(_last_good(key), key)
         if reply is None:
             return None
-        (body, cost_ms), remaining_ms = reply
+        body, cost_ms, remaining_ms = reply
         if cost_ms is None:  # invalidated
             return None
         entry = _entry(body, remaining_ms, cost_ms, options.copy_seconds, max_age_seconds)
@@ -121,14 +96,14 @@ class RedisCacheStore:
         self, key: str, token: str, begun_within_seconds: float, options: CacheOptions
     ) -> Entry | Lease:
         """Decide in one step who computes."""
-        keys = (_lease(key), key, _cost(key))
+        keys = (_lease(key), key, cost_key(key))
         arguments = (
             token,
             _milliseconds(options.lease_seconds),
             _milliseconds(options.ttl_seconds),
             math.floor(min(begun_within_seconds, _FOREVER_SECONDS) * 1000),  # in doubt the entry is too old
         )
-        reply = await _unless_unavailable(self._runner.run(_TAKE_LEASE, keys, arguments), 1)
+        reply = await unless_unavailable(self._runner.run(_TAKE_LEASE, keys, arguments), 1)
         if isinstance(reply, list):
             body, remaining_ms, cost_ms = reply
             entry = _entry(body, remaining_ms, cost_ms, options.ttl_seconds, options.ttl_seconds)
@@ -139,11 +114,11 @@ class RedisCacheStore:
     async def renew(self, key: str, token: str, options: CacheOptions) -> bool:
         """Let a lease last for `lease_seconds` from now; return False if it was lost."""
         arguments = (token, _milliseconds(options.lease_seconds))
-        return bool(await _unless_unavailable(self._runner.run(_RENEW, (_lease(key),), arguments), 1))
+        return bool(await unless_unavailable(self._runner.run(_RENEW, (_lease(key),), arguments), 1))
 
     async def fill(self, key: str, token: str, body: bytes, options: CacheOptions) -> bool:
         """Store an answer and end its lease; return False, storing nothing, if the lease was lost."""
-        keys = (_lease(key), key, _cost(key), _last_good(key))
+        keys = (_lease(key), key, cost_key(key), _last_good(key))
         arguments = (
             token,
             body,
@@ -152,7 +127,7 @@ class RedisCacheStore:
             _milliseconds(max(options.copy_seconds, options.ttl_seconds)),
             _milliseconds(options.copy_seconds),
         )
-        is_stored = await _unless_unavailable(self._runner.run(_FILL, keys, arguments), None)
+        is_stored = await unless_unavailable(self._runner.run(_FILL, keys, arguments), None)
         self._end_lease(key, token, is_ended=is_stored is not None)
         return bool(is_stored)
 
@@ -163,19 +138,39 @@ class RedisCacheStore:
         return is_released is not False
 
     async def invalidate(self, keys: Sequence[str]) -> None:
-        """Drop the fresh entries and the leases of `keys`.
-
-        A `DEL` is atomic, so no script is needed.
-        """
+        """Drop the fresh entries and the leases of `keys`, each key in one step."""
         if self._recent is not None:
             for key in keys:
                 self._recent.drop(key)
-        commands = [("DEL", key, _cost(key), _lease(key)) for key in keys]
-        await _unless_unavailable(self._runner.send_all(commands), [])
+        await asyncio.gather(*map(self._drop, keys))
+
+    async def _drop(self, key: str) -> None:
+        keys = (key, cost_key(key), _lease(key))
+        await unless_unavailable(self._runner.run(COMMAND, keys, ("DEL",)), None)
+
+    async def _read(self, key: str, options: CacheOptions) -> Entry | None:
+        reply = await self._read_values(key, key)
+        return self._recent_entry(key) if reply is None else self._fresh_entry(key, options, *reply)
+
+    async def _read_values(self, value_key: str, key: str) -> list[Reply] | None:
+        """Return the value under `value_key`, the cost of `key` and the value's remaining ms."""
+        return await unless_unavailable(self._runner.run(_READ, (value_key, cost_key(key))), None)
+
+    def _fresh_entry(
+        self, key: str, options: CacheOptions, body: Reply, cost_ms: Reply, remaining_ms: int
+    ) -> Entry | None:
+        """Return the entry that Redis has under `key`, if it is fresh, and keep it as the recent one."""
+        entry = _entry(body, remaining_ms, cost_ms, options.ttl_seconds, options.ttl_seconds)
+        if self._recent is not None:
+            self._recent.put(key, entry)
+        return entry
+
+    def _recent_entry(self, key: str) -> Entry | None:
+        return None if self._recent is None else self._recent.get(key)
 
     async def _release(self, key: str, token: str) -> bool | None:
         """Release the lease: True if it was released, False if it was lost, None if that is not known."""
-        reply = await _unless_unavailable(self._runner.run(RELEASE, (_lease(key),), (token,)), None)
+        reply = await unless_unavailable(self._runner.run(RELEASE, (_lease(key),), (token,)), None)
         return None if reply is None else bool(reply)
 
     def _end_lease(self, key: str, token: str, *, is_ended: bool) -> None:
@@ -187,7 +182,8 @@ class RedisCacheStore:
         task.add_done_callback(self._background.discard)
 
 
-async def _unless_unavailable(reply: Awaitable[T], otherwise: T) -> T:
+async def unless_unavailable(reply: Awaitable[T], otherwise: T) -> T:
+    """Return `reply`, or `otherwise` if Redis is unavailable, refuses, or finds a foreign value."""
     try:
         return await reply
     except StoreUnavailableError:  # the runner reports it
@@ -221,7 +217,8 @@ def _milliseconds(seconds: float) -> int:
     return round(seconds * 1000)
 
 
-def _cost(key: str) -> str:
+def cost_key(key: str) -> str:
+    """Return the key that holds how long the computation of `key` took."""
     return f"{{{key}}}:cost"
 
 

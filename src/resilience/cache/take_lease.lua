@@ -1,4 +1,4 @@
--- Decides who computes an answer: nobody if there is one already, or else whoever holds the lease.
+-- Decides who computes an answer: nobody if there is one already, or else the holder of the lease.
 --
 -- KEYS[1] lease  KEYS[2] entry  KEYS[3] cost
 -- ARGV[1] token  ARGV[2] lease, ms  ARGV[3] ttl, ms  ARGV[4] an entry begun less than this long ago, ms, will do

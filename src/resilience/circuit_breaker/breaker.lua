@@ -9,7 +9,7 @@
 -- KEYS[4]  list: the window over the last calls, each 0 or 1 (failed) plus 2 (slow), oldest first
 -- KEYS[5]  hash: the window over time, bucket number → 'calls failures slow'
 -- ARGV     1 failure threshold, 2 failure rate, 3 slow call rate (0: not by that), 4 calls in the window,
---          5 µs in the window (0: it is told in calls), 6 minimum calls, 7 µs open, 8 its factor, 9 its
+--          5 µs in the window (0: the window counts calls), 6 minimum calls, 7 µs open, 8 its factor, 9 its
 --          maximum (0: none), 10 permits, 11 successes to close, 12 µs of a lease, 13 failures in the
 --          window (0: not by that), 14 µs open by opening, separated by spaces (empty: by 7 to 9); the
 --          arguments of each script begin at 15

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from typing import ClassVar
 
-from ..clock import Clock
+from ..clock import SYSTEM_CLOCK, Clock
 from .health_window import CountWindow, HealthWindow, TimeWindow
 from .options import CircuitBreakerOptions
 from .store import (
@@ -32,7 +32,7 @@ class MemoryBreakerStore:
         clock: Durations go by its monotonic reading, the times shown by its time of day.
     """
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock = SYSTEM_CLOCK) -> None:
         self._clock = clock
         self._circuits: dict[str, _Circuit] = {}
 

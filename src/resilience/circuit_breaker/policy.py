@@ -8,10 +8,10 @@ breaker.
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import TypeVar
+from typing import Final, TypeVar
 
-from ..clock import Clock
-from ..errors import CircuitOpenError, RejectedError
+from ..clock import SYSTEM_CLOCK, Clock
+from ..errors import CircuitOpenError, FailedResultError, RejectedError
 from ..events import (
     Listener,
     OutcomeLost,
@@ -23,6 +23,7 @@ from ..events import (
     notify,
 )
 from ..lease import LeaseRenewal
+from ..outcomes import report_outcomes
 from ..permit import BlockPolicy
 from ..policy import Call, ResultJudge, SyncPolicy, is_misuse, require_async
 from .options import CircuitBreakerOptions
@@ -38,6 +39,9 @@ from .store import (
 )
 
 T = TypeVar("T")
+
+
+_DEFAULT_OPTIONS: Final = CircuitBreakerOptions()
 
 
 def any_error_fails(error: Exception) -> bool | None:
@@ -65,8 +69,8 @@ class CircuitBreaker(BlockPolicy, SyncPolicy):
         self,
         name: str,
         store: BreakerStore,
-        options: CircuitBreakerOptions,
-        clock: Clock,
+        options: CircuitBreakerOptions = _DEFAULT_OPTIONS,
+        clock: Clock = SYSTEM_CLOCK,
         *,
         listener: Listener = ignore,
         is_failure: Callable[[Exception], bool | None] = any_error_fails,
@@ -81,6 +85,7 @@ class CircuitBreaker(BlockPolicy, SyncPolicy):
         self._is_failure_result = is_failure_result
         self._slow_seconds = options.slow_call_seconds or math.inf
         self._last_failure: Exception | None = None
+        report_outcomes(self, clock, listener, is_failure, is_failure_result)
 
     async def run(self, call: Call[T]) -> T:
         """Run `call` if the breaker admits it, and count its outcome.
@@ -111,6 +116,8 @@ class CircuitBreaker(BlockPolicy, SyncPolicy):
             raise
         else:
             failed = self._is_failure_result is not None and self._is_failure_result(result)
+            if failed:
+                self._last_failure = FailedResultError(result)
         finally:
             if renewal is not None:
                 renewal.end()

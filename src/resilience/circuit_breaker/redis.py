@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from ..errors import StoreUnavailableError
+from ..redis.client_runner import Client, script_runner
 from ..redis.port import Argument, Reply, ScriptRunner
-from ..redis.scripts import SERVER_TIME, Script, load_script
+from ..redis.scripts import COMMAND, SERVER_TIME, Script, load_script
 from .options import CircuitBreakerOptions
 from .store import BreakerState, BreakerStatus, ManualState, Refusal, Ticket, Transition, WouldOpen
 
@@ -25,12 +26,12 @@ class RedisBreakerStore:
     """A `BreakerStore` in Redis. Every method raises `StoreUnavailableError` if Redis is unavailable.
 
     Args:
-        runner: The connection to Redis.
+        redis: A client of `redis.asyncio`, or what else runs scripts.
         time_source: Lua that defines `now_us()`.
     """
 
-    def __init__(self, runner: ScriptRunner, *, time_source: str = SERVER_TIME) -> None:
-        self._runner = runner
+    def __init__(self, redis: ScriptRunner | Client, *, time_source: str = SERVER_TIME) -> None:
+        self._runner = script_runner(redis)
         self._admit, self._record, self._renew, self._force, self._status = (
             load_script(_FOLDER / f"{task}.lua", time_source=time_source)
             for task in ("admit", "record", "renew", "force", "status")
@@ -44,7 +45,7 @@ class RedisBreakerStore:
         try:
             return await asyncio.shield(asking)
         except BaseException:
-            self._begin(self._give_back_what_comes(name, asking))
+            self._begin_if_possible(self._give_back_what_comes(name, asking))
             raise
 
     async def record(
@@ -65,8 +66,7 @@ class RedisBreakerStore:
     def release(self, name: str, ticket: Ticket) -> None:
         """Give back the permit of a call that had no outcome, in the background."""
         if ticket.probe is not None:
-            with suppress(RuntimeError):  # there is no event loop any more: the lease runs out
-                self._begin(self._give_back(name, ticket.probe))
+            self._begin_if_possible(self._give_back(name, ticket.probe))
 
     async def force(
         self,
@@ -104,15 +104,18 @@ class RedisBreakerStore:
         return Ticket(self, int(generation), probe and probe.decode(), _transition(transition))
 
     def _begin(self, work: Coroutine[object, object, T]) -> "asyncio.Task[T]":
-        """Begin something that goes on when its caller has gone."""
-        try:
-            task = asyncio.create_task(work)
-        except RuntimeError:
-            work.close()
-            raise
+        """Begin a task that continues when its caller has gone."""
+        task = asyncio.create_task(work)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
         return task
+
+    def _begin_if_possible(self, work: Coroutine[object, object, None]) -> None:
+        """Begin `work`, unless the event loop has ended: then the permit is free when its lease runs out."""
+        try:
+            self._begin(work)
+        except RuntimeError:
+            work.close()
 
     async def _end_of_background(self) -> None:
         """Wait until what this worker gave back or recorded before is taken into account."""
@@ -122,7 +125,7 @@ class RedisBreakerStore:
     async def _give_back(self, name: str, probe: str) -> None:
         with suppress(StoreUnavailableError):  # the lease runs out
             # The probe's name is unique, so no later generation's permit can be hit.
-            await self._runner.send("ZREM", f"{_key(name)}:leases", probe)
+            await self._runner.run(COMMAND, [f"{_key(name)}:leases"], ["ZREM", probe])
 
     async def _give_back_what_comes(self, name: str, asking: asyncio.Task[Ticket | Refusal]) -> None:
         with suppress(StoreUnavailableError):  # as above

@@ -2,7 +2,7 @@
 
 import threading
 
-from ..clock import Clock
+from ..clock import SYSTEM_CLOCK, Clock
 from .memory import MemoryBreakerStore
 from .options import CircuitBreakerOptions
 from .store import BreakerStatus, ManualState, Refusal, Ticket, Transition, WouldOpen
@@ -17,7 +17,7 @@ class ThreadSafeBreakerStore(MemoryBreakerStore):
         clock: Durations go by its monotonic reading, the times shown by its time of day.
     """
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock = SYSTEM_CLOCK) -> None:
         super().__init__(clock)
         self._lock = threading.RLock()  # reentrant: garbage collection may close a coroutine
 

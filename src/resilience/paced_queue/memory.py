@@ -5,7 +5,7 @@ The scripts in this folder keep the same rules, and one contract suite holds bot
 
 from dataclasses import dataclass, replace
 
-from ..clock import Clock
+from ..clock import SYSTEM_CLOCK, Clock
 from .options import PacedQueueOptions, QueuePolicy
 from .store import Offer, PaceStatus, Slot, SlotDecision
 
@@ -35,7 +35,7 @@ class MemoryPaceStore:
         clock: Its monotonic reading determines when a slot is due.
     """
 
-    def __init__(self, options: PacedQueueOptions, clock: Clock) -> None:
+    def __init__(self, options: PacedQueueOptions, clock: Clock = SYSTEM_CLOCK) -> None:
         self._options = options
         self._clock = clock
         self._policy = options.policy

@@ -16,7 +16,7 @@ from contextvars import Context
 from functools import partial
 from typing import Self, TypeVar
 
-from ..clock import Clock
+from ..clock import SYSTEM_CLOCK, Clock
 from ..errors import (
     QueueClosedError,
     QueueFullError,
@@ -24,6 +24,7 @@ from ..errors import (
     RejectedError,
 )
 from ..events import Listener, Rejected, SlotTaken, TimedOut, ignore, notify
+from ..outcomes import report_outcomes
 from ..permit import BlockPolicy
 from ..policy import Call, require_async
 from .options import MAX_SECONDS, PacedQueueOptions, QueuePolicy, check_policy
@@ -96,7 +97,7 @@ class PacedQueue(BlockPolicy):
         self,
         options: PacedQueueOptions,
         store: PaceStore,
-        clock: Clock,
+        clock: Clock = SYSTEM_CLOCK,
         *,
         name: str = "paced-queue",
         listener: Listener = ignore,
@@ -116,6 +117,7 @@ class PacedQueue(BlockPolicy):
         self._has_changed = asyncio.Event()
         self._worker: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        report_outcomes(self, clock, listener)
 
     async def run(self, call: Call[T], *, priority: int = 0) -> T:
         """Run `call` as soon as it has a slot.

@@ -12,8 +12,9 @@ come too close only if the first question comes from a worker that has never ask
 from pathlib import Path
 from typing import cast
 
+from ..redis.client_runner import Client, script_runner
 from ..redis.port import Argument, Reply, ScriptRunner
-from ..redis.scripts import SERVER_TIME, Script, load_script
+from ..redis.scripts import COMMAND, SERVER_TIME, Script, load_script
 from .options import PacedQueueOptions, QueuePolicy
 from .store import Offer, PaceStatus, Slot, SlotDecision
 
@@ -26,15 +27,20 @@ class RedisPaceStore:
     Args:
         name: The name of the queue.
         options: The options of the queue.
-        runner: The connection to Redis.
+        redis: A client of `redis.asyncio`, or what else runs scripts.
         time_source: Lua code that defines `now_us()`.
     """
 
     def __init__(
-        self, name: str, options: PacedQueueOptions, runner: ScriptRunner, *, time_source: str = SERVER_TIME
+        self,
+        name: str,
+        options: PacedQueueOptions,
+        redis: ScriptRunner | Client,
+        *,
+        time_source: str = SERVER_TIME,
     ) -> None:
         self._options = options
-        self._runner = runner
+        self._runner = script_runner(redis)
         self._ask, self._give_back, self._postpone, self._status = (
             load_script(_FOLDER / f"{task}.lua", time_source=time_source)
             for task in ("ask", "give_back", "postpone", "status")
@@ -73,7 +79,7 @@ class RedisPaceStore:
 
     async def set_policy(self, policy: QueuePolicy) -> None:
         """Assign slots by `policy` from now on."""
-        await self._runner.send("HSET", self._keys[0], "policy", policy)
+        await self._runner.run(COMMAND, self._keys[:1], ["HSET", "policy", policy])
         self._policy = policy
 
     async def status(self) -> PaceStatus:

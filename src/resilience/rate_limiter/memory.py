@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from ..clock import Clock
+from ..clock import SYSTEM_CLOCK, Clock
 from .options import Algorithm, Quota
 from .store import Decision, RateLimiter
 
@@ -316,6 +316,6 @@ _IN_MEMORY: dict[Algorithm, Callable[[Quota, Clock], RateLimiter]] = {
 }
 
 
-def memory_rate_limiter(algorithm: Algorithm, quota: Quota, clock: Clock) -> RateLimiter:
+def memory_rate_limiter(algorithm: Algorithm, quota: Quota, clock: Clock = SYSTEM_CLOCK) -> RateLimiter:
     """Return a rate limiter for one process."""
     return _IN_MEMORY[algorithm](quota, clock)

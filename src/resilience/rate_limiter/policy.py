@@ -20,9 +20,10 @@ microseconds, here as in the scripts that do the same in Redis, so rounding erro
 from functools import partial
 from typing import Self, TypeVar
 
-from ..clock import Clock
+from ..clock import SYSTEM_CLOCK, Clock
 from ..errors import RateLimitedError
 from ..events import Listener, Rejected, Waited, ignore, notify
+from ..outcomes import report_outcomes
 from ..permit import BlockPolicy
 from ..permits import Permits
 from ..policy import Call, override, require_async
@@ -62,7 +63,7 @@ class RateLimit(BlockPolicy):
         self,
         limiter: RateLimiter,
         options: RateLimitOptions,
-        clock: Clock,
+        clock: Clock = SYSTEM_CLOCK,
         *,
         name: str = "rate-limiter",
         listener: Listener = ignore,
@@ -74,6 +75,7 @@ class RateLimit(BlockPolicy):
         self._clock = clock
         self._listener = listener
         self._queue = _Queue()
+        report_outcomes(self, clock, listener)
 
     def with_options(
         self,

@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
-from ..clock import Clock
+from ..clock import SYSTEM_CLOCK, Clock
+from ..redis.client_runner import Client, script_runner
 from ..redis.port import Argument, Reply, ScriptRunner
-from ..redis.scripts import SERVER_TIME, load_script
+from ..redis.scripts import COMMAND, SERVER_TIME, load_script
 from .options import Algorithm, Quota
 from .store import Decision
 
@@ -80,7 +81,7 @@ class RedisRateLimiter:
     Args:
         algorithm: How hits are counted.
         quota: The same for every key.
-        runner: The connection to Redis.
+        redis: A client of `redis.asyncio`, or what else runs scripts.
         clock: Measures in this process how much of a refusal's time has gone by.
         prefix: Put before every key. The algorithm is put after it: each keeps another kind of value, so that
             a change of the algorithm finds no foreign value.
@@ -97,13 +98,13 @@ class RedisRateLimiter:
         self,
         algorithm: Algorithm,
         quota: Quota,
-        runner: ScriptRunner,
-        clock: Clock,
+        redis: ScriptRunner | Client,
+        clock: Clock = SYSTEM_CLOCK,
         *,
         prefix: str = "",
         time_source: str = SERVER_TIME,
     ) -> None:
-        self._runner = runner
+        self._runner = script_runner(redis)
         self._clock = clock
         self.algorithm = algorithm
         self.quota = quota
@@ -143,7 +144,7 @@ class RedisRateLimiter:
     async def reset(self, key: str) -> None:
         """Forget `key`."""
         try:
-            await self._runner.send("DEL", self._name(key))
+            await self._runner.run(COMMAND, [self._name(key)], ["DEL"])
         finally:  # whether Redis has forgotten it is not known: Redis decides the next hit
             self._forget(key)
 

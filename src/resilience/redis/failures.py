@@ -101,8 +101,8 @@ def _failure_by_number(error: OSError) -> Failure | None:
 
 
 def _failure_in(text: str) -> Failure | None:
-    told = _WRAPPING.sub("", text, count=1)
-    return next((failure for failure, starts in _BY_START.items() if told.startswith(starts)), None)
+    unwrapped = _WRAPPING.sub("", text, count=1)
+    return next((failure for failure, starts in _BY_START.items() if unwrapped.startswith(starts)), None)
 
 
 def _text(error: BaseException) -> str:

@@ -67,3 +67,7 @@ def _with_included(path: Path) -> Iterator[Path]:
     for name in _INCLUDE.findall(path.read_text(encoding="utf-8")):
         yield from _with_included((path.parent / f"{name}.lua").resolve())
     yield path.resolve()
+
+
+COMMAND = load_script(Path(__file__).parent / "command.lua")
+"""Runs one command: ARGV are its name and the arguments that stand after the keys."""

@@ -54,9 +54,9 @@ class CounterSnapshot:
         )
 
     def latency_ms(self, q: float) -> float | None:
-        """Return the quantile `q` (0 to 1) of the requests' durations, within 1 %; None without requests."""
+        """Return the quantile `q` (0 to 1) of the durations, within 1 %; None without requests."""
         seconds = LogBinSketch.from_counts(self.latencies, 0.0, math.inf).quantile(q)
-        return None if seconds is None else 1000 * seconds
+        return None if seconds is None else round(1000 * seconds, 3)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from src.resilience.errors import CircuitOpenError, QueueFullError, QueueTimeout
 from src.resilience.paced_queue.policy import PacedQueue
 from src.resilience.pipeline import Pipeline
 from src.resilience.timeout import Timeout
+from src.services.external_service import ExternalServiceError
 from src.services.proxy.cache_control import CopyLimits
 from src.services.proxy.copies import Copies, Copy
 from src.services.proxy.response_buffer import BufferBudget, ResponseBuffer
@@ -26,9 +27,6 @@ from src.services.proxy.upstream import Upstream, UpstreamRequest
 UNREAD_ANSWERS = 8
 """The number of answers of the greatest length that a worker holds for slow readers. Beyond that, the oldest
 answers are discarded."""
-
-_FORCED_OPEN_SECONDS = 30.0
-"""The `Retry-After` while the breaker is open until it is closed by hand."""
 
 
 @dataclass(eq=False, slots=True)
@@ -122,7 +120,7 @@ class SharedCalls:
                 call.task.cancel()
 
     async def aclose(self) -> None:
-        """Cancel every call, in the queue or being made."""
+        """Cancel every call, in the queue or being made. Requests that wait for one get an error at once."""
         tasks = [call.task for call in self._running if call.task is not None]
         for task in tasks:
             task.cancel()
@@ -131,17 +129,18 @@ class SharedCalls:
     async def _reject_while_open(self) -> None:
         breaker = await self._breaker.status()
         if breaker.state is BreakerState.OPEN:
-            retry_after = breaker.retry_after or _FORCED_OPEN_SECONDS
-            raise CircuitOpenError(breaker.name, "the circuit is open", retry_after)
+            raise CircuitOpenError(breaker.name, "the circuit is open", breaker.retry_after)
 
     def _start(self, call: SharedCall) -> None:
         call.task = asyncio.create_task(self._run(call))
-        call.task.add_done_callback(lambda _: self._finish(call))
+        call.task.add_done_callback(partial(self._finish, call))
         self._running.add(call)
         if call.key is not None:
             self._shared[call.sharing_key] = call
 
-    def _finish(self, call: SharedCall) -> None:
+    def _finish(self, call: SharedCall, task: "asyncio.Task[None]") -> None:
+        if task.cancelled():
+            call.buffer.fail(ExternalServiceError("the proxy stopped before the answer was complete"))
         self._running.discard(call)
         self._stop_sharing(call)
         self._unread.add(call.buffer)

@@ -45,9 +45,9 @@ class ProxyTotals:
 
     @property
     def mean_latency_ms(self) -> float | None:
-        """The mean time from arrival to answer; None before the first answer."""
+        """The mean time from arrival to answer, in whole microseconds; None before the first answer."""
         answered = self.successes + self.failures + self.fallbacks + self.cache_hits
-        return self.latency_us / 1000 / answered if answered else None
+        return round(self.latency_us / answered) / 1000 if answered else None
 
 
 class ProxyTotalsStore(Protocol):

@@ -17,8 +17,9 @@ from typing import Literal
 import httpx
 
 from src.resilience.clock import Clock
+from src.resilience.http_date import retry_after_seconds
 from src.services.errors import ServiceError
-from src.services.external_service import ExternalServiceError, retry_after_seconds
+from src.services.external_service import ExternalServiceError
 from src.services.proxy.cache_control import reuse_rules
 from src.services.proxy.headers import Headers, first, headers_for_caller, without
 from src.services.proxy.response_buffer import Head, ResponseBuffer

@@ -38,6 +38,6 @@ class RedisStressLease:
         return remaining_ms / 1000
 
     async def release(self, token: str) -> None:
-        """Give the lease back. While Redis is away it just runs out."""
+        """Give the lease back. While Redis is unavailable, the lease runs out."""
         with suppress(StorageUnavailableError):
             await self._link.run(RELEASE, (_KEY,), (token,))

@@ -15,8 +15,9 @@
 ``hours``                sorted set: the hours that have points
 =======================  =====================================================================================
 
-Besides these, ``types`` is a sorted set of all types by their latest timestamp, and ``idem:<digest>`` an
-idempotency record. Days, hours and minutes are numbered from 1970 on.
+Besides these, ``types`` is a sorted set of all types by their latest timestamp, ``idem:<digest>`` an
+idempotency record, and ``m:layout`` the version of this layout. Days, hours and minutes are numbered from
+1970 on.
 
 A sketch begins with a header of 8 bytes: how many of the bucket's first points it leaves out, and the length
 of its compacted part; entries follow.

@@ -12,11 +12,12 @@ from src.analytics.columns import POINT_DTYPE
 from src.analytics.points import Point
 from src.analytics.rollup import Floats, Integers
 from src.analytics.window import HOUR_US
-from src.resilience.redis.port import Argument, Command, Reply
+from src.resilience.redis.port import Argument, Reply
 from src.services.metrics.ingest import Position, StoredPoint
 from src.services.metrics.labels import LabelFilters, matches
 from src.storage.metrics.layout import HEAD_POINTS, key_of
 from src.storage.metrics.series_dictionary import UNLABELLED, SeriesDictionary
+from src.storage.redis.connection import Command
 from src.storage.redis.link import RedisLink
 from src.storage.redis.scripts import storage_script
 

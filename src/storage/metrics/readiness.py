@@ -1,7 +1,7 @@
-"""Which parts of the metric service work: each is tried with what its requests need of Redis.
+"""Which parts of the metric service work: each is tried with the commands and scripts of its requests.
 
-A Redis that answers PING may still refuse writes (its memory is full, it is a replica), transactions or
-scripts (they are renamed or denied), so each part is tried by itself. Nothing is stored.
+A Redis that answers PING may still refuse writes (its memory is full, it is a replica), or commands and
+scripts (they are renamed or denied), so each part is tried alone. Nothing is stored.
 """
 
 import asyncio

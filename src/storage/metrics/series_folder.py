@@ -37,6 +37,10 @@ class SeriesPoints(NamedTuple):
     timestamps_us: Integers
     values: Floats
 
+    def chosen(self, which: npt.NDArray[np.bool_] | Integers | slice) -> "SeriesPoints":
+        """Return the points that a mask, a list of indexes or a slice chooses."""
+        return SeriesPoints(self.series[which], self.timestamps_us[which], self.values[which])
+
 
 def decode_points(hour: int, reply: Sequence[Reply]) -> SeriesPoints:
     """Return the points of an hour as `points_of_hour` in `series_points.lua` returns them."""

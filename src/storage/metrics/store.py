@@ -18,7 +18,7 @@ from src.analytics.columns import PointColumns, columns_of
 from src.analytics.points import Point
 from src.analytics.rollup import Rollup
 from src.resilience.clock import Clock
-from src.resilience.redis.port import Argument, Command, Reply
+from src.resilience.redis.port import Argument, Reply
 from src.resilience.redis.scripts import SERVER_TIME
 from src.services.errors import StorageUnavailableError
 from src.services.metrics.ingest import (
@@ -29,6 +29,7 @@ from src.services.metrics.ingest import (
     WriteResult,
 )
 from src.storage.metrics.compaction import SketchCompactor
+from src.storage.metrics.export_reader import ExportReader
 from src.storage.metrics.label_reader import LabelReader
 from src.storage.metrics.layout import key_of
 from src.storage.metrics.list_reader import ListReader, log_unreadable
@@ -36,6 +37,7 @@ from src.storage.metrics.series_dictionary import SeriesDictionary
 from src.storage.metrics.series_folder import SeriesFolder
 from src.storage.metrics.window_reader import WindowReader
 from src.storage.metrics.write import write_arguments
+from src.storage.redis.connection import Command
 from src.storage.redis.link import CALL_TIMEOUT_SECONDS, RedisLink
 from src.storage.redis.scripts import storage_script
 
@@ -113,6 +115,7 @@ class RedisMetricStore:
         self.series = self._labels.series
         self._dictionaries: OrderedDict[str, SeriesDictionary] = OrderedDict()
         self.newest = self._lists.newest
+        self.export = ExportReader(link, self._dictionary).export
         self.aggregate = self._windows.aggregate
         self.aggregates = self._windows.aggregates
 

@@ -14,9 +14,10 @@ from src.analytics.readings import Reading, readings
 from src.analytics.rollup import RECORD_DTYPE, Floats, Integers, Rollup
 from src.analytics.sketch import LogBinSketch, bins_of, decode_entries, sum_by_bin
 from src.analytics.window import MINUTE_US, Window
-from src.resilience.redis.port import Argument, Command, Reply
+from src.resilience.redis.port import Argument, Reply
 from src.services.metrics.series import SeriesError
 from src.storage.metrics.layout import SKETCH_HEADER, key_of
+from src.storage.redis.connection import Command
 from src.storage.redis.link import RedisLink
 from src.storage.redis.scripts import storage_script
 

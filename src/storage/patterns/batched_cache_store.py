@@ -4,14 +4,14 @@ A lease that could not be given back while Redis was unavailable is given back a
 """
 
 import asyncio
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable
 from functools import partial
+from itertools import chain
 
 from src.resilience.cache.options import CacheOptions
 from src.resilience.cache.recent_entries import RecentEntries
-from src.resilience.cache.redis import RedisCacheStore
+from src.resilience.cache.redis import RedisCacheStore, cost_key, unless_unavailable
 from src.resilience.cache.store import Entry, Lease
-from src.resilience.redis.port import Command, Reply
 from src.storage.redis.link import RedisLink
 
 
@@ -31,7 +31,6 @@ class BatchedCacheStore(RedisCacheStore):
     ) -> None:
         super().__init__(link, recent)
         self._link = link
-        self._has_short_deadline = recent is not None
         self._reads = link.tick_loader(self._read_all)
         if recent is not None and answers_early:
             link.on_silence(partial(self._reads.resolve, lambda read: recent.get(read[0])))
@@ -51,8 +50,17 @@ class BatchedCacheStore(RedisCacheStore):
             self._tokens.add(token)
         return taken
 
-    def _send_reads(self, commands: Iterable[Command]) -> Awaitable[list[Reply]]:
-        return self._link.send_all(commands, short_deadline=self._has_short_deadline)
+    async def _read_all(self, reads: list[tuple[str, CacheOptions]]) -> list[Entry | None]:
+        options = dict(reads)
+        values = ("MGET", *chain.from_iterable((key, cost_key(key)) for key in options))
+        lifetimes = [("PTTL", key) for key in options]
+        sent = self._link.send_all([values, *lifetimes], short_deadline=self._recent is not None)
+        replies = await unless_unavailable(sent, None)
+        if replies is None:
+            return [self._recent_entry(key) for key, _ in reads]
+        columns = zip(options, replies[0][::2], replies[0][1::2], replies[1:], strict=True)
+        found = {key: self._fresh_entry(key, options[key], *values) for key, *values in columns}
+        return [found[key] for key, _ in reads]
 
     def _end_lease(self, key: str, token: str, *, is_ended: bool) -> None:
         """Release a lease that Redis could not end as soon as Redis answers, so that nobody waits for it."""

@@ -26,8 +26,7 @@ from redis.asyncio.connection import ConnectionPool
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from src.resilience.redis.port import Command
-from src.storage.redis.connection import RedisConnection, packed
+from src.storage.redis.connection import Command, RedisConnection, packed
 from src.storage.redis.round_trip import PendingCommands, Replies, RoundTrip, fail, round_trip_error
 
 RoundTripObserver: TypeAlias = Callable[[int, float], object]

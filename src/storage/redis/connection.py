@@ -6,6 +6,7 @@ from the transport to hiredis, and the replies to the caller, without streams or
 
 import asyncio
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import hiredis
 from redis.asyncio.connection import AbstractConnection, ConnectionPool
@@ -13,7 +14,9 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
 from src.resilience.redis.failures import reply_error
-from src.resilience.redis.port import Command, Reply
+from src.resilience.redis.port import Argument, Reply
+
+Command: TypeAlias = tuple[Argument, ...]
 
 _INCOMPLETE = object()
 

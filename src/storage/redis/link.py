@@ -17,6 +17,7 @@ import asyncio
 import math
 import os
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -29,11 +30,13 @@ from redis.exceptions import NoScriptError, RedisError
 
 from src.resilience.clock import Clock
 from src.resilience.redis.failures import Meaning, failure_of, reason_of
-from src.resilience.redis.port import Argument, Command, Reply
+from src.resilience.redis.port import Argument, Reply
 from src.resilience.redis.scripts import Script
 from src.services.errors import StorageRefusedError, StorageUnavailableError
 from src.storage.redis.batcher import Batcher, RoundTripObserver
+from src.storage.redis.connection import Command
 from src.storage.redis.failure_log import FailureLog
+from src.storage.redis.round_trip import Replies
 from src.storage.redis.tick_loader import TickLoader
 
 T = TypeVar("T")
@@ -106,6 +109,8 @@ class RedisLink:
         revive: Awaited before each probe: starts a server that is ours to start.
         observe: Called after each round trip with its number of commands and its seconds.
         address: Where Redis is, without credentials, for the log.
+        check: Awaited by `check`, and each time Redis answers again, with a function that sends commands and
+            returns their replies, refusals included. As long as it raises, Redis counts as unavailable.
     """
 
     def __init__(
@@ -115,9 +120,12 @@ class RedisLink:
         revive: Callable[[], Awaitable[None]] | None = None,
         observe: RoundTripObserver = lambda _commands, _seconds: None,
         address: str = "",
+        *,
+        check: Callable[[Callable[..., Replies]], Awaitable[None]] | None = None,
     ) -> None:
         self._clock = clock
         self._revive = revive
+        self._check = check
         pool = client.connection_pool
         self._batcher = Batcher(pool, CALL_TIMEOUT_SECONDS, self._close_gate, observe, self._note_silence)
         self._failures = FailureLog(address, clock)
@@ -137,6 +145,12 @@ class RedisLink:
         """Return when Redis answers again, or the link is closed; at once while Redis answers."""
         if self._prober is not None:
             await asyncio.wait((self._prober,))
+
+    async def check(self) -> None:
+        """Raise what the link's check raises. While Redis is unavailable, nothing is raised."""
+        with suppress(RedisError):
+            if self._check is not None:
+                await self._check(self._batcher.add)
 
     @property
     def round_trips(self) -> int:
@@ -308,6 +322,8 @@ class RedisLink:
             if self._revive is not None:
                 await self._revive()
             await self._batcher.add(("PING",))  # a refusal is an answer
+            if self._check is not None:
+                await self._check(self._batcher.add)
         except Exception as error:  # noqa: BLE001 -- whatever fails, the next probe may succeed
             self._failures.still_lost(error)
             return False

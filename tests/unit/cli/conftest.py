@@ -11,10 +11,13 @@ from tests.support.clock import FakeClock, FakeRandomizer
 
 
 class Terminal(Console):
-    """A console without a TTY, as wide as one on a projector."""
+    """A console, without a TTY unless it is to have one, as wide as one on a projector."""
 
-    def __init__(self) -> None:
-        super().__init__(file=io.StringIO(), width=80, markup=False, emoji=False, highlight=False)
+    def __init__(self, *, force_terminal: bool = False) -> None:
+        super().__init__(
+            file=io.StringIO(), width=80, markup=False, emoji=False, highlight=False,
+            force_terminal=force_terminal,
+        )  # fmt: skip
 
     @property
     def text(self) -> str:

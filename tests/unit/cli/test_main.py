@@ -23,6 +23,15 @@ from src.cli.experiment import Scenario
         ("experiment --timeout inf", "timeout"),
         ("experiment --url localhost:9000", "url"),
         ("experiment --colour red", "--colour"),
+        ("export --url localhost:8000", "url"),
+        ("export --from yesterday", "from"),
+        ("export --to 2026-02-30T00:00:00Z", "to"),
+        ("export --api-key schlüssel", "api_key"),
+        ("export --colour red", "--colour"),
+        ("import", "FILE"),
+        ("import points --url ftp://host", "url"),
+        ("import points --batch_points 0", "batch_points"),
+        ("import points --batch-points many", "--batch-points"),
     ],
 )
 def test_an_invalid_command_line_ends_with_one_line_that_names_the_fault(

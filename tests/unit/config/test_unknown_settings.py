@@ -1,5 +1,6 @@
 """Names that look like settings and are none."""
 
+import io
 import re
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from src.config.unknown_settings import (
     OTHER_PROGRAMS_PREFIXES,
     SETTING_PREFIXES,
     UnknownSetting,
+    main,
     unknown_settings,
 )
 
@@ -42,6 +44,21 @@ def test_an_unknown_name_is_found_in_both_places_with_the_nearest_setting(env_fi
     assert unknown_settings({name: "1"}) == [UnknownSetting(name, "environment", nearest)]
     env_file.write_text(f"{name}=1\n", encoding="utf-8")
     assert unknown_settings({}) == [UnknownSetting(name, ".env", nearest)]
+
+
+def test_the_program_reads_the_env_file_from_its_input_and_shows_no_value(monkeypatch, capsys):
+    text = b"\xef\xbb\xbfCACHE_TTL_SECS=secret\nCERTIFICATE='secret\nsecret=='\nDATABASE_URL\n"
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text)))
+    monkeypatch.setenv("RATE_LIMIT_SECS", "secret")
+
+    main()
+
+    assert capsys.readouterr().out.splitlines() == [
+        "CACHE_TTL_SECS in .env is not a setting and has no effect. Nearest: CACHE_TTL_SECONDS.",
+        "CERTIFICATE in .env is not a setting and has no effect.",
+        "DATABASE_URL in .env is not a setting and has no effect.",
+        "RATE_LIMIT_SECS is not a setting and has no effect. Nearest: PROXY_RATE_LIMIT_SECONDS.",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -202,7 +202,7 @@ class TestCalls:
 
         await policy.run(lambda: asyncio.sleep(0))
 
-        assert in_use == [0]
+        assert in_use == [0, 0], "the change of the limit, and the end of the call"
 
 
 class TestAimd:

@@ -1087,3 +1087,29 @@ class TestStaleIfError:
 
         with pytest.raises(ValueError, match="bug"):
             await cache.get(KEY, at_once(ValueError("bug")))
+
+
+async def test_a_decorated_function_answers_from_the_cache_by_its_arguments(fleet: Fleet):
+    computed = []
+
+    @fleet.worker().cached(lambda city, *, unit: f"{city}:{unit}")
+    async def weather(city: str, *, unit: str) -> bytes:
+        computed.append((city, unit))
+        return f"12 {unit}".encode()
+
+    answers = [await weather("Oslo", unit=unit) for unit in ("C", "C", "F")]
+    assert [(answer.body, answer.outcome) for answer in answers] == [
+        (b"12 C", "miss"),
+        (b"12 C", "hit"),
+        (b"12 F", "miss"),
+    ]
+    assert computed == [("Oslo", "C"), ("Oslo", "F")]
+    assert weather.__name__ == "weather"
+
+
+def test_a_plain_function_cannot_be_cached(fleet: Fleet):
+    def plain() -> bytes:
+        return b"42"
+
+    with pytest.raises(TypeError, match="plain is a plain function"):
+        fleet.worker().cached(lambda: KEY)(plain)

@@ -267,3 +267,19 @@ async def test_the_error_of_a_limiter_goes_to_the_caller_and_the_line_moves_on(c
     policy = rate_limit(clock, LimiterOfAStoreThatIsAway())
     outcomes = await asyncio.gather(*(policy.run(answer) for _ in range(3)), return_exceptions=True)
     assert [type(outcome) for outcome in outcomes] == [AwayError] * 3
+
+
+async def test_by_the_sliding_window_counter_who_can_be_served_in_time_waits_and_who_cannot_is_refused(clock):
+    limiter = memory_rate_limiter("sliding_window_counter", Quota(10, 10), clock)
+    policy = rate_limit(clock, limiter, max_wait_seconds=6.5)
+    await limiter.hit("service", 10)
+    clock.jump(15)
+    await limiter.hit("service", 5)
+
+    calls = [asyncio.create_task(policy.run(answer)) for _ in range(7)]
+    await settle()
+
+    assert [call.done() for call in calls] == [False] * 6 + [True]
+    assert calls[6].exception().retry_after == pytest.approx(5 + 10 * 2 / 9)
+    assert await clock.drive(asyncio.gather(*calls[:6])) == ["answer"] * 6
+    assert clock.monotonic() == pytest.approx(15 + 5 + 10 * 1 / 9)

@@ -282,6 +282,26 @@ async def test_a_block_that_takes_too_long_is_stopped(clock):
     assert clock.monotonic() == 2
 
 
+async def test_a_cancellation_of_a_block_stays_one_and_an_outer_timeout_too(clock):
+    async def use():
+        async with Timeout(9, clock):
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(use())
+    await settle()
+    task.cancel()
+    await settle()
+    assert task.cancelled()
+
+    async def use_in_time():
+        async with clock.timeout(2):
+            await use()
+
+    with pytest.raises(TimeoutError):
+        await clock.drive(use_in_time())
+    assert clock.monotonic() == 2
+
+
 async def test_a_block_waits_for_its_permit_and_is_rejected_where_there_is_none(clock):
     bulkhead = Bulkhead(BulkheadOptions(permits=1, max_waiting=1, max_wait_seconds=60), clock)
     began = []

@@ -8,11 +8,11 @@ import pytest
 
 from src.resilience.clock import SystemRandomizer
 from src.resilience.errors import CallTimeoutError, CircuitOpenError, RateLimitedError
+from src.resilience.http_date import MAX_RETRY_AFTER_SECONDS
 from src.resilience.pipeline import Pipeline
 from src.resilience.retry import Fixed, Retry, RetryOptions
 from src.services.errors import StorageUnavailableError
 from src.services.external_service import (
-    MAX_RETRY_AFTER_SECONDS,
     ExternalService,
     ExternalServiceError,
     ExternalServiceRefusedError,

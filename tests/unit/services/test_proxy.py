@@ -278,12 +278,12 @@ class TestFailures:
             CircuitOpenError
         ] * 8
 
-    async def test_a_breaker_forced_open_rejects_too(self, fleet, clock):
+    async def test_a_breaker_forced_open_rejects_too_and_names_no_time(self, fleet, clock):
         proxy = fleet.worker()
         await proxy._breaker.force_open()
         with pytest.raises(CircuitOpenError) as caught:
             await proxy.answer(get("/a"))
-        assert caught.value.retry_after >= 1
+        assert caught.value.retry_after is None
 
     async def test_client_errors_do_not_open_the_breaker(self, fleet, clock):
         fleet.answers["/a"] = (404, {})
@@ -472,3 +472,23 @@ async def test_closing_cancels_calls_being_made(fleet, clock):
     await proxy.aclose()
     assert not proxy._calls._running
     waiting.cancel()
+
+
+@pytest.mark.parametrize("settled", [True, False], ids=["being made and in the queue", "just begun"])
+async def test_closing_answers_the_requests_that_wait_at_once(fleet, clock, settled):
+    async def hang(_):
+        await asyncio.Event().wait()
+
+    fleet.answers["/a"] = hang
+    proxy = fleet.worker()
+    waiting = send(proxy, get("/a"), get("/b"))
+    if settled:
+        await settle()
+    else:
+        while not proxy._calls._running:
+            await asyncio.sleep(0)
+    await proxy.aclose()
+    await settle()
+    outcomes = await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), 5)
+    assert {type(outcome) for outcome in outcomes} == {ExternalServiceUnavailableError}
+    assert clock.monotonic() == 0

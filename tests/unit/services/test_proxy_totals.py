@@ -47,6 +47,12 @@ async def test_the_mean_is_over_all_answered_requests(clock):
     assert (await tally.totals()).mean_latency_ms == pytest.approx(150)
 
 
+def test_the_mean_is_shown_without_the_noise_of_floating_point():
+    assert 36_900 / 1000 / 3 != 12.3
+    assert ProxyTotals(requests=3, successes=3, latency_us=36_900).mean_latency_ms == 12.3
+    assert ProxyTotals(requests=3, successes=3, latency_us=1_000_000).mean_latency_ms == 333.333
+
+
 async def test_totals_are_those_of_all_workers_and_include_unsent_counts(clock):
     store = Totals()
     one, other = ProxyCounters(store, clock), ProxyCounters(store, clock)

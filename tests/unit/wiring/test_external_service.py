@@ -5,6 +5,7 @@ import pytest
 from src.config.settings import Settings
 from src.resilience.clock import SystemClock
 from src.resilience.retry import Retry
+from src.storage.redis.link import RedisAddress, RedisLink, connect
 from src.wiring.external_service import (
     breaker,
     longest_call_seconds,
@@ -17,8 +18,9 @@ def settings(**options):
     return Settings(_env_file=None, **options)
 
 
-def breaker_options(**options):
-    return breaker(settings(**options), link=None, clock=SystemClock(), listener=print)._options
+async def breaker_options(**options):
+    link = RedisLink(connect(RedisAddress("redis://127.0.0.1:1")), SystemClock())
+    return breaker(settings(**options), link=link, clock=SystemClock(), listener=print)._options
 
 
 @pytest.mark.parametrize(
@@ -38,13 +40,13 @@ def test_no_attempt_begins_that_would_end_later():
     assert latest_end == pytest.approx(longest_call_seconds(limits))
 
 
-def test_a_dead_prober_holds_the_breaker_up_for_no_longer_than_a_call_may_take():
-    options = breaker_options()
+async def test_a_dead_prober_holds_the_breaker_up_for_no_longer_than_a_call_may_take():
+    options = await breaker_options()
     assert options.probe_lease_seconds == pytest.approx(16.3)
     assert options.probe_renewal_seconds == options.probe_lease_seconds < options.open_seconds
 
 
-def test_a_permit_is_renewed_within_the_open_time():
-    options = breaker_options(circuit_breaker_reset_timeout=4)
+async def test_a_permit_is_renewed_within_the_open_time():
+    options = await breaker_options(circuit_breaker_reset_timeout=4)
     assert options.probe_renewal_seconds == 4
     assert options.probe_lease_seconds == pytest.approx(16.3)

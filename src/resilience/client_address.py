@@ -5,13 +5,13 @@ and reading stops at the first address that is not a trusted proxy. Addresses fu
 because the client may have sent them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import Any, TypeAlias
 
-from starlette.types import Scope
-
-from src.api.header import header
+Scope: TypeAlias = Mapping[str, Any]
+"""The scope of an ASGI connection."""
 
 _Address = IPv4Address | IPv6Address
 
@@ -20,8 +20,6 @@ _UNKNOWN = "unknown"
 
 _IPV6_PREFIX = 64
 """An IPv6 customer has at least a /64 and can use any address in it, so each /64 counts as one client."""
-
-FORWARDING_HEADERS = (b"x-forwarded-for", b"forwarded", b"x-real-ip")
 
 
 class ClientAddress:
@@ -43,14 +41,14 @@ class ClientAddress:
         that a client sent, so that long headers fill neither this process's memory nor Redis.
         """
         peer = self._peer(scope)
-        forwarded_for = header(scope, b"x-forwarded-for")
-        if forwarded_for is None:
+        lines = [value for name, value in scope["headers"] if name == b"x-forwarded-for"]
+        if not lines:
             return _peer_name(peer)
         address = _parse_peer(peer)
         if address is None:
             return _UNKNOWN
         if self._is_trusted(address):
-            address = self._forwarded_address(address, forwarded_for)
+            address = self._forwarded_address(address, b",".join(lines).decode("latin-1"))
         return _name(address)
 
     def _peer(self, scope: Scope) -> str:
@@ -65,7 +63,7 @@ class ClientAddress:
         of the machine. It gains nothing, because it can use every address in 127.0.0.0/8 anyway.
         """
         host, port = scope.get("client") or ("", 0)
-        if not self._trusts_loopback and (port == 0 or _is_loopback(scope.get("server"))):
+        if not self._trusts_loopback and (port == 0 or is_loopback(scope.get("server"))):
             return _LOOPBACK
         return host
 
@@ -93,13 +91,7 @@ def _name(address: _Address) -> str:
     return str(address)
 
 
-def is_direct_loopback(scope: Scope) -> bool:
-    """Return whether the request came from this machine and has no header of a proxy."""
-    is_forwarded = any(header(scope, name) is not None for name in FORWARDING_HEADERS)
-    return _is_loopback(scope.get("client")) and not is_forwarded
-
-
-def _is_loopback(endpoint: tuple[str, int | None] | None) -> bool:
+def is_loopback(endpoint: tuple[str, int | None] | None) -> bool:
     """Return whether `endpoint`, an address and a port, is on loopback."""
     address = _parse_peer(endpoint[0]) if endpoint else None
     return address is not None and address.is_loopback

@@ -1,0 +1,276 @@
+"""The patterns in a FastAPI application: a rate limit as a dependency, answers for rejections, a lifespan.
+
+::
+
+    app = FastAPI(lifespan=closing_lifespan(queue, client))
+    add_resilience(app)
+    limit = RequestLimit(memory_rate_limiter("sliding_window_log", Quota(10, 60), clock), name="orders")
+
+    @app.post("/orders", dependencies=[Depends(limit)])
+    async def create_order() -> Order: ...
+
+`add_resilience` answers every `ResilienceError` that a route raises as `application/problem+json` (RFC 9457):
+
+======================================== ====== ==========================================================
+error                                    status `code`
+======================================== ====== ==========================================================
+`RateLimitedError`                       429    `RATE_LIMIT_EXCEEDED`
+`CircuitOpenError`                       503    `CIRCUIT_OPEN`
+`BulkheadFullError`                      503    `BULKHEAD_FULL`
+`QueueFullError`, `QueueClosedError`     503    `QUEUE_FULL`, `QUEUE_CLOSED`
+any other                                503    `SERVICE_UNAVAILABLE`
+`QueueTimeoutError`, `CallTimeoutError`  504    `QUEUE_TIMEOUT`, `CALL_TIMEOUT`
+======================================== ====== ==========================================================
+
+Each answer has a `Retry-After` of whole seconds, at least 1. No answer says which service failed.
+"""
+
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from http import HTTPStatus
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import Any, Protocol, TypeAlias
+
+from fastapi import FastAPI
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from .client_address import ClientAddress
+from .clock import Clock, SystemClock
+from .errors import (
+    BulkheadFullError,
+    CallTimeoutError,
+    CircuitOpenError,
+    QueueClosedError,
+    QueueFullError,
+    QueueTimeoutError,
+    RateLimitedError,
+    ResilienceError,
+)
+from .rate_limiter.headers import QuotaHeaders
+from .rate_limiter.store import Decision, RateLimiter
+
+KeyFunction: TypeAlias = Callable[[Request], str]
+"""Says whose quota a request counts against."""
+
+_DECISIONS = "standfast.decisions"
+_PROBLEM_TYPES = "https://iana.org/assignments/http-problem-types#"
+
+
+def client_address(request: Request) -> str:
+    """Return the address of the connection's other end: an IPv4 address or an IPv6 /64.
+
+    No header is read, so a client cannot choose the result. Behind a proxy all clients have the proxy's
+    address: see `client_address_behind`.
+    """
+    return _PEER.client(request.scope)
+
+
+def client_address_behind(*trusted_proxies: str) -> KeyFunction:
+    """Return a function that reads `X-Forwarded-For`, but only as far as trusted proxies wrote it.
+
+    Args:
+        trusted_proxies: Addresses or networks of the proxies, such as "10.0.0.0/8"; at least one.
+
+    Raises:
+        ValueError: There is none, or one is no network.
+    """
+    if not trusted_proxies:
+        raise ValueError("trusted_proxies must be at least one network")
+    networks: Sequence[IPv4Network | IPv6Network] = [ip_network(proxy) for proxy in trusted_proxies]
+    addresses = ClientAddress(networks)
+    return lambda request: addresses.client(request.scope)
+
+
+_PEER = ClientAddress(())
+
+
+@dataclass(frozen=True, slots=True)
+class _LimitDecision:
+    name: str
+    headers: QuotaHeaders
+    decision: Decision
+    made_at: float
+
+
+class RequestLimit:
+    """A dependency that counts each request against a quota, for each client apart.
+
+    The answer to the request, whatever it is, has the headers `RateLimit-Policy`, `RateLimit` and
+    `X-RateLimit-*`. With several limits on a request, `X-RateLimit-*` is that with the fewest units left. A
+    rejected request takes nothing. Where the store of the limiter fails, its error is the answer, unless the
+    limiter has a store to fall back to.
+
+    Args:
+        limiter: Keeps the quota.
+        name: Names the quota in headers and errors, and keeps its counts apart from those of other limits
+            with the same store: printable ASCII without quotes and backslashes.
+        key: Says whose quota a request counts against.
+        cost: Units that a request takes, from 1 to the quota's limit.
+        clock: Dates `X-RateLimit-Reset`; None for the machine's clock.
+
+    Raises:
+        ValueError: The name or the cost is out of its range.
+    """
+
+    def __init__(
+        self,
+        limiter: RateLimiter,
+        *,
+        name: str = "default",
+        key: KeyFunction = client_address,
+        cost: int = 1,
+        clock: Clock | None = None,
+    ) -> None:
+        limiter.quota.check(cost)
+        self.name = name
+        self._limiter = limiter
+        self._headers = QuotaHeaders(name, limiter.quota)
+        self._key = key
+        self._cost = cost
+        self._clock = clock or SystemClock()
+
+    async def __call__(self, request: Request) -> Decision:
+        """Count `request`, and return the limiter's decision.
+
+        Raises:
+            RateLimitedError: The quota is spent.
+            RuntimeError: `add_resilience` was not called.
+        """
+        decisions: list[_LimitDecision] | None = request.scope.get(_DECISIONS)
+        if decisions is None:
+            raise RuntimeError("call add_resilience(app), which sends the headers of the limit")
+        key = f"{self.name}:{self._key(request)}"
+        decision = self._limiter.refusal(key, self._cost) or await self._limiter.hit(key, self._cost)
+        decisions.append(_LimitDecision(self.name, self._headers, decision, self._clock.now()))
+        if not decision.allowed:
+            raise RateLimitedError(self.name, "the quota is spent", decision.retry_after)
+        return decision
+
+
+def add_resilience(app: FastAPI, *, default_retry_seconds: float = 30.0) -> None:
+    """Let `app` answer rejections as problems, and send the headers of its limits.
+
+    Args:
+        app: The application, before it is started.
+        default_retry_seconds: `Retry-After` of an error that does not say when to come back, such as that of
+            a circuit breaker that is held open; finite, above 0.
+
+    Raises:
+        ValueError: `default_retry_seconds` is out of its range.
+    """
+    if not 0 < default_retry_seconds < math.inf:
+        raise ValueError(f"default_retry_seconds must be finite and above 0, not {default_retry_seconds}")
+
+    async def answer(request: Request, error: Exception) -> JSONResponse:
+        decisions: Sequence[_LimitDecision] = request.scope.get(_DECISIONS, ())
+        violated = [made.name for made in decisions if not made.decision.allowed]
+        return _problem(error, violated, default_retry_seconds)
+
+    app.add_exception_handler(ResilienceError, answer)
+    app.add_middleware(_LimitHeaders)
+
+
+_ANSWERS: dict[type[Exception], tuple[int, str, str]] = {
+    RateLimitedError: (429, "RATE_LIMIT_EXCEEDED", "Rate limit exceeded"),
+    CircuitOpenError: (503, "CIRCUIT_OPEN", "A service that this request needs is unavailable"),
+    BulkheadFullError: (503, "BULKHEAD_FULL", "Too many calls of this kind are under way"),
+    QueueFullError: (503, "QUEUE_FULL", "Too many calls of this kind wait"),
+    QueueClosedError: (503, "QUEUE_CLOSED", "This server is stopping"),
+    QueueTimeoutError: (504, "QUEUE_TIMEOUT", "The call did not start in time"),
+    CallTimeoutError: (504, "CALL_TIMEOUT", "A service that this request needs did not answer in time"),
+    ResilienceError: (503, "SERVICE_UNAVAILABLE", "The request cannot be served at present"),
+}
+
+
+def _problem(error: Exception, violated: Sequence[str], default_retry_seconds: float) -> JSONResponse:
+    status, code, detail = next(_ANSWERS[kind] for kind in type(error).__mro__ if kind in _ANSWERS)
+    known = getattr(error, "retry_after", None)
+    retry_after = known if known is not None and math.isfinite(known) else default_retry_seconds
+    document: dict[str, Any] = {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+        "code": code,
+    }
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
+        document |= {"type": f"{_PROBLEM_TYPES}quota-exceeded", "title": "Quota exceeded"}
+    elif status == HTTPStatus.SERVICE_UNAVAILABLE:
+        document |= {"type": f"{_PROBLEM_TYPES}temporary-reduced-capacity", "title": "Capacity reduced"}
+    if violated:
+        document["violated-policies"] = violated
+    headers = {"Retry-After": str(max(1, math.ceil(retry_after)))}
+    return JSONResponse(document, status, headers, media_type="application/problem+json")
+
+
+class _LimitHeaders:
+    """Middleware that puts the headers of the limits on the answers to the requests that they counted."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        decisions: list[_LimitDecision] = []
+        scope[_DECISIONS] = decisions
+
+        async def send_with_headers(message: Message) -> None:
+            if decisions and message["type"] == "http.response.start":
+                message = _with_headers(message, decisions)
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)
+
+
+def _with_headers(message: Message, decisions: Sequence[_LimitDecision]) -> MutableMapping[str, Any]:
+    lines = list(message.get("headers", ()))
+    tightest = min(decisions, key=lambda made: made.decision.remaining)
+    for made in decisions:
+        headers = made.headers.of_decision(made.decision, made.made_at)
+        lines += [
+            header for header in headers if made is tightest or not header[0].startswith(b"x-ratelimit-")
+        ]
+    return {**message, "headers": lines}
+
+
+class Closable(Protocol):
+    """A resource with an `aclose`, such as a queue, a cache or an HTTP client."""
+
+    async def aclose(self) -> object:
+        """Close it."""
+        ...
+
+
+def closing_lifespan(
+    *resources: Closable | AbstractAsyncContextManager[Any],
+) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    """Return a lifespan for `FastAPI(lifespan=…)` that closes `resources` when the application stops.
+
+    A resource without an `aclose` is entered when the application starts. The resources are closed in the
+    opposite order, each of them also where another one fails. Within a lifespan of your own, write
+    ``async with closing_lifespan(queue)(app):``.
+
+    Args:
+        resources: In the order in which they are needed.
+    """
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            for resource in resources:
+                close: Callable[[], Awaitable[object]] | None = getattr(resource, "aclose", None)
+                if close is not None:
+                    stack.push_async_callback(close)
+                elif isinstance(resource, AbstractAsyncContextManager):
+                    await stack.enter_async_context(resource)
+                else:
+                    raise TypeError(f"{resource!r} has no aclose and is no async context manager")
+            yield
+
+    return lifespan

@@ -1,0 +1,36 @@
+"""Fixtures for pytest. Write `pytest_plugins = ["standfast.pytest_plugin"]` into the top `conftest.py`.
+
+The fixtures are synchronous, so they work with pytest-asyncio and with anyio's plugin.
+"""
+
+from collections.abc import Iterator
+
+import pytest
+
+from .testing import FakeClock, RecordingListener, policies_off, quick_retries
+
+
+@pytest.fixture
+def fake_clock() -> FakeClock:
+    """Return a clock that stands still until the test moves it."""
+    return FakeClock()
+
+
+@pytest.fixture
+def recording_listener() -> RecordingListener:
+    """Return a listener that keeps the events it receives."""
+    return RecordingListener()
+
+
+@pytest.fixture(name="policies_off")
+def _policies_off() -> Iterator[None]:
+    """Let every policy just run its call during the test."""
+    with policies_off():
+        yield
+
+
+@pytest.fixture(name="quick_retries")
+def _quick_retries() -> Iterator[None]:
+    """Let no retry wait, nor make more than one attempt, during the test."""
+    with quick_retries():
+        yield

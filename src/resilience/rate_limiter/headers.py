@@ -1,0 +1,56 @@
+"""The headers by which a server says how much of a quota a client has left.
+
+`RateLimit-Policy` and `RateLimit` are those of draft-ietf-httpapi-ratelimit-headers; `X-RateLimit-*` is
+older, and its reset is Unix time. All figures are whole numbers.
+"""
+
+import math
+from typing import TypeAlias
+
+from .options import Quota
+from .store import Decision
+
+Headers: TypeAlias = tuple[tuple[bytes, bytes], ...]
+"""Names in small letters, and values, as ASGI has them."""
+
+
+class QuotaHeaders:
+    """Writes the headers of one quota.
+
+    Args:
+        name: Names the quota to clients: printable ASCII without quotes and backslashes, not empty.
+        quota: The quota.
+
+    Attributes:
+        policy: The `RateLimit-Policy` header, for an answer without a decision.
+
+    Raises:
+        ValueError: The name cannot be sent.
+    """
+
+    def __init__(self, name: str, quota: Quota) -> None:
+        if not (name.isascii() and name.isprintable() and name) or '"' in name or "\\" in name:
+            raise ValueError(f"name must be printable ASCII without quotes and backslashes, not {name!r}")
+        policy = f'"{name}";q={quota.limit};w={quota.window_seconds:g}'
+        self.policy = (b"ratelimit-policy", policy.encode("ascii"))
+        self._name = name.encode("ascii")
+        self._limit = (b"x-ratelimit-limit", b"%d" % quota.limit)
+
+    def of_decision(self, decision: Decision, now: float) -> Headers:
+        """Return the headers for `decision`, which was made at `now`, as Unix time in seconds."""
+        return self.of_figures(*figures(decision, now))
+
+    def of_figures(self, remaining: int, reset_seconds: int, resets_at: int) -> Headers:
+        """Return the headers for what `figures` returns."""
+        return (
+            self.policy,
+            (b"ratelimit", b'"%s";r=%d;t=%d' % (self._name, remaining, reset_seconds)),
+            self._limit,
+            (b"x-ratelimit-remaining", b"%d" % remaining),
+            (b"x-ratelimit-reset", b"%d" % resets_at),
+        )
+
+
+def figures(decision: Decision, now: float) -> tuple[int, int, int]:
+    """Return the units left, the seconds until all are free again, and the Unix time of that."""
+    return decision.remaining, math.ceil(decision.reset_after), math.ceil(now + decision.reset_after)

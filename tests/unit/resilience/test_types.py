@@ -1,0 +1,76 @@
+"""What a type checker sees of the ways to call: signatures are kept, and misuse is an error."""
+
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip("mypy")
+
+SETUP = """
+from src.resilience import (
+    Bulkhead, BulkheadOptions, Retry, RetryOptions, SystemClock, SystemRandomizer, Timeout,
+)
+
+clock = SystemClock()
+retry = Retry(RetryOptions(), clock, SystemRandomizer())
+bulkhead = Bulkhead(BulkheadOptions(), clock)
+
+
+@retry
+async def total(items: int, *, discount: int = 0) -> int:
+    return items - discount
+
+
+@retry.sync
+def stock(item: str) -> int:
+    return 7
+"""
+
+RIGHT = """
+import asyncio
+from collections.abc import Coroutine
+
+
+async def use() -> int:
+    task: asyncio.Task[int] = asyncio.create_task(total(2, discount=1))
+    patient: Bulkhead = bulkhead.with_options(max_wait_seconds=9)
+    async with patient as permit:
+        permit.fail(ValueError("failed"))
+    count: int = stock("tea")
+    return await task + await Timeout(1, clock).run(lambda: total(3)) + retry.run_sync(lambda: count)
+"""
+
+WRONG = [
+    'total("two")',
+    "total(2, discounts=1)",
+    'x: str = stock("tea")',
+    'retry.with_options(attempts="3")',
+    "retry.with_options(retries=3)",
+    "@retry\ndef plain() -> int:\n    return 42",
+    "async def use() -> str:\n    return await total(2)",
+    'bulkhead.permit().fail("failed")',
+    "async def use() -> None:\n    async with retry:\n        pass",
+    "bulkhead.run_sync(lambda: 42)",
+]
+
+
+@pytest.mark.slow
+def test_signatures_are_kept_and_misuse_is_an_error(tmp_path):
+    right = tmp_path / "right.py"
+    right.write_text(SETUP + RIGHT)
+    wrong = [tmp_path / f"wrong_{number}.py" for number in range(len(WRONG))]
+    for path, code in zip(wrong, WRONG, strict=True):
+        path.write_text(f"{SETUP}\n{code}\n")
+
+    ran = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--warn-unused-ignores", str(right), *map(str, wrong)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    in_error = {
+        line.split(":")[0].rsplit("/", 1)[-1] for line in ran.stdout.splitlines() if ": error:" in line
+    }
+    assert in_error == {path.name for path in wrong}, ran.stdout + ran.stderr
