@@ -1,10 +1,11 @@
-# A guided tour against a running API (./start.ps1). Every step is asserted; the first that fails ends the tour.
+# A guided tour of a running API (./start.ps1). Each step checks its result. The tour ends at the first failure.
 #
 #   ./demo.ps1 [--no-pause] [--base-url URL]
 #
-# BASE_URL (http://localhost:8000) says where the API is. The tour makes the external service fail, which takes
-# an admin: ADMIN_API_KEY from the environment or .env, else a direct call from this machine, else one from
-# inside the app's container. Takes about a minute, most of it waiting for the breaker; can be run again.
+# BASE_URL is the URL of the API (default http://localhost:8000). The tour makes the external service fail, which
+# needs admin rights: by ADMIN_API_KEY from the environment or .env, else by a direct call from this machine, else
+# by a call from inside the app's container. The tour takes about a minute, mostly to wait for the breaker, and
+# can be repeated.
 $ErrorActionPreference = 'Stop'
 Set-Location $PSScriptRoot
 . ./scripts/environment.ps1
@@ -23,18 +24,19 @@ $BaseUrl = $BaseUrl.TrimEnd('/')
 $AdminKey = Get-Setting 'ADMIN_API_KEY' ''
 if (-not (Get-Command curl.exe -ErrorAction SilentlyContinue)) { throw 'The tour needs curl.exe, which is not installed.' }
 
-# ------------------------------------------------------------------ asking and asserting
+# ------------------------------------------------------------------ requests and checks
 
 $Answer = New-Item -ItemType Directory -Path ([IO.Path]::GetTempPath()) -Name ([IO.Path]::GetRandomFileName())
 
-# Sends it, shows it, and leaves the answer in $Status, $Headers, $Text and $Json.
+# Sends and prints a request. $Status, $Headers, $Text and $Json then have the answer.
 function Invoke-Step([string] $Method, [string] $Path, [string] $Body = '', [string[]] $Headers = @()) {
     Write-Host "-> $Method $Path $Body" -ForegroundColor White
     Send-Request $Method $Path $Body $Headers
     Show-Answer
 }
 
-# It calls $BaseUrl itself, whatever proxy the environment names. The body goes by way of a file: Windows PowerShell 5 drops the quotes of a native program's arguments.
+# The environment's proxies are ignored. The body is passed in a file, because Windows PowerShell 5 drops quotes in
+# the arguments of native programs.
 function Send-Request([string] $Method, [string] $Path, [string] $Body = '', [string[]] $Headers = @()) {
     [IO.File]::WriteAllText("$Answer/request", $Body)
     $options = @('-sS', '--noproxy', '*', '--max-time', '60', '-X', $Method, "$BaseUrl$Path", '-D', "$Answer/headers",
@@ -59,9 +61,9 @@ function Get-Header([string] $Name) {
     if ($line) { return $line.Matches[0].Groups[1].Value }
 }
 
-function Assert-Value([string] $What, $Actual, $Wanted) {
-    if ("$Actual" -ne "$Wanted") { Stop-Tour "$What is '$Actual', wanted $Wanted" }
-    Write-Host "  ok: $What is $Actual" -ForegroundColor Green
+function Assert-Value([string] $Name, $Actual, $Expected) {
+    if ("$Actual" -ne "$Expected") { Stop-Tour "$Name is '$Actual', expected $Expected" }
+    Write-Host "  ok: $Name is $Actual" -ForegroundColor Green
 }
 
 function Stop-Tour([string] $Reason) {
@@ -81,9 +83,9 @@ function Wait-Seconds([int] $Seconds, [string] $What) {
     Write-Progress -Activity $What -Completed
 }
 
-# ------------------------------------------------------------------ what an admin does
+# ------------------------------------------------------------------ requests of an admin
 
-# From here, or where only the container's own loopback may, from inside it.
+# Sends a request from here. If it is rejected, sends it from inside the container.
 function Invoke-Admin([string] $Method, [string] $Path, [string] $Body = '') {
     Write-Host "-> $Method $Path $Body" -ForegroundColor White
     $key = if ($AdminKey) { @("X-API-Key: $AdminKey") } else { @() }
@@ -106,9 +108,9 @@ try:
 except urllib.error.HTTPError as error:
     print(error.code)
 '@
-    $said = "$Method`n$Path`n$Body`n" | Invoke-Compose exec -T app python -c $program
-    if ($LASTEXITCODE -ne 0) { Stop-Tour "The API refused an admin call ($refusal). Set ADMIN_API_KEY to the key that the API has." }
-    $script:Status = "$said".Trim()
+    $output = "$Method`n$Path`n$Body`n" | Invoke-Compose exec -T app python -c $program
+    if ($LASTEXITCODE -ne 0) { Stop-Tour "The API rejected an admin call ($refusal). Set ADMIN_API_KEY to the admin key of the API." }
+    $script:Status = "$output".Trim()
     $script:Text = '(called from inside the container)'
 }
 
@@ -126,11 +128,11 @@ function New-Point([int] $Value) {
     return "{`"timestamp`":`"$now`",`"value`":$Value,`"type`":`"$Type`"}"
 }
 
-# Waits where an earlier tour has used up the quota.
+# If an earlier tour has used up the quota, waits and sends the request again.
 function Invoke-Ingest([string] $Path, [string] $Body) {
     Invoke-Step POST "/api/metrics$Path" $Body
     if ($Status -eq '429') {
-        Wait-Seconds (Get-Header 'Retry-After') 'The quota is used up; room again soon'
+        Wait-Seconds (Get-Header 'Retry-After') 'The quota is used up and available again soon'
         Invoke-Step POST "/api/metrics$Path" $Body
     }
     Assert-Value 'status' $Status 201
@@ -145,28 +147,28 @@ function Get-Breaker {
     Assert-Value 'status' $Status 200
 }
 
-$rateFound = $null
+$originalRate = $null
 try {
-    Write-Step '1. Health' 'The API answers, and Redis answers it.'
+    Write-Step '1. Health' 'The API answers, and is connected to Redis.'
     Invoke-Step GET '/health'
     Assert-Value 'status' $Status 200
     Assert-Value 'redis_connected' $Json.redis_connected $true
 
-    Write-Step '2. A clean start' 'The external service shall not fail for now, and its circuit breaker is closed.'
+    Write-Step '2. A clean start' 'The tour makes the external service work without faults, and closes its circuit breaker.'
     Send-Request GET '/api/admin/external-service/failure-rate'
     Assert-Value 'status' $Status 200
-    $rateFound = $Json.failure_rate
+    $originalRate = $Json.failure_rate
     Set-FailureRate 0
     Invoke-Admin POST '/api/admin/circuit-breaker/close'
     Get-Breaker
     Assert-Value 'state' $Json.state 'CLOSED'
 
-    Write-Step '3. Ingest' 'One point, then three at once: a batch counts as one request to the limiter.'
+    Write-Step '3. Ingest' 'One point, then a batch of three points, which counts as one request to the rate limiter.'
     Invoke-Ingest '' (New-Point 10)
     Invoke-Ingest '/batch' "[$(New-Point 20),$(New-Point 30),$(New-Point 40)]"
     Assert-Value 'accepted' $Json.accepted 3
 
-    Write-Step '4. Summary: computed, then cached' 'The first read computes and asks the external service; the second costs neither.'
+    Write-Step '4. Summary: computed, then cached' 'The first read computes the summary and calls the external service. The second read gets the cached summary.'
     Get-Summary $Type
     Assert-Value 'status' $Status 200
     Assert-Value 'X-Cache' (Get-Header 'X-Cache') 'MISS'
@@ -175,10 +177,10 @@ try {
     Get-Summary $Type
     Assert-Value 'X-Cache' (Get-Header 'X-Cache') 'HIT'
 
-    Write-Step '5. Rate limit' 'Ingesting until the quota is spent: then 429, and Retry-After says when to come back.'
+    Write-Step '5. Rate limit' 'The tour sends points until the quota is used up. The answer is then 429, with Retry-After.'
     Invoke-Step POST '/api/metrics' (New-Point 50)
     $quota = [int][regex]::Match((Get-Header 'RateLimit-Policy'), 'q=(\d+)').Groups[1].Value
-    if ($quota -gt 1000) { Stop-Tour "the quota is ${quota}: too much for a tour to spend; set RATE_LIMIT_REQUESTS lower" }
+    if ($quota -gt 1000) { Stop-Tour "the quota of $quota is too large for the tour; set a lower RATE_LIMIT_REQUESTS" }
     for ($sent = 1; $sent -le $quota -and $Status -ne '429'; $sent++) {
         Send-Request POST '/api/metrics' (New-Point 50)
         Write-Host "  POST /api/metrics -> $Status, RateLimit: $(Get-Header 'RateLimit')"
@@ -188,7 +190,7 @@ try {
     Assert-Value 'code' $Json.code 'RATE_LIMIT_EXCEEDED'
     if ([int](Get-Header 'Retry-After') -lt 1) { Stop-Tour 'Retry-After is less than 1' }
 
-    Write-Step '6. Circuit breaker: CLOSED -> OPEN' 'The external service now fails every call. Readers get the last good summary, marked as stale.'
+    Write-Step '6. Circuit breaker: CLOSED -> OPEN' 'Every call of the external service now fails. Clients get the last good summary, marked as stale.'
     Set-FailureRate 1
     for ($reads = 1; $reads -le 50; $reads++) {
         Get-Summary $Type @('Cache-Control: no-cache')
@@ -202,28 +204,28 @@ try {
     Get-Breaker
     Assert-Value 'state' $Json.state 'OPEN'
 
-    Write-Step '7. Fallback' 'OPEN: nobody waits for a service that is down. A type never summed up has nothing to fall back on.'
+    Write-Step '7. Fallback' 'While the breaker is OPEN, the service is not called, and clients get the last good summary at once. For a type without an earlier summary, the answer is 503.'
     Get-Summary $Type @('Cache-Control: no-cache')
     Assert-Value 'X-Cache' (Get-Header 'X-Cache') 'STALE'
     Get-Summary "$Type.unknown"
     Assert-Value 'status' $Status 503
     Assert-Value 'code' $Json.code 'CIRCUIT_OPEN'
 
-    Write-Step '8. Recovery: OPEN -> HALF_OPEN -> CLOSED' 'The external service is well again. When the time is up one call probes it, and its success closes the breaker.'
+    Write-Step '8. Recovery: OPEN -> HALF_OPEN -> CLOSED' 'The external service works again. After the open time the breaker admits one probe, whose success closes the breaker.'
     Set-FailureRate 0
     Send-Request GET '/api/circuit-breaker/status'
-    Wait-Seconds ([Math]::Floor($Json.retry_after) + 1) 'A probe is let through soon'
+    Wait-Seconds ([Math]::Floor($Json.retry_after) + 1) 'The breaker admits a probe soon'
     Get-Summary $Type @('Cache-Control: no-cache')
     Assert-Value 'status' $Status 200
     Assert-Value 'X-Cache' (Get-Header 'X-Cache') 'MISS'
     Assert-Value 'degraded' $Json.degraded $false
     Get-Breaker
     Assert-Value 'state' $Json.state 'CLOSED'
-    $way = ($Json.transitions | Select-Object -Last 2 | ForEach-Object { "$($_.before) $($_.after)" }) -join ', '
-    Assert-Value 'its way' $way 'OPEN HALF_OPEN, HALF_OPEN CLOSED'
+    $last = ($Json.transitions | Select-Object -Last 2 | ForEach-Object { "$($_.before) $($_.after)" }) -join ', '
+    Assert-Value 'the last transitions' $last 'OPEN HALF_OPEN, HALF_OPEN CLOSED'
 
-    Write-Host "`nEvery step passed." -ForegroundColor Green
+    Write-Host "`nAll steps succeeded." -ForegroundColor Green
 } finally {
-    if ($null -ne $rateFound) { Set-FailureRate $rateFound | Out-Null }
+    if ($null -ne $originalRate) { Set-FailureRate $originalRate | Out-Null }
     Remove-Item -Recurse -Force $Answer
 }

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# A guided tour against a running API (./start.sh). Every step is asserted; the first that fails ends the tour.
+# A guided tour of a running API (./start.sh). Each step checks its result. The tour ends at the first failure.
 #
 #   ./demo.sh [--no-pause] [--base-url URL]
 #
-# BASE_URL (http://localhost:8000) says where the API is. The tour makes the external service fail, which takes
-# an admin: ADMIN_API_KEY from the environment or .env, else a direct call from this machine, else one from
-# inside the app's container. Takes about a minute, most of it waiting for the breaker; can be run again.
+# BASE_URL is the URL of the API (default http://localhost:8000). The tour makes the external service fail, which
+# needs admin rights: by ADMIN_API_KEY from the environment or .env, else by a direct call from this machine, else
+# by a call from inside the app's container. The tour takes about a minute, mostly to wait for the breaker, and
+# can be repeated.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 . scripts/environment.sh
@@ -27,13 +28,13 @@ ADMIN_API_KEY=$(setting ADMIN_API_KEY "")
 
 command -v curl >/dev/null || { echo "The tour needs curl, which is not installed." >&2 && exit 1; }
 
-# ------------------------------------------------------------------ asking and asserting
+# ------------------------------------------------------------------ requests and checks
 
 ANSWER=$(mktemp -d)
 BOLD='' DIM='' GREEN='' RED='' PLAIN=''
 if [ -t 1 ]; then BOLD=$'\e[1m' DIM=$'\e[2m' GREEN=$'\e[32m' RED=$'\e[31m' PLAIN=$'\e[0m'; fi
 
-# request METHOD PATH [curl options]: sends it, shows it, and leaves the answer in STATUS and $ANSWER.
+# request METHOD PATH [curl options]: sends and prints a request. STATUS and $ANSWER then have the answer.
 request() {
   local method=$1 path=$2
   shift 2
@@ -58,7 +59,7 @@ show_answer() {
   echo
 }
 
-# field NAME: the first member of that name in the answer's JSON, without its quotes.
+# field NAME: prints the first member of that name in the answer's JSON, without quotes.
 field() {
   { grep -oE "\"$1\": *(\"[^\"]*\"|[^],}]*)" "$ANSWER/body" || true; } | head -n 1 |
     sed -e 's/^"[^"]*": *//' -e 's/^"\(.*\)"$/\1/'
@@ -68,11 +69,11 @@ header() {
   { grep -i "^$1:" "$ANSWER/headers" || true; } | head -n 1 | sed 's/^[^:]*: *//' | tr -d '\r'
 }
 
-# expect WHAT ACTUAL WANTED: WANTED may be several values, separated by |.
+# expect NAME ACTUAL EXPECTED: EXPECTED may be several values, separated by |.
 expect() {
   case "|$3|" in
     *"|$2|"*) printf '%s  ✓ %s is %s%s\n' "$GREEN" "$1" "$2" "$PLAIN" ;;
-    *) failed "$1 is '$2', wanted $3" ;;
+    *) failed "$1 is '$2', expected $3" ;;
   esac
 }
 
@@ -96,9 +97,9 @@ wait_seconds() {
   if [ -t 1 ]; then printf '\r%60s\r' ''; fi
 }
 
-# ------------------------------------------------------------------ what an admin does
+# ------------------------------------------------------------------ requests of an admin
 
-# admin METHOD PATH [BODY]: from here, or where only the container's own loopback may, from inside it.
+# admin METHOD PATH [BODY]: sends a request from here. If it is rejected, sends it from inside the container.
 admin() {
   local key=()
   [ -z "$ADMIN_API_KEY" ] || key=(-H "X-API-Key: $ADMIN_API_KEY")
@@ -122,28 +123,28 @@ try:
     print(without_proxy.open(request).status)
 except urllib.error.HTTPError as error:
     print(error.code)' "$1" "$2" "${3-}" 2>/dev/null | tr -d '\r') ||
-    failed "The API refused an admin call ($refusal). Set ADMIN_API_KEY to the key that the API has."
+    failed "The API rejected an admin call ($refusal). Set ADMIN_API_KEY to the admin key of the API."
   printf '(called from inside the container)' >"$ANSWER/body"
 }
 
-# ------------------------------------------------------------------ leaving things as they were
+# ------------------------------------------------------------------ clean-up
 
-RATE_FOUND=
-leave() {
+ORIGINAL_RATE=
+clean_up() {
   local result=$?
   trap - EXIT
-  if [ -n "$RATE_FOUND" ]; then
-    admin PUT /api/admin/external-service/failure-rate "{\"failure_rate\":$RATE_FOUND}" >/dev/null || result=1
+  if [ -n "$ORIGINAL_RATE" ]; then
+    admin PUT /api/admin/external-service/failure-rate "{\"failure_rate\":$ORIGINAL_RATE}" >/dev/null || result=1
   fi
   rm -rf "$ANSWER"
   if [ "$result" = 0 ]; then
-    printf '\n%sEvery step passed.%s\n' "$GREEN" "$PLAIN"
+    printf '\n%sAll steps succeeded.%s\n' "$GREEN" "$PLAIN"
   else
     printf '\n%sA step failed, and the tour ended.%s\n' "$RED" "$PLAIN" >&2
   fi
   exit "$result"
 }
-trap leave EXIT
+trap clean_up EXIT
 trap 'exit 130' INT TERM
 
 # ------------------------------------------------------------------ the tour
@@ -153,11 +154,11 @@ now() { date -u +%Y-%m-%dT%H:%M:%SZ; }
 point() { printf '{"timestamp":"%s","value":%s,"type":"%s"}' "$(now)" "$1" "$TYPE"; }
 post() { request POST "/api/metrics$1" -H 'Content-Type: application/json' -d "$2"; }
 
-# ingest PATH BODY: waits where an earlier tour has used up the quota.
+# ingest PATH BODY: if an earlier tour has used up the quota, waits and sends the request again.
 ingest() {
   post "$1" "$2"
   if [ "$STATUS" = 429 ]; then
-    wait_seconds "$(header Retry-After)" "the quota is used up, room again in"
+    wait_seconds "$(header Retry-After)" "the quota is used up and available again in"
     post "$1" "$2"
   fi
   expect status "$STATUS" 201
@@ -177,26 +178,26 @@ breaker() {
 
 set_failure_rate() { admin PUT /api/admin/external-service/failure-rate "{\"failure_rate\":$1}"; }
 
-step "1. Health" "The API answers, and Redis answers it."
+step "1. Health" "The API answers, and is connected to Redis."
 request GET /health
 expect status "$STATUS" 200
 expect redis_connected "$(field redis_connected)" true
 
-step "2. A clean start" "The external service shall not fail for now, and its circuit breaker is closed."
+step "2. A clean start" "The tour makes the external service work without faults, and closes its circuit breaker."
 send GET /api/admin/external-service/failure-rate
 expect status "$STATUS" 200
-RATE_FOUND=$(field failure_rate)
+ORIGINAL_RATE=$(field failure_rate)
 set_failure_rate 0
 admin POST /api/admin/circuit-breaker/close
 breaker
 expect state "$(field state)" CLOSED
 
-step "3. Ingest" "One point, then three at once: a batch counts as one request to the limiter."
+step "3. Ingest" "One point, then a batch of three points, which counts as one request to the rate limiter."
 ingest "" "$(point 10)"
 ingest /batch "[$(point 20),$(point 30),$(point 40)]"
 expect accepted "$(field accepted)" 3
 
-step "4. Summary: computed, then cached" "The first read computes and asks the external service; the second costs neither."
+step "4. Summary: computed, then cached" "The first read computes the summary and calls the external service. The second read gets the cached summary."
 summary "$TYPE"
 expect status "$STATUS" 200
 expect X-Cache "$(header X-Cache)" MISS
@@ -205,10 +206,10 @@ expect average_value "$(field average_value)" "25.0|25"
 summary "$TYPE"
 expect X-Cache "$(header X-Cache)" HIT
 
-step "5. Rate limit" "Ingesting until the quota is spent: then 429, and Retry-After says when to come back."
+step "5. Rate limit" "The tour sends points until the quota is used up. The answer is then 429, with Retry-After."
 post "" "$(point 50)"
 QUOTA=$(header RateLimit-Policy | sed -n 's/.*q=\([0-9]*\).*/\1/p')
-[ "${QUOTA:-0}" -le 1000 ] || failed "the quota is $QUOTA: too much for a tour to spend; set RATE_LIMIT_REQUESTS lower"
+[ "${QUOTA:-0}" -le 1000 ] || failed "the quota of $QUOTA is too large for the tour; set a lower RATE_LIMIT_REQUESTS"
 for ((sent = 1; sent <= QUOTA && STATUS != 429; sent++)); do
   send POST /api/metrics -H 'Content-Type: application/json' -d "$(point 50)"
   printf '  POST /api/metrics → %s, RateLimit: %s\n' "$STATUS" "$(header RateLimit)"
@@ -216,9 +217,9 @@ done
 show_answer
 expect status "$STATUS" 429
 expect code "$(field code)" RATE_LIMIT_EXCEEDED
-[ "$(header Retry-After)" -ge 1 ] || failed "Retry-After is '$(header Retry-After)', wanted at least 1"
+[ "$(header Retry-After)" -ge 1 ] || failed "Retry-After is '$(header Retry-After)', expected at least 1"
 
-step "6. Circuit breaker: CLOSED → OPEN" "The external service now fails every call. Readers get the last good summary, marked as stale."
+step "6. Circuit breaker: CLOSED → OPEN" "Every call of the external service now fails. Clients get the last good summary, marked as stale."
 set_failure_rate 1.0
 for ((reads = 1; reads <= 50; reads++)); do
   summary "$TYPE" -H 'Cache-Control: no-cache'
@@ -232,18 +233,18 @@ done
 breaker
 expect state "$(field state)" OPEN
 
-step "7. Fallback" "OPEN: nobody waits for a service that is down. A type never summed up has nothing to fall back on."
+step "7. Fallback" "While the breaker is OPEN, the service is not called, and clients get the last good summary at once. For a type without an earlier summary, the answer is 503."
 summary "$TYPE" -H 'Cache-Control: no-cache'
 expect X-Cache "$(header X-Cache)" STALE
 summary "$TYPE.unknown"
 expect status "$STATUS" 503
 expect code "$(field code)" CIRCUIT_OPEN
 
-step "8. Recovery: OPEN → HALF_OPEN → CLOSED" "The external service is well again. When the time is up one call probes it, and its success closes the breaker."
+step "8. Recovery: OPEN → HALF_OPEN → CLOSED" "The external service works again. After the open time the breaker admits one probe, whose success closes the breaker."
 set_failure_rate 0
 send GET /api/circuit-breaker/status
 RETRY_AFTER=$(field retry_after)
-wait_seconds "$(( ${RETRY_AFTER%%.*} + 1 ))" "a probe is let through in"
+wait_seconds "$(( ${RETRY_AFTER%%.*} + 1 ))" "the breaker admits a probe in"
 summary "$TYPE" -H 'Cache-Control: no-cache'
 expect status "$STATUS" 200
 expect X-Cache "$(header X-Cache)" MISS
@@ -252,6 +253,6 @@ breaker
 expect state "$(field state)" CLOSED
 case $(tr -d ' ' <"$ANSWER/body") in
   *'"before":"OPEN","after":"HALF_OPEN"'*'"before":"HALF_OPEN","after":"CLOSED"'*) ;;
-  *) failed "its transitions do not end OPEN → HALF_OPEN → CLOSED" ;;
+  *) failed "the last transitions are not OPEN → HALF_OPEN → CLOSED" ;;
 esac
-printf '%s  ✓ it went OPEN → HALF_OPEN → CLOSED%s\n' "$GREEN" "$PLAIN"
+printf '%s  ✓ the last transitions are OPEN → HALF_OPEN → CLOSED%s\n' "$GREEN" "$PLAIN"

@@ -1,12 +1,12 @@
-# Gets the API answering, with all it needs:
+# Starts the API with its dependencies:
 #
-#   ./start.ps1            in containers where a Docker engine answers, else as --local
-#   ./start.ps1 --local    as processes of this machine: .venv, provider, API, embedded Redis
-#   ./start.ps1 stop       stops what this script started; data is kept
+#   ./start.ps1            starts containers if a Docker engine answers, else like --local
+#   ./start.ps1 --local    starts local processes: .venv, provider, API, embedded Redis
+#   ./start.ps1 stop       stops the processes and containers of this script; data is kept
 #
-# APP_PORT, PROVIDER_PORT and, for the Redis in a container, REDIS_PORT say where; ADMIN_API_KEY is the key for
-# the admin endpoints. Each comes from the environment or .env. Without a key the script makes one and keeps it
-# in .env. What it runs is noted in run/, where the local processes log as well.
+# APP_PORT, PROVIDER_PORT and, for the Redis in a container, REDIS_PORT are the ports. ADMIN_API_KEY is the key
+# for the admin endpoints. All of them come from the environment or .env. If there is no key, the script creates
+# one and writes it to .env. The folder run/ has the ids and the logs of the local processes.
 $ErrorActionPreference = 'Stop'
 Set-Location $PSScriptRoot
 . ./scripts/environment.ps1
@@ -16,7 +16,7 @@ $LocalLimitSeconds = 60
 $ContainerLimitSeconds = 120
 $LogLines = 15
 
-# ------------------------------------------------------------------ what both ways need
+# ------------------------------------------------------------------ common functions
 
 function Test-Port([int] $Port) {
     $client = New-Object System.Net.Sockets.TcpClient
@@ -32,11 +32,11 @@ function Test-Port([int] $Port) {
 
 function Assert-FreePort([int] $Port, [string] $Name) {
     if (Test-Port $Port) {
-        throw "Port $Port is taken by another program. Free it, or choose another with the variable $Name."
+        throw "Another program uses port $Port. Stop that program, or set the variable $Name to another port."
     }
 }
 
-# Makes an admin key where none is set. The last line of .env that names it is the one that counts.
+# Creates an admin key if no key is set. The last line with ADMIN_API_KEY in .env counts.
 function Set-AdminKey {
     if (-not (Get-Setting 'ADMIN_API_KEY' '')) {
         $bytes = New-Object byte[] 24
@@ -46,17 +46,17 @@ function Set-AdminKey {
         $separator = if ($before -and -not $before.EndsWith("`n")) { "`n" } else { '' }
         [IO.File]::AppendAllText("$PSScriptRoot/.env", "${separator}ADMIN_API_KEY=$key`n")
         Protect-File "$PSScriptRoot/.env"
-        Write-Host 'Made an admin key and wrote it to .env'
+        Write-Host 'Created an admin key and wrote it to .env'
     }
     $env:ADMIN_API_KEY = Get-Setting 'ADMIN_API_KEY' ''
 }
 
-# The lines of .env, or an empty one.
+# Returns the lines of .env; an empty line if there is no .env.
 function Get-EnvFile {
     if (Test-Path .env) { Get-Content -Encoding UTF8 .env } else { '' }
 }
 
-# Leaves the file to its owner alone.
+# Removes the access of all users except the owner.
 function Protect-File([string] $Path) {
     $user = [Security.Principal.WindowsIdentity]::GetCurrent().Name
     & icacls.exe $Path /inheritance:r /grant:r "${user}:F" | Out-Null
@@ -71,10 +71,10 @@ function Test-Healthy([int] $Port) {
     }
 }
 
-function Write-Where {
+function Write-Addresses {
     $api = "http://localhost:$AppPort"
     $now = (Get-Date).ToUniversalTime().ToString('yyyy-MM-ddTHH:mm:ssZ')
-    $key = if ($GivenKey) { 'the value of ADMIN_API_KEY' } else { Get-Setting 'ADMIN_API_KEY' 'none' }
+    $key = if ($EnvironmentKey) { 'the value of ADMIN_API_KEY' } else { Get-Setting 'ADMIN_API_KEY' 'none' }
     Write-Host @"
 
   Dashboard  $api/dashboard
@@ -89,30 +89,30 @@ Try:
   Invoke-RestMethod '$api/api/metrics/summary?type=cpu&period=hourly'
   Invoke-RestMethod $api/api/circuit-breaker/status
 
-./demo.ps1 is the guided tour, ./start.ps1 stop stops everything.
+./demo.ps1 runs a guided tour. ./start.ps1 stop stops all processes or containers.
 "@
 }
 
-# ------------------------------------------------------------------ as processes of this machine
+# ------------------------------------------------------------------ local processes
 
-# Runs it, its output in run/NAME.log. run/NAME.pid holds its id and its birth, so that an id the system gave
-# to somebody else later is never taken for ours.
+# Runs the command, with its output in run/NAME.log. run/NAME.pid has the process id and the start time, which
+# distinguishes the process from a later one with the same id.
 function Start-Part([string] $Name, [string[]] $Arguments) {
     $process = Start-Process -FilePath $VenvPython -ArgumentList $Arguments -WindowStyle Hidden -PassThru `
         -RedirectStandardOutput "$Run/$Name.log" -RedirectStandardError "$Run/$Name.err.log"
     "$($process.Id) $($process.StartTime.Ticks)" | Set-Content "$Run/$Name.pid"
 }
 
-# The process, or nothing where it runs no more.
+# Returns the process; nothing if the process has ended.
 function Get-Part([string] $Name) {
     if (-not (Test-Path "$Run/$Name.pid")) { return $null }
-    $id, $birth = (Get-Content "$Run/$Name.pid") -split ' '
+    $id, $started = (Get-Content "$Run/$Name.pid") -split ' '
     $process = Get-Process -Id $id -ErrorAction SilentlyContinue
-    if ($process -and "$($process.StartTime.Ticks)" -eq $birth) { return $process }
+    if ($process -and "$($process.StartTime.Ticks)" -eq $started) { return $process }
     return $null
 }
 
-# Until it is healthy, or fails with the end of its log.
+# Waits until the process is healthy. If it does not become healthy, prints the end of its log and fails.
 function Wait-Part([string] $Name, [int] $Port) {
     $deadline = (Get-Date).AddSeconds($LocalLimitSeconds)
     while (-not (Test-Healthy $Port)) {
@@ -130,18 +130,18 @@ function Wait-Part([string] $Name, [int] $Port) {
 function Stop-Part([string] $Name) {
     $process = Get-Part $Name
     if ($process) {
-        & taskkill.exe /PID $process.Id /T /F | Out-Null  # with its workers; Windows knows no gentler way
+        & taskkill.exe /PID $process.Id /T /F | Out-Null  # with its workers; Windows has no graceful stop
         $process.WaitForExit()
     }
     Remove-Item -Force -ErrorAction SilentlyContinue "$Run/$Name.pid"
 }
 
 function Start-Local {
-    $script:Redis = if (Test-RedisIsGiven) { 'as REDIS_URL or REDIS_HOST says' } else { 'in the process of the API: data is not kept' }
+    $script:Redis = if (Test-RedisSetting) { 'according to REDIS_URL or REDIS_HOST' } else { 'in the process of the API; data is not kept' }
     $script:Provider = Get-Setting 'EXTERNAL_SERVICE_URL' $Provider
     if ((Get-Part 'api') -and (Test-Healthy $AppPort)) {
         Write-Host 'Already running.'
-        Write-Where
+        Write-Addresses
         return
     }
     Stop-Local
@@ -161,7 +161,7 @@ function Start-Local {
             Wait-Part 'provider' $ProviderPort
             $env:EXTERNAL_SERVICE_URL = "http://127.0.0.1:$ProviderPort"
         }
-        if (-not (Test-RedisIsGiven)) { $env:REDIS_URL = 'embedded://' }
+        if (-not (Test-RedisSetting)) { $env:REDIS_URL = 'embedded://' }
         Write-Host 'Starting the API'
         Start-Part 'api' @('-m', 'src')
         Wait-Part 'api' $AppPort
@@ -174,11 +174,12 @@ function Start-Local {
     }
     Write-Host "Running; logs in $Run/."
     Get-EnvFile | & $VenvPython -m src.config.unknown_settings | Write-Host
-    Write-Where
+    Write-Addresses
 }
 
-# Whether the user named a Redis. In .env, localhost names none: it is what a copied .env.example says.
-function Test-RedisIsGiven {
+# Returns whether a setting names a Redis. REDIS_HOST=localhost in .env does not count, because it is the value
+# of a copied .env.example.
+function Test-RedisSetting {
     return (Get-Setting 'REDIS_URL' '') -or $env:REDIS_HOST -or (Get-Setting 'REDIS_HOST' 'localhost') -ne 'localhost'
 }
 
@@ -187,7 +188,7 @@ function Stop-Local {
     Stop-Part 'provider'
 }
 
-# ------------------------------------------------------------------ in containers
+# ------------------------------------------------------------------ containers
 
 function Get-UnhealthyService {
     foreach ($service in 'redis', 'provider', 'app') {
@@ -197,18 +198,18 @@ function Get-UnhealthyService {
     }
 }
 
-# The port that Redis is published on: that of the running container, or REDIS_PORT, or the next free one.
+# Sets the published port of Redis: the port of the running container, else REDIS_PORT, else the next free port.
 function Set-RedisPort {
-    $ErrorActionPreference = 'Continue'  # compose says on stderr that nothing runs yet
-    $wanted = [int](Get-Setting 'REDIS_PORT' '6379')
+    $ErrorActionPreference = 'Continue'  # compose writes to stderr if no container runs
+    $preferred = [int](Get-Setting 'REDIS_PORT' '6379')
     $published = Invoke-Compose port redis 6379 2>$null
     if ("$published" -match ':([1-9]\d*)$') {
         $port = [int]$Matches[1]
     } else {
-        $port = $wanted
+        $port = $preferred
         while (Test-Port $port) { $port++ }
-        if ($port -ne $wanted) {
-            Write-Host "Port $wanted is taken by another program: Redis is published on port $port instead."
+        if ($port -ne $preferred) {
+            Write-Host "Another program uses port ${preferred}: Redis is published on port $port instead."
         }
     }
     $env:REDIS_PORT = $port
@@ -229,7 +230,7 @@ function Start-Services {
     Set-RedisPort
     if (-not (Get-UnhealthyService)) {
         Write-Host 'Already running.'
-        Write-Where
+        Write-Addresses
         return
     }
     if (-not (Invoke-Compose ps -q)) {
@@ -247,9 +248,9 @@ function Start-Services {
         throw "The service $service is not healthy. Above is the end of its log."
     }
     Write-Host 'Running in containers; logs: docker-compose logs.'
-    # This shows the names in .env that are no settings: compose gives the container only the names that it lists.
+    # Prints the unknown names in .env. Compose passes only listed names to the container.
     Get-EnvFile | Invoke-Compose exec -T app python -m src.config.unknown_settings | Write-Host
-    Write-Where
+    Write-Addresses
 }
 
 function Stop-Containers {
@@ -257,7 +258,7 @@ function Stop-Containers {
     Remove-Item -Force "$Run/containers"
 }
 
-# ------------------------------------------------------------------ the way asked for
+# ------------------------------------------------------------------ main program
 
 function Stop-All {
     if (-not (Test-Path "$Run/api.pid", "$Run/provider.pid", "$Run/containers" | Where-Object { $_ })) {
@@ -272,7 +273,7 @@ function Stop-All {
 $AppPort = Get-Setting 'APP_PORT' '8000'
 $ProviderPort = Get-Setting 'PROVIDER_PORT' '9000'
 $Provider = "http://localhost:$ProviderPort, the simulated external service"
-$GivenKey = $env:ADMIN_API_KEY  # not shown, since it may be a secret of the caller's
+$EnvironmentKey = $env:ADMIN_API_KEY  # not shown, since it may be a secret
 New-Item -ItemType Directory -Force $Run | Out-Null
 switch ("$args") {
     '' { if ((Get-Part 'api') -or -not (Test-Containers)) { Start-Local } else { Start-Containers } }

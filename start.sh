@@ -1,27 +1,27 @@
 #!/usr/bin/env bash
-# Gets the API answering, with all it needs:
+# Starts the API with its dependencies:
 #
-#   ./start.sh            in containers where a Docker engine answers, else as --local
-#   ./start.sh --local    as processes of this machine: .venv, provider, API, embedded Redis
-#   ./start.sh stop       stops what this script started; data is kept
+#   ./start.sh            starts containers if a Docker engine answers, else like --local
+#   ./start.sh --local    starts local processes: .venv, provider, API, embedded Redis
+#   ./start.sh stop       stops the processes and containers of this script; data is kept
 #
-# APP_PORT, PROVIDER_PORT and, for the Redis in a container, REDIS_PORT say where; ADMIN_API_KEY is the key for
-# the admin endpoints. Each comes from the environment or .env. Without a key the script makes one and keeps it
-# in .env. What it runs is noted in run/, where the local processes log as well.
+# APP_PORT, PROVIDER_PORT and, for the Redis in a container, REDIS_PORT are the ports. ADMIN_API_KEY is the key
+# for the admin endpoints. All of them come from the environment or .env. If there is no key, the script creates
+# one and writes it to .env. The folder run/ has the ids and the logs of the local processes.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 . scripts/environment.sh
 
 RUN=run
 LOCAL_LIMIT_SECONDS=60
-STOP_LIMIT_SECONDS=40  # requests get 10 s to end, telemetry a few to be sent, an embedded Redis 10
+STOP_LIMIT_SECONDS=40  # 10 s for requests, a few seconds for telemetry, 10 s for an embedded Redis
 CONTAINER_LIMIT_SECONDS=120
 LOG_LINES=15
 
 main() {
   APP_PORT=$(setting APP_PORT 8000)
   PROVIDER_PORT=$(setting PROVIDER_PORT 9000)
-  # A key that the caller set is not shown, since it may be a secret of the caller's.
+  # A key from the environment is not shown, since it may be a secret.
   ADMIN_KEY=${ADMIN_API_KEY:+the value of ADMIN_API_KEY}
   PROVIDER="http://localhost:$PROVIDER_PORT, the simulated external service"
   export APP_PORT PROVIDER_PORT
@@ -34,44 +34,44 @@ main() {
   esac
 }
 
-# ------------------------------------------------------------------ as processes of this machine
+# ------------------------------------------------------------------ local processes
 
 start_local() {
-  REDIS="embedded, its data in data/"
-  if redis_is_given; then REDIS="as REDIS_URL or REDIS_HOST says"; fi
+  REDIS="embedded, with its data in data/"
+  if has_redis_setting; then REDIS="according to REDIS_URL or REDIS_HOST"; fi
   PROVIDER=$(setting EXTERNAL_SERVICE_URL "$PROVIDER")
   if pid_of api >/dev/null && healthy "$APP_PORT"; then
     say "Already running."
-    say_where
+    print_addresses
     return
   fi
   stop_local
   require_free_port "$APP_PORT" APP_PORT
   make_venv requirements.txt
-  have_admin_key
+  ensure_admin_key
   trap 'stop_local' EXIT
   if [ -z "$(setting EXTERNAL_SERVICE_URL "")" ]; then
     require_free_port "$PROVIDER_PORT" PROVIDER_PORT
     say "Starting the provider"
     launch provider "$VENV/bin/python" -m src.provider --port "$PROVIDER_PORT" \
       --fail-chance "$(setting EXTERNAL_SERVICE_FAILURE_RATE 0.1)"
-    await provider "$PROVIDER_PORT"
+    wait_until_healthy provider "$PROVIDER_PORT"
     export EXTERNAL_SERVICE_URL=http://127.0.0.1:$PROVIDER_PORT
   fi
-  redis_is_given || export REDIS_URL=embedded://
+  has_redis_setting || export REDIS_URL=embedded://
   say "Starting the API"
   launch api "$VENV/bin/python" -m src
-  await api "$APP_PORT"
+  wait_until_healthy api "$APP_PORT"
   trap - EXIT
   say "Running; logs in $RUN/."
   show_unknown_settings "$VENV/bin/python"
-  say_where
+  print_addresses
 }
 
 stop_local() {
   stop_process api
   stop_process provider
-  # An embedded Redis of an API that was killed is stopped by its guard. This waits for it.
+  # If the API was killed, its guard process stops the embedded Redis. This command waits for that.
   if [ -e data/server.lock ] && [ -x "$VENV/bin/python" ]; then
     "$VENV/bin/python" -c '
 import asyncio
@@ -81,27 +81,28 @@ asyncio.run(EmbeddedRedis(Path("data")).stop())' || true
   fi
 }
 
-# Whether the user named a Redis. In .env, localhost names none: it is what a copied .env.example says.
-redis_is_given() {
+# has_redis_setting: succeeds if a setting names a Redis. REDIS_HOST=localhost in .env does not count, because it
+# is the value of a copied .env.example.
+has_redis_setting() {
   [ -n "$(setting REDIS_URL "")" ] || [ -n "${REDIS_HOST-}" ] || [ "$(setting REDIS_HOST localhost)" != localhost ]
 }
 
-# launch NAME COMMAND...: runs it in a process group of its own, its output in run/NAME.log. run/NAME.pid
-# holds its id and its birth, so that an id the system gave to somebody else later is never taken for ours.
+# launch NAME COMMAND...: runs the command in its own process group, with its output in run/NAME.log. run/NAME.pid
+# has the process id and the start time, which distinguishes the process from a later one with the same id.
 launch() {
   local name=$1
   shift
   set -m
   nohup "$@" >"$RUN/$name.log" 2>&1 </dev/null &
   set +m
-  printf '%s %s\n' "$!" "$(born "$!")" >"$RUN/$name.pid"
+  printf '%s %s\n' "$!" "$(start_time "$!")" >"$RUN/$name.pid"
 }
 
-# born PID: when the process began, in whatever unit the system has; nothing when it has ended.
-born() {
+# start_time PID: prints the start time of the process in the system's unit; nothing if the process has ended.
+start_time() {
   local stat
   if stat=$(cat "/proc/$1/stat" 2>/dev/null); then
-    # shellcheck disable=SC2086 # proc(5): after the name in brackets come the state and, 19 on, the start
+    # shellcheck disable=SC2086 # proc(5): the state follows the name in brackets, the start time 19 fields later
     set -- ${stat##*) }
     [ "$1" = Z ] || printf '%s\n' "${20}"
   else
@@ -109,15 +110,15 @@ born() {
   fi
 }
 
-# pid_of NAME: the id of the process, or failure where it runs no more.
+# pid_of NAME: prints the id of the process; fails if the process has ended.
 pid_of() {
-  local pid birth
-  [ -f "$RUN/$1.pid" ] && read -r pid birth <"$RUN/$1.pid" && [ -n "$birth" ] &&
-    [ "$(born "$pid")" = "$birth" ] && printf '%s\n' "$pid"
+  local pid started
+  [ -f "$RUN/$1.pid" ] && read -r pid started <"$RUN/$1.pid" && [ -n "$started" ] &&
+    [ "$(start_time "$pid")" = "$started" ] && printf '%s\n' "$pid"
 }
 
-# await NAME PORT: until it is healthy, or fails with the end of its log.
-await() {
+# wait_until_healthy NAME PORT: if the process does not become healthy, prints the end of its log and fails.
+wait_until_healthy() {
   local deadline=$((SECONDS + LOCAL_LIMIT_SECONDS)) reason=
   until healthy "$2"; do
     pid_of "$1" >/dev/null || reason="ended"
@@ -138,27 +139,27 @@ stop_process() {
       pid_of "$1" >/dev/null || break
       sleep 0.1
     done
-    # its whole group, so that no worker outlives it
+    # kill the whole process group, including the workers
     pid_of "$1" >/dev/null && kill -KILL -- "-$pid" 2>/dev/null
   fi
   rm -f "$RUN/$1.pid"
 }
 
-# ------------------------------------------------------------------ in containers
+# ------------------------------------------------------------------ containers
 
 start_containers() {
   local deadline service
   choose_redis_port
   if [ -z "$(unhealthy_services)" ]; then
     say "Already running."
-    say_where
+    print_addresses
     return
   fi
   if [ -z "$(compose ps -q)" ]; then
     require_free_port "$APP_PORT" APP_PORT
     require_free_port "$PROVIDER_PORT" PROVIDER_PORT
   fi
-  have_admin_key
+  ensure_admin_key
   touch "$RUN/containers"
   trap 'stop_containers' EXIT
   if compose up -d --build; then
@@ -172,22 +173,23 @@ start_containers() {
   trap - EXIT
   say "Running in containers; logs: docker-compose logs."
   show_unknown_settings compose exec -T app python
-  say_where
+  print_addresses
 }
 
-# The port that Redis is published on: that of the running container, or REDIS_PORT, or the next free one.
+# choose_redis_port: sets the published port of Redis: the port of the running container, else REDIS_PORT, else
+# the next free port.
 choose_redis_port() {
-  local wanted published
-  wanted=$(setting REDIS_PORT 6379)
+  local preferred published
+  preferred=$(setting REDIS_PORT 6379)
   published=$(compose port redis 6379 2>/dev/null | sed -n 's/.*:\([1-9][0-9]*\)$/\1/p') || true
-  REDIS_PORT=${published:-$wanted}
+  REDIS_PORT=${published:-$preferred}
   if [ -z "$published" ]; then
     while is_taken "$REDIS_PORT"; do REDIS_PORT=$((REDIS_PORT + 1)); done
   fi
   export REDIS_PORT
   REDIS=localhost:$REDIS_PORT
-  if [ -z "$published" ] && [ "$REDIS_PORT" != "$wanted" ]; then
-    say "Port $wanted is taken by another program: Redis is published on port $REDIS_PORT instead."
+  if [ -z "$published" ] && [ "$REDIS_PORT" != "$preferred" ]; then
+    say "Another program uses port $preferred: Redis is published on port $REDIS_PORT instead."
   fi
 }
 
@@ -205,7 +207,7 @@ stop_containers() {
   rm -f "$RUN/containers"
 }
 
-# ------------------------------------------------------------------ both
+# ------------------------------------------------------------------ common functions
 
 stop_all() {
   if [ ! -f "$RUN/api.pid" ] && [ ! -f "$RUN/provider.pid" ] && [ ! -f "$RUN/containers" ]; then
@@ -230,38 +232,38 @@ is_taken() {
 
 require_free_port() {
   if is_taken "$1"; then
-    fail "Port $1 is taken by another program. Free it, or choose another: $2=<port> ./start.sh"
+    fail "Another program uses port $1. Stop that program, or choose another port: $2=<port> ./start.sh"
   fi
 }
 
-# Makes an admin key where none is set. The last line of .env that names it is the one that counts.
-have_admin_key() {
+# ensure_admin_key: creates an admin key if no key is set. The last line with ADMIN_API_KEY in .env counts.
+ensure_admin_key() {
   ADMIN_API_KEY=$(setting ADMIN_API_KEY "")
   if [ -z "$ADMIN_API_KEY" ]; then
     ADMIN_API_KEY=$(od -An -N 24 -tx1 /dev/urandom | tr -d ' \n')
     if [ -s .env ] && [ -n "$(tail -c 1 .env)" ]; then printf '\n' >>.env; fi
     (umask 077 && printf 'ADMIN_API_KEY=%s\n' "$ADMIN_API_KEY" >>.env)
     chmod 600 .env
-    say "Made an admin key and wrote it to .env"
+    say "Created an admin key and wrote it to .env"
   fi
   export ADMIN_API_KEY
 }
 
-# show_unknown_settings PYTHON...: prints the names in .env and in the environment that are no settings.
+# show_unknown_settings PYTHON...: prints the unknown names in .env and in the environment.
 show_unknown_settings() {
   local env_file=/dev/null
   [ ! -f .env ] || env_file=.env
   "$@" -m src.config.unknown_settings <"$env_file"
 }
 
-# healthy PORT: whether GET /health there answers 200. In plain bash, since curl may be missing.
+# healthy PORT: succeeds if GET /health answers 200. It uses only bash, since curl may be missing.
 healthy() (
   exec 2>/dev/null 3<>"/dev/tcp/127.0.0.1/$1" || exit 1
   printf 'GET /health HTTP/1.0\r\nHost: localhost\r\n\r\n' >&3
   read -r -t 3 status <&3 && [[ $status == *" 200 "* ]]
 )
 
-say_where() {
+print_addresses() {
   local api=http://localhost:$APP_PORT
   cat <<TEXT
 
@@ -277,7 +279,7 @@ Try:
   curl '$api/api/metrics/summary?type=cpu&period=hourly'
   curl $api/api/circuit-breaker/status
 
-./demo.sh is the guided tour, ./start.sh stop stops everything.
+./demo.sh runs a guided tour. ./start.sh stop stops all processes or containers.
 TEXT
 }
 

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Runs the whole test suite. Needs nothing but Python >= 3.11; arguments go to pytest:
+# Runs the test suite. It needs only Python >= 3.11. Arguments are passed to pytest:
 #
-#   ./test.sh                         everything but the tests below
-#   ./test.sh --cov=src tests/unit    as pytest would take it
-#   RUN_COMPOSE_TESTS=1 ./test.sh     the tests that build and drive the containers as well
-#   RUN_INSTALL_TESTS=1 ./test.sh     the tests that install from a package registry as well
+#   ./test.sh                         runs all tests except those below
+#   ./test.sh --cov=src tests/unit    passes arguments to pytest
+#   RUN_COMPOSE_TESTS=1 ./test.sh     also runs the tests with containers
+#   RUN_INSTALL_TESTS=1 ./test.sh     also runs the tests that install from a package registry
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 . scripts/environment.sh

@@ -1,9 +1,9 @@
-# What the scripts share: settings, the Python environment, containers. To be dot-sourced.
+# Functions for the other scripts: settings, the Python environment, containers. Other scripts dot-source this file.
 
 $Venv = if ($env:VENV) { $env:VENV } else { '.venv' }
 $VenvPython = Join-Path $Venv 'Scripts/python.exe'
 
-# The environment's value, or that of .env, or else the default. Empty counts as unset.
+# Returns the value from the environment, else from .env, else the default. An empty value counts as unset.
 function Get-Setting([string] $Name, [string] $Default) {
     $value = [Environment]::GetEnvironmentVariable($Name)
     if (-not $value -and (Test-Path .env)) {
@@ -13,9 +13,9 @@ function Get-Setting([string] $Name, [string] $Default) {
     if ($value) { return $value } else { return $Default }
 }
 
-# Whether a program succeeds, whatever it says.
+# Returns whether a program succeeds, and drops its output.
 function Test-Quietly([scriptblock] $Program) {
-    $ErrorActionPreference = 'Continue'  # Windows PowerShell 5 takes any word on stderr for an error
+    $ErrorActionPreference = 'Continue'  # Windows PowerShell 5 treats any output on stderr as an error
     & $Program 2>&1 | Out-Null
     return $LASTEXITCODE -eq 0
 }
@@ -25,7 +25,8 @@ function Test-NewEnough([string] $Name) {
     return Test-Quietly { & $Name -c 'import sys; sys.exit(sys.version_info < (3, 11))' }
 }
 
-# The first Python >= 3.11. Each is tried, not only looked for: Windows has a python.exe that opens its shop.
+# Returns the first command that runs Python >= 3.11. Each command is run, because Windows has a python.exe that
+# only opens its store.
 function Find-Python {
     $candidates = @($env:PYTHON, 'python3.14', 'python3.13', 'python3.12', 'python3.11', 'python3', 'python') | Where-Object { $_ }
     foreach ($name in $candidates) {
@@ -34,7 +35,7 @@ function Find-Python {
     throw 'No Python >= 3.11 on PATH (tried python3.14 to python3.11, python3, python).'
 }
 
-# The environment with exactly the pinned requirements in it, and nothing to do if an earlier run did the same.
+# Installs exactly the pinned requirements into the environment, unless an earlier run did.
 function Install-Venv([string] $Requirements) {
     $stamp = Join-Path $Venv "installed-$Requirements"
     if (-not (Test-NewEnough $VenvPython) -or -not (Test-Quietly { & $VenvPython -m pip --version })) {
@@ -43,12 +44,12 @@ function Install-Venv([string] $Requirements) {
         & $python -m venv --clear $Venv
         if ($LASTEXITCODE -ne 0) { throw "$python cannot make a virtual environment." }
     }
-    $wanted = (Get-Content -Raw requirements-installer.txt) + (Get-Content -Raw $Requirements)
-    if (-not (Test-Path $stamp) -or (Get-Content -Raw $stamp) -ne $wanted) {
+    $pins = (Get-Content -Raw requirements-installer.txt) + (Get-Content -Raw $Requirements)
+    if (-not (Test-Path $stamp) -or (Get-Content -Raw $stamp) -ne $pins) {
         Remove-Item (Join-Path $Venv 'installed-*')
         & $VenvPython scripts/install.py $Requirements
         if ($LASTEXITCODE -ne 0) { throw "$Requirements could not be installed." }
-        Set-Content -NoNewline $stamp $wanted
+        Set-Content -NoNewline $stamp $pins
     }
 }
 

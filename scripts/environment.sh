@@ -1,13 +1,14 @@
-# What the scripts share: settings, the Python environment, containers. To be sourced.
+# Functions for the other scripts: settings, the Python environment, containers. Other scripts source this file.
 # shellcheck shell=bash
 
 VENV=${VENV:-.venv}
 
-# setting NAME DEFAULT: the environment's value, or that of .env, or else the default. Empty counts as unset.
+# setting NAME DEFAULT: prints the value from the environment, else from .env, else the default. An empty value
+# counts as unset.
 setting() {
   local value=${!1-}
   if [ -z "$value" ] && [ -f .env ]; then
-    # The first expression drops the byte order mark that some editors begin a file with.
+    # The first expression drops the byte order mark that some editors write.
     value=$(LC_ALL=C sed -n -e $'1s/^\xef\xbb\xbf//' \
       -e "s/^[[:space:]]*\(export[[:space:]]\{1,\}\)\{0,1\}$1[[:space:]]*=[[:space:]]*//p" .env |
       tail -n 1 | sed -e 's/[[:space:]]\{1,\}#.*$//' -e 's/[[:space:]]*$//' -e "s/^\(['\"]\)\(.*\)\1\$/\2/")
@@ -15,8 +16,8 @@ setting() {
   printf '%s\n' "${value:-$2}"
 }
 
-# The first Python >= 3.11, $PYTHON before all. Each is tried, not only looked for: a version switcher leaves
-# commands on PATH that run nothing.
+# find_python: prints the first command that runs Python >= 3.11; $PYTHON comes first. Each command is run,
+# because a version switcher can leave commands on PATH that do not work.
 find_python() {
   local name
   for name in ${PYTHON-} python3.14 python3.13 python3.12 python3.11 python3 python; do
@@ -33,8 +34,7 @@ is_new_enough() {
   "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1
 }
 
-# make_venv REQUIREMENTS: $VENV with exactly the pinned REQUIREMENTS in it, and nothing to do if an earlier run
-# did the same.
+# make_venv REQUIREMENTS: installs exactly the pinned REQUIREMENTS into $VENV, unless an earlier run did.
 make_venv() {
   local requirements=$1 python
   local stamp=$VENV/installed-$requirements

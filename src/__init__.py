@@ -1,1 +1,1 @@
-"""Resilient Analytics API: a metrics service that keeps standing when what it depends on fails."""
+"""Resilient Analytics API: a metrics service that keeps working when its dependencies fail."""

@@ -1,7 +1,7 @@
 """`python -m src`: the API under uvicorn, with host, port and workers from the settings.
 
-It ends with 0 when a signal stopped it, with 1 on a wrong setting, which it names in one line, or when the
-stop took too long, and with 3 when it could not start.
+The exit code is 0 after a signal to stop, 1 for an invalid setting, which one line names, or for a stop that
+took too long, and 3 if the API could not start.
 """
 
 import signal
@@ -17,7 +17,7 @@ from src.telemetry.logs import configure_logging
 
 
 def main() -> None:
-    """Serve until a signal comes.
+    """Serve until a signal stops the process.
 
     Raises:
         SystemExit: Always, with the exit code.
@@ -30,9 +30,9 @@ def main() -> None:
         "host": settings.app_host,
         "port": settings.app_port,
         "workers": settings.web_concurrency,
-        "log_config": None,  # src.telemetry.logs says how everything is logged
-        "access_log": False,  # and the service writes its own line for each request
-        "proxy_headers": False,  # TRUSTED_PROXIES decides, in src.api.client_address
+        "log_config": None,  # src.telemetry.logs configures all loggers
+        "access_log": False,  # the service writes its own line for each request
+        "proxy_headers": False,  # src.api.client_address reads them, according to TRUSTED_PROXIES
         "server_header": False,
     }
     if settings.web_concurrency == 1:

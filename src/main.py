@@ -21,4 +21,4 @@ install(
 app = create_app()
 
 gc.collect()
-gc.freeze()  # what is there now stays: to go through it again would be a long pause for nothing
+gc.freeze()  # these objects are permanent, and each full collection would examine all of them again

@@ -1,1 +1,1 @@
-"""Measurements as mathematics: points, rollups, windows and quantiles. Pure: no I/O and no clock."""
+"""The mathematics of measurements: points, rollups, windows and quantiles. Pure, without I/O or a clock."""

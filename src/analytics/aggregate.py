@@ -15,4 +15,4 @@ class Aggregate(NamedTuple):
     @classmethod
     def empty(cls) -> "Aggregate":
         """Return the summary of no points."""
-        return cls(Rollup.empty(), LogBinSketch.of([]))
+        return cls(Rollup.empty(), LogBinSketch.from_values([]))

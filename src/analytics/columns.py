@@ -1,7 +1,7 @@
-"""Points as columns, and their fold by minute: the unit in which points are stored.
+"""Points as columns, and their fold by minute, which is the unit of storage.
 
-Batches go through numpy, all types at once. A few points, as one tick of the event loop usually brings, are
-faster without it: one call of numpy costs as much as the fold of a single point.
+numpy folds batches, all types together. A few points, as usual in one tick of the event loop, are faster
+without numpy, since one numpy call costs as much as the fold of a single point.
 """
 
 import struct
@@ -21,62 +21,64 @@ SeriesNumbers: TypeAlias = npt.NDArray[np.uint16]
 
 _POINT: Final = struct.Struct("<IHd")
 POINT_DTYPE = np.dtype([("offset", "<u4"), ("series", "<u2"), ("value", "<f8")])
-"""A stored point: µs within its hour, number of its series within its type, value."""
+"""A stored point: µs since the beginning of its hour, number of its series within its type, value."""
 POINT_BYTES: Final = _POINT.size
 
 FEW: Final = 64
-"""Up to so many points of all types together are folded without numpy."""
+"""The largest number of points, of all types together, that are folded without numpy."""
 
 
 class PointColumns(NamedTuple):
     """Points of one type, in order of arrival.
 
     Attributes:
-        type: Name of the type.
-        places: Their places in the request, from 0.
+        type: The name of the type.
+        indexes: The index of each point in the request, from 0.
         timestamps_us: int64, microseconds since 1970.
         values: float64, finite.
-        labels: The labels of each, as `labels_text` writes them; None if no point has labels.
+        labels: The labels of each point, in the form of `labels_text`; None if no point has labels.
     """
 
     type: str
-    places: Integers
+    indexes: Integers
     timestamps_us: Integers
     values: Floats
     labels: Sequence[str] | None = None
 
-    def without(self, unwanted: npt.NDArray[np.bool_]) -> "PointColumns":
-        """Return the points that are not `unwanted`."""
-        keep = ~unwanted
+    def without(self, dropped: npt.NDArray[np.bool_]) -> "PointColumns":
+        """Return the points for which `dropped` is false."""
+        keep = ~dropped
         labels = (
             None
             if self.labels is None
             else [text for text, kept in zip(self.labels, keep, strict=True) if kept]
         )
-        return PointColumns(self.type, self.places[keep], self.timestamps_us[keep], self.values[keep], labels)
+        return PointColumns(
+            self.type, self.indexes[keep], self.timestamps_us[keep], self.values[keep], labels
+        )
 
 
-def columns_of(points: Sequence[Point], places: Sequence[int] | None = None) -> list[PointColumns]:
-    """Return points as columns by type.
+def columns_of(points: Sequence[Point], indexes: Sequence[int] | None = None) -> list[PointColumns]:
+    """Return `points` as one `PointColumns` for each type.
 
     Args:
-        points: In order of arrival.
-        places: Their places in the request; None if these are 0, 1, 2 and so on.
+        points: The points in order of arrival.
+        indexes: The index of each point in the request; by default 0, 1, 2 and so on.
     """
     by_type: dict[str, list[int]] = {}
-    for index, point in enumerate(points):
-        by_type.setdefault(point.type, []).append(index)
+    for position, point in enumerate(points):
+        by_type.setdefault(point.type, []).append(position)
     return [
-        _columns_of(name, [points[i] for i in some], [places[i] for i in some] if places else some)
+        _type_columns(name, [points[i] for i in some], [indexes[i] for i in some] if indexes else some)
         for name, some in by_type.items()
     ]
 
 
-def _columns_of(name: str, points: Sequence[Point], places: Sequence[int]) -> PointColumns:
+def _type_columns(name: str, points: Sequence[Point], indexes: Sequence[int]) -> PointColumns:
     _, timestamps, values, labels = zip(*points, strict=True)
     return PointColumns(
         name,
-        np.array(places),
+        np.array(indexes),
         np.array(timestamps, dtype=np.int64),
         np.array(values, dtype=np.float64),
         labels if any(labels) else None,
@@ -84,14 +86,14 @@ def _columns_of(name: str, points: Sequence[Point], places: Sequence[int]) -> Po
 
 
 class MinuteFold(NamedTuple):
-    """The points of one minute, as they are stored.
+    """The points of one minute, in the form in which they are stored.
 
     Attributes:
-        minute: Number of the minute since 1970.
-        size: Number of points.
+        minute: The number of the minute since 1970.
+        size: The number of points.
         points: The points in order of arrival, as `POINT_DTYPE`.
-        rollup: The record of their rollup.
-        entries: The entries of their sketch.
+        rollup: The record of the points' rollup.
+        entries: The entries of the points' sketch.
     """
 
     minute: int
@@ -102,11 +104,11 @@ class MinuteFold(NamedTuple):
 
 
 class TypeFold(NamedTuple):
-    """The points of one type, as they are stored.
+    """The points of one type, in the form in which they are stored.
 
     Attributes:
         minutes: The points by minute, in ascending order of time.
-        entries: The entries of the sketch of all points; empty if they are of one minute.
+        entries: The entries of the sketch of all points; empty if all points are in one minute.
     """
 
     minutes: list[MinuteFold]
@@ -114,18 +116,18 @@ class TypeFold(NamedTuple):
 
 
 def fold(parts: Sequence[tuple[Integers, Floats, SeriesNumbers]]) -> list[TypeFold]:
-    """Return the points of each type by minute. All types are folded at once, for the sake of speed.
+    """Return the folds of each type. All types are folded together, which is faster.
 
     Args:
-        parts: For each type its points in order of arrival: int64 timestamps in µs since 1970, finite float64
-            values, and the uint16 number of each point's series within its type. One point at least.
+        parts: The points of each type in order of arrival, at least one point: int64 timestamps in µs since
+            1970, finite float64 values, and the uint16 number of each point's series within its type.
     """
     sizes = [len(values) for _, values, _ in parts]
     timestamps, values, series = map(np.concatenate, zip(*parts, strict=True))
     owners = np.repeat(np.arange(len(parts)), sizes)
     bins = bins_of(values)
     ones = np.ones_like(bins)
-    of_types = _split_cells(*sum_cells(owners, bins, ones, len(parts)), len(parts))
+    type_entries = _split_cells(*sum_cells(owners, bins, ones, len(parts)), len(parts))
 
     minutes = timestamps // MINUTE_US
     first = int(minutes.min())
@@ -135,7 +137,7 @@ def fold(parts: Sequence[tuple[Integers, Floats, SeriesNumbers]]) -> list[TypeFo
     starts = np.flatnonzero(np.diff(groups, prepend=-1))
     ends = np.append(starts[1:], len(groups))
     numbers = np.repeat(np.arange(len(starts)), ends - starts)
-    of_minutes = _split_cells(*sum_cells(numbers, bins[order], ones, len(starts)), len(starts))
+    minute_entries = _split_cells(*sum_cells(numbers, bins[order], ones, len(starts)), len(starts))
 
     points = np.empty(len(values), dtype=POINT_DTYPE)
     points["offset"] = timestamps % HOUR_US
@@ -149,7 +151,7 @@ def fold(parts: Sequence[tuple[Integers, Floats, SeriesNumbers]]) -> list[TypeFo
             end - start,
             packed[start * POINT_BYTES : end * POINT_BYTES],
             records[index * RECORD_BYTES : (index + 1) * RECORD_BYTES],
-            of_minutes[index],
+            minute_entries[index],
         )
         for index, (minute, start, end) in enumerate(
             zip(minutes[order][starts].tolist(), starts.tolist(), ends.tolist(), strict=True)
@@ -158,17 +160,17 @@ def fold(parts: Sequence[tuple[Integers, Floats, SeriesNumbers]]) -> list[TypeFo
     bounds = np.searchsorted(owners[order][starts], np.arange(len(parts) + 1)).tolist()
     return [
         TypeFold(folds[begin:end], entries if end - begin > 1 else b"")
-        for begin, end, entries in zip(bounds, bounds[1:], of_types, strict=False)
+        for begin, end, entries in zip(bounds, bounds[1:], type_entries, strict=False)
     ]
 
 
 def _records(
     timestamps_us: Integers, values: Floats, starts: Integers, ends: Integers, numbers: Integers
 ) -> npt.NDArray[np.void]:
-    """Return the record of each group of points, which are one group after the other."""
+    """Return the record of each group. The points are sorted by group."""
     latest_us = np.maximum.reduceat(timestamps_us, starts)
     is_latest = np.flatnonzero(timestamps_us == latest_us[numbers])
-    latest = is_latest[np.searchsorted(is_latest, ends) - 1]  # the last to arrive of equal timestamps
+    latest = is_latest[np.searchsorted(is_latest, ends) - 1]  # of equal timestamps, the last arrival
     listed = values.tolist()
     records = np.empty(len(starts), dtype=RECORD_DTYPE)
     records["count"] = ends - starts
@@ -192,7 +194,11 @@ def _split_cells(owners: Integers, bins: Integers, counts: Integers, size: int) 
 
 
 def fold_few(points: Sequence[tuple[int, float, int]]) -> list[MinuteFold]:
-    """Return the minutes of a few points of one type, given as (timestamp in µs, value, number of series)."""
+    """Return the folds of a few points of one type, like `fold`.
+
+    Args:
+        points: The timestamp in µs, the value and the number of the series of each point.
+    """
     if len(points) == 1:
         return [_fold_few(points[0][0] // MINUTE_US, points)]
     points = sorted(points, key=_minute_of)
@@ -215,5 +221,5 @@ def _fold_few(minute: int, points: Sequence[tuple[int, float, int]]) -> MinuteFo
         [_POINT.pack(timestamp - hour_us, series, value) for timestamp, value, series in points]
     )
     entries = b"".join([entry_of(bin_of(value)).to_bytes(4, "little") for _, value, _ in points])
-    rollup = Rollup.of_few([(timestamp, value) for timestamp, value, _ in points])
+    rollup = Rollup.from_points([(timestamp, value) for timestamp, value, _ in points])
     return MinuteFold(minute, len(points), packed, rollup.encode(), entries)

@@ -1,4 +1,4 @@
-"""Sums of many groups of values at once, with their rounding errors."""
+"""Sums of many groups of values, with their rounding errors."""
 
 import math
 
@@ -10,13 +10,13 @@ from src.analytics.rollup import Floats, Integers
 def sum_groups(values: Floats, starts: Integers) -> tuple[Floats, Floats]:
     """Return the sum of each group of `values`, and the rounding error of each sum.
 
-    Each value is split so that the sums of the upper parts are exact; the lower parts are so small that the
-    rounding of their sums does not matter. (Rump, Ogita and Oishi, "Accurate floating-point summation part I:
-    faithful rounding", SIAM J. Sci. Comput. 31, 2008: `ExtractVector`.)
+    Each value is split into an upper and a lower part. The sums of the upper parts are exact, and the lower
+    parts are so small that the rounding of their sums is negligible. (Rump, Ogita and Oishi, "Accurate
+    floating-point summation part I: faithful rounding", SIAM J. Sci. Comput. 31, 2008: `ExtractVector`.)
 
     Args:
-        values: The groups, one after the other.
-        starts: Where each group begins.
+        values: The values of all groups, one group after the other.
+        starts: The index of the first value of each group.
     """
     greatest = float(np.abs(values).max(initial=0.0))
     if not greatest or not math.isfinite(greatest):

@@ -1,7 +1,7 @@
-"""One measurement, and the way between a timestamp's text and its number.
+"""The record of a measurement, and the conversion of timestamps between text and number.
 
-Inside the service an instant is an integer: microseconds since 1970-01-01T00:00:00Z, negative before. Both
-directions are exact integer arithmetic; no float comes near it.
+Inside the service a timestamp is an integer: microseconds since 1970-01-01T00:00:00Z, negative for earlier
+times. Both conversions use exact integer arithmetic without floats.
 """
 
 import re
@@ -23,6 +23,8 @@ _TIMESTAMP = re.compile(
 )
 
 
+_OUT_OF_RANGE = "the timestamp is outside the years 0001 to 9999 of UTC"
+
 _PLAIN_TIMESTAMP = re.compile(
     r"\d{4}-\d{2}-\d{2}T(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d{1,6})?(?:Z|[+-](?:[01]\d|2[0-3]):[0-5]\d)",
     re.ASCII,
@@ -30,17 +32,17 @@ _PLAIN_TIMESTAMP = re.compile(
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _FIRST_US = 86_400_000_000 * (date.min.toordinal() - _EPOCH_DAY)
 _LAST_US = 86_400_000_000 * (_LAST_DAY + 1 - _EPOCH_DAY) - 1
-_EPOCH_UTC = _EPOCH.replace(tzinfo=None)  # which is written without an offset
+_EPOCH_UTC = _EPOCH.replace(tzinfo=None)  # its ISO form has no offset
 
 
 class Point(NamedTuple):
     """One measurement.
 
     Attributes:
-        type: Name of what was measured.
-        timestamp_us: When, in microseconds since 1970-01-01T00:00:00Z.
-        value: How much: any finite double.
-        labels: The labels as `labels_text` writes them; empty: none.
+        type: The name of the metric type.
+        timestamp_us: The time in microseconds since 1970-01-01T00:00:00Z.
+        value: The value, a finite double.
+        labels: The labels in the form of `labels_text`; empty without labels.
     """
 
     type: str
@@ -50,51 +52,52 @@ class Point(NamedTuple):
 
 
 def labels_text(labels: Mapping[str, str]) -> str:
-    """Return labels as text: equal for equal labels, empty for none."""
+    """Return labels as JSON text, which is equal for equal labels, and empty without labels."""
     return orjson.dumps(labels, option=orjson.OPT_SORT_KEYS).decode() if labels else ""
 
 
 def parse_timestamp(text: str) -> int:
-    """Read an RFC 3339 timestamp.
+    """Parse an RFC 3339 timestamp.
 
-    A space may stand for the `T`, letters may be small, an absent offset means UTC, and what a fraction says
-    beyond microseconds is cut off. A leap second (`:60`) has no place of its own on the time line and is
-    refused.
+    A space may replace the `T`, letters may be in lower case, and an absent offset means UTC. Digits of a
+    fraction beyond microseconds are dropped. A leap second (`:60`) is rejected, because Unix time has no
+    number for it.
 
     Returns:
         Microseconds since 1970-01-01T00:00:00Z.
 
     Raises:
-        ValueError: It is none, or lies outside the years 1 to 9999 of UTC. The message is fit for a user.
+        ValueError: `text` is not a timestamp, or is outside the years 1 to 9999 of UTC. The message is for
+            the client.
     """
-    if (plain := _parse_plain_timestamp(text)) is not None:
-        return plain
+    if (timestamp_us := _parse_plain_timestamp(text)) is not None:
+        return timestamp_us
     match = _TIMESTAMP.fullmatch(text)
     if match is None:
         raise ValueError("not an RFC 3339 timestamp such as 2026-01-31T12:00:00Z")
     try:
         day = date.fromisoformat(match["date"]).toordinal() - _EPOCH_DAY
     except ValueError:
-        raise ValueError(f"there is no such date as {match['date']}") from None
+        raise ValueError(f"the date {match['date']} does not exist") from None
     hour, minute, second = match["hour"], match["minute"], match["second"]
     if second == "60":
         raise ValueError("a leap second cannot be stored; use the second before or after it")
     if hour > "23" or minute > "59" or second > "59":
-        raise ValueError(f"there is no such time as {hour}:{minute}:{second}")
+        raise ValueError(f"the time {hour}:{minute}:{second} does not exist")
     seconds = 86_400 * day + 3600 * int(hour) + 60 * int(minute) + int(second)
     if match["sign"]:
         hour, minute = match["offset_hour"], match["offset_minute"]
         if hour > "23" or minute > "59":
-            raise ValueError(f"there is no such offset as {match['sign']}{hour}:{minute}")
+            raise ValueError(f"the offset {match['sign']}{hour}:{minute} does not exist")
         ahead = 3600 * int(hour) + 60 * int(minute)
         seconds -= ahead if match["sign"] == "+" else -ahead
     if not 1 <= seconds // 86_400 + _EPOCH_DAY <= _LAST_DAY:
-        raise ValueError("the timestamp lies outside the years 0001 to 9999 of UTC")
+        raise ValueError(_OUT_OF_RANGE)
     return 1_000_000 * seconds + int((match["fraction"] or "")[:6].ljust(6, "0"))
 
 
 def _parse_plain_timestamp(text: str) -> int | None:
-    """Read a timestamp as nearly everybody writes it, in a third of the time; None where it needs thought."""
+    """Parse a timestamp in the common form, in a third of the time; None for any other text."""
     if not _PLAIN_TIMESTAMP.fullmatch(text):
         return None
     try:
@@ -106,33 +109,33 @@ def _parse_plain_timestamp(text: str) -> int | None:
 
 
 def format_timestamp(timestamp_us: int) -> str:
-    """Write an instant as RFC 3339 in UTC, ending in `Z`; a fraction, of six digits, only when not zero.
+    """Return a timestamp as RFC 3339 in UTC, with `Z`. A fraction has six digits, and is left out if zero.
 
     Args:
         timestamp_us: Microseconds since 1970-01-01T00:00:00Z, in the years 1 to 9999.
 
     Raises:
-        ValueError: It lies outside those years.
+        ValueError: The timestamp is outside these years.
     """
     seconds, fraction = divmod(timestamp_us, 1_000_000)
-    return f"{_second(seconds)}.{fraction:06}Z" if fraction else f"{_second(seconds)}Z"
+    return f"{_format_second(seconds)}.{fraction:06}Z" if fraction else f"{_format_second(seconds)}Z"
 
 
-@lru_cache(maxsize=4096)  # what is written in one second is often of it
-def _second(seconds: int) -> str:
+@lru_cache(maxsize=4096)  # timestamps that are formatted at about the same time often have the same second
+def _format_second(seconds: int) -> str:
     try:
         return (_EPOCH_UTC + timedelta(seconds=seconds)).isoformat()
     except OverflowError:
-        raise ValueError("the timestamp lies outside the years 0001 to 9999 of UTC") from None
+        raise ValueError(_OUT_OF_RANGE) from None
 
 
 def format_seconds(unix_seconds: float) -> str:
-    """Write a clock's reading as `format_timestamp` does, to the nearest microsecond.
+    """Return a Unix time in the form of `format_timestamp`, rounded to the nearest microsecond.
 
     Args:
         unix_seconds: Seconds since 1970-01-01T00:00:00Z, in the years 1 to 9999.
 
     Raises:
-        ValueError: It lies outside those years.
+        ValueError: The time is outside these years.
     """
     return format_timestamp(round(unix_seconds * 1e6))

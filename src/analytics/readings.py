@@ -1,4 +1,4 @@
-"""What is read to summarize windows: whole days and hours where they fit, minutes and points elsewhere."""
+"""The data that a store must read to summarize windows: whole days and hours, or parts of hours."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -10,14 +10,14 @@ Detail: TypeAlias = Literal["day", "hour", "minutes", "points"]
 
 
 class Reading(NamedTuple):
-    """A day or an hour to be read.
+    """The read of one day or hour.
 
     Attributes:
-        number: Number of the day or hour since 1970.
-        first_us: The first µs within it that is needed.
-        stop_us: The µs after the last.
-        detail: How much of it is needed: its one record, the records of its minutes, or its points. Minutes
-            that `first_us` or `stop_us` cuts are always needed as points.
+        number: The number of the day or hour since 1970.
+        first_us: The first µs that is needed, since the beginning of the day or hour.
+        stop_us: The end of the needed time, exclusive, since the beginning of the day or hour.
+        detail: The needed data: the record of the day or hour, the records of its minutes, or its points. A
+            minute that is needed only partly is always read as points.
     """
 
     number: int
@@ -27,22 +27,22 @@ class Reading(NamedTuple):
 
     @property
     def start_us(self) -> int:
-        """Where the day or hour begins, in µs since 1970."""
+        """The beginning of the day or hour, in µs since 1970."""
         return self.number * (DAY_US if self.detail == "day" else HOUR_US)
 
 
 def readings(windows: Sequence[Window]) -> Iterator[Reading]:
-    """Yield what `windows` are summarized from, in order of time.
+    """Yield the reads for a summary of `windows`, in order of time.
 
     Args:
-        windows: In order of time; they do not overlap.
+        windows: The windows in order of time, without overlaps.
     """
     parts = [
         (window.start_us + 1, window.end_us + 1) for window in windows if window.end_us > window.start_us
     ]
-    place, end = 0, -math.inf
-    while place < len(parts):
-        first, stop = parts[place]
+    index, end = 0, -math.inf
+    while index < len(parts):
+        first, stop = parts[index]
         first = int(max(first, end))
         if first % DAY_US == 0 and stop - first >= DAY_US:
             yield Reading(first // DAY_US, 0, DAY_US, "day")
@@ -50,17 +50,17 @@ def readings(windows: Sequence[Window]) -> Iterator[Reading]:
         else:
             hour = first // HOUR_US
             end = (hour + 1) * HOUR_US
-            last = place
+            last = index
             while last + 1 < len(parts) and parts[last + 1][0] < end:
                 last += 1
-            rest = [(low, min(high, end)) for low, high in parts[place + 1 : last + 1]]
+            rest = [(low, min(high, end)) for low, high in parts[index + 1 : last + 1]]
             yield _hour_reading(hour, [(first, min(stop, end)), *rest])
-        while place < len(parts) and parts[place][1] <= end:
-            place += 1
+        while index < len(parts) and parts[index][1] <= end:
+            index += 1
 
 
 def _hour_reading(hour: int, parts: Sequence[tuple[int, int]]) -> Reading:
-    """Return how an hour is read, of which `parts` are needed."""
+    """Return the read of an hour of which only `parts` are needed."""
     start = hour * HOUR_US
     first, *inner, stop = (bound - start for part in parts for bound in part)
     if not inner and stop - first == HOUR_US:

@@ -1,7 +1,6 @@
-"""The rollup of a set of points: small enough to keep for every minute, and mergeable into any longer time.
+"""The rollup of a set of points. It is small enough to store one per minute, and rollups can be merged.
 
-A rollup is kept as a record of `RECORD_BYTES` bytes. numpy reads many records at once, and Lua reads one with
-`struct.unpack(RECORD_LUA, …)`.
+A rollup is stored as a record of `RECORD_BYTES` bytes, which numpy and Lua can read.
 """
 
 import math
@@ -26,26 +25,26 @@ RECORD_DTYPE = np.dtype(
         ("latest_value", "<f8"), ("latest_hour", "<i4"), ("latest_offset", "<u4"),
     ]
 )  # fmt: skip
-"""A record as numpy reads it: the latest timestamp as its hour since 1970 and the µs within it."""
+"""A record for numpy. The latest timestamp consists of its hour since 1970 and the µs within the hour."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rollup:
-    """Count, sum, extremes and the latest of a set of points.
+    """The count, the sum, the extremes and the latest point of a set of points.
 
-    The sum is kept as two doubles, the rounded sum and the rounding error, after Neumaier ("Rundungsfehler-
-    analyse einiger Verfahren zur Summation endlicher Summen", ZAMM 54, 1974): the average of 10,000 times 0.1
-    is exactly 0.1. A sum that overflows is no longer finite and stays so; all other members remain right.
+    The sum is kept as two doubles, the rounded sum and its rounding error, after Neumaier ("Rundungsfehler-
+    analyse einiger Verfahren zur Summation endlicher Summen", ZAMM 54, 1974). The average of 10,000 times 0.1
+    is therefore exactly 0.1. After an overflow the sum is no longer finite; all other members stay correct.
 
     Attributes:
-        count: Number of points. The other members have no meaning if it is 0.
-        sum: Sum of the values, rounded.
+        count: The number of points. If it is 0, the other members have no meaning.
+        sum: The rounded sum of the values.
         compensation: The rounding error of `sum`.
         minimum: The smallest value.
         maximum: The greatest value.
-        latest_us: Timestamp of the latest point, in microseconds since 1970. Of several points with this
-            timestamp, the latest is the one that arrived last.
-        latest_value: Value of the latest point.
+        latest_us: The timestamp of the latest point, in microseconds since 1970. If several points have this
+            timestamp, the latest point is the one that arrived last.
+        latest_value: The value of the latest point.
     """
 
     count: int
@@ -62,8 +61,12 @@ class Rollup:
         return cls(0, 0.0, 0.0, math.inf, -math.inf, 0, 0.0)
 
     @classmethod
-    def of_few(cls, points: Sequence[tuple[int, float]]) -> "Rollup":
-        """Return the rollup of one or more points, given as (timestamp in µs, value) in order of arrival."""
+    def from_points(cls, points: Sequence[tuple[int, float]]) -> "Rollup":
+        """Return the rollup of at least one point.
+
+        Args:
+            points: The timestamp in µs and the value of each point, in order of arrival.
+        """
         latest_us, latest_value = points[0]
         if len(points) == 1:
             return cls(1, latest_value, 0.0, latest_value, latest_value, latest_us, latest_value)
@@ -74,8 +77,8 @@ class Rollup:
         return cls(len(values), *exact_sum(values), min(values), max(values), latest_us, latest_value)
 
     @classmethod
-    def of_arrays(cls, timestamps_us: Integers, values: Floats) -> "Rollup":
-        """Return the rollup of points given as int64 timestamps and float64 values, in order of arrival."""
+    def from_arrays(cls, timestamps_us: Integers, values: Floats) -> "Rollup":
+        """Return the rollup of points in order of arrival, given as int64 timestamps and float64 values."""
         if not len(values):
             return cls.empty()
         total, compensation = exact_sum(values.tolist())
@@ -91,10 +94,10 @@ class Rollup:
         )
 
     @classmethod
-    def of_records(cls, records: bytes) -> "Rollup":
-        """Return the rollup of all points of `records`, which stand one after the other.
+    def from_records(cls, records: bytes) -> "Rollup":
+        """Return the merged rollup of concatenated `records`.
 
-        Records with count 0 do not count. No two records may have the same latest timestamp.
+        Records with count 0 are ignored. No two records may have the same latest timestamp.
         """
         table = np.frombuffer(records, dtype=RECORD_DTYPE)
         table = table[table["count"] > 0]
@@ -114,12 +117,15 @@ class Rollup:
         )
 
     @classmethod
-    def merged(cls, parts: Iterable["Rollup"]) -> "Rollup":
-        """Return the rollup of disjoint sets of points. Of equal latest timestamps, the last part counts."""
+    def merge(cls, parts: Iterable["Rollup"]) -> "Rollup":
+        """Return the rollup of all points of `parts`.
+
+        If several parts have the same latest timestamp, the latest point is that of the last of these parts.
+        """
         parts = [part for part in parts if part.count]
         if len(parts) < 2:
             return parts[0] if parts else cls.empty()
-        total, compensation = exact_sum([share for part in parts for share in (part.sum, part.compensation)])
+        total, compensation = exact_sum([term for part in parts for term in (part.sum, part.compensation)])
         latest = max(reversed(parts), key=lambda part: part.latest_us)
         return cls(
             sum(part.count for part in parts),
@@ -132,7 +138,7 @@ class Rollup:
         )
 
     def encode(self) -> bytes:
-        """Return the record. Its latest timestamp must lie in the years 1 to 9999."""
+        """Return the record of the rollup. The latest timestamp must be in the years 1 to 9999."""
         return _RECORD.pack(
             self.count, self.sum, self.compensation, self.minimum, self.maximum, self.latest_value,
             *divmod(self.latest_us, HOUR_US),
@@ -156,5 +162,5 @@ def exact_sum(values: Sequence[float]) -> tuple[float, float]:
     try:
         total = math.fsum(values)
         return total, math.fsum([*values, -total])
-    except (OverflowError, ValueError):  # beyond the doubles, or a part of it already was
+    except (OverflowError, ValueError):  # the sum or one of the values exceeds the range of a double
         return math.nan, 0.0

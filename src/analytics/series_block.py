@@ -1,4 +1,4 @@
-"""The rollups and sketches of many series, as columns: what summaries by labels are made of."""
+"""The rollups and sketches of many series as columns, for summaries by labels."""
 
 import struct
 from collections.abc import Iterator, Sequence
@@ -18,14 +18,14 @@ _HEAD: Final = struct.Struct("<II")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SeriesBlock:
-    """The points of some series.
+    """The rollups and sketches of several series. A cell is a bin of a sketch with its count.
 
     Attributes:
         series: int64, the numbers of the series, ascending and distinct.
-        records: Their rollups, as `RECORD_DTYPE`.
-        cell_series: int64, for each cell of their sketches the index of its series in `series`, ascending.
-        cell_bins: int64, its bin.
-        cell_counts: int64, its count.
+        records: The rollup of each series, as `RECORD_DTYPE`.
+        cell_series: int64, the index in `series` of each cell's series, ascending.
+        cell_bins: int64, the bin of each cell.
+        cell_counts: int64, the count of each cell.
     """
 
     series: Integers
@@ -41,13 +41,13 @@ class SeriesBlock:
         return cls(nothing, np.empty(0, dtype=RECORD_DTYPE), nothing, nothing, nothing)
 
     @classmethod
-    def of_points(
+    def from_points(
         cls, series: npt.NDArray[np.integer[Any]], timestamps_us: Integers, values: Floats
     ) -> "SeriesBlock":
         """Return the block of points in order of arrival."""
         if not len(series):
             return cls.empty()
-        order = np.lexsort((timestamps_us, series))  # stable: of equal timestamps the last arrived last
+        order = np.lexsort((timestamps_us, series))  # stable: equal timestamps stay in order of arrival
         series, timestamps_us, values = series[order], timestamps_us[order], values[order]
         starts = np.flatnonzero(np.diff(series.astype(np.int64), prepend=-1))
         ends = np.append(starts[1:], len(series)) - 1
@@ -65,18 +65,18 @@ class SeriesBlock:
         return cls(series[starts].astype(np.int64), records, *cells)
 
     @classmethod
-    def merged(cls, blocks: Sequence["SeriesBlock"]) -> "SeriesBlock":
-        """Return the block of the disjoint points of `blocks`. Later blocks arrived later."""
+    def merge(cls, blocks: Sequence["SeriesBlock"]) -> "SeriesBlock":
+        """Return the block of all points of `blocks`. The points of later blocks arrived later."""
         blocks = [block for block in blocks if len(block.series)]
         if len(blocks) < 2:
             return blocks[0] if blocks else cls.empty()
         numbers = np.concatenate([block.series for block in blocks])
         series, owners = np.unique(numbers, return_inverse=True)
-        return cls._summed(blocks, series, owners)
+        return cls._sum(blocks, series, owners)
 
     @classmethod
-    def _summed(cls, blocks: Sequence["SeriesBlock"], series: Integers, owners: Integers) -> "SeriesBlock":
-        """Return the sum of `blocks`; `owners` has for each of their records its index in `series`."""
+    def _sum(cls, blocks: Sequence["SeriesBlock"], series: Integers, owners: Integers) -> "SeriesBlock":
+        """Return the sum of `blocks`. `owners` has the index in `series` of each record of the blocks."""
         records = np.concatenate([block.records for block in blocks])
         offsets = np.cumsum([0, *(len(block.series) for block in blocks[:-1])])
         cell_owners = owners[
@@ -93,36 +93,36 @@ class SeriesBlock:
         return cls(series, _sum_records(records, owners, len(series)), *cells)
 
     def select(self, wanted: npt.NDArray[np.bool_]) -> "SeriesBlock":
-        """Return the block of those series for whose number `wanted` is true."""
+        """Return the block of the selected series. `wanted` has a boolean for each series number."""
         kept = wanted[self.series]
         if kept.all():
             return self
-        places = np.cumsum(kept) - 1
+        indexes = np.cumsum(kept) - 1
         cells = kept[self.cell_series]
         return SeriesBlock(
             self.series[kept],
             self.records[kept],
-            places[self.cell_series[cells]],
+            indexes[self.cell_series[cells]],
             self.cell_bins[cells],
             self.cell_counts[cells],
         )
 
-    def shifted(self, distance: int) -> "SeriesBlock":
-        """Return the block whose series have numbers that are greater by `distance`."""
+    def shift_numbers(self, distance: int) -> "SeriesBlock":
+        """Return the same block with series numbers that are greater by `distance`."""
         return replace(self, series=self.series + distance)
 
-    def grouped(self, groups: Integers) -> "SeriesBlock":
-        """Return the block whose series are groups; `groups` has the group of each series number."""
+    def group(self, groups: Integers) -> "SeriesBlock":
+        """Return a block with one series for each group. `groups` has the group of each series number."""
         if not len(self.series):
             return self
         numbers, owners = np.unique(groups[self.series], return_inverse=True)
-        return self._summed([self], numbers, owners)
+        return self._sum([self], numbers, owners)
 
     def aggregates(self) -> Iterator[tuple[int, Rollup, LogBinSketch]]:
-        """Yield the number of each series with the rollup and the sketch of its points."""
+        """Yield the number, the rollup and the sketch of each series."""
         bounds = np.searchsorted(self.cell_series, np.arange(len(self.series) + 1)).tolist()
         for index, number in enumerate(self.series.tolist()):
-            rollup = Rollup.of_records(self.records[index : index + 1].tobytes())
+            rollup = Rollup.from_records(self.records[index : index + 1].tobytes())
             cells = slice(bounds[index], bounds[index + 1])
             sketch = LogBinSketch(
                 self.cell_bins[cells], self.cell_counts[cells], rollup.minimum, rollup.maximum
@@ -148,28 +148,28 @@ class SeriesBlock:
         if not data:
             return cls.empty()
         count, size = _HEAD.unpack_from(data)
-        place = _HEAD.size
-        series = np.frombuffer(data, "<u2", count, place).astype(np.int64)
-        place += 2 * count
-        records = np.frombuffer(data, RECORD_DTYPE, count, place)
-        place += RECORD_DTYPE.itemsize * count
-        sizes = np.frombuffer(data, "<u4", count, place)
-        place += 4 * count
-        bins, counts = decode_each(data[place : place + 4 * size])
+        offset = _HEAD.size
+        series = np.frombuffer(data, "<u2", count, offset).astype(np.int64)
+        offset += 2 * count
+        records = np.frombuffer(data, RECORD_DTYPE, count, offset)
+        offset += RECORD_DTYPE.itemsize * count
+        sizes = np.frombuffer(data, "<u4", count, offset)
+        offset += 4 * count
+        bins, counts = decode_each(data[offset : offset + 4 * size])
         return cls(series, records, np.repeat(np.arange(count), sizes), bins, counts)
 
 
 def _sum_records(records: npt.NDArray[np.void], owners: Integers, size: int) -> npt.NDArray[np.void]:
-    """Return the sum of the records of each of `size` owners. Later records arrived later."""
+    """Return the sum of the records of each of `size` owners. The points of later records arrived later."""
     times = records["latest_hour"].astype(np.int64) * HOUR_US + records["latest_offset"]
     order = np.lexsort((times, owners))
     records, owners = records[order], owners[order]
     starts = np.searchsorted(owners, np.arange(size))
     ends = np.append(starts[1:], len(owners)) - 1
-    summed: npt.NDArray[np.void] = records[ends].copy()  # the latest of each owner
-    summed["count"] = np.add.reduceat(records["count"], starts)
-    shares = np.stack((records["sum"], records["compensation"]), axis=1).ravel()
-    summed["sum"], summed["compensation"] = sum_groups(shares, 2 * starts)
-    summed["minimum"] = np.minimum.reduceat(records["minimum"], starts)
-    summed["maximum"] = np.maximum.reduceat(records["maximum"], starts)
-    return summed
+    sums: npt.NDArray[np.void] = records[ends].copy()  # has the latest point of each owner
+    sums["count"] = np.add.reduceat(records["count"], starts)
+    terms = np.stack((records["sum"], records["compensation"]), axis=1).ravel()
+    sums["sum"], sums["compensation"] = sum_groups(terms, 2 * starts)
+    sums["minimum"] = np.minimum.reduceat(records["minimum"], starts)
+    sums["maximum"] = np.maximum.reduceat(records["maximum"], starts)
+    return sums

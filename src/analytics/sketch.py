@@ -1,12 +1,12 @@
-"""Quantiles to 1 %, from counts in logarithmic bins.
+"""Quantiles with a relative error of at most 1 %, from counts in logarithmic bins.
 
-The sketch of Masson, Rim and Lee, "DDSketch: a fast and fully-mergeable quantile sketch with relative-error
-guarantees" (PVLDB 12, 2019), without its limit on bins: doubles have at most 145,000 of them, and
-measurements of one kind fill a few hundred. The sketches of two sets add up to the sketch of both; quantiles
-themselves never do.
+The sketch is that of Masson, Rim and Lee, "DDSketch: a fast and fully-mergeable quantile sketch with
+relative-error guarantees" (PVLDB 12, 2019), without its limit on bins: doubles have at most 145,000 bins, and
+measurements of one kind use a few hundred. The sum of two sketches is the sketch of both sets of values.
+Quantiles cannot be added.
 
-A sketch is kept as a log of entries of 4 bytes. An entry adds to the count of one bin, so that a set of
-points is added by appending entries, and two sketches are added by joining their logs.
+A sketch is stored as a log of entries of 4 bytes. Each entry adds to the count of one bin. Points are added
+by appending entries, and two sketches are added by concatenating their logs.
 """
 
 import math
@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 Numbers: TypeAlias = npt.NDArray[np.int64]
 BinCounts: TypeAlias = tuple[Numbers, Numbers]
-"""Distinct bins in ascending order, and how many values each has."""
+"""Distinct bins in ascending order, and the number of values in each bin."""
 
 RELATIVE_ERROR = 0.01
 
@@ -28,9 +28,10 @@ _GAMMA = (1 + RELATIVE_ERROR) / (1 - RELATIVE_ERROR)
 _LOG_GAMMA = math.log(_GAMMA)
 _BINS_PER_LOG = 1 / _LOG_GAMMA
 _ZERO_OFFSET: Final = 40_000
-"""More than the bins below 1, so that every positive number has a positive bin."""
+"""Greater than the number of bins below 1, so that every positive number has a positive bin."""
 
-# An entry is a little-endian u4: the bin plus 2^17 in 18 bits, a scale bit, and a count in 13 bits.
+# An entry is a little-endian u4: the bin plus 2^17 in 18 bits, a scale bit, and a count in 13 bits. The scale
+# bit multiplies the count by 2^13.
 _BIN_OFFSET: Final = 1 << 17
 _COUNT_BITS: Final = 13
 _SCALE_BIT: Final = 1 << _COUNT_BITS
@@ -38,14 +39,14 @@ _MAX_COUNT: Final = _SCALE_BIT - 1
 _BIN_SHIFT: Final = _COUNT_BITS + 1
 
 _DENSE_CELLS: Final = 16
-"""Up to so many possible cells for each that is there, cells are summed up in a table of all."""
+"""The largest ratio of possible cells to existing cells at which a table of all possible cells is used."""
 
 
 def bins_of(values: npt.NDArray[np.float64]) -> Numbers:
-    """Return the int64 bins of finite float64 `values`; greater values never have smaller bins, 0 has bin 0.
+    """Return the int64 bins of finite float64 `values`. A greater value never has a smaller bin; 0 has bin 0.
 
-    A bin of positive numbers reaches from g^(i-1), excluded, to g^i, included, where g = 1.01 / 0.99; the
-    bins of negative numbers mirror them.
+    A bin of positive numbers contains the numbers above g^(i-1) up to g^i, where g = 1.01 / 0.99. The bin of
+    a negative number is the negated bin of its absolute value.
     """
     magnitudes = np.abs(values)
     with np.errstate(divide="ignore"):
@@ -58,10 +59,10 @@ def bins_of(values: npt.NDArray[np.float64]) -> Numbers:
 
 
 def bin_of(value: float) -> int:
-    """Return the bin of one finite value, as `bins_of` does."""
+    """Return the bin of one finite value, like `bins_of`."""
     if value == 0:
         return 0
-    # By numpy's logarithm, which may differ from the C library's in the last digit.
+    # numpy's logarithm, like in `bins_of`. That of the C library can differ in the last digit.
     number = _ZERO_OFFSET + math.ceil(float(np.log(abs(value))) * _BINS_PER_LOG)
     return number if value > 0 else -number
 
@@ -78,9 +79,9 @@ def encode_counts(bins: Numbers, counts: Numbers) -> bytes:
 
 
 def encode_each(bins: Numbers, counts: Numbers) -> tuple[npt.NDArray[np.uint32], Numbers]:
-    """Return entries for `bins` with positive `counts`, and for each entry the index of its bin.
+    """Return entries for `bins` with positive `counts`, and the index of each entry's bin.
 
-    A count that one entry cannot hold takes several.
+    A count that is too large for one entry is divided into several entries.
     """
     heads = (bins + _BIN_OFFSET) << _BIN_SHIFT
     indexes = np.arange(len(bins))
@@ -113,13 +114,13 @@ def decode_each(entries: bytes) -> tuple[Numbers, Numbers]:
 
 
 def sum_cells(owners: Numbers, bins: Numbers, counts: Numbers, size: int) -> tuple[Numbers, Numbers, Numbers]:
-    """Return the distinct cells of several sketches, ascending by owner and bin, with their counts summed up.
+    """Return the distinct cells of several sketches in order of owner and bin, with the sums of their counts.
 
     Args:
         owners: The number of each cell's sketch.
         bins: The bin of each cell.
         counts: The count of each cell.
-        size: Number of sketches.
+        size: The number of sketches.
     """
     if not len(bins):
         return owners, bins, counts
@@ -127,23 +128,23 @@ def sum_cells(owners: Numbers, bins: Numbers, counts: Numbers, size: int) -> tup
     width = int(bins.max()) - lowest + 1
     keys = owners * width + (bins - lowest)
     if size * width <= _DENSE_CELLS * len(bins):
-        sums = np.bincount(keys, weights=counts)  # as floats, which are exact below 2^53
-        found = np.flatnonzero(sums)
-        totals = sums[found].astype(np.int64)
+        sums = np.bincount(keys, weights=counts)  # floats, which are exact below 2^53
+        cells = np.flatnonzero(sums)
+        totals = sums[cells].astype(np.int64)
     else:
         order = np.argsort(keys, kind="stable")
         keys = keys[order]
         starts = np.flatnonzero(np.diff(keys, prepend=keys[0] - 1))
-        found, totals = keys[starts], np.add.reduceat(counts[order], starts)
-    return found // width, found % width + lowest, totals
+        cells, totals = keys[starts], np.add.reduceat(counts[order], starts)
+    return cells // width, cells % width + lowest, totals
 
 
 def encode_cells(
     owners: Numbers, bins: Numbers, counts: Numbers, size: int
 ) -> tuple[npt.NDArray[np.uint32], Numbers]:
-    """Return the entries of several sketches, one sketch after the other, and how many entries each has.
+    """Return the entries of several sketches, sorted by sketch, and the number of entries of each sketch.
 
-    The arguments are those of `sum_cells`; the cells are distinct.
+    The arguments are those of `sum_cells`. The cells must be distinct.
     """
     entries, cells = encode_each(bins, counts)
     owners = owners[cells]
@@ -154,37 +155,37 @@ def sum_by_bin(bins: Numbers, counts: Numbers) -> BinCounts:
     """Return the distinct `bins` in ascending order, and the sums of their `counts`."""
     if not len(bins):
         return bins, counts
-    lowest = int(bins.min())  # bins of one kind of measurement lie close together
-    sums = np.bincount(bins - lowest, weights=counts)  # as floats, which are exact below 2^53
-    found = np.flatnonzero(sums)
-    return found + lowest, sums[found].astype(np.int64)
+    lowest = int(bins.min())  # the bins of one metric type are close together
+    sums = np.bincount(bins - lowest, weights=counts)  # floats, which are exact below 2^53
+    used = np.flatnonzero(sums)
+    return used + lowest, sums[used].astype(np.int64)
 
 
 class LogBinSketch:
-    """A set of values as counts by bin, and its bounds.
+    """A set of values as counts by bin, with the smallest and the greatest value.
 
     Args:
         bins: Distinct bins in ascending order.
-        counts: How many values each bin has.
-        minimum: The smallest value: no quantile is estimated smaller.
-        maximum: The greatest value: no quantile is estimated greater.
+        counts: The number of values in each bin.
+        minimum: The smallest value, the lower bound of every estimate.
+        maximum: The greatest value, the upper bound of every estimate.
 
     Attributes:
-        count: Number of values.
+        count: The number of values.
     """
 
     __slots__ = ("_bins", "_maximum", "_minimum", "_ranks", "count")
 
     def __init__(self, bins: Numbers, counts: Numbers, minimum: float, maximum: float) -> None:
         self._bins = bins
-        self._ranks = counts.cumsum()  # of each bin's last value
+        self._ranks = counts.cumsum()  # the rank of each bin's last value
         self.count = int(self._ranks[-1]) if len(bins) else 0
         self._minimum = minimum
         self._maximum = maximum
 
     @classmethod
-    def of_counts(cls, counts: Mapping[int, int], minimum: float, maximum: float) -> "LogBinSketch":
-        """Return the sketch of counts by bin."""
+    def from_counts(cls, counts: Mapping[int, int], minimum: float, maximum: float) -> "LogBinSketch":
+        """Return the sketch with the given counts by bin."""
         bins = sorted(counts)
         return cls(
             np.array(bins, dtype=np.int64),
@@ -194,7 +195,7 @@ class LogBinSketch:
         )
 
     @classmethod
-    def of(cls, values: Iterable[float]) -> "LogBinSketch":
+    def from_values(cls, values: Iterable[float]) -> "LogBinSketch":
         """Return the sketch of finite `values`."""
         array = np.fromiter(values, dtype=np.float64)
         bins = bins_of(array)
@@ -205,23 +206,23 @@ class LogBinSketch:
         )
 
     def quantile(self, q: float) -> float | None:
-        """Estimate the smallest value that at least ⌈q·n⌉ of the n values do not exceed (nearest rank).
+        """Estimate the quantile `q`: the smallest value with at least ⌈q·n⌉ of the n values at or below it.
 
         Args:
-            q: From 0 to 1; 0.5 stands for the median.
+            q: A number from 0 to 1; 0.5 is the median.
 
         Returns:
-            A number within 1 % of that value (subnormal values have no such precision themselves); None if
+            A number within 1 % of the quantile, except for subnormal values, which are less precise; None if
             there are no values.
 
         Raises:
             ValueError: `q` is outside its range.
         """
         if not 0 <= q <= 1:
-            raise ValueError("a quantile needs a number from 0 to 1")
+            raise ValueError(f"q must be from 0 to 1, not {q}")
         if not self.count:
             return None
-        rank = math.ceil(_fraction(q) * self.count)  # exact: as a double, 0.07 * 100 is more than 7
+        rank = math.ceil(_fraction(q) * self.count)  # exact arithmetic: with doubles, 0.07 * 100 exceeds 7
         middle = _middle_of(int(self._bins[self._ranks.searchsorted(rank)]))
         return min(max(middle, self._minimum), self._maximum)
 
@@ -233,7 +234,7 @@ def _fraction(q: float) -> Fraction:
 
 @lru_cache(maxsize=4096)
 def _middle_of(number: int) -> float:
-    """Return the number that is within 1 % of every number in the bin: 2 g^i / (g + 1)."""
+    """Return 2 g^i / (g + 1), which is within 1 % of every number in the bin."""
     if number == 0:
         return 0.0
     logarithm = (abs(number) - _ZERO_OFFSET) * _LOG_GAMMA + math.log(2 / (_GAMMA + 1))

@@ -1,8 +1,4 @@
-"""Windows: stretches of time, in microseconds since 1970.
-
-A bucket of length `step` and number `index` holds the instants from `index * step` up to and without
-`(index + 1) * step`; numbers of buckets before 1970 are negative.
-"""
+"""Windows of time, in microseconds since 1970."""
 
 from dataclasses import dataclass
 
@@ -13,10 +9,10 @@ DAY_US = 24 * HOUR_US
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """The instants after `start_us` up to and with `end_us`, in microseconds since 1970.
+    """The time after `start_us` (exclusive) up to `end_us` (inclusive), in microseconds since 1970.
 
     Raises:
-        ValueError: It ends before it starts.
+        ValueError: The window ends before it starts.
     """
 
     start_us: int
@@ -28,5 +24,5 @@ class Window:
 
     @classmethod
     def rolling(cls, now_us: int, seconds: int) -> "Window":
-        """Return the last `seconds` (0 or more) before `now_us`: now included, the far edge not."""
+        """Return the window of the last `seconds` (0 or more) up to `now_us`."""
         return cls(now_us - 1_000_000 * seconds, now_us)

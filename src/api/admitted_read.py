@@ -1,4 +1,4 @@
-"""Reads, which begin while the limiter decides, so that both share a round trip to Redis."""
+"""Reads that begin while the rate limiter decides, so that both share one round trip to Redis."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -15,52 +15,52 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 class Read(Protocol[T_co]):
-    """A read that has begun. It must be harmless: it is begun before the limiter has decided."""
+    """A read that has begun. It must have no side effects, since the limiter may still reject the request."""
 
     async def result(self) -> T_co:
-        """Return what was read."""
+        """Return the result of the read."""
         ...
 
     async def cancel(self) -> None:
-        """Stop reading; nobody receives the result."""
+        """Stop reading. The result is not used."""
         ...
 
 
 class ReadTask(Generic[T]):
-    """A read in a task of its own, which begins in the next turn of the event loop.
+    """A read in its own task, which starts in the next iteration of the event loop.
 
     Args:
-        work: Reads.
+        work: The coroutine that reads.
     """
 
     def __init__(self, work: Coroutine[Any, Any, T]) -> None:
         self._task = asyncio.ensure_future(work)
 
     async def result(self) -> T:
-        """Return what was read."""
+        """Return the result of the read."""
         return await self._task
 
     async def cancel(self) -> None:
         """Stop reading."""
         self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)  # or asyncio would log its failure
+        await asyncio.gather(
+            self._task, return_exceptions=True
+        )  # otherwise asyncio logs a failure of the read
 
 
 async def admit_and_read(
     request: Request, begin: Callable[[], Read[T]], name: AdmissionName = "read_admission"
 ) -> T:
-    """Admit `request` as a read, and meanwhile begin to read, so that both share a round trip to Redis.
+    """Begin a read, admit `request` meanwhile, and return the result of the read.
 
     Args:
         request: The request.
-        begin: Begins the read. It may raise a `ProblemError` of what is wrong with the request.
-        name: The admission that the request goes through.
-
-    Returns:
-        The result of the read.
+        begin: Begins the read. It raises a `ProblemError` if the request is invalid. An invalid request uses
+            up the quota too.
+        name: The admission that counts the request.
 
     Raises:
-        ProblemError: 429, the quota is spent; else the one that `begin` raised, which counts as a read.
+        ProblemError: 429 if the quota is used up; otherwise the error that `begin` raised.
     """
     admission = state(request)[name]
     try:

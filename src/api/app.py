@@ -1,4 +1,4 @@
-"""The app: FastAPI's routes and documents behind our own middleware."""
+"""The app: FastAPI's routes and documents behind this project's own middleware."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -16,8 +16,8 @@ from src.web.head import HeadMiddleware
 from src.web.offline_docs import add_offline_docs
 
 DESCRIPTION = """
-A self-hosted metrics service. Post measurements, ask for summaries; what the service depends on may fail
-without taking it down, and everyone can watch how.
+A self-hosted metrics service. Clients post measurements and read summaries. The service keeps answering when
+Redis or the external service fails, and the dashboard shows each failure and recovery.
 """
 
 
@@ -26,9 +26,9 @@ class App(FastAPI):
 
     Args:
         context: Begins and ends the context of each request.
-        hot_routes: The routes that are served past the framework.
-        lifespan: What the requests' state is made of.
-        telemetry: What FastAPI records of requests.
+        hot_routes: The routes that bypass the framework.
+        lifespan: Creates the state that all requests share.
+        telemetry: The spans and metrics that FastAPI records for each request.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class App(FastAPI):
             telemetry=telemetry,
             docs_url=None,
             redoc_url=None,
-            redirect_slashes=False,  # it would send the client to whatever Host it named
+            redirect_slashes=False,  # a redirect would send the client to any Host that it sent
         )
         add_offline_docs(self)
         self._is_traced = telemetry.get("tracing") or telemetry.get("metrics")
@@ -60,11 +60,11 @@ class App(FastAPI):
         self._document: dict[str, Any] = {}
 
     def build_middleware_stack(self) -> ASGIApp:
-        """Return all that stands before the routes."""
+        """Return the middleware, which calls the routes."""
         return self._middleware
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a connection. A request that is not traced needs nothing of what FastAPI does first."""
+        """Serve a connection. A request that is not traced skips FastAPI's own set-up."""
         if scope["type"] == "http" and not self._is_traced:
             scope["app"] = self
             await self._middleware(scope, receive, send)
@@ -72,7 +72,7 @@ class App(FastAPI):
             await super().__call__(scope, receive, send)
 
     def openapi(self) -> dict[str, Any]:
-        """Return the OpenAPI document. All routes are there when it is first asked for."""
+        """Return the OpenAPI document. All routes must be registered before the first call."""
         if not self._document:
-            self._document = openapi.completed(super().openapi())
+            self._document = openapi.complete(super().openapi())
         return self._document

@@ -1,10 +1,10 @@
-"""Reading a batch: a JSON array, or one JSON object a line. Valid points are kept, the others are reported.
+"""Read a batch: a JSON array, or one JSON object per line. Valid points are kept, the others are reported.
 
-A body within its limit may still take too much memory: five megabytes of `[[],[],…` are hundreds once they
-are parsed. So points are parsed one at a time, and parsing stops at a point that is larger than
-`MAX_OBJECT_BYTES` or beyond the most that are allowed.
+A body within its limit can still need too much memory: five megabytes of `[[],[],…` become hundreds of
+megabytes of parsed JSON. This module therefore parses one point at a time. It rejects a point of more than
+`MAX_OBJECT_BYTES` unparsed, and stops after the largest allowed number of points.
 
-Reading ten thousand points takes a tenth of a second, so the event loop has a turn every `SLICE_BYTES`.
+Reading ten thousand points takes 0.1 s. Other tasks therefore run after every `SLICE_BYTES`.
 """
 
 import json
@@ -21,18 +21,19 @@ from src.api.models.metrics import METRIC_IN
 from src.resilience.clock import Clock
 
 MAX_ERRORS = 100
-"""How many errors are reported; the rest are only counted."""
+"""The largest number of errors in an answer. Further errors are only counted."""
 
 SLICE_BYTES = 10_000
-"""Read in one turn of the event loop, a point as `_LEAST_BYTES` at least: about a millisecond."""
+"""Bytes that are read without a pause for other tasks, in about 1 ms."""
 _LEAST_BYTES = 100
+"""The least number of bytes that a point counts as, since a short point costs time too."""
 
 MAX_DEPTH = 8
-"""How deep a point may be nested, itself included, in an array. An array nested deeper is unreadable (RFC
-8259, section 9, allows a limit)."""
+"""The deepest nesting of a point in an array; the point itself is level 1. A deeper array is rejected as
+unreadable (RFC 8259, section 9, allows a limit)."""
 
 
-TOO_FAR_AHEAD = FieldError(field="timestamp", message="lies too far ahead of the server's clock")
+FUTURE_TIMESTAMP = FieldError(field="timestamp", message="is too far ahead of the server's clock")
 
 
 @dataclass(slots=True)
@@ -40,21 +41,21 @@ class Batch:
     """The points and the errors of a batch.
 
     Attributes:
-        latest_us: The latest timestamp there may be, in µs since 1970.
-        points: The good ones, in their order.
-        places: Their places in the batch, from 0.
-        rejected: How many were not.
-        errors: `{"index", "field", "message"}` of the first `MAX_ERRORS` things wrong.
+        latest_us: The latest timestamp that is accepted, in µs since 1970.
+        points: The valid points, in the order of the batch.
+        indexes: The index of each valid point in the batch, from 0.
+        rejected: The number of invalid points.
+        errors: `{"index", "field", "message"}` for each of the first `MAX_ERRORS` errors.
     """
 
     latest_us: int
     points: list[Point] = field(default_factory=list)
-    places: list[int] = field(default_factory=list)
+    indexes: list[int] = field(default_factory=list)
     rejected: int = 0
     errors: list[FieldError] = field(default_factory=list)
 
     def add(self, index: int, text: bytes) -> bool:
-        """Keep the point at `index`, or note what is wrong with it. Return whether its `text` was parsed."""
+        """Keep the point at `index`, or record its errors. Return False if `text` could not be parsed."""
         if len(text) > MAX_OBJECT_BYTES:
             message = f"a point may be at most {MAX_OBJECT_BYTES} bytes"
             self.reject(index, [{"field": "body", "message": message}])
@@ -66,14 +67,14 @@ class Batch:
             self.reject(index, field_errors(errors) if len(self.errors) < MAX_ERRORS else [])
             return errors[0]["type"] != "json_invalid"
         if point.timestamp_us > self.latest_us:
-            self.reject(index, [TOO_FAR_AHEAD])
+            self.reject(index, [FUTURE_TIMESTAMP])
         else:
             self.points.append(point)
-            self.places.append(index)
+            self.indexes.append(index)
         return True
 
     def reject(self, index: int, errors: Sequence[FieldError]) -> None:
-        """Note what is wrong with the point at `index`."""
+        """Count the point at `index` as rejected, and record its errors."""
         self.rejected += 1
         room = MAX_ERRORS - len(self.errors)
         self.errors.extend({"index": index, **error} for error in errors[:room])
@@ -84,21 +85,22 @@ async def read_json_array(body: bytes, max_points: int, latest_us: int, clock: C
 
     Args:
         body: The array.
-        max_points: The most there may be.
-        latest_us: The latest timestamp there may be, in µs since 1970.
-        clock: Gives the event loop its turns.
+        max_points: The largest number of points.
+        latest_us: The latest timestamp that is accepted, in µs since 1970.
+        clock: Lets other tasks run while the array is read.
 
     Raises:
-        ProblemError: 400, it is not JSON; 413, there are more than `max_points`; 422, it is no array.
+        ProblemError: 400 if the body is not JSON; 413 if it has more than `max_points` points; 422 if it is
+            not an array.
     """
     return await _read(_elements(body), max_points, Batch(latest_us), clock, all_json=True)
 
 
 async def read_ndjson(body: bytes, max_points: int, latest_us: int, clock: Clock) -> Batch:
-    """Read one point a line; blank lines are passed over and not counted. The arguments are as above.
+    """Read one point per line; blank lines are not counted. The arguments are those of `read_json_array`.
 
     Raises:
-        ProblemError: 413, there are more than `max_points`.
+        ProblemError: 413 if the body has more than `max_points` points.
     """
     return await _read(_lines(body), max_points, Batch(latest_us), clock, all_json=False)
 
@@ -109,7 +111,7 @@ async def _read(
     in_slice = 0
     for index, text in enumerate(texts):
         if index == max_points:
-            raise too_many(max_points)
+            raise _too_many_points(max_points)
         if not batch.add(index, text) and all_json and not _is_json(text):
             raise ProblemError(BAD_JSON)
         in_slice += max(_LEAST_BYTES, len(text))
@@ -120,38 +122,37 @@ async def _read(
 
 
 def _is_json(text: bytes) -> bool:
-    """Return whether `text` keeps to the grammar of JSON (RFC 8259).
+    """Return whether `text` is JSON (RFC 8259).
 
-    The parser rejects some texts that do: an integer of more than 4,300 digits, half a surrogate pair.
+    The parser rejects some valid JSON: an integer of more than 4,300 digits, or half a surrogate pair.
     """
     try:
-        json.loads(text.decode(), parse_int=float)  # which takes any number of digits
+        json.loads(text.decode(), parse_int=float)  # float accepts any number of digits
     except ValueError:
         return False
     return True
 
 
-def too_many(max_points: int) -> ProblemError:
-    """Return the 413 for a batch of more than `max_points`."""
+def _too_many_points(max_points: int) -> ProblemError:
     return ProblemError(Problem(413, "PAYLOAD_TOO_LARGE", f"A batch may have at most {max_points} points"))
 
 
-_LINE = re.compile(rb"\S[^\n]*+")  # passes over blanks and blank lines, of which a body may be full
+_LINE = re.compile(rb"\S[^\n]*+")  # skips blanks and blank lines, which may fill the whole body
 
 
 def _lines(body: bytes) -> Iterator[bytes]:
     return (match[0].rstrip() for match in _LINE.finditer(body))
 
 
-# An array is split into its elements by a pattern that matches brackets and strings, and leaves the rest to
-# the parser. Every repetition is possessive: nothing is tried twice, so its time is linear for every body.
+# A pattern splits an array into its elements. The pattern matches brackets and strings only; the parser then
+# checks each element. Every repetition is possessive, so the pattern never backtracks and takes linear time.
 
 _SPACE = rb"[ \t\n\r]*+"
 _STRING = rb'"(?:[^"\\]++|\\.)*+"'
 
 
 def _nested(depth: int) -> bytes:
-    """Return the pattern of an array or object that is at most `depth` deep."""
+    """Return the pattern of an array or object of at most `depth` levels."""
     inner = rb"|" + _nested(depth - 1) if depth > 1 else b""
     return rb'[\[{](?:[^\[\]{}"]++|%b%b)*+[\]}]' % (_STRING, inner)
 
@@ -164,15 +165,15 @@ _OTHER_JSON = re.compile(rb'%b[{"\-0-9tfn]' % _SPACE)
 
 
 def _elements(body: bytes) -> Iterator[bytes]:
-    """Yield the text of each element of a JSON array, which need not be JSON itself.
+    """Yield the text of each element of a JSON array. The text of an element may be invalid JSON.
 
     Raises:
-        ProblemError: 400, it is no array that can be read; 422, it is another kind of JSON.
+        ProblemError: 400 if the body is not a readable array; 422 if it is another kind of JSON.
     """
     match = _BEGIN.match(body)
     if match is None and _OTHER_JSON.match(body):
-        wrong = [FieldError(field="body", message="must be a JSON array of points")]
-        raise ProblemError(validation_problem(wrong))
+        errors = [FieldError(field="body", message="must be a JSON array of points")]
+        raise ProblemError(validation_problem(errors))
     while match and match["end"] is None:
         match = _ELEMENT.match(body, match.end())
         if match:

@@ -1,7 +1,7 @@
-"""A batch of valid points, decoded as columns.
+"""Decode a batch of valid points into columns.
 
-Nearly every batch is valid. It is decoded here by msgspec and numpy, twenty times as fast as point by point.
-A batch in which anything is wrong or unusual is left to `src.api.batch`, which names each fault.
+Nearly every batch is valid. msgspec and numpy decode a valid batch twenty times as fast as point by point.
+For any other batch this module raises an error; `src.api.batch` then reads that batch and reports each fault.
 """
 
 import re
@@ -36,27 +36,27 @@ _LABELS: Final = msgspec.json.Decoder(dict[str, str])
 
 
 class UnusualBatchError(ValueError):
-    """The batch has to be read point by point."""
+    """The batch must be read point by point, by `src.api.batch`."""
 
 
 def decode_ndjson(body: bytes, max_points: int, latest_us: int) -> list[PointColumns]:
-    """Return the points of a body with one point a line, by type.
+    """Return the points of a body with one point per line, as one `PointColumns` for each type.
 
     Args:
         body: The lines, in UTF-8.
-        max_points: The most there may be.
-        latest_us: The latest timestamp there may be, in µs since 1970.
+        max_points: The largest number of points.
+        latest_us: The latest timestamp that is accepted, in µs since 1970.
 
     Raises:
-        UnusualBatchError: The body has anything but up to `max_points` valid points.
+        UnusualBatchError: A point is invalid, a line is unusual, or there are more than `max_points` points.
     """
     text = body.strip()
     if text[:1] != b"{" or text[-1:] != b"}":
         raise UnusualBatchError
     characters = np.frombuffer(text, dtype=np.uint8)
     breaks = np.flatnonzero(characters == _LINE_FEED)
-    # A break that is not between two objects may be a blank line or within an object, and msgspec accepts two
-    # objects on one line.
+    # Every line break must separate two objects. msgspec also accepts two objects on one line, so the number
+    # of points is compared with the number of line breaks below.
     if (characters[breaks - 1] != _END).any() or (characters[breaks + 1] != _BEGIN).any():
         raise UnusualBatchError
     longest = int(np.diff(breaks, prepend=-1, append=len(text)).max()) - 1
@@ -72,7 +72,7 @@ def decode_ndjson(body: bytes, max_points: int, latest_us: int) -> list[PointCol
 
 
 def decode_array(body: bytes, max_points: int, latest_us: int) -> list[PointColumns]:
-    """Return the points of a JSON array, by type. Arguments and errors are those of `decode_ndjson`."""
+    """Return the points of a JSON array. Arguments, result and errors are those of `decode_ndjson`."""
     try:
         points = _ARRAY.decode(body)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
@@ -93,16 +93,16 @@ def _columns(points: Sequence[_Measurement], latest_us: int) -> list[PointColumn
     labels = _label_texts([point.labels for point in points])
     types = [point.type for point in points]
     if types.count(types[0]) == len(types):
-        return [_of_type(types[0], np.arange(len(types)), timestamps, values, labels)]
+        return [_type_columns(types[0], np.arange(len(types)), timestamps, values, labels)]
     numbers = {name: number for number, name in enumerate(dict.fromkeys(types))}
     types_of_points = np.array([numbers[name] for name in types])
     order = np.argsort(types_of_points, kind="stable")
     ends = np.cumsum(np.bincount(types_of_points)).tolist()
     timestamps, values = timestamps[order], values[order]
     if labels is not None:
-        labels = [labels[place] for place in order.tolist()]
+        labels = [labels[index] for index in order.tolist()]
     return [
-        _of_type(
+        _type_columns(
             name,
             order[begin:end],
             timestamps[begin:end],
@@ -113,12 +113,12 @@ def _columns(points: Sequence[_Measurement], latest_us: int) -> list[PointColumn
     ]
 
 
-def _of_type(
-    name: str, places: Integers, timestamps: Integers, values: Floats, labels: Sequence[str] | None
+def _type_columns(
+    name: str, indexes: Integers, timestamps: Integers, values: Floats, labels: Sequence[str] | None
 ) -> PointColumns:
     if not _is_type(name):
         raise UnusualBatchError
-    return PointColumns(name, places, timestamps, values, labels if labels and any(labels) else None)
+    return PointColumns(name, indexes, timestamps, values, labels if labels and any(labels) else None)
 
 
 @lru_cache(maxsize=10_000)
@@ -127,14 +127,14 @@ def _is_type(name: str) -> bool:
 
 
 def _label_texts(raws: Sequence[msgspec.Raw | msgspec.UnsetType]) -> list[str] | None:
-    """Return the labels of each point as `labels_text` writes them; None if no point has any."""
+    """Return the labels of each point in the form of `labels_text`; None if no point has labels."""
     if raws.count(msgspec.UNSET) == len(raws):
         return None
-    return ["" if raw is msgspec.UNSET else _label_text_of(bytes(raw)) for raw in raws]
+    return ["" if raw is msgspec.UNSET else _decode_labels(bytes(raw)) for raw in raws]
 
 
 @lru_cache(maxsize=20_000)  # a series sends the same bytes each time
-def _label_text_of(raw: bytes) -> str:
+def _decode_labels(raw: bytes) -> str:
     try:
         labels = _LABELS.decode(raw)
     except (msgspec.MsgspecError, RecursionError):

@@ -1,7 +1,7 @@
-"""Reading a request's body: no more of it than allowed, for no longer than allowed, inflated if compressed.
+"""Read the body of a request, within limits of size and time, and inflate a compressed body.
 
-FastAPI's own `max_body_size` would answer a declared length over the limit in plain text, and counts before
-inflation; here too much of either is a problem document.
+FastAPI's own `max_body_size` answers a declared length over the limit in plain text, and does not limit the
+inflated size. This module limits both sizes and answers with a problem document.
 """
 
 import re
@@ -23,27 +23,28 @@ T = TypeVar("T")
 JSON = "application/json"
 
 MAX_OBJECT_BYTES = 64 * 1024
-"""The limit of one JSON object, such as a measurement. Parsed JSON may take fifty times its size."""
+"""The largest JSON object, such as a measurement. Parsed JSON can need fifty times as much memory."""
 
 BODY_SECONDS = 30
-"""How long a body may take to arrive."""
+"""The longest time in which a body must arrive."""
 
 _GZIP = 16 + zlib.MAX_WBITS
 _ZEROS = re.compile(rb"\0*+")
 
 _CHARSETS = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
-"""Names of UTF-8 and of the part of it that is ASCII."""
+"""The accepted names of UTF-8 and of its subset ASCII."""
 
 _PIECE_BYTES = 1024
-"""Inflated at a time. After each member zlib copies what is left, and a member may be of 20 bytes."""
+"""Bytes that are inflated at a time. zlib copies the unread rest of a piece after each member of a gzip body,
+and a member may have only 20 bytes."""
 
 
 class SentBody(NamedTuple):
-    """A body as it was sent.
+    """A body before inflation.
 
     Attributes:
-        data: Its bytes.
-        is_gzip: Whether they are compressed.
+        data: The bytes of the body.
+        is_gzip: Whether the bytes are compressed by gzip.
     """
 
     data: bytes
@@ -51,18 +52,18 @@ class SentBody(NamedTuple):
 
 
 def media_type(request: Request, *supported: str) -> str:
-    """Return which of the `supported` media types the body is; without a Content-Type, the first.
+    """Return the media type of the body; without a Content-Type, the first of the `supported` types.
 
     Raises:
-        ProblemError: 415, it is none of them, or not in UTF-8.
+        ProblemError: 415 if the media type is not supported, or the body is not in UTF-8.
     """
-    given = header(request.scope, b"content-type")
-    if given is None:
+    field = header(request.scope, b"content-type")
+    if field is None:
         return supported[0]
-    kind, charset = _content_type(given)
+    kind, charset = _content_type(field)
     if kind not in supported or charset not in _CHARSETS:
-        wanted = " or ".join(supported)
-        raise ProblemError(Problem(415, "UNSUPPORTED_MEDIA_TYPE", f"The body must be {wanted}, in UTF-8"))
+        kinds = " or ".join(supported)
+        raise ProblemError(Problem(415, "UNSUPPORTED_MEDIA_TYPE", f"The body must be {kinds}, in UTF-8"))
     return kind
 
 
@@ -74,15 +75,15 @@ def _content_type(text: str) -> tuple[str, str]:
 
 
 async def read_object(request: Request, adapter: TypeAdapter[T], max_bytes: int) -> tuple[T, bytes]:
-    """Return a JSON object as `adapter` parses it, and the body that it came in. Await it by `in_time`.
+    """Return the object that `adapter` parses from the body, and the body. Await it by `await_body`.
 
     Args:
         request: The request with the body.
-        adapter: Validates the object.
-        max_bytes: The limit of the body, if it is below `MAX_OBJECT_BYTES`.
+        adapter: Parses and validates the object.
+        max_bytes: The largest body; `MAX_OBJECT_BYTES` applies if it is lower.
 
     Raises:
-        ProblemError: As `media_type`, `read_body` and `parse_json` do.
+        ProblemError: Any error of `media_type`, `read_body` or `parse_json`.
     """
     media_type(request, JSON)
     body = await read_body(request, min(MAX_OBJECT_BYTES, max_bytes))
@@ -90,19 +91,20 @@ async def read_object(request: Request, adapter: TypeAdapter[T], max_bytes: int)
 
 
 async def read_body(request: Request, max_bytes: int) -> bytes:
-    """Return the whole body, inflated if it came compressed: `receive_body`, then `inflated`."""
-    return inflated(await receive_body(request, max_bytes), max_bytes)
+    """Return the whole body, inflated if it is compressed: `receive_body`, then `inflate`."""
+    return inflate(await receive_body(request, max_bytes), max_bytes)
 
 
 async def receive_body(request: Request, max_bytes: int) -> SentBody:
-    """Return the whole body as it was sent. Await it by `in_time`.
+    """Return the whole body before inflation. Await it by `await_body`.
 
     Args:
         request: The request with the body.
-        max_bytes: The limit of the body. No more than that is held in memory.
+        max_bytes: The largest body. Not many more bytes are held in memory.
 
     Raises:
-        ProblemError: 413, it is larger; 415, it is encoded otherwise than by gzip; 400, it broke off.
+        ProblemError: 413 if the body is larger; 415 if it has another encoding than gzip; 400 if the client
+            disconnected.
     """
     is_gzip = _is_gzip(header(request.scope, b"content-encoding"))
     if is_gzip is None:
@@ -116,16 +118,16 @@ async def receive_body(request: Request, max_bytes: int) -> SentBody:
         )
     declared = header(request.scope, b"content-length") or "0"
     if declared.isdecimal() and int(declared) > max_bytes:
-        raise ProblemError(too_large(max_bytes))
+        raise ProblemError(body_too_large(max_bytes))
     return SentBody(await _receive(request, max_bytes), is_gzip)
 
 
 @lru_cache
 def _is_gzip(content_encoding: str | None) -> bool | None:
-    """Return whether a body is compressed by gzip; None where it is encoded in another way.
+    """Return whether a body is compressed by gzip; None if it has another encoding.
 
-    `x-gzip` is another name of gzip, and "identity" or an empty list element means nothing (RFC 9110,
-    sections 8.4.1.3, 12.5.3 and 5.6.1.2).
+    `x-gzip` is another name of gzip. The name "identity" and an empty list element mean no encoding (RFC
+    9110, sections 8.4.1.3, 12.5.3 and 5.6.1.2).
     """
     codings = [coding.strip().lower() for coding in (content_encoding or "").split(",")]
     codings = [coding for coding in codings if coding not in {"", "identity"}]
@@ -134,16 +136,16 @@ def _is_gzip(content_encoding: str | None) -> bool | None:
     return True if codings in (["gzip"], ["x-gzip"]) else None
 
 
-async def in_time(reading: EagerCoroutine[T], clock: Clock) -> T:
-    """Return the result of reading a body, if the body arrives in time.
+async def await_body(reading: EagerCoroutine[T], clock: Clock) -> T:
+    """Return the result of `reading`, which reads a body, if the body arrives within `BODY_SECONDS`.
 
     Args:
-        reading: The reading, which has begun. Most bodies come along with their headers, so that it is done
-            already: a timer for each of those would be a tenth of all the work.
-        clock: Measures the `BODY_SECONDS`.
+        reading: The coroutine that reads. Most bodies arrive together with their headers, so that `reading`
+            is done already. No timer is set then: it would be a tenth of the request's work.
+        clock: Measures the time.
 
     Raises:
-        ProblemError: 400, it did not arrive in time; and whatever reading it raised.
+        ProblemError: 400 if the body did not arrive in time; otherwise any error of `reading`.
     """
     if reading.is_done:
         return await reading
@@ -152,37 +154,39 @@ async def in_time(reading: EagerCoroutine[T], clock: Clock) -> T:
             return await reading
     except TimeoutError:
         message = f"The body did not arrive in time: it may take {BODY_SECONDS} seconds"
-        hang_up = {"Connection": "close"}  # or the connection would go on waiting for the rest
-        raise ProblemError(Problem(400, "BAD_REQUEST", message, headers=hang_up)) from None
+        headers = {"Connection": "close"}  # otherwise the connection waits for the rest of the body
+        raise ProblemError(Problem(400, "BAD_REQUEST", message, headers=headers)) from None
 
 
 async def _receive(request: Request, max_bytes: int) -> bytes:
-    body = bytearray()  # not a list of chunks: of two bytes each, they would weigh twenty times as much
+    body = bytearray()  # a list of two-byte chunks would need twenty times the memory
     more = True
     while more:
         message = await request.receive()
         if message["type"] == "http.disconnect":
-            raise ProblemError(Problem(400, "BAD_REQUEST", "The body broke off"))
+            raise ProblemError(
+                Problem(400, "BAD_REQUEST", "The client disconnected before the end of the body")
+            )
         body += message.get("body", b"")
         more = message.get("more_body", False)
         if len(body) > max_bytes:
-            raise ProblemError(too_large(max_bytes))
+            raise ProblemError(body_too_large(max_bytes))
     return bytes(body)
 
 
-def too_large(max_bytes: int) -> Problem:
-    """Return the 413 for a body of more than `max_bytes`."""
+def body_too_large(max_bytes: int) -> Problem:
+    """Return the problem (413) of a body of more than `max_bytes`."""
     return Problem(413, "PAYLOAD_TOO_LARGE", f"The body may be at most {max_bytes} bytes, inflated")
 
 
 def parse_json(adapter: TypeAdapter[T], body: bytes) -> T:
-    """Return `body` as what `adapter` makes of it.
+    """Return the object that `adapter` parses from `body`.
 
     Raises:
-        ProblemError: 400, it is not JSON; 422, it is not right.
+        ProblemError: 400 if the body is not JSON; 422 if it is not valid.
     """
     try:
-        parsed: T = adapter.validator.validate_json(body)  # past a layer that has nothing to add
+        parsed: T = adapter.validator.validate_json(body)  # the adapter's own method only adds overhead
     except ValidationError as error:
         errors = error.errors(include_url=False, include_input=False)
         if errors[0]["type"] == "json_invalid":
@@ -191,13 +195,14 @@ def parse_json(adapter: TypeAdapter[T], body: bytes) -> T:
     return parsed
 
 
-def inflated(sent: SentBody, max_bytes: int) -> bytes:
-    """Return a body without its compression.
+def inflate(sent: SentBody, max_bytes: int) -> bytes:
+    """Return the inflated body.
 
-    Gzip may consist of several members (RFC 1952). Zero bytes after a member are padding, as for gzip(1).
+    A gzip body may have several members (RFC 1952). Zero bytes after a member are padding, as in gzip(1).
 
     Raises:
-        ProblemError: 413, it is more than `max_bytes`, and no more is made; 400, it is no gzip or cut short.
+        ProblemError: 413 if the inflated body has more than `max_bytes`, of which no more are made; 400 if
+            the body is not gzip, or is incomplete.
     """
     if not sent.is_gzip:
         return sent.data
@@ -210,16 +215,17 @@ def inflated(sent: SentBody, max_bytes: int) -> bytes:
             piece = view[position : position + _PIECE_BYTES]
             plain += member.decompress(piece, max_bytes + 1 - len(plain))
             if len(plain) > max_bytes:
-                raise ProblemError(too_large(max_bytes))
+                raise ProblemError(body_too_large(max_bytes))
             position += len(piece) - len(member.unused_data)
             if member.eof and (padding := _ZEROS.match(data, position)):
                 position = padding.end()
     except zlib.error:
-        raise _not_gzip() from None
+        raise _gzip_error() from None
     if not member.eof:
-        raise _not_gzip()
+        raise _gzip_error()
     return bytes(plain)
 
 
-def _not_gzip() -> ProblemError:
-    return ProblemError(Problem(400, "BAD_REQUEST", "The body says it is gzip and is not, or is cut short"))
+def _gzip_error() -> ProblemError:
+    message = "The Content-Encoding is gzip, but the body is not gzip or is incomplete"
+    return ProblemError(Problem(400, "BAD_REQUEST", message))

@@ -1,4 +1,4 @@
-"""The list's cursor: a position, encoded, since clients must not build one."""
+"""The cursor of a list: a position in an opaque encoding, so that clients do not construct cursors."""
 
 import base64
 import binascii
@@ -8,6 +8,8 @@ from src.services.metrics.ingest import Position
 
 _FORM = re.compile(r"(-?\d{1,18}) (\d{1,16}) ([A-Za-z0-9][A-Za-z0-9_.:/-]{0,127})")
 
+_INVALID = "is not a cursor from a Link header of this service"
+
 
 def encode_cursor(position: Position) -> str:
     """Return `position` as a URL-safe string."""
@@ -16,17 +18,17 @@ def encode_cursor(position: Position) -> str:
 
 
 def decode_cursor(cursor: str) -> Position:
-    """Return the position behind `cursor`.
+    """Return the position that `cursor` encodes.
 
     Raises:
-        ValueError: This service did not give the cursor out.
+        ValueError: This service did not create the cursor.
     """
     try:
         padded = cursor + "=" * (-len(cursor) % 4)
         text = base64.b64decode(padded, altchars=b"-_", validate=True).decode("ascii")
     except (binascii.Error, ValueError):
-        raise ValueError("is not a cursor that this service gave out") from None
+        raise ValueError(_INVALID) from None
     match = _FORM.fullmatch(text)
     if match is None:
-        raise ValueError("is not a cursor that this service gave out")
+        raise ValueError(_INVALID)
     return Position(int(match[1]), match[3], int(match[2]))

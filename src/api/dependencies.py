@@ -1,4 +1,4 @@
-"""What the routes are given: the services, typed, out of the lifespan state."""
+"""The services that the routes use, with their types, from the lifespan state."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -14,7 +14,6 @@ from src.resilience.client_address import ClientAddress
 from src.resilience.clock import Clock
 from src.services.access.admission import Admission
 from src.services.event_feed import EventFeed
-from src.services.external_service import ExternalService
 from src.services.lab import Lab
 from src.services.metrics.export import ExportStore
 from src.services.metrics.ingest import MetricService
@@ -23,16 +22,17 @@ from src.services.metrics.series import SeriesService
 from src.services.metrics.summary import SummaryService
 from src.services.overview.service import OverviewService
 from src.services.proxy.service import Proxy
+from src.services.simulated_faults import FaultControl
 
 
 @dataclass(frozen=True, slots=True)
 class BodyLimits:
-    """How large a request may be.
+    """The limits of a request that writes.
 
     Attributes:
-        max_bytes: Of a body, after inflation.
-        max_points: In a batch.
-        max_future_us: How far a timestamp may lie ahead of the server's clock, in µs.
+        max_bytes: The largest body in bytes, after inflation.
+        max_points: The largest number of points in a batch.
+        max_future_us: How far a timestamp may be ahead of the server's clock, in µs.
     """
 
     max_bytes: int
@@ -41,14 +41,14 @@ class BodyLimits:
 
 
 class State(TypedDict):
-    """The lifespan state: one of each, made in `src.wiring`, the same for every request of a worker."""
+    """The lifespan state. `src.wiring` creates it once per worker, and all requests share it."""
 
     clock: Clock
     metrics: MetricService
     series: SeriesService
     exports: ExportStore
     summaries: SummaryService
-    external_service: ExternalService
+    fault_control: FaultControl
     breaker: CircuitBreaker
     lab: Lab
     proxy: Proxy
@@ -60,21 +60,21 @@ class State(TypedDict):
     client_address: ClientAddress
     admin_access: AdminAccess
     body_limits: BodyLimits
-    batch_turn: asyncio.Lock  # of whose batch is read: Redis stores one while the next is read
+    batch_lock: asyncio.Lock  # one batch is decoded at a time, while Redis stores the previous one
     cache_ttl_seconds: int
     invalidates_on_write: bool  # whether a write drops the cached summaries of its types
-    redis_answers: Callable[[], Awaitable[bool]]
+    is_redis_connected: Callable[[], Awaitable[bool]]
     readiness: Callable[[], Awaitable[Readiness]]
     is_stopping: Callable[[], bool]
-    exposition: Callable[[], Awaitable[tuple[bytes, str]]]
+    exposition: Callable[[], Awaitable[tuple[bytes, str]]]  # the instruments, and their Content-Type
 
 
 def state(request: Request) -> State:
-    """Return the lifespan state behind `request`."""
-    return state_of(request.scope)
+    """Return the lifespan state of `request`."""
+    return scope_state(request.scope)
 
 
-def state_of(scope: Scope) -> State:
-    """Return the lifespan state behind the request of `scope`."""
-    found: State = scope["state"]
-    return found
+def scope_state(scope: Scope) -> State:
+    """Return the lifespan state of the request with `scope`."""
+    services: State = scope["state"]
+    return services

@@ -1,4 +1,4 @@
-"""Work that is worth doing only while its client waits for it."""
+"""Work that stops when its client disconnects."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -9,33 +9,33 @@ from starlette.requests import Request
 T = TypeVar("T")
 
 CLIENT_CLOSED_REQUEST = 499
-"""The status logged for a client that left, as nginx has it. Nobody is there to read it."""
+"""The status that is logged when the client disconnects before the answer. nginx uses the same number."""
 
 
 async def while_client_waits(request: Request, work: Coroutine[Any, Any, T]) -> T | None:
-    """Do `work`, and stop it when the client hangs up.
+    """Run `work`, and cancel it when the client disconnects.
 
     Args:
-        request: One whose body has been read, or that has none.
-        work: Cancelled at the latest when this returns.
+        request: A request without a body, or whose body has been read.
+        work: The coroutine to run. It has always ended when this function returns.
 
     Returns:
-        What `work` returns; None when the client has gone.
+        The result of `work`; None if the client disconnected first.
 
     Raises:
-        BaseException: Whatever `work` raised.
+        BaseException: Any error of `work`.
     """
-    working = asyncio.create_task(work)
-    leaving = asyncio.create_task(_until_gone(request))
+    work_task = asyncio.create_task(work)
+    disconnect_task = asyncio.create_task(_wait_for_disconnect(request))
     try:
-        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
-        return working.result() if working.done() else None
+        await asyncio.wait((work_task, disconnect_task), return_when=asyncio.FIRST_COMPLETED)
+        return work_task.result() if work_task.done() else None
     finally:
-        working.cancel()
-        leaving.cancel()
-        await asyncio.gather(working, leaving, return_exceptions=True)
+        work_task.cancel()
+        disconnect_task.cancel()
+        await asyncio.gather(work_task, disconnect_task, return_exceptions=True)
 
 
-async def _until_gone(request: Request) -> None:
+async def _wait_for_disconnect(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass

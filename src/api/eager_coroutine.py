@@ -1,4 +1,4 @@
-"""A coroutine that is begun before it is awaited: Python 3.12 has it as the eager task."""
+"""A coroutine that starts before it is awaited. Python 3.12 has eager tasks, which do the same."""
 
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any, Generic, TypeVar
@@ -7,15 +7,18 @@ T = TypeVar("T")
 
 
 class EagerCoroutine(Generic[T]):
-    """What is left of a coroutine that was run at once, up to where it has to wait.
+    """A coroutine that has run to its first wait, or to its end.
 
-    To be awaited once, by the task that made it.
+    The task that creates the instance must also await it, once.
+
+    Args:
+        coroutine: The coroutine to run.
 
     Attributes:
-        is_done: Whether it is through, without having had to wait.
+        is_done: Whether the coroutine has returned.
 
     Raises:
-        BaseException: Whatever it raised before it had to wait.
+        BaseException: Any error that the coroutine raises before its first wait.
     """
 
     def __init__(self, coroutine: Coroutine[Any, Any, T]) -> None:
@@ -24,7 +27,7 @@ class EagerCoroutine(Generic[T]):
         self._step(coroutine.send, None)
 
     def __await__(self) -> Generator[Any, Any, T]:
-        """Wait for the result."""
+        """Run the rest of the coroutine, and return its result."""
         while not self.is_done:
             try:
                 sent = yield self._awaited
@@ -34,9 +37,9 @@ class EagerCoroutine(Generic[T]):
                 self._step(self._coroutine.send, sent)
         return self._result
 
-    def _step(self, step: Callable[[Any], Any], argument: object) -> None:
+    def _step(self, resume: Callable[[Any], Any], argument: object) -> None:
         try:
-            self._awaited = step(argument)
+            self._awaited = resume(argument)
         except StopIteration as end:
             self.is_done = True
             self._result: T = end.value

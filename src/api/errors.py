@@ -1,4 +1,4 @@
-"""Every error there is, as `application/problem+json` (RFC 9457): one table, one renderer."""
+"""All error answers as `application/problem+json` (RFC 9457): one table and one renderer."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -31,10 +31,10 @@ _TITLES = {
     416: "Range Not Satisfiable",
     422: "Unprocessable Content",
 }
-"""Names of RFC 9110 that `http.HTTPStatus` knows only from Python 3.13 on."""
+"""Titles from RFC 9110 that `http.HTTPStatus` has only from Python 3.13 on."""
 
 FieldError = dict[str, str | int]
-"""What is wrong with one field: `{"field", "message"}`, and the `"index"` of its point in a batch."""
+"""The error of one field: `{"field", "message"}`, and for a batch also the `"index"` of the point."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +43,13 @@ class Problem:
 
     Attributes:
         status: HTTP status.
-        code: The error's fixed name.
-        message: What happened and, where it helps, what to do. No internals.
-        retry_after: Seconds after which the same request would go through, where that is known.
+        code: The fixed name of the error.
+        message: What happened and, if it helps, what the client can do. It contains no internals.
+        retry_after: Seconds after which the same request would be admitted; None if that is not known.
         headers: Further headers, such as `Allow`.
-        errors: What is wrong field by field, for a 422.
+        errors: The errors of the fields, for a 422.
         extra: Further members of the document.
-        raw_headers: `headers` and the one of `retry_after`, as they are sent.
+        raw_headers: `headers` and `Retry-After`, encoded.
     """
 
     status: int
@@ -64,13 +64,12 @@ class Problem:
     def __post_init__(self) -> None:
         lines = [(name.lower().encode(), value.encode("latin-1")) for name, value in self.headers.items()]
         if self.retry_after is not None:
-            # In whole seconds, at least one.
             lines.append((b"retry-after", b"%d" % max(1, math.ceil(self.retry_after))))
         object.__setattr__(self, "raw_headers", tuple(lines))
 
 
 class ProblemError(Exception):
-    """Raised at the edge, where the problem is known at once."""
+    """An error that the HTTP edge itself finds, with its problem."""
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem.message)
@@ -78,19 +77,19 @@ class ProblemError(Exception):
 
 
 def validation_problem(errors: Sequence[FieldError]) -> Problem:
-    """Return the 422 for `errors`."""
+    """Return the problem (422) that lists `errors`."""
     first = errors[0]
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
     message = f"{first['field']}: {first['message']}{more}"
     return Problem(422, "VALIDATION_ERROR", message, errors=errors)
 
 
-_HELD_OPEN_SECONDS = 30.0
-"""When to ask again while a circuit breaker is held open by hand: nobody knows when it will close."""
+_FORCED_OPEN_RETRY_SECONDS = 30.0
+"""The `Retry-After` while a circuit breaker is forced open: an operator closes it at an unknown time."""
 
 RATE_LIMIT_EXCEEDED = Problem(429, "RATE_LIMIT_EXCEEDED", "Rate limit exceeded")
 BAD_JSON = Problem(400, "BAD_REQUEST", "The body is not readable JSON")
-INTERNAL_ERROR = Problem(500, "INTERNAL_ERROR", "Something went wrong on our side; it has been logged")
+INTERNAL_ERROR = Problem(500, "INTERNAL_ERROR", "An unexpected error occurred in the service, and was logged")
 
 
 _CODES_BY_STATUS = {
@@ -106,8 +105,8 @@ _CODES_BY_STATUS = {
 }
 
 _MESSAGES_BY_STATUS = {
-    404: "There is nothing at this path",
-    405: "This path does not answer to this method; see the Allow header",
+    404: "This path does not exist",
+    405: "This path does not support this method; the Allow header lists the supported methods",
 }
 
 
@@ -121,7 +120,7 @@ def _http_problem(error: HTTPException) -> Problem:
 
 
 def _allow(methods: str) -> str:
-    """Return the methods of a path with the HEAD that every GET has here."""
+    """Return the allowed methods of a path. Every path that allows GET also allows HEAD."""
     allowed = set(methods.split(", "))
     return ", ".join(sorted(allowed | {"HEAD"} if "GET" in allowed else allowed))
 
@@ -136,11 +135,11 @@ _TABLE: dict[type[Exception], Callable[[Any], Problem]] = {
     AdminClosedError: lambda _: Problem(
         403,
         "FORBIDDEN",
-        "Without an admin key this endpoint answers only callers on its own machine; "
+        "Without an admin key this endpoint accepts only clients on its own machine; "
         "set ADMIN_API_KEY and send it in the X-API-Key header",
     ),
     IdempotencyKeyReusedError: lambda _: Problem(
-        422, "IDEMPOTENCY_KEY_REUSED", "This Idempotency-Key came before with another request"
+        422, "IDEMPOTENCY_KEY_REUSED", "This Idempotency-Key was sent before with another request"
     ),
     CardinalityLimitError: lambda error: Problem(
         422,
@@ -152,7 +151,7 @@ _TABLE: dict[type[Exception], Callable[[Any], Problem]] = {
         503,
         "CIRCUIT_OPEN",
         f"The circuit breaker '{error.policy}' is open, and no earlier answer is kept",
-        retry_after=_HELD_OPEN_SECONDS if error.retry_after is None else error.retry_after,
+        retry_after=_FORCED_OPEN_RETRY_SECONDS if error.retry_after is None else error.retry_after,
     ),
     ExternalServiceUnavailableError: lambda error: Problem(
         503,
@@ -164,7 +163,7 @@ _TABLE: dict[type[Exception], Callable[[Any], Problem]] = {
     UpstreamAnswerTooLargeError: lambda error: Problem(
         502,
         "UPSTREAM_ANSWER_TOO_LARGE",
-        f"The upstream's answer is longer than the {error.max_bytes} bytes that are passed on",
+        f"The upstream's answer is longer than {error.max_bytes} bytes, the most that the proxy passes on",
     ),
     QueueFullError: lambda error: Problem(
         503,
@@ -187,21 +186,21 @@ _TABLE: dict[type[Exception], Callable[[Any], Problem]] = {
     StorageUnavailableError: lambda error: Problem(
         503,
         "REDIS_UNAVAILABLE",
-        "The metric store does not answer, or refuses",
+        "The metric store is unavailable, or rejects the request",
         retry_after=error.retry_after,
     ),
 }
-"""The problem for each foreseen error."""
+"""The problem of each expected error."""
 
 
 def field_errors(errors: Sequence[Mapping[str, object]]) -> list[FieldError]:
-    """Return pydantic's errors as ours. What was sent is not sent back."""
+    """Convert pydantic's errors. The result does not contain the values that the client sent."""
     return [{"field": _field(error["loc"]), "message": _message(error)} for error in errors]
 
 
 def _message(error: Mapping[str, object]) -> str:
     if error["type"] in {"model_type", "model_attributes_type", "dict_type"}:
-        return "must be a JSON object"  # pydantic's words name our classes
+        return "must be a JSON object"  # pydantic's message contains the name of a class
     return str(error["msg"])
 
 
@@ -214,7 +213,7 @@ def _field(location: object) -> str:
 
 @cache
 def title(status: int) -> str:
-    """Return the name of an HTTP status as RFC 9110 has it, whatever the interpreter calls it."""
+    """Return the title of an HTTP status in RFC 9110. Older versions of Python have other titles."""
     return _TITLES.get(status) or HTTPStatus(status).phrase
 
 
@@ -222,7 +221,7 @@ def document(problem: Problem, request_id: str, now: float) -> bytes:
     """Return the body of the answer for `problem`.
 
     Args:
-        problem: What happened.
+        problem: The problem.
         request_id: The id of the request.
         now: Unix time in seconds.
     """
@@ -248,9 +247,9 @@ def render(problem: Problem, request_id: str, now: float) -> Response:
     return ReadyResponse(body, problem.status, CONTENT_TYPE, problem.raw_headers)
 
 
-def problem_of(error: Exception) -> Problem:
-    """Return the problem for `error`: `INTERNAL_ERROR` where the error is not foreseen."""
-    for kind in type(error).__mro__:
-        if describe := _TABLE.get(kind):
-            return describe(error)
+def error_problem(error: Exception) -> Problem:
+    """Return the problem of `error`; `INTERNAL_ERROR` if the error is not expected."""
+    for error_class in type(error).__mro__:
+        if make_problem := _TABLE.get(error_class):
+            return make_problem(error)
     return INTERNAL_ERROR

@@ -1,19 +1,20 @@
-"""One header of a request.
+"""Look up one header of a request.
 
-Starlette's `Headers` object is built for each request. Hot routes look five headers up that hardly any
-request has, so they search the list instead.
+Starlette creates a `Headers` object for each request. A hot route looks up five headers that most requests
+do not have, so a search of the list is faster.
 """
 
 from starlette.types import Scope
 
 
 def header(scope: Scope, name: bytes) -> str | None:
-    """Return a header's value; None where there is none.
+    """Return the value of a header; None if the request does not have the header.
+
+    If the header occurs several times, its values are joined by commas (RFC 9110, section 5.3).
 
     Args:
         scope: The scope of the request.
-        name: The name of the header, in small letters. The values of several lines are joined by commas,
-            which means the same (RFC 9110, section 5.3).
+        name: The name of the header, in lower case.
     """
     for key, _ in scope["headers"]:
         if key == name:

@@ -1,7 +1,8 @@
-"""Hot routes: the busiest ones, found by method and path alone, past the framework's routing and validation.
+"""Hot routes: the busiest routes, which bypass the framework's routing and validation.
 
-The handler of a hot route reads the whole request itself and answers what is wrong with it. FastAPI registers
-the same handler: for the documents, for the methods that a path allows, and for a service below another path.
+A hot route is found by method and path alone, and its handler parses and validates the whole request. FastAPI
+registers the same handler too: for the documents, for the allowed methods of the path, and for a service that
+a proxy serves below another path.
 """
 
 from collections.abc import Awaitable, Callable, Iterable
@@ -16,14 +17,14 @@ from src.api.rate_limit import AdmissionName
 
 @dataclass(frozen=True, slots=True)
 class HotRoute:
-    """A route served past the framework.
+    """A route that bypasses the framework.
 
     Attributes:
-        method: The HTTP method; a route for GET serves HEAD too.
-        path: The whole path; it has no parameters.
+        method: The HTTP method. A route for GET serves HEAD too.
+        path: The whole path, without parameters.
         handle: Answers a request, or raises an error that `src.api.errors` renders.
-        admission: The admission that requests go through, if any. A client that is known to be over its quota
-            is refused before the handler is called.
+        admission: The admission that counts the requests; None if no quota applies. If the admission already
+            knows that a client is over its quota, the request is rejected without calling the handler.
     """
 
     method: str
@@ -37,7 +38,7 @@ HotRouteTable: TypeAlias = dict[tuple[str, str], HotRoute]
 
 
 def hot_route_table(routes: Iterable[HotRoute]) -> HotRouteTable:
-    """Return the table of `routes`, of which no two have the same method and path."""
+    """Return the table of `routes`. No two routes may have the same method and path."""
     table = {(route.method, route.path): route for route in routes}
     heads = {("HEAD", path): route for (method, path), route in table.items() if method == "GET"}
     return table | heads

@@ -1,4 +1,4 @@
-"""Content negotiation: which of two forms of an answer the client prefers (RFC 9110, section 12.5)."""
+"""Content negotiation: the form of an answer that the client prefers (RFC 9110, section 12.5)."""
 
 import re
 
@@ -9,7 +9,7 @@ def accepts_gzip(accept_encoding: str | None) -> bool:
     """Return whether to compress an answer by gzip.
 
     Args:
-        accept_encoding: The `Accept-Encoding` field, its lines joined by commas; None without one.
+        accept_encoding: The value of the `Accept-Encoding` header; None if there is none.
     """
     weights = _weights(accept_encoding)
     gzip = max(weights.get("gzip", -1.0), weights.get("x-gzip", -1.0))  # two names of one coding
@@ -22,21 +22,21 @@ def prefers_html(accept: str | None, alternative: str = "application/json") -> b
     """Return whether the client prefers HTML to the alternative, as browsers do.
 
     Args:
-        accept: The `Accept` field, its lines joined by commas; None without one.
-        alternative: The other media type that the route can answer with.
+        accept: The value of the `Accept` header; None if there is none.
+        alternative: The other media type that the route offers.
     """
     weights = _weights(accept)
     return _media_weight(weights, "text/html") > _media_weight(weights, alternative)
 
 
 def _media_weight(weights: dict[str, float], media_type: str) -> float:
-    """Return the weight of a media type: the most specific range that covers it decides."""
+    """Return the weight of the most specific range that contains a media type."""
     group = media_type.partition("/")[0]
     return weights.get(media_type, weights.get(f"{group}/*", weights.get("*/*", 0.0)))
 
 
 def _weights(field: str | None) -> dict[str, float]:
-    """Return the weight of each name in an `Accept…` field; an element with a malformed weight is ignored."""
+    """Return the weight of each element of an `Accept…` header, without elements of invalid weight."""
     weights: dict[str, float] = {}
     for element in (field or "").split(","):
         name, *parameters = element.split(";")

@@ -1,7 +1,7 @@
-"""How errors, headers and raw bodies stand in the OpenAPI document.
+"""The errors, headers and raw bodies in the OpenAPI document.
 
-A route hands over what is its own, as fragments for `responses` and `openapi_extra`. What holds for every
-route, or follows from the errors it names, is added to all of them by `completed`.
+A route passes its own fragments to FastAPI as `responses` and `openapi_extra`. `complete` then adds the parts
+that all routes have, and the parts that follow from the errors of each route.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from src.api.errors import (
     RATE_LIMIT_EXCEEDED,
     Problem,
     document,
-    problem_of,
+    error_problem,
     validation_problem,
 )
 from src.api.models.external_service import FailureRate, FaultChangesIn
@@ -40,71 +40,71 @@ Responses = dict[int | str, Fragment]
 _REFERENCE = "#/components/schemas/{model}"
 
 ADMIN_ERRORS = ("UNAUTHORIZED", "FORBIDDEN")
-"""Of every route that is for admins."""
+"""The errors of every route for admins."""
 
 BODY_ERRORS = ("BAD_REQUEST", "PAYLOAD_TOO_LARGE", "UNSUPPORTED_MEDIA_TYPE", "VALIDATION_ERROR")
-"""Of every route that reads one JSON object."""
+"""The errors of every route that reads one JSON object."""
 
 _PROBLEMS = {
     problem.code: problem
     for problem in (
         BAD_JSON,
-        problem_of(AdminKeyError()),
-        problem_of(AdminClosedError()),
+        error_problem(AdminKeyError()),
+        error_problem(AdminClosedError()),
         Problem(
             413,
             "PAYLOAD_TOO_LARGE",
-            f"The body may be at most {MAX_OBJECT_BYTES} bytes, as sent and inflated",
+            f"The body may be at most {MAX_OBJECT_BYTES} bytes, before and after inflation",
         ),
         Problem(415, "UNSUPPORTED_MEDIA_TYPE", "The body must be application/json, in UTF-8"),
         validation_problem([{"field": "value", "message": "Input should be a valid number"}]),
-        problem_of(IdempotencyKeyReusedError()),
-        problem_of(CardinalityLimitError(PointRejection(0, "type", "there are 10000 types already"))),
+        error_problem(IdempotencyKeyReusedError()),
+        error_problem(CardinalityLimitError(PointRejection(0, "type", "there are 10000 types already"))),
         replace(RATE_LIMIT_EXCEEDED, retry_after=1),
         INTERNAL_ERROR,
-        problem_of(CircuitOpenError("external-service", "open", retry_after=30)),
-        problem_of(ExternalServiceUnavailableError()),
-        problem_of(StorageUnavailableError("away")),
-        problem_of(UpstreamAnswerTooLargeError(10 * 1024 * 1024)),
-        problem_of(QueueFullError("proxy", "full", retry_after=43)),
-        problem_of(QueueClosedError("proxy", "closed", retry_after=1)),
-        problem_of(QueueTimeoutError(60)),
+        error_problem(CircuitOpenError("external-service", "open", retry_after=30)),
+        error_problem(ExternalServiceUnavailableError()),
+        error_problem(StorageUnavailableError("unavailable")),
+        error_problem(UpstreamAnswerTooLargeError(10 * 1024 * 1024)),
+        error_problem(QueueFullError("proxy", "full", retry_after=43)),
+        error_problem(QueueClosedError("proxy", "closed", retry_after=1)),
+        error_problem(QueueTimeoutError(60)),
     )
 }
 
 _DESCRIPTIONS = {
-    400: "The body is unreadable",
+    400: "The request is unreadable",
     401: "The admin key is missing or wrong",
-    403: "Closed from outside: no admin key is set",
+    403: "No admin key is set, so only clients on the service's own machine are accepted",
     413: "The body is too large",
-    415: "The body is of another kind",
-    422: "Something in the request is wrong",
-    429: "No room for it now; see Retry-After",
-    500: "Our fault, and logged",
-    502: "The upstream's answer can't be passed on",
-    503: "Something this needs is away; see Retry-After",
-    504: "The upstream's turn or answer did not come in time",
+    415: "The media type or encoding of the body is not supported",
+    422: "The request is invalid",
+    429: "A limit is reached; Retry-After says when to retry",
+    500: "An unexpected error of the service",
+    502: "The proxy cannot pass on the upstream's answer",
+    503: "Something that the request needs is unavailable; Retry-After says when to retry",
+    504: "The request waited too long for the upstream",
 }
 
 _REQUEST_HEADERS: dict[str, Fragment] = {
     "Idempotency-Key": {
-        "description": "Makes it safe to send the request again: it is carried out once. Kept for 24 hours",
+        "description": "Requests with the same key are executed once. A key is kept for 24 hours",
         "schema": {"type": "string", "pattern": "^[!-~]{1,255}$"},
     },
     "Content-Encoding": {
-        "description": "How the body is compressed",
+        "description": "The compression of the body",
         "schema": {"type": "string", "enum": ["gzip"]},
     },
     "If-None-Match": {
-        "description": "The ETag of what is at hand; while it is still right, the answer is 304",
+        "description": "The ETag of the client's copy. The answer is 304 if the copy is current",
         "schema": {"type": "string"},
     },
     "client-id": {
-        "description": "Names the caller in the logs, here and in the upstream",
+        "description": "Identifies the caller in the logs of this service and of the upstream",
         "schema": {"type": "string", "pattern": "^[A-Za-z0-9._:@/-]{1,128}$"},
     },
     "Cache-Control": {
-        "description": "no-cache: a new answer instead of the cached one",
+        "description": "no-cache: the cached answer is not used",
         "schema": {"type": "string", "enum": ["no-cache"]},
     },
 }
@@ -116,25 +116,32 @@ def _header(description: str, example: str | int) -> Fragment:
 
 
 _ANSWER_HEADERS = {
-    "X-Request-ID": _header("Names the request in the logs; a sane one that was sent in is kept", "trace-1"),
-    "Retry-After": _header("Seconds after which the same request would be let through", 42),
-    "RateLimit-Policy": _header("The quota: requests, and seconds of the window", '"ingest";q=10;w=60'),
+    "X-Request-ID": _header(
+        "Identifies the request in the logs. A valid id that the client sent is kept", "trace-1"
+    ),
+    "Retry-After": _header("Seconds after which the same request would be admitted", 42),
+    "RateLimit-Policy": _header(
+        "The quota: the number of requests, and the window in seconds", '"ingest";q=10;w=60'
+    ),
     "RateLimit": _header(
-        "Requests left, and seconds until all of them are. As what follows, not known while Redis is away",
+        "The remaining requests, and the seconds until the whole quota is available. This header and the "
+        "X-RateLimit headers are absent while Redis is unavailable",
         '"ingest";r=9;t=60',
     ),
-    "X-RateLimit-Limit": _header("Requests in a window", 10),
-    "X-RateLimit-Remaining": _header("Requests left", 9),
-    "X-RateLimit-Reset": _header("Unix time in seconds at which all of them are left again", 1_769_860_860),
-    "Idempotency-Replayed": _header("true: the request had been carried out before", "true"),
-    "X-Cache": _header("MISS: computed now. HIT: from the cache. STALE: the last good one", "HIT"),
+    "X-RateLimit-Limit": _header("The number of requests in a window", 10),
+    "X-RateLimit-Remaining": _header("The remaining requests", 9),
+    "X-RateLimit-Reset": _header("Unix time in seconds when the whole quota is available", 1_769_860_860),
+    "Idempotency-Replayed": _header("true: the request was executed before", "true"),
+    "X-Cache": _header("MISS: a new answer. HIT: a cached answer. STALE: the last good answer", "HIT"),
     "X-Queue-Wait-Ms": _header("Milliseconds that the request spent in the queue", 1020),
-    "Age": _header("Seconds since it was computed", 12),
-    "ETag": _header("For If-None-Match", '"6f1c3d0a9b2e4f5a7c8d9e0f"'),
-    "Cache-Control": _header("How long it may be kept", "private, max-age=288"),
-    "Location": _header("Where to go", "dashboard"),
-    "Vary": _header("The request header that the form of the answer depends on", "Accept"),
-    "Link": _header("The next page; absent on the last", '</api/metrics/list?cursor=abc>; rel="next"'),
+    "Age": _header("The age of the answer in seconds", 12),
+    "ETag": _header("The tag to send as If-None-Match", '"6f1c3d0a9b2e4f5a7c8d9e0f"'),
+    "Cache-Control": _header("How long the client may keep the answer", "private, max-age=288"),
+    "Location": _header("The address of the redirect", "dashboard"),
+    "Vary": _header("The request header that determines the form of the answer", "Accept"),
+    "Link": _header(
+        "The address of the next page; absent on the last page", '</api/metrics/list?cursor=abc>; rel="next"'
+    ),
 }
 
 _QUOTA_HEADERS = (
@@ -146,7 +153,7 @@ _ADMIN_KEY_SCHEME = {
     "type": "apiKey",
     "in": "header",
     "name": "X-API-Key",
-    "description": "The ADMIN_API_KEY. Where none is set, callers on the service's own machine need none",
+    "description": "The ADMIN_API_KEY. If no key is set, clients on the service's own machine need none",
 }
 
 _EXAMPLE_REQUEST_ID = "5f0c9e0f6a3b4d0e8f3f4b6a1c2d3e4f"
@@ -157,7 +164,7 @@ def problems(*errors: str | Problem) -> Responses:
     """Return the documentation of error answers.
 
     Args:
-        errors: Codes of those whose words are the same everywhere, and whole ones of the route's own.
+        errors: The code of an error that several routes have, or a problem of this route alone.
     """
     responses: Responses = {}
     for error in errors:
@@ -169,21 +176,21 @@ def problems(*errors: str | Problem) -> Responses:
 
 
 def headers(*names: str) -> Fragment:
-    """Return the documentation of an answer's headers. Those of every answer need no naming."""
+    """Return the documentation of an answer's headers. `complete` adds the headers of all answers."""
     return {"headers": {name: {"$ref": f"#/components/headers/{name}"} for name in names}}
 
 
 def request_headers(*names: str) -> Fragment:
-    """Return the documentation of headers that a route reads by itself."""
+    """Return the documentation of headers that a route reads without FastAPI."""
     return {"parameters": [{"name": name, "in": "header", **_REQUEST_HEADERS[name]} for name in names]}
 
 
 def query_parameters(model: type[BaseModel], *, headers: Sequence[str] = ()) -> Fragment:
-    """Return the documentation of a query that a route reads by itself.
+    """Return the documentation of a query that a route reads without FastAPI.
 
     Args:
-        model: What the query is read as.
-        headers: Headers that the route reads as well.
+        model: The model that validates the query.
+        headers: The names of headers that the route reads too.
     """
     schema = model.model_json_schema()
     required = set(schema.get("required", ()))
@@ -200,37 +207,48 @@ def query_parameters(model: type[BaseModel], *, headers: Sequence[str] = ()) -> 
     return {"parameters": [*query, *request_headers(*headers)["parameters"]]}
 
 
-def json_body(model: type[BaseModel], *, many_as: str | None = None) -> Fragment:
-    """Return the documentation of a body that a route reads by itself.
+def json_body(model: type[BaseModel]) -> Fragment:
+    """Return the documentation of a JSON body that a route reads without FastAPI.
 
     Args:
-        model: What the body is. Its schema's examples are the body's.
-        many_as: The body is a JSON array of `model`, or one a line under this media type.
+        model: The model of the body. The examples of its schema are the examples of the body.
     """
-    one = _reference(model)
+    example = model.model_json_schema()["examples"][0]
+    return _request_body({"application/json": {"schema": _reference(model), "example": example}})
+
+
+def json_batch_body(model: type[BaseModel], lines_media_type: str) -> Fragment:
+    """Return the documentation of a body with many items: a JSON array, or one item per line.
+
+    Args:
+        model: The model of an item. The examples of its schema are the examples of the body.
+        lines_media_type: The media type of a body with one item per line.
+    """
     examples = model.model_json_schema()["examples"]
-    if many_as is None:
-        content = {"application/json": {"schema": one, "example": examples[0]}}
-    else:
-        array: Fragment = {"type": "array", "items": one}
-        content = {
+    array: Fragment = {"type": "array", "items": _reference(model)}
+    return _request_body(
+        {
             "application/json": {"schema": array, "example": examples},
-            many_as: ndjson_lines(model, examples),
+            lines_media_type: ndjson_lines(model, examples),
         }
+    )
+
+
+def _request_body(content: Fragment) -> Fragment:
     return {"requestBody": {"required": True, "content": content}}
 
 
 def ndjson_lines(model: type[BaseModel], examples: Sequence[Fragment]) -> Fragment:
-    """Return the documentation of content with one `model` a line, as JSON."""
+    """Return the documentation of content with one `model` per line, as JSON."""
     text = "".join(f"{orjson.dumps(example).decode()}\n" for example in examples)
-    return {"schema": {"type": "string", "description": f"One {model.__name__} a line"}, "example": text}
+    return {"schema": {"type": "string", "description": f"One {model.__name__} per line"}, "example": text}
 
 
-def completed(document: Fragment) -> Fragment:
-    """Return FastAPI's document with what holds for all routes, and with what the fragments refer to."""
+def complete(document: Fragment) -> Fragment:
+    """Return FastAPI's `document` with the parts of all routes and the referenced schemas."""
     for methods in document["paths"].values():
         for operation in methods.values():
-            _complete(operation)
+            _complete_operation(operation)
     components = document["components"]
     components["schemas"].update(_schemas())
     components["headers"] = _ANSWER_HEADERS
@@ -238,8 +256,8 @@ def completed(document: Fragment) -> Fragment:
     return document
 
 
-def _complete(operation: Fragment) -> None:
-    """Add the answer that any route may give, and what follows from the errors that this one names."""
+def _complete_operation(operation: Fragment) -> None:
+    """Add the 500 answer, which any route may give, and the parts that follow from the route's errors."""
     answers: Fragment = operation["responses"]
     answers |= {str(status): answer for status, answer in problems(INTERNAL_ERROR).items()}
     codes = {code for answer in answers.values() for code in _examples(answer)}
@@ -247,7 +265,7 @@ def _complete(operation: Fragment) -> None:
         operation["security"] = [{_ADMIN_KEY: []}]
     for status, answer in answers.items():
         for content in answer.get("content", {}).values():
-            content.pop("itemSchema", None)  # FastAPI writes it; OpenAPI has it from 3.2 on, and ours is 3.1
+            content.pop("itemSchema", None)  # FastAPI adds this member of OpenAPI 3.2 to a 3.1 document
         names = ["X-Request-ID"]
         if status in {"429", "503"}:
             names.append("Retry-After")
@@ -262,13 +280,13 @@ def _problem_answer(status: int) -> Fragment:
 
 
 def _examples(answer: Fragment) -> Fragment:
-    """Return the problems that `answer` may be, by code."""
+    """Return the example of each problem of `answer`, by code."""
     examples: Fragment = answer.get("content", {}).get(MEDIA_TYPE, {}).get("examples", {})
     return examples
 
 
 def _schemas() -> Fragment:
-    """Return the schemas that only this module refers to."""
+    """Return the schemas that only this module references."""
     models: tuple[type[BaseModel], ...] = (ProblemOut, MetricIn, FailureRate, FaultChangesIn, ProxyPolicy)
     _, schemas = models_json_schema([(model, "validation") for model in models], ref_template=_REFERENCE)
     definitions: Fragment = schemas["$defs"]

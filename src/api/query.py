@@ -1,4 +1,4 @@
-"""Reading a query string: a model says what it may hold, and what is wrong is a 422 like any other."""
+"""Read a query string with a model. An invalid query is a 422, like an invalid body."""
 
 from functools import lru_cache
 from typing import Generic, TypeVar, get_origin
@@ -11,16 +11,16 @@ from src.api.errors import ProblemError, field_errors, validation_problem
 
 Q = TypeVar("Q", bound=BaseModel)
 
-_REMEMBERED = 2048
-_REMEMBERED_BYTES = 256
-"""Queries that are read once for all requests with the same one: how many, and of what length at most."""
+_CACHED_QUERIES = 2048
+_CACHED_QUERY_BYTES = 256
+"""The number and the largest length of the queries whose parsed form is cached."""
 
 
 class QueryReader(Generic[Q]):
     """Reads the queries of one route.
 
     Args:
-        model: What a query is read as. It is frozen, since equal queries are the same object.
+        model: The model of a query. It must be frozen, since requests with equal queries share one instance.
     """
 
     def __init__(self, model: type[Q]) -> None:
@@ -28,21 +28,21 @@ class QueryReader(Generic[Q]):
         self._repeated = {
             name for name, member in model.model_fields.items() if get_origin(member.annotation) is tuple
         }
-        self._remembered = lru_cache(_REMEMBERED)(self._parsed)
+        self._cached_parse = lru_cache(_CACHED_QUERIES)(self._parse)
 
     def read(self, request: Request) -> Q:
         """Return the query of `request`.
 
-        If a parameter occurs several times, all its values count where the model's member is a tuple, else
-        the last one.
+        If a parameter occurs several times and the model's member is a tuple, the tuple has all the values.
+        Otherwise the last value counts.
 
         Raises:
-            ProblemError: 422, something in it is wrong.
+            ProblemError: 422 if the query is invalid.
         """
         query: bytes = request.scope["query_string"]
-        return self._remembered(query) if len(query) <= _REMEMBERED_BYTES else self._parsed(query)
+        return self._cached_parse(query) if len(query) <= _CACHED_QUERY_BYTES else self._parse(query)
 
-    def _parsed(self, query: bytes) -> Q:
+    def _parse(self, query: bytes) -> Q:
         pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
         members: dict[str, object] = dict(pairs)
         for name in self._repeated & members.keys():

@@ -1,7 +1,7 @@
-"""An answer that is bytes already.
+"""A response whose body and headers are already encoded.
 
-Starlette's own response renders its content and encodes its headers for each request: a tenth of the work of
-a refused request.
+Starlette's own response renders the content and encodes the headers for each request. That is a tenth of the
+work for a rejected request.
 """
 
 from collections.abc import Iterable
@@ -12,13 +12,13 @@ JSON_BYTES = b"application/json"
 
 
 class ReadyResponse(Response):
-    """An answer as it is sent.
+    """A response that is sent without further encoding.
 
     Args:
         body: The whole body.
         status: HTTP status.
         media_type: The `Content-Type` of the body.
-        headers: Further headers, with names in small letters.
+        headers: Further headers, with names in lower case.
     """
 
     def __init__(

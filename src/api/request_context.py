@@ -1,4 +1,4 @@
-"""The context of a request: its id, the trace it belongs to, and the record of it at its end."""
+"""The context of a request: its id, its trace, and the record of the request after its end."""
 
 import re
 import secrets
@@ -13,7 +13,7 @@ from src.observation.log_context import log_fields
 from src.observation.request_record import RequestRecord
 from src.resilience.clock import Clock
 
-_SANE_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}\Z")
+_VALID_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}\Z")
 _TRACE_CONTEXT = TraceContextTextMapPropagator()
 
 _PROCESS = secrets.token_hex(8)
@@ -21,7 +21,7 @@ _numbers = count(1)
 
 
 def add_headers(scope: Scope, *headers: tuple[bytes, bytes]) -> None:
-    """Put `headers` on the answer to the request of `scope`, whatever the answer will be."""
+    """Add `headers` to the answer to the request with `scope`, even if the answer is an error."""
     scope["extra_headers"].extend(headers)
 
 
@@ -30,8 +30,8 @@ class RequestContext:
 
     Args:
         clock: Measures each request.
-        observe: Called with the record of each request, at its end.
-        is_traced: Whether spans are recorded here, so that a request may be in one of our own.
+        observe: Called with the record of each request after its end.
+        is_traced: Whether this process records spans, so that a request may be inside a span.
     """
 
     def __init__(
@@ -42,10 +42,10 @@ class RequestContext:
         self._observe = observe
 
     def begin(self, scope: Scope) -> float:
-        """Name a request: in `scope`, in what it logs, and in the headers of its answer, `extra_headers`.
+        """Give a request its id: in `scope`, in its log lines, and in `extra_headers` of its answer.
 
         Returns:
-            When it began, for `end`.
+            The time of the call, as a monotonic reading, for `end`.
         """
         request_id, parents = _identify(scope)
         trace_id = _trace_id(parents) if parents or self._is_traced else None
@@ -56,39 +56,39 @@ class RequestContext:
         return self.clock.monotonic()
 
     def end(self, scope: Scope, route: str, status: int, began: float) -> None:
-        """Report a request.
+        """Report a request that has ended.
 
         Args:
             scope: The scope of the request.
-            route: The template of its path, "unmatched" where there is none.
-            status: The status of the answer, 0 where none was sent.
-            began: What `begin` returned.
+            route: The template of its path; "unmatched" if no route matched.
+            status: The status of the answer; 0 if no answer was sent.
+            began: The result of `begin`.
         """
         seconds = self.clock.monotonic() - began
         self._observe(RequestRecord(scope["method"], route, scope["path"], status, seconds, log_fields.get()))
 
 
 def _identify(scope: Scope) -> tuple[str, Sequence[bytes]]:
-    """Return a request's id, the caller's or a new one, and what it says of the trace it is in."""
+    """Return the id of a request, which is the client's or a new one, and its `traceparent` headers."""
     request_id = None
     parents: list[bytes] = []
     for name, value in scope["headers"]:
-        if name == b"x-request-id" and request_id is None and _SANE_ID.match(value):
+        if name == b"x-request-id" and request_id is None and _VALID_ID.match(value):
             request_id = value.decode("ascii")
         elif name == b"traceparent":
             parents.append(value)
     if request_id is None:
-        request_id = f"{_PROCESS}{next(_numbers):016x}"  # unlike a UUID, at no cost to speak of
+        request_id = f"{_PROCESS}{next(_numbers):016x}"  # much cheaper than a UUID
     return request_id, parents
 
 
 def _trace_id(parents: Sequence[bytes]) -> str | None:
-    """Return the id of the trace that our own span belongs to, else of the caller's, where there is one.
+    """Return the trace id of the current span or, without a span, of the client's W3C `traceparent`.
 
-    The caller's stands in its W3C `traceparent`, whether or not spans are recorded here.
+    The result is None without both. The client's id is used even if this process records no spans.
     """
-    found = trace.get_current_span().get_span_context()
-    if not found.is_valid and len(parents) == 1:
+    span = trace.get_current_span().get_span_context()
+    if not span.is_valid and len(parents) == 1:
         parent = _TRACE_CONTEXT.extract({"traceparent": parents[0].decode("latin-1")})
-        found = trace.get_current_span(parent).get_span_context()
-    return trace.format_trace_id(found.trace_id) if found.is_valid else None
+        span = trace.get_current_span(parent).get_span_context()
+    return trace.format_trace_id(span.trace_id) if span.is_valid else None

@@ -1,7 +1,7 @@
-"""Around every request: its context, its route, and the one place where errors become answers.
+"""The middleware of every request: its context, its route, and the rendering of errors.
 
-Nothing stands around it but FastAPI's tracing, and it takes the place of the middleware that FastAPI and
-Starlette would set up: theirs renders errors in three places, in words of its own.
+It replaces the middleware of FastAPI and Starlette, which renders errors in three places, with its own texts.
+Only FastAPI's tracing runs outside this middleware.
 """
 
 import structlog
@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from src.api import errors
 from src.api.hot_routes import HotRouteTable
-from src.api.rate_limit import known_refusal
+from src.api.rate_limit import known_rejection
 from src.api.request_context import RequestContext
 from src.api.whole_response import WHOLE_RESPONSE, parts_of, whole_response
 
@@ -22,10 +22,10 @@ _log = structlog.stdlib.get_logger(__name__)
 
 
 class RequestMiddleware:
-    """Serves requests: those of hot routes by their handlers, all others by the framework's router.
+    """Passes the requests of hot routes to their handlers, and all others to the framework's router.
 
     Args:
-        app: Serves what is no hot route.
+        app: Serves all requests except those of hot routes.
         context: Begins and ends the context of each request.
         hot_routes: The hot routes.
     """
@@ -39,7 +39,8 @@ class RequestMiddleware:
         """Serve one request.
 
         Raises:
-            Exception: An answer broke off after its head was sent. The server cuts the connection.
+            Exception: The handler failed after the head of the answer was sent. The server closes the
+                connection.
         """
         if scope["type"] != "http":
             await self._app(scope, receive, send)
@@ -52,16 +53,16 @@ class RequestMiddleware:
                 await self._app(scope, receive, sender.forward)
                 return
             if "fastapi.telemetry" in scope:
-                # Names the request's span, as FastAPI's router does for all other routes.
+                # Name the request's span, as FastAPI's router does for all other routes.
                 _route_selected(scope=scope, path=route.path)
-            refusal = known_refusal(scope, route.admission)
-            if refusal is None:
+            rejection = known_rejection(scope, route.admission)
+            if rejection is None:
                 response = await route.handle(Request(scope, receive))
             else:
-                response = self._rendered(scope, refusal)
+                response = self._render(scope, rejection)
             await sender.respond(response)
         except Exception as error:
-            problem = errors.problem_of(error)
+            problem = errors.error_problem(error)
             where = {"method": scope["method"], "path": scope["path"]}
             if problem is errors.INTERNAL_ERROR:
                 _log.exception("unexpected_error", **where)
@@ -69,20 +70,20 @@ class RequestMiddleware:
                 _log.error("answer_cut_off", code=problem.code, reason=str(error), **where)
             if sender.status:
                 raise
-            await sender.respond(self._rendered(scope, problem))
+            await sender.respond(self._render(scope, problem))
         finally:
             path = getattr(route or scope.get("route"), "path", _UNMATCHED)
             self._context.end(scope, path, sender.status, began)
 
-    def _rendered(self, scope: Scope, problem: errors.Problem) -> Response:
+    def _render(self, scope: Scope, problem: errors.Problem) -> Response:
         return errors.render(problem, scope["request_id"], self._context.clock.now())
 
 
 class _Sender:
-    """Sends the answer to one request, with the headers that were added to it on the way.
+    """Sends the answer to one request, with the headers that `add_headers` has added.
 
     Attributes:
-        status: The status that was sent, 0 as long as none was.
+        status: The status of the answer; 0 until the head of the answer is sent.
     """
 
     __slots__ = ("_scope", "_send", "status")
@@ -93,7 +94,7 @@ class _Sender:
         self.status = 0
 
     async def respond(self, response: Response) -> None:
-        """Send `response`, which is no stream and has nothing to do afterwards."""
+        """Send `response`, which is neither a stream nor has a background task."""
         self.status = response.status_code
         scope = self._scope
         headers = [*response.raw_headers, *scope["extra_headers"]]
@@ -106,7 +107,7 @@ class _Sender:
                 await self._send(part)
 
     async def forward(self, message: Message) -> None:
-        """Send a message of the framework's answer."""
+        """Send one ASGI message of the framework's answer."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
             message["headers"] = [*message["headers"], *self._scope["extra_headers"]]

@@ -1,6 +1,6 @@
-"""Timestamps of a batch, parsed as columns of digits.
+"""Parse the timestamps of a batch as columns of digits.
 
-RFC 3339 as nearly everyone writes it. Whatever has another form is left to `parse_timestamp`, one by one.
+The common forms of RFC 3339 are parsed with numpy. `parse_timestamp` parses a timestamp in any other form.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,10 @@ _FIRST_SECOND: Final = -86_400 * 719_162
 _LAST_SECOND: Final = 253_402_300_799
 
 _FIELD_WEIGHTS: Final = np.zeros((14, 6))
-"""From digits to year, month, day, hour, minute, second. The matrix product of floats is the faster one."""
+"""The product with fourteen digits is year, month, day, hour, minute and second.
+
+The weights are floats, because numpy multiplies matrices of floats faster than matrices of integers.
+"""
 for _digit, _field, _weight in (
     (0, 0, 1000), (1, 0, 100), (2, 0, 10), (3, 0, 1), (4, 1, 10), (5, 1, 1), (6, 2, 10), (7, 2, 1),
     (8, 3, 10), (9, 3, 1), (10, 4, 10), (11, 4, 1), (12, 5, 10), (13, 5, 1),
@@ -43,26 +46,26 @@ def parse_timestamps(texts: Sequence[str]) -> Integers:
     """Return `texts` as int64 microseconds since 1970.
 
     Raises:
-        ValueError: One of them is no RFC 3339 timestamp.
+        ValueError: A text is not an RFC 3339 timestamp.
     """
     lengths = list(map(len, texts))
     if lengths.count(lengths[0]) == len(lengths):
-        found = _parse_equally_long(texts, lengths[0])
-        if found is not None:
-            return found
-    by_length: dict[int, list[int]] = {}
-    for place, length in enumerate(lengths):
-        by_length.setdefault(length, []).append(place)
+        parsed = _parse_equal_lengths(texts, lengths[0])
+        if parsed is not None:
+            return parsed
+    indexes_by_length: dict[int, list[int]] = {}
+    for index, length in enumerate(lengths):
+        indexes_by_length.setdefault(length, []).append(index)
     timestamps = np.empty(len(texts), dtype=np.int64)
-    for length, places in by_length.items():
-        some = [texts[place] for place in places]
-        found = _parse_equally_long(some, length)
-        timestamps[places] = [parse_timestamp(text) for text in some] if found is None else found
+    for length, indexes in indexes_by_length.items():
+        group = [texts[index] for index in indexes]
+        parsed = _parse_equal_lengths(group, length)
+        timestamps[indexes] = [parse_timestamp(text) for text in group] if parsed is None else parsed
     return timestamps
 
 
-def _parse_equally_long(texts: Sequence[str], length: int) -> Integers | None:
-    """Return `texts` as microseconds since 1970; None if one of them needs a closer look."""
+def _parse_equal_lengths(texts: Sequence[str], length: int) -> Integers | None:
+    """Return `texts` as microseconds since 1970; None if a text is invalid or has an uncommon form."""
     try:
         characters = np.frombuffer("".join(texts).encode("ascii"), dtype=np.uint8).reshape(-1, length)
     except UnicodeEncodeError:
@@ -81,8 +84,8 @@ def _parse_equally_long(texts: Sequence[str], length: int) -> Integers | None:
 
 
 def _seconds(digits: npt.NDArray[np.uint8]) -> Integers | None:
-    """Return seconds since 1970 of rows of fourteen digits; None if one of them is no date or no time."""
-    if digits.max() > 9:  # below 0 they wrap around
+    """Return the seconds since 1970 of rows of fourteen digits; None if a row is not a date and a time."""
+    if digits.max() > 9:  # a character below "0" wraps around to a large number
         return None
     year, month, day, hour, minute, second = (digits @ _FIELD_WEIGHTS).T.astype(np.int64)
     if not (
@@ -101,7 +104,7 @@ def _seconds(digits: npt.NDArray[np.uint8]) -> Integers | None:
 
 
 def _fraction(characters: npt.NDArray[np.uint8]) -> Integers | int | None:
-    """Return the microseconds of rows such as ``.25``; 0 if they are empty, None if one is no fraction."""
+    """Return the microseconds of rows such as `.25`; 0 if the rows are empty, None if a row is invalid."""
     if not characters.shape[1]:
         return 0
     digits = characters[:, 1:] - _ZERO
@@ -112,7 +115,7 @@ def _fraction(characters: npt.NDArray[np.uint8]) -> Integers | int | None:
 
 
 def _offset(characters: npt.NDArray[np.uint8]) -> tuple[int, Integers | int | None]:
-    """Return where the offset from UTC begins, and its seconds; None if one of them is no offset."""
+    """Return the column where the UTC offset begins, and the offsets in seconds; None if one is invalid."""
     length = characters.shape[1]
     if length == len(_LAYOUT):
         return length, 0
@@ -120,7 +123,7 @@ def _offset(characters: npt.NDArray[np.uint8]) -> tuple[int, Integers | int | No
         return length - 1, 0
     begin = length - _OFFSET_LENGTH
     if begin < len(_LAYOUT) or (characters[:, -3] != _COLON).any():
-        return length, 0  # there is none: a fraction reaches to the end
+        return length, 0  # there is no offset: the fraction extends to the end
     signs, digits = characters[:, begin], characters[:, begin + _OFFSET_DIGITS] - _ZERO
     hours, minutes = (digits @ _OFFSET_WEIGHTS).T.astype(np.int64)
     is_sign = (signs == _PLUS) | (signs == _MINUS)

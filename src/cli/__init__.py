@@ -1,1 +1,1 @@
-"""At a terminal, each with one command: a demonstration, an experiment, an export and an import."""
+"""Commands at a terminal: a demonstration, an experiment, an export and an import."""

@@ -1,7 +1,8 @@
 """`python -m src.cli demo`, `experiment`, `export` and `import`.
 
-Exit codes: 0 done; 1 no provider to experiment with, or an export or import that is not complete; 2 and one
-line for a wrong flag; 3 an import of which the service rejected points; 130 after Ctrl-C, 143 after SIGTERM.
+The exit code is 0 after success, 1 if the experiment finds no provider or an export or import is incomplete,
+2 with one line for an invalid flag, 3 if the service rejected points of an import, 130 after Ctrl-C and
+143 after SIGTERM.
 """
 
 import argparse
@@ -33,13 +34,13 @@ POINTS_REJECTED = 3
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Do what the command line says.
+    """Run the command of the command line.
 
     Args:
         arguments: The flags, without the program's name.
 
     Raises:
-        SystemExit: With the exit code, where that is not 0.
+        SystemExit: The exit code is not 0.
     """
     parser = _parser()
     flags = vars(parser.parse_args(arguments))
@@ -116,12 +117,12 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     commands = parser.add_subparsers(dest="command", metavar="|".join(_COMMANDS), required=True)
-    _add_demo(commands.add_parser("demo", help="the patterns, told step by step", allow_abbrev=False))
+    _add_demo(commands.add_parser("demo", help="show each pattern, step by step", allow_abbrev=False))
     _add_experiment(
         commands.add_parser(
             "experiment",
-            help="one client, one breaker, one provider, call after call",
-            argument_default=argparse.SUPPRESS,  # what is not given is left to ExperimentOptions
+            help="call a provider repeatedly through a circuit breaker",
+            argument_default=argparse.SUPPRESS,  # ExperimentOptions has the defaults
             allow_abbrev=False,
         )
     )
@@ -138,25 +139,25 @@ def _parser() -> argparse.ArgumentParser:
 def _add_demo(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--scenario", metavar="|".join(SCENARIOS), type=_demo_scenario, default=tuple(SCENARIOS),
-        help="play this one only")  # fmt: skip
-    add("--seed", metavar="N", type=int, default=None, help="makes what is drawn by lot repeatable")
+        help="run only this scenario")  # fmt: skip
+    add("--seed", metavar="N", type=int, default=None, help="makes the random waits repeatable")
 
 
 def _add_experiment(parser: argparse.ArgumentParser) -> None:
     add, default = parser.add_argument, ExperimentOptions()
     add("--fail-max", "--fail_max", metavar="N", type=int,
-        help=f"failures in a row that open the breaker (default {default.fail_max})")  # fmt: skip
+        help=f"consecutive failures that open the breaker (default {default.fail_max})")  # fmt: skip
     add("--reset-timeout", "--reset_timeout", metavar="SECONDS", type=float,
-        help=f"how long it stays open (default {default.reset_timeout:g})")  # fmt: skip
+        help=f"time the breaker stays open (default {default.reset_timeout:g})")  # fmt: skip
     add("--number-requests", "--number_requests", metavar="N", type=int,
-        help=f"calls to make (default {default.number_requests})")  # fmt: skip
+        help=f"number of calls (default {default.number_requests})")  # fmt: skip
     add("--interval", metavar="SECONDS", type=float,
-        help=f"from the end of a call to the next (default {default.interval:g})")  # fmt: skip
+        help=f"time between two calls (default {default.interval:g})")  # fmt: skip
     add("--timeout", metavar="SECONDS", type=float,
-        help=f"what a call may take (default {default.timeout:g})")  # fmt: skip
-    add("--url", metavar="URL", help="the provider (default: one in this process)")
+        help=f"longest time of a call (default {default.timeout:g})")  # fmt: skip
+    add("--url", metavar="URL", help="URL of the provider (default: a provider in this process)")
     add("--scenario", metavar="|".join(Scenario), type=_experiment_scenario,
-        help="how the provider is made to fail (default: sporadic; with --url, as it does)")  # fmt: skip
+        help="faults of the provider (default: sporadic; with --url, its own faults)")  # fmt: skip
     add("--seed", metavar="N", type=int, default=None, help="makes the sporadic failures repeatable")
 
 
@@ -193,7 +194,7 @@ def _add_service(parser: argparse.ArgumentParser) -> None:
 
 def _demo_scenario(text: str) -> tuple[str]:
     if text not in SCENARIOS:
-        raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(SCENARIOS)}")
+        raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(SCENARIOS)}")
     return (text,)
 
 
@@ -201,7 +202,7 @@ def _experiment_scenario(text: str) -> Scenario:
     try:
         return Scenario(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(Scenario)}") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(Scenario)}") from None
 
 
 if __name__ == "__main__":

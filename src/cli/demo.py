@@ -1,4 +1,4 @@
-"""The demonstration: the scenarios in turn, each on a new provider in this process."""
+"""The demonstration: it runs the scenarios in turn, each with a new provider in this process."""
 
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -18,13 +18,13 @@ SCENARIOS: dict[str, Callable[[Stage], Awaitable[None]]] = {
 
 
 async def run_demo(names: Sequence[str], console: Console, clock: Clock, seed: int | None) -> None:
-    """Play scenarios, telling them step by step.
+    """Run scenarios, and print their steps.
 
     Args:
-        names: Of `SCENARIOS`, in the order to play them.
-        console: Where they are told.
-        clock: Measures and waits.
-        seed: Makes what is drawn by lot the same each time, whichever scenarios are played; None does not.
+        names: Names from `SCENARIOS`, in the order in which they run.
+        console: Receives the text.
+        clock: Measures times and waits.
+        seed: The seed of each scenario's random numbers; None for unpredictable ones.
     """
     began = clock.monotonic()
     for name in names:

@@ -1,4 +1,4 @@
-"""The experiment: one client, one circuit breaker, one provider, call after call, and what came of it."""
+"""The experiment: it calls a provider repeatedly through a circuit breaker, and prints the outcomes."""
 
 import math
 from collections import Counter
@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from src.cli.base_url import check_base_url
-from src.cli.outcomes import OUTCOME_STYLES, STATE_STYLES, Observation, observe
+from src.cli.outcomes import RESULT_STYLES, STATE_STYLES, ObservedCall, observe
 from src.cli.provider_client import ProviderClient, ProviderError, connect, is_failure
 from src.provider.faults import MAX_PATTERN_LENGTH, Faults
 from src.resilience import (
@@ -31,14 +31,14 @@ from src.resilience import (
 
 SPORADIC_FAILURE_RATE = 0.4
 CONTROL_SECONDS = 5.0
-"""How long the provider may take to show or change its faults."""
+"""The longest time in which the provider must return or change its faults."""
 
 _KEY = "/kv/experiment"
 _CYCLE = (("PUT", b'{"from": "experiment"}'), ("GET", None), ("DELETE", None))
 
 
 class Scenario(StrEnum):
-    """How the provider is made to fail."""
+    """The faults of the provider: no fault, random failures, or failure of every call."""
 
     NONE = "none"
     SPORADIC = "sporadic"
@@ -47,20 +47,20 @@ class Scenario(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExperimentOptions:
-    """What is tried. The names are those of the flags.
+    """The options of an experiment, with the names of the flags.
 
     Attributes:
-        fail_max: Failures in a row at which the breaker opens, at least 1.
-        reset_timeout: Seconds it stays open; finite, at least 0.001.
-        number_requests: Calls made, at least 1.
-        interval: Seconds from the end of a call to the next; finite, at least 0.
-        timeout: Seconds a call may take; finite, at least 0.001.
-        url: Base URL of the provider, http or https; None for one in this process.
-        scenario: How it is made to fail; None leaves its faults as they are, or makes them sporadic where
-            the provider is one in this process, which has none.
+        fail_max: The number of consecutive failures that opens the breaker, at least 1.
+        reset_timeout: The time in seconds for which the breaker stays open; finite, at least 0.001.
+        number_requests: The number of calls, at least 1.
+        interval: The time in seconds between the end of a call and the next call; finite, at least 0.
+        timeout: The longest time of a call in seconds; finite, at least 0.001.
+        url: The base URL of the provider, http or https; None for a provider in this process.
+        scenario: The faults of the provider. None leaves the faults of the provider at `url` unchanged, and
+            means sporadic faults for the provider in this process.
 
     Raises:
-        ValueError: An option is out of its range; the message begins with its name.
+        ValueError: An option is out of its range. The message begins with the name of the option.
     """
 
     fail_max: int = 3
@@ -80,8 +80,8 @@ class ExperimentOptions:
             check_base_url(self.url, "http://127.0.0.1:9000")
 
     @property
-    def scenario_played(self) -> Scenario | None:
-        """The scenario, None meaning now that faults are left alone."""
+    def effective_scenario(self) -> Scenario | None:
+        """The scenario; None only if the provider's faults stay unchanged."""
         return Scenario.SPORADIC if self.url is None and self.scenario is None else self.scenario
 
 
@@ -89,70 +89,72 @@ _LEAST = {"fail_max": 1, "reset_timeout": 0.001, "number_requests": 1, "interval
 
 
 class ProviderUnreachableError(Exception):
-    """The experiment could not begin: no provider answers, or what answers is none."""
+    """The experiment could not start: there is no answer, or not the answer of a provider."""
 
 
 async def run_experiment(
     options: ExperimentOptions, console: Console, clock: Clock, randomizer: Randomizer
 ) -> None:
-    """Make the calls, telling of each; close with a table of outcomes and a timeline of states.
+    """Make the calls and print each one, then print a table of outcomes and a timeline of states.
 
-    Cancelled, it closes with what was done so far. Either way the provider is given its faults back.
+    A cancelled experiment prints the tables of the calls so far. At the end, the original faults of the
+    provider are restored.
 
     Args:
-        options: What is tried.
-        console: Where it is told.
-        clock: Measures and waits.
-        randomizer: Draws which calls fail in `Scenario.SPORADIC`.
+        options: The options.
+        console: Receives the text.
+        clock: Measures times and waits.
+        randomizer: Determines which calls fail in `Scenario.SPORADIC`.
 
     Raises:
-        ProviderUnreachableError: It could not begin. A provider that fails later is what is being tried.
+        ProviderUnreachableError: The experiment could not start. A provider that fails later is no error.
     """
     async with (
         connect(options.url, clock, randomizer) as provider,
-        _prepared(provider, _faults_of(options, randomizer), options.url, console, clock),
+        _temporary_faults(provider, _scenario_faults(options, randomizer), options.url, console, clock),
     ):
         await _Experiment(options, provider, console, clock).run()
 
 
-def _faults_of(options: ExperimentOptions, randomizer: Randomizer) -> Faults | None:
-    match options.scenario_played:
+def _scenario_faults(options: ExperimentOptions, randomizer: Randomizer) -> Faults | None:
+    match options.effective_scenario:
         case None:
             return None
         case Scenario.NONE:
             return Faults()
         case Scenario.ALL:
             return Faults(failure_rate=1)
-        case Scenario.SPORADIC:  # as a pattern, so that a seed repeats it against any provider
+        case Scenario.SPORADIC:  # a pattern makes the failures repeatable with any provider
             steps = min(options.number_requests, MAX_PATTERN_LENGTH)
             draws = (randomizer.random() < SPORADIC_FAILURE_RATE for _ in range(steps))
             return Faults(pattern="".join("F" if fails else "S" for fails in draws))
 
 
 @asynccontextmanager
-async def _prepared(
+async def _temporary_faults(
     provider: ProviderClient, faults: Faults | None, url: str | None, console: Console, clock: Clock
 ) -> AsyncIterator[None]:
-    """Know that a provider answers, and have `faults`, if any, in force there meanwhile."""
-    patience = Timeout(CONTROL_SECONDS, clock)
-    with _or_unreachable(url):
-        found = await patience.run(provider.faults)
+    """Check that the provider answers, set `faults`, if any, and restore the original faults afterwards."""
+    timeout = Timeout(CONTROL_SECONDS, clock)
+    with _raise_unreachable(url):
+        original = await timeout.run(provider.faults)
     if faults is None:
         yield
         return
     try:
-        with _or_unreachable(url):
-            await patience.run(lambda: provider.set_faults(faults))
+        with _raise_unreachable(url):
+            await timeout.run(lambda: provider.set_faults(faults))
         yield
     finally:
         try:
-            await patience.run(lambda: provider.set_faults(found))
+            await timeout.run(lambda: provider.set_faults(original))
         except (ProviderError, CallTimeoutError) as error:
             console.print(f"The provider's faults could not be restored: {error}", style="yellow")
 
 
 @contextmanager
-def _or_unreachable(url: str | None) -> Iterator[None]:
+def _raise_unreachable(url: str | None) -> Iterator[None]:
+    """Raise the provider's errors as `ProviderUnreachableError`."""
     try:
         yield
     except (ProviderError, CallTimeoutError) as error:
@@ -160,8 +162,8 @@ def _or_unreachable(url: str | None) -> Iterator[None]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Stay:
-    """The breaker came into `state` at `since` seconds, and why."""
+class _StatePeriod:
+    """A period of the breaker in `state`, from `since` (seconds after the start) on."""
 
     since: float
     state: BreakerState
@@ -178,68 +180,68 @@ class _Experiment:
         self._clock = clock
         self._began = clock.monotonic()
         self._counts: Counter[tuple[str, str]] = Counter()
-        self._stays = [_Stay(0.0, BreakerState.CLOSED, "the beginning")]
+        self._periods = [_StatePeriod(0.0, BreakerState.CLOSED, "initial state")]
         self._breaker = CircuitBreaker(
             "breaker",
             MemoryBreakerStore(clock),
             CircuitBreakerOptions(failure_threshold=options.fail_max, open_seconds=options.reset_timeout),
             clock,
-            listener=self._follow,
+            listener=self._record_state,
             is_failure=is_failure,
         )
         self._pipeline = Pipeline(self._breaker, Timeout(options.timeout, clock))
 
     async def run(self) -> None:
-        self._tell_what_is_tried()
+        self._print_head()
         try:
             for number in range(1, self._options.number_requests + 1):
                 if number > 1:
                     await self._clock.sleep(self._options.interval)
                 await self._make_call(number)
         finally:
-            self._close()
+            self._print_tables()
 
-    def _tell_what_is_tried(self) -> None:
+    def _print_head(self) -> None:
         options = self._options
         self._console.print(
-            f"{options.number_requests} calls, {options.interval:g} s apart, {options.timeout:g} s each, "
-            f"to {options.url or 'a provider in this process'}"
+            f"{options.number_requests} calls of {options.url or 'a provider in this process'}, "
+            f"{options.interval:g} s apart, timeout {options.timeout:g} s"
         )
         self._console.print(
-            f"Failures: {options.scenario_played or 'as the provider has them'}. The breaker opens at "
-            f"{options.fail_max} in a row, for {options.reset_timeout:g} s."
+            f"Faults: {options.effective_scenario or 'those of the provider'}. The breaker opens after "
+            f"{options.fail_max} consecutive failures, for {options.reset_timeout:g} s."
         )
         self._console.print(
-            "\n  #      time  call    outcome                      took  breaker", style="bold"
+            "\n  #      time  call    outcome                  duration  breaker", style="bold"
         )
 
     async def _make_call(self, number: int) -> None:
         method, body = _CYCLE[(number - 1) % len(_CYCLE)]
         at = self._elapsed()
         before = (await self._breaker.status()).state
-        seen = await observe(
+        call = await observe(
             lambda: self._pipeline.run(lambda: self._provider.call(method, _KEY, body)), self._clock
         )
         after = (await self._breaker.status()).state
-        self._counts[seen.outcome, seen.detail] += 1
-        self._console.print(_line(number, at, method, seen, before=before, after=after), soft_wrap=True)
+        self._counts[call.outcome, call.detail] += 1
+        self._console.print(_line(number, at, method, call, before=before, after=after), soft_wrap=True)
 
-    def _follow(self, event: Event) -> None:
+    def _record_state(self, event: Event) -> None:
         if isinstance(event, StateChanged):
-            self._stays.append(_Stay(self._elapsed(), BreakerState(event.after), event.reason))
+            self._periods.append(_StatePeriod(self._elapsed(), BreakerState(event.after), event.reason))
 
     def _elapsed(self) -> float:
         return self._clock.monotonic() - self._began
 
-    def _close(self) -> None:
-        made, wanted = self._counts.total(), self._options.number_requests
+    def _print_tables(self) -> None:
+        made, planned = self._counts.total(), self._options.number_requests
         self._console.print()
-        if made < wanted:
-            self._console.print(f"Stopped after {made} of {wanted} calls.", style="yellow")
-        self._console.print(self._outcomes())
-        self._console.print(self._timeline())
+        if made < planned:
+            self._console.print(f"Stopped after {made} of {planned} calls.", style="yellow")
+        self._console.print(self._outcome_table())
+        self._console.print(self._state_table())
 
-    def _outcomes(self) -> Table:
+    def _outcome_table(self) -> Table:
         table = Table("outcome", "detail", title="Outcomes", title_justify="left")
         table.add_column("calls", justify="right")
         table.add_column("share", justify="right")
@@ -247,25 +249,25 @@ class _Experiment:
             table.add_row(outcome, detail, str(calls), f"{calls / self._counts.total():.0%}")
         return table
 
-    def _timeline(self) -> Table:
+    def _state_table(self) -> Table:
         table = Table(title="States of the breaker", title_justify="left")
         table.add_column("from", justify="right")
         table.add_column("state")
-        table.add_column("lasted", justify="right")
-        table.add_column("why")
-        ends = [*(stay.since for stay in self._stays[1:]), self._elapsed()]
-        for stay, end in zip(self._stays, ends, strict=True):
-            state = Text(stay.state, STATE_STYLES[stay.state])
-            table.add_row(f"{stay.since:.1f} s", state, f"{end - stay.since:.1f} s", stay.reason)
+        table.add_column("duration", justify="right")
+        table.add_column("reason")
+        ends = [*(period.since for period in self._periods[1:]), self._elapsed()]
+        for period, end in zip(self._periods, ends, strict=True):
+            state = Text(period.state, STATE_STYLES[period.state])
+            table.add_row(f"{period.since:.1f} s", state, f"{end - period.since:.1f} s", period.reason)
         return table
 
 
 def _line(
-    number: int, at: float, method: str, seen: Observation, *, before: BreakerState, after: BreakerState
+    number: int, at: float, method: str, call: ObservedCall, *, before: BreakerState, after: BreakerState
 ) -> Text:
     line = Text(f"{number:>3}  {at:>6.1f} s  {method:<6}  ")
-    line.append(f"{f'{seen.outcome} {seen.detail}':<25}", OUTCOME_STYLES[seen.outcome])
-    line.append(f" {seen.seconds * 1000:>5.0f} ms  ")
+    line.append(f"{f'{call.outcome} {call.detail}':<25}", RESULT_STYLES[call.outcome])
+    line.append(f" {call.seconds * 1000:>5.0f} ms  ")
     if before is not after:
         line.append(before, STATE_STYLES[before]).append(" -> ")
     return line.append(after, STATE_STYLES[after])

@@ -1,4 +1,4 @@
-"""What became of a call, in the words and colours that every scenario shares."""
+"""The outcomes of calls, with the texts and colours that all scenarios use."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -9,8 +9,8 @@ from src.cli.provider_client import FailedAnswerError, NoAnswerError, RefusedAns
 from src.resilience import BreakerState, Call, CallTimeoutError, Clock, RejectedError
 
 
-class Outcome(StrEnum):
-    """How a call ended, seen by its caller."""
+class CallResult(StrEnum):
+    """The outcome of a call, from its caller's point of view."""
 
     OK = "ok"
     FAILED = "failed"
@@ -20,13 +20,13 @@ class Outcome(StrEnum):
     REJECTED = "rejected"
 
 
-OUTCOME_STYLES = {
-    Outcome.OK: "green",
-    Outcome.FAILED: "red",
-    Outcome.NO_ANSWER: "red",
-    Outcome.TIMED_OUT: "magenta",
-    Outcome.REFUSED: "cyan",
-    Outcome.REJECTED: "yellow",
+RESULT_STYLES = {
+    CallResult.OK: "green",
+    CallResult.FAILED: "red",
+    CallResult.NO_ANSWER: "red",
+    CallResult.TIMED_OUT: "magenta",
+    CallResult.REFUSED: "cyan",
+    CallResult.REJECTED: "yellow",
 }
 
 STATE_STYLES = {
@@ -37,38 +37,38 @@ STATE_STYLES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Observation:
-    """One call, seen by its caller.
+class ObservedCall:
+    """One call, from its caller's point of view.
 
     Attributes:
-        outcome: How it ended.
-        detail: A status code, a limit, who refused: what completes the outcome, in a word or two.
-        seconds: How long it took, waits and retries included.
+        outcome: The outcome.
+        detail: A short detail of the outcome, such as the status code or the policy that rejected the call.
+        seconds: The duration, including waits and retries.
     """
 
-    outcome: Outcome
+    outcome: CallResult
     detail: str
     seconds: float
 
 
-async def observe(call: Call[httpx.Response], clock: Clock) -> Observation:
-    """Make `call` and say what became of it. An error that no call should end in is let through."""
+async def observe(call: Call[httpx.Response], clock: Clock) -> ObservedCall:
+    """Make `call`, and return its outcome. An unexpected error is raised."""
     began = clock.monotonic()
-    outcome, detail = await _outcome_of(call)
-    return Observation(outcome, detail, clock.monotonic() - began)
+    outcome, detail = await _make_call(call)
+    return ObservedCall(outcome, detail, clock.monotonic() - began)
 
 
-async def _outcome_of(call: Call[httpx.Response]) -> tuple[Outcome, str]:
+async def _make_call(call: Call[httpx.Response]) -> tuple[CallResult, str]:
     try:
         answer = await call()
     except FailedAnswerError as error:
-        return Outcome.FAILED, str(error)
+        return CallResult.FAILED, str(error)
     except RefusedAnswerError as error:
-        return Outcome.REFUSED, str(error)
+        return CallResult.REFUSED, str(error)
     except NoAnswerError as error:
-        return Outcome.NO_ANSWER, f"({error})"
+        return CallResult.NO_ANSWER, f"({error})"
     except CallTimeoutError as error:
-        return Outcome.TIMED_OUT, f"after {error.seconds:g} s"
+        return CallResult.TIMED_OUT, f"after {error.seconds:g} s"
     except RejectedError as error:
-        return Outcome.REJECTED, f"by {error.policy}"
-    return Outcome.OK, str(answer.status_code)
+        return CallResult.REJECTED, f"by {error.policy}"
+    return CallResult.OK, str(answer.status_code)

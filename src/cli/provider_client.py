@@ -1,4 +1,4 @@
-"""The provider's client: its key-value store and its faults, over HTTP or in this process."""
+"""A client of the provider, over HTTP or in this process."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,47 +15,47 @@ CUT_OFF = "cut off"
 
 
 class ProviderError(Exception):
-    """A call was of no use; the message says why in a word or two."""
+    """A call failed. The message is the reason in a few words."""
 
 
 class NoAnswerError(ProviderError):
-    """There was no connection, or it broke before the answer was complete."""
+    """There was no connection, or the connection closed before the end of the answer."""
 
 
 class FailedAnswerError(ProviderError):
-    """The provider failed (5xx); the message is the status code."""
+    """The provider answered with a server error (5xx). The message is the status code."""
 
 
 class RefusedAnswerError(ProviderError):
-    """The provider refused, the fault being the caller's (4xx but 404); the message is the status code."""
+    """The provider answered with a client error (4xx) other than 404. The message is the status code."""
 
 
 def is_failure(error: Exception) -> bool | None:
-    """Tell a circuit breaker what `error` says of the provider: a refusal says nothing."""
+    """Classify `error` for a circuit breaker. A client error does not count."""
     return None if isinstance(error, RefusedAnswerError) else True
 
 
 class ProviderClient:
-    """Calls without limits of their own: patience is the caller's, by a `Timeout`.
+    """A client without its own timeouts: the caller uses a `Timeout`.
 
     Args:
-        http: Bound to the provider's base URL, with no timeout.
+        http: An HTTP client with the provider's base URL and without timeouts.
     """
 
     def __init__(self, http: httpx.AsyncClient) -> None:
         self._http = http
 
     async def call(self, method: str, path: str, body: bytes | None = None) -> httpx.Response:
-        """Return the answer to one call. A 404 is one: there is nothing under that key.
+        """Return the answer to one call. A 404 is a valid answer: the key does not exist.
 
         Raises:
-            ProviderError: There is no answer, or it is an error.
+            ProviderError: There is no answer, or the answer is an error.
         """
         try:
             answer = await self._http.request(method, path, content=body)
         except httpx.ConnectError as error:
             raise NoAnswerError(NO_CONNECTION) from error
-        except (httpx.HTTPError, OSError) as error:  # OSError: what a cut is in process
+        except (httpx.HTTPError, OSError) as error:  # OSError: the provider in this process cut the answer
             raise NoAnswerError(CUT_OFF) from error
         if answer.is_success or answer.status_code == httpx.codes.NOT_FOUND:
             return answer
@@ -63,35 +63,35 @@ class ProviderClient:
         raise kind(str(answer.status_code))
 
     async def faults(self) -> Faults:
-        """Return the faults in force.
+        """Return the current faults.
 
         Raises:
-            ProviderError: There is no answer, or none that a provider would give.
+            ProviderError: There is no answer, or not the answer of a provider.
         """
         answer = await self.call("GET", "/faults")
         try:
             return Faults.model_validate_json(answer.content)
         except ValidationError as error:
-            raise ProviderError("what answers there is no provider") from error
+            raise ProviderError("the answer is not that of a provider") from error
 
     async def set_faults(self, faults: Faults) -> None:
-        """Put all of `faults` in force, defaults included, in place of those that are. Raises as `call`."""
+        """Replace all faults by `faults`. The errors are those of `call`."""
         await self.call("PUT", "/faults", faults.model_dump_json().encode())
 
-    async def calls_seen(self) -> int:
-        """Return how many calls the provider has had since it began. Raises as `call`."""
+    async def count_calls(self) -> int:
+        """Return the number of calls since the start of the provider. The errors are those of `call`."""
         answer = await self.call("GET", "/stats")
         return int(answer.json()["calls"])
 
 
 @asynccontextmanager
 async def connect(url: str | None, clock: Clock, randomizer: Randomizer) -> AsyncIterator[ProviderClient]:
-    """Give a client of the provider at `url`, or of a new one in this process that works without fault.
+    """Yield a client of the provider at `url`, or of a new provider in this process without faults.
 
     Args:
-        url: Base URL; None for one in process. Nothing is sent yet.
-        clock: By which the one in process waits.
-        randomizer: Draws the failures of the one in process.
+        url: The base URL; None for a provider in this process. Nothing is sent yet.
+        clock: The clock of the provider in this process.
+        randomizer: The random numbers of the provider in this process.
     """
     transport = None
     if url is None:
@@ -102,7 +102,7 @@ async def connect(url: str | None, clock: Clock, randomizer: Randomizer) -> Asyn
     async with httpx.AsyncClient(
         transport=transport,
         base_url=base_url,
-        timeout=None,  # noqa: S113 -- see ProviderClient
+        timeout=None,  # noqa: S113 -- the caller uses a Timeout
         trust_env=False,
     ) as http:
         yield ProviderClient(http)

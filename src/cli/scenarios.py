@@ -1,4 +1,4 @@
-"""The scenarios of the demonstration: what each pattern is for, shown on a provider that really fails."""
+"""The scenarios of the demonstration. Each one shows the purpose of a pattern with a provider that fails."""
 
 import httpx
 
@@ -30,32 +30,33 @@ EVERY_CALL_FAILS = Faults(failure_rate=1)
 
 
 async def breaker(stage: Stage) -> None:
-    """Play the circuit breaker: closed, open, half-open, closed."""
+    """Show the circuit breaker: closed, open, half-open, closed."""
     stage.open(
-        "Circuit breaker", "Stop calling what does not answer; find out with one call when it does again."
+        "Circuit breaker",
+        "Stop calling a service that fails, and detect its recovery with a single call.",
     )
     options = CircuitBreakerOptions(failure_threshold=3, open_seconds=2)
     circuit = _breaker(stage, options)
 
-    stage.step("The provider works: calls go through the closed breaker.")
+    stage.step("The provider works, and the breaker is closed: it admits every call.")
     for _ in range(2):
         await stage.call(circuit, "/get")
 
-    stage.step("Now every call fails. The third failure in a row opens the breaker.")
+    stage.step("Now every call fails. The third consecutive failure opens the breaker.")
     await stage.provider.set_faults(EVERY_CALL_FAILS)
     for _ in range(3):
         await stage.call(circuit, "/get")
 
-    stage.step("Open, it rejects at once: 50 calls, of which the provider sees none.")
-    seen_before = await stage.provider.calls_seen()
+    stage.step("The open breaker rejects 50 calls at once. None of them reaches the provider.")
+    calls_before = await stage.provider.count_calls()
     await stage.burst(circuit, "/get", 50)
-    stage.tell(f"calls that reached the provider: {await stage.provider.calls_seen() - seen_before}")
+    stage.print(f"calls that reached the provider: {await stage.provider.count_calls() - calls_before}")
 
-    stage.step("After 2 s one call may probe. The provider still fails, so it opens again.")
+    stage.step("After 2 s the breaker admits a probe, which fails. The breaker opens again.")
     await stage.wait(options.open_seconds)
     await stage.call(circuit, "/get")
 
-    stage.step("The provider recovers: after 2 s a probe succeeds and closes the breaker.")
+    stage.step("The provider recovers. After 2 s a probe succeeds and closes the breaker.")
     await stage.provider.set_faults(NO_FAULTS)
     await stage.wait(options.open_seconds)
     for _ in range(2):
@@ -63,49 +64,50 @@ async def breaker(stage: Stage) -> None:
 
 
 async def retry(stage: Stage) -> None:
-    """Play the timeout and the retry around it."""
+    """Show the timeout and the retry around it."""
     stage.open(
-        "Timeout and retry", "Give each attempt so long and no longer; try again after a wait drawn by lot."
+        "Timeout and retry",
+        "Limit the time of each attempt, and repeat a failed one after a random wait.",
     )
-    patience = Timeout(0.5, stage.clock)
+    timeout = Timeout(0.5, stage.clock)
     backoff = FullJitter(Exponential(base_seconds=0.4, cap_seconds=2.0))
     options = RetryOptions(attempts=3, backoff=backoff, retry_on=_is_worth_retrying)
-    policy = Pipeline(Retry(options, stage.clock, stage.randomizer, listener=stage), patience)
+    policy = Pipeline(Retry(options, stage.clock, stage.randomizer, listener=stage), timeout)
 
-    stage.step("Two attempts fail, the third works: the caller sees one slower call.")
+    stage.step("Two attempts fail and the third succeeds. The caller gets the answer later.")
     await stage.provider.set_faults(Faults(pattern="FFS"))
     await stage.call(policy, "/get")
 
-    stage.step("No answer ever comes: the attempt is stopped at 0.5 s, the next works.")
+    stage.step("The first attempt hangs and times out after 0.5 s. The second succeeds.")
     await stage.provider.set_faults(Faults(pattern="FS", kind="hang"))
     await stage.call(policy, "/get")
 
-    stage.step("The connection is cut in mid-answer: a failure too, and tried again.")
+    stage.step("The connection closes during the answer. This failure is retried too.")
     await stage.provider.set_faults(Faults(pattern="FS", kind="cut"))
     await stage.call(policy, "/get")
 
-    stage.step("Refused calls (4xx) are not tried again: they would be refused again.")
+    stage.step("Client errors (4xx) are not retried, since a retry would fail again.")
     await stage.provider.set_faults(NO_FAULTS)
     await stage.call(policy, "/status/400")
 
-    stage.step("An answer takes 3 s: three attempts are stopped, then the caller is told.")
+    stage.step("An answer takes 3 s. All three attempts time out, and the call fails.")
     await stage.call(policy, "/delay/3")
 
 
 async def bulkhead(stage: Stage) -> None:
-    """Play the bulkhead, the rate limiter, and both around one call."""
+    """Show the bulkhead, the rate limiter, and both around one call."""
     stage.open(
         "Bulkhead and rate limiter",
-        "So many calls at a time, so many a second; the others wait a little, or go.",
+        "Limit the concurrent calls and the calls per second. The others wait or fail.",
     )
 
-    stage.step("Bulkhead, 5 at a time, 10 may wait: of 20 calls at once 5 are rejected.")
+    stage.step("Bulkhead with 5 permits and 10 waiting places: 5 of 20 calls are rejected.")
     await stage.burst(_bulkhead(stage, permits=5, max_waiting=10), "/delay/0.5", 20)
 
-    stage.step("Limiter, 10 a second, none waits that long: 10 go now, 9 in turn.")
+    stage.step("Limiter with 10 calls per second, waits below 0.95 s: 11 of 30 are rejected.")
     await stage.burst(_limiter(stage, per_second=10, max_wait_seconds=0.95), "/get", 30)
 
-    stage.step("Both, 30 a second and 10 at a time, with room to wait: all 60 are served.")
+    stage.step("Both, 30 calls per second and 10 permits, with long waits: 60 calls succeed.")
     both = Pipeline(
         _limiter(stage, per_second=30, max_wait_seconds=5), _bulkhead(stage, permits=10, max_waiting=50)
     )
@@ -113,8 +115,8 @@ async def bulkhead(stage: Stage) -> None:
 
 
 async def fallback(stage: Stage) -> None:
-    """Play the fallback, with a breaker inside it."""
-    stage.open("Fallback", "Answer with the last good answer while there is no new one.")
+    """Show the fallback around a circuit breaker."""
+    stage.open("Fallback", "Return the last good answer if a call fails.")
     path = "/kv/metric-types/temperature"
     circuit = _breaker(stage, CircuitBreakerOptions(failure_threshold=3))
     last_good: httpx.Response | None = None
@@ -134,23 +136,23 @@ async def fallback(stage: Stage) -> None:
     async def call() -> None:
         await stage.show(path, lambda: policy.run(read))
 
-    stage.step("The provider works: its answer is kept.")
+    stage.step("The provider works. Its answer is kept.")
     await call()
 
-    stage.step("Now every call fails. The caller still gets an answer, the kept one.")
+    stage.step("Now every call fails. The caller gets the kept answer.")
     await stage.provider.set_faults(EVERY_CALL_FAILS)
     for _ in range(3):
         await call()
 
-    stage.step("The breaker is open: the provider is not asked, the kept answer serves.")
+    stage.step("The breaker is open. The caller gets the kept answer without a call.")
     await call()
 
-    stage.step("The provider recovers, the breaker is closed by hand: answers are new.")
+    stage.step("The provider recovers, and an operator closes the breaker: new answers.")
     await stage.provider.set_faults(NO_FAULTS)
     await circuit.close()
     await call()
 
-    stage.step("Forced open by hand, as for maintenance: the kept answer serves once more.")
+    stage.step("An operator opens the breaker for maintenance: the kept answer again.")
     await circuit.force_open()
     await call()
 

@@ -1,4 +1,4 @@
-"""What a scenario of the demonstration plays on: a provider of its own, a clock, and somebody who tells."""
+"""The environment of a scenario: its provider, its clock, and the methods that call and print."""
 
 import asyncio
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ import httpx
 from rich.console import Console
 from rich.text import Text
 
-from src.cli.outcomes import OUTCOME_STYLES, Observation, Outcome, observe
+from src.cli.outcomes import RESULT_STYLES, CallResult, ObservedCall, observe
 from src.cli.provider_client import ProviderClient
 from src.resilience import (
     Call,
@@ -25,15 +25,15 @@ from src.resilience import (
 
 
 class Stage:
-    """Tells what is done and what comes of it, line by line, each with its time since the scenario began.
+    """Makes calls and prints their outcomes, one per line, with the time since the start of the scenario.
 
-    It is a `Listener`: what the patterns decide is told as it happens.
+    The instance is a `Listener`, and prints the events of the patterns.
 
     Args:
-        console: Where it is told.
-        clock: Measures.
-        randomizer: For the patterns that draw lots.
-        provider: The one that the scenario may mistreat.
+        console: Receives the text.
+        clock: Measures times and waits.
+        randomizer: The random numbers of the patterns.
+        provider: The provider of this scenario.
     """
 
     def __init__(
@@ -47,66 +47,66 @@ class Stage:
         self._steps = 0
 
     def open(self, title: str, purpose: str) -> None:
-        """Begin the scenario with its title, and what its patterns are for."""
+        """Print the title of the scenario, and the purpose of its patterns."""
         self._console.print()
         self._console.rule(Text(title, "bold"), align="left")
         self._console.print(purpose, style="italic")
 
     def step(self, text: str) -> None:
-        """Begin a step with a sentence on what is about to happen."""
+        """Print the description of the next step."""
         self._steps += 1
         self._console.print(f"\n{self._steps}. {text}", style="bold")
 
-    def tell(self, text: str, style: str = "") -> None:
-        """Tell of something that has happened."""
+    def print(self, text: str, style: str = "") -> None:
+        """Print one line with the current time."""
         line = Text(f"  {self.clock.monotonic() - self._began:>5.1f} s  ")
         self._console.print(line.append(Text(text, style)), soft_wrap=True)
 
     async def wait(self, seconds: float) -> None:
-        """Let time pass, and say so."""
-        self.tell(f"waiting {seconds:g} s")
+        """Print the wait, and wait."""
+        self.print(f"waiting {seconds:g} s")
         await self.clock.sleep(seconds)
 
     async def call(self, policy: Policy, path: str) -> None:
-        """GET `path` inside `policy` and tell what became of it."""
+        """GET `path` through `policy`, and print the outcome."""
         await self.show(path, lambda: policy.run(lambda: self.provider.call("GET", path)))
 
-    async def show(self, what: str, call: Call[httpx.Response]) -> None:
-        """Make `call` and tell what became of it."""
+    async def show(self, name: str, call: Call[httpx.Response]) -> None:
+        """Make `call`, and print its name and outcome."""
         seen = await observe(call, self.clock)
-        self.tell(f"{what}: {seen.outcome} {seen.detail}, {_ms(seen.seconds)}", OUTCOME_STYLES[seen.outcome])
+        self.print(f"{name}: {seen.outcome} {seen.detail}, {_ms(seen.seconds)}", RESULT_STYLES[seen.outcome])
 
     async def burst(self, policy: Policy, path: str, calls: int) -> None:
-        """GET `path` inside `policy`, `calls` times at once; tell how many ended in which way, and when."""
+        """GET `path` through `policy`, `calls` times concurrently, and print the count of each outcome."""
 
-        async def one() -> Observation:
+        async def make_call() -> ObservedCall:
             return await observe(lambda: policy.run(lambda: self.provider.call("GET", path)), self.clock)
 
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one()) for _ in range(calls)]
-        self._tell_outcomes([task.result() for task in tasks])
+            tasks = [group.create_task(make_call()) for _ in range(calls)]
+        self._print_outcomes([task.result() for task in tasks])
 
     def __call__(self, event: Event) -> None:
-        """Tell of `event`, unless the call's own line does."""
+        """Print `event`, unless the line of the call already shows it."""
         match event:
             case StateChanged(before=before, after=after, reason=reason):
-                self.tell(f"   breaker {before} -> {after} ({reason})", "bold")
+                self.print(f"   breaker {before} -> {after} ({reason})", "bold")
             case ProbeStarted():
-                self.tell("   breaker lets one call through to see")
+                self.print("   the breaker admits one probe")
             case Retried(attempt=attempt, delay=delay, error=error):
-                self.tell(f"   attempt {attempt}: {error}; the next in {delay:.2f} s", "yellow")
+                self.print(f"   attempt {attempt}: {error}; next attempt in {delay:.2f} s", "yellow")
             case RetriesExhausted(attempts=attempts, error=error):
-                self.tell(f"   attempt {attempts}: {error}; it was the last", "yellow")
+                self.print(f"   attempt {attempts}: {error}; no further attempt", "yellow")
             case FellBack(error=error):
-                self.tell(f"   fallback answers ({_reason(error)})", "cyan")
+                self.print(f"   fallback answers ({_reason(error)})", "cyan")
 
-    def _tell_outcomes(self, seen: Sequence[Observation]) -> None:
-        for outcome in Outcome:
-            seconds = sorted(one.seconds for one in seen if one.outcome is outcome)
+    def _print_outcomes(self, calls: Sequence[ObservedCall]) -> None:
+        for outcome in CallResult:
+            seconds = sorted(call.seconds for call in calls if call.outcome is outcome)
             if seconds:
-                self.tell(
+                self.print(
                     f"{outcome:<9} {len(seconds):>3}, after {_ms(seconds[0])} to {_ms(seconds[-1])}",
-                    OUTCOME_STYLES[outcome],
+                    RESULT_STYLES[outcome],
                 )
 
 

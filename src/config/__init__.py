@@ -1,1 +1,1 @@
-"""What can be set from outside."""
+"""The settings."""

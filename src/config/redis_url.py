@@ -1,6 +1,6 @@
-"""The address of Redis, checked before it is used: one that cannot work ends the start with one line.
+"""Checks of the Redis URL. An unusable URL ends the start with a message of one line.
 
-Messages never repeat the address, since it may carry a password.
+The messages never contain the URL, since it may contain a password.
 """
 
 import os
@@ -13,10 +13,10 @@ from urllib.parse import SplitResult, parse_qs, quote, unquote, urlsplit
 SCHEMES = ("redis://", "rediss://", "unix://", "embedded://")
 
 MAX_DATABASE = 2**31 - 1
-"""The highest database number that Redis reads as one."""
+"""The highest number that Redis accepts as a database number."""
 
 MAX_SOCKET_PATH_BYTES = 107
-"""Linux' limit, without the closing NUL (`sun_path` in unix(7))."""
+"""The longest path of a socket in Linux, without the final NUL (`sun_path` in unix(7))."""
 
 _FORM = "must be redis://[user:password@]host[:port][/database], with %23 %2F %3A %3F %40 for # / : ? @"
 _ANY_TEXT = re.compile(".+", re.DOTALL)
@@ -32,7 +32,7 @@ _TLS_OPTIONS = {
 
 
 def check_redis_url(url: str) -> None:
-    """Raise `ValueError` if `url` cannot be connected to. The message continues the setting's name."""
+    """Raise `ValueError` if `url` is unusable. The message is a continuation of the setting's name."""
     check_text(url)
     if not url.startswith(SCHEMES):
         raise ValueError(f"must start with one of {', '.join(SCHEMES)}")
@@ -46,7 +46,7 @@ def check_redis_url(url: str) -> None:
     match parts.scheme:
         case "embedded":
             if url != "embedded://":
-                raise ValueError("must be embedded:// without anything behind it")
+                raise ValueError("must be exactly embedded://")
         case "unix":
             _check_socket(parts)
             _check_options(parts, _OPTIONS)
@@ -80,7 +80,7 @@ def check_host(host: str) -> None:
 
 
 def check_text(text: str) -> None:
-    """Raise `ValueError` if `text` cannot be written in UTF-8: its variable holds other bytes."""
+    """Raise `ValueError` if the variable that contains `text` is not UTF-8."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -90,8 +90,8 @@ def check_text(text: str) -> None:
 def redis_url(host: str, port: int, database: int, password: str) -> str:
     """Return the URL of a Redis on `host`, a name or an IP address."""
     credentials = f":{quote(password, safe='')}@" if password else ""
-    place = f"[{quote(host, safe=':')}]" if ":" in host else quote(host)
-    return f"redis://{credentials}{place}:{port}/{database}"
+    quoted_host = f"[{quote(host, safe=':')}]" if ":" in host else quote(host)
+    return f"redis://{credentials}{quoted_host}:{port}/{database}"
 
 
 def _check_socket(parts: SplitResult) -> None:
@@ -103,15 +103,15 @@ def _check_socket(parts: SplitResult) -> None:
 
 
 def _check_options(parts: SplitResult, known: Mapping[str, re.Pattern[str]]) -> None:
-    given = parse_qs(parts.query, keep_blank_values=True)
-    for name, values in given.items():
+    values_by_name = parse_qs(parts.query, keep_blank_values=True)
+    for name, values in values_by_name.items():
         if name in _TLS_OPTIONS and name not in known:
             raise ValueError(f"must be rediss:// to take the option {name}")
         if name not in known:
             raise ValueError(f"must have no other options than {', '.join(known)}")
         if len(values) > 1 or not known[name].fullmatch(values[0]):
-            raise ValueError(f"must give its option {name} one value that it can have")
-    options = {name: values[0] for name, values in given.items()}
+            raise ValueError(f"must have one valid value for the option {name}")
+    options = {name: values[0] for name, values in values_by_name.items()}
     _check_database(parts.path if parts.scheme != "unix" else "", options.get("db"))
     if parts.scheme == "rediss":
         _check_certificates(options)
@@ -136,7 +136,7 @@ def _check_certificates(options: Mapping[str, str]) -> None:
     except OSError as error:
         raise ValueError(f"must name certificates in ssl_ca_certs: {error.strerror or error}") from None
     try:
-        if certificate is not None:  # without a password OpenSSL would ask for one on the terminal
+        if certificate is not None:  # with password None, OpenSSL would prompt for a password on the terminal
             context.load_cert_chain(certificate, options.get("ssl_keyfile"), options.get("ssl_password", ""))
     except OSError as error:
         reason = error.strerror or error

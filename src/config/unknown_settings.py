@@ -1,13 +1,13 @@
-"""Names that look like settings and are none: misspelled, or brought along from another program.
+"""Find variables that look like settings but are not, for example misspelled settings.
 
-In `.env`, which is this service's own file, every unknown name is reported, except those that Docker Compose,
-OpenTelemetry, Python or the start script read. The environment also holds the variables of other programs,
-so there a name is reported only if it begins like one of this service's settings. `APP_`, `LOG_`, `REDIS_`
-and `WEB_` do not count: other programs use them too (`APP_ENV`, `LOG_DIR`, `REDIS_SERVICE_HOST`).
+In `.env`, every unknown name is reported, except names that Docker Compose, OpenTelemetry, Python or the
+start script use. The environment also has the variables of other programs, so a name there is reported only
+if it has a prefix of this service's settings. The prefixes `APP_`, `LOG_`, `REDIS_` and `WEB_` are not used,
+because other programs use them too (`APP_ENV`, `LOG_DIR`, `REDIS_SERVICE_HOST`).
 
-    python -m src.config.unknown_settings <.env     prints them, one a line
+    python -m src.config.unknown_settings <.env     prints the unknown names, one per line
 
-The start scripts run this in the container too, which has no `.env` and gets no unknown name from compose.
+The start scripts also run this command in the container, which has no `.env`. Compose passes no unknown name.
 """
 
 import os
@@ -23,31 +23,31 @@ from dotenv import dotenv_values
 
 from src.config.settings import ENV_FILE, ENV_FILE_ENCODING, Settings
 
-PREFIXES = (
+SETTING_PREFIXES = (
     "ADMIN_API_", "BATCH_MAX_", "CACHE_INVALIDATE_", "CACHE_STALE_", "CACHE_TTL_", "CIRCUIT_BREAKER_",
     "EXTERNAL_API_", "EXTERNAL_SERVICE_", "HEAD_TIMEOUT_", "KEEP_ALIVE_", "MAX_BODY_", "MAX_CONNECTIONS",
     "MAX_HEAD_", "MAX_SERIES_", "MAX_TYPES", "METRIC_", "PROXY_CACHE_", "PROXY_CIRCUIT_BREAKER_",
     "PROXY_MAX_", "PROXY_RATE_LIMIT_", "PROXY_REQUEST_", "PROXY_UPSTREAM_", "QUEUE_MAX_", "RATE_LIMIT_",
     "REQUEST_TIMEOUT_", "SHUTDOWN_", "TRUSTED_PROXIES",
 )  # fmt: skip
-"""How a variable of the environment begins that is meant for this service."""
+"""The prefixes of environment variables for this service."""
 
-OTHERS_IN_ENV_FILE = ("COMPOSE_", "DOCKER_", "OTEL_", "PIP_", "PROVIDER_PORT", "PYTHON", "VENV")
-"""How a name in `.env` begins that another program reads."""
+OTHER_PROGRAMS_PREFIXES = ("COMPOSE_", "DOCKER_", "OTEL_", "PIP_", "PROVIDER_PORT", "PYTHON", "VENV")
+"""The prefixes of names in `.env` that other programs read."""
 
 _SERVICE_LINK = re.compile(r"_SERVICE_(HOST|PORT)|_PORT(_|$)")
-"""What Kubernetes and Docker add to the name of a neighbour, which may be called `external-service`."""
+"""The part that Kubernetes and Docker add to the name of another service, such as `external-service`."""
 
 _LEAST_SIMILARITY = 0.7
 
 
 class UnknownSetting(NamedTuple):
-    """A name that is no setting.
+    """A name that is not a setting.
 
     Attributes:
-        name: The name as it was found.
-        source: Where it was found: "environment" or ".env".
-        nearest: The setting that it resembles most, None where it resembles none.
+        name: The name.
+        source: The source of the name: "environment" or ".env".
+        nearest: The most similar setting; None if no setting is similar.
     """
 
     name: str
@@ -65,7 +65,7 @@ def unknown_settings(environment: Mapping[str, str], env_file: IO[str] | None = 
     known = [name.upper() for name in Settings.model_fields]
     return [
         UnknownSetting(name, source, _nearest(name.upper(), known))
-        for name, source in (*_in_env_file(env_file), *_in_environment(environment))
+        for name, source in (*_env_file_names(env_file), *_environment_names(environment))
         if name.upper() not in known
     ]
 
@@ -75,7 +75,7 @@ def _nearest(name: str, known: Sequence[str]) -> str | None:
     return matches[0] if matches else None
 
 
-def _in_env_file(text: IO[str] | None) -> Iterator[tuple[str, str]]:
+def _env_file_names(text: IO[str] | None) -> Iterator[tuple[str, str]]:
     if text is None:
         if not Path(ENV_FILE).is_file():
             return
@@ -83,13 +83,13 @@ def _in_env_file(text: IO[str] | None) -> Iterator[tuple[str, str]]:
     else:
         names = dotenv_values(stream=text, interpolate=False)
     for name in names:
-        if not name.upper().startswith(OTHERS_IN_ENV_FILE):
+        if not name.upper().startswith(OTHER_PROGRAMS_PREFIXES):
             yield name, ENV_FILE
 
 
-def _in_environment(environment: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+def _environment_names(environment: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     for name in sorted(environment):
-        if name.upper().startswith(PREFIXES) and not _SERVICE_LINK.search(name.upper()):
+        if name.upper().startswith(SETTING_PREFIXES) and not _SERVICE_LINK.search(name.upper()):
             yield name, "environment"
 
 

@@ -1,1 +1,1 @@
-"""What was observed, on its way to logs, metrics and counters."""
+"""Records of observed requests and events, on their way to logs, metrics and counters."""

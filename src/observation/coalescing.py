@@ -1,8 +1,8 @@
-"""The daily business of the patterns: what comes with every request, and is told together.
+"""Coalesce the cache's hits and misses, which nearly every request causes.
 
-Every other event is told in the way of whose doing it was, so that a line that is logged of it says whose.
-For a cache's hits and misses that would cost more than it tells: they are told at the end of the tick, equal
-ones as one.
+All other events are passed on at once, in the context of their request, so that a log line of the event has
+the request's id. For hits and misses that would cost too much. They are passed on at the end of the current
+iteration of the event loop, and equal events become one.
 """
 
 from collections import Counter
@@ -14,28 +14,28 @@ from src.resilience.events import CacheAnswered, Event, Listener
 
 
 def is_coalesced(event: Event) -> bool:
-    """Return whether `event` is daily business."""
+    """Return whether `event` is a cache hit or miss, which is coalesced."""
     return isinstance(event, CacheAnswered) and event.outcome in {"hit", "miss"}
 
 
 class CoalescingListener:
-    """The listener that tells another one: of daily business together, of all else at once.
+    """A listener that passes events on to another listener, and coalesces hits and misses.
 
     Args:
-        listener: Told in its stead. An event that came several times has how many they were in its `times`.
+        listener: Receives the events. The `times` of a coalesced event is the number of equal events.
     """
 
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
-        self._daily = TickBatch[Event](self._tell)
+        self._batch = TickBatch[Event](self._pass_on)
 
     def __call__(self, event: Event) -> None:
-        """Take note of `event`."""
+        """Pass `event` on, at once or coalesced."""
         if is_coalesced(event):
-            self._daily.add(event)
+            self._batch.add(event)
         else:
             self._listener(event)
 
-    def _tell(self, events: Sequence[Event]) -> None:
+    def _pass_on(self, events: Sequence[Event]) -> None:
         for event, times in Counter(events).items():
             self._listener(event if times == 1 else replace(event, times=times * event.times))

@@ -1,4 +1,4 @@
-"""A request that was answered, as it is told to those who count and log."""
+"""The record of an answered request, for counters and logs."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -8,12 +8,12 @@ class RequestRecord(NamedTuple):
     """An answered request.
 
     Attributes:
-        method: As the client sent it.
-        route: The template of `path`, "unmatched" where there is none.
-        path: As the client sent it.
-        status: Of the answer; 0 where there was none.
-        seconds: From its arrival to the end of its answer.
-        log_fields: What every line that it logged says of it.
+        method: The HTTP method.
+        route: The template of the path; "unmatched" if no route matched.
+        path: The path that the client sent.
+        status: The status of the answer; 0 if no answer was sent.
+        seconds: The time from the arrival of the request to the end of the answer.
+        log_fields: The fields of the request's log lines.
     """
 
     method: str

@@ -1,7 +1,7 @@
-"""What happens in one tick of the event loop, told together at its end.
+"""Batches of the items of one tick, which is one iteration of the event loop.
 
-Whoever counts or logs what every request does has a little to do once, and little for each: under load there
-are many to a tick, and then it is the each that counts.
+Counting and logging have a fixed cost per call. Under load many requests end in the same tick, and one call
+for all of them is cheaper than one call for each.
 """
 
 import asyncio
@@ -13,24 +13,24 @@ T = TypeVar("T")
 
 
 class TickBatch(Generic[T]):
-    """Gathers what happens.
+    """Collects items, and processes them together at the end of the tick.
 
     Args:
-        tell: Told what happened in a tick, in order; never of nothing. What it raises goes to the loop's
-            exception handler, and harms nobody whose doing it was.
+        process: Called with the items of a tick, in order, if there are any. The event loop's exception
+            handler gets its errors; the code that added an item does not.
     """
 
-    def __init__(self, tell: Callable[[list[T]], object]) -> None:
-        self._tell = tell
-        self._happened: list[T] = []
+    def __init__(self, process: Callable[[list[T]], object]) -> None:
+        self._process = process
+        self._items: list[T] = []
 
-    def add(self, happened: T, /) -> None:
-        """Have this told at the end of the tick. Costs next to nothing."""
-        if not self._happened:
-            # What is told belongs to no single request: a clean context.
-            asyncio.get_running_loop().call_soon(self._end, context=Context())
-        self._happened.append(happened)
+    def add(self, item: T, /) -> None:
+        """Add `item` to the batch of the current tick."""
+        if not self._items:
+            # The batch belongs to no single request, so it must not inherit the context of one.
+            asyncio.get_running_loop().call_soon(self._end_tick, context=Context())
+        self._items.append(item)
 
-    def _end(self) -> None:
-        happened, self._happened = self._happened, []
-        self._tell(happened)
+    def _end_tick(self) -> None:
+        items, self._items = self._items, []
+        self._process(items)

@@ -1,1 +1,1 @@
-"""The simulated external service: a program of its own that fails on command."""
+"""The provider: a simulated external service, in its own process, that fails on command."""

@@ -1,13 +1,13 @@
 """The provider as a process: `python -m src.provider --fail_chance 0.3 --port 9000`.
 
-It ends with 0 on SIGTERM and Ctrl+C, with 2 and one line on a wrong flag, with 3 and the reason when it
-cannot listen. This is where its time and its chance come from.
+The exit code is 0 after SIGTERM or Ctrl+C, 2 with one line for an invalid flag, and 3 with the reason if the
+provider cannot listen. This module supplies the clock and the random numbers.
 """
 
 import argparse
 import asyncio
 import contextlib
-import random  # noqa: TID251 -- a program of its own: there is nobody to hand it in
+import random  # noqa: TID251 -- the provider is a separate program and supplies its own
 import signal
 import sys
 import time
@@ -23,11 +23,11 @@ from src.provider.faults import Faults
 from src.provider.injection import ConnectionCutError
 
 GRACE_SECONDS = 1
-"""How long calls under way may take to end at shutdown. A call that hangs never would."""
+"""The longest time in which running calls must end at shutdown, since a hanging call does not end."""
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Serve until told to stop.
+    """Serve until a signal stops the process.
 
     Args:
         arguments: The flags, without the program's name.
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str]) -> None:
     host, port, seed = flags.pop("host"), flags.pop("port"), flags.pop("seed")
     app = create_provider_app(
         Faults(**flags),
-        chance=random.Random(seed).random,  # noqa: S311 -- draws faults, guards nothing
+        chance=random.Random(seed).random,  # noqa: S311 -- only draws faults
         now=time.monotonic,  # noqa: TID251
         sleep=asyncio.sleep,  # noqa: TID251
     )
@@ -61,20 +61,20 @@ def _parser() -> argparse.ArgumentParser:
     parser = _OneLineParser(
         prog="python -m src.provider",
         description="A simulated external service that fails on command.",
-        argument_default=argparse.SUPPRESS,  # what is not given is left to Faults
+        argument_default=argparse.SUPPRESS,  # Faults has the defaults
         allow_abbrev=False,
     )
     add = parser.add_argument
     add("--fail-chance", "--fail_chance", dest="failure_rate", metavar="RATE", type=_fault("failure_rate"),
-        help="share of the calls that fail, 0 to 1 (default 0)")  # fmt: skip
+        help="share of calls that fail, 0 to 1 (default 0)")  # fmt: skip
     add("--pattern", metavar="SSFFF", type=_fault("pattern"),
-        help="outcome of call after call, in a loop, in place of the rate")  # fmt: skip
+        help="outcomes of successive calls, S succeeds and F fails, repeated; replaces the rate")  # fmt: skip
     add("--kind", metavar="status|hang|cut", type=_fault("kind"),
         help="how a call fails (default status)")  # fmt: skip
     add("--status", metavar="CODE", type=_fault("status"),
-        help="what a failing call is answered, 400 to 599 (default 503)")  # fmt: skip
+        help="status of a call that fails, 400 to 599 (default 503)")  # fmt: skip
     add("--latency-ms", "--latency_ms", metavar="MS", type=_fault("latency_ms"),
-        help="milliseconds each call waits first, 0 to 60000 (default 0)")  # fmt: skip
+        help="delay of each call in milliseconds, 0 to 60000 (default 0)")  # fmt: skip
     add("--seed", metavar="N", type=int, default=None, help="makes the failure rate repeatable")
     add("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)")
     add(
@@ -82,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         type=_port,
         default=9000,
-        help="port to listen on; 0 takes a free one (default 9000)",
+        help="port to listen on; 0 selects a free port (default 9000)",
     )
     return parser
 
@@ -105,7 +105,7 @@ def _port(text: str) -> int:
 
 
 def _quiet(app: ASGIApp) -> ASGIApp:
-    # A cut on purpose, and a call still under way at shutdown, deserve a line in the log and no stack trace.
+    # An intended cut, and a call that still runs at shutdown, must not log a stack trace.
     async def serve(scope: Scope, receive: Receive, send: Send) -> None:
         with contextlib.suppress(ConnectionCutError, asyncio.CancelledError):
             await app(scope, receive, send)

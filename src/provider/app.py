@@ -1,4 +1,4 @@
-"""The provider put together."""
+"""The provider's app."""
 
 from collections.abc import Awaitable, Callable
 
@@ -24,16 +24,16 @@ def create_provider_app(
     now: Callable[[], float],
     sleep: Callable[[float], Awaitable[None]],
 ) -> FastAPI:
-    """Return a provider of its own: its keys, faults and counts live in it and nowhere else.
+    """Return a provider with its own keys, faults and counts.
 
-    It needs no lifespan, so a transport that knows none can call it in process. There a connection that is
-    cut on purpose reaches the caller as `ConnectionCutError`, a `ConnectionResetError`.
+    The app has no lifespan, so a transport without lifespans can call it in process. In process, an intended
+    cut of the connection reaches the caller as `ConnectionCutError`, a `ConnectionResetError`.
 
     Args:
-        faults: How it misbehaves at first; `PUT /faults` changes that.
-        chance: Draws a number evenly from [0, 1); a seeded source makes a failure rate repeatable.
-        now: A reading in seconds that only ever grows.
-        sleep: Waits a number of seconds.
+        faults: The faults at first; `PUT /faults` changes them.
+        chance: Returns a random number from [0, 1). A seeded source makes a failure rate repeatable.
+        now: Returns a monotonic reading in seconds.
+        sleep: Waits for a number of seconds.
     """
     schedule, stats = FaultSchedule(faults, chance), Stats()
     app = FastAPI(

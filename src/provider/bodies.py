@@ -1,4 +1,4 @@
-"""Request bodies, read whole but never beyond a limit."""
+"""Request bodies of limited size."""
 
 from typing import Annotated
 
@@ -9,7 +9,7 @@ MAX_BODY_BYTES = 64 * 1024
 
 
 async def _read(request: Request) -> bytes:
-    # FastAPI's own max_body_size answers in plain text, and this provider in problem documents.
+    # FastAPI's own max_body_size answers in plain text and not with a problem document.
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
@@ -19,4 +19,4 @@ async def _read(request: Request) -> bytes:
 
 
 BoundedBody = Annotated[bytes, Depends(_read)]
-"""The body of a request, at most `MAX_BODY_BYTES`; a larger one is answered 413 and not read to its end."""
+"""The body of a request, at most `MAX_BODY_BYTES`. A larger body is answered 413, and not read to its end."""

@@ -1,4 +1,4 @@
-"""What the provider knows from the start: reference data of a few metric types."""
+"""The provider's initial reference data of a few metric types."""
 
 import orjson
 
@@ -11,7 +11,7 @@ _METRIC_TYPES = (
     ("response_time", "milliseconds", "Time from a request to the end of its answer", "web"),
     ("page_views", "count", "Pages shown to visitors", "web"),
     ("error_rate", "percent", "Share of requests answered with an error", "web"),
-    ("queue_length", "count", "Jobs waiting to be begun", "operations"),
+    ("queue_length", "count", "Jobs waiting in the queue", "operations"),
 )
 
 SEED = {
@@ -20,4 +20,4 @@ SEED = {
     )
     for name, unit, description, owner in _METRIC_TYPES
 }
-"""Key → document, as the store takes them."""
+"""The documents of the store by key."""

@@ -1,4 +1,4 @@
-"""`/faults`, `/health`, `/stats`: the endpoints that faults never touch."""
+"""`/faults`, `/health`, `/stats`: the endpoints without fault injection."""
 
 from typing import Any, Literal
 
@@ -37,7 +37,7 @@ _STATS = {
 
 
 class Health(BaseModel):
-    """The provider serves."""
+    """The health of the provider."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"status": "healthy"}]})
 
@@ -45,17 +45,17 @@ class Health(BaseModel):
 
 
 def control_router(schedule: FaultSchedule, stats: Stats) -> APIRouter:
-    """Return the endpoints that show and change `schedule`, and show `stats`."""
+    """Return the endpoints that read and change `schedule`, and read `stats`."""
     router = APIRouter(tags=["control"])
 
-    @router.get("/faults", summary="See how calls fail")
+    @router.get("/faults", summary="Read the faults")
     async def show_faults() -> Faults:
-        """The settings in force."""
+        """Return the current faults."""
         return schedule.faults
 
     @router.put(
         "/faults",
-        summary="Change how calls fail",
+        summary="Change the faults",
         openapi_extra=_BODY,
         responses=problem_responses(
             {
@@ -66,17 +66,17 @@ def control_router(schedule: FaultSchedule, stats: Stats) -> APIRouter:
         ),
     )
     async def change_faults(body: BoundedBody) -> Faults:
-        """Send what shall change; the rest stays. A pattern that is sent starts from its beginning."""
+        """Change the faults in the body; the others stay unchanged. A new pattern starts at its beginning."""
         try:
             schedule.change(Faults.model_validate_json(body))
         except ValidationError as error:
-            found = [{**fault, "loc": ("body", *fault["loc"])} for fault in error.errors()]
-            raise RequestValidationError(found) from error
+            errors = [{**fault, "loc": ("body", *fault["loc"])} for fault in error.errors()]
+            raise RequestValidationError(errors) from error
         return schedule.faults
 
-    @router.get("/health", summary="See whether the provider serves")
+    @router.get("/health", summary="Health of the provider")
     async def health() -> Health:
-        """Always healthy: an ill one does not answer."""
+        """Answer that the provider serves requests. The answer is always the same."""
         return Health()
 
     @router.get(
@@ -85,7 +85,11 @@ def control_router(schedule: FaultSchedule, stats: Stats) -> APIRouter:
         responses={200: {"content": {"application/json": {"example": _STATS}}}},
     )
     async def show_stats() -> Stats:
-        """Calls since the start; `failed` by a fault or with a 5xx, `refused` with a 429."""
+        """Return the numbers of calls since the start.
+
+        `failed` counts calls that a fault affected or that were answered with a 5xx; `refused` counts calls
+        that were answered with a 429.
+        """
         return stats
 
     return router

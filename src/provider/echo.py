@@ -1,4 +1,4 @@
-"""`/get`, `/delay`, `/status`: answers a client can be tried on."""
+"""`/get`, `/delay`, `/status`: endpoints for trying out a client."""
 
 from collections.abc import Awaitable, Callable
 from typing import Annotated
@@ -39,7 +39,7 @@ class Echo(BaseModel):
 
 
 class Delayed(BaseModel):
-    """How long the answer was held back, in seconds."""
+    """The delay of the answer in seconds."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"delayed_seconds": 0.5}]})
 
@@ -47,12 +47,12 @@ class Delayed(BaseModel):
 
 
 def echo_router(sleep: Callable[[float], Awaitable[None]]) -> APIRouter:
-    """Return the endpoints. `sleep` waits a number of seconds."""
+    """Return the endpoints. `sleep` waits for a number of seconds."""
     router = APIRouter(tags=["echo"])
 
-    @router.get("/get", summary="Say what was asked")
+    @router.get("/get", summary="Echo the request")
     async def get(request: Request) -> Echo:
-        """Path, query arguments (each with all its values) and headers of this request."""
+        """Return the path, the query arguments (each with all its values) and the headers of this request."""
         arguments = request.query_params
         return Echo(
             path=request.url.path,
@@ -62,11 +62,11 @@ def echo_router(sleep: Callable[[float], Awaitable[None]]) -> APIRouter:
 
     @router.get(
         "/delay/{seconds}",
-        summary="Answer late",
+        summary="Answer after a delay",
         responses=problem_responses({422: "seconds: Input should be less than or equal to 60"}),
     )
     async def delay(seconds: Seconds) -> Delayed:
-        """Wait `seconds`, 0 to 60, then answer."""
+        """Wait for `seconds`, 0 to 60, and answer."""
         await sleep(seconds)
         return Delayed(delayed_seconds=seconds)
 
@@ -79,17 +79,17 @@ def echo_router(sleep: Callable[[float], Awaitable[None]]) -> APIRouter:
             **problem_responses(
                 {
                     422: "code: Input should be less than or equal to 599",
-                    500: "answered as asked",
+                    500: "the requested status",
                 }
             ),
         },
     )
     async def status(code: StatusCode) -> Response:
-        """Answer with `code`, 200 to 599; from 400 on as a problem document."""
+        """Answer with the status `code`, 200 to 599. From 400 on, the body is a problem document."""
         if code in _BODILESS:
             return Response(status_code=code)
         if code >= 400:
-            return problem(code, "answered as asked")
+            return problem(code, "the requested status")
         return JSONResponse({"title": reason_phrase(code), "status": code}, code)
 
     return router

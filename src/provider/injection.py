@@ -1,4 +1,4 @@
-"""Fault injection around the whole application, as one pure ASGI middleware that also keeps count."""
+"""The ASGI middleware that injects faults into calls and counts the calls."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -9,25 +9,25 @@ from src.provider.faults import FaultSchedule
 from src.provider.problems import problem
 
 UNTOUCHED = frozenset({"faults", "health", "stats", "docs", "redoc", "openapi.json"})
-"""First path segments of what never fails and is never counted: one must be able to end the trouble."""
+"""First path segments of calls without faults and counts. Without them, faults could not be removed."""
 
 _CUT_BODY = b'{"detail": "the rest of this'
 _CUT_LENGTH = 2 * len(_CUT_BODY)
 
 
 class ConnectionCutError(ConnectionResetError):
-    """The answer ends here, mid-body. A server closes the connection; in process it reaches the caller."""
+    """The answer ends too early. A server closes the connection; in process, the caller gets this error."""
 
 
 @dataclass(slots=True)
 class Stats:
-    """What became of the calls since the start.
+    """The numbers of calls since the start.
 
     Attributes:
-        calls: All that faults could touch.
-        failed: Those a fault hit, and those answered with a 5xx.
-        refused: Those answered with a 429.
-        by_endpoint: Calls by first path segment; what has no endpoint is "other".
+        calls: All calls with fault injection.
+        failed: Calls that a fault affected, and calls that were answered with a 5xx.
+        refused: Calls that were answered with a 429.
+        by_endpoint: Calls by first path segment; a call without an endpoint counts as "other".
     """
 
     calls: int = 0
@@ -43,19 +43,19 @@ class Stats:
         self.by_endpoint[endpoint if endpoint in self.by_endpoint else "other"] += 1
 
     def count_answer(self, status: int) -> None:
-        """Count an answer that no fault has touched."""
+        """Count the answer to a call without a fault."""
         self.failed += status >= 500
         self.refused += status == 429
 
 
 class FaultInjection:
-    """Lets a call through, late or not, or makes it fail.
+    """Delays calls, passes them to the app, or makes them fail.
 
     Args:
-        app: What stands behind.
-        schedule: Decides which calls fail, and says how.
-        stats: Is kept up to date.
-        sleep: Waits a number of seconds.
+        app: The app that serves the calls.
+        schedule: Decides which calls fail, and how.
+        stats: The counts, which this middleware updates.
+        sleep: Waits for a number of seconds.
     """
 
     def __init__(
@@ -74,13 +74,13 @@ class FaultInjection:
         """Serve one call.
 
         Raises:
-            ConnectionCutError: The answer was cut off on purpose.
+            ConnectionCutError: A fault cuts the answer off.
         """
         if scope["type"] != "http" or (endpoint := _first_segment(scope["path"])) in UNTOUCHED:
             await self._app(scope, receive, send)
             return
         self._stats.count(endpoint)
-        # Decided on arrival: what is changed while this call waits is for the calls after it.
+        # Decided on arrival: a change of the faults during the delay affects later calls only.
         faults, fails = self._schedule.faults, self._schedule.next_call_fails()
         if faults.latency_ms:
             await self._sleep(faults.latency_ms / 1000)
@@ -90,27 +90,27 @@ class FaultInjection:
         self._stats.failed += 1
         match faults.kind:
             case "status":
-                await problem(faults.status, "failed on purpose, see /faults")(scope, receive, send)
+                await problem(faults.status, "an injected fault, see /faults")(scope, receive, send)
             case "hang":
-                await _until_the_client_leaves(receive)
+                await _wait_for_disconnect(receive)
             case "cut":
                 await _send_half_an_answer(send)
-                raise ConnectionCutError("cut on purpose, see /faults")
+                raise ConnectionCutError("an injected fault, see /faults")
 
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def send_counted(message: Message) -> None:
+        async def count_and_send(message: Message) -> None:
             if message["type"] == "http.response.start":
                 self._stats.count_answer(message["status"])
             await send(message)
 
-        await self._app(scope, receive, send_counted)
+        await self._app(scope, receive, count_and_send)
 
 
 def _first_segment(path: str) -> str:
     return path.removeprefix("/").partition("/")[0]
 
 
-async def _until_the_client_leaves(receive: Receive) -> None:
+async def _wait_for_disconnect(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
 

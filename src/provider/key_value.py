@@ -17,7 +17,7 @@ Key = Annotated[
     Path(
         min_length=1,
         max_length=MAX_KEY_LENGTH,
-        description="May contain slashes.",
+        description="The key, which may contain slashes.",
         examples=["metric-types/cpu_usage"],
     ),
 ]
@@ -37,7 +37,7 @@ def key_value_router(store: KeyValueStore) -> APIRouter:
         responses={200: {"content": {"application/json": {"example": ["metric-types/cpu_usage"]}}}},
     )
     async def list_keys() -> list[str]:
-        """Every key, in order."""
+        """Return all keys in ascending order."""
         return store.keys()
 
     @router.get(
@@ -50,7 +50,7 @@ def key_value_router(store: KeyValueStore) -> APIRouter:
         },
     )
     async def read(key: Key) -> Response:
-        """The value, byte for byte as it was put."""
+        """Return the value with the bytes that were stored."""
         value = store.get(key)
         if value is None:
             raise HTTPException(404, f"there is no key {key}")
@@ -71,14 +71,14 @@ def key_value_router(store: KeyValueStore) -> APIRouter:
                 {
                     400: "the body is not JSON: unexpected character: line 1 column 1 (char 0)",
                     413: f"the body is larger than {MAX_BODY_BYTES} bytes",
-                    507: "all 10000 keys are taken, delete one first",
+                    507: "the store already has 10000 keys; delete one first",
                 }
                 | _BAD_KEY
             ),
         },
     )
     async def write(key: Key, body: BoundedBody) -> Response:
-        """Any JSON value up to 64 KiB; `NaN` and `Infinity` are not JSON (RFC 8259)."""
+        """Store a JSON value of at most 64 KiB. `NaN` and `Infinity` are not JSON (RFC 8259)."""
         try:
             orjson.loads(body)
             is_new = store.put(key, body)
@@ -96,7 +96,7 @@ def key_value_router(store: KeyValueStore) -> APIRouter:
         responses=problem_responses(_NO_SUCH_KEY | _BAD_KEY),
     )
     async def delete(key: Key) -> Response:
-        """Forget the key and its value."""
+        """Delete the key and its value."""
         if not store.delete(key):
             raise HTTPException(404, f"there is no key {key}")
         return Response(status_code=204)

@@ -1,4 +1,4 @@
-"""How the provider says no: every error is one small `application/problem+json` document (RFC 9457)."""
+"""The provider's errors, each as a small `application/problem+json` document (RFC 9457)."""
 
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -24,21 +24,21 @@ _SCHEMA = {
 
 
 def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    """Return the response that tells of an error.
+    """Return the response for an error.
 
     Args:
         status: HTTP status code, 400 to 599.
-        detail: What went wrong, in a sentence for people.
-        headers: More headers, such as `Retry-After`.
+        detail: The error as text.
+        headers: Further headers, such as `Retry-After`.
     """
     return JSONResponse(_document(status, detail), status, headers, MEDIA_TYPE)
 
 
 def problem_responses(examples: Mapping[int, str]) -> dict[int | str, dict[str, Any]]:
-    """Return what an endpoint's `responses=` needs to document its errors.
+    """Return the documentation of an endpoint's errors, for its `responses=`.
 
     Args:
-        examples: Status code → an example of its `detail`.
+        examples: An example of the `detail` for each status code.
     """
     return {
         status: {
@@ -50,7 +50,7 @@ def problem_responses(examples: Mapping[int, str]) -> dict[int | str, dict[str, 
 
 
 def reason_phrase(status: int) -> str:
-    """Return the name of `status`, also of one that no RFC names."""
+    """Return the name of `status`; "Unnamed Status" if no RFC names it."""
     try:
         return HTTPStatus(status).phrase
     except ValueError:
@@ -58,22 +58,22 @@ def reason_phrase(status: int) -> str:
 
 
 def render_problems(app: FastAPI) -> None:
-    """Have `app` answer every error of its own, unexpected ones included, with a problem document."""
-    app.add_exception_handler(HTTPException, _refusal)
-    app.add_exception_handler(RequestValidationError, _invalid_request)
-    app.add_exception_handler(Exception, _unexpected)
+    """Make `app` answer every error with a problem document, including unexpected errors."""
+    app.add_exception_handler(HTTPException, _http_problem)
+    app.add_exception_handler(RequestValidationError, _validation_problem)
+    app.add_exception_handler(Exception, _unexpected_problem)
 
 
 def _document(status: int, detail: str) -> dict[str, str | int]:
     return {"title": reason_phrase(status), "status": status, "detail": detail}
 
 
-async def _refusal(_request: Request, error: Exception) -> JSONResponse:
+async def _http_problem(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     return problem(error.status_code, error.detail, error.headers)
 
 
-async def _invalid_request(_request: Request, error: Exception) -> JSONResponse:
+async def _validation_problem(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     faults = error.errors()
     if faults[0]["type"] == "json_invalid":
@@ -81,5 +81,5 @@ async def _invalid_request(_request: Request, error: Exception) -> JSONResponse:
     return problem(422, "; ".join(f"{fault['loc'][-1]}: {fault['msg']}" for fault in faults))
 
 
-async def _unexpected(_request: Request, _error: Exception) -> JSONResponse:
-    return problem(500, "the provider failed by itself; its log knows why")
+async def _unexpected_problem(_request: Request, _error: Exception) -> JSONResponse:
+    return problem(500, "an unexpected error of the provider; its log has the cause")

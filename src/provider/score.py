@@ -1,4 +1,4 @@
-"""`/score`: an endpoint that takes one call a second and no more, for trying paced clients."""
+"""`/score`: an endpoint that accepts one call per second, for trying out paced clients."""
 
 import hashlib
 import math
@@ -14,6 +14,7 @@ from src.provider.problems import problem_responses
 INTERVAL_SECONDS = 1.0
 MAX_SCORE = 1000
 
+_TOO_FAST = "all callers together may make one call per second"
 _PUNCTUATION = str.maketrans("", "", ".-/ ")
 
 
@@ -28,14 +29,15 @@ Cpf = Annotated[
     str,
     AfterValidator(_eleven_digits),
     Query(
-        description="A Brazilian taxpayer number: 11 digits, punctuated or not. Check digits may be wrong.",
+        description="A Brazilian taxpayer number: 11 digits, with or without punctuation. Check digits are "
+        "not verified.",
         examples=["123.456.789-09"],
     ),
 ]
 
 
 class Score(BaseModel):
-    """The score of a CPF, 0 to 1000. The same CPF always has the same one."""
+    """The score of a CPF, 0 to 1000. The same CPF always has the same score."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"cpf": "12345678909", "score": 549}]})
 
@@ -44,29 +46,31 @@ class Score(BaseModel):
 
 
 def score_router(now: Callable[[], float]) -> APIRouter:
-    """Return the endpoint. `now` is a reading in seconds that only ever grows."""
+    """Return the endpoint. `now` returns a monotonic reading in seconds."""
     router = APIRouter(tags=["score"])
     free_at = -math.inf
 
     @router.get(
         "/score",
-        summary="Score a CPF, once a second",
+        summary="Score a CPF, once per second",
         responses=problem_responses(
             {
                 422: "cpf: must have 11 digits, such as 123.456.789-09",
-                429: "one call a second, all callers together",
+                429: _TOO_FAST,
             }
         ),
     )
     async def score(cpf: Cpf) -> Score:
-        """One call a second is answered, all callers together; any more get a 429, which does not count."""
+        """Return the score of a CPF.
+
+        All callers together may make one call per second. Further calls are answered 429, and do not delay
+        the next call.
+        """
         nonlocal free_at
         present = now()
         wait = free_at - present
         if wait > 0:
-            raise HTTPException(
-                429, "one call a second, all callers together", {"Retry-After": str(math.ceil(wait))}
-            )
+            raise HTTPException(429, _TOO_FAST, {"Retry-After": str(math.ceil(wait))})
         free_at = present + INTERVAL_SECONDS
         digest = hashlib.sha256(cpf.encode()).digest()
         return Score(cpf=cpf, score=int.from_bytes(digest[:8]) % (MAX_SCORE + 1))

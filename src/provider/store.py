@@ -1,4 +1,4 @@
-"""Keys and values in memory, as many as there is room for."""
+"""A bounded key-value store in memory."""
 
 from collections.abc import Mapping
 
@@ -6,15 +6,15 @@ MAX_KEYS = 10_000
 
 
 class StoreFullError(Exception):
-    """There is no room for one more key."""
+    """The store has its largest number of keys."""
 
 
 class KeyValueStore:
-    """A bounded dictionary of documents, each kept as the bytes it came in.
+    """A bounded dictionary of documents as bytes.
 
     Args:
-        entries: What it holds at first.
-        capacity: How many keys there is room for, those of `entries` included.
+        entries: The entries at first.
+        capacity: The largest number of keys, including those of `entries`.
     """
 
     def __init__(self, entries: Mapping[str, bytes], capacity: int = MAX_KEYS) -> None:
@@ -22,28 +22,28 @@ class KeyValueStore:
         self._capacity = capacity
 
     def get(self, key: str) -> bytes | None:
-        """Return the value of `key`, None where there is none."""
+        """Return the value of `key`; None if there is no such key."""
         return self._entries.get(key)
 
     def put(self, key: str, value: bytes) -> bool:
         """Store `value` under `key`.
 
         Returns:
-            True when the key is new, False when a value was replaced.
+            True if the key is new, False if a value was replaced.
 
         Raises:
-            StoreFullError: The key is new and there is no room for it.
+            StoreFullError: The key is new, and the store is full.
         """
         is_new = key not in self._entries
         if is_new and len(self._entries) >= self._capacity:
-            raise StoreFullError(f"all {self._capacity} keys are taken, delete one first")
+            raise StoreFullError(f"the store already has {self._capacity} keys; delete one first")
         self._entries[key] = value
         return is_new
 
     def delete(self, key: str) -> bool:
-        """Forget `key` and return whether it was there."""
+        """Delete `key`, and return whether it existed."""
         return self._entries.pop(key, None) is not None
 
     def keys(self) -> list[str]:
-        """Return every key in order."""
+        """Return all keys in ascending order."""
         return sorted(self._entries)

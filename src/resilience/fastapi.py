@@ -66,7 +66,7 @@ def client_address(request: Request) -> str:
     No header is read, so a client cannot choose the result. Behind a proxy all clients have the proxy's
     address: see `client_address_behind`.
     """
-    return _PEER.of(request.scope)
+    return _PEER.client(request.scope)
 
 
 def client_address_behind(*trusted_proxies: str) -> KeyFunction:
@@ -82,7 +82,7 @@ def client_address_behind(*trusted_proxies: str) -> KeyFunction:
         raise ValueError("trusted_proxies must be at least one network")
     networks: Sequence[IPv4Network | IPv6Network] = [ip_network(proxy) for proxy in trusted_proxies]
     addresses = ClientAddress(networks)
-    return lambda request: addresses.of(request.scope)
+    return lambda request: addresses.client(request.scope)
 
 
 _PEER = ClientAddress(())

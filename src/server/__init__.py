@@ -1,6 +1,6 @@
-"""The HTTP server: uvicorn, with the limits, the checks and the clean end that it lacks.
+"""The HTTP server: uvicorn with additional limits, checks, and a graceful stop.
 
-`server.install` changes each uvicorn server of the process. So the changes hold for each way of starting:
-`python -m src`, `python -m uvicorn src.main:app`, and the workers of both. Everything that works around
-uvicorn or httptools is in this folder; docs/private-parts.md lists the private parts of them that it uses.
+`server.install` changes each uvicorn server of the process. The changes therefore apply to `python -m src`,
+to `python -m uvicorn src.main:app`, and to the workers of both. This folder contains all code that works
+around uvicorn and httptools. docs/private-parts.md lists the private parts of both that the code uses.
 """

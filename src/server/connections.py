@@ -1,7 +1,7 @@
-"""The connections of one worker: how many there may be, and how long each may keep the server waiting.
+"""The connections of one worker: their number, and how long each client may keep the server waiting.
 
-All connections are looked at once a second, which costs a request nothing. So each limit is exceeded by a
-second at most.
+All connections are checked once a second, so that requests need no timers. A limit can therefore be exceeded
+by up to one second.
 """
 
 from typing import NamedTuple, Protocol, cast
@@ -12,23 +12,23 @@ from src.resilience.clock import Clock
 from src.server.options import ServerOptions
 
 
-class Awaited(NamedTuple):
-    """What the server waits for a client to do.
+class ClientWait(NamedTuple):
+    """The server's wait for an action of a client.
 
     Attributes:
-        what: Equal at two looks if the client has done nothing in between.
-        seconds: How long it may take.
+        action: The expected action. It is equal at two checks if the client has done nothing in between.
+        seconds: The longest time that the action may take.
     """
 
-    what: object
+    action: object
     seconds: float
 
 
 class Connection(Protocol):
-    """A connection as it is seen from here."""
+    """A connection, as `Connections` uses it."""
 
-    def awaited(self) -> Awaited | None:
-        """Return what the server waits for; None while it is the server that has something to do."""
+    def client_wait(self) -> ClientWait | None:
+        """Return the wait for the client; None if the server itself has to act."""
         ...
 
     def expire(self) -> None:
@@ -36,20 +36,20 @@ class Connection(Protocol):
         ...
 
     def close_if_idle(self) -> bool:
-        """Close the connection if no request of it is under way, and return whether that was so."""
+        """Close the connection if it has no unanswered request, and return whether it was closed."""
         ...
 
-    def give_up(self) -> None:
-        """End the connection, although its answer is not complete."""
+    def abort_request(self) -> None:
+        """End the connection, even if it has an unanswered request."""
         ...
 
 
 class Connections(ServerState):
-    """What uvicorn shares between the connections, and how long each has kept the server waiting.
+    """The state that uvicorn's connections share, and the time for which each has kept the server waiting.
 
     Args:
         options: The limits.
-        clock: Tells the time.
+        clock: Measures the waits.
     """
 
     def __init__(self, options: ServerOptions, clock: Clock) -> None:
@@ -57,41 +57,42 @@ class Connections(ServerState):
         self.options = options
         self.clock = clock
         self._waits: dict[Connection, tuple[object, float]] = {}
-        self._longest_first: list[Connection] = []
+        self._longest_waits: list[Connection] = []
 
-    def open(self) -> list[Connection]:
-        """Return the connections that are there."""
+    def all(self) -> list[Connection]:
+        """Return the open connections."""
         return cast("list[Connection]", list(self.connections))
 
     def admit(self) -> bool:
-        """Return whether one more connection may be held.
+        """Return whether one more connection may be opened.
 
-        Where there are as many as there may be, the one that has kept the server waiting for longest is
-        closed. So connections that send nothing keep nobody out.
+        If the limit is reached, the idle connection that has kept the server waiting for longest is closed.
+        Idle connections therefore do not prevent new ones.
         """
         if len(self.connections) < self.options.max_connections:
             return True
-        while self._longest_first:
-            longest = self._longest_first.pop(0)
-            if longest in self.connections and self._still_waits(longest) and longest.close_if_idle():
+        while self._longest_waits:
+            longest = self._longest_waits.pop(0)
+            if longest in self.connections and self._is_unchanged(longest) and longest.close_if_idle():
                 return True
         return False
 
-    def _still_waits(self, connection: Connection) -> bool:
-        awaited = connection.awaited()
-        return awaited is not None and awaited.what == self._waits[connection][0]
+    def _is_unchanged(self, connection: Connection) -> bool:
+        """Return whether the client has done nothing since the last check."""
+        wait = connection.client_wait()
+        return wait is not None and wait.action == self._waits[connection][0]
 
     def sweep(self) -> None:
-        """End the connections whose clients took too long."""
+        """Check all connections, and end those whose clients took too long."""
         now = self.clock.monotonic()
         waits: dict[Connection, tuple[object, float]] = {}
-        for connection in self.open():
-            awaited = connection.awaited()
-            if awaited is None:
+        for connection in self.all():
+            wait = connection.client_wait()
+            if wait is None:
                 continue
-            what, since = self._waits.get(connection, (None, now))
-            waits[connection] = awaited.what, (since if what == awaited.what else now)
-            if now - waits[connection][1] >= awaited.seconds:
+            action, since = self._waits.get(connection, (None, now))
+            waits[connection] = wait.action, (since if action == wait.action else now)
+            if now - waits[connection][1] >= wait.seconds:
                 connection.expire()
         self._waits = waits
-        self._longest_first = sorted(waits, key=lambda connection: waits[connection][1])
+        self._longest_waits = sorted(waits, key=lambda connection: waits[connection][1])

@@ -1,22 +1,23 @@
-"""What the operator decides about the server."""
+"""The options of the server."""
 
 from dataclasses import dataclass
 
 UNWIND_SECONDS = 4.0
-"""How long the parts of the service may take to close once no request is under way."""
+"""The longest time in which the parts of the service close, after the last request."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServerOptions:
-    """Limits of one worker's connections, and how it stops.
+    """The limits of one worker's connections, and the durations of its stop.
 
     Attributes:
-        max_connections: Connections held at a time, at least 1.
-        max_head_bytes: Size of a request's head: its request line and its headers.
-        head_timeout_seconds: From the beginning of a request, or of a connection, to the end of the head.
-        keep_alive_seconds: How long a connection may be idle between two requests.
-        shutdown_delay_seconds: After the signal to stop, how long connections are still accepted.
-        shutdown_timeout_seconds: After that, how long requests under way may take.
+        max_connections: The largest number of open connections, at least 1.
+        max_head_bytes: The largest head of a request: its request line and its headers.
+        head_timeout_seconds: The longest time from the beginning of a connection or request to the end of the
+            request's head.
+        keep_alive_seconds: The longest time for which a connection may be idle between two requests.
+        shutdown_delay_seconds: The time for which connections are still accepted after the signal to stop.
+        shutdown_timeout_seconds: The time after that in which running requests may end.
     """
 
     max_connections: int
@@ -28,10 +29,10 @@ class ServerOptions:
 
     @property
     def longest_stop_seconds(self) -> float:
-        """How long the process may take from the signal to its end."""
+        """The longest time from the signal to the end of the process."""
         return longest_stop_seconds(self.shutdown_delay_seconds, self.shutdown_timeout_seconds)
 
 
 def longest_stop_seconds(shutdown_delay_seconds: float, shutdown_timeout_seconds: float) -> float:
-    """Return how long a worker may take from the signal to its end. The arguments are as in the options."""
+    """Return the longest time from the signal to the end of a worker, for these `ServerOptions`."""
     return shutdown_delay_seconds + shutdown_timeout_seconds + UNWIND_SECONDS

@@ -1,19 +1,20 @@
-"""One HTTP/1.1 connection: uvicorn's, with the checks and the limits that it lacks.
+"""One HTTP/1.1 connection: uvicorn's connection with additional checks and limits.
 
-What uvicorn and httptools do, and what is done here instead:
+This module changes the behaviour of uvicorn and httptools in these points:
 
-- Trailers are added to the headers of their request. Here they are dropped (RFC 9110, section 6.5.1).
-- A request without a Host or with two is served, and so is one that says HTTP/0.9 or HTTP/2. Here all are
-  refused (RFC 9112, sections 2.3 and 3.2), and so is each Transfer-Encoding but `chunked`, and any in
-  HTTP/1.0.
-- A request that asks for an upgrade loses its body and what comes after it. Java's HttpClient asks for one
-  each time. Here the upgrade is ignored (RFC 9110, section 7.8).
-- An answer that begins before its request has ended leaves the connection open. Here it ends the connection,
-  unless the rest is short, and the client has time to read the answer.
-- A request that can't be read is answered at once, even if an earlier answer is due. Here the earlier is
-  sent.
-- A head may have any size and take any time, and an answer may stay unread for good. Here there are limits.
-- Each request sets a timer and cancels it. Here all connections are looked at once a second.
+- uvicorn adds trailers to the headers of their request. This module drops trailers (RFC 9110, section 6.5.1).
+- uvicorn serves a request with no Host or two Hosts, or with the version HTTP/0.9 or HTTP/2. This module
+  rejects these requests (RFC 9112, sections 2.3 and 3.2). It also rejects every Transfer-Encoding except
+  `chunked`, and every Transfer-Encoding in HTTP/1.0.
+- uvicorn loses the body of a request with an `Upgrade` header, and all data after it. Java's HttpClient sends
+  this header with each request. This module ignores the header (RFC 9110, section 7.8).
+- uvicorn keeps the connection open if an answer begins before the end of its request. This module closes the
+  connection unless the rest of the request is short, and gives the client time to read the answer.
+- uvicorn answers a malformed request before the answers to earlier requests. This module sends the earlier
+  answers.
+- uvicorn limits neither the size and the time of a head nor the time in which a client reads an answer. This
+  module has limits.
+- uvicorn sets and cancels a timer for each request. This module checks all connections once a second.
 """
 
 import asyncio
@@ -30,38 +31,38 @@ from uvicorn.server import ServerState
 from src.api.errors import INTERNAL_ERROR, Problem
 from src.api.whole_response import EXTENSIONS, WHOLE_RESPONSE, parts_of
 from src.server import refusal
-from src.server.connections import Awaited, Connections
+from src.server.connections import ClientWait, Connections
 from src.server.refusal import CLOSE_HEADER, RefusedRequestError
 from src.telemetry.instruments import count_refusal
 
 _log = logging.getLogger(__name__)
 
 LINGER_SECONDS = 2.0
-"""How long a client may take to close its end after the last answer."""
+"""The longest time in which a client must close the connection after the last answer."""
 
 STALLED_SECONDS = 60.0
-"""How long a client may take none of the bytes that wait for it."""
+"""The longest time for which a client may read no byte of an answer."""
 
 DRAINED_BYTES = 64 * 1024
-"""The longest body that is still received, and dropped, once its request has been answered."""
+"""The longest body that is still received and dropped after its request has been answered."""
 
 
 class Exchange(RequestResponseCycle):
     """One request and its answer.
 
     Attributes:
-        closes_gently: Whether the connection ends with this answer while the client may still be sending.
+        closes_gently: Whether the connection ends after this answer although the client may still be sending.
     """
 
     closes_gently = False
 
     @property
     def send(self) -> Callable[[Any], Coroutine[Any, Any, None]]:
-        """What sends the answer. It is looked up once, as the application is called."""
+        """The function that sends the answer. The property is read once per request."""
         return self._send_early if self.more_body or self.access_log else self._send
 
     async def _send(self, message: Any) -> None:  # noqa: ANN401
-        """Send the whole answer, or a part of it as uvicorn does."""
+        """Send a whole answer, or a part of an answer like uvicorn."""
         if message["type"] != WHOLE_RESPONSE:
             await super().send(message)
             return
@@ -87,30 +88,31 @@ class Exchange(RequestResponseCycle):
         self.on_response()
 
     async def _send_early(self, message: Any) -> None:  # noqa: ANN401
-        """Send an answer, or a part of it, to a request that had not ended when the application was called.
+        """Send an answer, or a part of it, to a request that had not ended at the call of the application.
 
-        It is also what sends where uvicorn logs each answer.
+        This method also sends all answers if uvicorn logs each one.
         """
         if message["type"] == WHOLE_RESPONSE:
             for part in parts_of(message):
                 await self._send_early(part)
             return
         if message["type"] == "http.response.start":
-            self.keep_alive = self.keep_alive and (not self.more_body or self._rest_is_short())
+            self.keep_alive = self.keep_alive and (not self.more_body or self._is_rest_short())
         elif self.more_body and not self.keep_alive and not message.get("more_body", False):
-            # uvicorn would close now. With bytes unread that is a reset, by which the answer could be lost.
+            # uvicorn would close the connection now. With unread bytes that causes a TCP reset, which could
+            # destroy the answer.
             self.keep_alive = self.closes_gently = True
         await super().send(message)
 
-    def _rest_is_short(self) -> bool:
+    def _is_rest_short(self) -> bool:
         if self.waiting_for_100_continue:
-            return False  # nobody can know whether the body will come
+            return False  # the client may never send the body
         length = next((value for name, value in self.scope["headers"] if name == b"content-length"), None)
         return length is not None and int(length) <= DRAINED_BYTES
 
 
 class HttpConnection(HttpToolsProtocol):
-    """One connection. It is made as uvicorn makes its own; the state of the server is `Connections`."""
+    """One connection. uvicorn creates it; the state of the server must be a `Connections`."""
 
     cycle: Exchange | None  # type: ignore[assignment]
 
@@ -123,17 +125,17 @@ class HttpConnection(HttpToolsProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         assert isinstance(server_state, Connections)
-        self._all = server_state
+        self._connections = server_state
         self._max_head_bytes = server_state.options.max_head_bytes
-        # Received since the last complete head or piece of a body: no head and no trailers have more.
+        # Bytes since the last complete head or piece of a body: an upper bound of an incomplete head.
         self._pending_bytes = 0
         self._has_ended = False
 
-    # ---------------------------------------------------------------- what the transport calls
+    # ---------------------------------------------------------------- called by the transport
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin; or refuse, where there are too many connections."""
-        is_admitted = self._all.admit()
+        """Begin the connection, or reject it if there are too many."""
+        is_admitted = self._connections.admit()
         super().connection_made(transport)
         if not is_admitted:
             self._report(refusal.TOO_MANY_CONNECTIONS)
@@ -141,7 +143,7 @@ class HttpConnection(HttpToolsProtocol):
             transport.close()
 
     def data_received(self, data: bytes) -> None:
-        """Parse `data`, and begin the requests in it."""
+        """Parse `data`, and start the requests in it."""
         if self._has_ended:
             return
         self._pending_bytes += len(data)
@@ -151,12 +153,12 @@ class HttpConnection(HttpToolsProtocol):
             except httptools.HttpParserUpgrade as upgrade:
                 self._parse_without_upgrade(memoryview(data)[upgrade.args[0] :])
         except httptools.HttpParserError as error:
-            self._refuse(self._problem_of(error.__context__))
+            self._reject(self._parse_problem(error.__context__))
         else:
             if self._pending_bytes > self._max_head_bytes:
-                self._refuse(refusal.HEAD_TOO_LARGE)
+                self._reject(refusal.HEAD_TOO_LARGE)
 
-    # ---------------------------------------------------------------- what the parser calls
+    # ---------------------------------------------------------------- called by the parser
 
     def on_message_begin(self) -> None:
         """Begin to read a request."""
@@ -166,25 +168,25 @@ class HttpConnection(HttpToolsProtocol):
         self._hosts = 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Add a header, or a trailer, to what is read."""
+        """Add a header or a trailer to the current list."""
         name = name.lower()
         if name == b"host":
             self._hosts += 1
         elif name == b"transfer-encoding":
             if value.lower() != b"chunked" or self.parser.get_http_version() != "1.1":
-                raise RefusedRequestError(refusal.CODING_UNKNOWN)
+                raise RefusedRequestError(refusal.TRANSFER_ENCODING_UNKNOWN)
         elif name == b"expect" and value.lower() == b"100-continue":
             self.expect_100_continue = True
         self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
-        """Begin a request, or have it wait for its turn."""
+        """Start a request, or queue it behind an unanswered one."""
         parser = self.parser
         method = parser.get_method()
         if parser.should_upgrade():
             if method == b"CONNECT":
                 raise RefusedRequestError(refusal.NO_TUNNEL)
-            return  # `data_received` takes it from here
+            return  # the parser stops, and `data_received` continues without the upgrade
         version = parser.get_http_version()
         self._check_head(version)
         url = httptools.parse_url(self.url)
@@ -195,7 +197,7 @@ class HttpConnection(HttpToolsProtocol):
             "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
             "http_version": version,
             "method": method.decode("ascii"),
-            "scheme": self.scheme,  # type: ignore[typeddict-item]  # a connection that was made has one
+            "scheme": self.scheme,  # type: ignore[typeddict-item]  # set by connection_made
             "path": self.root_path + (unquote(path) if "%" in path else path),
             "raw_path": self.root_path.encode("ascii") + raw_path,
             "query_string": url.query or b"",
@@ -206,9 +208,9 @@ class HttpConnection(HttpToolsProtocol):
             "state": self.app_state.copy(),
             "extensions": EXTENSIONS,
         }
-        self.headers = []  # what trailers are added to, and nobody reads
+        self.headers = []  # receives the trailers, which are ignored
         self._pending_bytes = 0
-        before = self.cycle
+        previous = self.cycle
         self.cycle = Exchange(
             scope=self.scope,
             transport=self.transport,
@@ -222,44 +224,44 @@ class HttpConnection(HttpToolsProtocol):
             keep_alive=version == "1.1" and parser.should_keep_alive(),
             on_response=self.on_response_complete,
         )
-        if before is None or before.response_complete:
+        if previous is None or previous.response_complete:
             self._start_asgi_task(self.cycle, self.app)
         else:
             self.flow.pause_reading()
             self.pipeline.appendleft((self.cycle, self.app))
 
     def on_body(self, body: bytes) -> None:
-        """Hand a piece of the body to the request."""
+        """Pass a piece of the body to the request."""
         self._pending_bytes = 0
         HttpToolsProtocol.on_body(self, body)
 
     def _should_upgrade(self) -> bool:
-        """Return True, which has uvicorn leave a request that asks for an upgrade to `data_received`."""
+        """Return True, so that uvicorn leaves a request with an upgrade to `data_received`."""
         return True
 
     def _check_head(self, version: str) -> None:
-        """Raise `RefusedRequestError` if the head may not begin a request."""
+        """Raise `RefusedRequestError` if the head is not acceptable."""
         if self._pending_bytes > self._max_head_bytes and self._head_bytes() > self._max_head_bytes:
             raise RefusedRequestError(refusal.HEAD_TOO_LARGE)
-        if version != "1.1" and version != "1.0":  # noqa: PLR1714 -- in half the time of a set
+        if version != "1.1" and version != "1.0":  # noqa: PLR1714 -- a set would take twice as long
             raise RefusedRequestError(refusal.VERSION_UNKNOWN)
         if self._hosts > 1 or (self._hosts == 0 and version == "1.1"):
             raise RefusedRequestError(refusal.HOST_UNCLEAR)
 
-    def _problem_of(self, cause: BaseException | None) -> Problem:
-        """Return what is answered where the parser stopped, or one of its callbacks raised `cause`."""
+    def _parse_problem(self, cause: BaseException | None) -> Problem:
+        """Return the problem after the parser failed, or after one of its callbacks raised `cause`."""
         if isinstance(cause, RefusedRequestError):
             return cause.problem
         if cause is None or isinstance(cause, httptools.HttpParserError):
             return refusal.MALFORMED
-        self.logger.error("A request could not be begun", exc_info=cause)
+        self.logger.error("A request could not be started", exc_info=cause)
         return INTERNAL_ERROR
 
     def _head_bytes(self) -> int:
         return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
 
     def _parse_without_upgrade(self, rest: memoryview) -> None:
-        """Parse the last head again, but for the header that asks for an upgrade, and then `rest`."""
+        """Parse the last head again without its Upgrade header, and then `rest`."""
         while True:
             version = self.parser.get_http_version().encode()
             request_line = b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, version)
@@ -273,10 +275,10 @@ class HttpConnection(HttpToolsProtocol):
             else:
                 return
 
-    # ---------------------------------------------------------------- how answers and connections end
+    # ---------------------------------------------------------------- the end of answers and connections
 
     def on_response_complete(self) -> None:
-        """Begin the request that waits, if any."""
+        """Start the next request in the queue, if any."""
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
@@ -286,8 +288,8 @@ class HttpConnection(HttpToolsProtocol):
         elif self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
 
-    def _refuse(self, problem: Problem) -> None:
-        """Read no further, and answer `problem` to what could not be read unless an earlier answer is due."""
+    def _reject(self, problem: Problem) -> None:
+        """Stop reading, and answer `problem`. If an earlier request is unanswered, its answer is the last."""
         self._report(problem)
         request = self._unanswered
         if request is None:
@@ -295,7 +297,7 @@ class HttpConnection(HttpToolsProtocol):
             self._end()
         elif not request.more_body:
             self._has_ended = True
-            request.keep_alive = False  # so the connection ends with the answer that is due
+            request.keep_alive = False  # the connection ends after the answer to this earlier request
         elif request.response_started or self.pipeline:
             self.transport.close()
         else:
@@ -307,57 +309,57 @@ class HttpConnection(HttpToolsProtocol):
         _log.info("request_refused", extra={"status": problem.status, "detail": problem.message})
 
     def _answer_for(self, cycle: Exchange, problem: Problem) -> None:
-        """Answer `problem` in place of the service, which receives a disconnect."""
+        """Answer `problem` instead of the service, which receives a disconnect."""
         self._answer(problem)
         cycle.disconnected = True
         cycle.message_event.set()
 
     def _answer(self, problem: Problem) -> None:
         self.transport.write(
-            refusal.rendered(problem, self._all.clock.now(), self.server_state.default_headers)
+            refusal.render(problem, self._connections.clock.now(), self.server_state.default_headers)
         )
 
     def _end(self) -> None:
-        """Say that nothing more will be sent, and give the client time to read the answer and to close."""
+        """Close the sending side, so that the client has time to read the answer and to close."""
         self._has_ended = True
         if self.transport.can_write_eof():
             self.transport.write_eof()
         else:
             self.transport.close()
 
-    # ---------------------------------------------------------------- what the server does with connections
+    # ---------------------------------------------------------------- called by the server
 
-    def awaited(self) -> Awaited | None:
-        """Return what the client is to do next; None while it is for the server to do something."""
-        options = self._all.options
+    def client_wait(self) -> ClientWait | None:
+        """Return the wait for the client's next action; None if the server itself has to act."""
+        options = self._connections.options
         if unsent := self.transport.get_write_buffer_size():
-            return Awaited(("to read", unsent), STALLED_SECONDS)
+            return ClientWait(("read", unsent), STALLED_SECONDS)
         if self._unanswered is not None:
             return None
         if self._has_ended or self.transport.is_closing():
-            return Awaited("to close", LINGER_SECONDS)
+            return ClientWait("close", LINGER_SECONDS)
         if self.cycle is None or self._pending_bytes:
-            return Awaited(("to send a head", self.cycle), options.head_timeout_seconds)
-        return Awaited(("to send a request", self.cycle), options.keep_alive_seconds)
+            return ClientWait(("send a head", self.cycle), options.head_timeout_seconds)
+        return ClientWait(("send a request", self.cycle), options.keep_alive_seconds)
 
     def expire(self) -> None:
-        """End the connection, since its client took too long for what was awaited."""
+        """End the connection, since its client took too long for the expected action."""
         if self._has_ended or self.transport.is_closing() or self.transport.get_write_buffer_size():
             self.transport.abort()
         elif self._pending_bytes:
-            self._refuse(refusal.HEAD_TOO_SLOW)
+            self._reject(refusal.HEAD_TOO_SLOW)
         else:
             self.transport.close()
 
     def close_if_idle(self) -> bool:
-        """Close the connection if no answer is due on it, and return whether that was so."""
+        """Close the connection if it has no unanswered request, and return whether it was closed."""
         is_idle = self._unanswered is None
         if is_idle:
             self.transport.close()
         return is_idle
 
-    def give_up(self) -> None:
-        """End the connection. A request whose answer has not begun gets a 503: the server is stopping."""
+    def abort_request(self) -> None:
+        """End the connection. A request whose answer has not begun gets a 503, since the server stops."""
         request = self._unanswered
         if request is None or request.response_started or self.pipeline:
             self.transport.abort()
@@ -367,6 +369,6 @@ class HttpConnection(HttpToolsProtocol):
 
     @property
     def _unanswered(self) -> Exchange | None:
-        """The newest request, if it is still to be answered."""
+        """The newest request, if it is unanswered."""
         cycle = self.cycle
         return None if cycle is None or cycle.response_complete or cycle.disconnected else cycle

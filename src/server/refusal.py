@@ -1,6 +1,6 @@
-"""What the server answers itself, before the service sees a request or when it can't see it to its end.
+"""The server's own error answers: to a request that it rejects, or that the service can't answer in time.
 
-These answers are problem documents like all others; each one ends its connection.
+These answers are problem documents, like those of the service. Each of them ends its connection.
 """
 
 import secrets
@@ -14,24 +14,24 @@ MALFORMED = Problem(400, "BAD_REQUEST", "The request is not valid HTTP/1.1")
 HOST_UNCLEAR = Problem(400, "BAD_REQUEST", "A request needs exactly one Host header")
 HEAD_TOO_SLOW = Problem(408, "REQUEST_TIMEOUT", "The request line and the headers did not arrive in time")
 HEAD_TOO_LARGE = Problem(431, "HEADERS_TOO_LARGE", "The request line and the headers are too large")
-CODING_UNKNOWN = Problem(
-    501, "NOT_IMPLEMENTED", "The only Transfer-Encoding is chunked, and only in HTTP/1.1"
+TRANSFER_ENCODING_UNKNOWN = Problem(
+    501, "NOT_IMPLEMENTED", "The server supports only the Transfer-Encoding chunked, and only in HTTP/1.1"
 )
-NO_TUNNEL = Problem(501, "NOT_IMPLEMENTED", "The server is no proxy that opens tunnels")
+NO_TUNNEL = Problem(501, "NOT_IMPLEMENTED", "The server does not support CONNECT")
 TOO_MANY_CONNECTIONS = Problem(
-    503, "TOO_MANY_CONNECTIONS", "This worker has as many connections as it may have", retry_after=1
+    503, "TOO_MANY_CONNECTIONS", "This worker has reached its limit of connections", retry_after=1
 )
 STOPPING = Problem(
     503, "STOPPING", "This worker is stopping and could not wait for the end of this request", retry_after=1
 )
-VERSION_UNKNOWN = Problem(505, "HTTP_VERSION_NOT_SUPPORTED", "The server speaks HTTP/1.1 and HTTP/1.0")
+VERSION_UNKNOWN = Problem(505, "HTTP_VERSION_NOT_SUPPORTED", "The server supports HTTP/1.1 and HTTP/1.0")
 
 
 class RefusedRequestError(Exception):
-    """Raised while a request is being parsed.
+    """The head of a request is not acceptable.
 
     Args:
-        problem: What the client is answered.
+        problem: The answer to the client.
     """
 
     def __init__(self, problem: Problem) -> None:
@@ -39,13 +39,13 @@ class RefusedRequestError(Exception):
         self.problem = problem
 
 
-def rendered(problem: Problem, now: float, default_headers: Sequence[tuple[bytes, bytes]]) -> bytes:
-    """Return the whole answer for `problem`, its head included.
+def render(problem: Problem, now: float, default_headers: Sequence[tuple[bytes, bytes]]) -> bytes:
+    """Return the head and the body of the answer for `problem`.
 
     Args:
-        problem: What happened.
+        problem: The problem.
         now: Unix time in seconds.
-        default_headers: What each answer of the server has.
+        default_headers: The headers of every answer of the server.
     """
     request_id = secrets.token_hex(16)
     body = document(problem, request_id, now)

@@ -1,14 +1,16 @@
-"""uvicorn's server, whose start a signal ends, and whose end cuts off no request.
+"""uvicorn's server with a start that a signal can end, and a stop that answers all running requests.
 
-What uvicorn does, and what is done here instead:
+This module changes the behaviour of uvicorn in these points:
 
-- A signal during the start is looked at once the start is over. Here it ends the start.
-- SIGHUP and SIGQUIT end the process at once. Here a process that is no worker ends as by SIGTERM.
-- Workers outlive their parent. Here they stop.
-- At a stop, connections that were not accepted yet and idle ones are closed at once, which cuts off requests
-  on their way. Here the former are accepted, and both may send one more request.
-- A request that takes longer than the stop may take is answered 500 in plain text. Here it is answered 503.
-- Nothing bounds what happens after that. Here the process ends within `ServerOptions.longest_stop_seconds`.
+- uvicorn handles a signal during the start only after the start. This module ends the start.
+- SIGHUP and SIGQUIT end uvicorn's process at once. With this module, a process that is not a worker stops as
+  after SIGTERM.
+- uvicorn's workers continue after the end of their parent. With this module, they stop.
+- At a stop, uvicorn closes idle connections at once, and connections that it has not accepted yet. Requests
+  on their way are lost. This module accepts the connections, and each may send one more request.
+- uvicorn answers a request that takes longer than the stop with a 500 in plain text. This module answers 503.
+- uvicorn does not limit the time after that. With this module, the process ends within
+  `ServerOptions.longest_stop_seconds`.
 """
 
 import asyncio
@@ -34,29 +36,30 @@ from uvicorn.server import HANDLED_SIGNALS
 
 from src.resilience.clock import Clock, SystemClock
 from src.server.connections import Connections
-from src.server.descriptors import connections_that_fit
+from src.server.descriptors import limit_connections
 from src.server.options import UNWIND_SECONDS, ServerOptions
 from src.server.protocol import HttpConnection
 from src.server.refusal import CLOSE_HEADER
 
 IDLE_SECONDS = 1.0
-"""How long an idle connection may still send a request once the server accepts no more connections."""
+"""The time for which an idle connection may still send a request after the server stops accepting."""
 
 POLL_SECONDS = 0.05
 
 _START_STOP_SECONDS = 5.0
-"""How long a start may take to stop, before the process ends all the same."""
+"""The longest time between a signal during the start and the end of the process."""
 
 _startup = uvicorn.Server.startup
-"""uvicorn's own, which `install` replaces."""
+"""uvicorn's own method, which `install` replaces."""
 
 _log = logging.getLogger(__name__)
 
 
 def install(options: ServerOptions) -> None:
-    """Make a `Server` of each uvicorn server of this process, as it starts.
+    """Turn each uvicorn server of this process into a `Server` when it starts.
 
-    It may be called as late as while uvicorn imports the application: nothing is read before `startup`.
+    The function can be called as late as during uvicorn's import of the application, since the options are
+    not read before `startup`.
     """
 
     async def startup(self: uvicorn.Server, sockets: list[socket.socket] | None = None) -> None:
@@ -69,11 +72,11 @@ def install(options: ServerOptions) -> None:
 
 
 class StartStoppedError(Exception):
-    """The start was stopped by a signal."""
+    """A signal has stopped the start."""
 
 
 class Lifespan(LifespanOn):
-    """The lifespan of the application, whose start can be stopped."""
+    """The lifespan of the application, with a start that can be stopped."""
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
@@ -81,7 +84,7 @@ class Lifespan(LifespanOn):
         self._running: asyncio.Task[Any] | None = None
 
     def stop_start(self) -> None:
-        """Have `startup` raise once the application has left what it had begun. Later it does nothing."""
+        """Make `startup` cancel the start and raise an error. After the start, this method has no effect."""
         self._stop.set()
 
     async def startup(self) -> None:
@@ -90,13 +93,13 @@ class Lifespan(LifespanOn):
         Raises:
             StartStoppedError: `stop_start` was called before the application had started.
         """
-        starting = asyncio.create_task(super().startup())
-        stop = asyncio.create_task(self._stop.wait())
-        await asyncio.wait((starting, stop), return_when=asyncio.FIRST_COMPLETED)
-        stop.cancel()
-        if starting.done():
-            return starting.result()
-        starting.cancel()
+        start_task = asyncio.create_task(super().startup())
+        stop_task = asyncio.create_task(self._stop.wait())
+        await asyncio.wait((start_task, stop_task), return_when=asyncio.FIRST_COMPLETED)
+        stop_task.cancel()
+        if start_task.done():
+            return start_task.result()
+        start_task.cancel()
         if self._running is not None:
             self._running.cancel()
             await asyncio.wait((self._running,))
@@ -108,7 +111,7 @@ class Lifespan(LifespanOn):
         await super().main()
 
     async def send(self, message: Any) -> None:  # noqa: ANN401 -- uvicorn's type is private
-        """Take what the application reports, without the traceback of a start that was stopped or refused."""
+        """Receive a message of the application, without the traceback of a stopped or refused start."""
         if message["type"] == "lifespan.startup.failed":
             refusal = sys.exception()
             if self._stop.is_set():
@@ -119,18 +122,18 @@ class Lifespan(LifespanOn):
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server once it starts. What `prepare` sets is there from then on."""
+    """uvicorn's server from its start on. `prepare` sets its attributes."""
 
     server_state: Connections
 
     def prepare(self, options: ServerOptions, clock: Clock) -> None:
-        """Take the place of a uvicorn server that is about to start.
+        """Set the attributes of a uvicorn server that is about to start.
 
         Args:
-            options: What the operator decided.
-            clock: Everything's.
+            options: The options.
+            clock: The clock of the server and its connections.
         """
-        options = replace(options, max_connections=connections_that_fit(options.max_connections))
+        options = replace(options, max_connections=limit_connections(options.max_connections))
         self._options = options
         self._clock = clock
         self._loop = asyncio.get_running_loop()
@@ -139,17 +142,17 @@ class Server(uvicorn.Server):
         config.http_protocol_class = HttpConnection
         config.ws_protocol_class = None  # there are no websockets
         if isinstance(config.loaded_app, ProxyHeadersMiddleware):
-            config.loaded_app = config.loaded_app.app  # src.api.client_address decides whom to believe
+            config.loaded_app = config.loaded_app.app  # src.api.client_address reads X-Forwarded-For instead
         if isinstance(self.lifespan, LifespanOn):
             self.lifespan = Lifespan(config)
 
     # ---------------------------------------------------------------- the start
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start, unless a signal comes first."""
+        """Start, unless a signal arrives first."""
         self._handle_signals()
         self._stop_with_parent()
-        if self.should_exit:  # a signal came while the application was imported
+        if self.should_exit:  # a signal arrived while the application was imported
             return
         try:
             await _startup(self, sockets)
@@ -166,7 +169,7 @@ class Server(uvicorn.Server):
         signal.signal(signal.SIGQUIT, _as_sigterm)
         if multiprocessing.parent_process() is not None:
             signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the parent restarts its workers one by one
-        elif signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as it is under nohup
+        elif signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup ignores SIGHUP
             signal.signal(signal.SIGHUP, _as_sigterm)
 
     def _stop_with_parent(self) -> None:
@@ -182,7 +185,7 @@ class Server(uvicorn.Server):
         threading.Thread(target=wait, name="parent", daemon=True).start()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin to stop. The handler of `HANDLED_SIGNALS`, in the main thread."""
+        """Begin to stop. This method handles `HANDLED_SIGNALS`, in the main thread."""
         is_first = not self.should_exit
         super().handle_exit(sig, frame)
         if not is_first:
@@ -195,7 +198,7 @@ class Server(uvicorn.Server):
     # ---------------------------------------------------------------- while it runs
 
     async def on_tick(self, counter: int) -> bool:
-        """Do what is due, ten times a second, and return whether to stop."""
+        """Do the periodic work, ten times a second, and return whether to stop."""
         if counter % 10 == 0:
             self.server_state.sweep()
         return await super().on_tick(counter)
@@ -203,9 +206,9 @@ class Server(uvicorn.Server):
     # ---------------------------------------------------------------- the stop
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stop: answer what was sent, close what is idle, and have the application close its parts."""
+        """Stop: answer running requests, close idle connections, and close the application."""
         _log.info("stopping", extra={"connections": len(self.server_state.connections)})
-        self.server_state.default_headers.append(CLOSE_HEADER)  # of the requests under way, too
+        self.server_state.default_headers.append(CLOSE_HEADER)  # applies to running requests too
         await self._wait(self._options.shutdown_delay_seconds, lambda: False)
         await self._stop_accepting(sockets or [])
         await self._drain()
@@ -213,7 +216,7 @@ class Server(uvicorn.Server):
             await self.lifespan.shutdown()
 
     async def _wait(self, seconds: float, is_done: Callable[[], bool]) -> None:
-        """Do what is due until `is_done`, for so many seconds at most."""
+        """Do the periodic work until `is_done`, for at most `seconds`."""
         end = self._clock.monotonic() + seconds
         while not (is_done() or self.force_exit) and self._clock.monotonic() < end:
             await self.on_tick(0)
@@ -221,54 +224,54 @@ class Server(uvicorn.Server):
             await self._clock.sleep(POLL_SECONDS)
 
     async def _stop_accepting(self, sockets: Sequence[socket.socket]) -> None:
-        """Close the listening sockets, and accept what had connected before."""
+        """Close the listening sockets, and accept the clients that have connected before."""
         copies = [
-            socket.fromfd(listening.fileno(), listening.family, listening.type)
+            socket.fromfd(listener.fileno(), listener.family, listener.type)
             for server in self.servers
-            for listening in server.sockets
+            for listener in server.sockets
         ]
         for server in self.servers:
             server.close()
-        for listening in sockets:
-            listening.close()
+        for listener in sockets:
+            listener.close()
         for copy in copies:
             with copy:
                 await self._accept_all(copy)
 
-    async def _accept_all(self, listening: socket.socket) -> None:
-        listening.setblocking(False)
+    async def _accept_all(self, listener: socket.socket) -> None:
+        listener.setblocking(False)
         while True:
             try:
-                connected, _ = listening.accept()
-            except OSError:  # there are no more
+                accepted, _ = listener.accept()
+            except OSError:  # no more connections
                 return
-            await self._loop.connect_accepted_socket(self._connection, connected, ssl=self.config.ssl)
+            await self._loop.connect_accepted_socket(self._make_connection, accepted, ssl=self.config.ssl)
 
-    def _connection(self) -> asyncio.Protocol:
+    def _make_connection(self) -> asyncio.Protocol:
         return HttpConnection(self.config, self.server_state, self.lifespan.state, self._loop)
 
     async def _drain(self) -> None:
-        """Wait for the answers that are due, for no longer than the options say."""
+        """Wait for the answers to running requests, within the limit of the options."""
         idle_seconds = min(IDLE_SECONDS, self._options.shutdown_timeout_seconds)
         await self._wait(idle_seconds, self._is_drained)
         await self._wait(self._options.shutdown_timeout_seconds - idle_seconds, self._close_idle)
         if not self._is_drained():
-            await self._give_up()
+            await self._abort_requests()
 
     def _is_drained(self) -> bool:
         return not (self.server_state.connections or self.server_state.tasks)
 
     def _close_idle(self) -> bool:
-        for connection in self.server_state.open():
+        for connection in self.server_state.all():
             connection.close_if_idle()
         return self._is_drained()
 
-    async def _give_up(self) -> None:
+    async def _abort_requests(self) -> None:
         state = self.server_state
         _log.warning("requests_cut_off", extra={"requests": len(state.tasks)})
-        logging.getLogger("uvicorn.error").addFilter(_is_no_cancellation)  # the line above says it for all
-        for connection in state.open():
-            connection.give_up()
+        logging.getLogger("uvicorn.error").addFilter(_is_no_cancellation)  # one line for all is enough
+        for connection in state.all():
+            connection.abort_request()
         tasks = tuple(state.tasks)
         for task in tasks:
             task.cancel()

@@ -1,15 +1,15 @@
-"""What a use case can raise besides the errors of the resilience patterns."""
+"""The base class of the services' errors, and the errors of their stores."""
 
 from src.resilience.errors import StoreRefusedError, StoreUnavailableError
 
 
 class ServiceError(Exception):
-    """The base of them all."""
+    """The base class of all errors of the services."""
 
 
 class StorageUnavailableError(StoreUnavailableError, ServiceError):
-    """The store did not answer in time, or not at all. The reason is for the log, never for a client."""
+    """The store did not reply in time. The message is for the log, and clients do not see it."""
 
 
 class StorageRefusedError(StoreRefusedError, StorageUnavailableError):
-    """The store answers, and refuses: its memory is full, it may not be written to, it is busy."""
+    """The store replied and rejected the command: it is full, read-only, or busy."""

@@ -1,4 +1,4 @@
-"""Resilience events for people to watch: all workers write them to one log, and followers read the log.
+"""The feed of resilience events: all workers write events to one log, and followers read the log.
 
 Recording never delays the call that an event is about: the listener puts the event into a bounded buffer, and
 a separate task writes the buffered events in batches. Events that do not fit, or cannot be written because
@@ -42,16 +42,16 @@ BUFFERED_EVENTS = 500
 """The most events of one worker that wait to be written; beyond that, the oldest are dropped."""
 
 GATHER_SECONDS = 0.1
-"""How long events gather before they are written, so that many events cost few round trips."""
+"""The time for which events are collected before they are written, so that they need few round trips."""
 
 WAITS_SECONDS = 1.0
-"""How long the waits of a policy gather before they are written as one event."""
+"""The time for which the waits of a policy are collected before they are written as one event."""
 
 POLL_SECONDS = 0.5
-"""How often a worker with followers reads the end of the log."""
+"""The time between two reads of the end of the log by a worker with followers."""
 
 QUIET_SECONDS = 15.0
-"""The longest time, about, without a page: a follower gets an empty page when there are no events."""
+"""The longest time without a page, approximately. A follower gets an empty page if there are no events."""
 
 PAGE_EVENTS = 200
 """Events read in one round trip."""
@@ -60,17 +60,18 @@ MAX_FOLLOWERS = 32
 """The most followers that one worker serves at a time."""
 
 FOLLOW_SECONDS = 3600.0
-"""How long a follower may follow before it has to reconnect, so that no place is lost for good."""
+"""The longest time for which a follower holds its slot. The follower can then reconnect."""
 
-_OWN_ERRORS = (ResilienceError, ExternalServiceError, ExternalServiceRefusedError)
-"""Errors whose messages everybody may read, unless they name a server. Of others, only the class is shown."""
+_PUBLIC_ERRORS = (ResilienceError, ExternalServiceError, ExternalServiceRefusedError)
+"""Errors whose messages every client may read, except errors of a store, which can name a server. For other
+errors, the event contains only the class."""
 
 
 class TooManyFollowersError(ServiceError):
-    """All places are taken; after `retry_after` seconds the first place is certainly free."""
+    """All slots are taken. A slot is free after `retry_after` seconds at the latest."""
 
     def __init__(self, retry_after: float) -> None:
-        super().__init__(f"{MAX_FOLLOWERS} are following")
+        super().__init__(f"all {MAX_FOLLOWERS} slots for followers are taken")
         self.retry_after = retry_after
 
 
@@ -103,7 +104,7 @@ class EventLog(Protocol):
 
 
 @dataclass(slots=True)
-class _Noted:
+class _BufferedEvent:
     event: Event
     at: float
 
@@ -132,9 +133,9 @@ class EventRecorder:
         self._clock = clock
         self._worker = worker
         self._listener = listener
-        self._buffer: deque[_Noted] = deque()
-        self._repeated: dict[tuple[type[Event], str], _Noted] = {}
-        self._has_some = asyncio.Event()
+        self._buffer: deque[_BufferedEvent] = deque()
+        self._mergeable: dict[tuple[type[Event], str], _BufferedEvent] = {}
+        self._has_events = asyncio.Event()
         self._is_dropping = False
         self._writer: asyncio.Task[None] | None = None
 
@@ -145,22 +146,22 @@ class EventRecorder:
                 return
             case _ if is_coalesced(event):
                 return
-            case Rejected() | Waited() if buffered := self._repeated.get(_repetition_key(event)):
+            case Rejected() | Waited() if buffered := self._mergeable.get(_merge_key(event)):
                 buffered.event = _merge(buffered.event, event)
                 return
         if len(self._buffer) == BUFFERED_EVENTS:
             oldest = self._buffer.popleft()
-            self._repeated.pop(_repetition_key(oldest.event), None)
+            self._mergeable.pop(_merge_key(oldest.event), None)
             self._drop(oldest.event.times)
-        noted = _Noted(event, self._clock.now())
-        self._buffer.append(noted)
+        new = _BufferedEvent(event, self._clock.now())
+        self._buffer.append(new)
         if isinstance(event, (Rejected, Waited)):
-            self._repeated[_repetition_key(event)] = noted
-        self._has_some.set()
+            self._mergeable[_merge_key(event)] = new
+        self._has_events.set()
 
     def start(self) -> None:
         """Start the task that writes, on the running event loop."""
-        self._writer = asyncio.create_task(self._write_on())
+        self._writer = asyncio.create_task(self._write_continuously())
 
     async def aclose(self) -> None:
         """Write the buffer and stop."""
@@ -170,49 +171,47 @@ class EventRecorder:
                 await self._writer
         await self._write(all_waits=True)
 
-    async def _write_on(self) -> None:
+    async def _write_continuously(self) -> None:
         while True:
-            await self._has_some.wait()
+            await self._has_events.wait()
             await self._clock.sleep(GATHER_SECONDS)
-            self._has_some.clear()
+            self._has_events.clear()
             await self._write()
             if self._buffer:
-                self._has_some.set()
+                self._has_events.set()
 
     async def _write(self, *, all_waits: bool = False) -> None:
-        oldest_kept = self._clock.now() - WAITS_SECONDS
-        gathered: list[_Noted] = []
-        kept: deque[_Noted] = deque()
-        for noted in self._buffer:
-            still_gathers = isinstance(noted.event, Waited) and noted.at > oldest_kept and not all_waits
-            (kept if still_gathers else gathered).append(noted)
-        if not gathered:
+        kept_since = self._clock.now() - WAITS_SECONDS
+        batch: list[_BufferedEvent] = []
+        kept: deque[_BufferedEvent] = deque()
+        for buffered in self._buffer:
+            is_kept = isinstance(buffered.event, Waited) and buffered.at > kept_since and not all_waits
+            (kept if is_kept else batch).append(buffered)
+        if not batch:
             return
         self._buffer = kept
-        self._repeated = {_repetition_key(noted.event): noted for noted in kept}
+        self._mergeable = {_merge_key(buffered.event): buffered for buffered in kept}
         try:
-            await self._event_log.append([self._body(noted) for noted in gathered])
-        except StorageUnavailableError:
-            self._drop(
-                sum(noted.event.times for noted in gathered)
-            )  # whether some were written after all is not known
+            await self._event_log.append([self._body(buffered) for buffered in batch])
+        except StorageUnavailableError:  # some of the events may have been written nevertheless
+            self._drop(sum(buffered.event.times for buffered in batch))
         else:
             self._is_dropping = False
 
     def _drop(self, count: int) -> None:
         if not self._is_dropping:
             self._is_dropping = True
-            _log.warning("events_dropped")  # the first only; the listener counts them all
+            _log.warning("events_dropped")  # only the first is logged; the listener counts every one
         notify(self._listener, EventDropped(policy="event-log", times=count))
 
-    def _body(self, noted: _Noted) -> bytes:
-        told = noted.event.details()
+    def _body(self, buffered: _BufferedEvent) -> bytes:
+        details = buffered.event.details()
         return orjson.dumps({
-            "at": format_seconds(noted.at),
+            "at": format_seconds(buffered.at),
             "worker": self._worker,
-            "policy": told.pop("policy"),
-            "event": type(noted.event).__name__,
-            **{name: _plain(value) for name, value in told.items()},
+            "policy": details.pop("policy"),
+            "event": type(buffered.event).__name__,
+            **{name: _json_value(value) for name, value in details.items()},
         })  # fmt: skip
 
 
@@ -227,13 +226,13 @@ class EventFeed:
     def __init__(self, log: EventLog, clock: Clock) -> None:
         self._event_log = log
         self._clock = clock
-        self._places: list[float] = []  # until when each is taken
+        self._slots: list[float] = []  # the time at which each taken slot ends
         self._tail: asyncio.Task[None] | None = None
-        self._reached: str | None = None  # up to where the tail has read the log
-        self._page: Sequence[LoggedEvent] = ()  # what it read last,
-        self._page_after: str | None = None  # which is what comes after this place
-        self._news = asyncio.Event()  # set when there is more, and then replaced
-        self._is_over = False
+        self._tail_position: str | None = None  # the position up to which the tail has read the log
+        self._page: Sequence[LoggedEvent] = ()  # the last page that the tail read
+        self._page_after: str | None = None  # the position after which that page begins
+        self._new_events = asyncio.Event()  # set and replaced when there are new events
+        self._has_ended = False
 
     async def recent(self) -> list[LoggedEvent]:
         """Return all events in the log, newest last.
@@ -248,39 +247,41 @@ class EventFeed:
         return events
 
     @contextmanager
-    def place(self) -> Iterator[float]:
-        """Hold one of the `MAX_FOLLOWERS` places; the value is for `follow`.
+    def slot(self) -> Iterator[float]:
+        """Hold one of the `MAX_FOLLOWERS` slots. The yielded time is the argument `until` of `follow`.
 
         Raises:
-            TooManyFollowersError: No place is free.
+            TooManyFollowersError: No slot is free.
         """
         now = self._clock.monotonic()
-        if len(self._places) >= MAX_FOLLOWERS:
-            raise TooManyFollowersError(min(self._places) + QUIET_SECONDS - now)
+        if len(self._slots) >= MAX_FOLLOWERS:
+            raise TooManyFollowersError(min(self._slots) + QUIET_SECONDS - now)
         until = now + FOLLOW_SECONDS
-        if not self._places:
-            self._tail = asyncio.create_task(self._read_on(), context=Context())  # it is no follower's
-        self._places.append(until)
+        if not self._slots:
+            # The tail serves all followers, so it must not inherit the context of one request.
+            self._tail = asyncio.create_task(self._run_tail(), context=Context())
+        self._slots.append(until)
         try:
             yield until
         finally:
-            self._places.remove(until)
-            if not self._places and self._tail is not None:
+            self._slots.remove(until)
+            if not self._slots and self._tail is not None:
                 self._tail.cancel()
-                self._page_after, self._page = self._reached, ()  # for whom comes later it would be old
+                self._page_after, self._page = self._tail_position, ()  # the page will be out of date
 
     async def follow(self, after: str | None, until: float) -> AsyncIterator[Sequence[LoggedEvent]]:
         """Yield the events after the position `after` (None: all), then new events, in pages.
 
-        A page may be empty, so that there is one about every `QUIET_SECONDS`. While the log is unavailable,
+        Without new events, there is an empty page about every `QUIET_SECONDS`. While the log is unavailable,
         all pages are empty; the missed events follow when the log is available again.
 
         Args:
             after: The `id` of a `LoggedEvent`.
-            until: The value from `place`, whose context must stay open; the end, or `QUIET_SECONDS` later.
+            until: The time from `slot`, whose context must stay open. The last page comes at this time, or up
+                to `QUIET_SECONDS` later.
         """
-        while not self._is_over and self._clock.monotonic() < until:
-            news = self._news  # before the reading: what comes during it wakes us as well
+        while not self._has_ended and self._clock.monotonic() < until:
+            new_events = self._new_events  # read first, so that events during the read are noticed too
             try:
                 page = await self._read(after)
             except StorageUnavailableError:
@@ -290,45 +291,46 @@ class EventFeed:
             yield page
             if page:
                 after = page[-1].id
-            if not page or after == self._reached:
-                await news.wait()
+            if not page or after == self._tail_position:
+                await new_events.wait()
 
     def end(self) -> None:
-        """End all followers soon: the process received a signal to stop, and waits for them."""
-        self._is_over = True
+        """End all followers soon. Called after a signal to stop, since the process waits for them."""
+        self._has_ended = True
 
     async def _read(self, after: str | None) -> Sequence[LoggedEvent]:
-        """Return a page of events after a position, from the log unless the tail has just read that page."""
-        if after == self._reached:
+        """Return the page after a position: the tail's last page if it begins there, else from the log."""
+        if after == self._tail_position:
             return ()
         if after == self._page_after:
             return self._page
         return await self._event_log.read(after, PAGE_EVENTS)
 
-    async def _read_on(self) -> None:
-        """Run the tail, from the position that the previous tail reached."""
+    async def _run_tail(self) -> None:
+        """Read new events and wake the followers, from the position that the previous tail reached."""
         woken_at = self._clock.monotonic()
-        while not self._is_over:
+        while not self._has_ended:
             try:
-                page = await self._event_log.read(self._reached, PAGE_EVENTS)
+                page = await self._event_log.read(self._tail_position, PAGE_EVENTS)
             except StorageUnavailableError:
                 page = []
             if page:
-                self._page_after, self._page, self._reached = self._reached, page, page[-1].id
+                self._page_after, self._page = self._tail_position, page
+                self._tail_position = page[-1].id
             now = self._clock.monotonic()
             if page or now - woken_at >= QUIET_SECONDS:
-                self._wake()
+                self._wake_followers()
                 woken_at = now
             if len(page) < PAGE_EVENTS:
                 await self._clock.sleep(POLL_SECONDS)
-        self._wake()
+        self._wake_followers()
 
-    def _wake(self) -> None:
-        self._news.set()
-        self._news = asyncio.Event()
+    def _wake_followers(self) -> None:
+        self._new_events.set()
+        self._new_events = asyncio.Event()
 
 
-def _repetition_key(event: Event) -> tuple[type[Event], str]:
+def _merge_key(event: Event) -> tuple[type[Event], str]:
     return type(event), event.policy
 
 
@@ -340,11 +342,11 @@ def _merge(buffered: Event, event: Event) -> Event:
     return replace(buffered, times=times)
 
 
-def _plain(value: object) -> object:
+def _json_value(value: object) -> object:
     match value:
         case BaseException():
             name = type(value).__name__
-            is_public = isinstance(value, _OWN_ERRORS) and not isinstance(value, StorageUnavailableError)
+            is_public = isinstance(value, _PUBLIC_ERRORS) and not isinstance(value, StorageUnavailableError)
             return f"{name}: {value}" if is_public else name
         case float():
             return round(value, 3)

@@ -27,7 +27,7 @@ from src.services.lab_report import (
     StressReport,
     call_outcome,
     milliseconds,
-    rejecter,
+    rejecting_policy,
     run_report,
     stress_report,
 )
@@ -46,7 +46,7 @@ MAX_CALLS = 500
 """Calls that the runs of one worker may have outstanding together; so also the largest run."""
 
 MAX_RUN_SECONDS = 120.0
-"""When a run ends, with or without open calls."""
+"""The longest duration of a run. Open calls are cancelled then."""
 
 _LEASE_MARGIN_SECONDS = 5.0
 
@@ -55,7 +55,7 @@ _REJECTED_PAUSE_SECONDS = 0.1
 
 
 class LabBusyError(ServiceError):
-    """There is no room for another run. After `retry_after` seconds there is room."""
+    """The lab cannot start another run. It can after `retry_after` seconds."""
 
     def __init__(self, retry_after: float) -> None:
         super().__init__("the lab is busy")
@@ -63,10 +63,10 @@ class LabBusyError(ServiceError):
 
 
 class StressLease(Protocol):
-    """The right to run the one stress test that may run at a time, over all workers."""
+    """The lease of the only stress test that may run at a time, over all workers."""
 
     async def take(self, token: str, seconds: float) -> float:
-        """Take the lease for `seconds` in the name of `token`.
+        """Take the lease for `seconds`, with `token` as its holder.
 
         Returns:
             0 if the lease was taken; else the seconds, above 0, until the current lease expires.
@@ -77,7 +77,7 @@ class StressLease(Protocol):
         ...
 
     async def release(self, token: str) -> None:
-        """Give the lease back if `token` still holds it. Never fails."""
+        """End the lease if `token` still holds it. This method never fails."""
         ...
 
 
@@ -141,7 +141,7 @@ class Lab:
         A cancelled run leaves no call running.
 
         Raises:
-            LabBusyError: The current runs leave no room for `count` more calls.
+            LabBusyError: With the calls of the current runs, there would be more than `MAX_CALLS`.
         """
         began = self._clock.monotonic()
         if self._outstanding + count > MAX_CALLS:
@@ -175,13 +175,13 @@ class Lab:
             StorageUnavailableError: The store of the lease does not answer.
         """
         calls: list[CallReport] = []
-        begun = 0
+        started = 0
 
-        async def make_one_after_another() -> None:
-            nonlocal begun
+        async def call_repeatedly() -> None:
+            nonlocal started
             while True:
-                begun += 1
-                report = await self._call(begun, "/get")
+                started += 1
+                report = await self._call(started, "/get")
                 calls.append(report)
                 if report.rejected_by == "rate_limiter":
                     await self._clock.sleep(_REJECTED_PAUSE_SECONDS)
@@ -191,68 +191,68 @@ class Lab:
             with suppress(TimeoutError):
                 async with self._clock.timeout(seconds), asyncio.TaskGroup() as tasks:
                     for _ in range(concurrency):
-                        tasks.create_task(make_one_after_another())
+                        tasks.create_task(call_repeatedly())
             duration = self._clock.monotonic() - began
-        return stress_report(calls, begun=begun, concurrency=concurrency, seconds=duration)
+        return stress_report(calls, started=started, concurrency=concurrency, seconds=duration)
 
     @asynccontextmanager
     async def _hold_lease(self, seconds: float) -> AsyncIterator[None]:
         """Hold the lease of the stress test, for `seconds` at most."""
         token = uuid.uuid4().hex
-        taking = asyncio.ensure_future(self._lease.take(token, seconds))
+        take_task = asyncio.ensure_future(self._lease.take(token, seconds))
         try:
-            if held_for := await asyncio.shield(taking):
-                raise LabBusyError(held_for)
+            if expires_in := await asyncio.shield(take_task):
+                raise LabBusyError(expires_in)
             yield
         finally:
-            await asyncio.wait((taking,))  # else the lease could be taken after it was released
+            await asyncio.wait((take_task,))  # otherwise the lease could be taken after it was released
             await self._lease.release(token)
 
     async def _call(self, number: int, path: str) -> CallReport:
         errors: list[Exception] = []
-        admitted, begun, attempted = (_Passage(self._clock) for _ in range(3))
+        after_limiter, after_bulkhead, attempts = (_PassRecorder(self._clock) for _ in range(3))
         fallback = Fallback(
-            errors.append,  # its answer is None: the report needs only that there was an answer
+            errors.append,  # returns None as the answer, since the report does not contain answers
             handles=(ExternalServiceError, ExternalServiceRefusedError, ResilienceError),
             name=self._name,
             listener=self._listener,
         )
         policies = self._policies
         pipeline = Pipeline(
-            fallback, policies.rate_limit, admitted, policies.bulkhead, begun, policies.protection, attempted,
-            policies.attempt_limit,
+            fallback, policies.rate_limit, after_limiter, policies.bulkhead, after_bulkhead,
+            policies.protection, attempts, policies.attempt_limit,
         )  # fmt: skip
         arrived = self._clock.monotonic()
         await pipeline.run(lambda: self._attempt(path))
         ended = self._clock.monotonic()
         self._count_call()
-        admitted_at = ended if admitted.first is None else admitted.first
-        begun_at = ended if begun.first is None else begun.first
+        admitted_at = ended if after_limiter.first_at is None else after_limiter.first_at
+        started_at = ended if after_bulkhead.first_at is None else after_bulkhead.first_at
         error = errors[0] if errors else None
         return CallReport(
             number=number,
             path=path,
-            outcome=call_outcome(error, attempted.count),
-            attempts=attempted.count,
-            rejected_by=rejecter(error),
+            outcome=call_outcome(error, attempts.count),
+            attempts=attempts.count,
+            rejected_by=rejecting_policy(error),
             error=None if error is None else str(error),
             limiter_wait_ms=milliseconds(admitted_at - arrived),
-            bulkhead_wait_ms=milliseconds(begun_at - admitted_at),
+            bulkhead_wait_ms=milliseconds(started_at - admitted_at),
             duration_ms=milliseconds(ended - arrived),
         )
 
 
-class _Passage:
-    """A policy without an effect that records how often calls passed and when the first call did."""
+class _PassRecorder:
+    """A policy that changes nothing, and records the number of calls and the time of the first call."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self.first: float | None = None
+        self.first_at: float | None = None
         self.count = 0
 
     async def run(self, call: Call[T]) -> T:
         """Run `call`."""
-        if self.first is None:
-            self.first = self._clock.monotonic()
+        if self.first_at is None:
+            self.first_at = self._clock.monotonic()
         self.count += 1
         return await call()

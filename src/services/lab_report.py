@@ -8,7 +8,7 @@ from typing import Final, Literal, get_args
 from src.analytics.sketch import LogBinSketch
 from src.resilience.errors import BulkheadFullError, CircuitOpenError, RateLimitedError, RejectedError
 
-Outcome = Literal["succeeded", "recovered", "fallback", "rejected"]
+CallOutcome = Literal["succeeded", "recovered", "fallback", "rejected"]
 """The outcome of a call, exactly one of:
 
 - succeeded: the provider answered the first attempt.
@@ -18,9 +18,9 @@ Outcome = Literal["succeeded", "recovered", "fallback", "rejected"]
   fallback answered here as well.
 """
 
-Rejecter = Literal["rate_limiter", "bulkhead", "circuit_breaker"]
+RejectingPolicy = Literal["rate_limiter", "bulkhead", "circuit_breaker"]
 
-_REJECTERS: Final[dict[type[object], Rejecter]] = {
+_REJECTING_POLICIES: Final[dict[type[object], RejectingPolicy]] = {
     RateLimitedError: "rate_limiter",
     BulkheadFullError: "bulkhead",
     CircuitOpenError: "circuit_breaker",
@@ -34,8 +34,8 @@ class CallReport:
     Attributes:
         number: Position in the run, from 1.
         path: The path that the provider was called with.
-        outcome: See `Outcome`.
-        attempts: How many attempts reached the provider.
+        outcome: The outcome; `CallOutcome` describes the values.
+        attempts: The number of attempts that called the provider.
         rejected_by: The policy that rejected the call, with the outcome "rejected" only.
         error: Why the provider gave no answer, with the outcomes "fallback" and "rejected" only.
         limiter_wait_ms: Time spent waiting for the rate limiter.
@@ -45,9 +45,9 @@ class CallReport:
 
     number: int
     path: str
-    outcome: Outcome
+    outcome: CallOutcome
     attempts: int
-    rejected_by: Rejecter | None
+    rejected_by: RejectingPolicy | None
     error: str | None
     limiter_wait_ms: float
     bulkhead_wait_ms: float
@@ -55,8 +55,8 @@ class CallReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tally:
-    """How many calls had each `Outcome`. `unfinished` counts the calls still open at the time limit."""
+class OutcomeCounts:
+    """The number of calls with each `CallOutcome`, and of calls unfinished at the time limit."""
 
     succeeded: int
     recovered: int
@@ -66,7 +66,7 @@ class Tally:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunReport(Tally):
+class RunReport(OutcomeCounts):
     """The outcome of a run of `count` calls. `calls` has the finished calls, in order."""
 
     count: int
@@ -75,20 +75,20 @@ class RunReport(Tally):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StressReport(Tally):
-    """The result of a stress test. Each latency is exact within 1 %, and None where no call is behind it.
+class StressReport(OutcomeCounts):
+    """The result of a stress test. Each latency is exact within 1 %, and None without calls.
 
     Attributes:
         concurrency: Calls under way at any time.
-        duration_ms: How long the test ran.
-        count: How many calls finished.
-        throughput_per_second: How many calls finished each second.
+        duration_ms: The duration of the test.
+        count: The number of finished calls.
+        throughput_per_second: The number of finished calls per second.
         p50_ms: Median latency of all finished calls, waits included.
-        p95_ms: 95th percentile of the same.
-        p99_ms: 99th percentile of the same.
+        p95_ms: 95th percentile of these latencies.
+        p99_ms: 99th percentile of these latencies.
         rejected_p50_ms: Median latency of the calls that the bulkhead or the breaker rejected, without the
             wait for the rate limiter, which comes before both.
-        rejected_p95_ms: 95th percentile of the same.
+        rejected_p95_ms: 95th percentile of the latencies of these rejected calls.
     """
 
     concurrency: int
@@ -105,7 +105,7 @@ class StressReport(Tally):
 def run_report(calls: Sequence[CallReport], *, count: int, seconds: float) -> RunReport:
     """Return the report of a run of `count` calls, of which `calls` finished within `seconds`."""
     return RunReport(
-        **_tally(calls, count),
+        **_outcome_counts(calls, count),
         count=count,
         duration_ms=milliseconds(seconds),
         calls=sorted(calls, key=lambda call: call.number),
@@ -113,17 +113,17 @@ def run_report(calls: Sequence[CallReport], *, count: int, seconds: float) -> Ru
 
 
 def stress_report(
-    calls: Sequence[CallReport], *, begun: int, concurrency: int, seconds: float
+    calls: Sequence[CallReport], *, started: int, concurrency: int, seconds: float
 ) -> StressReport:
-    """Return the report of a stress test in which `begun` calls began and `calls` finished."""
-    latencies = LogBinSketch.of(call.duration_ms for call in calls)
-    rejections = LogBinSketch.of(
+    """Return the report of a stress test in which `started` calls started and `calls` finished."""
+    latencies = LogBinSketch.from_values(call.duration_ms for call in calls)
+    rejections = LogBinSketch.from_values(
         call.duration_ms - call.limiter_wait_ms
         for call in calls
         if call.rejected_by in {"bulkhead", "circuit_breaker"}
     )
     return StressReport(
-        **_tally(calls, begun),
+        **_outcome_counts(calls, started),
         concurrency=concurrency,
         duration_ms=milliseconds(seconds),
         count=len(calls),
@@ -136,7 +136,7 @@ def stress_report(
     )
 
 
-def call_outcome(error: Exception | None, attempts: int) -> Outcome:
+def call_outcome(error: Exception | None, attempts: int) -> CallOutcome:
     """Return the outcome of a call that ended with `error` after `attempts` attempts."""
     if isinstance(error, RejectedError):
         return "rejected"
@@ -145,9 +145,9 @@ def call_outcome(error: Exception | None, attempts: int) -> Outcome:
     return "succeeded" if attempts == 1 else "recovered"
 
 
-def rejecter(error: Exception | None) -> Rejecter | None:
+def rejecting_policy(error: Exception | None) -> RejectingPolicy | None:
     """Return the policy that rejected a call with `error`; None if no policy rejected the call."""
-    return _REJECTERS.get(type(error))
+    return _REJECTING_POLICIES.get(type(error))
 
 
 def milliseconds(seconds: float) -> float:
@@ -155,9 +155,11 @@ def milliseconds(seconds: float) -> float:
     return round(seconds * 1000, 2)
 
 
-def _tally(calls: Sequence[CallReport], begun: int) -> dict[str, int]:
+def _outcome_counts(calls: Sequence[CallReport], started: int) -> dict[str, int]:
     outcomes = Counter(call.outcome for call in calls)
-    return {outcome: outcomes[outcome] for outcome in get_args(Outcome)} | {"unfinished": begun - len(calls)}
+    return {outcome: outcomes[outcome] for outcome in get_args(CallOutcome)} | {
+        "unfinished": started - len(calls)
+    }
 
 
 def _quantile(sketch: LogBinSketch, q: float) -> float | None:

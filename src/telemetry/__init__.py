@@ -1,1 +1,1 @@
-"""What the service says about itself: logs and metrics."""
+"""The service's logs, instruments and traces."""

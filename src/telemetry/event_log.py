@@ -23,16 +23,15 @@ _LEVELS: dict[type[Event], int] = {
 
 
 def log_event(event: Event) -> None:
-    """Log `event` at the level it deserves.
+    """Log `event` at the level of its kind.
 
-    A breaker that changes its state is a warning. What happens with every request, or with every one while
-    too many come, is for debugging only: the request's own line tells how it was answered, and a limiter that
-    fails open says so itself, once.
+    A change of a breaker's state is a warning. Events that nearly every request can cause are at level DEBUG:
+    the line of the request has its status, and the admission logs once that it works without Redis.
     """
     level = logging.DEBUG if is_coalesced(event) else _LEVELS.get(type(event), logging.INFO)
     if not _log.isEnabledFor(level):
         return
-    told = event.details()
-    if isinstance(error := told.get("error"), BaseException):
-        told["error"] = f"{type(error).__name__}: {error}"
-    _log.log(level, type(event).__name__, extra=told)
+    details = event.details()
+    if isinstance(error := details.get("error"), BaseException):
+        details["error"] = f"{type(error).__name__}: {error}"
+    _log.log(level, type(event).__name__, extra=details)

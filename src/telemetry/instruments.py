@@ -1,10 +1,10 @@
-"""The metrics, and who is told what they count. docs/telemetry.md has them in a table.
+"""The Prometheus instruments, and the functions that update them. docs/telemetry.md lists them in a table.
 
-Names and units are Prometheus' own: base units, the unit in the name, `_total` for what only grows. No label
-holds what a client chooses, such as an address or a metric type: each value would be a series for good.
+Names and units follow Prometheus' conventions: base units, the unit in the name, `_total` for counters. No
+label has a value that a client chooses, such as an address or a metric type, because each value would create
+a permanent series.
 
-A series is looked up by its labels once and kept: there are few of them, and to look one up costs several
-times as much as to count.
+The lookup of a series by its labels costs several times as much as counting, so each series is cached.
 """
 
 from collections import defaultdict
@@ -19,7 +19,7 @@ from src.resilience.clock import Clock
 from src.resilience.errors import CallTimeoutError, RejectedError
 from src.resilience.events import CacheAnswered, Event, SlotTaken, StateChanged
 from src.resilience.policy import Call
-from src.services.access.admission import Outcome
+from src.services.access.admission import AdmissionOutcome
 from src.services.proxy.service import Proxy
 from src.telemetry.prometheus import Counter, Gauge, Histogram
 
@@ -96,7 +96,7 @@ _events = cache(EVENTS.labels)
 
 
 def observe_requests(requests: Sequence[RequestRecord]) -> None:
-    """Count answered requests. Their paths are not told, since clients choose them."""
+    """Count answered requests, by the route and not by the path, which a client chooses."""
     answers: defaultdict[tuple[str, str, int], list[float]] = defaultdict(list)
     for request in requests:
         method = request.method if request.method in _METHODS else "other"
@@ -107,12 +107,12 @@ def observe_requests(requests: Sequence[RequestRecord]) -> None:
 
 
 def count_refusal(status: int) -> None:
-    """Count a request that the server refused before the service saw it."""
+    """Count a request that the server rejected before the service got it."""
     HTTP_REFUSED.labels(status).inc()
 
 
 def observe_writes(writes: Sequence[int]) -> None:
-    """Count stored writes, each of so many points."""
+    """Count stored writes, given as the number of points of each."""
     POINTS.inc(sum(writes))
     BATCH_POINTS.observe_all(writes)
 
@@ -124,11 +124,13 @@ def observe_round_trip(commands: int, seconds: float) -> None:
     REDIS_COMMANDS.inc(commands)
 
 
-def limiter_observer(quota: str, algorithm: str) -> Callable[[Mapping[Outcome, int]], None]:
-    """Return what counts the decisions of one limiter, each of its outcomes from 0 on."""
-    series = {outcome: LIMITER_DECISIONS.labels(quota, algorithm, outcome) for outcome in get_args(Outcome)}
+def limiter_observer(quota: str, algorithm: str) -> Callable[[Mapping[AdmissionOutcome, int]], None]:
+    """Return a function that counts the decisions of one limiter. All outcomes are exported, from 0 on."""
+    series = {
+        outcome: LIMITER_DECISIONS.labels(quota, algorithm, outcome) for outcome in get_args(AdmissionOutcome)
+    }
 
-    def observe(outcomes: Mapping[Outcome, int]) -> None:
+    def observe(outcomes: Mapping[AdmissionOutcome, int]) -> None:
         for outcome, times in outcomes.items():
             if times:
                 series[outcome].inc(times)
@@ -137,7 +139,7 @@ def limiter_observer(quota: str, algorithm: str) -> Callable[[Mapping[Outcome, i
 
 
 def count_event(event: Event) -> None:
-    """Be the listener that counts."""
+    """Count `event`. This function is a listener."""
     match event:
         case CacheAnswered():
             _cache_answers(event.policy, event.outcome).inc(event.times)
@@ -149,17 +151,17 @@ def count_event(event: Event) -> None:
             _events(event.policy, type(event).__name__).inc(event.times)
 
 
-class Measured:
-    """A policy that decides nothing, and observes how long each call took and what came of it.
+class CallTimer:
+    """A policy without an effect that observes the duration and the outcome of each call.
 
-    The outcome is "succeeded", "rejected" by a policy further in, "timed_out", or "failed". A cancelled
-    call has none and is not observed.
+    The outcome is "succeeded", "rejected" by an inner policy, "timed_out", or "failed". A cancelled call has
+    no outcome and is not observed.
 
     Args:
-        name: Of what is called.
-        clock: Measures.
-        is_failure: Judges what a call raised, as it does for the circuit breaker: what is no failure of the
-            thing called is an answer of it, and so a success.
+        name: The name of the called service.
+        clock: Measures the durations.
+        is_failure: Classifies an error, like for the circuit breaker. A call whose error is not a failure
+            counts as succeeded.
     """
 
     def __init__(self, name: str, clock: Clock, is_failure: Callable[[Exception], bool | None]) -> None:
@@ -171,17 +173,17 @@ class Measured:
         }
 
     async def run(self, call: Call[T]) -> T:
-        """Run `call`. Returns and raises what it does."""
+        """Run `call`, and return its result or raise its error."""
         began = self._clock.monotonic()
         try:
             result = await call()
         except Exception as error:
-            self._observe(began, self._judge(error))
+            self._observe(began, self._outcome(error))
             raise
         self._observe(began, "succeeded")
         return result
 
-    def _judge(self, error: Exception) -> str:
+    def _outcome(self, error: Exception) -> str:
         match error:
             case RejectedError():
                 return "rejected"
@@ -194,18 +196,18 @@ class Measured:
         self._series[outcome].observe(self._clock.monotonic() - began)
 
 
-async def read_breaker(breaker: CircuitBreaker) -> None:
-    """Bring `circuit_breaker_state` up to date: what the fleet agrees on, or this worker where it can't."""
-    _set_breaker(await breaker.status())
+async def update_breaker_gauge(breaker: CircuitBreaker) -> None:
+    """Update `circuit_breaker_state` to the state of `breaker`."""
+    _set_breaker_gauge(await breaker.status())
 
 
-async def read_proxy(proxy: Proxy) -> None:
-    """Bring `proxy_queue_length` up to date, and the state of the upstream's circuit breaker."""
+async def update_proxy_gauges(proxy: Proxy) -> None:
+    """Update `proxy_queue_length`, and `circuit_breaker_state` of the upstream's breaker."""
     status = await proxy.status()
     QUEUE_LENGTH.set(status.queue.size)
-    _set_breaker(status.breaker)
+    _set_breaker_gauge(status.breaker)
 
 
-def _set_breaker(status: BreakerStatus) -> None:
+def _set_breaker_gauge(status: BreakerStatus) -> None:
     for state in BreakerState:
         BREAKER_STATE.labels(status.name, state).set(state is status.state)

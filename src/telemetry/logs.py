@@ -1,9 +1,7 @@
-"""Logs: one JSON object a line on stdout, with `timestamp`, `level` and `event`.
+"""Logs: one JSON object per line on stdout, with `timestamp`, `level` and `event`.
 
-In a request there is its `request_id` too, and its `trace_id` where it belongs to a trace.
-
-Everything goes through here, uvicorn's lines included: structlog renders what the standard library's loggers
-are given, with the context bound to the request.
+The lines of a request also have its `request_id`, and its `trace_id` if the request belongs to a trace.
+structlog renders all lines of the standard library's loggers, including those of uvicorn.
 """
 
 import io
@@ -26,20 +24,20 @@ from src.resilience.clock import Clock
 _requests = structlog.stdlib.get_logger("src.requests")
 
 _FIRST = ("timestamp", "level", "event", "request_id", "trace_id")
-"""What a reader's eye looks for at the start of the line."""
+"""The members at the start of a line, where a reader expects them."""
 
 _TRACEBACKS = structlog.tracebacks.ExceptionDictTransformer(show_locals=False, max_frames=20)
-"""Where, but not with what: local variables hold requests, and so keys and whatever else clients sent."""
+"""Tracebacks without local variables, which can contain keys and other data of clients."""
 
 
 def configure_logging(level: str, log_format: Literal["json", "console"]) -> None:
-    """Have everything logged from now on in one way.
+    """Configure all loggers of the process.
 
     Args:
-        level: Least severe level that is logged.
-        log_format: "json" for machines, "console" for people.
+        level: The least severe level that is logged.
+        log_format: "json" for programs, "console" for people.
     """
-    _make_stdout_take_every_character(log_format)
+    _set_stdout_encoding(log_format)
     shared: list[Processor] = [
         _add_log_fields,
         structlog.stdlib.add_log_level,
@@ -79,20 +77,20 @@ def configure_logging(level: str, log_format: Literal["json", "console"]) -> Non
         logger = logging.getLogger(name)
         logger.handlers = []
         logger.propagate = name != "uvicorn.access"  # the service writes its own line for each request
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # or each call to the provider would be a line
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # httpx logs each call at level INFO
 
 
 def request_log(
     level: str, log_format: Literal["json", "console"], clock: Clock
 ) -> Callable[[Sequence[RequestRecord]], None]:
-    """Return what logs answered requests: a line each, at level INFO, like every other line.
+    """Return a function that logs answered requests, one line each, at level INFO.
 
-    It is the one line that every request has, so in JSON it goes past the standard library's loggers, which
-    takes a tenth of the time, and those that are logged together are written at once.
+    Every request has this line. In JSON it bypasses the standard library's loggers, which takes a tenth of
+    the time, and all lines of one call are written at once.
 
     Args:
-        level: Least severe level that is logged.
-        log_format: As for `configure_logging`.
+        level: The least severe level that is logged.
+        log_format: "json" for programs, "console" for people.
         clock: Dates the lines.
     """
 
@@ -114,7 +112,7 @@ def request_log(
             )
             for request in requests
         ]
-        with suppress(OSError, ValueError):  # a log that nothing reads is no reason to fail
+        with suppress(OSError, ValueError):  # a closed stdout must not make the service fail
             sys.stdout.buffer.write(b"".join(lines))
             sys.stdout.buffer.flush()
 
@@ -132,8 +130,8 @@ def request_log(
     return log_text if log_format == "console" or logging.getLevelName(level) > logging.INFO else log_json
 
 
-def _make_stdout_take_every_character(log_format: Literal["json", "console"]) -> None:
-    """Change the encoding of stdout: a line with a character that stdout cannot encode would be lost.
+def _set_stdout_encoding(log_format: Literal["json", "console"]) -> None:
+    """Change the encoding of stdout, because a line with a character that it cannot encode would be lost.
 
     JSON is in UTF-8 (RFC 8259, section 8.1). In text, the characters that stdout lacks are escaped.
     """
@@ -147,7 +145,7 @@ def _add_log_fields(_logger: WrappedLogger, _method: str, event: EventDict) -> E
 
 
 def _drop_color_message(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Drop the second, coloured copy that uvicorn sends along."""
+    """Drop uvicorn's second, coloured copy of the message."""
     event.pop("color_message", None)
     return event
 
@@ -157,5 +155,5 @@ def _to_json(event: EventDict, **_options: object) -> str:
     line = {**first, **event}
     try:
         return orjson.dumps(line, default=str).decode()
-    except TypeError:  # half a surrogate pair, an integer beyond 64 bits, a key that is no text
+    except TypeError:  # half a surrogate pair, an integer of more than 64 bits, or a key that is not text
         return json.dumps(line, default=str, skipkeys=True)

@@ -1,9 +1,9 @@
-"""The folder in which the workers of one parent keep their metrics for each other.
+"""The folder in which the workers of one parent process share their metrics.
 
-All workers of a parent find the same folder, by a key that the parent draws when it starts. Each worker holds
-a shared lock on the folder as long as it runs. So the last one to stop knows that it is the last, and removes
-the folder. A folder that killed workers left behind is removed by the next worker that starts. On Windows,
-which has no such locks, folders stay.
+The name of the folder comes from a random key of the parent, so all its workers use the same folder. Each
+running worker holds a shared lock on the folder. The last worker to stop gets an exclusive lock, and removes
+the folder. The next worker that starts removes the folders of killed workers. Windows has no such locks, so
+folders remain there.
 """
 
 import hashlib
@@ -21,19 +21,19 @@ if sys.platform != "win32":
     import fcntl
 
 MULTIPROC_DIR = "PROMETHEUS_MULTIPROC_DIR"
-"""The variable by which prometheus-client is told the folder."""
+"""The environment variable with which prometheus-client finds the folder."""
 
 _PREFIX = "resilient-analytics-"
 
 
 def join_folder() -> Callable[[], None]:
-    """Name the folder in the environment, where this process is a worker and the environment names none.
+    """Set `MULTIPROC_DIR` to the folder if this process is a worker and the variable is not set.
 
     Returns:
-        What leaves the folder, and removes it unless another worker is there.
+        A function that releases the folder, and removes it unless another worker uses it.
 
     Raises:
-        PermissionError: The folder's name is taken by another user.
+        PermissionError: Another user has a folder of this name.
     """
     if MULTIPROC_DIR in os.environ or multiprocessing.parent_process() is None:
         return lambda: None
@@ -57,21 +57,21 @@ if sys.platform == "win32":
 else:
 
     def _hold(folder: Path) -> Callable[[], None]:
-        """Make `folder` and lock it, and return what gives it up."""
+        """Create `folder` and lock it, and return the function that releases it."""
         while True:
             folder.mkdir(mode=0o700, exist_ok=True)
-            found = folder.lstat()  # the temporary folder is everybody's: the name may have been taken
-            if found.st_uid != os.getuid() or not stat.S_ISDIR(found.st_mode):
+            status = folder.lstat()  # any user can create the folder first
+            if status.st_uid != os.getuid() or not stat.S_ISDIR(status.st_mode):
                 raise PermissionError(f"{folder} belongs to another user; set {MULTIPROC_DIR}")
             descriptor = os.open(folder, os.O_RDONLY)
             fcntl.flock(descriptor, fcntl.LOCK_SH)
             with suppress(FileNotFoundError):
                 if folder.stat().st_ino == os.fstat(descriptor).st_ino:
                     return lambda: _remove_if_alone(folder, descriptor)
-            os.close(descriptor)  # its last worker removed it before we had the lock
+            os.close(descriptor)  # another worker removed the folder before it was locked
 
     def _remove_if_alone(folder: Path, descriptor: int) -> None:
-        """Remove `folder` if nobody else holds it. Its lock is given up in any case."""
+        """Release the lock of `folder`, and remove the folder unless another worker holds a lock."""
         with suppress(BlockingIOError):
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(folder, ignore_errors=True)
@@ -79,5 +79,5 @@ else:
 
     def _remove_abandoned(parent: Path) -> None:
         for folder in parent.glob(f"{_PREFIX}*"):
-            with suppress(OSError):  # another user's, or removed meanwhile
+            with suppress(OSError):  # the folder belongs to another user, or was removed meanwhile
                 _remove_if_alone(folder, os.open(folder, os.O_RDONLY))

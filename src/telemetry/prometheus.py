@@ -1,12 +1,13 @@
-"""prometheus-client, right with several workers: what metrics are made of, and the answer to `GET /metrics`.
+"""The classes of the instruments, and the answer to `GET /metrics`, which is correct with several workers.
 
-With several workers prometheus-client's multiprocess mode keeps each one's figures in a file of a folder that
-they share, and adds them up for each answer. It looks for the folder when it is imported, so this module
-joins the folder first (`metrics_folder`), and each module that makes a metric imports its kind from here.
+With several workers, prometheus-client's multiprocess mode keeps the figures of each worker in a file of a
+shared folder, and adds the files up for each answer. prometheus-client looks for the folder when it is
+imported. This module therefore joins the folder first (`metrics_folder`), and all other modules import the
+classes from this module.
 
-A counter outlives the worker that counted, as it has to: the sum never falls. A gauge is read when it is
-asked for, from where the fleet agrees on it, and of the readings on file the newest is shown (`mostrecent`),
-so nothing has to be cleared away after a worker that died.
+The file of a worker remains after the worker's end, so that a counter never falls. A gauge is updated for
+each answer from the state that all workers share, and the most recent value counts (`mostrecent`), so the
+file of a dead worker does no harm.
 """
 
 import asyncio
@@ -20,7 +21,7 @@ from pathlib import Path
 from src.telemetry.metrics_folder import MULTIPROC_DIR, join_folder
 
 leave_folder = join_folder()
-"""To be called when this process counts no more."""
+"""Must be called when this process stops counting."""
 
 import prometheus_client  # noqa: E402 -- see above
 from prometheus_client import (  # noqa: E402
@@ -39,29 +40,29 @@ __all__ = ["Counter", "Gauge", "Histogram", "exposition", "leave_folder"]
 
 _log = logging.getLogger(__name__)
 
-disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, which several workers would not have
+disable_created_metrics()  # type: ignore[no-untyped-call]  # the multiprocess mode lacks the `_created` series
 
 
 class Histogram(prometheus_client.Histogram):
-    """prometheus-client's own, which can be told of many observations at once."""
+    """prometheus-client's histogram, which can also observe many values at once."""
 
     def observe_all(self, amounts: Sequence[float]) -> None:
-        """Observe each of `amounts`: what `observe` does, once a bucket and not once an amount."""
-        tally: defaultdict[int, int] = defaultdict(int)
+        """Observe each of `amounts`. Each bucket is updated once, and not once per amount."""
+        counts: defaultdict[int, int] = defaultdict(int)
         for amount in amounts:
-            tally[bisect_left(self._upper_bounds, amount)] += 1
-        for place, times in tally.items():
-            self._buckets[place].inc(times)
+            counts[bisect_left(self._upper_bounds, amount)] += 1
+        for bucket, count in counts.items():
+            self._buckets[bucket].inc(count)
         self._sum.inc(sum(amounts))
 
 
-async def exposition(*readings: Callable[[], Awaitable[object]]) -> tuple[bytes, str]:
-    """Return all workers' metrics in Prometheus' text format, and its content type.
+async def exposition(*updates: Callable[[], Awaitable[object]]) -> tuple[bytes, str]:
+    """Return the metrics of all workers in Prometheus' text format, and its content type.
 
     Args:
-        readings: Each brings one gauge up to date first; all are taken side by side.
+        updates: Functions that update the gauges. They run concurrently, before the metrics are collected.
     """
-    await asyncio.gather(*(read() for read in readings))
+    await asyncio.gather(*(update() for update in updates))
     registry = REGISTRY
     if MULTIPROC_DIR in os.environ:
         registry = CollectorRegistry()
@@ -70,16 +71,16 @@ async def exposition(*readings: Callable[[], Awaitable[object]]) -> tuple[bytes,
 
 
 class FolderCollector(MultiProcessCollector):
-    """Adds up the files of all workers, but for those that can't be read.
+    """Adds up the readable files of all workers.
 
-    A file is empty while its worker starts, and may be torn by a full disk. The others are still right.
+    A file is empty while its worker starts, and a full disk can truncate a file.
     """
 
     def collect(self) -> Iterable[Metric]:
-        """Return the sums."""
+        """Return the sums of all metrics."""
         try:
             return self._sums(self._files())
-        except Exception:  # noqa: BLE001 -- whatever struct, json and the file system raise
+        except Exception:  # noqa: BLE001 -- struct, json and the file system raise many kinds
             return self._sums(filter(_is_readable, self._files()))
 
     def _files(self) -> Iterable[str]:
@@ -93,7 +94,7 @@ class FolderCollector(MultiProcessCollector):
 def _is_readable(file: str) -> bool:
     try:
         MultiProcessCollector.merge([file])  # type: ignore[no-untyped-call]
-    except Exception as error:  # noqa: BLE001 -- as above
+    except Exception as error:  # noqa: BLE001 -- struct, json and the file system raise many kinds
         _log.warning("metrics_file_unreadable", extra={"file": file, "reason": str(error)})
         return False
     return True

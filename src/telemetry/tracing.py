@@ -1,11 +1,11 @@
-"""OpenTelemetry, where the environment asks for it: FastAPI's own telemetry, and the calls we make.
+"""OpenTelemetry: FastAPI's own telemetry, and spans of the calls that the service makes.
 
-It is asked for by an OTLP endpoint: `OTEL_EXPORTER_OTLP_ENDPOINT`, or the one of traces or metrics alone
-(https://opentelemetry.io/docs/specs/otel/protocol/exporter/). That and the rest of `OTEL_*` are read when the
-server starts. Where nobody asks, none of it is set up, and no request is looked at.
+An OTLP endpoint in the environment enables it: `OTEL_EXPORTER_OTLP_ENDPOINT`, or the endpoint for traces or
+metrics alone (https://opentelemetry.io/docs/specs/otel/protocol/exporter/). All `OTEL_*` variables are read
+when the server starts. Without an endpoint nothing is set up, and requests take no additional time.
 
-The exporters are made here and not by FastAPI, whose own ones obey `HTTP_PROXY`, `REQUESTS_CA_BUNDLE` and a
-`.netrc` file.
+This module creates the exporters itself, because FastAPI's exporters obey `HTTP_PROXY`, `REQUESTS_CA_BUNDLE`
+and a `.netrc` file.
 """
 
 import logging
@@ -27,83 +27,81 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 LAST_EXPORT_SECONDS = 2.0
-"""How long a stop waits until the collector has what was gathered."""
+"""The longest time that a stop waits for the last export."""
 
 _ENDPOINTS = (
     "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT"
 )  # fmt: skip
 _PROBED = frozenset({"/health", "/health/live", "/health/ready", "/metrics"})
-"""Requested by machines, every few seconds, for good: their traces would bury all others."""
-
-_log = logging.getLogger(__name__)
+"""Routes without traces. Probes request them every few seconds, and would hide all other traces."""
 
 
-def is_asked_for(environment: Mapping[str, str]) -> bool:
+def is_enabled(environment: Mapping[str, str]) -> bool:
     """Return whether `environment` names an OTLP endpoint, and does not set `OTEL_SDK_DISABLED`."""
     is_disabled = environment.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
     return not is_disabled and any(environment.get(name) for name in _ENDPOINTS)
 
 
-def telemetry(*, on: bool) -> TelemetryConfig:
-    """Return what FastAPI is to do: one span for each request and the metrics of them all, or nothing.
+def telemetry_config(*, on: bool) -> TelemetryConfig:
+    """Return FastAPI's configuration: if `on`, one span for each request, and metrics of all requests.
 
-    Logs are not exported: they are on stdout, and say what a request's trace is.
+    Logs are not exported. They are on stdout, and the lines of a request have its trace id.
     """
     return TelemetryConfig(
         auto_configure=False,
         tracing=on,
         metrics=on,
         logs=False,
-        operation_spans=False,  # an endpoint here is its request, but for microseconds
+        operation_spans=False,  # the span of an endpoint is only microseconds shorter than its request's
         exclude=_is_probe,
     )
 
 
-class _Exporting(Protocol):
-    """What sends traces or metrics."""
+class _Exporter(Protocol):
+    """Sends traces or metrics in the background."""
 
     def shutdown(self) -> object:
-        """Send what is gathered, and stop. This may take as long as the exporter's timeout."""
+        """Send the remaining data, and stop. This can take as long as the exporter's timeout."""
         ...
 
 
 @asynccontextmanager
-async def exporting(environment: Mapping[str, str], clock: Clock) -> AsyncIterator[None]:
-    """Have traces and metrics sent to where `environment` says.
+async def run_exporters(environment: Mapping[str, str], clock: Clock) -> AsyncIterator[None]:
+    """Export traces and metrics to the endpoints in `environment`.
 
-    A setting that cannot be followed is logged and exports nothing; it keeps no service from starting.
+    An invalid variable is logged, and nothing is exported. The service starts nevertheless.
 
     Args:
         environment: The variables of the process.
-        clock: Counts the seconds of the last export.
+        clock: Measures the time of the last export.
     """
-    exporting: list[_Exporting] = []
-    if is_asked_for(environment):
+    exporters: list[_Exporter] = []
+    if is_enabled(environment):
         try:
-            exporting += _exporters(environment)
-        except Exception as error:  # noqa: BLE001 -- whatever the libraries make of a setting
+            exporters += _exporters(environment)
+        except Exception as error:  # noqa: BLE001 -- the libraries raise many kinds for invalid variables
             _log.warning("telemetry_not_exported", extra={"reason": str(error)})
     try:
         yield
     finally:
-        await _export_the_last(exporting, clock)
+        await _shut_down(exporters, clock)
 
 
-async def _export_the_last(exporting: Sequence[_Exporting], clock: Clock) -> None:
-    """Send what is gathered, for `LAST_EXPORT_SECONDS` at most: an exporter may try for much longer."""
-    exports = [threading.Thread(target=each.shutdown, daemon=True) for each in exporting]
-    for export in exports:
-        export.start()
+async def _shut_down(exporters: Sequence[_Exporter], clock: Clock) -> None:
+    """Send the remaining data, within `LAST_EXPORT_SECONDS`. An exporter alone may try for much longer."""
+    threads = [threading.Thread(target=exporter.shutdown, daemon=True) for exporter in exporters]
+    for thread in threads:
+        thread.start()
     try:
         async with clock.timeout(LAST_EXPORT_SECONDS):
-            while any(export.is_alive() for export in exports):
+            while any(thread.is_alive() for thread in threads):
                 await clock.sleep(0.02)
     except TimeoutError:
         _log.warning("telemetry_lost", extra={"reason": f"no answer within {LAST_EXPORT_SECONDS:g} s"})
 
 
-def _exporters(environment: Mapping[str, str]) -> list[_Exporting]:
-    # Slow to import, and hardly ever wanted. `requests` is what the exporters send by.
+def _exporters(environment: Mapping[str, str]) -> list[_Exporter]:
+    # These imports are slow and seldom needed. The exporters send with `requests`.
     from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter  # noqa: PLC0415
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
     from opentelemetry.sdk.metrics import MeterProvider  # noqa: PLC0415
@@ -113,26 +111,26 @@ def _exporters(environment: Mapping[str, str]) -> list[_Exporting]:
     from requests import Session  # noqa: PLC0415
 
     session = Session()
-    session.trust_env = False  # no proxy, certificate or credential that no setting of ours names
-    exporting: list[_Exporting] = []
+    session.trust_env = False  # ignore proxies, certificates and credentials in the environment
+    exporters: list[_Exporter] = []
     if _is_exported("TRACES", environment):
         spans = BatchSpanProcessor(OTLPSpanExporter(session=session))
         tracers = TracerProvider(shutdown_on_exit=False)
         tracers.add_span_processor(spans)
         trace.set_tracer_provider(tracers)
-        exporting.append(spans)
+        exporters.append(spans)
     if _is_exported("METRICS", environment):
         reader = PeriodicExportingMetricReader(OTLPMetricExporter(session=session))
         metrics.set_meter_provider(MeterProvider(metric_readers=[reader], shutdown_on_exit=False))
-        exporting.append(reader)
-    return exporting
+        exporters.append(reader)
+    return exporters
 
 
 def _is_exported(signal: str, environment: Mapping[str, str]) -> bool:
-    """Return whether `environment` names an endpoint for `signal`, by OTLP over HTTP.
+    """Return whether `environment` names an OTLP endpoint for `signal`.
 
     Raises:
-        ValueError: It names another exporter, or another protocol.
+        ValueError: `environment` names another exporter than OTLP, or another protocol than HTTP.
     """
     exporter = (environment.get(f"OTEL_{signal}_EXPORTER") or "otlp").strip().lower()
     names = (f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
@@ -151,11 +149,11 @@ def _is_probe(scope: MutableMapping[str, Any]) -> bool:
     return scope["path"] in _PROBED
 
 
-class Traced:
-    """A policy that decides nothing: each call is a span of its request's trace, an error if it raises.
+class CallSpan:
+    """A policy without an effect that records each call as a span. A call that raises is an error span.
 
     Args:
-        name: Of the spans.
+        name: The name of the spans.
     """
 
     def __init__(self, name: str) -> None:
@@ -163,11 +161,11 @@ class Traced:
         self._tracer = trace.get_tracer("src.telemetry.tracing")
 
     async def run(self, call: Call[T]) -> T:
-        """Run `call`. Returns and raises what it does."""
+        """Run `call`, and return its result or raise its error."""
         with self._tracer.start_as_current_span(self._name, kind=SpanKind.CLIENT):
             return await call()
 
 
 async def send_trace_context(request: httpx.Request) -> None:
-    """Be the httpx hook that has the service called go on with the trace: its `traceparent`."""
+    """Add `traceparent` to `request`, so that the called service continues the trace. An httpx hook."""
     propagate.inject(request.headers)

@@ -1,1 +1,1 @@
-"""What the HTTP apps of this repository, the API and the provider, have in common."""
+"""The parts that both HTTP apps use, the API and the provider."""

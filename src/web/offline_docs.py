@@ -1,7 +1,7 @@
-"""The pages `/docs` and `/redoc`, which load everything from the service itself.
+"""The pages `/docs` and `/redoc`, which load all files from the service itself.
 
-Swagger UI and ReDoc come out of the installed `fastapi-offline` package. ReDoc's script loads a logo from a
-CDN, so the address of the logo is replaced on the way out. The pages' policy forbids requests to other hosts.
+Swagger UI and ReDoc come from the installed `fastapi-offline` package. ReDoc's script loads a logo from a
+CDN, so this module replaces the address of the logo. The pages' policy forbids requests to other hosts.
 """
 
 from functools import cache
@@ -16,13 +16,13 @@ from starlette.staticfiles import StaticFiles
 PACKAGE = "fastapi_offline"
 REDOC_SCRIPT = "redoc.standalone.js"
 REDOC_LOGO = b"https://cdn.redoc.ly/redoc/logo-mini.svg"
-_NO_IMAGE = b"data:,"  # ReDoc leaves the logo out where it does not load
+_NO_IMAGE = b"data:,"  # ReDoc shows no logo if the image does not load
 
 _POLICY = "default-src 'self' 'unsafe-inline' data: blob:; base-uri 'none'; frame-ancestors 'none'"
 
 
 def add_offline_docs(app: FastAPI) -> None:
-    """Add the two pages and their files to an app made with `docs_url=None` and `redoc_url=None`."""
+    """Add the two pages and their files to an app, which has `docs_url=None` and `redoc_url=None`."""
 
     async def docs(request: Request) -> Response:
         root = request.scope.get("root_path", "")

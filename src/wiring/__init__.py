@@ -1,4 +1,4 @@
-"""Where the parts are joined: settings become options, options become parts, parts become an app."""
+"""The composition root: it turns settings into options, options into parts, and parts into an app."""
 
 from src.wiring.app import create_app
 

@@ -1,4 +1,4 @@
-"""The app, its lifespan, and the parts that belong to neither the external service nor the proxy."""
+"""The app, its lifespan, and all parts except those of the external service, the proxy and the Redis link."""
 
 import asyncio
 import logging
@@ -63,11 +63,12 @@ from src.services.metrics.summary import SummaryService
 from src.services.overview.counter_store import CounterStore, FailoverCounterStore, MemoryCounterStore
 from src.services.overview.counters import CounterFlusher, WorkerCounters
 from src.services.overview.service import OverviewService
+from src.services.simulated_faults import FaultControl
 from src.storage.fleet.counters import RedisCounterStore
 from src.storage.fleet.event_log import RedisEventLog
 from src.storage.fleet.faults import RedisFaultStore
 from src.storage.fleet.leases import RedisStressLease
-from src.storage.metrics.admitted_points import RedisAdmittedPoints
+from src.storage.metrics.admitted_points import AdmittedPoints
 from src.storage.metrics.readiness import RedisReadiness
 from src.storage.metrics.store import Caps, RedisMetricStore
 from src.storage.patterns.batched_cache_store import BatchedCacheStore
@@ -77,14 +78,14 @@ from src.storage.redis.server_memory import used_memory_bytes
 from src.telemetry import tracing
 from src.telemetry.event_log import log_event
 from src.telemetry.instruments import (
-    Measured,
+    CallTimer,
     count_event,
     limiter_observer,
     observe_requests,
     observe_round_trip,
     observe_writes,
-    read_breaker,
-    read_proxy,
+    update_breaker_gauge,
+    update_proxy_gauges,
 )
 from src.telemetry.logs import configure_logging, request_log
 from src.telemetry.prometheus import exposition, leave_folder
@@ -101,38 +102,38 @@ UNTIMED_ROUTES = frozenset(
         "/api/events", "/api/metrics/export", "/logs", "/invoke", "/invoke_delay", "/invoke_error", "/stress",
     )
 )  # fmt: skip
-"""Routes whose duration is chosen by the client; the service's latency figures leave them out."""
+"""Routes whose duration the client determines. The service's latency figures do not include them."""
 
 PAGE_READS_FACTOR = 10
-"""How many times the read quota the operator's pages behind one address have for their own reads."""
+"""The quota of the operator's page, as a multiple of the read quota."""
 
 RECENT_SUMMARIES_BYTES = 8 * 2**20
-"""What each worker keeps of the summaries it served, for while Redis is away: some ten thousand."""
+"""Memory of each worker for the summaries it has served, about 10,000, to serve them without Redis."""
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
     """Return the API.
 
     Args:
-        settings: What to go by; None reads the environment and `.env`.
+        settings: The settings; None reads them from the environment and `.env`.
 
     Raises:
-        SystemExit: A setting has a value it cannot have; the message is one line that names it.
+        SystemExit: A setting has an invalid value. The message is one line that names the setting.
     """
-    found = settings or load_settings_or_exit()
-    configure_logging(found.log_level, found.log_format)
+    used = settings or load_settings_or_exit()
+    configure_logging(used.log_level, used.log_format)
     if settings is None:
         _warn_of_unknown_settings()
     clock = SystemClock()
     counters = WorkerCounters(cache=SUMMARY_CACHE, untimed_routes=UNTIMED_ROUTES)
-    is_traced = tracing.is_asked_for(os.environ)
-    log_request = request_log(found.log_level, found.log_format, clock)
-    answered = TickBatch[RequestRecord](each(observe_requests, counters.observe_requests, log_request))
+    is_traced = tracing.is_enabled(os.environ)
+    log_requests = request_log(used.log_level, used.log_format, clock)
+    records = TickBatch[RequestRecord](each(observe_requests, counters.observe_requests, log_requests))
     app = App(
-        RequestContext(clock, answered.add, is_traced=is_traced),
+        RequestContext(clock, records.add, is_traced=is_traced),
         (*ingest.HOT_ROUTES, *metrics.HOT_ROUTES, *series.HOT_ROUTES, *overview.HOT_ROUTES),
-        lifespan=partial(_lifespan, found, clock, counters),
-        telemetry=tracing.telemetry(on=is_traced),
+        lifespan=partial(_lifespan, used, clock, counters),
+        telemetry=tracing.telemetry_config(on=is_traced),
     )
     for module in (
         ingest, metrics, series, export, overview, health, circuit_breaker, admin, lab, events, proxy,
@@ -154,7 +155,7 @@ async def _lifespan(
 ) -> AsyncIterator[State]:
     async with AsyncExitStack() as stack:
         stack.callback(leave_folder)
-        await stack.enter_async_context(tracing.exporting(os.environ, clock))
+        await stack.enter_async_context(tracing.run_exporters(os.environ, clock))
         stopping = asyncio.Event()
         stack.enter_context(on_exit_signal(stopping.set, clock))
         link = await redis_link(settings, clock, each(observe_round_trip, counters.observe_round_trip), stack)
@@ -165,8 +166,9 @@ async def _lifespan(
         provider = None if settings.external_service_url else external.provider_in_process(settings, clock)
         client = await stack.enter_async_context(external.client(settings, provider))
         shared_faults = RedisFaultStore(link) if settings.external_service_url is None else None
-        measured = Pipeline(Measured(EXTERNAL_SERVICE, clock, is_failure), policies.pipeline())
-        external_service = ExternalService(client, measured, clock, shared_faults)
+        pipeline = Pipeline(CallTimer(EXTERNAL_SERVICE, clock, is_failure), policies.pipeline())
+        fault_control = FaultControl(client, shared_faults)
+        external_service = ExternalService(client, pipeline, clock, fault_control.apply_shared)
         lab = Lab(
             external_service.attempt,
             LabPolicies(
@@ -177,7 +179,7 @@ async def _lifespan(
             ),
             RedisStressLease(link),
             clock,
-            # At most as many of the lab's calls wait in the bulkhead's queue as the bulkhead has permits.
+            # As many calls run as the bulkhead has permits, and as many more wait in its queue.
             at_once=2 * settings.external_service_max_concurrency,
             name=EXTERNAL_SERVICE,
             listener=listener,
@@ -194,16 +196,16 @@ async def _lifespan(
         forget = summaries.forget if settings.cache_invalidate_on_write else None
         key = settings.admin_api_key
         ingest_limiter = _limiter(settings, link, clock, limit=settings.rate_limit_requests)
-        # Otherwise a worker has its share of the quota, or none, until Redis has answered.
-        early = settings.rate_limit_without_redis == "open"
+        # With another policy, a request without Redis needs a decision, so it must wait for Redis.
+        answers_early = settings.rate_limit_without_redis == "open"
         read_limiter = _limiter(
-            settings, link, clock, limit=settings.rate_limit_read_requests, answers_early=early
+            settings, link, clock, limit=settings.rate_limit_read_requests, answers_early=answers_early
         )
-        page_limit = min(  # a quota has at most one unit each microsecond
+        page_limit = min(  # a quota has at most one unit per microsecond
             PAGE_READS_FACTOR * settings.rate_limit_read_requests,
             settings.rate_limit_window_seconds * 1_000_000,
         )
-        page_limiter = _limiter(settings, link, clock, limit=page_limit, answers_early=early)
+        page_limiter = _limiter(settings, link, clock, limit=page_limit, answers_early=answers_early)
         admission = partial(_admission, listener, counters, settings=settings, clock=clock)
         internal_proxy = await stack.enter_async_context(
             running_proxy(settings, link, provider, clock, listener)
@@ -212,17 +214,17 @@ async def _lifespan(
             _counter_store(link, clock, counters, stack),
             breaker,
             partial(used_memory_bytes, link),
-            external_service.faults,
+            fault_control.read,
             clock,
             proxy=internal_proxy.status,
-            without_store=settings.rate_limit_without_redis,
+            outage_policy=settings.rate_limit_without_redis,
         )
         stack.push_async_callback(overviews.aclose)
         yield State(
             clock=clock,
             metrics=MetricService(
                 store,
-                RedisAdmittedPoints(ingest_limiter, store, link).write,
+                AdmittedPoints(ingest_limiter, store, link).admit_and_add,
                 forget,
                 TickBatch[int](each(observe_writes, counters.observe_writes)).add,
             ),
@@ -230,7 +232,7 @@ async def _lifespan(
             exports=store,
             overview=overviews,
             summaries=summaries,
-            external_service=external_service,
+            fault_control=fault_control,
             breaker=breaker,
             lab=lab,
             proxy=internal_proxy,
@@ -245,14 +247,16 @@ async def _lifespan(
                 settings.batch_max_points,
                 settings.metric_max_future_seconds * 1_000_000,
             ),
-            batch_turn=asyncio.Lock(),
+            batch_lock=asyncio.Lock(),
             cache_ttl_seconds=settings.cache_ttl_seconds,
             invalidates_on_write=settings.cache_invalidate_on_write,
-            redis_answers=link.ping,
+            is_redis_connected=link.ping,
             readiness=RedisReadiness(link, store, clock).check,
             is_stopping=stopping.is_set,
             exposition=partial(
-                exposition, partial(read_breaker, breaker), partial(read_proxy, internal_proxy)
+                exposition,
+                partial(update_breaker_gauge, breaker),
+                partial(update_proxy_gauges, internal_proxy),
             ),
         )
 
@@ -263,7 +267,7 @@ def _listener(
     recorder = EventRecorder(event_log, clock, os.getpid(), count_event)
     recorder.start()
     stack.push_async_callback(recorder.aclose)
-    # The duration and outcome of each call are measured once for a pipeline: see `Measured`.
+    # The duration and outcome of each call are measured once for a pipeline: see `CallTimer`.
     return without(CoalescingListener(each(count_event, counters, log_event, recorder)), CallFinished)
 
 
@@ -272,9 +276,9 @@ def _counter_store(
 ) -> CounterStore:
     fleet = RedisCounterStore(link, uuid.uuid4().hex)
     store = FailoverCounterStore(fleet, MemoryCounterStore(clock), clock)
-    reporter = CounterFlusher(counters, store, clock)
-    reporter.start()
-    stack.push_async_callback(reporter.aclose)
+    flusher = CounterFlusher(counters, store, clock)
+    flusher.start()
+    stack.push_async_callback(flusher.aclose)
     return store
 
 
@@ -294,8 +298,8 @@ def _admission(
     settings: Settings,
     clock: Clock,
 ) -> Admission:
-    without_redis, local = settings.rate_limit_without_redis, None
-    if without_redis == "local":
+    outage_policy, local = settings.rate_limit_without_redis, None
+    if outage_policy == "local":
         share = limiter.quota.share(settings.web_concurrency)
         local = memory_rate_limiter(limiter.algorithm, share, clock)
     return Admission(
@@ -304,7 +308,7 @@ def _admission(
         limiter,
         listener,
         each(limiter_observer(name, limiter.algorithm), counters.observe_decisions),
-        without_store=without_redis,
+        outage_policy=outage_policy,
         local=local,
     )
 

@@ -1,4 +1,4 @@
-"""What happens in the service as soon as a signal stops the process."""
+"""Call functions of the service as soon as a signal stops the process."""
 
 import asyncio
 import signal
@@ -12,14 +12,14 @@ from src.resilience.clock import Clock
 
 @contextmanager
 def on_exit_signal(act: Callable[[], object], clock: Clock, after_seconds: float = 0) -> Iterator[None]:
-    """Call `act` on the event loop once SIGINT or SIGTERM has come.
+    """Call `act` on the event loop after SIGINT or SIGTERM.
 
-    The server closes the lifespan when all answers have ended, which is too late for those that `act` ends.
+    The server closes the lifespan after all answers have ended, which is too late to end long answers.
 
     Args:
-        act: What to call.
-        clock: Counts the seconds.
-        after_seconds: Between the signal and the call.
+        act: The function to call.
+        clock: Measures the delay.
+        after_seconds: The delay between the signal and the call.
     """
     if threading.current_thread() is not threading.main_thread():
         yield  # no signals here
@@ -30,8 +30,8 @@ def on_exit_signal(act: Callable[[], object], clock: Clock, after_seconds: float
         loop.call_soon_threadsafe(clock.call_later, after_seconds, act)
         handlers[number](number, frame)
 
-    found = {int(number): signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    handlers = {number: handler for number, handler in found.items() if callable(handler)}
+    current = {int(number): signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: handler for number, handler in current.items() if callable(handler)}
     for number in handlers:
         signal.signal(number, handle)
     try:

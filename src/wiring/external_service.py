@@ -1,4 +1,4 @@
-"""The external service, and what stands around every call of it."""
+"""The client of the external service, and the policies around its calls."""
 
 import os
 from dataclasses import dataclass
@@ -26,13 +26,13 @@ from src.services.external_service import NAME, is_failure, is_worth_retrying
 from src.services.single_use_transport import SingleUseTransport
 from src.storage.redis.link import RedisLink
 from src.telemetry import tracing
-from src.telemetry.instruments import Measured
+from src.telemetry.instruments import CallTimer
 
 _LONGEST_WAITS = Exponential(base_seconds=0.1, cap_seconds=5.0)
-"""Between attempts: each wait is drawn from nothing to this."""
+"""The longest wait before each attempt. The actual wait is random between 0 and this."""
 
 _CALL_MARGIN_SECONDS = 1.0
-"""For what the attempts and waits of a call take beyond their limits, on a machine under load."""
+"""The time by which a call may exceed the limits of its attempts and waits on a busy machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +50,12 @@ class Policies:
     protection: Pipeline
 
     def pipeline(self) -> Pipeline:
-        """Return all of them as one policy."""
+        """Return all policies as one."""
         return Pipeline(self.rate_limit, self.bulkhead, self.protection)
 
 
 def breaker(settings: Settings, link: RedisLink, clock: Clock, listener: Listener) -> CircuitBreaker:
-    """Return the circuit breaker around the external service, the fleet's."""
+    """Return the circuit breaker of the external service, which all workers share."""
     options = CircuitBreakerOptions(
         failure_threshold=settings.circuit_breaker_failure_threshold,
         open_seconds=settings.circuit_breaker_reset_timeout,
@@ -66,24 +66,24 @@ def breaker(settings: Settings, link: RedisLink, clock: Clock, listener: Listene
 
 
 def breaker_store(link: RedisLink, clock: Clock) -> FailoverBreakerStore:
-    """Return where a breaker's state is: in Redis, or in this process while Redis is unavailable."""
+    """Return the store of a breaker's state: in Redis, or in this process while Redis is unavailable."""
     return FailoverBreakerStore(RedisBreakerStore(link), MemoryBreakerStore(clock))
 
 
 def longest_call_seconds(settings: Settings) -> float:
-    """Return how long a call of the external service may take that the breaker lets through."""
+    """Return the longest duration of a call of the external service after the breaker has admitted it."""
     attempts, randomizer = settings.external_service_attempts, SystemRandomizer()
     waits = [_LONGEST_WAITS.delay(attempt, 0.0, randomizer) for attempt in range(1, attempts)]
     return attempts * settings.external_service_timeout + sum(waits) + _CALL_MARGIN_SECONDS
 
 
 def longest_computation_seconds(settings: Settings) -> float:
-    """Return how long that takes at most with the waits for the rate limiter and the bulkhead before it."""
+    """Return the longest duration of a call with its waits for the rate limiter and the bulkhead."""
     return longest_call_seconds(settings) + 2 * settings.external_service_timeout
 
 
 def provider_in_process(settings: Settings, clock: Clock) -> httpx.ASGITransport:
-    """Return a provider to be called without a network."""
+    """Return a transport to a provider in this process, without a network."""
     provider = create_provider_app(
         Faults(failure_rate=settings.external_service_failure_rate),
         chance=SystemRandomizer().random,
@@ -94,44 +94,44 @@ def provider_in_process(settings: Settings, clock: Clock) -> httpx.ASGITransport
 
 
 def client(settings: Settings, provider: httpx.ASGITransport | None) -> httpx.AsyncClient:
-    """Return a client of the provider: the one in this process, None for the one that the settings name."""
-    url, timeout = url_of(settings), settings.external_service_timeout
-    hooks = {"request": [tracing.send_trace_context]} if tracing.is_asked_for(os.environ) else {}
+    """Return a client of `provider`; None stands for the service that the settings name."""
+    url, timeout = external_service_url(settings), settings.external_service_timeout
+    hooks = {"request": [tracing.send_trace_context]} if tracing.is_enabled(os.environ) else {}
     transport = provider or SingleUseTransport()
     return httpx.AsyncClient(
         base_url=url, timeout=timeout, transport=transport, event_hooks=hooks, trust_env=False
     )
 
 
-def url_of(settings: Settings) -> str:
-    """Return where the external service is."""
+def external_service_url(settings: Settings) -> str:
+    """Return the URL of the external service."""
     return str(settings.external_service_url or "http://provider")
 
 
 def policies(settings: Settings, breaker: CircuitBreaker, clock: Clock, listener: Listener) -> Policies:
-    """Return the policies around every call of the external service; the fallback is the summary cache's."""
-    patience = settings.external_service_timeout
+    """Return the policies around every call of the external service. The summary cache is the fallback."""
+    timeout = settings.external_service_timeout
     permits = settings.external_service_max_concurrency
     attempt = f"{NAME}.attempt"
-    spans = [tracing.Traced(attempt)] if tracing.is_asked_for(os.environ) else []
+    spans = [tracing.CallSpan(attempt)] if tracing.is_enabled(os.environ) else []
     rate = Quota(settings.external_service_rate_per_second, 1)
     retry = RetryOptions(
         settings.external_service_attempts,
-        # The last attempt begins in time to end by then, also where the service asks for long waits.
-        total_seconds=longest_call_seconds(settings) - patience,
+        # The last attempt must start early enough to end in time, even after a long Retry-After.
+        total_seconds=longest_call_seconds(settings) - timeout,
         backoff=FullJitter(_LONGEST_WAITS),
         retry_on=is_worth_retrying,
     )
     return Policies(
         RateLimit(
             memory_rate_limiter("token_bucket", rate, clock),
-            RateLimitOptions(key=NAME, max_wait_seconds=patience),
+            RateLimitOptions(key=NAME, max_wait_seconds=timeout),
             clock,
             name=f"{NAME}.rate-limiter",
             listener=listener,
         ),
         Bulkhead(
-            BulkheadOptions(permits, max_waiting=10 * permits, max_wait_seconds=patience),
+            BulkheadOptions(permits, max_waiting=10 * permits, max_wait_seconds=timeout),
             clock,
             name=f"{NAME}.bulkhead",
             listener=listener,
@@ -139,8 +139,8 @@ def policies(settings: Settings, breaker: CircuitBreaker, clock: Clock, listener
         Pipeline(
             breaker,
             Retry(retry, clock, SystemRandomizer(), name=NAME, listener=listener),
-            Measured(attempt, clock, is_failure),
+            CallTimer(attempt, clock, is_failure),
             *spans,
-            Timeout(patience, clock, name=NAME, listener=listener),
+            Timeout(timeout, clock, name=NAME, listener=listener),
         ),
     )

@@ -22,14 +22,14 @@ from src.services.proxy.copies import Copies
 from src.services.proxy.service import NAME, Proxy, ProxyOptions, is_upstream_failure
 from src.services.proxy.shared_calls import SharedCalls
 from src.services.proxy.target import UpstreamTarget
-from src.services.proxy.totals import ProxyTally
+from src.services.proxy.totals import ProxyCounters
 from src.services.proxy.upstream import Upstream
 from src.services.single_use_transport import SingleUseTransport
 from src.storage.fleet.proxy_totals import RedisProxyTotals
 from src.storage.patterns.batched_cache_store import BatchedCacheStore
 from src.storage.redis.link import PROBE_INTERVAL_SECONDS, RedisLink
 from src.wiring.exit_signal import on_exit_signal
-from src.wiring.external_service import breaker_store, url_of
+from src.wiring.external_service import breaker_store, external_service_url
 
 
 @asynccontextmanager
@@ -53,7 +53,7 @@ async def running_proxy(
         settings.proxy_rate_limit_seconds, settings.proxy_request_timeout_seconds, settings.queue_max_size
     )
     queue = _queue(options.queue, settings, link, clock, listener)
-    tally = ProxyTally(RedisProxyTotals(link), clock)
+    counters = ProxyCounters(RedisProxyTotals(link), clock)
     async with _client(None if settings.proxy_upstream_url else provider) as client:
         breaker = _breaker(settings, link, clock, listener)
         copies = Copies(BatchedCacheStore(link), _copy_options(settings), clock)
@@ -73,18 +73,18 @@ async def running_proxy(
             clock=clock,
         )
         proxy = Proxy(
-            target=UpstreamTarget(str(settings.proxy_upstream_url or url_of(settings))),
+            target=UpstreamTarget(str(settings.proxy_upstream_url or external_service_url(settings))),
             calls=calls,
             copies=copies,
             queue=queue,
             breaker=breaker,
-            tally=tally,
+            counters=counters,
             clock=clock,
             options=options,
             listener=listener,
         )
         with on_exit_signal(queue.close, clock, settings.shutdown_delay_seconds):
-            async with aclosing(tally), aclosing(queue), aclosing(proxy):
+            async with aclosing(counters), aclosing(queue), aclosing(proxy):
                 yield proxy
 
 

@@ -1,4 +1,4 @@
-"""The link to Redis: the one that was named, a private one, or one in this process."""
+"""The link to Redis: to the server in the settings, an embedded server, or a store in this process."""
 
 import logging
 import multiprocessing
@@ -23,10 +23,10 @@ _log = logging.getLogger(__name__)
 async def redis_link(
     settings: Settings, clock: Clock, observe: RoundTripObserver, stack: AsyncExitStack
 ) -> RedisLink:
-    """Return the link; `stack` closes it, and whatever was started for it.
+    """Return the link. `stack` closes the link, and stops an embedded server.
 
     Raises:
-        SystemExit: Redis holds metrics in another layout, or several workers would have a Redis each.
+        SystemExit: Redis has metrics in another layout, or several workers would each have their own store.
     """
     revive: Callable[[], Awaitable[None]] | None = None
     address = RedisAddress(settings.redis_address)
@@ -38,7 +38,7 @@ async def redis_link(
         stack.push_async_callback(embedded.stop)
         revive = embedded.ensure_running
     else:
-        _refuse_several_workers()
+        _reject_several_workers()
         client = connect_in_process()
         _log.warning("redis_in_process", extra={"detail": "no redis-server found: data is not kept"})
     link = RedisLink(client, clock, revive, observe, str(address), check=check_layout)
@@ -51,6 +51,6 @@ async def redis_link(
     return link
 
 
-def _refuse_several_workers() -> None:
-    if multiprocessing.parent_process() is not None:  # a server's only worker is no child of another
+def _reject_several_workers() -> None:
+    if multiprocessing.parent_process() is not None:  # a single worker has no parent process
         raise SystemExit("Without a redis-server only one worker may run: set WEB_CONCURRENCY=1")

@@ -13,12 +13,13 @@ from src.resilience.rate_limiter.memory import memory_rate_limiter
 from src.resilience.rate_limiter.options import Algorithm, Quota
 from src.resilience.rate_limiter.store import Decision
 from src.services.errors import StorageRefusedError, StorageUnavailableError
-from src.storage.metrics.admitted_points import RedisAdmittedPoints
+from src.services.metrics.ingest import MetricService
+from src.storage.metrics.admitted_points import AdmittedPoints
 from src.storage.metrics.store import RedisMetricStore
 from src.storage.patterns.batched_rate_limiter import BatchedRateLimiter
 from src.storage.redis.link import RedisAddress, RedisLink, connect
 from tests.contract.conftest import TEST_TIME
-from tests.support.metric_model import MemoryAdmittedWrite, MemoryMetricStore
+from tests.support.metric_model import MemoryMetricStore, memory_admit_and_add
 from tests.support.redis_server import calls
 
 NOW = 1_800_000_000_000_000
@@ -34,18 +35,19 @@ class Ingest:
         if link is None:
             self.limiter = memory_rate_limiter(algorithm, quota, clock)
             self.store = MemoryMetricStore(clock)
-            self.write = partial(MemoryAdmittedWrite, self.limiter, self.store)
+            self.admit_and_add = memory_admit_and_add(self.limiter)
         else:
             self.limiter = BatchedRateLimiter(algorithm, quota, link, clock, time_source=time_source)
             self.store = RedisMetricStore(link, clock, time_source=time_source)
-            self.write = RedisAdmittedPoints(self.limiter, self.store, link).write
+            self.admit_and_add = AdmittedPoints(self.limiter, self.store, link).admit_and_add
+        self.service = MetricService(self.store, self.admit_and_add)
 
     async def __call__(self, value, key="k", metric_type="cpu"):
-        """Store one measurement if there is room for it, and return the verdict."""
-        write = self.write(Point(metric_type, NOW + value, value))
-        decision = await write.hit(key)
+        """Store one measurement if the quota allows it, and return the decision."""
+        point = Point(metric_type, NOW + value, value)
+        decision, is_stored = await self.admit_and_add(key, point)
         if decision.allowed:
-            await write.finish()
+            await self.service.ingest_one(point, is_stored)
         return decision
 
     async def stored(self, metric_type=None):
@@ -125,10 +127,13 @@ async def test_a_foreign_value_under_one_type_is_no_other_clients_trouble(make, 
     ingest = make()
     await store_time.link.send("SET", "m:{broken}:d", "foreign")
     types = ["cpu", "broken", "cpu"]
-    writes = [ingest.write(Point(name, NOW + n, float(n))) for n, name in enumerate(types)]
-    verdicts = await asyncio.gather(*(write.hit(f"k{n}") for n, write in enumerate(writes)))
-    assert [(verdict.allowed, verdict.remaining) for verdict in verdicts] == [(True, 2)] * 3
-    finished = await asyncio.gather(*(write.finish() for write in writes), return_exceptions=True)
+    points = [Point(name, NOW + n, float(n)) for n, name in enumerate(types)]
+    results = await asyncio.gather(*(ingest.admit_and_add(f"k{n}", point) for n, point in enumerate(points)))
+    assert [(decision.allowed, decision.remaining) for decision, _ in results] == [(True, 2)] * 3
+    writes = (
+        ingest.service.ingest_one(point, stored) for point, (_, stored) in zip(points, results, strict=True)
+    )
+    finished = await asyncio.gather(*writes, return_exceptions=True)
     assert [finished[0], finished[2]] == [None, None]
     assert isinstance(finished[1], ResponseError)
     assert await ingest.stored("cpu") == [0, 2]
@@ -186,10 +191,10 @@ async def test_where_only_the_verdict_is_refused_the_measurement_is_stored(own_r
     )
     store = RedisMetricStore(link, SystemClock())
     limiter = BatchedRateLimiter("sliding_window_log", Quota(3, 60), link, SystemClock())
-    write = RedisAdmittedPoints(limiter, store, link).write(Point("cpu", NOW, 1.0))
-    with pytest.raises(StorageRefusedError):
-        await write.hit("k")
-    await write.finish()
+    admit_and_add, point = AdmittedPoints(limiter, store, link).admit_and_add, Point("cpu", NOW, 1.0)
+    with pytest.raises(StorageRefusedError) as refused:
+        await admit_and_add("k", point)
+    await MetricService(store, admit_and_add).ingest_one(point, refused.value)
     stored = await store.newest("cpu", 10)
     await link.aclose()
     assert [each.point.value for each in stored] == [1.0]
@@ -206,11 +211,12 @@ async def test_what_redis_refused_in_mid_write_is_not_stored_a_second_time(own_r
             connect(RedisAddress(own_redis.url.replace("unix://", "unix://api:any@"))), SystemClock()
         )
         ingest = Ingest(link, SystemClock(), time_source="local function now_us() return 1e15 end")
-        write = ingest.write(Point("cpu", NOW, 1.0))
-        assert (await write.hit("k")).allowed
+        point = Point("cpu", NOW, 1.0)
+        decision, is_stored = await ingest.admit_and_add("k", point)
+        assert decision.allowed
         client.execute_command("ACL", "SETUSER", "api", "~*")
         with pytest.raises(StorageUnavailableError, match="not known"):
-            await write.finish()
+            await ingest.service.ingest_one(point, is_stored)
         count = (await ingest.store.aggregate("cpu", None)).rollup.count
         await link.aclose()
     assert count == 1
@@ -221,15 +227,15 @@ async def test_what_got_no_answer_is_not_stored_a_second_time(own_redis):
     ingest = Ingest(link, SystemClock(), limit=100, time_source="local function now_us() return 1e15 end")
     await ingest(0)
     own_redis.freeze()
-    write = ingest.write(Point("cpu", NOW, 1.0))
-    with pytest.raises(StorageUnavailableError):  # it has left, though, and is carried out in the end
-        await write.hit("k")
+    point = Point("cpu", NOW, 1.0)
+    with pytest.raises(StorageUnavailableError) as unanswered:  # Redis executes the command later
+        await ingest.admit_and_add("k", point)
     own_redis.thaw()
     async with asyncio.timeout(5):
         while not await link.ping() or len(await ingest.stored()) < 2:
             await asyncio.sleep(0.02)
-    with pytest.raises(StorageUnavailableError):
-        await write.finish()
+    with pytest.raises(StorageUnavailableError, match="not known"):
+        await ingest.service.ingest_one(point, unanswered.value)
     stored = await ingest.stored()
     await link.aclose()
     assert stored == [0, 1]

@@ -27,7 +27,7 @@ def store(store_time: StoreTime) -> CounterStore:
 
 async def test_at_first_there_is_nothing(store):
     reading = await store.read()
-    assert (reading.counts.tallies, reading.counts.latencies, reading.workers) == ({}, {}, 0)
+    assert (reading.counts.values, reading.counts.latencies, reading.workers) == ({}, {}, 0)
     assert reading.outage is None
 
 
@@ -36,7 +36,7 @@ async def test_what_is_counted_now_is_read_once_the_second_is_over(store, store_
     assert (await store.read()).counts["requests"] == 0
     await store_time.advance(1)
     counts = (await store.read()).counts
-    assert counts.tallies == {"requests": 3, "round_trip_us": 4_000_000_000}
+    assert counts.values == {"requests": 3, "round_trip_us": 4_000_000_000}
     assert counts.latencies == {40_123: 2, 0: 1}
 
 
@@ -46,7 +46,7 @@ async def test_beats_of_one_second_and_of_several_add_up(store, store_time):
         await store_time.advance(0.5)
     await store_time.advance(1)
     counts = (await store.read()).counts
-    assert (counts.tallies, counts.latencies) == ({"points": 50}, {7: 5})
+    assert (counts.values, counts.latencies) == ({"points": 50}, {7: 5})
 
 
 async def test_a_beat_counts_in_a_window_of_whole_seconds(store, store_time):
@@ -103,7 +103,7 @@ async def test_all_workers_are_counted_together(store, store_time):
     await store_time.advance(1)
     for each in (store, other):
         reading = await each.read()
-        assert reading.counts.tallies == {"requests": 3, "hits": 1}
+        assert reading.counts.values == {"requests": 3, "hits": 1}
         assert reading.counts.latencies == {7: 2, 8: 1}
         assert reading.workers == 2
     await store_time.advance(1)

@@ -40,7 +40,7 @@ def expected(points, window, query):
     groups = defaultdict(list)
     for labels, timestamp, value in points:
         if query.matches(labels) and (window is None or window.start_us < timestamp <= window.end_us):
-            groups[query.group_of(labels)].append((timestamp, value))
+            groups[query.group_values(labels)].append((timestamp, value))
     return {
         key: (len(some), sum(value for _, value in some), min(v for _, v in some), max(v for _, v in some))
         for key, some in groups.items()
@@ -114,7 +114,7 @@ async def test_an_hour_that_has_no_new_points_is_folded_without_an_error(store_t
 async def test_the_cap_on_series_rejects_the_point_that_would_create_one_more(store_time):
     store = RedisMetricStore(store_time.link, store_time.clock, 0, Caps(2, 2), time_source=TEST_TIME)
     result = await store.add(columns_of([labelled({"host": str(n)}, NOW + n, float(n)) for n in range(4)]))
-    assert [(each.place, each.field) for each in result.rejected] == [(2, "labels"), (3, "labels")]
+    assert [(each.point_index, each.field) for each in result.rejected] == [(2, "labels"), (3, "labels")]
     assert (await store.add_one(labelled({"host": "9"}, NOW, 1.0))).field == "labels"
     assert await store.add_one(labelled({"host": "1"}, NOW, 1.0)) is None
     assert await store.add_one(Point("mem", NOW, 1.0)) is None

@@ -146,7 +146,7 @@ async def test_start_makes_a_key_takes_a_free_port_for_redis_and_says_so(contain
     output = containers.started.stdout
 
     assert f"Admin key  {containers.admin_key()}\n" in output
-    assert f"Port {containers.redis_port} is taken by another program" in output
+    assert f"Another program uses port {containers.redis_port}" in output
     port = int(re.search(r"Redis is published on port (\d+) instead", output)[1])
     with redis.Redis(port=port) as client:
         assert client.ping()
@@ -227,7 +227,7 @@ async def test_the_tour_passes(containers: Containers) -> None:
     tour = containers.run("demo.sh", "--no-pause")
 
     assert tour.returncode == 0, tour.stdout + tour.stderr
-    assert "Every step passed" in tour.stdout
+    assert "All steps succeeded" in tour.stdout
 
 
 async def test_the_suite_runs_in_the_container(containers: Containers) -> None:

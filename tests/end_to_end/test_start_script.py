@@ -183,7 +183,7 @@ def test_a_taken_port_is_named_and_nothing_is_started(checkout: Checkout) -> Non
         result = checkout.start()
 
     assert result.returncode != 0
-    assert f"Port {checkout.port} is taken" in result.stderr
+    assert f"Another program uses port {checkout.port}" in result.stderr
     assert not checkout.answers(checkout.provider_port)
 
 
@@ -240,7 +240,7 @@ def test_the_tour_passes_again_and_again_and_leaves_the_failure_rate_as_it_was(
     for _ in range(2):
         tour = checkout.run("demo.sh", "--no-pause", **variables)
         assert tour.returncode == 0, tour.stdout + tour.stderr
-        assert "Every step passed" in tour.stdout
+        assert "All steps succeeded" in tour.stdout
 
     rate = httpx.get(f"{checkout.url}/api/admin/external-service/failure-rate").json()
     assert rate == {"failure_rate": 0.25}

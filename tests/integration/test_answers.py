@@ -5,7 +5,7 @@ import pytest
 from tests.support.api import CALM, metric, running_api
 
 STATED_ELSEWHERE = {("GET", "/health", "503"), ("GET", "/health/ready", "503"), ("POST", "/stress", "200")}
-"""Answers rendered from the very model that documents them, which take an outage or seconds to get."""
+"""Answers that a test cannot easily cause; the model that documents them also renders them."""
 
 KEY = {"Idempotency-Key": "again"}
 FAULTS = "/api/admin/external-service/faults"
@@ -144,7 +144,7 @@ async def test_every_answer_is_what_the_documents_say(api, documents):
     assert documents.answers.keys() - seen == STATED_ELSEWHERE
 
 
-async def test_a_refusal_is_what_the_documents_say(redis_server):
+async def test_a_rejection_is_as_documented(redis_server):
     async with running_api(
         redis_server.url, rate_limit_read_requests=1, rate_limit_requests=1, **CALM
     ) as api:

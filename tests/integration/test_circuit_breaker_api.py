@@ -51,7 +51,7 @@ async def test_failures_open_it_and_a_good_probe_closes_it(api):
     assert [item["after"] for item in status["transitions"]] == ["OPEN", "HALF_OPEN", "CLOSED"]
 
 
-async def test_a_failing_service_leaves_the_last_good_summary(api):
+async def test_while_the_service_fails_the_last_good_summary_is_served(api):
     await api.post("/api/metrics", json=metric(1))
     good = await api.get("/api/metrics/summary?type=cpu")
     await api.put(RATE, json={"failure_rate": 1.0})
@@ -95,7 +95,7 @@ class TestAdminRule:
         ("POST", "/api/admin/circuit-breaker/close", None),
     )
 
-    async def test_with_a_key_the_key_is_needed(self, redis_server):
+    async def test_with_a_key_set_the_key_is_required(self, redis_server):
         async with running_api(redis_server.url, admin_api_key="secret", **CALM) as api:
             for method, path, body in self.CALLS:
                 for headers in ({}, {"X-API-Key": "wrong"}):
@@ -104,7 +104,7 @@ class TestAdminRule:
                 answer = await api.request(method, path, json=body, headers={"X-API-Key": "secret"})
                 assert answer.status_code == 200
 
-    async def test_without_a_key_they_are_closed_from_outside(self, redis_server):
+    async def test_without_a_key_set_the_routes_are_closed_to_remote_clients(self, redis_server):
         async with running_api(redis_server.url, peer="203.0.113.9", **CALM) as api:
             for method, path, body in self.CALLS:
                 problem = assert_problem(await api.request(method, path, json=body), 403, "FORBIDDEN")

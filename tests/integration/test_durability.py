@@ -36,7 +36,7 @@ def data(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 class Writers:
-    """Clients that post measurements one after the other, and count what is acknowledged."""
+    """Clients that post measurements one after the other, and count the acknowledged ones."""
 
     def __init__(self, api) -> None:
         self._api = api
@@ -110,7 +110,7 @@ def delay_syncs(monkeypatch: pytest.MonkeyPatch, folder: Path, seconds: float) -
 @pytest.mark.parametrize(
     ("appendfsync", "sync_seconds", "loses"), [("always", 0.2, False), ("everysec", 1.5, True)]
 )
-async def test_on_a_slow_disk_everysec_alone_loses_what_it_acknowledged(
+async def test_on_a_slow_disk_only_everysec_loses_acknowledged_writes(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, appendfsync, sync_seconds, loses
 ) -> None:
     delay_syncs(monkeypatch, tmp_path, sync_seconds)
@@ -124,7 +124,7 @@ async def test_on_a_slow_disk_everysec_alone_loses_what_it_acknowledged(
 
 
 @pytest.mark.parametrize(("appendfsync", "loses"), [("always", False), ("everysec", True)])
-async def test_on_a_disk_that_fills_up_everysec_alone_loses_what_it_acknowledged(
+async def test_on_a_full_disk_only_everysec_loses_acknowledged_writes(
     data: Path, appendfsync: str, loses: bool
 ) -> None:
     with small_disk(data, mebibytes=4):

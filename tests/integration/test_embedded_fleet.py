@@ -26,7 +26,7 @@ pytestmark = [
 ]
 
 STOP_SECONDS = 15
-"""Less than what `start.sh stop` waits before it kills."""
+"""Less than the time for which `start.sh stop` waits before it kills."""
 
 
 class Fleet(Server):
@@ -54,7 +54,7 @@ class Fleet(Server):
         until(lambda: self._status("GET", "/health") == 200, 30)
 
     def until_every_worker_stores(self, kind: str = "cpu") -> None:
-        """Wait until each worker has found Redis, which it does by itself: ten answers reach all of them."""
+        """Wait until each worker has found Redis: ten requests reach all workers."""
         until(lambda: [self.post(kind) for _ in range(10)] == [201] * 10, 30)
 
     def post(self, kind: str = "cpu") -> int:
@@ -123,7 +123,7 @@ def test_a_fleet_stops_while_redis_is_frozen(start: Callable[..., Fleet]) -> Non
     assert not runs(redis)
 
 
-def test_a_worker_that_starts_while_redis_is_frozen_obeys_a_signal_to_stop(
+def test_a_worker_that_starts_while_redis_is_frozen_stops_on_a_signal(
     start: Callable[..., Fleet], tmp_path: Path
 ) -> None:
     fleet = start(workers=1)
@@ -160,7 +160,9 @@ def test_a_worker_that_dies_while_the_disk_is_full_is_replaced(
         assert not runs(fleet.redis_pid)
 
 
-def test_a_fleet_whose_data_folder_is_deleted_says_so_and_begins_again(start: Callable[..., Fleet]) -> None:
+def test_a_fleet_logs_the_deletion_of_its_data_folder_and_starts_a_new_one(
+    start: Callable[..., Fleet],
+) -> None:
     fleet = start()
     fleet.until_healthy()
     fleet.until_started(2)
@@ -200,7 +202,7 @@ def test_redis_does_not_outlive_a_fleet_that_is_killed(start: Callable[..., Flee
     assert again.types() == ["cpu"]
 
 
-def test_a_fleet_whose_redis_cannot_be_started_ends_and_says_why(
+def test_a_fleet_ends_with_the_reason_if_its_redis_cannot_start(
     start: Callable[..., Fleet], tmp_path: Path
 ) -> None:
     (tmp_path / "data").write_text("a file, not a folder")

@@ -44,7 +44,7 @@ asyncio.run(main())
 
 
 class Worker:
-    """A process that joins the embedded server and leaves it when told."""
+    """A process that joins the embedded server, and leaves it on command."""
 
     def __init__(self, folder: Path) -> None:
         self._process = subprocess.Popen(
@@ -116,7 +116,7 @@ def kill_guard(folder: Path) -> None:
 
 
 def kill_server(folder: Path) -> int:
-    """Kill the server, which is a child of this process, and return what its id was."""
+    """Kill the server, which is a child of this process, and return its former id."""
     pid = server_pid(folder)
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
@@ -192,7 +192,7 @@ async def test_data_outlives_a_stop(folder: Path) -> None:
     await server.stop()
 
 
-def test_workers_that_start_together_share_one_server_and_the_last_out_stops_it(
+def test_workers_that_start_together_share_one_server_and_the_last_stops_it(
     folder: Path, worker: Callable[[], Worker]
 ) -> None:
     first, second, third = worker(), worker(), worker()
@@ -222,7 +222,7 @@ def test_a_killed_worker_no_longer_counts(worker: Callable[[], Worker]) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP, signal.SIGQUIT])
-def test_a_server_does_not_outlive_its_last_worker_however_that_ends(
+def test_a_server_ends_with_its_last_worker(
     folder: Path, worker: Callable[[], Worker], number: signal.Signals
 ) -> None:
     first, last = worker(), worker()
@@ -381,7 +381,7 @@ async def test_a_rewrite_of_the_append_only_file_that_outlives_its_server_is_end
     await server.stop()
 
 
-async def test_a_running_server_is_left_alone_even_when_it_does_not_answer(folder: Path) -> None:
+async def test_a_running_server_is_not_replaced_even_if_it_does_not_answer(folder: Path) -> None:
     server = EmbeddedRedis(folder)
     await server.start()
     pid = server_pid(folder)
@@ -437,7 +437,7 @@ def refusing_server(folder: Path, monkeypatch: pytest.MonkeyPatch, code: str) ->
 
 
 @pytest.mark.parametrize("code", ["MISCONF", "OOM", "NOAUTH", "READONLY", "ERR"])
-async def test_a_refusal_is_an_answer(
+async def test_a_client_error_counts_as_a_success(
     folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, code: str
 ) -> None:
     refusing_server(folder, monkeypatch, code)
@@ -513,7 +513,7 @@ def test_a_server_that_cannot_be_started_ends_all_workers_that_start_together(
         assert "redis-server ended" in each.complaint()
 
 
-async def test_a_server_that_will_not_stop_is_killed(folder: Path) -> None:
+async def test_a_server_that_does_not_stop_is_killed(folder: Path) -> None:
     server = EmbeddedRedis(folder)
     url = await server.start()
     os.kill(server_pid(folder), signal.SIGSTOP)
@@ -570,7 +570,7 @@ async def test_a_folder_of_long_name_keeps_its_socket_elsewhere(folder: Path) ->
     socket_folder.rmdir()
 
 
-async def test_a_socket_folder_that_others_may_enter_is_refused(
+async def test_a_socket_folder_that_others_may_enter_is_rejected(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
@@ -619,9 +619,7 @@ async def test_a_worker_joins_a_server_whose_folder_became_read_only(
         assert not answers(url)
 
 
-async def test_data_of_a_newer_redis_is_not_passed_over_in_silence(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_data_of_a_newer_redis_is_reported(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     older = folder / "redis-server"
     older.write_text("#!/bin/sh\necho 'Redis server v=6.2.14 sha=00000000:0 malloc=libc bits=64 build=0'\n")
     older.chmod(0o755)
@@ -670,7 +668,7 @@ async def test_the_data_of_redis_7_is_opened_by_a_newer_server(
     await server.stop()
 
 
-async def test_data_of_a_newer_server_is_refused_by_an_older_one_and_stays_as_it_is(
+async def test_data_of_a_newer_server_is_rejected_by_an_older_one_and_stays_as_it_is(
     folder: Path, monkeypatch: pytest.MonkeyPatch, redis_7: Path, valkey: Path
 ) -> None:
     await stored_with(monkeypatch, folder, valkey)
@@ -690,7 +688,7 @@ async def test_data_of_a_newer_server_is_refused_by_an_older_one_and_stays_as_it
     assert {path.name: path.read_bytes() for path in (folder / "appendonlydir").iterdir()} == before
 
 
-async def test_a_format_that_no_server_knows_is_refused_the_same_way(
+async def test_an_unknown_data_format_is_rejected_the_same_way(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = find_redis_server()
@@ -719,7 +717,7 @@ async def test_the_server_of_the_wheel_serves_where_that_on_path_is_too_old(
     await server.stop()
 
 
-async def test_a_server_that_ends_at_once_is_told_of_in_its_own_words(
+async def test_a_server_that_ends_at_once_is_reported_with_its_own_message(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken = folder / "redis-server"
@@ -734,7 +732,7 @@ async def test_a_server_that_ends_at_once_is_told_of_in_its_own_words(
     await server.stop()  # as a lifespan would: nothing is left to do
 
 
-async def test_no_redis_server_at_all_is_said(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_missing_redis_server_is_reported(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     serve_with(monkeypatch)
 
     with pytest.raises(EmbeddedRedisError, match="no redis-server"):

@@ -11,11 +11,11 @@ from tests.integration.test_ingest import assert_problem
 from tests.support.api import CALM, PLENTY, metric, running_api
 
 
-async def test_there_is_no_such_path(api):
+async def test_an_unknown_path_is_a_404(api):
     assert_problem(await api.get("/nothing"), 404, "NOT_FOUND")
 
 
-async def test_a_method_that_is_not_allowed_is_told_which_are(api):
+async def test_a_405_lists_the_allowed_methods(api):
     answer = await api.delete("/api/metrics/summary")
     assert_problem(answer, 405, "METHOD_NOT_ALLOWED")
     assert answer.headers["allow"] == "GET, HEAD"
@@ -30,26 +30,26 @@ async def ask_what_is_broken(api, method, **options):
 
 
 @either_way
-async def test_the_unforeseen_is_an_internal_error_that_tells_nothing(api, monkeypatch, method):
+async def test_an_unexpected_error_is_an_internal_error_without_details(api, monkeypatch, method):
     async def broken(*_):
         raise RuntimeError("secret detail at /srv/app.py")
 
     monkeypatch.setattr(api.state["metrics"], "types", broken)
-    monkeypatch.setattr(api.state["metrics"], "finish", broken)
+    monkeypatch.setattr(api.state["metrics"], "ingest_one", broken)
     answer = await ask_what_is_broken(api, method)
     assert_problem(answer, 500, "INTERNAL_ERROR")
     assert "secret" not in answer.text
 
 
 @either_way
-async def test_the_unforeseen_is_logged_without_what_the_client_sent(redis_server, capsys, method):
+async def test_an_unexpected_error_is_logged_without_data_of_the_client(redis_server, capsys, method):
     """The line of a 500 had every frame's local variables: 322 kB, with the headers, and so the admin key."""
 
     async def broken(*_):
         raise RuntimeError("broken")
 
     async with running_api(redis_server.url, log_level="INFO", **PLENTY, **CALM) as api:
-        api.state["metrics"].types = api.state["metrics"].finish = broken
+        api.state["metrics"].types = api.state["metrics"].ingest_one = broken
         await ask_what_is_broken(api, method, headers={"X-API-Key": "hunter2"})
     output = capsys.readouterr().out
     (line,) = (line for line in output.splitlines() if '"unexpected_error"' in line)
@@ -99,12 +99,12 @@ async def test_every_get_is_among_them(api):
     assert not any("head" in methods for path, methods in document["paths"].items() if "proxy" not in path)
 
 
-async def test_a_head_of_what_is_not_there_is_a_404(api):
+async def test_a_head_of_an_unknown_path_is_a_404(api):
     assert (await api.head("/nothing")).status_code == 404
 
 
 @pytest.mark.parametrize("headers", [{"Host": "["}, {"Host": "localhost", "Origin": "http://["}])
-async def test_a_host_that_cannot_be_read_is_not_let_in(api, headers):
+async def test_a_malformed_host_header_is_rejected(api, headers):
     """It was a 500."""
     answer = await api.post("/api/admin/circuit-breaker/close", headers=headers)
     assert_problem(answer, 403, "FORBIDDEN")
@@ -117,7 +117,7 @@ async def test_every_answer_has_a_request_id(api, path):
     assert re.fullmatch(r"[0-9a-f]{32}", ids[0])
 
 
-async def test_a_sane_request_id_is_kept_and_another_replaced(api):
+async def test_a_valid_request_id_is_kept_and_an_invalid_one_replaced(api):
     kept = await api.get("/health", headers={"X-Request-ID": "trace-1.2:3_4"})
     assert kept.headers["x-request-id"] == "trace-1.2:3_4"
     for insane in ("", "a b", "x" * 129, '"><script>'):
@@ -125,7 +125,7 @@ async def test_a_sane_request_id_is_kept_and_another_replaced(api):
         assert answer.headers["x-request-id"] != insane
 
 
-async def test_health_in_three_forms(api):
+async def test_health_liveness_and_readiness(api):
     members = {"status", "redis_connected", "timestamp"}
     for path, more in (("/health", set()), ("/health/ready", {"ingest", "reads"})):
         answer = await api.get(path)
@@ -165,7 +165,7 @@ class TestDocumentation:
                         assert problem, (method, path, status)
                         assert problem["examples"], (method, path, status)
 
-    async def test_every_reference_leads_somewhere(self, api):
+    async def test_every_reference_resolves(self, api):
         answer = await api.get("/openapi.json")
         names = set(re.findall(r'"#/components/schemas/(\w+)"', answer.text))
         assert names <= answer.json()["components"]["schemas"].keys()
@@ -193,7 +193,7 @@ class TestDocumentation:
         async def busy(*_):
             raise LabBusyError(1)
 
-        monkeypatch.setattr(api.state["event_feed"], "place", taken)
+        monkeypatch.setattr(api.state["event_feed"], "slot", taken)
         monkeypatch.setattr(api.state["lab"], "run", busy)
         monkeypatch.setattr(api.state["lab"], "stress", busy)
         document = (await api.get("/openapi.json")).json()

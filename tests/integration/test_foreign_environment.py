@@ -1,4 +1,4 @@
-"""A machine whose environment names proxies and certificates, as in many companies: calls go past them."""
+"""The environment names proxies and certificates, as in many companies, and the calls ignore them."""
 
 import asyncio
 import subprocess

@@ -16,7 +16,7 @@ NOBODYS = {"timestamp", "request_id"}
 
 @pytest.fixture
 def round_trips(api):
-    link = api.state["redis_answers"].__self__
+    link = api.state["is_redis_connected"].__self__
     return lambda: link.round_trips
 
 
@@ -30,7 +30,7 @@ def round_trips(api):
         "type=cpu&unknown=" + "x" * 1000,
     ],
 )
-async def test_a_summary_is_the_same_however_the_query_is_written(api, query):
+async def test_equivalent_queries_get_the_same_summary(api, query):
     await api.post("/api/metrics", json=metric())
     first = await api.get("/api/metrics/summary?type=cpu")
     again = await api.get(f"/api/metrics/summary?{query}")
@@ -67,11 +67,11 @@ async def test_measurements_that_come_at_once_share_their_round_trips(api, round
 
 
 @pytest.mark.parametrize("query", ["type=cpu", "%74ype=cpu", "type="])
-async def test_who_is_known_to_be_over_the_quota_is_refused_before_the_handler(redis_server, query):
+async def test_a_client_known_to_be_over_its_quota_is_rejected_before_the_handler(redis_server, query):
     async with running_api(redis_server.url, rate_limit_read_requests=1, **CALM) as api:
         await api.get("/api/metrics/list")
         asked = await api.get("/api/metrics/list")  # which is no hot route
-        link = api.state["redis_answers"].__self__
+        link = api.state["is_redis_connected"].__self__
         before = link.round_trips
         known = await api.get(f"/api/metrics/summary?{query}", headers={"X-Request-ID": "abc"})
         assert link.round_trips == before

@@ -5,7 +5,7 @@ import pytest
 BROWSER = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
 
 
-async def test_a_browser_is_sent_to_the_dashboard_below_whatever_path(api):
+async def test_a_browser_is_redirected_to_the_dashboard_below_any_path(api):
     """It was a bare 404."""
     answer = await api.get("/", headers=BROWSER | {"Host": "elsewhere.example"})
     assert (answer.status_code, answer.headers["location"]) == (307, "dashboard")
@@ -14,7 +14,7 @@ async def test_a_browser_is_sent_to_the_dashboard_below_whatever_path(api):
 
 
 @pytest.mark.parametrize("accept", [None, "*/*", "application/json"])
-async def test_a_program_gets_an_index_whose_links_lead_somewhere(api, accept):
+async def test_a_program_gets_an_index_with_working_links(api, accept):
     answer = await api.get("/", headers={} if accept is None else {"Accept": accept})
     assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json")
     index = answer.json()

@@ -93,7 +93,7 @@ async def test_unreadable_json_is_a_bad_request(api, body):
     assert_problem(answer, 400, "BAD_REQUEST")
 
 
-async def test_other_media_types_and_encodings_are_refused(api):
+async def test_other_media_types_and_encodings_are_rejected(api):
     form = await api.post("/api/metrics", data={"value": "1"})
     assert_problem(form, 415, "UNSUPPORTED_MEDIA_TYPE")
     brotli = await api.post("/api/metrics", json=GOOD, headers={"Content-Encoding": "br"})
@@ -117,7 +117,7 @@ async def test_members_that_are_not_known_are_ignored_and_of_equal_ones_the_last
     assert (await api.get("/api/metrics/list")).json()[0]["value"] == 42.5
 
 
-async def test_a_body_that_is_too_large_is_refused(api):
+async def test_a_body_that_is_too_large_is_rejected(api):
     answer = await api.post(
         "/api/metrics", content=b" " * 5_300_000, headers={"Content-Type": "application/json"}
     )
@@ -125,13 +125,13 @@ async def test_a_body_that_is_too_large_is_refused(api):
 
 
 class TestBatch:
-    async def test_all_good_is_201(self, api):
+    async def test_all_valid_points_are_a_201(self, api):
         answer = await api.post("/api/metrics/batch", json=[GOOD, {**GOOD, "type": "mem"}])
         assert answer.status_code == 201
         assert answer.json() == {"accepted": 2, "rejected": 0, "errors": []}
         assert (await count(api, "cpu"), await count(api, "mem")) == (1, 1)
 
-    async def test_some_good_is_207_and_they_are_stored(self, api):
+    async def test_some_valid_points_are_a_207_and_are_stored(self, api):
         answer = await api.post("/api/metrics/batch", json=[GOOD, {**GOOD, "value": "x"}, GOOD])
         assert answer.status_code == 207
         received = answer.json()
@@ -141,7 +141,7 @@ class TestBatch:
         assert await count(api) == 2
 
     @pytest.mark.parametrize("batch", [[], [{}], [{**GOOD, "value": None}]])
-    async def test_none_good_is_422(self, api, batch):
+    async def test_no_valid_point_is_a_422(self, api, batch):
         answer = await api.post("/api/metrics/batch", json=batch)
         problem = assert_problem(answer, 422, "VALIDATION_ERROR")
         assert (problem["accepted"], problem["rejected"]) == (0, len(batch))
@@ -174,7 +174,7 @@ class TestBatch:
         assert answer.json() == {"accepted": 1000, "rejected": 0, "errors": []}
         assert await count(api) == 1000
 
-    async def test_ten_thousand_points_and_not_one_more(self, api):
+    async def test_at_most_ten_thousand_points_are_accepted(self, api):
         lines = (json.dumps(GOOD) + "\n").encode()
         headers = {"Content-Type": "application/x-ndjson"}
         most = await api.post("/api/metrics/batch", content=lines * 10_000, headers=headers)
@@ -183,8 +183,8 @@ class TestBatch:
         assert_problem(more, 413, "PAYLOAD_TOO_LARGE")
         assert await count(api) == 10_000
 
-    async def test_five_megabytes_of_nothing_are_refused(self, api):
-        """They were parsed whole: 327 MB, and 0.8 s in which nobody was served."""
+    async def test_five_megabytes_of_zeros_are_rejected(self, api):
+        """They were parsed whole, which took 327 MB and 0.8 s without other requests."""
         body = b"[" + b"[]," * 1_700_000 + b"[]]"
         answer = await api.post(
             "/api/metrics/batch", content=body, headers={"Content-Type": "application/json"}
@@ -193,7 +193,7 @@ class TestBatch:
 
     @pytest.mark.parametrize("member", [r'"\ud800"', "9" * 5_000])
     @pytest.mark.parametrize("kind", ["application/json", "application/x-ndjson"])
-    async def test_json_that_the_parser_does_not_take_is_its_own_points_error(self, api, kind, member):
+    async def test_json_that_the_parser_rejects_is_an_error_of_its_point(self, api, kind, member):
         """In an array it made the whole body a 400."""
         good, wrong = json.dumps(metric()), json.dumps(metric() | {"value": "?"}).replace('"?"', member)
         lines = [good, wrong, good]
@@ -203,7 +203,7 @@ class TestBatch:
         assert (answer.json()["accepted"], answer.json()["rejected"]) == (2, 1)
         assert [error["index"] for error in answer.json()["errors"]] == [1]
 
-    async def test_what_is_no_object_is_told_so(self, api):
+    async def test_a_body_that_is_not_an_object_is_an_error(self, api):
         answer = await api.post("/api/metrics/batch", json=[GOOD, []])
         assert answer.json()["errors"] == [{"index": 1, "field": "body", "message": "must be a JSON object"}]
 
@@ -226,13 +226,13 @@ class TestIdempotency:
         assert (again.status_code, again.content) == (first.status_code, first.content)
         assert await count(api) == 1
 
-    async def test_another_body_under_the_same_key_is_refused(self, api):
+    async def test_another_body_under_the_same_key_is_rejected(self, api):
         await api.post("/api/metrics", json=GOOD, headers=self.KEY)
         other = await api.post("/api/metrics", json={**GOOD, "type": "mem"}, headers=self.KEY)
         assert_problem(other, 422, "IDEMPOTENCY_KEY_REUSED")
         assert await count(api, "mem") == 0
 
-    async def test_a_key_is_good_for_one_endpoint(self, api):
+    async def test_an_idempotency_key_is_valid_for_one_endpoint(self, api):
         await api.post("/api/metrics", json=GOOD, headers=self.KEY)
         assert_problem(
             await api.post("/api/metrics/batch", json=[GOOD], headers=self.KEY), 422, "IDEMPOTENCY_KEY_REUSED"
@@ -246,7 +246,7 @@ class TestIdempotency:
         assert again.headers["idempotency-replayed"] == "true"
         assert await count(api) == 1
 
-    async def test_many_at_once_store_once(self, api):
+    async def test_concurrent_requests_with_one_key_store_once(self, api):
         posts = [api.post("/api/metrics", json=GOOD, headers=self.KEY) for _ in range(20)]
         answers = await asyncio.gather(*posts)
         assert {answer.status_code for answer in answers} == {201}
@@ -254,7 +254,7 @@ class TestIdempotency:
         assert await count(api) == 1
 
     @pytest.mark.parametrize("key", ["", "a b", "x" * 256, "caf\u00e9".encode("latin-1")])
-    async def test_a_malformed_key_is_refused(self, api, key):
+    async def test_a_malformed_key_is_rejected(self, api, key):
         answer = await api.post("/api/metrics", json=GOOD, headers={"Idempotency-Key": key})
         problem = assert_problem(answer, 422, "VALIDATION_ERROR")
         assert problem["errors"][0]["field"] == "Idempotency-Key"
@@ -264,7 +264,7 @@ class TestIdempotency:
 async def test_ingest_takes_one_round_trip_and_with_a_key_two(api):
     await api.post("/api/metrics", json=metric())
     await api.post("/api/metrics", json=metric(), headers={"Idempotency-Key": "a"})
-    link = api.state["redis_answers"].__self__
+    link = api.state["is_redis_connected"].__self__
     before = link.round_trips
     await api.post("/api/metrics", json=metric())
     assert link.round_trips - before == 1
@@ -272,7 +272,7 @@ async def test_ingest_takes_one_round_trip_and_with_a_key_two(api):
     assert link.round_trips - before == 3
 
 
-async def test_a_body_that_comes_piece_by_piece_is_stored(api):
+async def test_a_body_in_several_pieces_is_stored(api):
     async def pieces():
         for byte in json.dumps(metric()):
             yield byte.encode()

@@ -1,4 +1,4 @@
-"""The lab over the whole API: its calls, the breaker by hand, the events that everybody sees."""
+"""The lab over the whole API: its calls, manual control of the breaker, and the log of events."""
 
 import asyncio
 import json
@@ -14,7 +14,7 @@ from tests.support.server import Server
 
 RATE = "/api/admin/external-service/failure-rate"
 QUICK = {"external_service_timeout": 0.2, "external_service_attempts": 2}
-"""Settings with which `/delay/3` times out, and soon."""
+"""Settings with which `/delay/3` times out quickly."""
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ async def until_told(api, *kinds):
 
 
 class TestInvoke:
-    async def test_a_run_tells_what_became_of_each_call(self, api):
+    async def test_a_run_reports_the_outcome_of_each_call(self, api):
         answer = await api.get("/invoke?count=3")
         assert answer.status_code == 200
         run = answer.json()
@@ -53,7 +53,7 @@ class TestInvoke:
         }  # fmt: skip
         assert answer.headers["ratelimit"].startswith('"read"')
 
-    async def test_errors_open_the_breaker_of_the_whole_api_and_then_nobody_is_asked(self, api):
+    async def test_errors_open_the_breaker_of_the_api_and_then_the_provider_is_not_called(self, api):
         assert (await api.get("/invoke_error?count=5")).json()["fallback"] == 5
         state = (await api.get("/circuit_state")).json()
         assert state.keys() == {"state", "fail_count", "opened_at"}
@@ -82,17 +82,17 @@ class TestInvoke:
 
     @pytest.mark.parametrize("path", ["/invoke", "/invoke_delay", "/invoke_error"])
     @pytest.mark.parametrize("count", ["0", "501", "-1", "x", "1.5", ""])
-    async def test_a_count_out_of_range_is_told_as_such(self, api, path, count):
+    async def test_a_count_out_of_range_is_a_validation_error(self, api, path, count):
         problem = assert_problem(await api.get(f"{path}?count={count}"), 422, "VALIDATION_ERROR")
         assert problem["errors"][0]["field"] == "count"
 
-    async def test_runs_come_out_of_the_read_quota(self, redis_server):
+    async def test_runs_count_against_the_read_quota(self, redis_server):
         async with running_api(redis_server.url, rate_limit_read_requests=2, **CALM) as api:
             assert (await api.get("/invoke")).status_code == 200
             assert (await api.get("/invoke")).status_code == 200
             assert_problem(await api.get("/invoke_error"), 429, "RATE_LIMIT_EXCEEDED")
 
-    async def test_what_there_is_no_room_for_is_told_when_to_come_back(self, redis_server):
+    async def test_a_rejected_call_has_a_retry_after(self, redis_server):
         async with (
             running_api(redis_server.url, **PLENTY, **CALM) as api,
             client_of(api, "/invoke_delay?count=500"),
@@ -137,7 +137,7 @@ class TestWhoHangsUp:
     @pytest.mark.parametrize(
         ("method", "path"), [("GET", "/invoke_delay?count=500"), ("POST", "/stress?seconds=60")]
     )
-    async def test_leaves_nothing_running(self, redis_server, method, path):
+    async def test_a_client_that_disconnects_leaves_no_call(self, redis_server, method, path):
         async with running_api(redis_server.url, **PLENTY, **CALM) as api:
             async with client_of(api, path, method) as (status, _):
                 await asyncio.sleep(0.05)
@@ -149,7 +149,7 @@ class TestWhoHangsUp:
 
 
 class TestStress:
-    async def test_it_reports(self, redis_server):
+    async def test_a_stress_test_reports_its_figures(self, redis_server):
         async with running_api(redis_server.url, **PLENTY, **CALM) as api:
             report = (await api.post("/stress?seconds=1&concurrency=5")).json()
         assert report["concurrency"] == 5
@@ -159,9 +159,7 @@ class TestStress:
         assert 0 < report["p50_ms"] <= report["p95_ms"] <= report["p99_ms"]
         assert report["rejected_p50_ms"] is None
 
-    async def test_an_open_breaker_answers_at_once_though_the_limiter_makes_the_calls_wait(
-        self, redis_server
-    ):
+    async def test_an_open_breaker_rejects_at_once_even_if_the_limiter_delays_calls(self, redis_server):
         async with running_api(redis_server.url, **PLENTY, **CALM) as api:
             await api.post("/force_open")
             report = (await api.post("/stress?seconds=2&concurrency=50")).json()
@@ -182,7 +180,7 @@ class TestStress:
             assert 1 <= int(busy.headers["retry-after"]) <= 65
 
     @pytest.mark.parametrize("query", ["seconds=0", "seconds=61", "concurrency=0", "concurrency=201"])
-    async def test_it_is_bounded(self, api, query):
+    async def test_the_load_is_bounded(self, api, query):
         assert_problem(await api.post(f"/stress?{query}"), 422, "VALIDATION_ERROR")
 
 
@@ -197,7 +195,7 @@ class TestByHand:
         assert (await api.get("/invoke")).json()["succeeded"] == 1
 
     @pytest.mark.parametrize("path", ["/force_open", "/reset_circuit", "/stress"])
-    async def test_what_changes_state_or_makes_load_is_for_admins(self, redis_server, path):
+    async def test_routes_that_change_state_or_make_load_are_for_admins(self, redis_server, path):
         async with running_api(redis_server.url, admin_api_key="secret", **CALM) as api:
             assert_problem(await api.post(path), 401, "UNAUTHORIZED")
             answer = await api.post(f"{path}?seconds=1", headers={"X-API-Key": "secret"})
@@ -225,7 +223,7 @@ async def until(condition):
 
 
 class TestEvents:
-    async def test_the_log_tells_what_the_patterns_decided_newest_last(self, api):
+    async def test_the_log_has_the_decisions_of_the_patterns_newest_last(self, api):
         await api.get("/invoke_error?count=5")
         await api.get("/invoke_delay")
         await api.post("/reset_circuit")
@@ -240,7 +238,7 @@ class TestEvents:
         assert answer.headers["content-type"].startswith("text/plain")
         assert answer.text == ""
 
-    async def test_every_workers_events_are_in_everybodys_log(self, redis_server, api):
+    async def test_the_log_has_the_events_of_all_workers(self, redis_server, api):
         async with running_api(redis_server.url, **PLENTY, **CALM) as other:
             await other.post("/force_open")
             assert len(await until_told(api, "StateChanged")) == 1
@@ -254,7 +252,7 @@ class TestEvents:
             await api.post("/reset_circuit")
             await until(lambda: b'after="CLOSED"' in b"".join(chunks))
 
-    async def test_server_sent_events_are_json_and_can_be_gone_on_with(self, api):
+    async def test_server_sent_events_are_json_and_can_be_continued(self, api):
         await api.post("/force_open")
         async with client_of(api, "/api/events") as (_, chunks):
             await until(lambda: sse(chunks))
@@ -266,17 +264,17 @@ class TestEvents:
             await until(lambda: sse(chunks))
             assert [event["after"] for _, event in sse(chunks)] == ["CLOSED"]
 
-    async def test_a_stream_with_nothing_to_tell_is_kept_alive(self, api, monkeypatch):
+    async def test_a_stream_without_events_is_kept_alive(self, api, monkeypatch):
         monkeypatch.setattr(event_feed, "QUIET_SECONDS", 0)
         async with client_of(api, "/api/events") as (_, chunks):
             await until(lambda: chunks.count(b": ping\n\n") > 1)
 
     @pytest.mark.parametrize("place", ["x", "1", "1-2-3", "-", "99999999999999999999-0"])
-    async def test_a_last_event_id_that_is_none_is_told_as_such(self, api, place):
+    async def test_an_invalid_last_event_id_is_a_validation_error(self, api, place):
         answer = await api.get("/api/events", headers={"Last-Event-ID": place})
         assert_problem(answer, 422, "VALIDATION_ERROR")
 
-    async def test_followers_are_limited_and_their_places_come_back(self, api, monkeypatch):
+    async def test_followers_are_limited_and_their_slots_are_released(self, api, monkeypatch):
         monkeypatch.setattr(event_feed, "MAX_FOLLOWERS", 1)
         async with client_of(api, "/logs?follow=true") as (status, _):
             assert await status == 200
@@ -288,13 +286,13 @@ class TestEvents:
         async with client_of(api, "/api/events") as (status, _):
             assert await status == 200
 
-    async def test_reading_the_text_comes_out_of_the_read_quota(self, redis_server):
+    async def test_reading_the_text_counts_against_the_read_quota(self, redis_server):
         async with running_api(redis_server.url, rate_limit_read_requests=1, **CALM) as api:
             assert (await api.get("/logs")).headers["ratelimit"].startswith('"read"')
             for path in ("/logs", "/logs?follow=true"):
                 assert_problem(await api.get(path), 429, "RATE_LIMIT_EXCEEDED")
 
-    async def test_the_event_stream_comes_out_of_the_quota_of_the_page(self, redis_server):
+    async def test_the_event_stream_counts_against_the_quota_of_the_page(self, redis_server):
         async with running_api(redis_server.url, rate_limit_read_requests=1, **CALM) as api:
             for _ in range(10):
                 refused = await api.get("/api/events", headers={"Last-Event-ID": "x"})
@@ -303,7 +301,7 @@ class TestEvents:
             assert_problem(await api.get("/api/events"), 429, "RATE_LIMIT_EXCEEDED")
             assert (await api.get("/logs")).status_code == 200
 
-    async def test_a_browser_that_follows_gets_a_page_without_a_script(self, api):
+    async def test_a_browser_that_follows_the_log_gets_a_page_without_a_script(self, api):
         await api.post("/force_open")
         await until_told(api, "StateChanged")
         accept = "text/html,application/xhtml+xml,*/*;q=0.8"
@@ -328,7 +326,7 @@ class TestEvents:
 
 
 class TestRedisAway:
-    async def test_the_lab_goes_on_its_events_are_counted_and_the_log_says_that_it_is_away(self, own_redis):
+    async def test_without_redis_the_lab_works_events_are_counted_and_the_log_is_a_503(self, own_redis):
         async with running_api(own_redis.url, **QUICK, **PLENTY, **CALM) as api:
             own_redis.kill()
             assert (await api.get("/invoke")).json()["succeeded"] == 1
@@ -351,7 +349,7 @@ class TestRedisAway:
 
 @pytest.mark.slow
 class TestProcesses:
-    async def test_a_follower_holds_up_nobody_who_stops_the_service(self, redis_server, tmp_path):
+    async def test_a_follower_does_not_delay_the_stop_of_the_service(self, redis_server, tmp_path):
         server = Server(redis_server.url, tmp_path)
         async with httpx.AsyncClient(base_url=server.url, timeout=20) as client:
             try:

@@ -82,7 +82,7 @@ async def test_a_series_over_time_filters_and_groups(api):
     ]
 
 
-async def test_a_series_too_many_is_an_error_of_its_point(api):
+async def test_a_series_over_the_cap_is_an_error_of_its_point(api):
     labelled = [point(n, {"host": str(n)}) for n in range(5)]
     answer = await api.post("/api/metrics/batch", json=labelled)
     assert (answer.status_code, answer.json()["accepted"]) == (207, 3)

@@ -1,4 +1,4 @@
-"""GET /metrics of a service at work: what it says is what was done, by whichever worker."""
+"""GET /metrics of a running service: the figures of all workers."""
 
 import asyncio
 
@@ -51,7 +51,7 @@ def breaker_states(found):
     }
 
 
-async def test_what_was_done_is_counted(redis_server):
+async def test_requests_and_writes_are_counted(redis_server):
     async with running_api(redis_server.url, rate_limit_requests=3, **CALM) as api:
         before = await figures(api)
         for _ in range(2):
@@ -75,7 +75,7 @@ async def test_what_was_done_is_counted(redis_server):
     assert rise(before, after, "http_requests_total", status="429", **KEPT) == 1
 
 
-async def test_a_write_told_again_is_not_counted_again(redis_server):
+async def test_a_repeated_write_is_not_counted_again(redis_server):
     async with running_api(redis_server.url, **PLENTY, **CALM) as api:
         before = await figures(api)
         point = metric()
@@ -85,9 +85,9 @@ async def test_a_write_told_again_is_not_counted_again(redis_server):
     assert rise(before, after, "ingested_points_total") == 1
 
 
-async def test_the_round_trips_are_those_that_were_made(redis_server):
+async def test_every_round_trip_is_counted(redis_server):
     async with running_api(redis_server.url, **PLENTY, **CALM) as api:
-        link = api.state["redis_answers"].__self__
+        link = api.state["is_redis_connected"].__self__
         before, made_before = await figures(api), link.round_trips
         for _ in range(5):
             await api.post("/api/metrics", json=metric())
@@ -99,7 +99,7 @@ async def test_the_round_trips_are_those_that_were_made(redis_server):
     assert 0 < rise(before, after, "redis_round_trip_duration_seconds_sum") < 60
 
 
-async def test_nothing_that_a_client_chooses_is_a_label(redis_server):
+async def test_no_label_has_a_value_that_a_client_chooses(redis_server):
     async with running_api(redis_server.url, peer="203.0.113.77", **PLENTY, **CALM) as api:
         await api.post("/api/metrics", json=metric(kind="telltale-type"))
         await api.get("/api/metrics/summary?type=telltale-type")
@@ -110,7 +110,7 @@ async def test_nothing_that_a_client_chooses_is_a_label(redis_server):
         assert told not in text
 
 
-async def test_the_breakers_state_is_what_it_is_when_asked(redis_server):
+async def test_the_gauge_has_the_current_state_of_the_breaker(redis_server):
     async with running_api(redis_server.url, **PLENTY, **CALM) as api:
         before = await figures(api)
         assert breaker_states(before) == {"CLOSED": 1, "OPEN": 0, "HALF_OPEN": 0}
@@ -123,7 +123,7 @@ async def test_the_breakers_state_is_what_it_is_when_asked(redis_server):
     assert after[series] - before.get(series, 0) == 1
 
 
-async def test_without_redis_it_answers_and_counts_who_is_let_through(own_redis):
+async def test_without_redis_the_overview_counts_bypassed_requests(own_redis):
     async with running_api(own_redis.url, **CALM) as api:
         before = await figures(api)
         own_redis.kill()

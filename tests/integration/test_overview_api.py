@@ -1,4 +1,4 @@
-"""The fleet at a glance, over HTTP: numbers move, troubles show, many pages cost what one costs."""
+"""The overview of the fleet over HTTP: figures, findings, and the cost of many pages."""
 
 import asyncio
 import math
@@ -15,7 +15,7 @@ QUICK = 0.02
 
 @pytest.fixture(autouse=True)
 def quick(no_reports, monkeypatch):
-    monkeypatch.setattr("src.services.overview.service.REMEMBERED_SECONDS", 0)
+    monkeypatch.setattr("src.services.overview.service.REUSE_SECONDS", 0)
     monkeypatch.setattr("src.services.overview.counters.FLUSH_SECONDS", QUICK)
 
 
@@ -26,14 +26,14 @@ async def overview(api) -> dict:
 
 
 async def until(api, holds) -> dict:
-    """Look until what is seen is as it should be."""
+    """Read the overview until the condition is true."""
     async with asyncio.timeout(10):
         while not holds(seen := await overview(api)):
             await asyncio.sleep(QUICK)
     return seen
 
 
-async def test_at_rest_it_has_all_there_is_to_see(api):
+async def test_an_idle_fleet_has_a_complete_overview(api):
     seen = await until(api, lambda seen: seen["workers"] and seen["redis"]["latency_ms"] is not None)
     assert seen["status"] == {"level": "ok", "code": "ALL_WELL", "message": "All well"}
     assert seen["workers"] == 1
@@ -49,7 +49,7 @@ async def test_at_rest_it_has_all_there_is_to_see(api):
     assert seen["generated_at"].endswith("Z")
 
 
-async def test_what_happens_shows(redis_server):
+async def test_the_overview_shows_requests_and_points(redis_server):
     quota = {"rate_limit_requests": 2, "rate_limit_read_requests": 100}
     async with running_api(redis_server.url, **quota, **CALM) as api:
         await api.post("/api/metrics/batch", json=[metric(n) for n in range(30)])
@@ -81,23 +81,23 @@ async def test_a_stress_test_is_not_in_the_services_latency_and_its_calls_are_co
 
 
 async def test_all_workers_are_seen(api):
-    link = api.state["redis_answers"].__self__
+    link = api.state["is_redis_connected"].__self__
     await RedisCounterStore(link, "another").add(CounterSnapshot({"points": 500}))
     seen = await until(api, lambda seen: seen["traffic"]["points_per_second"])
     assert (seen["workers"], seen["traffic"]["points_per_second"]) == (2, 50.0)
 
 
-async def test_a_breaker_opened_shows_at_once(api):
+async def test_an_opened_breaker_is_in_the_overview_at_once(api):
     await api.post("/api/admin/circuit-breaker/open")
     seen = await overview(api)
     assert (seen["status"]["level"], seen["status"]["code"]) == ("critical", "BREAKER_OPEN")
-    assert re.match(r"Breaker held open by hand for \d s", seen["status"]["message"])
+    assert re.match(r"Breaker forced open for \d s", seen["status"]["message"])
     assert seen["breaker"]["state"] == "OPEN"
     await api.post("/api/admin/circuit-breaker/close")
     assert (await overview(api))["status"]["code"] == "ALL_WELL"
 
 
-async def test_the_failure_rate_follows(api):
+async def test_the_overview_shows_a_changed_failure_rate(api):
     await api.put("/api/admin/external-service/failure-rate", json={"failure_rate": 0.7})
     await until(api, lambda seen: seen["external_service"]["failure_rate"] == 0.7)
 
@@ -105,12 +105,12 @@ async def test_the_failure_rate_follows(api):
 async def test_it_takes_one_round_trip_however_many_ask(redis_server, monkeypatch):
     monkeypatch.setattr("src.services.overview.counters.FLUSH_SECONDS", 3600)
     async with running_api(redis_server.url, **PLENTY, **CALM) as api:
-        link, overviews = api.state["redis_answers"].__self__, api.state["overview"]
+        link, overviews = api.state["is_redis_connected"].__self__, api.state["overview"]
         await until(api, lambda seen: seen["external_service"]["failure_rate"] is not None)
         monkeypatch.setattr(
             "src.services.overview.service.FAILURE_RATE_SECONDS", 0
         )  # asked this time as well
-        monkeypatch.setattr("src.services.overview.service.REMEMBERED_SECONDS", 3600)
+        monkeypatch.setattr("src.services.overview.service.REUSE_SECONDS", 3600)
         overviews._read_at = -math.inf
         before = link.round_trips
         answers = await asyncio.gather(*(api.get("/api/overview") for _ in range(50)))
@@ -129,12 +129,12 @@ async def test_an_open_event_stream_is_no_latency(api):
     assert seen["traffic"]["latency_ms"]["p99"] < 290
 
 
-async def test_without_redis_it_is_one_workers_view_and_says_so(own_redis):
+async def test_without_redis_the_overview_is_that_of_one_worker(own_redis):
     async with running_api(own_redis.url, **PLENTY, **CALM) as api:
         await until(api, lambda seen: seen["redis"]["latency_ms"] is not None)
         own_redis.kill()
         seen = await until(api, lambda seen: not seen["redis"]["connected"])
-        assert (seen["status"]["level"], seen["status"]["code"]) == ("critical", "REDIS_AWAY")
+        assert (seen["status"]["level"], seen["status"]["code"]) == ("critical", "REDIS_UNAVAILABLE")
         assert seen["status"]["message"].startswith("Redis unavailable for 0 s: nothing is stored")
         assert seen["workers"] == 1
         assert (seen["redis"]["memory_bytes"], seen["redis"]["latency_ms"]) == (None, None)
@@ -142,10 +142,12 @@ async def test_without_redis_it_is_one_workers_view_and_says_so(own_redis):
         await until(api, lambda seen: seen["traffic"]["errors_per_second"] > 0)
         assert (await overview(api))["breaker"]["state"] == "CLOSED"
         own_redis.start()
-        await until(api, lambda seen: seen["status"]["code"] != "REDIS_AWAY" and seen["redis"]["connected"])
+        await until(
+            api, lambda seen: seen["status"]["code"] != "REDIS_UNAVAILABLE" and seen["redis"]["connected"]
+        )
 
 
-async def test_a_redis_that_takes_no_writes_is_said_to(own_redis):
+async def test_the_status_reports_a_redis_that_rejects_writes(own_redis):
     async with running_api(own_redis.url, **PLENTY, **CALM) as api:
         with own_redis.connect() as client:
             client.execute_command("CONFIG", "SET", "maxmemory", "1")

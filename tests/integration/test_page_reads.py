@@ -30,7 +30,7 @@ async def test_they_answer_as_the_public_routes_do(redis_server):
 
 
 @pytest.mark.parametrize(("length", "steps"), [("15min", 16), ("1h", 61), ("6h", 73), ("24h", 73)])
-async def test_a_range_has_so_many_steps(redis_server, length, steps):
+async def test_each_range_has_its_number_of_steps(redis_server, length, steps):
     async with running_api(redis_server.url, **PLENTY, **CALM) as api:
         found = (await api.get(f"/api/dashboard/series?type=cpu&range={length}")).json()
     assert steps - 1 <= len(found) <= steps + 1

@@ -18,7 +18,7 @@ def port_of(url: str) -> str:
     return url.rpartition(":")[2]
 
 
-def test_a_pattern_given_as_a_flag_is_played():
+def test_a_pattern_in_a_flag_applies():
     with running_provider("--pattern", "SSFFF", "--status", "500") as provider, httpx.Client() as client:
         statuses = [client.get(f"{provider.url}/get").status_code for _ in range(7)]
     assert statuses == [200, 200, 500, 500, 500, 200, 200]
@@ -61,7 +61,7 @@ def test_a_cut_connection_is_a_protocol_error_and_no_stack_trace():
     assert "Traceback" not in provider.log
 
 
-def test_the_second_of_two_quick_scores_is_refused():
+def test_the_second_of_two_quick_scores_is_rejected():
     with running_provider() as provider, httpx.Client() as client:
         answers = [client.get(f"{provider.url}/score?cpf=12345678909") for _ in range(2)]
     assert [answer.status_code for answer in answers] == [200, 429]

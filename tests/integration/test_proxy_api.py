@@ -123,7 +123,7 @@ async def test_client_errors_are_passed_on(start_api):
     async with start_api() as api:
         for _ in range(4):  # none of them is a failure
             answer = await api.get("/proxy/status/404")
-            assert (answer.status_code, answer.json()["detail"]) == (404, "answered as asked")
+            assert (answer.status_code, answer.json()["detail"]) == (404, "the requested status")
             assert "code" not in answer.json()
 
 
@@ -132,7 +132,7 @@ async def test_a_redirect_is_passed_on_and_not_followed(start_api):
         assert (await api.get("/proxy/status/302")).status_code == 302
 
 
-async def test_failures_open_the_breaker_and_each_says_when_to_come_back(start_api):
+async def test_failures_open_the_breaker_and_each_has_a_retry_after(start_api):
     async with start_api(proxy_circuit_breaker_reset_timeout=20) as api:
         answers = [await api.get(f"/proxy/status/500?n={n}") for n in range(4)]
         codes = [answer.json()["code"] for answer in answers]
@@ -288,7 +288,7 @@ async def test_the_overview_shows_a_queue_that_is_postponed(start_api):
         assert 100 < int(rejected.headers["retry-after"]) <= 200
         assert 100 < (await api.get("/api/proxy/status")).json()["next_turn_seconds"] <= 200
         overview = (await api.get("/api/overview")).json()
-        assert overview["status"]["code"] == "PROXY_LINE_HELD"
+        assert overview["status"]["code"] == "PROXY_QUEUE_PAUSED"
         assert 100 < overview["proxy"]["next_turn_seconds"] <= 200
 
 
@@ -310,7 +310,7 @@ async def test_only_an_admin_sets_the_policy(start_api):
         assert (await api.get("/api/admin/proxy/policy")).json() == {"policy": "fifo"}
 
 
-async def test_with_the_policy_priority_a_lower_one_is_sooner(start_api, upstream):
+async def test_with_the_policy_priority_a_lower_number_is_served_sooner(start_api, upstream):
     async with start_api(proxy_upstream_url=upstream.url, proxy_rate_limit_seconds=0.3) as api:
         await api.put("/api/admin/proxy/policy", json={"policy": "priority"})
         await api.get("/proxy/first")

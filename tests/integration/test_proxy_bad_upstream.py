@@ -8,7 +8,7 @@ from tests.support.api import CALM, PLENTY, running_api
 from tests.support.upstream import echo, running_upstream
 
 FORGED = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged"
-"""An answer that no request asked for."""
+"""An answer without a request."""
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ ANSWERS_WITH_TOO_MUCH = {
 
 @pytest.mark.parametrize("later", [False, True], ids=["in the same segment", "later"])
 @pytest.mark.parametrize(("method", "head"), ANSWERS_WITH_TOO_MUCH.values(), ids=ANSWERS_WITH_TOO_MUCH)
-async def test_bytes_after_an_answer_are_no_other_callers_answer(start_api, method, head, later):
+async def test_bytes_after_an_answer_do_not_reach_another_caller(start_api, method, head, later):
     async def answer_too_much(upstream, line, writer):
         if len(upstream.arrivals) > 1:
             await echo(upstream, line, writer)
@@ -91,7 +91,7 @@ async def test_a_flood_of_interim_answers_is_cut_off(start_api):
         assert sent < 20_000_000  # what fits into the buffers of the sockets
 
 
-async def test_a_few_interim_answers_are_passed_over(start_api):
+async def test_a_few_interim_answers_are_ignored(start_api):
     async def hint(_upstream, _line, writer):
         writer.write(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n")
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi")

@@ -60,7 +60,7 @@ async def test_the_age_of_the_upstream_is_passed_on_and_counted(start_api):
         assert [answer.headers.get_list("age") for answer in answers] == [["10"], ["10"]]
 
 
-async def test_a_request_may_refuse_a_copy(start_api):
+async def test_a_request_can_reject_a_copy(start_api):
     async with answering() as upstream, start_api(upstream) as api:
         await api.get("/proxy/a")
         for headers, body in (({"Cache-Control": "no-cache"}, "2"), ({"Pragma": "no-cache"}, "3")):
@@ -70,7 +70,7 @@ async def test_a_request_may_refuse_a_copy(start_api):
             assert (await api.get("/proxy/a")).text == body
 
 
-async def test_a_stale_copy_that_must_be_validated_takes_no_place(start_api):
+async def test_a_stale_copy_that_must_be_validated_does_not_replace_an_error(start_api):
     """RFC 9111, section 4.2.4."""
 
     async def fail_later(upstream, line, writer):

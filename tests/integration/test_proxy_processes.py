@@ -17,7 +17,7 @@ from tests.support.upstream import running_upstream
 pytestmark = pytest.mark.slow
 
 INTERVAL = 1.0
-"""Long in comparison with the tenths of a second by which a process on a busy machine is late."""
+"""Much longer than the delays of a process on a busy machine, which are tenths of a second."""
 
 
 class Instance(Server):
@@ -148,7 +148,7 @@ async def test_a_process_that_is_killed_does_not_stop_the_other(start_two):
         assert max(upstream.gaps) <= 2.3 * INTERVAL, upstream.gaps
 
 
-async def test_callers_who_hang_up_leave_the_queue(start_two):
+async def test_callers_that_disconnect_leave_the_queue(start_two):
     async with (
         running_upstream() as upstream,
         start_two(PROXY_UPSTREAM_URL=upstream.url, PROXY_RATE_LIMIT_SECONDS="3") as both,
@@ -189,7 +189,7 @@ async def test_a_large_body_streams(start_two):
         assert received == size
 
 
-async def test_bytes_after_an_answer_are_no_other_callers_answer(start_two):
+async def test_bytes_after_an_answer_do_not_reach_another_caller(start_two):
     async def answer_too_much(_upstream, line, writer):
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(line), line.encode()))
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged")

@@ -8,7 +8,7 @@ from tests.integration.test_ingest import assert_problem
 from tests.support.api import CALM, metric, running_api
 
 
-async def test_the_quota_is_exact_and_told(redis_server):
+async def test_the_quota_is_exact_and_in_the_headers(redis_server):
     async with running_api(redis_server.url, **CALM) as api:
         answers = [await api.post("/api/metrics", json=metric()) for _ in range(12)]
     assert [answer.status_code for answer in answers] == [201] * 10 + [429] * 2
@@ -24,7 +24,7 @@ async def test_the_quota_is_exact_and_told(redis_server):
     assert refused.headers["ratelimit"].startswith('"ingest";r=0;t=')
 
 
-async def test_a_hundred_at_once_are_ten(redis_server):
+async def test_a_hundred_concurrent_requests_share_ten_permits(redis_server):
     async with running_api(redis_server.url, **CALM) as api:
         answers = await asyncio.gather(*(api.post("/api/metrics", json=metric()) for _ in range(100)))
         listed = await api.get("/api/metrics/list")
@@ -49,7 +49,7 @@ async def test_a_batch_is_one_request(redis_server):
         assert (await api.post("/api/metrics/batch", json=[metric()])).status_code == 429
 
 
-async def test_a_refused_request_stores_nothing_and_is_refused_before_its_body_is_read(redis_server):
+async def test_a_rejected_request_stores_nothing_and_is_rejected_before_its_body_is_read(redis_server):
     async with running_api(redis_server.url, rate_limit_requests=1, **CALM) as api:
         await api.post("/api/metrics", json=metric())
         refused = await api.post("/api/metrics", content=b"not json", headers={"Content-Type": "text/plain"})
@@ -57,7 +57,7 @@ async def test_a_refused_request_stores_nothing_and_is_refused_before_its_body_i
         assert len((await api.get("/api/metrics/list")).json()) == 1
 
 
-async def test_who_is_over_the_quota_is_told_so_before_its_body_has_come(redis_server):
+async def test_a_client_over_its_quota_is_rejected_before_its_body_arrives(redis_server):
     async def stalled():
         yield b"{"
         await asyncio.Future()
@@ -75,7 +75,7 @@ async def test_who_is_over_the_quota_is_told_so_before_its_body_has_come(redis_s
 @pytest.mark.parametrize(
     "wrong", [{"content": b"{"}, {"json": {}}, {"json": metric(), "headers": {"Idempotency-Key": ""}}]
 )
-async def test_who_is_over_the_quota_is_told_that_and_not_what_else_is_wrong(redis_server, wrong):
+async def test_a_client_over_its_quota_gets_the_429_before_other_errors(redis_server, wrong):
     async with (
         running_api(redis_server.url, rate_limit_requests=1, **CALM) as other,
         running_api(redis_server.url, rate_limit_requests=1, **CALM) as api,
@@ -93,7 +93,7 @@ async def test_each_client_has_its_own(redis_server):
     assert statuses == [201, 201, 429, 201, 429]
 
 
-async def test_a_stranger_cannot_choose_its_address(redis_server):
+async def test_an_untrusted_client_cannot_choose_its_address(redis_server):
     async with running_api(redis_server.url, peer="203.0.113.9", rate_limit_requests=1, **CALM) as api:
         for n, expected in enumerate([201, 429]):
             headers = {"X-Forwarded-For": f"198.51.100.{n}"}
@@ -109,7 +109,7 @@ READS_THAT_ARE_WRONG = [
 
 
 @pytest.mark.parametrize("path", READS_THAT_ARE_WRONG)
-async def test_a_wrong_read_counts_and_is_told_its_quota(redis_server, path):
+async def test_an_invalid_read_counts_and_gets_its_quota_headers(redis_server, path):
     """Parameters were looked at before the limiter: such requests were free, and had no headers."""
     async with running_api(redis_server.url, rate_limit_read_requests=2, **CALM) as api:
         answers = [await api.get(path) for _ in range(3)]
@@ -127,7 +127,7 @@ async def test_a_wrong_read_counts_and_is_told_its_quota(redis_server, path):
         ({"json": {}}, 422),
     ],
 )
-async def test_a_wrong_measurement_is_told_its_quota(redis_server, wrong, status):
+async def test_an_invalid_measurement_gets_its_quota_headers(redis_server, wrong, status):
     async with running_api(redis_server.url, **CALM) as api:
         answer = await api.post("/api/metrics", **wrong)
     assert answer.status_code == status

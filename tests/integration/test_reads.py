@@ -16,7 +16,7 @@ async def post(api, *metrics):
 
 
 class TestSummary:
-    async def test_it_has_every_figure(self, api):
+    async def test_the_summary_has_every_figure(self, api):
         await post(api, *(metric(value, ago=100 - value) for value in range(1, 11)))
         answer = await api.get("/api/metrics/summary?type=cpu&period=hourly")
         summary = answer.json()
@@ -49,7 +49,7 @@ class TestSummary:
         summary = (await api.get("/api/metrics/summary?type=cpu_usage")).json()
         assert summary["reference"]["unit"]
 
-    async def test_it_is_served_from_the_cache_until_asked_anew(self, api, redis_server):
+    async def test_a_summary_is_cached_until_no_cache_is_requested(self, api, redis_server):
         await post(api, metric(1))
         first = await api.get("/api/metrics/summary?type=cpu")
         await post(api, metric(3))
@@ -64,7 +64,7 @@ class TestSummary:
         with redis_server.connect() as client:
             assert 0 < client.ttl("summary:cpu:all") <= 300
 
-    async def test_what_has_not_changed_is_not_sent_again(self, api):
+    async def test_an_unchanged_file_is_not_sent_again(self, api):
         first = await api.get("/api/metrics/summary?type=cpu")
         tag = first.headers["etag"]
         for given in (tag, f'"other", W/{tag}', "*"):
@@ -106,14 +106,14 @@ class TestSummary:
             ("no-cached", "HIT"),
         ],
     )
-    async def test_only_the_directive_has_it_computed_anew(self, api, sent, answered):
+    async def test_only_the_directive_no_cache_refreshes(self, api, sent, answered):
         await api.get("/api/metrics/summary?type=cpu")
         answer = await api.get("/api/metrics/summary?type=cpu", headers={"Cache-Control": sent})
         assert answer.headers["x-cache"] == answered
 
     async def test_a_hit_takes_one_round_trip(self, api):
         await api.get("/api/metrics/summary?type=cpu")
-        link = api.state["redis_answers"].__self__
+        link = api.state["is_redis_connected"].__self__
         before = link.round_trips
         assert (await api.get("/api/metrics/summary?type=cpu")).headers["x-cache"] == "HIT"
         assert link.round_trips - before == 1
@@ -128,10 +128,10 @@ class TestSummary:
         ("/api/metrics/series?type=cpu", 1),
     ],
 )
-async def test_the_verdict_takes_no_round_trip_of_its_own(api, path, round_trips):
+async def test_the_decision_needs_no_additional_round_trip(api, path, round_trips):
     await post(api, metric(1))
     await api.get(path)  # teaches Redis the scripts
-    link = api.state["redis_answers"].__self__
+    link = api.state["is_redis_connected"].__self__
     before = link.round_trips
     assert (await api.get(path)).status_code == 200
     assert link.round_trips - before == round_trips

@@ -11,7 +11,9 @@ from tests.support.api import CALM, PLENTY, metric, running_api
 from tests.support.server import environment
 
 
-async def test_where_no_redis_server_can_be_had_a_stand_in_serves_and_says_so(monkeypatch, tmp_path, capsys):
+async def test_without_a_redis_server_an_in_process_store_serves_with_a_warning(
+    monkeypatch, tmp_path, capsys
+):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(redis_link, "find_redis_server", lambda: None)
     async with running_api("embedded://", log_level="WARNING", **PLENTY, **CALM) as api:

@@ -59,7 +59,7 @@ async def test_after_a_failover_writes_reach_the_new_primary_over_live_connectio
         assert client.get("word") == "new"
 
 
-async def test_a_round_trip_under_way_ends_on_the_connection_that_it_left_by(link, fail_over):
+async def test_a_running_round_trip_ends_on_its_own_connection(link, fail_over):
     fail_over()
     long = asyncio.create_task(
         link.run(Script("for _ = 1, 3000000 do end return redis.call('GET', 'word')"), [], timeout_seconds=9)

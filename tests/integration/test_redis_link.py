@@ -1,4 +1,4 @@
-"""The link to Redis: one round trip a tick, and honest when Redis is away."""
+"""The link to Redis: one round trip per tick, and errors while Redis is unavailable."""
 
 import asyncio
 import logging
@@ -44,7 +44,7 @@ async def test_commands_of_one_tick_share_a_round_trip(redis_link):
     assert redis_link.round_trips == before + 1
 
 
-async def test_one_refused_command_does_not_harm_its_neighbours(redis_link):
+async def test_a_rejected_command_does_not_affect_the_others_of_its_round_trip(redis_link):
     await redis_link.send("SET", "word", "x")
     wrong, right = await asyncio.gather(
         redis_link.send("INCR", "word"), redis_link.send("GET", "word"), return_exceptions=True
@@ -53,14 +53,14 @@ async def test_one_refused_command_does_not_harm_its_neighbours(redis_link):
     assert right == b"x"
 
 
-async def test_a_flushed_script_is_taught_again(redis_link, redis_server):
+async def test_a_flushed_script_is_loaded_again(redis_link, redis_server):
     assert await redis_link.run(ECHO, [], ["a"]) == b"a"
     with redis_server.connect() as client:
         client.script_flush()
     assert await redis_link.run(ECHO, [], ["b"]) == b"b"
 
 
-async def test_a_cancelled_caller_takes_nobody_with_it(redis_link):
+async def test_a_cancelled_caller_does_not_affect_other_callers(redis_link):
     leaver = asyncio.create_task(redis_link.send("ECHO", "a"))
     stayer = asyncio.create_task(redis_link.send("ECHO", "b"))
     await asyncio.sleep(0)
@@ -68,7 +68,7 @@ async def test_a_cancelled_caller_takes_nobody_with_it(redis_link):
     assert await stayer == b"b"
 
 
-async def test_a_killed_server_is_said_to_be_away_at_once_and_found_again(link, own_redis):
+async def test_a_killed_server_is_reported_at_once_and_found_again(link, own_redis):
     await link.send("SET", "kept", "1")
     own_redis.kill()
     with pytest.raises(StorageUnavailableError):
@@ -84,7 +84,7 @@ async def test_a_killed_server_is_said_to_be_away_at_once_and_found_again(link, 
     assert await link.send("GET", "kept") == b"1"
 
 
-async def test_a_frozen_server_costs_one_timeout_for_everybody(link, own_redis):
+async def test_a_frozen_server_costs_one_timeout_for_all_callers(link, own_redis):
     await link.send("PING")
     own_redis.freeze()
     calls = [link.send("PING") for _ in range(200)]
@@ -95,7 +95,7 @@ async def test_a_frozen_server_costs_one_timeout_for_everybody(link, own_redis):
     assert await link.send("PING") == b"PONG"
 
 
-async def test_while_a_long_run_keeps_redis_busy_it_is_not_taken_to_be_away(link):
+async def test_while_a_long_script_keeps_redis_busy_it_is_not_unavailable(link):
     long_run = asyncio.create_task(link.run(BUSY, [], [15_000_000], timeout_seconds=30))
     await asyncio.sleep(0.05)
     with pytest.raises(StorageUnavailableError):
@@ -105,7 +105,7 @@ async def test_while_a_long_run_keeps_redis_busy_it_is_not_taken_to_be_away(link
     assert await link.send("PING") == b"PONG"
 
 
-async def test_a_hurried_caller_gives_up_early_and_leaves_the_round_trip_to_the_others(link, own_redis):
+async def test_a_caller_with_a_short_deadline_times_out_without_ending_the_round_trip(link, own_redis):
     await link.send("PING")
     own_redis.freeze()
     patient = asyncio.create_task(link.send("ECHO", "patient"))
@@ -116,7 +116,7 @@ async def test_a_hurried_caller_gives_up_early_and_leaves_the_round_trip_to_the_
     assert await patient == b"patient"
 
 
-async def test_once_one_waited_in_vain_nobody_in_a_hurry_waits_until_redis_has_spoken(link, own_redis):
+async def test_after_one_timeout_short_deadlines_fail_at_once_until_redis_answers(link, own_redis):
     await link.send("PING")
     own_redis.freeze()
     patient = asyncio.create_task(link.send("ECHO", "patient"))
@@ -134,7 +134,7 @@ async def test_once_one_waited_in_vain_nobody_in_a_hurry_waits_until_redis_has_s
     assert await link.run(ECHO, [], ["fourth"], short_deadline=True) == b"fourth"
 
 
-async def test_a_loop_that_is_late_itself_does_not_blame_redis(redis_link):
+async def test_a_busy_event_loop_is_not_taken_for_an_outage_of_redis(redis_link):
     short_deadline = asyncio.create_task(redis_link.run(ECHO, [], ["x"], short_deadline=True))
     for _ in range(4):
         await asyncio.sleep(0)
@@ -142,7 +142,7 @@ async def test_a_loop_that_is_late_itself_does_not_blame_redis(redis_link):
     assert await short_deadline == b"x"
 
 
-async def test_behind_round_trips_that_get_no_answer_a_command_waits_no_longer_than_they_do(link, own_redis):
+async def test_a_command_behind_silent_round_trips_waits_no_longer_than_they_do(link, own_redis):
     await link.send("PING")
     own_redis.freeze()
     began = time.monotonic()
@@ -168,7 +168,7 @@ async def test_behind_round_trips_that_get_no_answer_a_command_waits_no_longer_t
     assert max(took.values()) < 0.9
 
 
-async def test_that_redis_is_silent_is_found_out_even_when_nobody_waits_for_it_any_more(link, own_redis):
+async def test_a_silent_redis_is_detected_even_without_waiting_callers(link, own_redis):
     await link.send("PING")
     own_redis.freeze()
     with pytest.raises(StorageUnavailableError):
@@ -196,7 +196,7 @@ async def test_no_more_connections_are_opened_than_the_lanes_have(own_redis):
         await until(lambda: len(outside.client_list()) == 1)  # closed with the link
 
 
-async def test_a_kept_connection_that_redis_closed_is_made_anew(link, own_redis):
+async def test_a_connection_that_redis_closed_is_opened_again(link, own_redis):
     await link.send("PING")
     with own_redis.connect() as outside:
         assert outside.client_kill_filter(_type="normal", skipme=True) == 1
@@ -243,7 +243,7 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize("code", REFUSALS)
-async def test_a_server_that_refuses_is_not_away_and_takes_commands_again_later(link, own_redis, code):
+async def test_a_server_that_rejects_commands_is_connected_and_accepts_them_later(link, own_redis, code):
     begin, end = REFUSALS[code]
     assert await link.run(WRITE, [], ["before"]) == b"OK"
     with own_redis.connect() as outside:
@@ -259,7 +259,7 @@ async def test_a_server_that_refuses_is_not_away_and_takes_commands_again_later(
     assert await link.run(WRITE, [], ["after"]) == b"OK"
 
 
-async def test_a_server_kept_busy_by_a_foreign_script_refuses(link, own_redis):
+async def test_a_server_with_a_busy_script_rejects_commands(link, own_redis):
     with own_redis.connect() as outside, own_redis.connect() as culprit:
         outside.config_set("lua-time-limit", 1)
         script = threading.Thread(target=run_for_ever, args=(culprit,))
@@ -301,13 +301,13 @@ async def test_each_kind_of_refusal_is_logged_once_a_minute(own_redis, caplog):
 
 
 @pytest.mark.parametrize("mistake", ["return nil + 1", "return redis.call('RPUSH', 'word', 1)"])
-async def test_a_mistake_in_a_script_is_not_passed_off_as_an_outage(redis_link, mistake):
+async def test_an_error_in_a_script_is_not_an_outage(redis_link, mistake):
     await redis_link.send("SET", "word", "x")
     with pytest.raises(redis.ResponseError):
         await redis_link.run(Script(mistake), [])
 
 
-async def test_a_server_that_wants_a_password_is_away_until_it_does_not(link, own_redis):
+async def test_a_server_that_requires_a_password_is_unavailable_until_it_does_not(link, own_redis):
     with own_redis.connect() as outside:
         outside.ping()
         outside.config_set("requirepass", "secret")
@@ -318,7 +318,7 @@ async def test_a_server_that_wants_a_password_is_away_until_it_does_not(link, ow
     await until(lambda: link.is_up)
 
 
-async def test_what_looks_for_redis_is_no_part_of_the_request_that_missed_it(own_redis):
+async def test_the_probe_of_redis_does_not_inherit_a_requests_context(own_redis):
     request = ContextVar("request", default="none")
     seen = []
 
@@ -335,7 +335,7 @@ async def test_what_looks_for_redis_is_no_part_of_the_request_that_missed_it(own
     assert set(seen) == {"none"}
 
 
-async def test_the_address_keeps_its_password_to_itself():
+async def test_the_printed_address_has_no_password():
     assert "secret" not in repr(RedisAddress("redis://:secret@localhost/0"))
 
 
@@ -345,7 +345,7 @@ async def test_nothing_to_send_is_no_round_trip(redis_link):
     assert redis_link.round_trips == before
 
 
-async def test_a_command_that_cannot_be_said_is_its_callers_affair_alone(redis_link):
+async def test_a_command_that_cannot_be_encoded_fails_only_its_caller(redis_link):
     unsayable, other = await asyncio.gather(
         redis_link.send("ECHO", "\ud800"), redis_link.send("ECHO", "b"), return_exceptions=True
     )
@@ -353,7 +353,7 @@ async def test_a_command_that_cannot_be_said_is_its_callers_affair_alone(redis_l
     assert other == b"b"
 
 
-async def test_whoever_counts_round_trips_and_fails_holds_nobody_up(redis_server, caplog):
+async def test_a_failing_round_trip_observer_does_not_block_callers(redis_server, caplog):
     def fail(_commands, _seconds):
         raise OSError("no space left")
 
@@ -364,7 +364,7 @@ async def test_whoever_counts_round_trips_and_fails_holds_nobody_up(redis_server
     await link.aclose()
 
 
-async def test_a_link_that_closes_while_redis_is_silent_leaves_nothing_behind(own_redis):
+async def test_a_link_that_closes_while_redis_is_silent_leaves_no_task(own_redis):
     link = RedisLink(connect(RedisAddress(own_redis.url)), SystemClock())
     await link.send("PING")
     own_redis.freeze()

@@ -1,4 +1,4 @@
-"""Whatever goes wrong on the way to Redis reaches every caller, is logged once with what to do, and ends."""
+"""Every failure of the link reaches all callers, is logged once with advice, and ends."""
 
 import asyncio
 import logging
@@ -104,7 +104,7 @@ async def test_a_cancelled_round_trip_fails_its_callers_and_cancels_none(link, m
     assert [type(result) for result in results] == [StorageUnavailableError] * 7
 
 
-async def test_an_error_of_what_is_logged_keeps_no_caller_waiting(link, own_redis, monkeypatch):
+async def test_an_error_while_logging_does_not_block_callers(link, own_redis, monkeypatch):
     def fail(_log, _error):
         raise RecursionError
 
@@ -118,7 +118,7 @@ async def test_an_error_of_what_is_logged_keeps_no_caller_waiting(link, own_redi
     await until(lambda: link.is_up)
 
 
-async def test_a_server_that_cannot_be_revived_is_probed_all_the_same(own_redis):
+async def test_a_server_that_cannot_be_restarted_is_still_probed(own_redis):
     outcomes = [ValueError("a defect"), OSError("no disk"), None]
 
     async def revive():
@@ -135,7 +135,7 @@ async def test_a_server_that_cannot_be_revived_is_probed_all_the_same(own_redis)
     await link.aclose()
 
 
-async def test_a_connection_too_many_takes_no_other_with_it(own_redis):
+async def test_a_rejected_connection_does_not_affect_other_connections(own_redis):
     link = RedisLink(connect(RedisAddress(own_redis.url)), SystemClock())
     await link.send("PING")
     with own_redis.connect() as outside:
@@ -229,7 +229,7 @@ async def serving(answer):
         ("rediss", b"-ERR Protocol error\r\n", "TLS"),
     ],
 )
-async def test_a_peer_that_serves_no_commands_is_named(caplog, scheme, answer, code):
+async def test_a_server_that_rejects_commands_is_named(caplog, scheme, answer, code):
     listening, port = await serving(answer)
     address = RedisAddress(f"{scheme}://user:hunter2@127.0.0.1:{port}/3?password=hunter2")
     for url in (address.url, f"{scheme}://127.0.0.1:{port}"):
@@ -266,7 +266,7 @@ async def test_an_address_without_a_server_is_named(caplog, monkeypatch):
     assert logged(caplog) == [("redis_lost", logging.ERROR, url, code) for url, code in addresses.items()]
 
 
-async def test_a_refused_login_is_named(own_redis, caplog):
+async def test_a_rejected_login_is_named(own_redis, caplog):
     with own_redis.connect() as outside:
         outside.execute_command("ACL", "SETUSER", "known", "on", ">secret", "+ping", "~*")
     urls = {
@@ -286,7 +286,7 @@ async def test_a_refused_login_is_named(own_redis, caplog):
     assert "hunter2" not in "".join(str(vars(record)) for record in caplog.records)
 
 
-async def test_what_probes_meet_is_logged_when_an_outage_lasts(own_redis, caplog, monkeypatch):
+async def test_the_errors_of_probes_are_logged_during_a_long_outage(own_redis, caplog, monkeypatch):
     clock = FakeClock()
     link = RedisLink(connect(RedisAddress(own_redis.url)), clock, address="unix://here")
     await link.send("PING")
@@ -314,7 +314,7 @@ async def test_what_probes_meet_is_logged_when_an_outage_lasts(own_redis, caplog
     await link.aclose()
 
 
-async def test_a_refusal_that_was_to_be_expected_is_not_logged(start_redis, caplog):
+async def test_an_expected_rejection_is_not_logged(start_redis, caplog):
     server = start_redis("--rename-command", "CONFIG", "")
     link = RedisLink(connect(RedisAddress(server.url)), SystemClock())
     assert await link.try_send("CONFIG", "GET", "maxmemory-policy") is None
@@ -337,7 +337,7 @@ def test_an_address_is_shown_without_its_credentials(url, shown):
 
 
 def test_a_connection_reads_no_file():
-    """redis-py looks its own version up in a file for each connection, unless it is told not to."""
+    """By default, redis-py reads its own version from a file for each connection."""
     assert isinstance(
         connection := connect(RedisAddress("redis://h")).connection_pool.make_connection(), Connection
     )

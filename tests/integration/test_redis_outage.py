@@ -28,7 +28,7 @@ Counted in the batcher's own waits of 25 ms, which a machine that is busy with o
 
 
 def waits(api):
-    return api.state["redis_answers"].__self__._batcher._waits
+    return api.state["is_redis_connected"].__self__._batcher._waits
 
 
 async def until_healthy(api):
@@ -38,7 +38,7 @@ async def until_healthy(api):
 
 
 async def assert_honest(api):
-    """What needs Redis says so within a second; what does not, goes on."""
+    """Routes that need Redis answer 503 within a second; other routes keep working."""
     began = waits(api)
     refused = await api.post("/api/metrics", json=metric())
     assert_problem(refused, 503, "REDIS_UNAVAILABLE")
@@ -87,7 +87,7 @@ async def test_cached_summaries_are_served_until_they_run_out(api, own_redis, ho
     assert_problem(await api.get("/api/metrics/summary?type=cpu", headers=FRESH), 503, "REDIS_UNAVAILABLE")
 
 
-async def test_frozen_under_many_requests_all_are_told_within_a_second(api, own_redis):
+async def test_while_redis_is_frozen_many_requests_are_answered_within_a_second(api, own_redis):
     await api.get("/api/metrics/summary?type=cpu")
     took = []
 
@@ -117,7 +117,7 @@ async def test_frozen_under_many_requests_all_are_told_within_a_second(api, own_
     ],
     ids=["out of memory", "a replica"],
 )
-async def test_refusing_writes_is_unavailable_and_no_error_of_ours(own_redis, refuse, relent):
+async def test_a_redis_that_rejects_writes_is_a_503(own_redis, refuse, relent):
     settings = {"external_service_attempts": 1, "circuit_breaker_failure_threshold": 1}
     async with running_api(own_redis.url, **settings, **CALM) as api:
         assert (await api.post("/api/metrics", json=metric())).status_code == 201
@@ -143,7 +143,7 @@ async def test_refusing_writes_is_unavailable_and_no_error_of_ours(own_redis, re
         assert summary.json()["count"] == 2
 
 
-async def test_where_redis_refuses_to_be_read_the_last_good_summary_is_served(own_redis):
+async def test_if_redis_rejects_reads_the_last_good_summary_is_served(own_redis):
     with own_redis.connect() as client:
         client.acl_setuser("api", enabled=True, nopass=True, commands=["+@all"], keys=["*"])
         url = own_redis.url.replace("unix://", "unix://api:any@")
@@ -163,9 +163,7 @@ KEY = {"Idempotency-Key": "order-66"}
 
 @pytest.mark.parametrize("command", ["zadd", "hset", "hget", "setrange", "getrange", "strlen", "set"])
 @pytest.mark.parametrize("headers", [KEY, {}], ids=["keyed", "unkeyed"])
-async def test_a_write_that_redis_refuses_is_not_told_to_be_stored_when_it_is_sent_again(
-    own_redis, command, headers
-):
+async def test_a_repeated_write_that_redis_rejected_is_not_reported_as_stored(own_redis, command, headers):
     """First 503, then 201 with `Idempotency-Replayed: true`, and nothing was listed."""
     with own_redis.connect() as client:
         client.acl_setuser("api", enabled=True, nopass=True, commands=["+@all"], keys=["*"])
@@ -185,7 +183,7 @@ async def test_a_write_that_redis_refuses_is_not_told_to_be_stored_when_it_is_se
             assert (await api.get("/api/metrics/summary?type=cpu", headers=FRESH)).json()["count"] == 1
 
 
-async def test_emptied_scripts_and_all(api, own_redis):
+async def test_redis_is_emptied_including_its_scripts(api, own_redis):
     await api.post("/api/metrics", json=metric())
     with own_redis.connect() as client:
         client.flushall()
@@ -195,7 +193,7 @@ async def test_emptied_scripts_and_all(api, own_redis):
     assert summary.json()["count"] == 1
 
 
-async def test_the_limiter_fails_open_and_says_so_once(own_redis, capsys):
+async def test_the_limiter_fails_open_and_logs_it_once(own_redis, capsys):
     settings = {"rate_limit_requests": 2, "log_level": "WARNING"}
     async with running_api(own_redis.url, **settings, **CALM) as api:
         await api.post("/api/metrics", json=metric())
@@ -226,7 +224,7 @@ async def answers_of_many(api, own_redis):
 QUOTAS = {"rate_limit_requests": 4, "rate_limit_read_requests": 6, "web_concurrency": 2}
 
 
-async def test_in_an_outage_a_worker_lets_its_share_of_the_quotas_through_where_that_is_set(own_redis):
+async def test_in_an_outage_the_policy_local_admits_a_workers_share_of_the_quotas(own_redis):
     """All of them passed a quota of ten."""
     async with running_api(own_redis.url, **QUOTAS, rate_limit_without_redis="local", **CALM) as api:
         batches, reads = await answers_of_many(api, own_redis)
@@ -239,13 +237,13 @@ async def test_in_an_outage_a_worker_lets_its_share_of_the_quotas_through_where_
             assert all("x-ratelimit-remaining" in answer.headers for answer in answers)
 
 
-async def test_in_an_outage_everyone_is_let_through_where_nothing_else_is_set(own_redis):
+async def test_in_an_outage_every_request_is_admitted_by_default(own_redis):
     async with running_api(own_redis.url, **QUOTAS, **CALM) as api:
         batches, reads = await answers_of_many(api, own_redis)
         assert 429 not in {answer.status_code for answer in (*batches, *reads)}
 
 
-async def test_in_an_outage_what_has_a_quota_is_503_where_that_is_set(own_redis):
+async def test_in_an_outage_the_policy_closed_answers_503(own_redis):
     async with running_api(own_redis.url, **QUOTAS, rate_limit_without_redis="closed", **CALM) as api:
         await api.get("/api/metrics/summary?type=cpu")
         batches, reads = await answers_of_many(api, own_redis)
@@ -263,7 +261,7 @@ async def test_in_an_outage_what_has_a_quota_is_503_where_that_is_set(own_redis)
     ids=["out of memory", "a replica"],
 )
 @pytest.mark.parametrize(("policy", "statuses"), [("local", {200: 3, 429: 7}), ("closed", {503: 10})])
-async def test_while_redis_refuses_writes_the_quotas_hold_as_set(own_redis, refuse, policy, statuses):
+async def test_while_redis_rejects_writes_the_outage_policy_applies(own_redis, refuse, policy, statuses):
     """None held, whatever was set."""
     async with running_api(own_redis.url, **QUOTAS, rate_limit_without_redis=policy, **CALM) as api:
         with own_redis.connect() as client:

@@ -1,4 +1,4 @@
-"""Whatever Redis refuses is a 503 of what needs it, and health and readiness say the same as the requests."""
+"""A command that Redis rejects is a 503, and health and readiness agree with the requests."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -126,7 +126,7 @@ async def exercise(api) -> None:
 
 
 async def assert_consistent(api, connected: bool, ingest: bool, reads: bool) -> None:
-    """Health and readiness say what the requests meet."""
+    """Health and readiness agree with the requests."""
     writes = [
         await api.post("/api/metrics", json=metric()),
         await api.post("/api/metrics/batch", json=[metric()]),
@@ -159,7 +159,7 @@ async def api_on(url: str) -> AsyncIterator[object]:
 
 
 @pytest.mark.parametrize("name", SERVERS)
-async def test_what_a_server_refuses_is_unavailable_and_said_to_be(start_redis, name):
+async def test_a_command_that_redis_rejects_is_reported_as_rejected(start_redis, name):
     prepare, expected = SERVERS[name]
     async with api_on(prepare(start_redis)) as api:
         await assert_consistent(api, *expected)
@@ -167,7 +167,7 @@ async def test_what_a_server_refuses_is_unavailable_and_said_to_be(start_redis, 
 
 
 @pytest.mark.parametrize("name", PEERS)
-async def test_a_peer_that_serves_no_commands_is_unavailable(name):
+async def test_a_server_that_rejects_commands_is_unavailable(name):
     async def serve(reader, writer):
         await reader.read(1000)
         writer.write(PEERS[name])
@@ -180,13 +180,13 @@ async def test_a_peer_that_serves_no_commands_is_unavailable(name):
     listening.close()
 
 
-async def test_a_script_with_keys_of_two_slots_is_refused_by_a_node_of_a_cluster(start_redis):
+async def test_a_script_with_keys_of_two_slots_is_rejected_by_a_node_of_a_cluster(start_redis):
     async with api_on(cluster_node(start_redis)) as api:
         keyed = await api.post("/api/metrics", json=metric(), headers={"Idempotency-Key": "k"})
         assert_problem(keyed, 503, "REDIS_UNAVAILABLE")
 
 
-async def test_a_full_memory_refuses_writes_alone(own_redis):
+async def test_a_full_memory_rejects_only_writes(own_redis):
     async with api_on(own_redis.url) as api:
         await assert_consistent(api, True, True, True)
         run(own_redis, "CONFIG SET maxmemory 1")
@@ -214,7 +214,7 @@ async def test_too_many_clients_are_an_outage_until_there_is_room(own_redis):
         await assert_consistent(api, True, True, True)
 
 
-async def test_what_is_tried_leaves_no_trace(own_redis):
+async def test_readiness_checks_leave_no_key(own_redis):
     async with api_on(own_redis.url) as api:
         for _ in range(3):
             assert (await api.get("/health/ready")).json()["status"] == "healthy"

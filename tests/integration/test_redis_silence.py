@@ -1,4 +1,4 @@
-"""Redis that says nothing for a few milliseconds: what this worker knows by itself is answered meanwhile."""
+"""Redis is silent for a few milliseconds, and the worker answers from its own memory meanwhile."""
 
 import asyncio
 import time
@@ -32,12 +32,12 @@ async def link(own_redis):
 
 
 def waits(link):
-    """Waits of 25 ms that the link has counted: a busy machine stretches them, and what happens in them."""
+    """Waits of 25 ms that the link has counted. A busy machine makes them longer."""
     return link._batcher._waits
 
 
 def link_of(api):
-    return api.state["redis_answers"].__self__
+    return api.state["is_redis_connected"].__self__
 
 
 @pytest.mark.parametrize("algorithm", ["sliding_window_log", "token_bucket"])
@@ -62,7 +62,7 @@ async def test_a_cached_summary_does_not_wait_for_a_frozen_redis(own_redis, algo
         assert answer.headers["x-ratelimit-remaining"] == "115", "Redis has counted every one"
 
 
-async def test_what_a_write_has_dropped_is_not_answered_while_redis_may_say_so(own_redis):
+async def test_an_invalidated_summary_is_not_served_while_redis_is_available(own_redis):
     async with running_api(own_redis.url, cache_invalidate_on_write=True, **PLENTY, **CALM) as api:
         await api.post("/api/metrics", json=metric())
         for _ in range(2):
@@ -88,7 +88,7 @@ async def test_only_entries_that_this_worker_has_are_answered_early(link, own_re
     assert await store.read("kept", OPTIONS) is None, "Redis has none, and says so"
 
 
-async def test_in_a_silence_no_more_are_let_through_than_the_quota_has_room_for(link, own_redis):
+async def test_while_redis_is_silent_no_more_requests_are_admitted_than_the_quota_allows(link, own_redis):
     limiter = BatchedRateLimiter("sliding_window_log", Quota(5, 60), link, SystemClock(), answers_early=True)
     assert (await limiter.hit("known")).remaining == 4
     own_redis.freeze()
@@ -108,7 +108,7 @@ async def test_in_a_silence_no_more_are_let_through_than_the_quota_has_room_for(
     assert (await stranger).remaining == 4
 
 
-async def test_a_limiter_that_was_reset_is_asked_again(link, own_redis):
+async def test_a_limiter_that_was_reset_decides_again(link, own_redis):
     limiter = BatchedRateLimiter("fixed_window", Quota(5, 60), link, SystemClock(), answers_early=True)
     await limiter.hit("known")
     await limiter.reset("known")
@@ -117,7 +117,7 @@ async def test_a_limiter_that_was_reset_is_asked_again(link, own_redis):
         await limiter.hit("known")
 
 
-async def test_a_loop_that_is_late_itself_is_no_silence(link):
+async def test_a_busy_event_loop_is_no_silence_of_redis(link):
     silences = []
     link.on_silence(lambda: silences.append(1))
     for _ in range(10):
@@ -129,7 +129,7 @@ async def test_a_loop_that_is_late_itself_is_no_silence(link):
     assert not silences
 
 
-async def test_a_long_command_of_another_caller_is_a_silence_that_ends(link):
+async def test_a_long_command_of_another_caller_is_no_outage(link):
     silences = []
     link.on_silence(lambda: silences.append(1))
     busy = Script("local n = 0 while n < 10000000 do n = n + 1 end return n")

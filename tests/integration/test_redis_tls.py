@@ -1,4 +1,4 @@
-"""Encrypted and behind a password: redis-py opens the connection, and what is said on it is ours."""
+"""An encrypted Redis with a password: redis-py opens the connection, and our protocol uses it."""
 
 import asyncio
 import socket
@@ -16,7 +16,7 @@ from tests.support.certificate import make_certificate
 
 @pytest.fixture
 def address(tmp_path):
-    """A redis-server that takes encrypted connections only, and asks for a password."""
+    """A redis-server that accepts only encrypted connections, and requires a password."""
     server = find_redis_server()
     if server is None:
         pytest.skip("no redis-server")
@@ -58,11 +58,11 @@ async def talk(address):
 
 
 @pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
-def test_an_encrypted_connection_serves_and_is_made_anew(address, run):
+def test_an_encrypted_connection_works_and_is_opened_again(address, run):
     run(talk(address))
 
 
-async def test_a_wrong_password_is_an_outage_and_is_not_told(address, caplog):
+async def test_a_wrong_password_is_an_outage_and_is_not_revealed(address, caplog):
     link = RedisLink(connect(RedisAddress(address.replace("secret", "guess"))), SystemClock())
     with pytest.raises(StorageUnavailableError) as told:
         await link.send("PING")

@@ -1,4 +1,4 @@
-"""Several processes race for what there is only so much of, on one real Redis."""
+"""Several processes race for limited resources in one real Redis."""
 
 import asyncio
 import itertools
@@ -116,7 +116,7 @@ class Racer:
         )
 
     def hear(self) -> object:
-        """The next thing it tells."""
+        """The next line of its output."""
         line = self._process.stdout.readline()
         assert line, "it ended without a word"
         return json.loads(line)
@@ -126,7 +126,7 @@ class Racer:
         self._process.stdin.flush()
 
     def freeze(self) -> None:
-        """SIGSTOP: it holds what it holds, and does nothing."""
+        """SIGSTOP: the process keeps its resources, and does nothing."""
         self._process.send_signal(signal.SIGSTOP)
 
     def kill(self) -> None:
@@ -153,7 +153,7 @@ def racer(redis_server) -> Iterator[StartRacer]:
 
 
 def release(racers: list[Racer]) -> list[object]:
-    """Let them go all at once, and hear what each has to tell."""
+    """Start all processes at once, and return the output of each."""
     assert [each.hear() for each in racers] == ["ready"] * len(racers)
     for each in racers:
         each.go()
@@ -230,7 +230,7 @@ async def test_the_permit_of_a_killed_prober_goes_to_another_as_soon_as_its_leas
 
 
 @pytest.mark.parametrize("end", [Racer.kill, Racer.freeze], ids=["killed", "frozen"])
-async def test_a_prober_that_lives_keeps_its_permit_and_one_that_does_not_is_soon_succeeded(
+async def test_a_live_prober_keeps_its_permit_and_that_of_a_dead_one_expires_soon(
     racer: StartRacer, redis_link: RedisLink, end: Callable[[Racer], None]
 ) -> None:
     renewal_seconds = 1.0  # the shortest

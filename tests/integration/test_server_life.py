@@ -1,4 +1,4 @@
-"""The life of the server's processes: how they start, what signals do, how they end and what they leave."""
+"""The processes of the server: start, signals, end, and clean-up."""
 
 import asyncio
 import os
@@ -72,7 +72,7 @@ async def until_gone(*processes):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT])
-async def test_a_signal_ends_a_start_at_once_and_what_it_took_is_given_back(start, number):
+async def test_a_signal_ends_a_start_at_once_and_releases_its_resources(start, number):
     server = start(("uvicorn", "tests.support.slow_apps:start_without_end"))
     await server.until_logged("starting")
     began = time.monotonic()
@@ -104,7 +104,7 @@ async def test_a_signal_ends_a_start_that_waits_for_a_thread(start):
     assert time.monotonic() - began < 4
 
 
-async def test_a_process_that_can_not_end_is_ended_and_says_where_it_was(start):
+async def test_a_process_that_hangs_at_its_end_is_ended_with_a_traceback(start):
     server = start(("uvicorn", "tests.support.slow_apps:end_without_end"))
     await server.until_logged("Application startup complete.")
     await server.until_logged(f"Uvicorn running on {server.url} (Press CTRL+C to quit)")
@@ -138,7 +138,7 @@ async def test_a_signal_stops_it_cleanly_with_exit_code_0(start, number, workers
     await until_gone(*pids(server))
 
 
-async def test_a_lost_terminal_stops_a_single_process_cleanly(start):
+async def test_a_single_process_stops_gracefully_when_its_terminal_closes(start):
     server = start()
     await serving(server)
     server.process.send_signal(signal.SIGHUP)
@@ -206,7 +206,7 @@ def test_a_start_that_fails_ends_with_3(tmp_path, workers):
     assert b"data" in ended.stdout + ended.stderr
 
 
-def test_a_port_that_is_taken_ends_it_with_3_and_says_so():
+def test_an_occupied_port_ends_the_process_with_3_and_a_reason():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

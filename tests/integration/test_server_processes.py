@@ -34,7 +34,7 @@ WAYS = {
     ),
 }  # fmt: skip
 CLIENTS = (f"X-Forwarded-For: 198.51.100.{number}" for number in itertools.count(1))
-"""One for each test, since a worker remembers who is over its quota."""
+"""One server for each test, since a worker remembers clients over their quota."""
 
 MALFORMED = b"GET /health/live HTTP/1.1\r\n\r\n"
 
@@ -90,7 +90,7 @@ def in_pieces(pieces):
 
 
 @pytest.mark.parametrize("cut", [in_one_segment, in_pieces])
-async def test_a_trailer_lifts_no_limit_and_is_no_key(port, cut):
+async def test_a_trailer_is_neither_a_length_nor_a_key(port, cut):
     client, statuses = next(CLIENTS), []
     for number in range(3):
         trailer = f"X-Forwarded-For: 203.0.113.{number}"
@@ -103,14 +103,14 @@ async def test_a_trailer_lifts_no_limit_and_is_no_key(port, cut):
     assert (await exchange(port, *cut(pieces))).status == 401
 
 
-async def test_a_request_without_a_host_is_refused(port):
+async def test_a_request_without_a_host_is_rejected(port):
     refused = await exchange(port, MALFORMED)
     assert (refused.status, refused.closes) == (400, True)
     assert refused.headers["content-type"] == "application/problem+json"
     assert json.loads(refused.body)["code"] == "BAD_REQUEST"
 
 
-async def test_a_body_that_is_refused_is_never_read_as_a_request(port):
+async def test_a_body_that_is_rejected_is_never_read_as_a_request(port):
     connection = await RawConnection.open(port)
     head = ("POST /api/metrics/batch HTTP/1.1", "Host: x", next(CLIENTS), "Content-Length: 99999999")
     await connection.send(lines(*head, "Expect: 100-continue", ""))
@@ -121,12 +121,12 @@ async def test_a_body_that_is_refused_is_never_read_as_a_request(port):
     await connection.close()
 
 
-async def test_a_head_of_any_size_is_refused(port):
+async def test_a_head_of_any_size_is_rejected(port):
     refused = await exchange(port, b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 3000 + b"\r\n\r\n")
     assert (refused.status, refused.closes) == (431, True)
 
 
-async def test_half_a_head_and_silence_end_in_time(port):
+async def test_incomplete_heads_and_silent_connections_time_out(port):
     half, silent, idle = [await RawConnection.open(port) for _ in range(3)]
     await half.send(MALFORMED[:-2])
     await idle.send(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -137,7 +137,7 @@ async def test_half_a_head_and_silence_end_in_time(port):
         await connection.close()
 
 
-async def test_silent_connections_keep_nobody_out(port):
+async def test_silent_connections_do_not_prevent_new_ones(port):
     silent = [await RawConnection.open(port) for _ in range(40)]
     await until_answered(port)
     for connection in silent:

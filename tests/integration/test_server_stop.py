@@ -1,4 +1,4 @@
-"""How the server stops: what was sent is answered, and restarts under load cut off no request."""
+"""The stop of the server: running requests are answered, and restarts under load lose no request."""
 
 import asyncio
 import contextlib
@@ -147,7 +147,7 @@ async def test_rolling_restarts_by_sighup_cut_off_no_request_and_refuse_no_conne
         server.stop()
 
 
-async def test_readiness_turns_before_connections_are_refused(redis_server, tmp_path):
+async def test_readiness_turns_before_connections_are_rejected(redis_server, tmp_path):
     server = start(redis_server, tmp_path, SHUTDOWN_DELAY_SECONDS="1.5")
     await until_ready(server)
     kept = await RawConnection.open(server.port)
@@ -166,7 +166,7 @@ async def test_readiness_turns_before_connections_are_refused(redis_server, tmp_
     assert await server.end() == 0
 
 
-async def test_what_is_under_way_at_the_stop_is_answered(redis_server, tmp_path):
+async def test_running_requests_are_answered_at_the_stop(redis_server, tmp_path):
     server = start(redis_server, tmp_path)
     await until_ready(server)
     half_sent, half_head, idle, unused = [await RawConnection.open(server.port) for _ in range(4)]
@@ -205,7 +205,7 @@ async def test_connections_that_nobody_accepted_yet_are_served(redis_server, tmp
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-async def test_while_the_last_request_is_waited_for_new_connections_are_refused(
+async def test_while_the_last_request_is_waited_for_new_connections_are_rejected(
     redis_server, tmp_path, workers
 ):
     server = start(redis_server, tmp_path, workers=workers)
@@ -229,7 +229,7 @@ async def test_while_the_last_request_is_waited_for_new_connections_are_refused(
     assert await server.end() == 0
 
 
-async def test_a_request_that_takes_longer_than_a_stop_may_is_told_so(redis_server, tmp_path):
+async def test_a_request_that_takes_longer_than_the_stop_gets_a_503(redis_server, tmp_path):
     server = start(redis_server, tmp_path, SHUTDOWN_TIMEOUT_SECONDS="1.5")
     await until_ready(server)
     half_sent, idle = await RawConnection.open(server.port), await RawConnection.open(server.port)

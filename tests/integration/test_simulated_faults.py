@@ -19,7 +19,7 @@ async def test_they_are_shown_and_changed_one_by_one(api):
     assert (await api.get("/api/admin/external-service/failure-rate")).json() == {"failure_rate": 0.5}
 
 
-async def test_every_worker_follows(api, redis_server):
+async def test_every_worker_applies_a_change_of_the_faults(api, redis_server):
     await api.put(FAULTS, json={"latency_ms": 40})
     async with running_api(redis_server.url, **CALM) as other:
         assert (await other.get(FAULTS)).json() == {"failure_rate": 0.0, "latency_ms": 40}
@@ -44,7 +44,7 @@ async def test_a_slow_service_is_slow(api):
         ([], "body"),
     ],
 )
-async def test_what_cannot_be_is_refused_and_named(api, wrong, field):
+async def test_invalid_faults_are_rejected_by_name(api, wrong, field):
     problem = assert_problem(await api.put(FAULTS, json=wrong), 422, "VALIDATION_ERROR")
     assert [error["field"] for error in problem["errors"]] == [field]
     assert (await api.get(FAULTS)).json() == {"failure_rate": 0.0, "latency_ms": 0}

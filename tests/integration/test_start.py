@@ -1,4 +1,4 @@
-"""What the service says when it starts."""
+"""The output of the service at its start."""
 
 import json
 

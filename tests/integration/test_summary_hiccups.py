@@ -1,4 +1,4 @@
-"""Readers of summaries during a hiccup of what computes them: Redis restarts or freezes, a worker dies."""
+"""Readers of summaries while Redis restarts or freezes, or a worker dies."""
 
 import asyncio
 import os
@@ -21,20 +21,20 @@ TYPES = [f"type-{number}" for number in range(5)]
 SETTINGS = {name.upper(): str(value) for name, value in PLENTY.items()} | {"CACHE_TTL_SECONDS": "1"}
 
 LONG_SECONDS = 15.0
-"""A reader that waits longer has waited for something that nobody does any more. On a busy machine a second
-may become several; what this was written against took 32 to 34 s on an idle one."""
+"""A longer wait means that the reader waits for a computation that has ended. On a busy machine, a second can
+be several seconds; the original fault took 32 to 34 s on an idle machine."""
 
 
 @dataclass
 class Fleet:
-    """Two workers, apart so that one can be killed, and what they depend on."""
+    """Two separate workers, of which one can be killed, with their Redis and provider."""
 
     redis: RedisServer
     provider: Provider
     servers: list[Server]
 
     async def read(self, server: Server, metric_type: str) -> tuple[float, httpx.Response]:
-        """Return how long a reader waited, and for what answer."""
+        """Return the time that a reader waited, and the answer."""
         began = time.monotonic()
         async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
             answer = await client.get(f"/api/metrics/summary?type={metric_type}")
@@ -67,7 +67,7 @@ class Fleet:
 
 @pytest.fixture
 async def fleet(own_redis: RedisServer, tmp_path) -> AsyncIterator[Fleet]:
-    """A fleet whose summaries have been computed once, and have run out."""
+    """A fleet whose summaries have been computed once, and have expired."""
     servers = []
     with running_provider() as provider:
         for name in ("a", "b"):

@@ -1,4 +1,4 @@
-"""OpenTelemetry of a running service: a real collector's end of OTLP, and what arrives there."""
+"""OpenTelemetry of a running service, with an OTLP receiver."""
 
 import socket
 import subprocess
@@ -81,7 +81,7 @@ async def test_without_a_parent_a_request_begins_a_trace_that_its_log_line_names
 
 
 @pytest.mark.slow
-async def test_disabled_it_sends_nothing(start_server, collector):
+async def test_disabled_tracing_sends_nothing(start_server, collector):
     server = start_server(OTEL_EXPORTER_OTLP_ENDPOINT=collector.url, OTEL_SDK_DISABLED="true")
     await calls(server, "/api/metrics/types", headers=TRACEPARENT)
     server.stop()
@@ -91,7 +91,7 @@ async def test_disabled_it_sends_nothing(start_server, collector):
 
 
 @pytest.mark.slow
-async def test_a_collector_that_is_away_harms_nobody(start_server):
+async def test_an_unavailable_collector_does_not_affect_requests(start_server):
     nowhere = f"http://127.0.0.1:{free_port()}"
     server = start_server(OTEL_EXPORTER_OTLP_ENDPOINT=nowhere, OTEL_EXPORTER_OTLP_TIMEOUT="1")
     answers = await calls(server, *["/api/metrics/types"] * 20)
@@ -125,7 +125,7 @@ async def test_a_stop_does_not_wait_for_a_collector_that_does_not_answer(
 
 
 @pytest.mark.slow
-def test_where_nobody_asks_nothing_is_set_up_nor_imported():
+def test_disabled_tracing_imports_nothing():
     program = """if True:
         import asyncio, sys
         from src.main import app

@@ -37,7 +37,7 @@ def test_each_minute_has_its_own_points(batch):
         table = np.frombuffer(points, dtype=POINT_DTYPE)
         assert size == len(mine)
         assert [(us - hour_us, series, value) for us, value, series in mine] == table.tolist()
-        assert Rollup.of_records(rollup) == Rollup.of_few([(us, value) for us, value, _ in mine])
+        assert Rollup.from_records(rollup) == Rollup.from_points([(us, value) for us, value, _ in mine])
         bins, counts = decode_entries(entries)
         numbers = [bin_of(value) for _, value, _ in mine]
         assert dict(zip(bins.tolist(), counts.tolist(), strict=True)) == {

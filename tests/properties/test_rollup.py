@@ -21,9 +21,9 @@ entries = st.lists(st.tuples(timestamps, values), min_size=1, max_size=50)
 @given(entries, st.data())
 def test_any_way_to_merge_gives_the_same(points, data):
     cut = data.draw(st.integers(0, len(points)))
-    order = data.draw(st.permutations([Rollup.of_few([point]) for point in points]))
-    whole = Rollup.of_few(points)
-    parts = Rollup.merged([Rollup.merged(order[:cut]), Rollup.merged(order[cut:])])
+    order = data.draw(st.permutations([Rollup.from_points([point]) for point in points]))
+    whole = Rollup.from_points(points)
+    parts = Rollup.merge([Rollup.merge(order[:cut]), Rollup.merge(order[cut:])])
     values = [value for _, value in points]
     assert (parts.count, parts.minimum, parts.maximum) == (len(values), min(values), max(values))
     assert parts.latest_us == whole.latest_us
@@ -36,9 +36,9 @@ def test_any_way_to_merge_gives_the_same(points, data):
 @example([(0, 4.0), (0, 2.0**55 + 8), (0, -2.7639659178956165e-294)])
 def test_arrays_and_lists_have_the_same_rollup_and_a_record_keeps_it(points):
     stamps, values = zip(*points, strict=True)
-    rollup = Rollup.of_few(points)
-    assert Rollup.of_arrays(np.array(stamps, dtype=np.int64), np.array(values)) == rollup
-    read = Rollup.of_records(rollup.encode())
+    rollup = Rollup.from_points(points)
+    assert Rollup.from_arrays(np.array(stamps, dtype=np.int64), np.array(values)) == rollup
+    read = Rollup.from_records(rollup.encode())
     # A sum halfway between two doubles is either of them, with a compensation to match.
     assert read.total == rollup.total
     assert replace(read, sum=rollup.sum, compensation=rollup.compensation) == rollup

@@ -35,7 +35,7 @@ def nearest_rank(sample, percent):
 
 @given(st.lists(values, min_size=1, max_size=200), st.integers(0, 100))
 def test_a_quantile_is_within_one_percent_of_the_nearest_rank(sample, percent):
-    estimate = LogBinSketch.of(sample).quantile(percent / 100)
+    estimate = LogBinSketch.from_values(sample).quantile(percent / 100)
     assert estimate == pytest.approx(nearest_rank(sample, percent), rel=0.01 + 1e-9, abs=0)
     assert min(sample) <= estimate <= max(sample)
 

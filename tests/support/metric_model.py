@@ -1,7 +1,10 @@
 """The metric store as plainly as it can be said: keep every point, look at all of them each time."""
 
 import math
-from collections.abc import AsyncIterator, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping, Sequence
+
+import orjson
 
 from src.analytics.aggregate import Aggregate
 from src.analytics.columns import PointColumns, columns_of
@@ -13,9 +16,10 @@ from src.resilience.clock import Clock
 from src.resilience.rate_limiter.store import Decision, RateLimiter
 from src.services.metrics.export import PointPage
 from src.services.metrics.ingest import (
+    AdmitAndAdd,
     Idempotency,
     IdempotencyKeyReusedError,
-    MetricStore,
+    IsStored,
     PointRejection,
     Position,
     StoredPoint,
@@ -57,7 +61,7 @@ class MemoryMetricStore:
     async def aggregate(self, metric_type: str, window: Window | None) -> Aggregate:
         some = [stored for stored in self._of(metric_type) if window is None or _is_in(window, stored.point)]
         if not some:
-            return Aggregate(Rollup.empty(), LogBinSketch.of([]))
+            return Aggregate(Rollup.empty(), LogBinSketch.from_values([]))
         values = [stored.point.value for stored in some]
         latest = max(some, key=_place)
         try:
@@ -73,7 +77,7 @@ class MemoryMetricStore:
             latest.point.timestamp_us,
             latest.point.value,
         )
-        return Aggregate(rollup, LogBinSketch.of(values))
+        return Aggregate(rollup, LogBinSketch.from_values(values))
 
     async def aggregates(self, metric_type: str, windows: Sequence[Window]) -> list[Aggregate]:
         return [await self.aggregate(metric_type, window) for window in windows]
@@ -111,6 +115,10 @@ class MemoryMetricStore:
             overviews.append(TypeOverview(name, len(some), latest.timestamp_us, latest.value))
         return sorted(overviews, key=lambda overview: (-overview.latest_timestamp_us, overview.type))
 
+    async def series(self, metric_type: str) -> list[tuple[Mapping[str, str], int]]:
+        counts = Counter(stored.point.labels for stored in self._of(metric_type))
+        return [(orjson.loads(text) if text else {}, count) for text, count in counts.items()]
+
     def _of(self, metric_type: str) -> list[StoredPoint]:
         return [stored for stored in self._points if stored.point.type == metric_type]
 
@@ -123,16 +131,10 @@ def _place(stored: StoredPoint) -> tuple[int, str, int]:
     return stored.point.timestamp_us, stored.point.type, stored.arrival
 
 
-class MemoryAdmittedWrite:
-    """An `AdmittedWrite` in two steps: the verdict, and then the store."""
+def memory_admit_and_add(limiter: RateLimiter) -> AdmitAndAdd:
+    """Return an `AdmitAndAdd` that only decides, so that its caller stores the point."""
 
-    def __init__(self, limiter: RateLimiter, store: MetricStore, point: Point) -> None:
-        self.point = point
-        self._limiter = limiter
-        self._store = store
+    async def admit_and_add(key: str, point: Point) -> tuple[Decision, IsStored]:
+        return await limiter.hit(key), False
 
-    async def hit(self, key: str) -> Decision:
-        return await self._limiter.hit(key)
-
-    async def finish(self) -> None:
-        await self._store.add_one(self.point)
+    return admit_and_add

@@ -17,7 +17,7 @@ from src.services.proxy.copies import MAX_COPY_BYTES, Copies
 from src.services.proxy.service import PACE_MARGIN, Proxy, ProxyOptions, ProxyRequest, is_upstream_failure
 from src.services.proxy.shared_calls import SharedCalls
 from src.services.proxy.target import UpstreamTarget
-from src.services.proxy.totals import ProxyTally, ProxyTotals
+from src.services.proxy.totals import ProxyCounters, ProxyTotals
 from src.services.proxy.upstream import Upstream
 from tests.support.listener import RecordingListener
 
@@ -105,7 +105,7 @@ class ProxyFleet:
             copies=copies,
             queue=queue,
             breaker=breaker,
-            tally=ProxyTally(self, clock),
+            counters=ProxyCounters(self, clock),
             clock=clock,
             options=self.options,
             listener=self.listener,

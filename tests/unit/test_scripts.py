@@ -1,4 +1,4 @@
-"""The scripts hold together: they parse, and what one says the others say too."""
+"""The scripts have no syntax errors, and agree with each other."""
 
 import os
 import re
@@ -13,7 +13,7 @@ import pytest
 import tree_sitter
 import tree_sitter_powershell
 
-from scripts.install import UV_VARIABLES, has_a_cache, pip_configuration, uv_environment
+from scripts.install import UV_VARIABLES, has_cache, pip_configuration, uv_environment
 from src.config.settings import Settings
 from src.server.options import longest_stop_seconds
 from src.storage.redis.embedded import STOP_GRACE_SECONDS
@@ -60,23 +60,23 @@ def powershell_errors(source: bytes) -> list[str]:
 
 @needs_bash
 @pytest.mark.parametrize("name", SHELL)
-def test_shell_scripts_parse(name: str) -> None:
+def test_shell_scripts_have_no_syntax_errors(name: str) -> None:
     result = bash('bash -n "$1"', name)
 
     assert result.returncode == 0, result.stderr
 
 
 @pytest.mark.parametrize("name", POWERSHELL)
-def test_powershell_scripts_parse(name: str) -> None:
+def test_powershell_scripts_have_no_syntax_errors(name: str) -> None:
     assert powershell_errors((ROOT / name).read_bytes()) == []
 
 
-def test_a_broken_powershell_script_would_be_found() -> None:
+def test_the_powershell_check_finds_a_syntax_error() -> None:
     assert powershell_errors(b"function Broken { if ($true { }") != []
 
 
 @pytest.mark.parametrize("name", PAIRS)
-def test_both_scripts_tell_of_the_same_uses(name: str) -> None:
+def test_both_scripts_document_the_same_uses(name: str) -> None:
     def uses(ending: str) -> list[str]:
         head = text(f"{name}.{ending}").split("set -euo" if ending == "sh" else "$ErrorActionPreference")[0]
         return [
@@ -88,7 +88,7 @@ def test_both_scripts_tell_of_the_same_uses(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PAIRS)
-def test_both_scripts_know_the_same_flags_and_variables(name: str) -> None:
+def test_both_scripts_have_the_same_flags_and_variables(name: str) -> None:
     def words(ending: str) -> set[str]:
         source = text(f"{name}.{ending}")
         flags = set(re.findall(r"--(?:local|no-pause|base-url|require-hashes)\b", source))
@@ -102,7 +102,7 @@ def test_both_scripts_know_the_same_flags_and_variables(name: str) -> None:
     assert words("sh") == words("ps1")
 
 
-def test_both_tours_take_the_same_steps_and_ask_for_the_same_things() -> None:
+def test_both_tours_have_the_same_steps_and_requests() -> None:
     def steps(ending: str) -> list[str]:
         source = text(f"demo.{ending}").replace("→", "->")
         return re.findall(r"^\s*(?:step|Write-Step) ['\"](.+)['\"] ['\"](.+)['\"]$", source, re.MULTILINE)
@@ -156,7 +156,7 @@ def test_powershell_accepts_a_byte_order_mark_too() -> None:
 
 
 @needs_bash
-def test_the_environment_wins_over_dotenv(tmp_path: Path) -> None:
+def test_the_environment_overrides_dotenv(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("APP_PORT=8001\n")
 
     assert bash(SETTING, str(tmp_path), "APP_PORT", "8000", APP_PORT="8002").stdout == "8002\n"
@@ -175,7 +175,7 @@ def test_the_servers_of_the_tests_do_not_read_the_env_file_that_start_writes(
 
 
 @needs_bash
-def test_a_command_that_runs_nothing_is_passed_over(tmp_path: Path) -> None:
+def test_a_python_command_that_does_not_work_is_skipped(tmp_path: Path) -> None:
     for name, body in {"python3.12": "exit 127", "python3": f'exec "{sys.executable}" "$@"'}.items():
         (tmp_path / name).write_text(f"#!/bin/sh\n{body}\n")
         (tmp_path / name).chmod(0o755)
@@ -184,7 +184,7 @@ def test_a_command_that_runs_nothing_is_passed_over(tmp_path: Path) -> None:
 
 
 @needs_bash
-def test_no_python_at_all_is_said(tmp_path: Path) -> None:
+def test_a_missing_python_is_reported(tmp_path: Path) -> None:
     result = bash(
         ". scripts/environment.sh; make_venv requirements.txt",
         PATH=str(tmp_path),
@@ -314,7 +314,7 @@ list.format='columns'
     }
 
 
-def test_variables_of_uv_win_over_the_configuration_of_pip(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variables_of_uv_override_the_configuration_of_pip(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UV_DEFAULT_INDEX", "https://uv.example/simple")
 
     given = uv_environment({"index-url": "https://pip.example/simple"})
@@ -340,6 +340,6 @@ def test_no_cache_is_used_where_none_can_be_kept(tmp_path: Path, monkeypatch: py
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
 
-    assert not has_a_cache()
+    assert not has_cache()
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert has_a_cache()
+    assert has_cache()

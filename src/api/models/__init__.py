@@ -1,1 +1,1 @@
-"""What goes over the wire: request models that validate, and answers as the documentation shows them."""
+"""The models of HTTP bodies: request models validate bodies, answer models document them."""

@@ -1,4 +1,4 @@
-"""The circuit breaker over the wire."""
+"""The models of the circuit breaker's answers."""
 
 from dataclasses import astuple
 from typing import Literal
@@ -10,7 +10,7 @@ from src.resilience.circuit_breaker.store import BreakerStatus
 
 
 class BreakerTransition(BaseModel):
-    """One change of a circuit breaker's state."""
+    """A change of a circuit breaker's state."""
 
     at: str = Field(examples=["2026-01-31T12:00:00Z"])
     before: str = Field(examples=["CLOSED"])
@@ -23,18 +23,18 @@ class BreakerOut(BaseModel):
 
     state: Literal["CLOSED", "OPEN", "HALF_OPEN"]
     failure_count: int = Field(
-        description="Failures in a row; an open breaker still shows the count that opened it", examples=[0]
+        description="Consecutive failures; an open breaker keeps the count that opened it", examples=[0]
     )
     success_count: int = Field(description="Successful calls in the window", examples=[0])
     failure_rate: float = Field(description="Share of the window's calls that failed, 0 to 1", examples=[0.0])
     name: str = Field(examples=["external-service"])
     opened_at: str | None
-    retry_after: float | None = Field(description="Seconds until an open breaker lets a probe through")
-    transitions: list[BreakerTransition] = Field(description="The last 20")
+    retry_after: float | None = Field(description="Seconds until an open breaker admits a probe")
+    transitions: list[BreakerTransition] = Field(description="The last 20 changes of the state")
 
     @classmethod
-    def of(cls, status: BreakerStatus) -> "BreakerOut":
-        """Return the breaker as it is shown."""
+    def from_status(cls, status: BreakerStatus) -> "BreakerOut":
+        """Return the answer for `status`."""
         return cls(
             state=status.state,
             failure_count=status.failure_count,

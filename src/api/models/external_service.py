@@ -1,10 +1,10 @@
-"""What is set of the external service, over the wire."""
+"""The models of the simulated external service's faults."""
 
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from src.services.external_service import MAX_SIMULATED_LATENCY_MS
+from src.services.simulated_faults import MAX_SIMULATED_LATENCY_MS
 
 
 class FailureRate(BaseModel):
@@ -16,7 +16,7 @@ class FailureRate(BaseModel):
 
 
 class FaultChangesIn(BaseModel):
-    """How the simulated external service is to misbehave. What is left out stays."""
+    """Changes of the simulated external service's faults. A member that is left out stays unchanged."""
 
     model_config = ConfigDict(
         strict=True, extra="forbid", json_schema_extra={"examples": [{"latency_ms": 400}]}
@@ -26,12 +26,12 @@ class FaultChangesIn(BaseModel):
         0, ge=0, le=1, allow_inf_nan=False, description="Share of calls that fail", examples=[0.3]
     )
     latency_ms: int = Field(
-        0, ge=0, le=MAX_SIMULATED_LATENCY_MS, description="Milliseconds each call waits first", examples=[400]
+        0, ge=0, le=MAX_SIMULATED_LATENCY_MS, description="Delay of each call in milliseconds", examples=[400]
     )
 
 
 class FaultsOut(BaseModel):
-    """How the simulated external service misbehaves."""
+    """The faults of the simulated external service."""
 
     failure_rate: float = Field(description="Share of calls that fail, 0 to 1", examples=[0.3])
-    latency_ms: int = Field(description="Milliseconds each call waits first", examples=[400])
+    latency_ms: int = Field(description="Delay of each call in milliseconds", examples=[400])

@@ -1,4 +1,4 @@
-"""Health over the wire."""
+"""The models of the health answers."""
 
 from typing import Literal
 
@@ -6,10 +6,10 @@ from pydantic import BaseModel, Field
 
 
 class Health(BaseModel):
-    """Whether the service can do all its work."""
+    """Whether the service can serve all requests."""
 
     status: Literal["healthy", "unhealthy"]
-    redis_connected: bool = Field(description="Whether Redis answers, be it with a refusal")
+    redis_connected: bool = Field(description="Whether Redis replies, even if it rejects writes")
     timestamp: str = Field(examples=["2026-01-31T12:00:00Z"])
 
 
@@ -17,15 +17,15 @@ class Ready(BaseModel):
     """Which requests can be served."""
 
     status: Literal["healthy", "degraded", "unhealthy"] = Field(
-        description="healthy: all; degraded: one part of them; unhealthy: none"
+        description="healthy: writes and reads work; degraded: only one of them works; unhealthy: none works"
     )
     redis_connected: bool
-    ingest: bool = Field(description="Whether measurements are stored")
-    reads: bool = Field(description="Whether summaries and lists are read")
+    ingest: bool = Field(description="Whether measurements can be stored")
+    reads: bool = Field(description="Whether summaries and lists can be read")
     timestamp: str = Field(examples=["2026-01-31T12:00:00Z"])
 
 
 class Liveness(BaseModel):
-    """Whether the process serves."""
+    """The process is serving requests."""
 
     status: Literal["alive"] = "alive"

@@ -1,4 +1,4 @@
-"""The lab's runs over the wire."""
+"""The models of the lab's answers."""
 
 from typing import Literal
 
@@ -24,8 +24,8 @@ class LabCall(BaseModel):
     duration_ms: float = Field(description="The whole call, waits included", examples=[212.4])
 
 
-class LabTally(BaseModel):
-    """How many calls had each outcome; each call has exactly one."""
+class LabOutcomeCounts(BaseModel):
+    """The number of calls with each outcome. Each call has exactly one outcome."""
 
     succeeded: int = Field(examples=[1])
     recovered: int = Field(description="Answered after a retry", examples=[0])
@@ -34,7 +34,7 @@ class LabTally(BaseModel):
     unfinished: int = Field(description="Not finished at the time limit", examples=[0])
 
 
-class LabRun(LabTally):
+class LabRun(LabOutcomeCounts):
     """The outcome of a run."""
 
     count: int = Field(examples=[2])
@@ -42,7 +42,7 @@ class LabRun(LabTally):
     calls: list[LabCall] = Field(description="The finished calls, in the order of their start")
 
 
-class StressOut(LabTally):
+class StressOut(LabOutcomeCounts):
     """The result of a stress test."""
 
     concurrency: int = Field(examples=[20])
@@ -63,8 +63,10 @@ class StressOut(LabTally):
 
 
 class CircuitStateOut(BaseModel):
-    """The state of the breaker, in short."""
+    """A short form of the breaker's state."""
 
     state: Literal["CLOSED", "OPEN", "HALF_OPEN"]
-    fail_count: int = Field(description="Failures in a row, or those that opened it", examples=[5])
+    fail_count: int = Field(
+        description="Consecutive failures; an open breaker keeps the count that opened it", examples=[5]
+    )
     opened_at: str | None = Field(examples=["2026-01-31T12:00:00Z"])

@@ -1,4 +1,4 @@
-"""Measurements over the wire, and the queries that read them."""
+"""The models of measurements, and of the queries that read them."""
 
 import re
 from collections.abc import Mapping
@@ -45,7 +45,7 @@ TimestampMicroseconds = Annotated[
         {
             "type": "string",
             "format": "date-time",
-            "description": "RFC 3339; without an offset it is UTC; microseconds are kept",
+            "description": "RFC 3339; UTC if there is no offset; microseconds are kept",
         }
     ),
 ]
@@ -60,7 +60,7 @@ _CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def label_fault(labels: Mapping[str, str]) -> str | None:
-    """Return what is wrong with labels, or None."""
+    """Return the first fault of `labels`; None if they are valid."""
     if len(labels) > MAX_LABELS:
         return f"there may be at most {MAX_LABELS} labels"
     for name, value in labels.items():
@@ -83,13 +83,15 @@ Labels = Annotated[
     dict[str, str],
     AfterValidator(_check_labels),
     Field(
-        description="What tells series of a type apart", examples=[{"host": "web-1"}], max_length=MAX_LABELS
+        description="Each set of labels identifies one series of the type",
+        examples=[{"host": "web-1"}],
+        max_length=MAX_LABELS,
     ),
 ]
 
 
 class MetricIn(BaseModel):
-    """One measurement as it is posted."""
+    """One measurement in a request."""
 
     model_config = ConfigDict(
         strict=True,
@@ -112,7 +114,7 @@ class MetricIn(BaseModel):
     labels: Labels = Field(default_factory=dict)
 
     def point(self) -> Point:
-        """Return the measurement as the analytics know it."""
+        """Return the measurement as a point."""
         return Point(self.type, self.timestamp, self.value, labels_text(self.labels))
 
 
@@ -128,9 +130,9 @@ class MetricReceived(BaseModel):
 
 
 class BatchError(BaseModel):
-    """Why one point of a batch was refused."""
+    """An error of one point of a batch."""
 
-    index: int = Field(description="Its place in the batch, from 0", examples=[3])
+    index: int = Field(description="The index of the point in the batch, from 0", examples=[3])
     field: str = Field(examples=["value"])
     message: str = Field(examples=["Input should be a finite number"])
 
@@ -140,7 +142,7 @@ class BatchReceived(BaseModel):
 
     accepted: int = Field(examples=[999])
     rejected: int = Field(examples=[1])
-    errors: list[BatchError] = Field(description="The first 100")
+    errors: list[BatchError] = Field(description="The first 100 errors")
 
 
 class MetricOut(BaseModel):
@@ -149,7 +151,7 @@ class MetricOut(BaseModel):
     timestamp: str = Field(examples=["2026-01-31T12:00:00Z"])
     value: float = Field(examples=[42.5])
     type: str = Field(examples=["cpu_usage"])
-    labels: dict[str, str] | None = Field(None, description="Left out where there are none")
+    labels: dict[str, str] | None = Field(None, description="Left out if the measurement has no labels")
 
 
 class MetricTypeOut(BaseModel):
@@ -159,23 +161,25 @@ class MetricTypeOut(BaseModel):
     count: int = Field(examples=[120])
     latest_timestamp: str = Field(examples=["2026-01-31T12:00:00Z"])
     latest_value: float = Field(examples=[42.5])
-    series: int = Field(description="Sets of labels, no labels included", examples=[3])
+    series: int = Field(
+        description="The number of series: one per set of labels, one without labels", examples=[3]
+    )
 
 
 class LabelledQuery(BaseModel):
-    """Which series are read."""
+    """The series to read."""
 
     model_config = ConfigDict(frozen=True)
 
     label: tuple[Annotated[str, Field(pattern=f"^{LABEL_NAME_PATTERN}:.{{1,128}}$")], ...] = Field(
         (),
         max_length=64,
-        description="`name:value`, repeatable: different names must all match, of one name any value",
+        description="`name:value`, repeatable. A series must have every name, and one of the name's values",
         examples=[["host:web-1"]],
     )
 
     def filters(self) -> LabelFilters:
-        """Return what a series must match."""
+        """Return the accepted values of each label name."""
         filters: dict[str, frozenset[str]] = {}
         for text in self.label:
             name, _, value = text.partition(":")
@@ -184,38 +188,40 @@ class LabelledQuery(BaseModel):
 
 
 class GroupedQuery(LabelledQuery):
-    """Which series are read, and how they are grouped."""
+    """The series to read, and their grouping."""
 
     group_by: str | None = Field(
         None,
         pattern=rf"^{LABEL_NAME_PATTERN}(,{LABEL_NAME_PATTERN}){{0,2}}$",
-        description="Up to three label names, separated by commas: one summary for each set of their values",
+        description="Up to three label names, separated by commas. Each set of their values is a group",
         examples=["host"],
     )
 
     @cached_property
     def labels(self) -> LabelQuery:
-        """The query by labels."""
+        """The filters and the grouping."""
         return LabelQuery(self.filters(), tuple(self.group_by.split(",")) if self.group_by else ())
 
 
 class SummaryQuery(GroupedQuery):
-    """Which summary is read."""
+    """The summary to read."""
 
     type: MetricType
-    period: Period = Field("all", description="Everything, the last 24 h, or the last 60 min")
+    period: Period = Field(
+        "all", description="all: all measurements; daily: the last 24 h; hourly: the last 60 min"
+    )
 
 
 class ListQuery(LabelledQuery):
-    """Which measurements are listed."""
+    """The measurements to list."""
 
-    type: MetricType | None = Field(None, description="Only this type; without it, every type")
-    limit: int = Field(100, ge=1, le=1000, description="How many at most")
-    cursor: str | None = Field(None, max_length=512, description="From the Link header of a page")
+    type: MetricType | None = Field(None, description="The type to list; all types by default")
+    limit: int = Field(100, ge=1, le=1000, description="The largest number of measurements")
+    cursor: str | None = Field(None, max_length=512, description="A cursor from the Link header of a page")
 
 
 class SeriesQuery(GroupedQuery):
-    """Which series is read."""
+    """The series to read, and its steps."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -223,12 +229,12 @@ class SeriesQuery(GroupedQuery):
     from_: TimestampMicroseconds | None = Field(
         None,
         alias="from",
-        description="RFC 3339. The beginning, included; without it, an hour before the end",
+        description="RFC 3339. The beginning, inclusive; by default an hour before the end",
         examples=["2026-01-31T11:00:00Z"],
     )
     to: TimestampMicroseconds | None = Field(
         None,
-        description="RFC 3339. The end, not included; without it, that of the step now under way",
+        description="RFC 3339. The end, exclusive; by default the end of the current step",
         examples=["2026-01-31T12:00:00Z"],
     )
     step: int = Field(DEFAULT_STEP_SECONDS, ge=1, description="Length of a step in seconds")
@@ -254,7 +260,7 @@ class ExportQuery(LabelledQuery):
 
 
 class LabelsQuery(BaseModel):
-    """Whose labels are listed."""
+    """The type whose labels are listed."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -265,7 +271,7 @@ class LabelValueOut(BaseModel):
     """One value of a label."""
 
     value: str = Field(examples=["web-1"])
-    count: int = Field(description="Measurements with it", examples=[120])
+    count: int = Field(description="The number of measurements with this value", examples=[120])
 
 
 class LabelOut(BaseModel):

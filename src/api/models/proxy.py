@@ -1,4 +1,4 @@
-"""The state and the policy of the proxy, as JSON."""
+"""The models of the proxy's state and policy."""
 
 from typing import Literal
 
@@ -13,7 +13,7 @@ class ProxyPolicy(BaseModel):
     model_config = ConfigDict(strict=True, json_schema_extra={"examples": [{"policy": "priority"}]})
 
     policy: Literal["fifo", "priority"] = Field(
-        description="fifo: in order of arrival. priority: by priority, which waiting improves"
+        description="fifo: in order of arrival. priority: by priority, which improves during the wait"
     )
 
 
@@ -27,13 +27,13 @@ class ProxyBreaker(BaseModel):
 
 
 class ProxyStatusOut(BaseModel):
-    """The state of the proxy over all workers. The counts are of requests since the first start."""
+    """The state of the proxy over all workers. The counts cover all requests since the first start."""
 
     policy: Literal["fifo", "priority"]
     interval_seconds: float = Field(
         description="Least time between two calls of the upstream", examples=[1.0]
     )
-    queue_size: int = Field(description="Calls in the queue", examples=[7])
+    queue_size: int = Field(description="Number of calls in the queue", examples=[7])
     capacity: int = Field(description="The most calls that the queue holds", examples=[100])
     oldest_age_seconds: float | None = Field(
         description="How long the oldest call has been in the queue; null if the queue is empty",
@@ -43,7 +43,7 @@ class ProxyStatusOut(BaseModel):
         description="Time until the next call may start. After a Retry-After it can exceed the interval",
         examples=[0.35],
     )
-    requests: int = Field(description="All requests, those that still wait included", examples=[120])
+    requests: int = Field(description="All requests, including those that still wait", examples=[120])
     successes: int = Field(description="Answered by the upstream, with any status below 500", examples=[70])
     failures: int = Field(description="Answered with an error of the proxy", examples=[1])
     fallbacks: int = Field(description="Answered with a stale copy instead of an error", examples=[2])
@@ -55,8 +55,8 @@ class ProxyStatusOut(BaseModel):
     breaker: ProxyBreaker
 
     @classmethod
-    def of(cls, status: ProxyStatus) -> "ProxyStatusOut":
-        """Return `status` as JSON shows it."""
+    def from_status(cls, status: ProxyStatus) -> "ProxyStatusOut":
+        """Return the answer for `status`."""
         queue, totals, breaker = status.queue, status.totals, status.breaker
         return cls(
             policy=queue.policy,

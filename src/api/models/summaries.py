@@ -1,4 +1,4 @@
-"""Summaries and series over the wire, of all series of a type together and by labels."""
+"""The models of summaries and series, for all series of a type together and for groups by labels."""
 
 from typing import Literal
 
@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field
 from src.services.metrics.summary import Period
 
 GroupLabels = dict[str, str]
-"""The labels of a group; names that its series do not have are left out."""
+"""The labels of a group. A label that the group's series do not have is left out."""
 
 
 class _SummaryKey(BaseModel):
@@ -18,11 +18,14 @@ class _SummaryKey(BaseModel):
 class _Figures(BaseModel):
     count: int = Field(examples=[120])
     average_value: float | None = Field(
-        description="Null also where the sum is beyond a double's range", examples=[40.1]
+        description="Null also if the sum exceeds the range of a double", examples=[40.1]
     )
     min_value: float | None = Field(examples=[12.0])
     max_value: float | None = Field(examples=[97.5])
-    latest_value: float | None = Field(description="Latest by timestamp, then by arrival", examples=[42.5])
+    latest_value: float | None = Field(
+        description="The value with the latest timestamp; of several, the one that arrived last",
+        examples=[42.5],
+    )
     sum: float | None = Field(examples=[4812.0])
     p50: float | None = Field(description="Relative error at most 1 %", examples=[39.9])
     p95: float | None = Field(examples=[88.0])
@@ -32,10 +35,12 @@ class _Figures(BaseModel):
 
 class _SummaryContext(BaseModel):
     reference: object | None = Field(
-        description="What the external service knows of this type",
+        description="The external service's reference data of this type; null if there are none",
         examples=[{"unit": "percent", "description": "Share of CPU time in use"}],
     )
-    degraded: bool = Field(description="True: the external service failed, and this is the last good summary")
+    degraded: bool = Field(
+        description="true: no current summary was available in time, and this is the last good one"
+    )
     generated_at: str = Field(examples=["2026-01-31T12:00:05Z"])
 
 
@@ -59,19 +64,19 @@ class _GroupedKey(_SummaryKey):
 
 
 class GroupedSummary(_SummaryContext, _GroupedKey):
-    """The summary of one metric type over one period by labels, as `group_by` has it."""
+    """The summaries of one metric type over one period, grouped by the labels in `group_by`."""
 
-    groups: list[SummaryGroup] = Field(description="By label values, 1,000 at most")
-    truncated: Literal[True] | None = Field(None, description="There only where there are more groups")
+    groups: list[SummaryGroup] = Field(description="At most 1,000 groups, ordered by label values")
+    truncated: Literal[True] | None = Field(None, description="Present only if there are more groups")
 
 
 class SeriesStep(BaseModel):
-    """What the points of one step come to. Without any, count is 0 and the figures are null."""
+    """The summary of the points of one step. Without points, count is 0 and the figures are null."""
 
-    time: str = Field(description="Where the step begins", examples=["2026-01-31T12:00:00Z"])
+    time: str = Field(description="The beginning of the step", examples=["2026-01-31T12:00:00Z"])
     count: int = Field(examples=[60])
     average: float | None = Field(
-        description="Null also where the sum is beyond a double's range", examples=[40.1]
+        description="Null also if the sum exceeds the range of a double", examples=[40.1]
     )
     min: float | None = Field(examples=[12.0])
     max: float | None = Field(examples=[97.5])
@@ -87,10 +92,10 @@ class SeriesGroup(_Group):
 
 
 class GroupedSeries(BaseModel):
-    """A metric type over time by labels, as `group_by` has it."""
+    """A metric type over time, grouped by the labels in `group_by`."""
 
     type: str = Field(examples=["cpu_usage"])
     step: int = Field(description="Length of a step in seconds", examples=[60])
     group_by: list[str] = Field(examples=[["host"]])
-    groups: list[SeriesGroup] = Field(description="By label values, 1,000 at most")
-    truncated: Literal[True] | None = Field(None, description="There only where there are more groups")
+    groups: list[SeriesGroup] = Field(description="At most 1,000 groups, ordered by label values")
+    truncated: Literal[True] | None = Field(None, description="Present only if there are more groups")

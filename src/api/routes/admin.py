@@ -1,4 +1,4 @@
-"""What an operator may do: trouble the simulated service, open or close the breaker, switch the proxy."""
+"""The operator's endpoints: simulated faults, the circuit breaker, and the policy of the proxy's queue."""
 
 from typing import TypeVar, cast
 
@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request
 from pydantic import TypeAdapter
 
 from src.api.admin_access import RequireAdmin
-from src.api.body import MAX_OBJECT_BYTES, in_time, read_object, too_large
+from src.api.body import MAX_OBJECT_BYTES, await_body, body_too_large, read_object
 from src.api.dependencies import state
 from src.api.eager_coroutine import EagerCoroutine
 from src.api.models.circuit_breaker import BreakerOut
@@ -14,7 +14,7 @@ from src.api.models.external_service import FailureRate, FaultChangesIn, FaultsO
 from src.api.models.proxy import ProxyPolicy
 from src.api.openapi import ADMIN_ERRORS, BODY_ERRORS, json_body, problems, request_headers
 from src.api.routes.circuit_breaker import breaker_out
-from src.services.external_service import FaultChanges, SimulatedFaults
+from src.services.simulated_faults import FaultChanges, SimulatedFaults
 
 T = TypeVar("T")
 
@@ -27,7 +27,7 @@ _PROXY_POLICY = TypeAdapter(ProxyPolicy)
 _CHANGE_ERRORS = problems(
     *ADMIN_ERRORS,
     *BODY_ERRORS,
-    too_large(MAX_OBJECT_BYTES),
+    body_too_large(MAX_OBJECT_BYTES),
     "REDIS_UNAVAILABLE",
     "EXTERNAL_SERVICE_UNAVAILABLE",
 )
@@ -39,8 +39,8 @@ _CHANGE_ERRORS = problems(
     responses=problems("EXTERNAL_SERVICE_UNAVAILABLE"),
 )
 async def failure_rate(request: Request) -> FailureRate:
-    """Return the share of calls that the simulated external service fails."""
-    faults = await state(request)["external_service"].faults()
+    """Return the share of calls for which the simulated external service fails."""
+    faults = await state(request)["fault_control"].read()
     return FailureRate(failure_rate=faults.failure_rate)
 
 
@@ -52,10 +52,9 @@ async def failure_rate(request: Request) -> FailureRate:
     openapi_extra=request_headers("Content-Encoding") | json_body(FailureRate),
 )
 async def set_failure_rate(request: Request) -> FailureRate:
-    """Have the simulated external service fail that share of its calls, whichever worker makes them."""
-    wanted = await _read_object(request, _FAILURE_RATE)
-    external_service = state(request)["external_service"]
-    faults = await external_service.change_faults({"failure_rate": wanted.failure_rate})
+    """Set the share of calls for which the simulated external service fails, for every worker."""
+    body = await _read_object(request, _FAILURE_RATE)
+    faults = await state(request)["fault_control"].change({"failure_rate": body.failure_rate})
     return FailureRate(failure_rate=faults.failure_rate)
 
 
@@ -65,8 +64,8 @@ async def set_failure_rate(request: Request) -> FailureRate:
     responses=problems("EXTERNAL_SERVICE_UNAVAILABLE"),
 )
 async def faults(request: Request) -> FaultsOut:
-    """Return how the simulated external service misbehaves."""
-    return _faults_out(await state(request)["external_service"].faults())
+    """Return the faults of the simulated external service."""
+    return _faults_out(await state(request)["fault_control"].read())
 
 
 @router.put(
@@ -77,10 +76,10 @@ async def faults(request: Request) -> FaultsOut:
     openapi_extra=request_headers("Content-Encoding") | json_body(FaultChangesIn),
 )
 async def change_faults(request: Request) -> FaultsOut:
-    """Have the simulated external service fail, or be slow, whichever worker calls it."""
-    wanted = await _read_object(request, _FAULT_CHANGES)
-    changes = cast("FaultChanges", wanted.model_dump(exclude_unset=True))
-    return _faults_out(await state(request)["external_service"].change_faults(changes))
+    """Change the failure rate or the delay of the simulated external service, for every worker."""
+    body = await _read_object(request, _FAULT_CHANGES)
+    changes = cast("FaultChanges", body.model_dump(exclude_unset=True))
+    return _faults_out(await state(request)["fault_control"].change(changes))
 
 
 @router.post(
@@ -90,7 +89,7 @@ async def change_faults(request: Request) -> FaultsOut:
     responses=problems(*ADMIN_ERRORS),
 )
 async def open_breaker(request: Request) -> BreakerOut:
-    """Open the breaker. It stays open, whatever the external service does, until it is closed by hand."""
+    """Open the breaker. It stays open until an operator closes it, even if the external service answers."""
     breaker = state(request)["breaker"]
     await breaker.force_open()
     return await breaker_out(breaker)
@@ -103,7 +102,7 @@ async def open_breaker(request: Request) -> BreakerOut:
     responses=problems(*ADMIN_ERRORS),
 )
 async def close_breaker(request: Request) -> BreakerOut:
-    """Close the breaker and forget what it counted."""
+    """Close the breaker and reset its counts."""
     breaker = state(request)["breaker"]
     await breaker.close()
     return await breaker_out(breaker)
@@ -119,21 +118,21 @@ async def proxy_policy(request: Request) -> ProxyPolicy:
     "/proxy/policy",
     summary="Set the policy of the proxy's queue",
     dependencies=[RequireAdmin],
-    responses=problems(*ADMIN_ERRORS, *BODY_ERRORS, too_large(MAX_OBJECT_BYTES), "REDIS_UNAVAILABLE"),
+    responses=problems(*ADMIN_ERRORS, *BODY_ERRORS, body_too_large(MAX_OBJECT_BYTES), "REDIS_UNAVAILABLE"),
     openapi_extra=request_headers("Content-Encoding") | json_body(ProxyPolicy),
 )
 async def set_proxy_policy(request: Request) -> ProxyPolicy:
-    """Set the policy of the proxy's queue for every worker. Every call in the queue keeps its place."""
-    wanted = await _read_object(request, _PROXY_POLICY)
-    await state(request)["proxy"].set_policy(wanted.policy)
-    return wanted
+    """Set the policy of the proxy's queue for every worker. Every queued call stays in the queue."""
+    body = await _read_object(request, _PROXY_POLICY)
+    await state(request)["proxy"].set_policy(body.policy)
+    return body
 
 
 async def _read_object(request: Request, adapter: TypeAdapter[T]) -> T:
     services = state(request)
     reading = EagerCoroutine(read_object(request, adapter, services["body_limits"].max_bytes))
-    wanted, _ = await in_time(reading, services["clock"])
-    return wanted
+    parsed, _ = await await_body(reading, services["clock"])
+    return parsed
 
 
 def _faults_out(faults: SimulatedFaults) -> FaultsOut:

@@ -1,4 +1,4 @@
-"""The circuit breaker of the external service, to be read."""
+"""The state of the external service's circuit breaker."""
 
 from fastapi import APIRouter, Request
 
@@ -11,10 +11,10 @@ router = APIRouter(prefix="/api/circuit-breaker", tags=["circuit breaker"])
 
 @router.get("/status", summary="State of the circuit breaker")
 async def status(request: Request) -> BreakerOut:
-    """Show the breaker as the whole fleet sees it."""
+    """Return the state of the breaker, which all workers share."""
     return await breaker_out(state(request)["breaker"])
 
 
 async def breaker_out(breaker: CircuitBreaker) -> BreakerOut:
-    """Return `breaker` as it is shown."""
-    return BreakerOut.of(await breaker.status())
+    """Return the answer for `breaker`."""
+    return BreakerOut.from_status(await breaker.status())

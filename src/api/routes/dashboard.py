@@ -1,7 +1,7 @@
-"""The operator's page: its files and Chart.js, read and compressed once, served out of memory.
+"""The files of the operator's page and Chart.js, read and compressed once, then served from memory.
 
-Chart.js comes out of the installed `chartkick` package, so that the page asks no other host for anything. The
-page finds its files and the API by relative addresses, and so works below any path a proxy puts it at.
+Chart.js comes from the installed `chartkick` package, so the page loads nothing from another host. The page
+addresses its files and the API relatively, so it works below any path at which a proxy serves it.
 """
 
 import gzip
@@ -15,7 +15,7 @@ from pathlib import PurePath
 from fastapi import APIRouter, HTTPException, Request
 from starlette.responses import RedirectResponse, Response
 
-from src.api.etag import client_has
+from src.api.etag import is_not_modified
 from src.api.header import header
 from src.api.negotiation import accepts_gzip
 
@@ -31,7 +31,7 @@ _MEDIA_TYPES = {
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
-    "require-trusted-types-for 'script'; trusted-types 'none'"  # no string becomes markup or code
+    "require-trusted-types-for 'script'; trusted-types 'none'"  # strings cannot become markup or code
 )
 
 PAGE_HEADERS = {
@@ -40,14 +40,19 @@ PAGE_HEADERS = {
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
-    "Cache-Control": "no-cache",  # kept, but asked for each time: a 304 unless it changed
+    "Cache-Control": "no-cache",  # the browser revalidates each time, and gets a 304 unless the file changed
     "Vary": "Accept-Encoding",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class _File:
-    """A file of the page, ready to be sent: by encoding, its bytes and their entity tag."""
+    """A file of the page.
+
+    Attributes:
+        media_type: The Content-Type of the file.
+        encodings: For each content encoding, the encoded bytes and their entity tag.
+    """
 
     media_type: str
     encodings: dict[str, tuple[bytes, str]]
@@ -56,13 +61,13 @@ class _File:
 @cache
 def _files() -> dict[str, _File]:
     """Return every file of the page by its name."""
-    found: list[Traversable] = [
+    entries: list[Traversable] = [
         *files("src").joinpath("dashboard").iterdir(),
         files("chartkick").joinpath("django/static/chartkick/Chart.bundle.js"),
     ]
     return {
         entry.name: _File(_MEDIA_TYPES[suffix], _encodings(entry.read_bytes()))
-        for entry in found
+        for entry in entries
         if (suffix := PurePath(entry.name).suffix) in _MEDIA_TYPES
     }
 
@@ -75,7 +80,7 @@ def _encodings(body: bytes) -> dict[str, tuple[bytes, str]]:
     }
 
 
-# Plain functions: the first request reads and compresses, which is no work for the event loop.
+# FastAPI runs these plain functions in a thread, since the first request reads and compresses the files.
 
 
 @router.get("/dashboard")
@@ -86,7 +91,7 @@ def page(request: Request) -> Response:
 
 @router.get("/dashboard/")
 def page_with_a_slash() -> Response:
-    """Send the browser to the page. The address is relative, so no Host header has a say in it."""
+    """Redirect to the page. The address is relative, so it does not depend on the Host header."""
     return RedirectResponse("../dashboard", status_code=308)
 
 
@@ -103,7 +108,7 @@ def _answer(request: Request, name: str) -> Response:
     encoding = "gzip" if accepts_gzip(header(request.scope, b"accept-encoding")) else "identity"
     body, tag = found.encodings[encoding]
     headers = {**PAGE_HEADERS, "ETag": tag}
-    if client_has(header(request.scope, b"if-none-match"), tag):
+    if is_not_modified(header(request.scope, b"if-none-match"), tag):
         return Response(status_code=304, headers=headers)
     if encoding != "identity":
         headers["Content-Encoding"] = encoding

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from html import escape
 from typing import Annotated, Any
 
@@ -36,13 +37,15 @@ _HTML_HEAD = (
     '<meta name="viewport" content="width=device-width"><title>Resilience events</title>'
     '<link rel="stylesheet" href="dashboard/logs.css"></head><body><main tabindex="0"><pre>'
 )
-"""The start of the log as a page. The style sheet keeps the newest line in sight, so there is no script."""
+"""The start of the HTML page of the log. The style sheet scrolls to the newest line without a script."""
 
-_FULL = Problem(429, "LAB_BUSY", "The largest number of clients follow the events already")
+_TOO_MANY_FOLLOWERS = Problem(
+    429, "LAB_BUSY", "The largest allowed number of clients already follow the events"
+)
 
 
 class _EventStream(StreamingResponse):
-    """Server-sent events, a page at once. FastAPI's own sends each by itself, through two more tasks."""
+    """Server-sent events, sent one page at a time. FastAPI's class sends single events by two more tasks."""
 
     media_type = "text/event-stream"
 
@@ -61,28 +64,29 @@ async def _admit_page(request: Request) -> None:
 
 
 @contextmanager
-def _place_in(feed: EventFeed) -> Iterator[float]:
+def _hold_slot(feed: EventFeed) -> Iterator[float]:
     try:
-        with feed.place() as until:
+        with feed.slot() as until:
             yield until
     except TooManyFollowersError as error:
-        message = "The largest number of clients follow the events already"
-        raise ProblemError(Problem(429, "LAB_BUSY", message, retry_after=error.retry_after)) from error
+        problem = replace(_TOO_MANY_FOLLOWERS, retry_after=error.retry_after)
+        raise ProblemError(problem) from error
 
 
-# These are dependencies, because a stream that has begun can no longer be rejected. They end with the answer.
+# A slot is a dependency, because a request cannot be rejected after its stream has begun. FastAPI closes the
+# dependency at the end of the answer.
 
 
-async def _place(request: Request) -> AsyncIterator[float]:
-    with _place_in(state(request)["event_feed"]) as until:
+async def _slot(request: Request) -> AsyncIterator[float]:
+    with _hold_slot(state(request)["event_feed"]) as until:
         yield until
 
 
-async def _place_to_follow(
+async def _slot_if_followed(
     request: Request,
     follow: Annotated[bool, Query(description="Whether to continue with new events")] = False,
 ) -> AsyncIterator[float | None]:
-    with _place_in(state(request)["event_feed"]) if follow else nullcontext() as until:
+    with _hold_slot(state(request)["event_feed"]) if follow else nullcontext() as until:
         yield until
 
 
@@ -92,14 +96,14 @@ async def _place_to_follow(
     dependencies=[Depends(_admit)],
     response_class=PlainTextResponse,
     responses=_example("text/plain", _TEXT_EXAMPLE)
-    | problems("VALIDATION_ERROR", "RATE_LIMIT_EXCEEDED", _FULL, "REDIS_UNAVAILABLE"),
+    | problems("VALIDATION_ERROR", "RATE_LIMIT_EXCEEDED", _TOO_MANY_FOLLOWERS, "REDIS_UNAVAILABLE"),
 )
-async def logs(request: Request, until: Annotated[float | None, Depends(_place_to_follow)]) -> Response:
-    """The last events of all workers, some thousand of them, a line each, newest last.
+async def logs(request: Request, until: Annotated[float | None, Depends(_slot_if_followed)]) -> Response:
+    """Return about the last thousand events of all workers as lines, the newest last.
 
-    With `follow=true` each new event is sent when it happens, until the client disconnects (an hour at most);
-    a browser gets a page that scrolls to the newest line. Each line has the time, the worker, the policy, the
-    event and its details. Cache hits and misses are not events here.
+    Each line has the time, the worker, the policy, the event and its details. The log does not contain cache
+    hits and misses. With `follow=true` the answer continues with each new event until the client disconnects,
+    for at most one hour. A browser then gets a page that scrolls to the newest line.
     """
     feed = state(request)["event_feed"]
     if until is None:
@@ -117,20 +121,20 @@ async def logs(request: Request, until: Annotated[float | None, Depends(_place_t
     dependencies=[Depends(_admit_page)],
     response_class=_EventStream,
     responses=_example("text/event-stream", _SSE_EXAMPLE)
-    | problems("VALIDATION_ERROR", "RATE_LIMIT_EXCEEDED", _FULL),
+    | problems("VALIDATION_ERROR", "RATE_LIMIT_EXCEEDED", _TOO_MANY_FOLLOWERS),
 )
 async def events(
     request: Request,
-    until: Annotated[float, Depends(_place)],
+    until: Annotated[float, Depends(_slot)],
     last_event_id: Annotated[
         str | None, Header(pattern=r"^\d{1,19}-\d{1,19}$", description="Continue after this event")
     ] = None,
 ) -> Response:
-    """The last events of all workers, then each new event when it happens, each a JSON object.
+    """Send the last events of all workers, then each new event, as JSON objects.
 
-    A client that was disconnected continues after `Last-Event-ID`, as a browser's `EventSource` does by
-    itself. While there are no events, a comment every 15 s keeps the connection alive; after an hour the
-    client has to reconnect.
+    After a disconnection, a client sends `Last-Event-ID` to continue after that event; a browser's
+    `EventSource` does so by itself. Without events, a comment every 15 s keeps the connection alive. The
+    answer ends after one hour, and the client can then reconnect.
     """
     pages = state(request)["event_feed"].follow(last_event_id, until)
     return _EventStream(_messages(pages), headers=_UNBUFFERED)
@@ -163,5 +167,5 @@ def _text(events: Sequence[LoggedEvent]) -> str:
 def _line(event: LoggedEvent) -> str:
     details = orjson.loads(event.body)
     at, worker, policy, kind = (details.pop(name) for name in ("at", "worker", "policy", "event"))
-    told = (f" {name}={orjson.dumps(value).decode()}" for name, value in details.items())
-    return f"{at} [{worker}] {policy} {kind}{''.join(told)}\n"
+    texts = (f" {name}={orjson.dumps(value).decode()}" for name, value in details.items())
+    return f"{at} [{worker}] {policy} {kind}{''.join(texts)}\n"

@@ -1,4 +1,4 @@
-"""The first page: the dashboard for browsers, an index for programs."""
+"""The root path: a redirect to the dashboard for browsers, an index for other clients."""
 
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
@@ -16,18 +16,18 @@ _VARY = {"Vary": "Accept"}
 @router.get(
     "/",
     response_model=IndexOut,
-    summary="Where to go from here",
+    summary="Index of the API",
     responses={
         200: headers("Vary"),
-        307: {"description": "A browser is sent to the dashboard", **headers("Location", "Vary")},
+        307: {"description": "Redirect of a browser to the dashboard", **headers("Location", "Vary")},
     },
 )
 async def index(request: Request) -> Response:
-    """Send a browser, which prefers `text/html`, to the dashboard; give other clients this index."""
+    """Redirect a client that prefers `text/html` to the dashboard; return this index to other clients."""
     if prefers_html(header(request.scope, b"accept")):
-        return RedirectResponse("dashboard", headers=_VARY)  # relative: it holds below any path and Host
+        return RedirectResponse("dashboard", headers=_VARY)  # a relative address works with any path and Host
     root = request.scope.get("root_path", "")
-    found = IndexOut(
+    answer = IndexOut(
         name=request.app.title,
         version=request.app.version,
         dashboard=f"{root}/dashboard",
@@ -37,4 +37,4 @@ async def index(request: Request) -> Response:
         health=f"{root}/health",
         metrics=f"{root}/metrics",
     )
-    return JSONResponse(found.model_dump(), headers=_VARY)
+    return JSONResponse(answer.model_dump(), headers=_VARY)

@@ -1,6 +1,7 @@
-"""Measurements in: one, or many at once. They come out by `src.api.routes.metrics`."""
+"""Store measurements: one, or a batch. The routes that read them are in `src.api.routes.metrics`."""
 
 import hashlib
+from functools import partial
 
 import orjson
 from fastapi import APIRouter, Request
@@ -8,17 +9,17 @@ from starlette.responses import Response
 
 from src.analytics.columns import columns_of
 from src.analytics.points import Point, format_timestamp
-from src.api.batch import TOO_FAR_AHEAD, Batch, read_json_array, read_ndjson
+from src.api.batch import FUTURE_TIMESTAMP, Batch, read_json_array, read_ndjson
 from src.api.batch_columns import UnusualBatchError, decode_array, decode_ndjson
 from src.api.body import (
     JSON,
     MAX_OBJECT_BYTES,
-    in_time,
-    inflated,
+    await_body,
+    body_too_large,
+    inflate,
     media_type,
     read_object,
     receive_body,
-    too_large,
 )
 from src.api.dependencies import State, state
 from src.api.eager_coroutine import EagerCoroutine
@@ -26,8 +27,8 @@ from src.api.errors import FieldError, Problem, ProblemError, validation_problem
 from src.api.header import header
 from src.api.hot_routes import HotRoute
 from src.api.models.metrics import METRIC_IN, BatchReceived, MetricIn, MetricReceived
-from src.api.openapi import BODY_ERRORS, headers, json_body, problems, request_headers
-from src.api.rate_limit import admit
+from src.api.openapi import BODY_ERRORS, headers, json_batch_body, json_body, problems, request_headers
+from src.api.rate_limit import admit, admit_with
 from src.api.ready_response import JSON_BYTES, ReadyResponse
 from src.api.request_context import add_headers
 from src.services.metrics.ingest import CardinalityLimitError, Idempotency
@@ -46,7 +47,7 @@ NDJSON = "application/x-ndjson"
         201: headers("Idempotency-Replayed"),
         **problems(
             *BODY_ERRORS,
-            too_large(MAX_OBJECT_BYTES),
+            body_too_large(MAX_OBJECT_BYTES),
             "CARDINALITY_LIMIT",
             "IDEMPOTENCY_KEY_REUSED",
             "RATE_LIMIT_EXCEEDED",
@@ -56,29 +57,28 @@ NDJSON = "application/x-ndjson"
     openapi_extra=request_headers("Idempotency-Key", "Content-Encoding") | json_body(MetricIn),
 )
 async def ingest(request: Request) -> Response:
-    """Store one measurement. A 201 means that it is stored, and counts in the next summary that is computed.
+    """Store one measurement. After a 201 the measurement is stored, and is part of every new summary.
 
-    With an `Idempotency-Key` (1 to 255 visible ASCII characters, remembered for 24 hours) the request can
-    be sent again: it is stored once, and the answer to a repetition carries `Idempotency-Replayed: true`.
+    A request with an `Idempotency-Key` (1 to 255 visible ASCII characters, kept for 24 hours) can be
+    repeated: the measurement is stored once, and the answer to a repetition has `Idempotency-Replayed: true`.
 
-    A measurement may be at most 64 KiB. Members other than those listed are ignored, and of several of the
-    same name the last one counts.
+    A measurement has at most 64 KiB. Unknown members are ignored. If a member occurs several times, its last
+    value counts.
     """
     services = state(request)
     admission, metrics = services["ingest_admission"], services["metrics"]
-    try:  # most bodies came along with their headers
+    try:
         reading = EagerCoroutine(_read_point(request, services))
     except ProblemError:
-        await admit(request, admission)  # a client over its quota gets the 429, whatever else is wrong
+        await admit(request, admission)  # a client over its quota gets the 429 instead of this problem
         raise
     if reading.is_done and header(request.scope, b"idempotency-key") is None:
         point, _ = await reading
-        write = metrics.admitted(point)
-        await admit(request, admission, write.hit)
-        await metrics.finish(write)
+        is_stored = await admit_with(request, admission, partial(metrics.admit_and_add, point=point))
+        await metrics.ingest_one(point, is_stored)
     else:
         await admit(request, admission)
-        point, body = await in_time(reading, services["clock"])
+        point, body = await await_body(reading, services["clock"])
         result = await metrics.ingest(columns_of([point]), _idempotency(request, body))
         if result.rejected:
             raise CardinalityLimitError(result.rejected[0])
@@ -98,7 +98,11 @@ async def ingest(request: Request) -> Response:
     summary="Store many measurements",
     responses={
         201: headers("Idempotency-Replayed"),
-        207: {"model": BatchReceived, "description": "Some were stored", **headers("Idempotency-Replayed")},
+        207: {
+            "model": BatchReceived,
+            "description": "Only some points were stored",
+            **headers("Idempotency-Replayed"),
+        },
         **problems(
             "BAD_REQUEST",
             Problem(413, "PAYLOAD_TOO_LARGE", "A batch may have at most 10000 points"),
@@ -109,24 +113,24 @@ async def ingest(request: Request) -> Response:
             "REDIS_UNAVAILABLE",
         ),
     },
-    openapi_extra=request_headers("Idempotency-Key", "Content-Encoding")
-    | json_body(MetricIn, many_as=NDJSON),
+    openapi_extra=request_headers("Idempotency-Key", "Content-Encoding") | json_batch_body(MetricIn, NDJSON),
 )
 async def ingest_batch(request: Request) -> Response:
-    """Store a JSON array of measurements, or one a line (`application/x-ndjson`); either may be gzipped.
+    """Store a JSON array of measurements, or one measurement per line (`application/x-ndjson`).
 
-    The good ones are stored, all in one step; what is wrong with the others is told. It counts as one
-    request to the rate limit. What holds for one measurement holds for each: its size, its members, and
-    `Idempotency-Key` for them all. In an array, a measurement may be nested 8 deep, itself included.
+    The body may be compressed by gzip. All valid measurements are stored in one step, and the answer lists
+    the errors of the others. The batch counts as one request to the rate limiter. The rules for one
+    measurement apply to each measurement of the batch; an `Idempotency-Key` applies to the whole batch. In an
+    array, a measurement may have at most 8 levels of nesting, and the measurement itself is the first level.
     """
     services = state(request)
     await admit(request, services["ingest_admission"])
     kind = media_type(request, JSON, NDJSON)
     limits, clock = services["body_limits"], services["clock"]
-    sent = await in_time(EagerCoroutine(receive_body(request, limits.max_bytes)), clock)
+    sent = await await_body(EagerCoroutine(receive_body(request, limits.max_bytes)), clock)
     latest_us = _latest_us(services)
-    async with services["batch_turn"]:
-        body = inflated(sent, limits.max_bytes)  # not while it waits: a few KB may become megabytes
+    async with services["batch_lock"]:
+        body = inflate(sent, limits.max_bytes)  # after the wait, since a few KB can become megabytes
         idempotency = _idempotency(request, body)
         try:
             decode = decode_ndjson if kind == NDJSON else decode_array
@@ -134,16 +138,16 @@ async def ingest_batch(request: Request) -> Response:
         except UnusualBatchError:
             read = read_ndjson if kind == NDJSON else read_json_array
             batch = await read(body, limits.max_points, latest_us, clock)
-            columns = columns_of(batch.points, batch.places)
+            columns = columns_of(batch.points, batch.indexes)
         del body, sent
     if columns:
         result = await services["metrics"].ingest(columns, idempotency)
         _mark_replayed(request, is_new=result.is_new)
-        for place, field, message in result.rejected:
-            batch.reject(place, [FieldError(field=field, message=message)])
-        accepted = sum(len(some.values) for some in columns) - len(result.rejected)
+        for index, field, message in result.rejected:
+            batch.reject(index, [FieldError(field=field, message=message)])
+        accepted = sum(len(group.values) for group in columns) - len(result.rejected)
     if not columns or not accepted:
-        raise ProblemError(_nothing_accepted(batch))
+        raise ProblemError(_nothing_stored(batch))
     answer = {"accepted": accepted, "rejected": batch.rejected, "errors": batch.errors}
     return Response(orjson.dumps(answer), 207 if batch.rejected else 201, media_type=JSON)
 
@@ -154,11 +158,11 @@ def _latest_us(services: State) -> int:
 
 
 async def _read_point(request: Request, services: State) -> tuple[Point, bytes]:
-    """Return the measurement, and the body that it came in."""
+    """Return the measurement, and the body that contains it."""
     measurement, body = await read_object(request, METRIC_IN, services["body_limits"].max_bytes)
     point = measurement.point()
     if point.timestamp_us > _latest_us(services):
-        raise ProblemError(validation_problem([TOO_FAR_AHEAD]))
+        raise ProblemError(validation_problem([FUTURE_TIMESTAMP]))
     return point, body
 
 
@@ -178,8 +182,8 @@ def _mark_replayed(request: Request, *, is_new: bool) -> None:
         add_headers(request.scope, (b"idempotency-replayed", b"true"))
 
 
-def _nothing_accepted(batch: Batch) -> Problem:
-    message = "No point was stored: each has something wrong" if batch.rejected else "The batch has no points"
+def _nothing_stored(batch: Batch) -> Problem:
+    message = "No point was stored: every point is invalid" if batch.rejected else "The batch has no points"
     extra = {"accepted": 0, "rejected": batch.rejected}
     return Problem(422, "VALIDATION_ERROR", message, errors=batch.errors, extra=extra)
 

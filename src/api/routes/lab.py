@@ -1,7 +1,7 @@
 """The resilience lab: calls through the API's own pipeline, manual control of the breaker, load tests.
 
-Every client that may read may make the lab's calls: they use the read quota, a run is bounded, and few of its
-calls are in the pipeline at a time. Requests that change state or make load need the admin key.
+Every client may run the lab's calls. A run counts against the read quota, has a bounded number of calls, and
+keeps few of them in the pipeline at a time. Requests that change state or make load need the admin key.
 """
 
 from collections.abc import Coroutine, Sequence
@@ -27,23 +27,30 @@ T = TypeVar("T")
 router = APIRouter(tags=["lab"])
 runs = APIRouter(route_class=ReadRoute, tags=["lab"])
 
-Count = Annotated[int, Query(ge=1, le=MAX_CALLS, description="How many calls")]
+Count = Annotated[int, Query(ge=1, le=MAX_CALLS, description="The number of calls")]
+
+_STRESS_BUSY = "Another stress test is running; only one runs at a time"
+
+
+def _busy_message(count: int) -> str:
+    return f"The limit of {MAX_CALLS} concurrent calls leaves no room for count={count}"
+
 
 _RUN_ERRORS = problems(
     "VALIDATION_ERROR",
     "RATE_LIMIT_EXCEEDED",
-    Problem(429, "LAB_BUSY", f"The calls under way leave no room for 1 more; there may be {MAX_CALLS}"),
+    Problem(429, "LAB_BUSY", _busy_message(1)),
 )
 
 
 @runs.get("/invoke", response_model=LabRun, summary="Call the provider", responses=_RUN_ERRORS)
 async def invoke(request: Request, count: Count = 1) -> RunReport | Response:
-    """Make `count` calls through the pipeline, calling `/get`, `/delay/3` and `/status/500` in turn.
+    """Make `count` calls through the pipeline, of `/get`, `/delay/3` and `/status/500` in turn.
 
-    They run at the same time, as far as the pipeline allows: fallback, rate limiter, bulkhead, circuit
-    breaker, retry, and a timeout of 2 s for each attempt, so `/delay/3` times out. The answer has the outcome
-    of each call. The breaker is the API's own: when the lab's calls open it, it is open. A run ends after
-    120 s, and when the client disconnects.
+    The calls run concurrently, as far as the pipeline allows: fallback, rate limiter, bulkhead, circuit
+    breaker, retry, and a timeout of 2 s for each attempt. Every attempt of `/delay/3` therefore times out.
+    The answer has the outcome of each call. The lab uses the API's own breaker, and its calls can open that
+    breaker. A run ends after 120 s, or when the client disconnects.
     """
     return await _run(request, count, MIXED)
 
@@ -53,9 +60,9 @@ async def invoke(request: Request, count: Count = 1) -> RunReport | Response:
     responses=_RUN_ERRORS,
 )  # fmt: skip
 async def invoke_delay(request: Request, count: Count = 1) -> RunReport | Response:
-    """Make `count` calls of `/delay/3`, which takes 3 s: each attempt times out after 2 s, and is retried.
+    """Make `count` calls of `/delay/3`, which takes 3 s. Each attempt times out after 2 s and is retried.
 
-    Otherwise as `/invoke`.
+    The rest is the same as for `/invoke`.
     """
     return await _run(request, count, SLOW)
 
@@ -65,9 +72,9 @@ async def invoke_delay(request: Request, count: Count = 1) -> RunReport | Respon
     responses=_RUN_ERRORS,
 )  # fmt: skip
 async def invoke_error(request: Request, count: Count = 1) -> RunReport | Response:
-    """Make `count` calls that fail (`/status/500`): every retry fails, and the fallback answers.
+    """Make `count` calls of `/status/500`. Every attempt fails, and the fallback answers.
 
-    Otherwise as `/invoke`.
+    The rest is the same as for `/invoke`.
     """
     return await _run(request, count, FAILING)
 
@@ -80,27 +87,26 @@ async def invoke_error(request: Request, count: Count = 1) -> RunReport | Respon
     responses=problems(
         *ADMIN_ERRORS,
         "VALIDATION_ERROR",
-        Problem(429, "LAB_BUSY", "Another stress test is under way; there is one at a time"),
+        Problem(429, "LAB_BUSY", _STRESS_BUSY),
         "REDIS_UNAVAILABLE",
     ),
 )
 async def stress(
     request: Request,
-    seconds: Annotated[int, Query(ge=1, le=60, description="For how long")] = 10,
+    seconds: Annotated[int, Query(ge=1, le=60, description="The duration in seconds")] = 10,
     concurrency: Annotated[int, Query(ge=1, le=200, description="Calls under way at any time")] = 20,
 ) -> object:
     """Call `/get` through the pipeline repeatedly, and return throughput, latency and outcomes.
 
-    One stress test runs at a time, over all workers. It ends early when the client disconnects.
+    Over all workers, one stress test runs at a time. It ends early when the client disconnects.
     """
     work = state(request)["lab"].stress(seconds, concurrency)
-    busy = "Another stress test is under way; there is one at a time"
-    return await _unless_busy(request, work, busy)
+    return await _report_or_problem(request, work, _STRESS_BUSY)
 
 
-@router.get("/circuit_state", summary="State of the circuit breaker, in short")
+@router.get("/circuit_state", summary="Short state of the circuit breaker")
 async def circuit_state(request: Request) -> CircuitStateOut:
-    """Show the breaker as the whole fleet sees it. More of it: `/api/circuit-breaker/status`."""
+    """Return the state of the breaker, which all workers share. `/api/circuit-breaker/status` has more."""
     return await _circuit_state(state(request)["breaker"])
 
 
@@ -133,18 +139,20 @@ async def reset_circuit(request: Request) -> CircuitStateOut:
 async def _run(request: Request, count: int, paths: Sequence[str]) -> RunReport | Response:
     services = state(request)
     await admit(request, services["read_admission"])
-    busy = f"The calls under way leave no room for {count} more; there may be {MAX_CALLS}"
-    return await _unless_busy(request, services["lab"].run(count, paths), busy)
+    return await _report_or_problem(request, services["lab"].run(count, paths), _busy_message(count))
 
 
-async def _unless_busy(request: Request, work: Coroutine[Any, Any, T], busy: str) -> T | Response:
+async def _report_or_problem(
+    request: Request, work: Coroutine[Any, Any, T], busy_message: str
+) -> T | Response:
+    """Return the report of `work`; raise a 429 with `busy_message` if the lab is busy."""
     try:
         report = await while_client_waits(request, work)
     except LabBusyError as error:
-        raise ProblemError(Problem(429, "LAB_BUSY", busy, retry_after=error.retry_after)) from error
+        raise ProblemError(Problem(429, "LAB_BUSY", busy_message, retry_after=error.retry_after)) from error
     return report or Response(status_code=CLIENT_CLOSED_REQUEST)
 
 
 async def _circuit_state(breaker: CircuitBreaker) -> CircuitStateOut:
-    shown = await breaker_out(breaker)
-    return CircuitStateOut(state=shown.state, fail_count=shown.failure_count, opened_at=shown.opened_at)
+    status = await breaker_out(breaker)
+    return CircuitStateOut(state=status.state, fail_count=status.failure_count, opened_at=status.opened_at)

@@ -1,4 +1,4 @@
-"""Summaries and lists of measurements. They come in by `src.api.routes.ingest`."""
+"""Summaries and lists of measurements. The routes that store them are in `src.api.routes.ingest`."""
 
 import hashlib
 from collections import Counter, defaultdict
@@ -16,7 +16,7 @@ from src.api.admitted_read import Read, ReadTask, admit_and_read
 from src.api.cursor import decode_cursor, encode_cursor
 from src.api.dependencies import state
 from src.api.errors import ProblemError, validation_problem
-from src.api.etag import client_has
+from src.api.etag import is_not_modified
 from src.api.header import header
 from src.api.hot_routes import HotRoute
 from src.api.models.metrics import (
@@ -53,7 +53,7 @@ _LABELS_QUERY = QueryReader(LabelsQuery)
     responses={
         200: headers("X-Cache", "Age", "ETag", "Cache-Control"),
         304: {
-            "description": "What you have is still right",
+            "description": "The client's copy is current",
             **headers("X-Cache", "Age", "ETag", "Cache-Control"),
         },
         **problems(
@@ -67,14 +67,15 @@ _LABELS_QUERY = QueryReader(LabelsQuery)
     openapi_extra=query_parameters(SummaryQuery, headers=("If-None-Match", "Cache-Control")),
 )
 async def summary(request: Request) -> Response:
-    """Count, average, extremes, latest and percentiles of a type's measurements, exact to the microsecond.
+    """Return the count, average, extremes, latest value and percentiles of a type's measurements.
 
-    Served from a cache (`X-Cache: HIT`) until `CACHE_TTL_SECONDS` have passed; `Cache-Control: no-cache`
-    has it computed anew. When the external service fails, or computing takes long, the last good summary is
-    served with `X-Cache: STALE` and `"degraded": true`.
+    The bounds of the period are exact to the microsecond. A summary is cached for `CACHE_TTL_SECONDS`
+    (`X-Cache: HIT`); with `Cache-Control: no-cache` it is computed again. If the external service fails, or
+    the computation takes long, the answer is the last good summary with `X-Cache: STALE` and
+    `"degraded": true`.
     """
     answer = await admit_and_read(request, partial(_begin_summary, request))
-    return _render_summary(request, answer, state(request)["cache_ttl_seconds"])
+    return _summary_response(request, answer, state(request)["cache_ttl_seconds"])
 
 
 @router.get(
@@ -90,27 +91,27 @@ async def summary(request: Request) -> Response:
 async def list_metrics(request: Request) -> Response:
     """List measurements, newest first.
 
-    Where there are more, the `Link` header has the next page's address (`rel="next"`). Walking them while
-    others write neither repeats a measurement nor skips one.
+    If there are more measurements, the `Link` header has the address of the next page (`rel="next"`). The
+    pages neither repeat nor skip a measurement, even if other clients write at the same time.
     """
     query, stored = await admit_and_read(request, partial(_begin_list, request))
     page = stored[: query.limit]
     if len(stored) > query.limit:
-        following = query.model_copy(update={"cursor": _cursor_after(page[-1])})
-        address = f"{request.url.path}?{urlencode(following.model_dump(exclude_none=True), doseq=True)}"
+        next_query = query.model_copy(update={"cursor": _cursor_after(page[-1])})
+        address = f"{request.url.path}?{urlencode(next_query.model_dump(exclude_none=True), doseq=True)}"
         add_headers(request.scope, (b"link", f'<{address}>; rel="next"'.encode("ascii")))
-    return Response(orjson.dumps([_listed(item.point) for item in page]), media_type=JSON)
+    return Response(orjson.dumps([_metric_members(item.point) for item in page]), media_type=JSON)
 
 
-def _listed(point: Point) -> dict[str, object]:
-    listed: dict[str, object] = {
+def _metric_members(point: Point) -> dict[str, object]:
+    members: dict[str, object] = {
         "timestamp": format_timestamp(point.timestamp_us),
         "value": point.value,
         "type": point.type,
     }
     if point.labels:
-        listed["labels"] = orjson.loads(point.labels)
-    return listed
+        members["labels"] = orjson.loads(point.labels)
+    return members
 
 
 @router.get(
@@ -120,7 +121,7 @@ def _listed(point: Point) -> dict[str, object]:
     responses=problems("RATE_LIMIT_EXCEEDED", "REDIS_UNAVAILABLE"),
 )
 async def list_types(request: Request) -> Response:
-    """List every metric type, the one with the latest measurement first."""
+    """List every metric type, in descending order of the latest timestamps."""
     types = await admit_and_read(request, lambda: ReadTask(state(request)["metrics"].types()))
     return types_response(types)
 
@@ -148,20 +149,20 @@ def types_response(types: Sequence[TypeOverview]) -> Response:
     openapi_extra=query_parameters(LabelsQuery),
 )
 async def list_labels(request: Request) -> Response:
-    """List every label name of a type with its values, and how many measurements have each."""
+    """List every label name of a type with its values, and the number of measurements with each value."""
     series = await admit_and_read(request, partial(_begin_labels, request))
     counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for labels, count in series:
         for name, value in labels.items():
             counts[name][value] += count
-    listed = [
+    answer = [
         {
             "name": name,
             "values": [{"value": value, "count": count} for value, count in sorted(values.items())],
         }
         for name, values in sorted(counts.items())
     ]
-    return Response(orjson.dumps(listed), media_type=JSON)
+    return Response(orjson.dumps(answer), media_type=JSON)
 
 
 def _begin_labels(request: Request) -> ReadTask[list[tuple[Mapping[str, str], int]]]:
@@ -172,7 +173,8 @@ def _begin_summary(request: Request) -> SummaryRead:
     query = _SUMMARY_QUERY.read(request)
     summaries = state(request)["summaries"]
     labels = query.labels
-    # A write drops the cached summaries of a type, but not those by labels, if it is to drop any.
+    # With CACHE_INVALIDATE_ON_WRITE, a write drops the cached summary of its type, but not the summaries by
+    # labels. Summaries by labels are therefore always computed again.
     refresh = _is_refresh(request) or (labels != ALL_SERIES and state(request)["invalidates_on_write"])
     return summaries.begin(query.type, query.period, labels, refresh=refresh)
 
@@ -183,7 +185,7 @@ def _is_refresh(request: Request) -> bool:
     return any(directive.partition("=")[0].lower() == "no-cache" for directive in directives)
 
 
-def _render_summary(request: Request, answer: Answer, ttl_seconds: int) -> Response:
+def _summary_response(request: Request, answer: Answer, ttl_seconds: int) -> Response:
     is_old = answer.is_old
     cached = b"STALE" if is_old else answer.outcome.upper().encode("ascii")
     age = int(answer.age_seconds)
@@ -196,12 +198,12 @@ def _render_summary(request: Request, answer: Answer, ttl_seconds: int) -> Respo
         (b"etag", etag.encode("ascii")),
         (b"cache-control", b"no-store" if is_old else b"private, max-age=%d" % freshness),
     )
-    if client_has(header(request.scope, b"if-none-match"), etag):
+    if is_not_modified(header(request.scope, b"if-none-match"), etag):
         return Response(status_code=304)
     return ReadyResponse(answer.body, 200, JSON_BYTES)
 
 
-@lru_cache  # of a summary that everyone asks for
+@lru_cache  # many requests get the same cached summary
 def _etag(body: bytes) -> str:
     return f'"{hashlib.blake2b(body, digest_size=12).hexdigest()}"'
 
@@ -212,7 +214,7 @@ def _begin_list(request: Request) -> Read[tuple[ListQuery, list[StoredPoint]]]:
     newest = state(request)["metrics"].newest
 
     async def read() -> tuple[ListQuery, list[StoredPoint]]:
-        # one more: is there a next page?
+        # One additional measurement shows whether there is a next page.
         return query, await newest(query.type, query.limit + 1, before, query.filters())
 
     return ReadTask(read())

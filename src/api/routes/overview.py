@@ -1,4 +1,4 @@
-"""The fleet at a glance, for the operator's page."""
+"""The overview of the fleet, for the operator's page."""
 
 from functools import lru_cache
 
@@ -25,28 +25,28 @@ from src.services.overview.service import Overview
 router = APIRouter(prefix="/api", tags=["telemetry"])
 
 
-@router.get("/overview", summary="The fleet at a glance", response_model=OverviewOut)
+@router.get("/overview", summary="Overview of the fleet", response_model=OverviewOut)
 async def overview(request: Request) -> Response:
-    """Show what is true of the whole service, all workers together.
+    """Return the state of the whole service, over all workers.
 
-    Rates are over the last ten whole seconds, so what happens now shows a second later. A reading is kept for
-    half a second. While Redis is away the rates are those of the worker that answers.
+    The rates cover the last ten whole seconds, so an event appears within a second. An overview is reused for
+    half a second. While Redis is unavailable, the rates are those of the worker that answers.
     """
-    return Response(_rendered(await state(request)["overview"].get()), media_type="application/json")
+    return Response(_render(await state(request)["overview"].get()), media_type="application/json")
 
 
-@lru_cache(maxsize=1)  # a reading is the same for all who look at about the same time
-def _rendered(found: Overview) -> bytes:
-    return overview_out(found).model_dump_json().encode()
+@lru_cache(maxsize=1)  # requests at about the same time get the same overview
+def _render(fleet: Overview) -> bytes:
+    return overview_out(fleet).model_dump_json().encode()
 
 
-def overview_out(found: Overview) -> OverviewOut:
-    """Return an overview as it is shown."""
-    counters, said = found.counters, found.verdict
+def overview_out(fleet: Overview) -> OverviewOut:
+    """Return the answer for an overview."""
+    counters, status = fleet.counters, fleet.status
     counts = counters.counts
     return OverviewOut(
-        generated_at=format_seconds(found.read_at),
-        status=StatusOut(level=said.level, code=said.code, message=said.message),
+        generated_at=format_seconds(fleet.read_at),
+        status=StatusOut(level=status.level, code=status.code, message=status.message),
         workers=counters.workers,
         traffic=TrafficOut(
             requests_per_second=counters.per_second("requests"),
@@ -67,26 +67,26 @@ def overview_out(found: Overview) -> OverviewOut:
             stale_per_second=counters.per_second("stale"),
             hit_ratio=_ratio(counts["hits"], counts["hits"] + counts["misses"] + counts["stale"]),
         ),
-        breaker=BreakerOut.of(found.breaker),
-        proxy=None if found.proxy is None else ProxyStatusOut.of(found.proxy),
-        redis=_redis_out(found),
+        breaker=BreakerOut.from_status(fleet.breaker),
+        proxy=None if fleet.proxy is None else ProxyStatusOut.from_status(fleet.proxy),
+        redis=_redis_out(fleet),
         external_service=ExternalServiceOut(
-            failure_rate=found.failure_rate, lab_calls_per_second=counters.per_second("lab_calls")
+            failure_rate=fleet.failure_rate, lab_calls_per_second=counters.per_second("lab_calls")
         ),
     )
 
 
-def _redis_out(found: Overview) -> RedisOut:
-    counters = found.counters
+def _redis_out(fleet: Overview) -> RedisOut:
+    counters = fleet.counters
     round_trips = counters.counts["round_trips"]
     latency_us = _ratio(counters.counts["round_trip_us"], round_trips)
     connected = counters.outage is None or counters.outage.kind == "refuses"
     return RedisOut(
         connected=connected,
-        rate_limits_without=found.without_store,
+        rate_limits_without=fleet.outage_policy,
         latency_ms=round(latency_us) / 1000 if connected and latency_us is not None else None,
         round_trips_per_second=counters.per_second("round_trips"),
-        memory_bytes=found.memory_bytes,
+        memory_bytes=fleet.memory_bytes,
     )
 
 

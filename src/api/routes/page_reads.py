@@ -1,6 +1,6 @@
-"""The metrics that the operator's page shows, under a quota of their own.
+"""The reads of the operator's page, which have their own quota.
 
-Many pages may share one address, such as a class behind one router. These reads therefore take nothing from
+Many pages may share one client address, for example behind one router, so these reads do not count against
 the read quota. They are cheap: the list of types, and series over fixed ranges in steps of whole minutes.
 """
 
@@ -35,7 +35,7 @@ RANGES: Final[dict[Range, tuple[int, int]]] = {
 
 
 class PageSeriesQuery(BaseModel):
-    """The series that the page shows."""
+    """The series to show on the page."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -56,8 +56,8 @@ async def types(request: Request) -> Response:
 @router.get("/series")
 async def series(request: Request) -> Response:
     """Return the steps of a type over one of `RANGES`, like `GET /api/metrics/series`."""
-    found = await admit_and_read(request, partial(_begin_series, request), "page_admission")
-    return Response(orjson.dumps(series_steps(found)), media_type="application/json")
+    steps = await admit_and_read(request, partial(_begin_series, request), "page_admission")
+    return Response(orjson.dumps(series_steps(steps)), media_type="application/json")
 
 
 def _begin_types(request: Request) -> ReadTask[list[TypeOverview]]:

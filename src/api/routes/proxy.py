@@ -1,4 +1,4 @@
-"""The internal proxy: requests below `/proxy/` are passed on to the upstream, one call per interval."""
+"""The internal proxy: it passes requests below `/proxy/` on to the upstream, one call per interval."""
 
 import re
 from typing import Annotated, Literal, cast
@@ -11,7 +11,7 @@ from starlette.types import Receive, Scope, Send
 
 from src.api.dependencies import state
 from src.api.disconnect import CLIENT_CLOSED_REQUEST, while_client_waits
-from src.api.errors import Problem, ProblemError, problem_of
+from src.api.errors import Problem, ProblemError, error_problem
 from src.api.models.proxy import ProxyStatusOut
 from src.api.openapi import Fragment, Responses, headers, problems, request_headers
 from src.observation.log_context import log_fields
@@ -38,7 +38,7 @@ _log = structlog.stdlib.get_logger(__name__)
 
 
 class _AnyPath(PathConvertor):
-    """A path that may hold line ends once it is decoded, so that such a path is rejected as a bad request."""
+    """A path that may contain line breaks after decoding. The proxy rejects such a path as a bad request."""
 
     regex = r"[\s\S]*"
 
@@ -47,11 +47,11 @@ register_url_convertor("anything", _AnyPath())
 
 
 class _BufferedResponse(Response):
-    """A response that is sent while it arrives from the upstream.
+    """A response whose body is sent while it arrives from the upstream.
 
     Args:
-        answer: The answer.
-        head: Its head.
+        answer: The answer of the proxy.
+        head: The head of the answer.
     """
 
     def __init__(self, answer: ProxyAnswer, head: Head) -> None:
@@ -61,7 +61,7 @@ class _BufferedResponse(Response):
         self._buffer = answer.buffer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 -- ASGI
-        """Send the response. If the answer breaks off, it stays incomplete and the server cuts it."""
+        """Send the response. If the upstream's answer is incomplete, the server closes the connection."""
         start = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
         await send(start)
         try:
@@ -75,13 +75,13 @@ class _BufferedResponse(Response):
 
 _PASSED_ON: Responses = {
     200: {
-        "description": "The upstream's answer. Its other answers below 500 are passed on as well",
+        "description": "The upstream's answer. Answers with any other status below 500 are passed on too",
         "content": {"*/*": {}},
         **headers("X-Cache", "X-Queue-Wait-Ms", "Age"),
     }
 }
 _RESPONSES = _PASSED_ON | problems(
-    problem_of(UnsafeTargetError("The path must not hold the segments . and ..")),
+    error_problem(UnsafeTargetError("The path must not contain the segments . and ..")),
     "VALIDATION_ERROR",
     "UPSTREAM_ANSWER_TOO_LARGE",
     "QUEUE_FULL",
@@ -99,9 +99,8 @@ _OPERATION: Fragment = {
 }
 
 
-# The route that is registered first, which is the lowest one here, handles both methods, so that a 405
-# names both. The other two are for the documents: FastAPI would give both operations of one route the same
-# name.
+# The lowest decorator registers its route first. That route handles both methods, so that a 405 lists both.
+# The other two routes are for the documents only: FastAPI gives all operations of one route the same id.
 @router.head(summary="Request a head from the upstream", **_OPERATION)
 @router.get(summary="Request an answer from the upstream", **_OPERATION)
 @router.api_route(_PATH, methods=["GET", "HEAD"], include_in_schema=False)
@@ -113,19 +112,19 @@ async def proxy(
         Query(
             ge=-MAX_PRIORITY,
             le=MAX_PRIORITY,
-            description="A lower one is served sooner, if the policy is priority. It is not passed on",
+            description="With the policy priority, a lower number is served sooner. It is not passed on",
         ),
     ] = 0,
 ) -> Response:
-    """Pass a request with this path and query on to the upstream, and its answer back while it arrives.
+    """Pass a request with this path and query on to the upstream, and send its answer while it arrives.
 
-    The upstream gets at most one call per interval from all workers together. The other calls wait in a
-    bounded queue (`X-Queue-Wait-Ms`). Equal requests in the queue share one call, and a copy of a 200 is
-    kept for a while (`X-Cache`). If the upstream fails or the queue is full, the last copy is sent
+    All workers together make at most one call per interval. The other calls wait in a bounded queue
+    (`X-Queue-Wait-Ms`). Equal requests in the queue share one call, and a copy of each 200 is kept for a
+    limited time (`X-Cache`). If the upstream fails or the queue is full, the answer is the last copy
     (`STALE`), if there is one.
     """
-    sent = _proxy_request(request, priority)
-    answer = await while_client_waits(request, state(request)["proxy"].answer(sent))
+    proxy_request = _proxy_request(request, priority)
+    answer = await while_client_waits(request, state(request)["proxy"].answer(proxy_request))
     if answer is None:
         return Response(status_code=CLIENT_CLOSED_REQUEST)
     return _BufferedResponse(answer, await answer.buffer.head())
@@ -133,15 +132,15 @@ async def proxy(
 
 @router.get("/api/proxy/status", summary="State of the proxy")
 async def status(request: Request) -> ProxyStatusOut:
-    """Show the queue, the results of all requests, and the circuit breaker, over all workers."""
-    return ProxyStatusOut.of(await state(request)["proxy"].status())
+    """Return the state of the queue and the breaker, and the results of all requests, over all workers."""
+    return ProxyStatusOut.from_status(await state(request)["proxy"].status())
 
 
 def _proxy_request(request: Request, priority: int) -> ProxyRequest:
-    """Return `request` as the proxy handles it, and name its client in the log."""
+    """Return `request` as a `ProxyRequest`, and add its client id to the log lines."""
     scope = request.scope
     path: bytes = scope["raw_path"].removeprefix(scope.get("root_path", "").encode())
-    if not path.startswith(_PREFIX):  # only the decoded path does
+    if not path.startswith(_PREFIX):  # the route matched the decoded path
         raise ProblemError(
             Problem(400, "BAD_REQUEST", "The path must begin with /proxy/ before it is decoded")
         )

@@ -1,4 +1,4 @@
-"""A metric type over time, for charts."""
+"""The series of a metric type, for charts."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -30,7 +30,7 @@ _STEP = {name: field.examples[0] for name, field in SeriesStep.model_fields.item
 @router.get(
     "/series",
     response_model=list[SeriesStep] | GroupedSeries,
-    summary="A metric type over time",
+    summary="Series of a metric type",
     responses={
         200: {"content": {"application/json": {"example": [_STEP]}}},
         **problems("VALIDATION_ERROR", "RATE_LIMIT_EXCEEDED", "REDIS_UNAVAILABLE"),
@@ -38,18 +38,19 @@ _STEP = {name: field.examples[0] for name, field in SeriesStep.model_fields.item
     openapi_extra=query_parameters(SeriesQuery),
 )
 async def series(request: Request) -> Response:
-    """Count, average and extremes of a type's measurements, step by step, exact to the microsecond.
+    """Return the count, average, extremes and percentiles of a type's measurements for each step.
 
-    Steps begin at multiples of their length since 1970, so of the first and the last one only a part may lie
-    between `from` and `to`; at most 2,000 of them. Steps of whole minutes between whole minutes cost little,
-    however many measurements there are. Any others need the measurements themselves: at most 50,000 are read.
+    The bounds of the steps are exact to the microsecond. Steps begin at multiples of their length since 1970,
+    so the first and the last step may lie only partly between `from` and `to`. There are at most 2,000 steps.
+    Steps of whole minutes between whole minutes are cheap for any number of measurements. Other steps require
+    reading the measurements, of which at most 50,000 are read.
     """
-    query, found = await admit_and_read(request, partial(_begin, request))
+    query, steps = await admit_and_read(request, partial(_begin_series, request))
     if not query.group_by:
-        steps = series_steps([(time, groups.groups[0].aggregate) for time, groups in found])
-        return Response(orjson.dumps(steps), media_type="application/json")
+        members = series_steps([(time, groups.groups[0].aggregate) for time, groups in steps])
+        return Response(orjson.dumps(members), media_type="application/json")
     by_labels: dict[bytes, dict[str, Any]] = {}
-    for time, groups in found:
+    for time, groups in steps:
         for group in groups.groups:
             key = orjson.dumps(group.labels, option=orjson.OPT_SORT_KEYS)
             member = by_labels.setdefault(key, {"labels": group.labels, "steps": []})
@@ -60,14 +61,18 @@ async def series(request: Request) -> Response:
         "group_by": query.group_by.split(","),
         "groups": [by_labels[key] for key in sorted(by_labels)][:MAX_GROUPS],
     }
-    if len(by_labels) > MAX_GROUPS or any(groups.is_truncated for _, groups in found):
+    if len(by_labels) > MAX_GROUPS or any(groups.is_truncated for _, groups in steps):
         answer["truncated"] = True
     return Response(orjson.dumps(answer), media_type="application/json")
 
 
-def series_steps(found: Sequence[tuple[int, Aggregate]]) -> list[dict[str, object]]:
-    """Return the steps of a series as JSON values; each has the time in microseconds at which it begins."""
-    return [{"time": format_timestamp(time), **_figures(aggregate)} for time, aggregate in found]
+def series_steps(steps: Sequence[tuple[int, Aggregate]]) -> list[dict[str, object]]:
+    """Return the JSON members of the steps of a series.
+
+    Args:
+        steps: The beginning of each step in µs since 1970, and the summary of its points.
+    """
+    return [{"time": format_timestamp(time), **_figures(aggregate)} for time, aggregate in steps]
 
 
 def _figures(aggregate: Aggregate) -> dict[str, object]:
@@ -83,21 +88,19 @@ def _figures(aggregate: Aggregate) -> dict[str, object]:
     }
 
 
-def _begin(request: Request) -> ReadTask[tuple[SeriesQuery, list[tuple[int, Groups]]]]:
-    return ReadTask(_read(request, _QUERY.read(request)))
+def _begin_series(request: Request) -> ReadTask[tuple[SeriesQuery, list[tuple[int, Groups]]]]:
+    return ReadTask(_read_series(request, _QUERY.read(request)))
 
 
-async def _read(request: Request, query: SeriesQuery) -> tuple[SeriesQuery, list[tuple[int, Groups]]]:
+async def _read_series(request: Request, query: SeriesQuery) -> tuple[SeriesQuery, list[tuple[int, Groups]]]:
     service, labels = state(request)["series"], query.labels
     try:
         if labels != ALL_SERIES:
-            found = await service.groups(query.type, query.from_, query.to, query.step, labels)
-        else:
-            steps = await service.get(query.type, query.from_, query.to, query.step)
-            found = [(time, Groups([Group({}, aggregate)])) for time, aggregate in steps]
+            return query, await service.groups(query.type, query.from_, query.to, query.step, labels)
+        steps = await service.get(query.type, query.from_, query.to, query.step)
     except SeriesError as error:
         raise ProblemError(validation_problem([{"field": error.field, "message": str(error)}])) from None
-    return query, found
+    return query, [(time, Groups([Group({}, aggregate)])) for time, aggregate in steps]
 
 
 HOT_ROUTES = (HotRoute("GET", "/api/metrics/series", series, "read_admission"),)

@@ -1,1 +1,1 @@
-"""Who may make a request, and how many."""
+"""The admission of requests."""

@@ -1,21 +1,21 @@
-"""Whether a client may go on: the rate limiter's verdict, and what holds while it has none.
+"""Decide whether a client's request is admitted: by the rate limiter, or by a policy without its store.
 
-The failure policy of the limiter is here and nowhere else. When its store is unavailable, refuses, or is
-slower than its budget, there is no verdict of the fleet, and one of three policies holds (docs/adr/0005):
+This module is the only place of the failure policy. The limiter cannot decide while its store is unavailable,
+rejects the command, or is slower than its time budget. One of three policies then applies (docs/adr/0005):
 
-- `open`: the request is let through unexamined, whatever its client has used. A service that stopped
-  answering because it could not count its callers would be less available than one that did not count.
-- `local`: this worker decides by itself, by its share of the quota.
-- `closed`: the request fails, as the store does.
+- `open`: every request is admitted without a decision. A service that rejected requests because it cannot
+  count them would be less available than a service without a limiter.
+- `local`: this worker decides alone, by its share of the quota.
+- `closed`: the request fails with the error of the store.
 
-The first such request is logged, and so is the first verdict of the fleet after it. Requests that are let
-through unexamined are reported as `Bypassed`. What was decided in one tick of the event loop is reported at
-its end: a flood of refusals is one event, with their number.
+The module logs the first request without a decision, and the first decision after an outage. Requests that
+are admitted without a decision are reported as `Bypassed`. All decisions of one iteration of the event loop
+are reported together, so a flood of rejections is one event with their number.
 """
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, TypeVar
 
 from src.observation.tick_batch import TickBatch
 from src.resilience.events import Bypassed, Listener, Rejected, notify
@@ -25,33 +25,36 @@ from src.services.errors import StorageUnavailableError
 
 _log = logging.getLogger(__name__)
 
-Outcome: TypeAlias = Literal["allowed", "refused", "bypassed"]
+R = TypeVar("R")
 
-WithoutStore: TypeAlias = Literal["open", "local", "closed"]
-"""What holds while the limiter's store gives no verdict."""
+AdmissionOutcome: TypeAlias = Literal["allowed", "refused", "bypassed"]
 
-AskLimiter: TypeAlias = Callable[[str], Awaitable[Decision]]
-"""Takes a unit of the quota of a key, as a rate limiter does."""
+OutagePolicy: TypeAlias = Literal["open", "local", "closed"]
+"""The policy while the limiter's store is unavailable."""
 
-_BEGUN: dict[WithoutStore, str] = {
+HitWithCommand: TypeAlias = Callable[[str], Awaitable[tuple[Decision, R]]]
+"""Takes one unit of the quota with the given key together with another command, and returns both results."""
+
+_OUTAGE_EVENTS: dict[OutagePolicy, str] = {
     "open": "limiter_fails_open",
     "local": "limiter_local",
     "closed": "limiter_fails_closed",
 }
-"""What is logged when the policy begins to hold."""
+"""The log event at the beginning of an outage."""
 
 
 class Admission:
-    """One quota for each client.
+    """The admission of requests by one quota for each client.
 
     Args:
-        name: Of the quota, as it stands in the `RateLimit` header.
-        quota: How many requests in which window.
-        limiter: Decides.
-        listener: Told of the refusals of a tick, and of its bypasses.
-        observe: Told how many requests of a tick had which outcome.
-        without_store: What holds while the limiter's store gives no verdict.
-        local: Decides then, by this worker's share of the quota; given exactly where that is "local".
+        name: The name of the quota in the `RateLimit` header.
+        quota: The number of requests, and the window.
+        limiter: Decides on each request.
+        listener: Receives one event for the rejections of each iteration of the loop, and one for the
+            bypasses.
+        observe: Called with the number of requests of each outcome, after each iteration of the loop.
+        outage_policy: The policy while the limiter's store is unavailable.
+        local: The limiter by this worker's share of the quota. Required if the policy is "local", else None.
     """
 
     def __init__(
@@ -60,81 +63,89 @@ class Admission:
         quota: Quota,
         limiter: RateLimiter,
         listener: Listener,
-        observe: Callable[[Mapping[Outcome, int]], object] = lambda _outcomes: None,
+        observe: Callable[[Mapping[AdmissionOutcome, int]], object] = lambda _outcomes: None,
         *,
-        without_store: WithoutStore = "open",
+        outage_policy: OutagePolicy = "open",
         local: RateLimiter | None = None,
     ) -> None:
-        assert (local is not None) == (without_store == "local")
+        assert (local is not None) == (outage_policy == "local")
         self.name = name
         self.quota = quota
         self._limiter = limiter
         self._listener = listener
         self._observe = observe
-        self._without_store: WithoutStore = without_store
+        self._outage_policy: OutagePolicy = outage_policy
         self._local = local
-        self._verdicts = TickBatch[Decision | StorageUnavailableError](self._tell)
+        self._results = TickBatch[Decision | StorageUnavailableError](self._report)
         self._has_store = True
 
-    async def decide(self, client: str, hit: AskLimiter | None = None) -> Decision | None:
-        """Count one request of `client` against the quota; a refused one does not count.
-
-        Args:
-            client: Who asks.
-            hit: Asks the limiter along with something else; without it, the limiter is asked by itself.
+    async def decide(self, client: str) -> Decision | None:
+        """Decide on one request of `client`. A rejected request does not use up the quota.
 
         Returns:
-            The verdict, or None when there was none and the request is to be let through.
+            The decision; None if the request is admitted without a decision.
 
         Raises:
-            StorageUnavailableError: There was none, and the request is not to be let through.
+            StorageUnavailableError: There is no decision, and the policy is "closed".
         """
-        try:
-            decision = await (hit or self._limiter.hit)(self._key(client))
-        except StorageUnavailableError as error:
-            self._note(has_store=False)
-            return await self._decide_without_store(client, error)
-        if decision.allowed:  # a refusal the limiter may have repeated, without its store
-            self._note(has_store=True)
-        self._verdicts.add(decision)
+        decision, _ = await self.decide_with(client, self._hit_alone)
         return decision
 
-    def refusal(self, client: str) -> Decision | None:
-        """Refuse a request of `client`, where that needs no asking; None where `decide` has to be asked."""
+    async def decide_with(
+        self, client: str, hit: HitWithCommand[R]
+    ) -> tuple[Decision | None, R | StorageUnavailableError]:
+        """Decide like `decide`. `hit` takes the unit of the quota together with another command.
+
+        Returns:
+            The decision, and the result of the other command; the error of `hit` in place of the result.
+        """
+        try:
+            decision, result = await hit(self._key(client))
+        except StorageUnavailableError as error:
+            self._set_has_store(has_store=False)
+            return await self._decide_without_store(client, error), error
+        if decision.allowed:  # a repeated rejection does not prove that the store is available
+            self._set_has_store(has_store=True)
+        self._results.add(decision)
+        return decision, result
+
+    def known_rejection(self, client: str) -> Decision | None:
+        """Return a rejection that is known without the store; None if `decide` must be called."""
         decision = self._limiter.refusal(self._key(client))
         if decision is not None:
-            self._verdicts.add(decision)
+            self._results.add(decision)
         return decision
 
     async def _decide_without_store(self, client: str, error: StorageUnavailableError) -> Decision | None:
         if self._local is not None:
             decision = await self._local.hit(self._key(client))
-            self._verdicts.add(decision)
+            self._results.add(decision)
             return decision
-        self._verdicts.add(error)
-        if self._without_store == "closed":
+        self._results.add(error)
+        if self._outage_policy == "closed":
             raise error
         return None
+
+    async def _hit_alone(self, key: str) -> tuple[Decision, None]:
+        return await self._limiter.hit(key), None
 
     def _key(self, client: str) -> str:
         return f"rl:{self.name}:{client}"
 
-    def _note(self, *, has_store: bool) -> None:
+    def _set_has_store(self, *, has_store: bool) -> None:
         if has_store == self._has_store:
             return
         self._has_store = has_store
-        event = "limiter_is_back" if has_store else _BEGUN[self._without_store]
+        event = "limiter_recovered" if has_store else _OUTAGE_EVENTS[self._outage_policy]
         _log.warning(event, extra={"quota": self.name})
 
-    def _tell(self, verdicts: Sequence[Decision | StorageUnavailableError]) -> None:
-        errors = [verdict for verdict in verdicts if isinstance(verdict, StorageUnavailableError)]
+    def _report(self, results: Sequence[Decision | StorageUnavailableError]) -> None:
+        errors = [result for result in results if isinstance(result, StorageUnavailableError)]
         retry_afters = [
-            verdict.retry_after
-            for verdict in verdicts
-            if isinstance(verdict, Decision) and not verdict.allowed
+            result.retry_after for result in results if isinstance(result, Decision) and not result.allowed
         ]
-        allowed = len(verdicts) - len(retry_afters) - len(errors)
-        if self._without_store == "closed":
+        allowed = len(results) - len(retry_afters) - len(errors)
+        if self._outage_policy == "closed":
             retry_afters += [error.retry_after for error in errors]
             errors = []
         self._observe({"allowed": allowed, "refused": len(retry_afters), "bypassed": len(errors)})

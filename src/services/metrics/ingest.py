@@ -1,27 +1,27 @@
-"""Measurements in, and lists of them out; the port that a metric store implements."""
+"""The service that stores and lists measurements, and the port that a metric store implements."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeAlias
 
 from src.analytics.aggregate import Aggregate
 from src.analytics.columns import PointColumns
 from src.analytics.points import Point
 from src.analytics.window import Window
 from src.resilience.rate_limiter.store import Decision
-from src.services.errors import ServiceError
+from src.services.errors import ServiceError, StorageRefusedError, StorageUnavailableError
 from src.services.metrics.labels import Groups, LabelFilters, LabelQuery
 
 
 class IdempotencyKeyReusedError(ServiceError):
-    """The idempotency key came before, with another body."""
+    """The idempotency key was sent before with another request."""
 
 
 class CardinalityLimitError(ServiceError):
-    """The point would create one more type or series than there may be.
+    """The point would exceed the largest number of types, or of series of its type.
 
     Args:
-        rejection: The point's rejection.
+        rejection: The rejection of the point.
     """
 
     def __init__(self, rejection: "PointRejection") -> None:
@@ -31,11 +31,11 @@ class CardinalityLimitError(ServiceError):
 
 @dataclass(frozen=True, slots=True)
 class Idempotency:
-    """What makes a write repeatable.
+    """The idempotency of a write: a repetition with the same key is not stored again.
 
     Attributes:
-        key: The caller's `Idempotency-Key`.
-        fingerprint: A digest of the request it came with; the same key must bring the same one again.
+        key: The client's `Idempotency-Key`.
+        fingerprint: A digest of the request. Every request with the same key must have the same digest.
     """
 
     key: str
@@ -43,15 +43,15 @@ class Idempotency:
 
 
 class PointRejection(NamedTuple):
-    """A point that a cap rejects.
+    """The rejection of a point by the cap of types or of series.
 
     Attributes:
-        place: Its place in the request, from 0.
+        point_index: The index of the point in the request, from 0.
         field: "type" or "labels".
-        message: Why, fit for a user.
+        message: The reason, for the client.
     """
 
-    place: int
+    point_index: int
     field: str
     message: str
 
@@ -60,7 +60,7 @@ class WriteResult(NamedTuple):
     """The result of a write.
 
     Attributes:
-        is_new: Whether it was stored now; False if this very write had been stored before.
+        is_new: True if the points were stored now; False if an earlier request with the same key stored them.
         rejected: The points that were not stored.
     """
 
@@ -70,7 +70,7 @@ class WriteResult(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class StoredPoint:
-    """A point with its place in the order of arrival among equal timestamps of its type."""
+    """A point, and its number in the order of arrival among points of equal type and timestamp."""
 
     point: Point
     arrival: int
@@ -78,7 +78,7 @@ class StoredPoint:
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """A place in a list that runs newest first: by timestamp, then type, then arrival, all descending."""
+    """A position in a list, which is in descending order of timestamp, then type, then arrival."""
 
     timestamp_us: int
     type: str
@@ -87,7 +87,7 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class TypeOverview:
-    """One metric type: how many points, and the latest of them."""
+    """One metric type: the number of its points and series, and the latest point."""
 
     type: str
     count: int
@@ -97,29 +97,31 @@ class TypeOverview:
 
 
 class MetricStore(Protocol):
-    """Where points live. Every method raises `StorageUnavailableError` when the store is away."""
+    """The store of points. Every method raises `StorageUnavailableError` if the store is unavailable."""
 
     async def add(self, batch: Sequence[PointColumns], idempotency: Idempotency | None = None) -> WriteResult:
-        """Store `batch`, except points that a cap rejects: all or none of it, visible to the next read.
+        """Store `batch`, except points that a cap rejects.
+
+        Either all other points are stored and visible to the next read, or none are stored.
 
         Raises:
-            IdempotencyKeyReusedError: The key came before with another fingerprint. Nothing is stored.
+            IdempotencyKeyReusedError: The key was sent before with another fingerprint. Nothing is stored.
         """
         ...
 
     async def add_one(self, point: Point) -> PointRejection | None:
-        """Store one point, or return why it is rejected."""
+        """Store one point, or return its rejection."""
         ...
 
     async def aggregate(self, metric_type: str, window: Window | None) -> Aggregate:
-        """Summarize the points of `metric_type` in `window`; None means all of them.
+        """Summarize the points of `metric_type` in `window`; None means all points.
 
-        The cost does not depend on how many points are stored.
+        The cost does not depend on the number of stored points.
         """
         ...
 
     async def groups(self, metric_type: str, window: Window | None, query: LabelQuery) -> Groups:
-        """Summarize the series of `metric_type` that match `query`, group by group."""
+        """Summarize the series of `metric_type` that match `query`, by group."""
         ...
 
     async def newest(
@@ -129,68 +131,64 @@ class MetricStore(Protocol):
         before: Position | None = None,
         filters: LabelFilters | None = None,
     ) -> list[StoredPoint]:
-        """Return up to `limit` points, newest first, that come after the place `before`.
+        """Return up to `limit` points that come after the position `before`, newest first.
 
-        Without `metric_type`, the newest over all types. With `filters`, those of matching series.
+        Args:
+            metric_type: The type of the points; None for all types.
+            limit: The largest number of points, 1 or more.
+            before: The position of the last point of the previous page; None for the first page.
+            filters: Only points of series that match are returned.
         """
         ...
 
     async def series(self, metric_type: str) -> list[tuple[Mapping[str, str], int]]:
-        """Return the labels of each series of `metric_type`, and how many points it has."""
+        """Return the labels of each series of `metric_type`, and its number of points."""
         ...
 
     async def types(self) -> list[TypeOverview]:
-        """Return every type, the one with the latest timestamp first, then by name."""
+        """Return every type, in descending order of the latest timestamps, then by name."""
         ...
 
 
-class AdmittedWrite(Protocol):
-    """A point that is stored in the step that takes a unit of its client's quota, where that can be.
+IsStored: TypeAlias = bool | StorageUnavailableError
+"""Whether a point is stored; the error if that is not known. A `StorageRefusedError` means that it is not."""
 
-    So what asks for the verdict may store it, but never before the verdict.
-    """
 
-    @property
-    def point(self) -> Point:
-        """What is written."""
-        ...
+class AdmitAndAdd(Protocol):
+    """Takes a unit of a quota, and stores a point in the same step if that is possible."""
 
-    async def hit(self, key: str) -> Decision:
-        """Take a unit of the quota of `key`, as a rate limiter's `hit`.
+    async def __call__(self, key: str, point: Point) -> tuple[Decision, IsStored]:
+        """Take a unit of the quota with `key`, and store `point` only if the decision allows the request.
+
+        Returns:
+            The decision, and whether the point is stored.
 
         Raises:
-            StorageUnavailableError: There is no verdict.
-        """
-        ...
-
-    async def finish(self) -> PointRejection | None:
-        """Return once the point is stored, or why it is rejected. To be awaited after `hit` allowed it.
-
-        Raises:
-            StorageUnavailableError: Nothing is known to be stored.
+            StorageUnavailableError: There is no decision.
         """
         ...
 
 
 class MetricService:
-    """Takes points in and lists them.
+    """Stores and lists points.
 
     Args:
-        store: Where points live.
-        admitted: Makes the write of a point that is stored along with its verdict.
-        forget: Told the types that have new points; None where cached answers may grow old.
-        observe: Told how many points each write stored.
+        store: The store of the points.
+        admit_and_add: Decides on a request by the quota, and stores its point in the same step if possible.
+        forget: Called with the types that have new points, to drop their cached summaries; None if cached
+            summaries may stay.
+        observe: Called with the number of points that each write stored.
     """
 
     def __init__(
         self,
         store: MetricStore,
-        admitted: Callable[[Point], AdmittedWrite],
+        admit_and_add: AdmitAndAdd,
         forget: Callable[[set[str]], Awaitable[None]] | None = None,
         observe: Callable[[int], object] = lambda _points: None,
     ) -> None:
         self._store = store
-        self.admitted = admitted
+        self.admit_and_add = admit_and_add
         self._forget = forget
         self._observe = observe
         self.newest = store.newest
@@ -200,30 +198,37 @@ class MetricService:
     async def ingest(
         self, batch: Sequence[PointColumns], idempotency: Idempotency | None = None
     ) -> WriteResult:
-        """Store `batch`, but for the points that a cap rejects: all of them or none.
+        """Store `batch`, except points that a cap rejects. Either all other points are stored, or none.
 
         Raises:
-            IdempotencyKeyReusedError: The key came before with another request.
-            StorageUnavailableError: Nothing is known to be stored.
+            IdempotencyKeyReusedError: The key was sent before with another request.
+            StorageUnavailableError: It is not known whether the points are stored.
         """
         result = await self._store.add(batch, idempotency)
         if result.is_new:
             count = sum(len(columns.values) for columns in batch) - len(result.rejected)
-            await self._stored(count, {columns.type for columns in batch})
+            await self._report_stored(count, {columns.type for columns in batch})
         return result
 
-    async def finish(self, write: AdmittedWrite) -> None:
-        """Return once the point of `write`, which was let through, is stored.
+    async def ingest_one(self, point: Point, is_stored: IsStored) -> None:
+        """Store the point of a request that was admitted, unless `admit_and_add` has stored it.
+
+        Args:
+            point: The point.
+            is_stored: The result of `admit_and_add`, or its error.
 
         Raises:
             CardinalityLimitError: A cap rejects the point.
-            StorageUnavailableError: Nothing is known to be stored.
+            StorageUnavailableError: It is not known whether the point is stored.
         """
-        if rejection := await write.finish():
+        if isinstance(is_stored, StorageUnavailableError) and not isinstance(is_stored, StorageRefusedError):
+            reason = "it is not known whether the point is stored, and it must not be stored twice"
+            raise StorageUnavailableError(reason) from is_stored
+        if is_stored is not True and (rejection := await self._store.add_one(point)):
             raise CardinalityLimitError(rejection)
-        await self._stored(1, {write.point.type})
+        await self._report_stored(1, {point.type})
 
-    async def _stored(self, count: int, types: set[str]) -> None:
+    async def _report_stored(self, count: int, types: set[str]) -> None:
         if count:
             self._observe(count)
         if self._forget is not None:

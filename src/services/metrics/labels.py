@@ -8,23 +8,28 @@ import orjson
 from src.analytics.aggregate import Aggregate
 
 LabelFilters: TypeAlias = Mapping[str, frozenset[str]]
-"""For each label name the values of which one must match. A series without the name does not match."""
+"""The accepted values of each label name. A series without the label does not match."""
 
 MAX_GROUPS = 1_000
 
 
 def matches(filters: LabelFilters, text: str) -> bool:
-    """Return whether a series matches `filters`, whose labels are given as `labels_text` writes them."""
+    """Return whether a series matches `filters`.
+
+    Args:
+        filters: The accepted values.
+        text: The labels of the series, in the form of `labels_text`.
+    """
     labels = orjson.loads(text) if text else {}
     return all(labels.get(name) in values for name, values in filters.items())
 
 
 class LabelQuery(NamedTuple):
-    """Which series are summarized, and how they are grouped.
+    """The series to summarize, and their grouping.
 
     Attributes:
-        filters: What a series must match.
-        group_by: Names by whose values the series are grouped; none: all series together.
+        filters: The accepted values of each label name.
+        group_by: The names of the labels by which the series are grouped. If empty, there is one group.
     """
 
     filters: LabelFilters
@@ -34,8 +39,8 @@ class LabelQuery(NamedTuple):
         """Return whether a series with `labels` is summarized."""
         return all(labels.get(name) in values for name, values in self.filters.items())
 
-    def group_of(self, labels: Mapping[str, str]) -> tuple[str | None, ...]:
-        """Return the values by which a series with `labels` is grouped; None for a name it does not have."""
+    def group_values(self, labels: Mapping[str, str]) -> tuple[str | None, ...]:
+        """Return the values of `group_by` in `labels`; None for each name that `labels` does not have."""
         return tuple(labels.get(name) for name in self.group_by)
 
 
@@ -47,8 +52,8 @@ class Group(NamedTuple):
     """The summary of one group of series.
 
     Attributes:
-        labels: The values by which it is grouped; names that its series do not have are left out.
-        aggregate: The summary of its points.
+        labels: The labels of the group. A label that the group's series do not have is left out.
+        aggregate: The summary of the group's points.
     """
 
     labels: Mapping[str, str]
@@ -59,8 +64,8 @@ class Groups(NamedTuple):
     """The summaries of all groups.
 
     Attributes:
-        groups: In order of their label values, `MAX_GROUPS` at most.
-        is_truncated: Whether there are more.
+        groups: At most `MAX_GROUPS` groups, ordered by label values.
+        is_truncated: Whether there are more groups.
     """
 
     groups: Sequence[Group]

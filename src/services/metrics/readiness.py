@@ -1,15 +1,15 @@
-"""Which parts of the metric service work at the moment."""
+"""The readiness of the metric service for writes and for reads."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """What the store would do with a request that comes now.
+    """The readiness at one moment.
 
     Attributes:
-        ingest: Whether it would store a measurement.
-        reads: Whether it would summarize and list measurements.
+        ingest: Whether the store accepts measurements.
+        reads: Whether the store can read summaries and lists.
     """
 
     ingest: bool

@@ -1,4 +1,4 @@
-"""The points of a type over time, step by step: what a chart is drawn from."""
+"""The series of a type: the summary of its points in each step of a period, for charts."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -15,13 +15,13 @@ from src.services.metrics.labels import Groups, LabelQuery
 MAX_STEPS = 2_000
 DEFAULT_STEP_SECONDS = 60
 DEFAULT_SECONDS = 3_600
-"""How long a series is whose beginning is not given."""
+"""The length of a series without a given beginning."""
 
 _EARLIEST_US = parse_timestamp("0001-01-01T00:00:00Z")
 
 
 class SeriesError(ServiceError):
-    """The series asked for can't be had; `field` is what to ask for otherwise."""
+    """The series cannot be computed. `field` is the parameter that the client must change."""
 
     def __init__(self, field: str, reason: str) -> None:
         super().__init__(reason)
@@ -29,32 +29,32 @@ class SeriesError(ServiceError):
 
 
 class SeriesStore(Protocol):
-    """Where points are summed up by window."""
+    """A store that summarizes points by window."""
 
     async def groups_by_window(
         self, metric_type: str, windows: Sequence[Window], query: LabelQuery
     ) -> list[Groups]:
-        """Summarize the series that match `query`, group by group, in each of `windows`."""
+        """Summarize the series that match `query`, by group, in each of `windows`."""
         ...
 
     async def aggregates(self, metric_type: str, windows: Sequence[Window]) -> list[Aggregate]:
-        """Summarize the points of `metric_type` in each of `windows`, which do not overlap.
+        """Summarize the points of `metric_type` in each of `windows`, which must not overlap.
 
-        Each is exact; what is stored meanwhile may count in one and not yet in another.
+        Each summary is exact. A point that is stored during the call may be missing in its window.
 
         Raises:
-            SeriesError: It would take too much reading.
-            StorageUnavailableError: The store is away.
+            SeriesError: The store would have to read too many points.
+            StorageUnavailableError: The store is unavailable.
         """
         ...
 
 
 class SeriesService:
-    """Series of metric types.
+    """Computes the series of metric types.
 
     Args:
-        store: Sums the points up.
-        clock: Says where a series ends whose end is not given.
+        store: Summarizes the points.
+        clock: Determines the end of a series without a given end.
     """
 
     def __init__(self, store: SeriesStore, clock: Clock) -> None:
@@ -64,19 +64,19 @@ class SeriesService:
     async def get(
         self, metric_type: str, start_us: int | None, stop_us: int | None, step_seconds: int
     ) -> list[tuple[int, Aggregate]]:
-        """Return where each step begins, in microseconds since 1970, and the summary of its points.
+        """Return the beginning of each step, in µs since 1970, and the summary of its points.
 
         Args:
-            metric_type: Whose points.
-            start_us: The first instant; None is `DEFAULT_SECONDS` before the end, or a little earlier, where
-                a step begins.
-            stop_us: The instant after the last; None is the end of the step that is under way.
-            step_seconds: Length of a step, 1 or more.
+            metric_type: The type of the points.
+            start_us: The beginning of the series, inclusive. By default, the beginning of the step that is
+                `DEFAULT_SECONDS` before the end.
+            stop_us: The end of the series, exclusive; by default, the end of the current step.
+            step_seconds: The length of a step, 1 or more.
 
         Raises:
-            SeriesError: The stretch is empty, has more than `MAX_STEPS`, begins before the year 1, or would
-                take too much reading.
-            StorageUnavailableError: The store is away.
+            SeriesError: The series is empty, has more than `MAX_STEPS` steps, begins before the year 1, or
+                requires reading too many points.
+            StorageUnavailableError: The store is unavailable.
         """
         steps = self._steps(start_us, stop_us, step_seconds)
         aggregates = await self._store.aggregates(metric_type, _windows(steps))
@@ -90,7 +90,10 @@ class SeriesService:
         step_seconds: int,
         labels: LabelQuery,
     ) -> list[tuple[int, Groups]]:
-        """Return where each step begins, and the summaries of its groups. Otherwise as `get`."""
+        """Return the beginning of each step, and the summaries of its groups.
+
+        Arguments and errors are those of `get`; `labels` selects and groups the series.
+        """
         steps = self._steps(start_us, stop_us, step_seconds)
         groups = await self._store.groups_by_window(metric_type, _windows(steps), labels)
         return list(zip(steps.times(), groups, strict=True))
@@ -102,15 +105,15 @@ class SeriesService:
         if start_us is None:
             start_us = (stop_us - DEFAULT_SECONDS * 1_000_000) // step_us * step_us
         if start_us >= stop_us:
-            raise SeriesError("from", "must be before `to`, which is now where it is not given")
+            raise SeriesError("from", "must be before `to`, which by default is the end of the current step")
         steps = Steps(start_us, stop_us, step_us)
         if len(steps) > MAX_STEPS:
-            raise SeriesError("step", f"makes {len(steps)} steps of it, and {MAX_STEPS} are the most")
+            raise SeriesError("step", f"results in {len(steps)} steps; at most {MAX_STEPS} are allowed")
         if steps.first_us < _EARLIEST_US:
-            raise SeriesError("step", "makes the first step begin before the year 1")
+            raise SeriesError("step", "results in a first step before the year 1")
         return steps
 
 
-@lru_cache(maxsize=8)  # whatever their type, charts of one length ask for the same until a step is over
+@lru_cache(maxsize=8)  # charts of the same length have the same windows until a step ends
 def _windows(steps: Steps) -> tuple[Window, ...]:
     return tuple(steps.windows())

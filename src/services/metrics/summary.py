@@ -1,6 +1,6 @@
-"""The read-through summary.
+"""Summaries of metric types, cached as rendered JSON.
 
-Rollups and reference data are rendered to bytes once; those bytes are cached, and sent as they are.
+A summary is rendered to bytes when it is computed. The cache holds these bytes, and the API sends them.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from src.services.metrics.labels import ALL_SERIES, Group, Groups, LabelQuery
 Period = Literal["all", "daily", "hourly"]
 
 WINDOW_SECONDS: dict[Period, int] = {"daily": 24 * 3600, "hourly": 3600}
-"""Length of a period's rolling window; "all" has none."""
+"""The length of a period's rolling window. The period "all" has no window."""
 
 
 def cache_key(metric_type: str, period: str, labels: LabelQuery = ALL_SERIES) -> str:
@@ -37,7 +37,9 @@ def cache_key(metric_type: str, period: str, labels: LabelQuery = ALL_SERIES) ->
 
 
 class SummaryRead:
-    """The read of a summary, begun: the cache is asked at once, and the rest waits for `result`.
+    """A read of a summary that has begun.
+
+    The command to the cache is sent at once. The rest of the work waits for `result`.
 
     Args:
         read: The read of the cache.
@@ -49,30 +51,34 @@ class SummaryRead:
         self._read = read
 
     async def result(self) -> Answer:
-        """Return the summary, degraded where the external service fails or computing takes long.
+        """Return the summary.
+
+        If the external service fails, or the computation takes long, the result is the last good summary,
+        marked as degraded.
 
         Raises:
-            CircuitOpenError: The external service's breaker is open and no summary is young enough.
-            ExternalServiceUnavailableError: It failed, likewise.
-            StorageUnavailableError: The store is unavailable, or refuses and no summary is young enough.
+            CircuitOpenError: The external service's breaker is open, and there is no recent summary.
+            ExternalServiceUnavailableError: The external service failed, and there is no recent summary.
+            StorageUnavailableError: The store is unavailable; or it rejected a command, and there is no
+                recent summary.
         """
         answer = await self._read.result()
-        return answer._replace(body=_degraded(answer.body)) if answer.is_old else answer
+        return answer._replace(body=_mark_degraded(answer.body)) if answer.is_old else answer
 
     async def cancel(self) -> None:
-        """Leave the summary unread. Nothing has to be stopped: what was asked of Redis is on its way."""
+        """Do nothing: the command to the cache is already sent, and its reply is ignored."""
 
 
 class SummaryService:
-    """Summaries of metric types.
+    """Computes and caches the summaries of metric types.
 
     Args:
-        store: Where the points are.
-        cache: Keeps rendered summaries, and computes each once for all who ask at the same time. It must
-            count `CircuitOpenError`, `ExternalServiceUnavailableError` and `StorageRefusedError` among the
-            errors it answers with a stale summary.
-        external_service: Knows what a type is.
-        clock: Where windows end.
+        store: The store of the points.
+        cache: The cache of rendered summaries. It computes a summary once for all concurrent readers. It must
+            serve a stale summary instead of a `CircuitOpenError`, `ExternalServiceUnavailableError` or
+            `StorageRefusedError`.
+        external_service: The source of a type's reference data.
+        clock: Determines the end of a rolling window.
     """
 
     def __init__(
@@ -86,20 +92,20 @@ class SummaryService:
     def begin(
         self, metric_type: str, period: Period, labels: LabelQuery = ALL_SERIES, *, refresh: bool = False
     ) -> SummaryRead:
-        """Begin to read a summary: cached, computed when it is finished, or the last good one.
+        """Begin to read a summary from the cache. `SummaryRead.result` computes it if it is not cached.
 
         Args:
-            metric_type: What to summarize.
-            period: Over which window.
-            labels: Which series to summarize, and how to group them.
-            refresh: Compute the summary even where it is cached.
+            metric_type: The type to summarize.
+            period: The period to summarize.
+            labels: The series to summarize, and their grouping.
+            refresh: Whether to compute the summary even if it is cached.
         """
         compute = partial(self._compute, metric_type, period, labels)
         key = cache_key(metric_type, period, labels)
         return SummaryRead(self._cache.begin(key, compute, refresh=refresh))
 
     async def forget(self, metric_types: set[str]) -> None:
-        """Drop every cached summary of `metric_types`; the last good ones stay for a time of need."""
+        """Drop the cached summaries of `metric_types`, except the last good ones for failures."""
         periods = get_args(Period)
         await self._cache.invalidate([cache_key(name, period) for name in metric_types for period in periods])
 
@@ -113,9 +119,14 @@ class SummaryService:
                 summaries = group.create_task(read)
                 reference = group.create_task(self._external_service.reference(metric_type))
         except ExceptionGroup as errors:
-            raise errors.exceptions[0] from None  # the one that ended the other
-        about = {"reference": reference.result(), "degraded": False, "generated_at": format_timestamp(now_us)}
-        return _render({"type": metric_type, "period": period}, labels, summaries.result(), about)
+            raise errors.exceptions[0] from None  # the first error has cancelled the other task
+        key = {"type": metric_type, "period": period}
+        context = {
+            "reference": reference.result(),
+            "degraded": False,
+            "generated_at": format_timestamp(now_us),
+        }
+        return _render(key, labels, summaries.result(), context)
 
     async def _read(self, metric_type: str, window: Window | None, labels: LabelQuery) -> Groups:
         if labels == ALL_SERIES:
@@ -124,32 +135,32 @@ class SummaryService:
 
 
 def _render(
-    what: Mapping[str, str], labels: LabelQuery, summaries: Groups, about: Mapping[str, object]
+    key: Mapping[str, str], labels: LabelQuery, summaries: Groups, context: Mapping[str, object]
 ) -> bytes:
     if not labels.group_by:
-        (only,) = summaries.groups
-        return orjson.dumps({**what, **_figures(only.aggregate), **about})
+        (group,) = summaries.groups
+        return orjson.dumps({**key, **_figures(group.aggregate), **context})
     groups = [{"labels": group.labels, **_figures(group.aggregate)} for group in summaries.groups]
     truncated = {"truncated": True} if summaries.is_truncated else {}
-    return orjson.dumps({**what, "group_by": labels.group_by, **about, "groups": groups, **truncated})
+    return orjson.dumps({**key, "group_by": labels.group_by, **context, "groups": groups, **truncated})
 
 
 def _figures(aggregate: Aggregate) -> dict[str, object]:
     rollup, sketch = aggregate
-    some = rollup.count > 0
+    has_points = rollup.count > 0
     return {
         "count": rollup.count,
         "average_value": rollup.average,
-        "min_value": rollup.minimum if some else None,
-        "max_value": rollup.maximum if some else None,
-        "latest_value": rollup.latest_value if some else None,
+        "min_value": rollup.minimum if has_points else None,
+        "max_value": rollup.maximum if has_points else None,
+        "latest_value": rollup.latest_value if has_points else None,
         "sum": rollup.total,
-        "p50": sketch.quantile(0.50) if some else None,
-        "p95": sketch.quantile(0.95) if some else None,
-        "p99": sketch.quantile(0.99) if some else None,
-        "latest_timestamp": format_timestamp(rollup.latest_us) if some else None,
+        "p50": sketch.quantile(0.50) if has_points else None,
+        "p95": sketch.quantile(0.95) if has_points else None,
+        "p99": sketch.quantile(0.99) if has_points else None,
+        "latest_timestamp": format_timestamp(rollup.latest_us) if has_points else None,
     }
 
 
-def _degraded(body: bytes) -> bytes:
+def _mark_degraded(body: bytes) -> bytes:
     return orjson.dumps(orjson.loads(body) | {"degraded": True})

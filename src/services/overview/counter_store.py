@@ -1,7 +1,7 @@
 """The sums of the workers' counts: the port, a store for one worker, and the failover between two stores.
 
 The store's clock divides time into seconds. A count belongs to the second in which it arrives, and a reading
-covers the last `WINDOW_SECONDS` whole seconds. Figures therefore change every second and cover ten.
+covers the last `WINDOW_SECONDS` whole seconds.
 """
 
 import logging
@@ -19,16 +19,16 @@ _log = logging.getLogger(__name__)
 
 WINDOW_SECONDS = 10
 LIVE_SECONDS = 3
-"""A worker that has not reported for so long is not counted."""
+"""The time for which a worker counts as live after its last report."""
 
-Tally = Literal[
+CounterName = Literal[
     "requests", "errors", "points",
     "allowed", "refused", "bypassed",
     "hits", "misses", "stale",
     "round_trips", "round_trip_us",
     "lab_calls",
 ]  # fmt: skip
-"""The names of the counts."""
+"""The names of the counters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,56 +36,64 @@ class CounterSnapshot:
     """The counts of an interval. Snapshots can be added.
 
     Attributes:
-        tallies: The counts by name; a missing name is 0. `round_trip_us` is the sum of the round trips in µs.
-        latencies: How many requests, by the sketch bin of the seconds they took.
+        values: The value of each counter; a missing counter is 0. `round_trip_us` is the total time of the
+            round trips in µs.
+        latencies: The number of requests in each bin. A `LogBinSketch` of the durations in seconds has these
+            bins.
     """
 
-    tallies: Mapping[Tally, int] = field(default_factory=dict)
+    values: Mapping[CounterName, int] = field(default_factory=dict)
     latencies: Mapping[int, int] = field(default_factory=dict)
 
-    def __getitem__(self, tally: Tally) -> int:
-        return self.tallies.get(tally, 0)
+    def __getitem__(self, name: CounterName) -> int:
+        return self.values.get(name, 0)
 
     def __add__(self, other: "CounterSnapshot") -> "CounterSnapshot":
         return CounterSnapshot(
-            Counter(self.tallies) + Counter(other.tallies), Counter(self.latencies) + Counter(other.latencies)
+            Counter(self.values) + Counter(other.values), Counter(self.latencies) + Counter(other.latencies)
         )
 
     def latency_ms(self, q: float) -> float | None:
-        """Return a quantile (0 to 1) of the durations, within 1 %, in ms to the µs; None without requests."""
-        seconds = LogBinSketch.of_counts(self.latencies, 0.0, math.inf).quantile(q)
+        """Return the quantile `q` (0 to 1) of the durations, within 1 %; None without requests."""
+        seconds = LogBinSketch.from_counts(self.latencies, 0.0, math.inf).quantile(q)
         return None if seconds is None else round(1000 * seconds, 3)
 
 
 @dataclass(frozen=True, slots=True)
 class Outage:
-    """Why the fleet's counts can't be had: since when, by the monotonic clock, and what Redis does."""
+    """An outage of the fleet's store.
+
+    Attributes:
+        began_at: The beginning, as a monotonic reading.
+        kind: "unavailable" if Redis does not reply, "refuses" if it rejects commands.
+    """
 
     began_at: float
-    kind: Literal["away", "refuses"]
+    kind: Literal["unavailable", "refuses"]
 
 
 @dataclass(frozen=True, slots=True)
 class CounterReading:
-    """The last whole window.
+    """The counts of the last whole window.
 
     Attributes:
-        counts: All that was counted in it.
-        workers: How many have been heard of lately.
-        outage: None: it is the fleet's. Else it is this worker's alone.
+        counts: The counts.
+        workers: The number of live workers.
+        outage: The outage of the fleet's store, during which the counts are those of this worker alone; None
+            if the counts are those of the fleet.
     """
 
     counts: CounterSnapshot
     workers: int
     outage: Outage | None = None
 
-    def per_second(self, tally: Tally) -> float:
-        """Return the mean count each second."""
-        return self.counts[tally] / WINDOW_SECONDS
+    def per_second(self, name: CounterName) -> float:
+        """Return the mean of a counter per second."""
+        return self.counts[name] / WINDOW_SECONDS
 
 
 class CounterStore(Protocol):
-    """Adds snapshots up."""
+    """The sums of snapshots."""
 
     async def add(self, counts: CounterSnapshot) -> None:
         """Add the counts of this worker, and register the worker as live.
@@ -108,30 +116,31 @@ class MemoryCounterStore:
     """A `CounterStore` of one worker. It is always available.
 
     Args:
-        clock: Says which second it is.
+        clock: Divides time into seconds.
     """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._seconds: dict[int, CounterSnapshot] = {}
-        self._heard_at = -math.inf
+        self._reported_at = -math.inf
 
     async def add(self, counts: CounterSnapshot) -> None:
-        """Add what this worker has counted."""
-        self._heard_at = self._clock.monotonic()
-        second = int(self._heard_at)
-        self._forget_before(second - WINDOW_SECONDS)
+        """Add the counts of this worker."""
+        self._reported_at = self._clock.monotonic()
+        second = int(self._reported_at)
+        self._drop_before(second - WINDOW_SECONDS)
         self._seconds[second] = self._seconds.get(second, CounterSnapshot()) + counts
 
     async def read(self) -> CounterReading:
         """Return the last whole window."""
         now = self._clock.monotonic()
         second = int(now)
-        self._forget_before(second - WINDOW_SECONDS)
-        whole = (counts for at, counts in self._seconds.items() if at < second)
-        return CounterReading(sum(whole, CounterSnapshot()), int(now - self._heard_at < LIVE_SECONDS))
+        self._drop_before(second - WINDOW_SECONDS)
+        whole_seconds = (counts for at, counts in self._seconds.items() if at < second)
+        is_live = now - self._reported_at < LIVE_SECONDS
+        return CounterReading(sum(whole_seconds, CounterSnapshot()), int(is_live))
 
-    def _forget_before(self, second: int) -> None:
+    def _drop_before(self, second: int) -> None:
         for at in [at for at in self._seconds if at < second]:
             del self._seconds[at]
 
@@ -155,14 +164,16 @@ class FailoverCounterStore:
         self._outage: Outage | None = None
 
     async def add(self, counts: CounterSnapshot) -> None:
-        """Add what this worker has counted."""
+        """Add the counts of this worker."""
         await self._local.add(counts)
         try:
             await self._fleet.add(counts)
         except StorageUnavailableError as error:
-            self._note(error)
+            self._update_outage(error)
         else:
-            self._note(None)
+            if self._outage is not None:
+                self._outage = None
+                _log.warning("counters_shared_again")
 
     async def read(self) -> CounterReading:
         """Return the last whole window, of the fleet or of this worker."""
@@ -170,19 +181,16 @@ class FailoverCounterStore:
         try:
             reading = await self._fleet.read()
         except StorageUnavailableError as error:
-            self._note(error)
-        if reading is not None and self._outage is None:  # a store that takes nothing has nothing to tell
+            self._update_outage(error)
+        # A store that rejects writes can be read, but its counts are old.
+        if reading is not None and self._outage is None:
             return reading
         local = await self._local.read()
         return CounterReading(local.counts, 1, self._outage)
 
-    def _note(self, error: StorageUnavailableError | None) -> None:
-        if error is None:
-            if self._outage is not None:
-                self._outage = None
-                _log.warning("counters_shared_again")
-            return
-        kind: Literal["away", "refuses"] = "refuses" if isinstance(error, StorageRefusedError) else "away"
+    def _update_outage(self, error: StorageUnavailableError) -> None:
+        is_refusal = isinstance(error, StorageRefusedError)
+        kind: Literal["unavailable", "refuses"] = "refuses" if is_refusal else "unavailable"
         if self._outage is None:
             _log.warning("counters_local")
             self._outage = Outage(self._clock.monotonic(), kind)

@@ -1,7 +1,7 @@
-"""The status of the service in one line: the worst of all findings about its figures.
+"""The status of the service in one line: the worst of all findings.
 
-Findings that make the service reject clients come first, then findings that degrade answers, then findings
-that may lead to either.
+The worst findings are those with failed requests, then those with degraded answers, then those that can lead
+to either.
 """
 
 from collections.abc import Iterator
@@ -9,32 +9,32 @@ from dataclasses import dataclass
 from typing import Literal
 
 from src.resilience.circuit_breaker.store import BreakerState, BreakerStatus
-from src.services.access.admission import WithoutStore
+from src.services.access.admission import OutagePolicy
 from src.services.overview.counter_store import CounterReading, Outage
 from src.services.proxy.service import ProxyStatus
 
 MANY_ERRORS = 0.05
-"""The share of answers with a status from 500 on, above which there is a finding."""
+"""The largest share of answers with a status of 500 or above that is not a finding."""
 
-LINE_HELD_SECONDS = 2.0
-"""How many seconds beyond one interval the proxy's next slot may be away before there is a finding."""
+QUEUE_PAUSED_SECONDS = 2.0
+"""The longest wait for the proxy's next slot, in seconds beyond one interval, that is not a finding."""
 
 Code = Literal[
-    "REDIS_AWAY", "REDIS_REFUSES", "BREAKER_OPEN", "SERVER_ERRORS",
-    "BREAKER_HALF_OPEN", "LIMITER_OPEN", "PROXY_BREAKER_OPEN", "PROXY_LINE_FULL",
-    "PROXY_LINE_HELD", "PROXY_BREAKER_HALF_OPEN", "ALL_WELL",
+    "REDIS_UNAVAILABLE", "REDIS_REFUSES", "BREAKER_OPEN", "SERVER_ERRORS",
+    "BREAKER_HALF_OPEN", "LIMITER_OPEN", "PROXY_BREAKER_OPEN", "PROXY_QUEUE_FULL",
+    "PROXY_QUEUE_PAUSED", "PROXY_BREAKER_HALF_OPEN", "ALL_WELL",
 ]  # fmt: skip
 """The findings, the worst first."""
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Finding:
     """A finding.
 
     Attributes:
-        level: "critical" if clients are rejected, "warning" if answers are degraded.
+        level: "critical" if requests fail, "warning" if answers are degraded.
         code: The fixed name of the finding.
-        message: The finding in words.
+        message: The finding as text.
     """
 
     level: Literal["ok", "warning", "critical"]
@@ -42,28 +42,28 @@ class Verdict:
     message: str
 
 
-def verdict(
+def worst_finding(
     counters: CounterReading,
     breaker: BreakerStatus,
     proxy: ProxyStatus | None,
     *,
     now: float,
     monotonic: float,
-    without_store: WithoutStore = "open",
-) -> Verdict:
+    outage_policy: OutagePolicy = "open",
+) -> Finding:
     """Return the worst finding.
 
     Args:
         counters: The counts of the last seconds.
-        breaker: The circuit breaker of the external service.
-        proxy: The proxy; None where there is none.
-        now: Unix time, which the time since the breaker opened is measured by.
-        monotonic: The monotonic clock, which the outage of Redis is measured by.
-        without_store: The policy of the rate limiter while Redis is unavailable.
+        breaker: The state of the external service's circuit breaker.
+        proxy: The state of the proxy; None if there is no proxy.
+        now: Unix time, from which the opening of the breaker is subtracted.
+        monotonic: A monotonic reading, from which the beginning of an outage is subtracted.
+        outage_policy: The policy of the rate limiter while Redis is unavailable.
     """
     outage = counters.outage
     if outage is not None:
-        return _of_outage(outage, monotonic, without_store)
+        return _outage_finding(outage, monotonic, outage_policy)
     return next(_findings(counters, breaker, proxy, now))
 
 
@@ -72,72 +72,78 @@ def _findings(
     breaker: BreakerStatus,
     proxy: ProxyStatus | None,
     now: float,
-) -> Iterator[Verdict]:
-    """Yield what is true while Redis is well, the worst first."""
+) -> Iterator[Finding]:
+    """Yield all findings while Redis is available, the worst first."""
     if breaker.state is BreakerState.OPEN:
-        yield _of_open_breaker(breaker, now)
+        yield _open_breaker_finding(breaker, now)
     errors, requests = counters.counts["errors"], counters.counts["requests"]
     if errors > MANY_ERRORS * requests:
-        message = f"{100 * errors / requests:.0f} % of requests end in an error of the server"
-        yield Verdict("critical", "SERVER_ERRORS", message)
+        message = f"{100 * errors / requests:.0f} % of requests fail with a server error"
+        yield Finding("critical", "SERVER_ERRORS", message)
     if breaker.state is BreakerState.HALF_OPEN:
-        message = "Breaker half-open: the next call shows whether the external service is back"
-        yield Verdict("warning", "BREAKER_HALF_OPEN", message)
+        message = "Breaker half-open: the next call shows whether the external service has recovered"
+        yield Finding("warning", "BREAKER_HALF_OPEN", message)
     if counters.counts["bypassed"]:
-        passed = f"{counters.per_second('bypassed'):.1f} requests a second let through unexamined"
-        yield Verdict("warning", "LIMITER_OPEN", f"Rate limiter open: {passed}")
+        rate = f"{counters.per_second('bypassed'):.1f}"
+        message = f"Rate limiter open: {rate} requests per second are admitted without a decision"
+        yield Finding("warning", "LIMITER_OPEN", message)
     if proxy is not None:
-        yield from _of_proxy(proxy)
-    yield Verdict("ok", "ALL_WELL", "All well")
+        yield from _proxy_findings(proxy)
+    yield Finding("ok", "ALL_WELL", "All well")
 
 
-def _of_proxy(proxy: ProxyStatus) -> Iterator[Verdict]:
+def _proxy_findings(proxy: ProxyStatus) -> Iterator[Finding]:
     queue = proxy.queue
     if proxy.breaker.state == BreakerState.OPEN:
-        message = "Proxy's breaker open: its upstream is failing, copies served where there are any"
-        yield Verdict("warning", "PROXY_BREAKER_OPEN", message)
+        message = "Proxy breaker open: the upstream fails, and available copies are served"
+        yield Finding("warning", "PROXY_BREAKER_OPEN", message)
     if proxy.is_full and queue.size:
-        waits = f"{queue.size} wait, the first of them {_for(queue.oldest_age_seconds or 0)}"
-        yield Verdict("warning", "PROXY_LINE_FULL", f"Proxy queue full: {waits}")
-    if queue.next_slot_seconds > proxy.interval_seconds + LINE_HELD_SECONDS:
-        left = f"{queue.next_slot_seconds:.0f} s left, {queue.size} in the queue"
-        yield Verdict("warning", "PROXY_LINE_HELD", f"Proxy queue held: the upstream asked to wait, {left}")
+        oldest = _format_duration(queue.oldest_age_seconds or 0)
+        message = f"Proxy queue full: {queue.size} calls wait, the oldest for {oldest}"
+        yield Finding("warning", "PROXY_QUEUE_FULL", message)
+    if queue.next_slot_seconds > proxy.interval_seconds + QUEUE_PAUSED_SECONDS:
+        pause = f"{queue.next_slot_seconds:.0f} s"
+        message = (
+            f"Proxy queue paused: the upstream demands a pause of {pause} more, and {queue.size} calls wait"
+        )
+        yield Finding("warning", "PROXY_QUEUE_PAUSED", message)
     if proxy.breaker.state == BreakerState.HALF_OPEN:
-        message = "Proxy's breaker half-open: the next call shows whether its upstream is back"
-        yield Verdict("warning", "PROXY_BREAKER_HALF_OPEN", message)
+        message = "Proxy breaker half-open: the next call shows whether the upstream has recovered"
+        yield Finding("warning", "PROXY_BREAKER_HALF_OPEN", message)
 
 
-_QUOTAS_WITHOUT_STORE: dict[WithoutStore, str] = {
+_OUTAGE_EFFECTS: dict[OutagePolicy, str] = {
     "open": "no quota applies",
-    "local": "each worker keeps its share of the quotas",
-    "closed": "what has a quota is refused",
+    "local": "each worker applies its share of the quotas",
+    "closed": "requests with a quota are rejected",
 }
+"""The effect of each policy of the rate limiter."""
 
 
-def _of_outage(outage: Outage, monotonic: float, without_store: WithoutStore) -> Verdict:
-    lasted = _for(monotonic - outage.began_at)
+def _outage_finding(outage: Outage, monotonic: float, outage_policy: OutagePolicy) -> Finding:
+    duration = _format_duration(monotonic - outage.began_at)
     if outage.kind == "refuses":
-        message = f"Redis has refused writes {lasted}: nothing is stored; figures of one worker only"
-        return Verdict("critical", "REDIS_REFUSES", message)
-    quotas = _QUOTAS_WITHOUT_STORE[without_store]
-    message = f"Redis unavailable {lasted}: nothing is stored, {quotas}; figures of one worker only"
-    return Verdict("critical", "REDIS_AWAY", message)
+        message = f"Redis has rejected writes for {duration}: nothing is stored; figures of one worker only"
+        return Finding("critical", "REDIS_REFUSES", message)
+    effect = _OUTAGE_EFFECTS[outage_policy]
+    message = f"Redis unavailable for {duration}: nothing is stored, {effect}; figures of one worker only"
+    return Finding("critical", "REDIS_UNAVAILABLE", message)
 
 
-def _of_open_breaker(breaker: BreakerStatus, now: float) -> Verdict:
-    lasted = _for(now - (breaker.opened_at or now))
-    if breaker.retry_after is None:  # only an order closes it
-        message = f"Breaker held open by hand {lasted}: external service not called, summaries served stale"
+def _open_breaker_finding(breaker: BreakerStatus, now: float) -> Finding:
+    duration = _format_duration(now - (breaker.opened_at or now))
+    if breaker.retry_after is None:
+        message = f"Breaker forced open for {duration}: external service not called, stale summaries served"
     else:
-        message = f"Breaker open {lasted}: external service failing, summaries served stale"
-    return Verdict("critical", "BREAKER_OPEN", message)
+        message = f"Breaker open for {duration}: external service failing, stale summaries served"
+    return Finding("critical", "BREAKER_OPEN", message)
 
 
-def _for(seconds: float) -> str:
-    """Say how long something has lasted; clocks of two machines may differ, and then it has just begun."""
+def _format_duration(seconds: float) -> str:
+    """Return a duration as text. It is 0 if clocks of two machines differ and `seconds` is negative."""
     whole = max(0, int(seconds))
     if whole < 120:
-        return f"for {whole} s"
+        return f"{whole} s"
     if whole < 2 * 3600:
-        return f"for {whole // 60} min"
-    return f"for {whole // 3600} h"
+        return f"{whole // 60} min"
+    return f"{whole // 3600} h"

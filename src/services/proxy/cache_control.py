@@ -1,4 +1,4 @@
-"""What the headers of an answer and of a request say about using the answer again (RFC 9111).
+"""Read from headers how an answer may be used again (RFC 9111).
 
 An answer is *fresh* while its age is below the lifetime that it states, and *stale* afterwards. Where RFC
 9111 leaves a choice, this module makes the stricter one:
@@ -30,13 +30,13 @@ _NEVER_STALE = frozenset({b"must-revalidate", b"proxy-revalidate", b"s-maxage"})
 
 @dataclass(frozen=True, slots=True)
 class ReuseRules:
-    """How one answer may be used again.
+    """The rules for using one answer again.
 
     Attributes:
         is_shared: Whether it may go to all callers who sent the same request while the call was made.
         is_kept: Whether a copy may be kept for callers who come later.
-        generated_at: When its age was 0, as a monotonic reading in seconds.
-        lifetime_seconds: The age from which it is stale; infinite if the answer does not say.
+        generated_at: The time when the age of the answer was 0, as a monotonic reading in seconds.
+        lifetime_seconds: The age from which the answer is stale; infinite if the answer states no lifetime.
         is_stale_allowed: Whether a stale copy may take the place of an error.
     """
 
@@ -49,7 +49,7 @@ class ReuseRules:
 
 @dataclass(frozen=True, slots=True)
 class CopyLimits:
-    """Which fresh copies a request accepts. A stale copy in place of an error is not subject to this.
+    """The limits of fresh copies for one request. They do not apply to a stale copy in place of an error.
 
     Attributes:
         max_age_seconds: A copy must be younger; 0 accepts none.
@@ -66,8 +66,8 @@ def reuse_rules(headers: Headers, *, now: float, sent_at: float, received_at: fl
     Args:
         headers: All headers of the answer, also those that are not passed on.
         now: Unix time when its head was received, in seconds.
-        sent_at: When the request was sent, as a monotonic reading in seconds.
-        received_at: When the head was received, as a monotonic reading.
+        sent_at: The time of the request, as a monotonic reading in seconds.
+        received_at: The time of the head, as a monotonic reading in seconds.
     """
     directives = _directives(headers)
     varies = listed(headers, b"vary") - SHARED_BY - {b"accept-encoding"}  # always sent with the same value

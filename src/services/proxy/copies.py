@@ -1,9 +1,9 @@
 """Copies of the upstream's answers: which one answers a request, and which one takes the place of an error.
 
-A copy is kept for the time that the settings say. It answers requests while it is fresh: for that time, by
-the lifetime that the answer stated, and by what the request demands. A stale copy may take the place of an
-error, since the upstream can't be reached then (RFC 9111, section 4.2.4), unless the answer forbids that.
-The age of a copy includes the age that the answer had when it came.
+The settings limit how long a copy is kept. A copy answers requests while it is fresh: by the settings, by the
+lifetime in the answer, and by the limits in the request. A stale copy may take the place of an error, since
+the upstream can't be reached then (RFC 9111, section 4.2.4), unless the answer forbids that. The age of a
+copy includes the age of the answer at its arrival.
 """
 
 import math
@@ -22,8 +22,8 @@ MAX_COPY_BYTES = 256 * 1024
 """The longest body that is kept. All copies are in one Redis, beside everything else."""
 
 _RULES = struct.Struct("<dd?")
-"""The first bytes of a copy: its age in seconds when it was stored, its lifetime in seconds, and whether it
-may be used when it is stale."""
+"""The first bytes of a stored copy: the age in seconds at the time of storing, the lifetime in seconds, and
+whether the copy may be used when it is stale."""
 
 _END_OF_LINE = b"\r\n"
 _END_OF_HEADERS = b"\r\n\r\n"
@@ -35,10 +35,10 @@ class Copy:
 
     Attributes:
         head: The head of the answer.
-        body: Its whole body.
-        age_seconds: Its age.
-        lifetime_seconds: The age from which it is stale; infinite if the answer did not say.
-        is_stale_allowed: Whether it may take the place of an error when it is stale.
+        body: The whole body of the answer.
+        age_seconds: The age of the answer.
+        lifetime_seconds: The age from which the copy is stale; infinite if the answer states no lifetime.
+        is_stale_allowed: Whether a stale copy may take the place of an error.
     """
 
     head: Head
@@ -59,9 +59,9 @@ class Copies:
     """The copies, shared by all workers. While their store is unavailable there are none.
 
     Args:
-        store: Where the copies are.
-        options: How long they are kept.
-        clock: By which answers age until they are stored.
+        store: The store of the copies.
+        options: The time for which copies are kept.
+        clock: Measures the age of an answer until it is stored.
     """
 
     def __init__(self, store: CacheStore, options: CacheOptions, clock: Clock) -> None:

@@ -1,4 +1,4 @@
-"""Which headers the proxy passes on to the upstream and to the caller, and how the proxy reads a header.
+"""The headers that the proxy passes on to the upstream and to the caller, and functions that read headers.
 
 Names are in lower case throughout. RFC 9110, section 7.6.1, lists the headers that end at each hop.
 """
@@ -50,8 +50,8 @@ def headers_for_upstream(headers: Headers, request_id: bytes) -> Headers:
 def headers_for_caller(status: int, headers: Headers) -> Headers:
     """Return the headers of the upstream's answer that are passed on to the caller.
 
-    `Content-Length` is dropped where it does not say how long the body is: beside a transfer encoding (RFC
-    9112, section 6.3), and where a `status` allows no body.
+    `Content-Length` is dropped if it is not the length of the body: with a transfer encoding (RFC 9112,
+    section 6.3), or with a `status` that allows no body.
     """
     dropped = _FROM_UPSTREAM_DROPPED | listed(headers, b"connection")
     if status in _BODILESS or first(headers, b"transfer-encoding") is not None:

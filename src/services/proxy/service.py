@@ -38,7 +38,7 @@ from src.services.proxy.headers import Headers, are_personal, headers_for_upstre
 from src.services.proxy.response_buffer import Head, ResponseBuffer
 from src.services.proxy.shared_calls import SharedCall, SharedCalls
 from src.services.proxy.target import UpstreamTarget
-from src.services.proxy.totals import ProxyTally, ProxyTotals, RequestResult
+from src.services.proxy.totals import ProxyCounters, ProxyTotals, RequestResult
 from src.services.proxy.upstream import UpstreamAnswerTooLargeError, UpstreamRequest
 
 PACE_MARGIN = 0.02
@@ -46,9 +46,8 @@ PACE_MARGIN = 0.02
 no two calls take equally long to arrive."""
 
 ADMITTED_WAIT = 0.9
-"""The share of a request's timeout within which its slot must come, by the state of the queue when the
-request arrives. The rest is for the call, and for slots that come later than planned because calls postpone
-them."""
+"""The share of a request's timeout within which its slot must come, according to the queue at the arrival of
+the request. The rest of the timeout is for the call, and for delays when calls postpone slots."""
 
 NAME = "proxy"
 """The name of the proxy and of its policies, in events and errors."""
@@ -157,7 +156,7 @@ class Proxy:
         queue: The queue of `calls`. Its store admits calls by `options.queue`. Its own longest wait must be
             longer than that of any request.
         breaker: The circuit breaker of `calls`; it uses `is_upstream_failure`.
-        tally: Counts the results.
+        counters: Counts the requests and their results.
         clock: Measures waits.
         options: The limits.
         listener: Called with the source of each answer.
@@ -171,7 +170,7 @@ class Proxy:
         copies: Copies,
         queue: PacedQueue,
         breaker: CircuitBreaker,
-        tally: ProxyTally,
+        counters: ProxyCounters,
         clock: Clock,
         options: ProxyOptions,
         listener: Listener = ignore,
@@ -181,7 +180,7 @@ class Proxy:
         self._copies = copies
         self._queue = queue
         self._breaker = breaker
-        self._tally = tally
+        self._counters = counters
         self._clock = clock
         self._options = options
         self._listener = listener
@@ -209,20 +208,20 @@ class Proxy:
             copy_limits(request.headers),
         )
         arrived_at = self._clock.monotonic()
-        self._tally.count_request()
+        self._counters.count_request()
         try:
             answer = await self._answer(call, arrived_at)
         except Exception:
-            self._tally.count_result("failures", self._clock.monotonic() - arrived_at)
+            self._counters.count_result("failures", self._clock.monotonic() - arrived_at)
             raise
-        self._tally.count_result(_RESULTS[answer.source], self._clock.monotonic() - arrived_at)
+        self._counters.count_result(_RESULTS[answer.source], self._clock.monotonic() - arrived_at)
         notify(self._listener, CacheAnswered(policy=NAME, outcome=answer.source.lower()))
         return answer
 
     async def status(self) -> ProxyStatus:
         """Return the state of the proxy."""
         queue, totals, breaker = await asyncio.gather(
-            self._queue.status(), self._tally.totals(), self._breaker.status()
+            self._queue.status(), self._counters.totals(), self._breaker.status()
         )
         slots = self._options.queue.slots_in_time(round(queue.next_slot_seconds * 1e6))
         is_full = queue.size >= min(queue.capacity, slots)

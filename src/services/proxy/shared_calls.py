@@ -35,12 +35,12 @@ class SharedCall:
 
     Attributes:
         request: The request to the upstream.
-        priority: Its priority in the queue.
+        priority: The priority of the call in the queue.
         key: The key of copies of its answer; None if the answer must be neither shared nor kept.
         limits: The copies that its requests accept.
         buffer: The answer.
-        copy: The copy that is the answer, if no call was necessary.
-        slot_at: When the slot came, as a monotonic reading; None while the call is in the queue.
+        copy: The copy that answers the requests without a call of the upstream; None if there is none.
+        slot_at: The time of the slot, as a monotonic reading; None while the call is in the queue.
         waiting: The number of requests that wait for the head of the answer.
         task: Runs the call.
     """

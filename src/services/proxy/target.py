@@ -12,7 +12,7 @@ from urllib.parse import unquote_plus, unquote_to_bytes
 import httpx
 
 MAX_ENCODINGS = 4
-"""How many times a path may be percent-encoded. Each decoding reads the whole path."""
+"""The largest number of percent-encodings of a path. Each decoding reads the whole path."""
 
 _VISIBLE = re.compile(rb"[!-~]*\Z")
 _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")

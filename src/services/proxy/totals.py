@@ -16,7 +16,7 @@ from src.services.errors import StorageUnavailableError
 RequestResult = Literal["successes", "failures", "fallbacks", "cache_hits"]
 
 FLUSH_SECONDS = 0.25
-"""How long counts are collected before they are sent."""
+"""The time for which counts are collected before they are sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class ProxyTotalsStore(Protocol):
         ...
 
 
-class ProxyTally:
+class ProxyCounters:
     """The counts of one worker.
 
     Args:

@@ -78,7 +78,7 @@ class Upstream:
         max_body_bytes: The longest body that is passed on.
 
     Attributes:
-        max_body_bytes: As given.
+        max_body_bytes: The longest body that is passed on.
     """
 
     def __init__(

@@ -1,6 +1,6 @@
 """The counters of all workers in Redis: a hash of counts for each second of the server's clock.
 
-A hash holds tallies by their names and latencies by the numbers of their bins, and expires soon after the
+A hash holds values by their names and latencies by the numbers of their bins, and expires soon after the
 window has left it behind.
 """
 
@@ -14,9 +14,9 @@ from src.services.errors import StorageUnavailableError
 from src.services.overview.counter_store import (
     LIVE_SECONDS,
     WINDOW_SECONDS,
+    CounterName,
     CounterReading,
     CounterSnapshot,
-    Tally,
 )
 from src.storage.redis.link import RedisLink
 from src.storage.redis.scripts import storage_script
@@ -44,24 +44,21 @@ class RedisCounterStore:
     async def add(self, counts: CounterSnapshot) -> None:
         """Add what this worker has counted, in one script."""
         arguments = [
-            word
-            for counted in (counts.tallies, counts.latencies)
-            for pair in counted.items()
-            for word in pair
+            word for counted in (counts.values, counts.latencies) for pair in counted.items() for word in pair
         ]
         await self._run(self._add, self._worker, LIVE_SECONDS, _KEPT_SECONDS, *arguments)
 
     async def read(self) -> CounterReading:
         """Return the last whole window, by one script."""
         workers, sums = await self._run(self._read, WINDOW_SECONDS, LIVE_SECONDS)
-        tallies: dict[Tally, int] = {}
+        values: dict[CounterName, int] = {}
         latencies: dict[int, int] = {}
         for name, count in zip(sums[::2], sums[1::2], strict=True):
             if name.isdigit():
                 latencies[int(name)] = count
             else:
-                tallies[cast("Tally", name.decode())] = count
-        return CounterReading(CounterSnapshot(tallies, latencies), workers)
+                values[cast("CounterName", name.decode())] = count
+        return CounterReading(CounterSnapshot(values, latencies), workers)
 
     async def _run(self, script: Script, *arguments: Argument) -> Reply:
         try:

@@ -1,6 +1,6 @@
 """The faults that all workers agree on for a simulated service that each runs in process."""
 
-from src.services.external_service import FaultChanges
+from src.services.simulated_faults import FaultChanges
 from src.storage.redis.link import RedisLink
 
 _KEY = "external-service:faults"

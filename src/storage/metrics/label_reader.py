@@ -175,17 +175,17 @@ def _groups(
     starts = np.array([window.start_us + 1 for window in windows] or [-(2**62)], dtype=np.int64)
     stops = np.array([window.end_us + 1 for window in windows] or [2**62], dtype=np.int64)
     width = max(1, len(keys))  # the groups of window n are numbered from n * width on
-    blocks = [decode_all_block(all_block).select(wanted).grouped(groups)]
+    blocks = [decode_all_block(all_block).select(wanted).group(groups)]
     for hour, stored, points in hours:
         window = int(starts.searchsorted(hour * HOUR_US, side="right")) - 1
-        blocks.append(decode_hour_block(stored).select(wanted).grouped(groups).shifted(window * width))
+        blocks.append(decode_hour_block(stored).select(wanted).group(groups).shift_numbers(window * width))
         series, timestamps, values = decode_points(hour, points)
         places = starts.searchsorted(timestamps, side="right") - 1
         found = wanted[series] & (places >= 0) & (timestamps < stops[places])
         numbers = groups[series[found]] + places[found] * width
-        blocks.append(SeriesBlock.of_points(numbers, timestamps[found], values[found]))
+        blocks.append(SeriesBlock.from_points(numbers, timestamps[found], values[found]))
     by_window: list[list[Group]] = [[] for _ in starts]
-    for number, rollup, sketch in SeriesBlock.merged(blocks).aggregates():
+    for number, rollup, sketch in SeriesBlock.merge(blocks).aggregates():
         window, place = divmod(number, width)
         by_window[window].append(Group(_labels(query, keys[place]), Aggregate(rollup, sketch)))
     if not query.group_by:
@@ -215,7 +215,7 @@ def _numbered_groups(
         labels = orjson.loads(text) if text else {}
         if query.matches(labels):
             wanted[number] = True
-            key_of_series[number] = query.group_of(labels)
+            key_of_series[number] = query.group_values(labels)
     keys = sorted(set(key_of_series.values()), key=lambda key: [value or "" for value in key])
     places = {key: place for place, key in enumerate(keys)}
     for number, key in key_of_series.items():

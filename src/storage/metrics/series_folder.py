@@ -131,9 +131,9 @@ def _fold(
     covered[1] += len(reply[0]) // POINT_DTYPE.itemsize
     for minute, some in zip(reply[1::2], reply[2::2], strict=True):
         covered[2 + minute] += len(some) // POINT_DTYPE.itemsize
-    new = SeriesBlock.of_points(*points)
-    block = SeriesBlock.merged((decode_hour_block(stored), new))
-    all_block = SeriesBlock.merged((decode_all_block(stored_all), new))
+    new = SeriesBlock.from_points(*points)
+    block = SeriesBlock.merge((decode_hour_block(stored), new))
+    all_block = SeriesBlock.merge((decode_all_block(stored_all), new))
     return (
         version,
         covered.tobytes() + block.encode(),

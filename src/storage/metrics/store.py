@@ -183,7 +183,7 @@ class RedisMetricStore:
         outcomes: list[PointRejection | BaseException | None] = [None] * len(points)
         try:
             for rejection in (await self.add(batch)).rejected:
-                outcomes[rejection.place] = rejection
+                outcomes[rejection.point_index] = rejection
         except ResponseError as error:  # a foreign value at a key of one type: nothing is stored
             if len(batch) == 1:
                 return [error] * len(points)
@@ -196,10 +196,10 @@ class RedisMetricStore:
         """Store points of one type, and put into `outcomes` why some are not stored."""
         try:
             for rejection in (await self.add([columns])).rejected:
-                outcomes[rejection.place] = rejection
+                outcomes[rejection.point_index] = rejection
         except Exception as error:  # noqa: BLE001 -- raised again for each caller
-            for place in columns.places.tolist():
-                outcomes[place] = error
+            for index in columns.indexes.tolist():
+                outcomes[index] = error
 
     def arguments_of(self, batch: Sequence[PointColumns]) -> tuple[list[Argument], float | None]:
         """Return the arguments of a script that stores `batch`, and its timeout if it needs a longer one."""
@@ -235,7 +235,7 @@ class RedisMetricStore:
             if free_types >= 0 and columns.type not in known:
                 if free_types == 0:
                     message = f"there are {self._caps.types} types already, which is the most there may be"
-                    rejected += [PointRejection(place, "type", message) for place in columns.places.tolist()]
+                    rejected += [PointRejection(index, "type", message) for index in columns.indexes.tolist()]
                     continue
                 free_types -= 1
             if columns.type in free_series and columns.labels is not None:
@@ -248,7 +248,7 @@ class RedisMetricStore:
                     f"the type has {self._caps.series_per_type} series already, which is the most it may have"
                 )
                 rejected += [
-                    PointRejection(place, "labels", message) for place in columns.places[unwanted].tolist()
+                    PointRejection(index, "labels", message) for index in columns.indexes[unwanted].tolist()
                 ]
                 columns = columns.without(unwanted)  # noqa: PLW2901
             if len(columns.values):
@@ -283,7 +283,7 @@ class RedisMetricStore:
             replies = await self._overview_replies(chunk)
             for name, record, fields in zip(chunk, replies[::2], replies[1::2], strict=True):
                 try:
-                    rollup = Rollup.of_records(record or b"")
+                    rollup = Rollup.from_records(record or b"")
                 except ValueError as error:
                     log_unreadable(name, error)
                     continue

@@ -63,7 +63,7 @@ class WindowReader:
         ]
         arguments: list[Argument] = [word for command in commands for word in (len(command), *command)]
         record, sketch = await self._link.run(self._read_all, [key_of(metric_type, "d")], arguments)
-        rollup = Rollup.of_records(record or b"")
+        rollup = Rollup.from_records(record or b"")
         bins, counts = decode_entries((sketch or b"")[SKETCH_HEADER.size :])
         return Aggregate(rollup, LogBinSketch(bins, counts, rollup.minimum, rollup.maximum))
 
@@ -142,8 +142,8 @@ class _WindowParts:
     def aggregate(self) -> Aggregate:
         """Return the summary of all parts."""
         head, edges = _joined(self.head), _joined(self.edges)
-        records = Rollup.of_records(b"".join(self.records))
-        rollup = Rollup.merged((Rollup.of_arrays(*head), records, Rollup.of_arrays(*edges)))
+        records = Rollup.from_records(b"".join(self.records))
+        rollup = Rollup.merge((Rollup.from_arrays(*head), records, Rollup.from_arrays(*edges)))
         bins, counts = decode_entries(b"".join(self.entries))
         left_out = np.frombuffer(b"".join(self.left_out), dtype=POINT_DTYPE)["value"]
         more = bins_of(np.concatenate((head[1], edges[1], left_out)))

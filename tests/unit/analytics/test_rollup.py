@@ -9,19 +9,19 @@ from src.analytics.rollup import Rollup
 
 
 def rollup_of(*values, timestamp_us=0):
-    return Rollup.of_few([(timestamp_us, value) for value in values])
+    return Rollup.from_points([(timestamp_us, value) for value in values])
 
 
 def test_no_points_have_no_total_and_no_average():
     empty = Rollup.empty()
     assert (empty.count, empty.total, empty.average) == (0, None, None)
-    assert Rollup.merged([empty, empty]).count == 0
-    assert Rollup.of_records(b"") == empty
-    assert Rollup.of_arrays(np.empty(0, dtype=np.int64), np.empty(0)) == empty
+    assert Rollup.merge([empty, empty]).count == 0
+    assert Rollup.from_records(b"") == empty
+    assert Rollup.from_arrays(np.empty(0, dtype=np.int64), np.empty(0)) == empty
 
 
 def test_the_rollup_of_one_point_is_that_point():
-    rollup = Rollup.of_few([(7, -2.5)])
+    rollup = Rollup.from_points([(7, -2.5)])
     assert (rollup.count, rollup.total, rollup.average) == (1, -2.5, -2.5)
     assert (rollup.minimum, rollup.maximum) == (-2.5, -2.5)
     assert (rollup.latest_us, rollup.latest_value) == (7, -2.5)
@@ -30,7 +30,7 @@ def test_the_rollup_of_one_point_is_that_point():
 def test_ten_thousand_times_a_tenth_averages_to_a_tenth():
     rollup = Rollup.empty()
     for _ in range(10_000):
-        rollup = Rollup.merged([rollup, rollup_of(0.1)])
+        rollup = Rollup.merge([rollup, rollup_of(0.1)])
     assert rollup.average == 0.1
     assert rollup.total == 1000.0
 
@@ -41,24 +41,24 @@ def test_small_values_survive_between_great_ones():
 
 def test_an_empty_rollup_changes_nothing():
     rollup = rollup_of(1.0, 2.0)
-    assert Rollup.merged([Rollup.empty(), rollup, Rollup.empty()]) == rollup
+    assert Rollup.merge([Rollup.empty(), rollup, Rollup.empty()]) == rollup
 
 
 def test_the_latest_is_by_timestamp_then_by_order():
-    early, late, tie = Rollup.of_few([(1, 1.0)]), Rollup.of_few([(2, 2.0)]), Rollup.of_few([(2, 3.0)])
-    assert Rollup.merged([late, early]).latest_value == 2.0
-    assert Rollup.merged([early, late]).latest_value == 2.0
-    assert Rollup.merged([late, tie]).latest_value == 3.0
-    assert Rollup.merged([tie, late]).latest_value == 2.0
-    assert Rollup.of_few([(2, 2.0), (2, 3.0), (1, 4.0)]).latest_value == 3.0
+    early, late, tie = (Rollup.from_points([point]) for point in [(1, 1.0), (2, 2.0), (2, 3.0)])
+    assert Rollup.merge([late, early]).latest_value == 2.0
+    assert Rollup.merge([early, late]).latest_value == 2.0
+    assert Rollup.merge([late, tie]).latest_value == 3.0
+    assert Rollup.merge([tie, late]).latest_value == 2.0
+    assert Rollup.from_points([(2, 2.0), (2, 3.0), (1, 4.0)]).latest_value == 3.0
 
 
-def test_a_sum_that_overflows_is_none_and_stays_so_while_all_else_is_right():
+def test_after_an_overflow_the_sum_is_none_and_all_else_is_correct():
     rollup = rollup_of(1.7e308, 1.7e308)
     assert (rollup.total, rollup.average) == (None, None)
     for merged in (
-        Rollup.merged([Rollup.of_records(rollup.encode()), rollup_of(-1.0, timestamp_us=1)]),
-        Rollup.of_records(rollup.encode() + rollup_of(-1.0, timestamp_us=1).encode()),
+        Rollup.merge([Rollup.from_records(rollup.encode()), rollup_of(-1.0, timestamp_us=1)]),
+        Rollup.from_records(rollup.encode() + rollup_of(-1.0, timestamp_us=1).encode()),
     ):
         assert merged.total is None
         assert (merged.count, merged.minimum, merged.maximum) == (3, -1.0, 1.7e308)
@@ -70,15 +70,15 @@ def test_a_sum_that_overflows_is_none_and_stays_so_while_all_else_is_right():
 )
 def test_a_record_keeps_every_digit(value):
     rollup = rollup_of(value, 0.3, timestamp_us=-62_135_596_800_000_000)
-    assert Rollup.of_records(rollup.encode()) == rollup
+    assert Rollup.from_records(rollup.encode()) == rollup
 
 
 def test_a_negative_zero_keeps_its_sign():
-    decoded = Rollup.of_records(rollup_of(-0.0).encode())
+    decoded = Rollup.from_records(rollup_of(-0.0).encode())
     assert math.copysign(1, decoded.latest_value) == -1
 
 
 def test_records_with_count_0_do_not_count():
     one, two = rollup_of(0.1, 0.2, timestamp_us=5), rollup_of(-7.0, timestamp_us=9)
     empty = bytes(len(one.encode()))
-    assert Rollup.of_records(empty + one.encode() + empty + two.encode()) == Rollup.merged([one, two])
+    assert Rollup.from_records(empty + one.encode() + empty + two.encode()) == Rollup.merge([one, two])

@@ -10,32 +10,32 @@ GREATEST = sys.float_info.max
 SMALLEST = 5e-324
 
 
-def test_of_nothing_there_is_no_quantile():
-    assert LogBinSketch.of([]).quantile(0.5) is None
-    assert LogBinSketch.of([]).count == 0
+def test_a_sketch_without_values_has_no_quantile():
+    assert LogBinSketch.from_values([]).quantile(0.5) is None
+    assert LogBinSketch.from_values([]).count == 0
 
 
 @pytest.mark.parametrize("q", [-0.1, 1.1, float("nan")])
-def test_a_quantile_outside_its_range_is_refused(q):
+def test_a_quantile_outside_its_range_is_rejected(q):
     with pytest.raises(ValueError, match="from 0 to 1"):
-        LogBinSketch.of([1.0]).quantile(q)
+        LogBinSketch.from_values([1.0]).quantile(q)
 
 
 @pytest.mark.parametrize("value", [0.0, -0.0, 1.0, -3.7, GREATEST, -GREATEST, SMALLEST, -SMALLEST, 2.0**60])
-def test_of_one_value_every_quantile_is_that_value(value):
-    sketch = LogBinSketch.of([value])
+def test_every_quantile_of_one_value_is_that_value(value):
+    sketch = LogBinSketch.from_values([value])
     assert [sketch.quantile(q) for q in (0, 0.5, 0.99, 1)] == [value] * 4
 
 
 @pytest.mark.parametrize(("q", "rank"), [(0.0, 1), (0.01, 1), (0.07, 7), (0.5, 50), (0.95, 95), (1.0, 100)])
 def test_the_rank_is_the_nearest_one_in_decimals(q, rank):
-    sketch = LogBinSketch.of([1.05**n for n in range(1, 101)])
+    sketch = LogBinSketch.from_values([1.05**n for n in range(1, 101)])
     assert sketch.quantile(q) == pytest.approx(1.05**rank, rel=0.01)
 
 
 def test_values_without_bounds_known_are_estimated_within_one_percent():
     for value in (GREATEST, 1e308, 1.0, 1e-300, -GREATEST, -7.25):
-        sketch = LogBinSketch.of_counts({bin_of(value): 3}, -GREATEST, GREATEST)
+        sketch = LogBinSketch.from_counts({bin_of(value): 3}, -GREATEST, GREATEST)
         assert sketch.quantile(0.5) == pytest.approx(value, rel=0.010001)
 
 

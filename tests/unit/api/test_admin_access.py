@@ -13,18 +13,18 @@ def request(peer="127.0.0.1", host="localhost:8000", **headers):
 
 
 @pytest.mark.parametrize("peer", ["127.0.0.1", "203.0.113.7"])
-def test_with_a_key_whoever_has_it_may(peer):
+def test_with_a_key_set_requests_with_the_key_are_accepted(peer):
     AdminAccess("secret").check(request(peer, x_api_key="secret"))
 
 
 @pytest.mark.parametrize("headers", [{}, {"x_api_key": "wrong"}, {"x_api_key": ""}, {"x_api_key": "sécret"}])
-def test_with_a_key_nobody_may_without_it(headers):
+def test_with_a_key_set_requests_without_the_key_are_rejected(headers):
     with pytest.raises(AdminKeyError):
         AdminAccess("secret").check(request(**headers))
 
 
 @pytest.mark.parametrize("key", [None, ""])
-def test_without_a_key_a_direct_loopback_caller_may(key):
+def test_without_a_key_set_direct_loopback_clients_are_accepted(key):
     AdminAccess(key).check(request())
     AdminAccess(key).check(request("::1", host="[::1]:8000", origin="http://[::1]:8000"))
 
@@ -42,6 +42,6 @@ def test_without_a_key_a_direct_loopback_caller_may(key):
         request(origin="http://["),
     ],
 )
-def test_without_a_key_nobody_else_may(closed):
+def test_without_a_key_set_all_other_clients_are_rejected(closed):
     with pytest.raises(AdminClosedError):
         AdminAccess(None).check(closed)

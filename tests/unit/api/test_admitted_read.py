@@ -36,7 +36,7 @@ async def fail_when_stopped():
 
 
 @pytest.mark.parametrize("work", [fail, fail_when_stopped])
-async def test_the_failure_of_a_read_is_not_logged_as_never_seen_when_the_request_is_refused(refusing, work):
+async def test_the_failure_of_a_read_is_not_logged_as_never_seen_when_the_request_is_rejected(refusing, work):
     """asyncio logged "Task exception was never retrieved"."""
     logged = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: logged.append(context["message"]))
@@ -47,7 +47,7 @@ async def test_the_failure_of_a_read_is_not_logged_as_never_seen_when_the_reques
     assert logged == []
 
 
-async def test_a_read_under_way_is_stopped_by_the_refusal(refusing):
+async def test_a_running_read_is_cancelled_if_the_request_is_rejected(refusing):
     stopped = asyncio.Event()
 
     async def work():
@@ -78,7 +78,7 @@ async def test_a_read_is_begun_before_the_limiter_has_decided(monkeypatch):
     assert steps == ["asked", "begun", "admitted"]
 
 
-async def test_a_request_that_is_wrong_counts_and_learns_of_its_quota_first(monkeypatch, refusing):
+async def test_an_invalid_request_counts_and_gets_its_quota_headers(monkeypatch, refusing):
     def wrong():
         raise ProblemError(BAD_JSON)
 

@@ -77,14 +77,14 @@ async def test_the_documents_are_made_once_and_complete(app):
     assert "INTERNAL_ERROR" in str(document["paths"]["/things/{number}"]["get"]["responses"]["500"])
 
 
-async def test_nothing_of_starlettes_stands_around_the_requests(app):
+async def test_no_middleware_of_starlette_is_used(app):
     """Its middleware would answer an error before ours sees it, in plain text."""
     assert app.build_middleware_stack() is app.build_middleware_stack()
     assert app.user_middleware == []
 
 
 @pytest.mark.parametrize("path", ["/hot", "/things/7"])
-async def test_a_websocket_is_refused(app, path):
+async def test_a_websocket_is_rejected(app, path):
     sent = []
 
     async def receive():

@@ -40,7 +40,7 @@ def status_of(read, body, limit=10):
         (read_ndjson, (json.dumps(GOOD) + "\n\n \r\n" + json.dumps(GOOD) + "\n").encode()),
     ],
 )
-def test_good_points_are_read(read, body):
+def test_valid_points_are_read(read, body):
     batch = read(body, 2)
     assert batch.points == [POINT, POINT]
     assert (batch.rejected, batch.errors) == (0, [])
@@ -63,7 +63,7 @@ def test_good_points_are_read(read, body):
     ],
 )
 @pytest.mark.parametrize("read", [read_json_array, read_ndjson])
-def test_what_is_wrong_is_told_by_index_and_field(read, wrong, field):
+def test_errors_have_the_index_and_the_field(read, wrong, field):
     items = [GOOD, wrong, GOOD]
     lines = "\n".join(json.dumps(item) for item in items)
     batch = read((json.dumps(items) if read is read_json_array else lines).encode(), 10)
@@ -74,7 +74,7 @@ def test_what_is_wrong_is_told_by_index_and_field(read, wrong, field):
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999", "1" + "0" * 400])
 @pytest.mark.parametrize("read", [read_json_array, read_ndjson])
-def test_numbers_that_are_none_are_refused(read, number):
+def test_invalid_numbers_are_rejected(read, number):
     text = json.dumps(GOOD).replace("1.5", number)
     batch = read((f"[{text}]" if read is read_json_array else text).encode(), 10)
     assert (batch.points, batch.rejected) == ([], 1)
@@ -92,7 +92,7 @@ def test_numbers_that_are_none_are_refused(read, number):
 )
 @pytest.mark.parametrize("name", ["value", "type", "ignored"])
 @pytest.mark.parametrize("read", [read_json_array, read_ndjson])
-def test_json_that_the_parser_does_not_take_is_its_own_points_error(read, name, member):
+def test_json_that_the_parser_rejects_is_an_error_of_its_point(read, name, member):
     """In an array it made the whole body a 400."""
     good, wrong = json.dumps(GOOD), json.dumps({**GOOD, name: "?"}).replace('"?"', member)
     body = f"[{good},{wrong},{good}]" if read is read_json_array else f"{good}\n{wrong}\n{good}"
@@ -110,13 +110,13 @@ def test_an_element_that_is_not_json_makes_the_whole_array_a_bad_request(member)
     assert status_of(read_json_array, body) == 400
 
 
-def test_a_line_that_is_not_json_spoils_only_itself():
+def test_a_line_that_is_not_json_does_not_affect_other_lines():
     batch = read_ndjson(b'{"oops\n' + json.dumps(GOOD).encode(), 10)
     assert batch.points == [POINT]
     assert batch.errors[0]["index"] == 0
 
 
-def test_only_the_first_errors_are_told_of():
+def test_only_the_first_errors_are_listed():
     batch = read_ndjson(b"{}\n" * 1000, 1000)
     assert batch.rejected == 1000
     assert len(batch.errors) == MAX_ERRORS
@@ -147,11 +147,11 @@ def test_an_unreadable_array_is_a_bad_request(body):
 
 
 @pytest.mark.parametrize("body", [b"{}", b"1", b"-1", b"null", b"true", b' "x"'])
-def test_json_that_is_no_array_is_refused(body):
+def test_json_that_is_not_an_array_is_rejected(body):
     assert status_of(read_json_array, body) == 422
 
 
-def test_more_points_than_allowed_are_refused_whole():
+def test_more_points_than_allowed_are_rejected_whole():
     assert status_of(read_json_array, json.dumps([GOOD] * 3).encode(), 2) == 413
     assert status_of(read_ndjson, b"x\n" * 3, 2) == 413
 
@@ -162,14 +162,14 @@ def test_an_array_may_be_empty(body):
     assert (batch.points, batch.rejected) == ([], 0)
 
 
-def test_brackets_commas_and_quotes_in_strings_are_no_structure():
+def test_brackets_commas_and_quotes_in_strings_do_not_split_elements():
     odd = {**GOOD, "note": 'a "],{\\', '}],["': [{"b": ["]", 1]}, "\\"]}
     batch = read_json_array(json.dumps([odd, GOOD], indent=1).encode(), 2)
     assert batch.points == [POINT, POINT]
 
 
 @pytest.mark.parametrize("read", [read_json_array, read_ndjson])
-def test_of_members_of_one_name_the_last_counts(read):
+def test_the_last_of_several_equal_members_counts(read):
     text = json.dumps(GOOD).replace("{", '{"value": 7, "type": "mem", ', 1).encode()
     assert read(b"[" + text + b"]" if read is read_json_array else text, 1).points == [POINT]
 
@@ -181,13 +181,13 @@ def nested(depth):
     return f'[{json.dumps(GOOD)[:-1]}, "more": {inner}}}]'.encode()
 
 
-def test_a_point_may_be_nested_so_deep_and_no_deeper():
+def test_the_nesting_of_a_point_is_limited():
     assert read_json_array(nested(MAX_DEPTH), 1).points == [POINT]
     assert status_of(read_json_array, nested(MAX_DEPTH + 1)) == 400
 
 
 @pytest.mark.parametrize("read", [read_json_array, read_ndjson])
-def test_a_point_that_is_too_large_spoils_only_itself(read):
+def test_a_point_that_is_too_large_does_not_affect_other_points(read):
     def sized(size):
         text = json.dumps({**GOOD, "note": ""})
         return text.replace('""', '"' + "x" * (size - len(text)) + '"')
@@ -202,7 +202,7 @@ def test_a_point_that_is_too_large_spoils_only_itself(read):
 
 @pytest.mark.parametrize("text", [json.dumps(GOOD), json.dumps(GOOD | {"note": "x" * SLICE_BYTES}), "1"])
 @pytest.mark.parametrize("read", [batch_module.read_json_array, batch_module.read_ndjson])
-async def test_others_have_a_turn_between_slices(read, text):
+async def test_other_tasks_run_between_slices(read, text):
     texts = [text] * max(3, 3 * SLICE_BYTES // max(100, len(text)))
     body = "[" + ",".join(texts) + "]" if read is batch_module.read_json_array else "\n".join(texts)
     turns = 0
@@ -219,13 +219,13 @@ async def test_others_have_a_turn_between_slices(read, text):
     assert turns == 3
 
 
-def test_no_class_of_ours_is_named():
-    """It said "Input should be a valid dictionary or instance of MetricIn"."""
+def test_an_error_does_not_name_a_class():
+    """The message was "Input should be a valid dictionary or instance of MetricIn"."""
     for batch in (read_json_array(b"[[], 1]", 2), read_ndjson(b"[]\n1", 2)):
         assert "MetricIn" not in str(batch.errors)
 
 
-def test_errors_that_nobody_is_told_of_are_not_put_into_words(monkeypatch):
+def test_errors_beyond_the_limit_are_not_formatted(monkeypatch):
     worded = []
     monkeypatch.setattr(batch_module, "field_errors", lambda errors: worded.append(1) or [{}] * len(errors))
     assert read_json_array(b"[" + b",".join([b"{}"] * 1000) + b"]", 1000).rejected == 1000
@@ -253,7 +253,7 @@ def filled(begin, filling, end):
         (read_ndjson, filled(b"", b"[]\n", b"")),
     ],
 )
-def test_a_ruinous_batch_is_read_in_little_memory(read, body):
+def test_a_malicious_batch_needs_little_memory(read, body):
     """Five megabytes of `[[],[],...` were parsed whole, which took 327 MB."""
     tracemalloc.start()
     try:

@@ -1,4 +1,4 @@
-"""Reading bodies: bounded, inflated, and honest about what is wrong with them."""
+"""Reading bodies: limits, inflation, and errors."""
 
 import asyncio
 import gzip
@@ -8,7 +8,7 @@ import zlib
 import pytest
 from starlette.requests import Request
 
-from src.api.body import BODY_SECONDS, in_time, media_type, read_body
+from src.api.body import BODY_SECONDS, await_body, media_type, read_body
 from src.api.eager_coroutine import EagerCoroutine
 from src.api.errors import ProblemError
 from tests.support.clock import FakeClock
@@ -26,7 +26,7 @@ def request(*chunks, **headers):
 
 
 async def read(given, max_bytes, clock=None):
-    return await in_time(EagerCoroutine(read_body(given, max_bytes)), clock or FakeClock())
+    return await await_body(EagerCoroutine(read_body(given, max_bytes)), clock or FakeClock())
 
 
 async def status_of(awaitable):
@@ -35,15 +35,15 @@ async def status_of(awaitable):
     return caught.value.problem.status
 
 
-async def test_a_plain_body_comes_whole():
+async def test_an_uncompressed_body_is_returned_whole():
     assert await read(request(b"ab", b"cd"), 4) == b"abcd"
 
 
-async def test_a_body_one_byte_too_long_is_refused():
+async def test_a_body_one_byte_too_long_is_rejected():
     assert await status_of(read(request(b"ab", b"cde"), 4)) == 413
 
 
-async def test_a_declared_length_is_refused_before_anything_is_read():
+async def test_a_declared_length_is_rejected_before_anything_is_read():
     unread = request(content_length="5")
     assert await status_of(read(unread, 4)) == 413
 
@@ -65,7 +65,7 @@ async def test_zero_bytes_after_a_gzip_member_are_padding(packed):
 
 
 @pytest.mark.parametrize("coding", ["gzip", "x-gzip", "GZip", "X-GZIP", " gzip ", "identity, gzip", ",gzip"])
-async def test_gzip_has_two_names_and_stands_in_a_list(coding):
+async def test_gzip_is_recognised_by_both_names_and_in_a_list(coding):
     """x-gzip was a 415."""
     assert await read(request(gzip.compress(b"hello"), content_encoding=coding), 100) == b"hello"
 
@@ -76,12 +76,12 @@ async def test_no_coding_at_all_may_be_written_out(coding):
 
 
 @pytest.mark.parametrize("size", [100, 10_000_000])
-async def test_gzip_that_inflates_to_too_much_is_refused(size):
+async def test_gzip_that_inflates_to_too_much_is_rejected(size):
     packed = gzip.compress(b"x" * size)
     assert await status_of(read(request(packed, content_encoding="gzip"), 99)) == 413
 
 
-async def test_a_bomb_is_refused_before_memory_is_spent():
+async def test_a_decompression_bomb_is_rejected_before_it_needs_memory():
     packed = gzip.compress(b"\0" * 200_000_000)
     tracemalloc.start()
     try:
@@ -93,7 +93,7 @@ async def test_a_bomb_is_refused_before_memory_is_spent():
 
 
 async def test_gzip_that_inflates_to_nothing_is_not_read_for_ever():
-    """40 MB of empty members were read to the end, since only what they inflated to was counted."""
+    """40 MB of empty members were read to the end, since only the inflated size was limited."""
     unread = [gzip.compress(b"") * 100] * 1000
 
     async def receive():
@@ -152,7 +152,7 @@ async def test_other_encodings_are_not_supported_and_the_answer_says_which_are(c
     assert caught.value.problem.headers == {"Accept-Encoding": "gzip"}
 
 
-async def test_a_client_that_hangs_up_is_told_nothing_more():
+async def test_a_client_that_disconnects_gets_no_answer():
     async def receive():
         return {"type": "http.disconnect"}
 
@@ -160,7 +160,7 @@ async def test_a_client_that_hangs_up_is_told_nothing_more():
     assert await status_of(read(broken, 4)) == 400
 
 
-async def test_a_body_that_never_finishes_is_given_up(clock):
+async def test_a_body_that_never_ends_is_rejected_after_a_timeout(clock):
     """It was held for ever."""
     messages = [{"type": "http.request", "body": b"ab", "more_body": True}]
 
@@ -180,7 +180,7 @@ async def test_a_body_that_never_finishes_is_given_up(clock):
     assert problem.headers == {"Connection": "close"}
 
 
-async def test_a_body_in_tiny_chunks_weighs_what_it_weighs():
+async def test_a_body_in_tiny_chunks_needs_no_extra_memory():
     """Kept chunk by chunk, two bytes took forty."""
     left = 500_000
 
@@ -211,7 +211,7 @@ def test_a_supported_media_type_is_recognised(given):
     assert media_type(request(content_type=given), "application/json") == "application/json"
 
 
-def test_a_body_without_a_media_type_is_taken_for_the_first():
+def test_a_body_without_a_media_type_has_the_first_supported_one():
     assert media_type(request(), "application/json", "application/x-ndjson") == "application/json"
 
 

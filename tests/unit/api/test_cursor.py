@@ -20,6 +20,6 @@ def test_a_cursor_leads_back_to_its_position(position):
     "made_up",
     ["", "x", "%%%", "é", base64.urlsafe_b64encode(b"1 2").decode(), base64.b64encode(b"a b c").decode()],
 )
-def test_anything_else_is_refused(made_up):
+def test_anything_else_is_rejected(made_up):
     with pytest.raises(ValueError, match="not a cursor"):
         decode_cursor(made_up)

@@ -8,7 +8,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from src.api.etag import client_has
+from src.api.etag import is_not_modified
 from src.api.routes import dashboard
 
 FOLDER = Path("src/dashboard")
@@ -36,7 +36,7 @@ async def test_the_page_is_sent_with_its_policy(client):
     assert answer.headers["referrer-policy"] == "same-origin"
 
 
-async def test_every_file_is_sent_as_what_it_is(client):
+async def test_every_file_has_its_media_type(client):
     media_types = {
         ".html": "text/html",
         ".css": "text/css",
@@ -49,13 +49,13 @@ async def test_every_file_is_sent_as_what_it_is(client):
         assert answer.headers["content-type"].split(";")[0] == media_types[path.suffix]
 
 
-async def test_chart_js_comes_out_of_its_package_with_its_licence(client):
+async def test_chart_js_comes_from_its_package_with_its_licence(client):
     beginning = (await client.get("/dashboard/Chart.bundle.js")).text[:200]
     assert "Chart.js" in beginning
     assert "MIT License" in beginning
 
 
-async def test_it_is_compressed_for_who_takes_that_and_kept_by_who_has_it(client):
+async def test_a_file_is_compressed_if_accepted_and_revalidated_by_its_tag(client):
     plain = await client.get("/dashboard/Chart.bundle.js", headers={"Accept-Encoding": "identity"})
     async with client.stream(
         "GET", "/dashboard/Chart.bundle.js", headers={"Accept-Encoding": "br, gzip"}
@@ -95,16 +95,16 @@ async def test_every_line_of_accept_encoding_is_read(client):
 @pytest.mark.parametrize(
     "name", ["nothing.js", "../routes/dashboard.py", "..%2froutes%2fdashboard.py", "__pycache__", "%00"]
 )
-async def test_there_is_nothing_else(client, name):
+async def test_an_unknown_file_is_a_404(client, name):
     assert (await client.get(f"/dashboard/{name}")).status_code == 404
 
 
-async def test_a_slash_too_many_is_taken_off_below_whatever_path(client):
+async def test_a_trailing_slash_is_redirected_below_any_path(client):
     answer = await client.get("/dashboard/", follow_redirects=False, headers={"Host": "elsewhere.example"})
     assert (answer.status_code, answer.headers["location"]) == (308, "../dashboard")
 
 
-def test_what_the_files_name_is_there():
+def test_the_files_that_the_page_names_exist():
     served = {path.name for path in FOLDER.iterdir()} | {"Chart.bundle.js"}
     named = set(
         re.findall(r'(?:href|src)="dashboard/([^"]+)"', (FOLDER / "index.html").read_text(encoding="utf-8"))
@@ -115,7 +115,7 @@ def test_what_the_files_name_is_there():
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
-def test_nothing_is_inline_and_no_data_becomes_markup(path):
+def test_the_page_has_no_inline_code_and_escapes_data(path):
     text = path.read_text(encoding="utf-8")
     inline = r"\sstyle=|\son[a-z]+=\"|<style|<script>"
     markup = r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\("
@@ -127,5 +127,5 @@ def test_nothing_is_inline_and_no_data_becomes_markup(path):
     ("if_none_match", "has"),
     [(None, False), ('"a"', True), ('"b", W/"a"', True), ("*", True), ('"b"', False), ("", False)],
 )
-def test_what_a_client_says_it_has(if_none_match, has):
-    assert client_has(if_none_match, '"a"') is has
+def test_is_not_modified_compares_entity_tags(if_none_match, has):
+    assert is_not_modified(if_none_match, '"a"') is has

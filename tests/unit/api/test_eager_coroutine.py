@@ -5,7 +5,7 @@ import pytest
 from src.api.eager_coroutine import EagerCoroutine
 
 
-async def test_what_need_not_wait_is_done_at_once():
+async def test_a_coroutine_without_waits_is_done_at_once():
     async def answer():
         return 42
 
@@ -14,7 +14,7 @@ async def test_what_need_not_wait_is_done_at_once():
     assert await begun == 42
 
 
-async def test_what_fails_at_once_fails_where_it_was_begun():
+async def test_an_error_before_the_first_wait_is_raised_at_once():
     async def fail():
         raise OSError("away")
 
@@ -22,7 +22,7 @@ async def test_what_fails_at_once_fails_where_it_was_begun():
         EagerCoroutine(fail())
 
 
-async def test_what_waits_goes_on_when_awaited_as_often_as_it_has_to():
+async def test_a_coroutine_with_several_waits_continues_when_awaited():
     first, second = asyncio.get_running_loop().create_future(), asyncio.Event()
 
     async def add():
@@ -39,7 +39,7 @@ async def test_what_waits_goes_on_when_awaited_as_often_as_it_has_to():
     assert begun.is_done
 
 
-async def test_a_failure_of_what_it_waits_for_is_its_own_affair():
+async def test_the_coroutine_itself_handles_an_error_of_its_awaitable():
     failing = asyncio.get_running_loop().create_future()
 
     async def recover():

@@ -1,10 +1,10 @@
-"""What a client is told of an error."""
+"""The rendering of errors for clients."""
 
 import orjson
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from src.api.errors import Problem, document, field_errors, problem_of, render, title
+from src.api.errors import Problem, document, error_problem, field_errors, render, title
 from src.api.models.metrics import METRIC_IN
 from src.resilience.errors import CircuitOpenError, QueueTimeoutError
 from src.services.external_service import ExternalServiceUnavailableError
@@ -37,7 +37,7 @@ def test_a_title_is_that_of_rfc_9110_on_every_interpreter(status, name):
         lambda: TypeAdapter(dict[str, int]).validate_python(1),
     ],
 )
-def test_what_should_be_an_object_is_told_so_in_the_words_of_json(validate):
+def test_an_error_about_an_object_names_no_python_class(validate):
     with pytest.raises(ValidationError) as caught:
         validate()
     assert field_errors(caught.value.errors()) == [{"field": "body", "message": "must be a JSON object"}]
@@ -60,11 +60,11 @@ def test_an_answer_has_the_documented_members_and_a_whole_retry_after():
     assert answer.headers["retry-after"] == "2"
 
 
-def test_an_error_is_told_as_the_nearest_kind_that_is_known():
+def test_an_error_is_rendered_by_its_nearest_known_class():
     class ParticularError(CircuitOpenError):
         pass
 
-    problem = problem_of(ParticularError("external-service", "open", 7.0))
+    problem = error_problem(ParticularError("external-service", "open", 7.0))
     assert (problem.code, problem.retry_after) == ("CIRCUIT_OPEN", 7.0)
 
 
@@ -76,16 +76,17 @@ def test_an_error_is_told_as_the_nearest_kind_that_is_known():
         lambda policy: ExternalServiceUnavailableError(7.0, policy),
     ],
 )
-def test_an_error_names_the_service_that_is_to_blame(policy, error):
-    assert f"'{policy}'" in problem_of(error(policy)).message
+def test_an_error_names_the_service_that_failed(policy, error):
+    assert f"'{policy}'" in error_problem(error(policy)).message
 
 
-def test_a_breaker_held_open_by_hand_says_when_to_ask_again():
+def test_a_breaker_that_is_forced_open_has_a_retry_after():
     assert (
-        problem_of(CircuitOpenError("external-service", "the circuit is forced open", None)).retry_after == 30
+        error_problem(CircuitOpenError("external-service", "the circuit is forced open", None)).retry_after
+        == 30
     )
 
 
-def test_one_whose_turn_would_come_too_late_is_told_when_it_would_not():
-    assert problem_of(QueueTimeoutError(60, 12.5)).retry_after == 12.5
-    assert problem_of(QueueTimeoutError(60)).retry_after is None
+def test_a_call_whose_slot_would_come_too_late_gets_a_retry_after():
+    assert error_problem(QueueTimeoutError(60, 12.5)).retry_after == 12.5
+    assert error_problem(QueueTimeoutError(60)).retry_after is None

@@ -1,7 +1,7 @@
 from src.api.header import header
 
 
-def test_a_header_is_found_by_its_name_and_several_are_one():
+def test_a_header_is_found_by_name_and_several_values_are_joined():
     scope = {
         "headers": [(b"host", b"a"), (b"x-forwarded-for", b"1.1.1.1"), (b"x-forwarded-for", b"2.2.2.2, \xe9")]
     }

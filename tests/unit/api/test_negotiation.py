@@ -1,4 +1,4 @@
-"""What a client says that it prefers."""
+"""The preferences in a client's Accept headers."""
 
 import pytest
 

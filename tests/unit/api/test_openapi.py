@@ -9,7 +9,7 @@ from src.api import openapi
 from src.api.admin_access import RequireAdmin
 from src.api.errors import Problem
 from src.api.models.metrics import METRIC_IN, MetricIn
-from src.api.openapi import headers, json_body, problems
+from src.api.openapi import headers, json_batch_body, json_body, problems
 from src.api.routes import (
     admin,
     circuit_breaker,
@@ -39,7 +39,7 @@ def document():
     app = FastAPI()
     for router in ROUTERS:
         app.include_router(router)
-    return openapi.completed(app.openapi())
+    return openapi.complete(app.openapi())
 
 
 def operations(document):
@@ -62,7 +62,7 @@ def problem_codes(operation):
     }
 
 
-def test_problems_of_one_status_stand_side_by_side_in_their_real_words():
+def test_problems_of_one_status_are_documented_with_their_messages():
     busy = Problem(429, "LAB_BUSY", "Come back later")
     answers = problems("RATE_LIMIT_EXCEEDED", busy, "VALIDATION_ERROR")
     assert answers.keys() == {429, 422}
@@ -80,7 +80,7 @@ def test_fragments_of_two_routes_do_not_share_what_could_change():
     assert second[400]["content"]["application/problem+json"]["examples"]
 
 
-def test_a_query_is_documented_as_its_model_has_it():
+def test_the_documentation_of_a_query_follows_its_model():
     limit, to, again = openapi.query_parameters(Query, headers=["If-None-Match"])["parameters"]
     assert limit == {
         "name": "limit",
@@ -117,17 +117,17 @@ def test_queries_that_a_route_reads_by_itself_can_be_sent_from_the_pages(documen
     assert all(item["description"] and item["schema"] for item in parameters)
 
 
-def test_an_unknown_code_or_request_header_is_refused_at_once():
+def test_an_unknown_code_or_request_header_is_rejected_at_once():
     with pytest.raises(KeyError):
         problems("NO_SUCH_CODE")
     with pytest.raises(KeyError):
         openapi.request_headers("No-Such-Header")
 
 
-def test_the_examples_of_a_body_are_bodies_that_are_taken():
+def test_the_examples_of_a_body_are_valid():
     one = json_body(MetricIn)["requestBody"]["content"]["application/json"]["example"]
     assert METRIC_IN.validate_python(one)
-    many = json_body(MetricIn, many_as="application/x-ndjson")["requestBody"]["content"]
+    many = json_batch_body(MetricIn, "application/x-ndjson")["requestBody"]["content"]
     array = many["application/json"]["example"]
     lines = many["application/x-ndjson"]["example"].splitlines()
     assert len(array) == len(lines) > 1
@@ -137,12 +137,12 @@ def test_the_examples_of_a_body_are_bodies_that_are_taken():
     assert orjson.loads(lines[0]) == one
 
 
-def test_what_openapi_3_1_does_not_know_is_not_in_it(document):
+def test_the_document_has_no_members_of_openapi_3_2(document):
     assert document["openapi"].startswith("3.1.")
     assert b'"itemSchema"' not in orjson.dumps(document)
 
 
-def test_every_reference_leads_somewhere(document):
+def test_every_reference_resolves(document):
     def references(part):
         if isinstance(part, dict):
             if isinstance(part.get("$ref"), str):
@@ -167,7 +167,7 @@ def test_every_route_may_fail_and_every_answer_names_its_request(document):
             assert ("Retry-After" in named_headers(answer)) == (status in {"429", "503"}), (name, status)
 
 
-def test_whatever_is_limited_shows_the_quota_on_each_answer_and_nothing_else_does(document):
+def test_only_limited_routes_document_the_quota_headers(document):
     limited = set()
     for name, operation in operations(document).items():
         shown = [named_headers(answer) & QUOTA_HEADERS for answer in operation["responses"].values()]
@@ -190,7 +190,7 @@ def test_whatever_is_limited_shows_the_quota_on_each_answer_and_nothing_else_doe
     }
 
 
-def test_what_admins_alone_may_do_asks_for_the_key_and_nothing_else_does(document):
+def test_only_admin_routes_document_the_key(document):
     scheme = document["components"]["securitySchemes"]["AdminKey"]
     assert (scheme["type"], scheme["in"], scheme["name"]) == ("apiKey", "header", "X-API-Key")
     guarded = {
@@ -240,11 +240,11 @@ def test_headers_of_an_answer_stand_where_they_occur(document, name, status, exp
     assert named_headers(operations(document)[name]["responses"][status]) >= expected
 
 
-def test_a_header_is_referred_to_by_name():
+def test_the_documents_reference_a_header_by_name():
     assert headers("Age") == {"headers": {"Age": {"$ref": "#/components/headers/Age"}}}
 
 
-def test_503_is_told_where_and_why_it_can_be(document):
+def test_503_is_documented_for_each_route_that_can_answer_it(document):
     reasons = {"REDIS_UNAVAILABLE", "CIRCUIT_OPEN", "EXTERNAL_SERVICE_UNAVAILABLE"}
     told = {name: problem_codes(operation) & reasons for name, operation in operations(document).items()}
     assert {name: codes for name, codes in told.items() if codes} == {

@@ -9,9 +9,9 @@ from src.api.routes.overview import overview_out
 from src.resilience.circuit_breaker.memory import MemoryBreakerStore
 from src.resilience.circuit_breaker.options import CircuitBreakerOptions
 from src.resilience.circuit_breaker.policy import CircuitBreaker
-from src.services.external_service import SimulatedFaults
 from src.services.overview.counter_store import CounterSnapshot, MemoryCounterStore
 from src.services.overview.service import OverviewService
+from src.services.simulated_faults import SimulatedFaults
 
 MOST_DECIMALS = 3
 

@@ -34,7 +34,7 @@ def read(query: bytes) -> Query:
         (b"type=cpu&unknown=" + b"x" * 10_000, ("cpu", 0)),
     ],
 )
-def test_a_query_is_read_however_it_is_written(query, expected):
+def test_equivalent_encodings_of_a_query_are_equal(query, expected):
     for _ in range(2):
         found = read(query)
         assert (found.type, found.from_) == expected
@@ -49,7 +49,7 @@ def test_a_query_is_read_however_it_is_written(query, expected):
         (b"type=\xff", "type", "String should match pattern '^[a-z/ ]+$'"),
     ],
 )
-def test_what_is_wrong_is_named(query, field, message):
+def test_an_invalid_parameter_is_named(query, field, message):
     for _ in range(2):
         with pytest.raises(ProblemError) as caught:
             read(query)

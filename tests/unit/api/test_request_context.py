@@ -12,7 +12,7 @@ TRACEPARENT = f"00-{TRACE_ID}-00f067aa0ba902b7-01"
 
 @pytest.fixture
 def bound(clock):
-    """Begins a request with these headers and returns what is bound to it."""
+    """Begin a request with these headers, and return its log fields."""
 
     async def bound(*headers):
         context = RequestContext(clock, lambda _answered: None)
@@ -24,12 +24,12 @@ def bound(clock):
     log_fields.reset(before)
 
 
-async def test_the_trace_of_the_caller_is_told(bound):
+async def test_the_log_has_the_trace_of_the_client(bound):
     found = await bound((b"x-request-id", b"abc"), (b"traceparent", TRACEPARENT.encode()))
     assert found == {"request_id": "abc", "trace_id": TRACE_ID}
 
 
-async def test_one_that_is_in_no_trace_has_no_trace_id(bound):
+async def test_a_request_without_a_trace_has_no_trace_id(bound):
     assert await bound((b"x-request-id", b"abc")) == {"request_id": "abc"}
 
 
@@ -46,17 +46,17 @@ async def test_one_that_is_in_no_trace_has_no_trace_id(bound):
         b"\xff" * 55,
     ],
 )
-async def test_what_is_no_traceparent_is_not_believed(bound, traceparent):
+async def test_an_invalid_traceparent_is_ignored(bound, traceparent):
     assert "trace_id" not in await bound((b"traceparent", traceparent))
 
 
 async def test_two_traceparents_are_none(bound):
-    """As the W3C has it: whoever gets several does not know which one to go on with."""
+    """The W3C's rule: with several headers it is unclear which trace to continue."""
     header = (b"traceparent", TRACEPARENT.encode())
     assert "trace_id" not in await bound(header, header)
 
 
-async def test_the_trace_of_our_own_span_goes_first(bound):
+async def test_the_trace_of_the_current_span_comes_first(bound):
     context = trace.SpanContext(0xABC, 0xDEF, is_remote=False)
     with trace.use_span(trace.NonRecordingSpan(context)):
         found = await bound((b"traceparent", TRACEPARENT.encode()))

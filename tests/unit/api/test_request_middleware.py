@@ -97,7 +97,7 @@ async def test_an_answer_has_its_own_headers_and_the_request_id_and_is_reported(
 
 
 @either_way
-async def test_a_foreseen_error_is_a_problem_document(client, observed, path):
+async def test_an_expected_error_is_a_problem_document(client, observed, path):
     got = await client.post(path, content=b"bad", headers={"X-Request-ID": "abc"})
     problem = got.json()
     assert (got.status_code, problem["code"], problem["request_id"]) == (400, "BAD_REQUEST", "abc")
@@ -107,7 +107,7 @@ async def test_a_foreseen_error_is_a_problem_document(client, observed, path):
 
 
 @either_way
-async def test_an_unforeseen_error_is_logged_and_reveals_nothing(client, observed, path, logged):
+async def test_an_unexpected_error_is_logged_and_reveals_nothing(client, observed, path, logged):
     got = await client.post(path, content=b"broken", headers={"X-Request-ID": "abc"})
     assert (got.status_code, got.json()["code"]) == (500, "INTERNAL_ERROR")
     assert "secret" not in got.text

@@ -1,4 +1,4 @@
-"""The demonstration, on a clock that need not be waited for. What it tells is what happened."""
+"""The demonstration on a fake clock."""
 
 import pytest
 
@@ -28,19 +28,19 @@ async def test_the_breaker_opens_rejects_probes_and_closes():
     assert terminal.lines_with("calls that reached the provider: 0")
 
 
-async def test_retries_recover_what_fails_hangs_and_is_cut_but_not_what_is_refused():
+async def test_retries_recover_what_fails_hangs_and_is_cut_but_not_what_is_rejected():
     terminal = await told("retry")
 
     assert len(terminal.lines_with("/get: ok 200")) == 3
-    assert terminal.lines_with("attempt 2: 503; the next in")
-    assert terminal.lines_with("attempt 1: the call took longer than 0.5 s; the next in")
-    assert terminal.lines_with("attempt 1: cut off; the next in")
+    assert terminal.lines_with("attempt 2: 503; next attempt in")
+    assert terminal.lines_with("attempt 1: the call took longer than 0.5 s; next attempt in")
+    assert terminal.lines_with("attempt 1: cut off; next attempt in")
     assert terminal.lines_with("/status/400: refused 400, 0 ms")
-    assert terminal.lines_with("attempt 3: the call took longer than 0.5 s; it was the last")
+    assert terminal.lines_with("attempt 3: the call took longer than 0.5 s; no further attempt")
     assert terminal.lines_with("/delay/3: timed out after 0.5 s")
 
 
-async def test_the_bulkhead_and_the_limiter_let_through_what_they_say():
+async def test_the_bulkhead_and_the_limiter_admit_the_stated_numbers():
     terminal = await told("bulkhead")
 
     assert terminal.lines_with("ok         15, after 500 ms to 1500 ms")
@@ -58,7 +58,7 @@ async def test_the_fallback_answers_for_a_failing_provider_and_for_an_open_break
     assert len(terminal.lines_with("fallback answers (rejected by breaker)")) == 2
 
 
-async def test_all_of_it_takes_less_than_half_a_minute():
+async def test_the_whole_demo_takes_less_than_half_a_minute():
     terminal = await told(*SCENARIOS, seed=None)
 
     (last,) = terminal.lines_with("Done in")
@@ -66,18 +66,18 @@ async def test_all_of_it_takes_less_than_half_a_minute():
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
-async def test_a_scenario_is_told_the_same_each_time(name: str):
+async def test_a_scenario_prints_the_same_each_time(name: str):
     assert (await told(name)).text == (await told(name)).text
 
 
-async def test_a_scenario_is_told_the_same_whatever_was_played_before():
+async def test_a_scenario_prints_the_same_after_any_other_scenario():
     alone, after_another = await told("retry"), await told("breaker", "retry")
 
     story = alone.text.rpartition("\nDone in")[0]
     assert story in after_another.text
 
 
-async def test_no_line_is_wider_than_a_projector_shows():
+async def test_no_line_is_wider_than_80_columns():
     terminal = await told(*SCENARIOS)
 
     assert max(len(line) for line in terminal.text.splitlines()) <= 80

@@ -42,23 +42,23 @@ async def test_each_call_has_its_number_time_method_outcome_and_duration():
     ]
 
 
-async def test_it_closes_with_the_outcomes():
+async def test_the_experiment_ends_with_a_table_of_outcomes():
     terminal = await tried(ExperimentOptions(scenario=Scenario.ALL))
 
     assert terminal.lines_with("rejected", "by breaker", " 6 ", "60%")
     assert terminal.lines_with("failed", "503", " 4 ", "40%")
 
 
-async def test_it_closes_with_a_timeline_of_states():
+async def test_the_experiment_ends_with_a_table_of_states():
     terminal = await tried(ExperimentOptions(scenario=Scenario.ALL))
 
-    assert terminal.lines_with(" 0.0 s ", "CLOSED", " 3.0 s ", "the beginning")
+    assert terminal.lines_with(" 0.0 s ", "CLOSED", " 3.0 s ", "initial state")
     assert terminal.lines_with(" 3.0 s ", "OPEN", " 10.5 s ", "failures in a row: 3")
     assert terminal.lines_with(" 13.5 s ", "HALF_OPEN", "the open time is over")
     assert terminal.lines_with(" 13.5 s ", "OPEN", "probes failed: 1")
 
 
-async def test_no_line_is_wider_than_a_projector_shows():
+async def test_no_line_is_wider_than_80_columns():
     terminal = await tried(ExperimentOptions(scenario=Scenario.ALL, number_requests=200))
 
     assert max(len(line) for line in terminal.text.splitlines()) <= 80
@@ -76,15 +76,15 @@ async def test_a_seed_repeats_sporadic_failures():
 
 
 async def test_without_url_or_scenario_failures_are_sporadic():
-    assert (await tried(ExperimentOptions())).lines_with("Failures: sporadic")
+    assert (await tried(ExperimentOptions())).lines_with("Faults: sporadic")
 
 
-async def test_a_provider_elsewhere_is_left_as_it_is():
-    assert ExperimentOptions(url="http://127.0.0.1:9000").scenario_played is None
+async def test_the_faults_of_a_provider_at_a_url_stay_unchanged():
+    assert ExperimentOptions(url="http://127.0.0.1:9000").effective_scenario is None
 
 
 async def test_calls_that_hang_are_stopped_and_count_as_failures(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(experiment, "_faults_of", lambda *_: Faults(failure_rate=1, kind="hang"))
+    monkeypatch.setattr(experiment, "_scenario_faults", lambda *_: Faults(failure_rate=1, kind="hang"))
 
     terminal = await tried(ExperimentOptions(timeout=0.5, number_requests=4))
 
@@ -93,14 +93,14 @@ async def test_calls_that_hang_are_stopped_and_count_as_failures(monkeypatch: py
 
 
 async def test_calls_that_are_cut_count_as_failures(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(experiment, "_faults_of", lambda *_: Faults(failure_rate=1, kind="cut"))
+    monkeypatch.setattr(experiment, "_scenario_faults", lambda *_: Faults(failure_rate=1, kind="cut"))
 
     terminal = await tried(ExperimentOptions(number_requests=3))
 
     assert terminal.lines_with("no answer (cut off)", "CLOSED -> OPEN")
 
 
-async def test_cancelled_it_closes_with_what_was_done(terminal: Terminal, clock: FakeClock):
+async def test_a_cancelled_experiment_prints_the_calls_so_far(terminal: Terminal, clock: FakeClock):
     options = ExperimentOptions(scenario=Scenario.NONE)
     running = asyncio.create_task(run_experiment(options, terminal, clock, FakeRandomizer()))
     await clock.advance(4)
@@ -110,17 +110,19 @@ async def test_cancelled_it_closes_with_what_was_done(terminal: Terminal, clock:
         await running
 
     assert terminal.lines_with("Stopped after 3 of 10 calls.")
-    assert terminal.lines_with("the beginning")
+    assert terminal.lines_with("initial state")
 
 
-async def test_the_provider_gets_its_faults_back(
+async def test_the_faults_of_the_provider_are_restored(
     provider: ProviderClient, terminal: Terminal, clock: FakeClock
 ):
     found = Faults(pattern="SSF", latency_ms=3)
     await provider.set_faults(found)
 
     async def fail() -> None:
-        async with experiment._prepared(provider, Faults(failure_rate=1), "http://there", terminal, clock):
+        async with experiment._temporary_faults(
+            provider, Faults(failure_rate=1), "http://there", terminal, clock
+        ):
             assert await provider.faults() == Faults(failure_rate=1)
             raise RuntimeError("whatever ended it")
 
@@ -129,13 +131,13 @@ async def test_the_provider_gets_its_faults_back(
     assert await provider.faults() == found
 
 
-async def test_faults_that_nobody_can_restore_are_told_of(
+async def test_faults_that_cannot_be_restored_are_reported(
     provider: ProviderClient, terminal: Terminal, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ):
     async def is_gone(_faults: Faults) -> None:
         raise NoAnswerError("no connection")
 
-    async with experiment._prepared(provider, Faults(), "http://there", terminal, clock):
+    async with experiment._temporary_faults(provider, Faults(), "http://there", terminal, clock):
         monkeypatch.setattr(provider, "set_faults", is_gone)
 
     assert terminal.lines_with("could not be restored: no connection")
@@ -147,7 +149,7 @@ async def test_a_provider_that_never_answers_is_unreachable(
     monkeypatch.setattr(provider, "faults", asyncio.Event().wait)
 
     async def begin() -> None:
-        async with experiment._prepared(provider, None, "http://there", terminal, clock):
+        async with experiment._temporary_faults(provider, None, "http://there", terminal, clock):
             raise AssertionError("nothing answers")
 
     with pytest.raises(ProviderUnreachableError, match=r"no provider at http://there: .* longer than 5 s"):
@@ -173,6 +175,6 @@ async def test_a_provider_that_never_answers_is_unreachable(
         ("url", "http://127.0.0.1:99999"),
     ],
 )
-def test_impossible_options_are_refused_by_name(option: str, value: object):
+def test_impossible_options_are_rejected_by_name(option: str, value: object):
     with pytest.raises(ValueError, match=rf"^{option} must"):
         ExperimentOptions(**{option: value})

@@ -34,7 +34,7 @@ from src.cli.experiment import Scenario
         ("import points --batch-points many", "--batch-points"),
     ],
 )
-def test_a_wrong_line_ends_with_one_line_that_names_what_is_wrong(
+def test_an_invalid_command_line_ends_with_one_line_that_names_the_fault(
     line: str, named: str, capsys: pytest.CaptureFixture[str]
 ):
     with pytest.raises(SystemExit) as ended:
@@ -55,18 +55,20 @@ def test_dashes_and_underscores_are_one(dash: str, capsys: pytest.CaptureFixture
     main(["experiment", *written, "--interval", "0", "--scenario", "all"])
 
     said = capsys.readouterr().out
-    assert "3 calls, 0 s apart" in said
-    assert "2 in a row, for 5 s" in said
+    assert "3 calls of a provider in this process, 0 s apart" in said
+    assert "2 consecutive failures, for 5 s" in said
 
 
 @pytest.mark.parametrize("scenario", Scenario)
-def test_an_experiment_is_done_whatever_fails(scenario: Scenario, capsys: pytest.CaptureFixture[str]):
+def test_an_experiment_ends_with_code_0_in_every_scenario(
+    scenario: Scenario, capsys: pytest.CaptureFixture[str]
+):
     main(["experiment", "--interval", "0", "--scenario", scenario, "--seed", "1"])
 
-    assert f"Failures: {scenario}." in capsys.readouterr().out
+    assert f"Faults: {scenario}." in capsys.readouterr().out
 
 
-def test_one_scenario_can_be_played_alone(capsys: pytest.CaptureFixture[str]):
+def test_one_scenario_can_be_selected(capsys: pytest.CaptureFixture[str]):
     main(["demo", "--scenario", "fallback", "--seed", "1"])
 
     said = capsys.readouterr().out

@@ -3,7 +3,7 @@
 import httpx
 import pytest
 
-from src.cli.outcomes import Observation, Outcome, observe
+from src.cli.outcomes import CallResult, ObservedCall, observe
 from src.cli.provider_client import FailedAnswerError, NoAnswerError, RefusedAnswerError
 from src.resilience import CallTimeoutError, CircuitOpenError
 from tests.support.clock import FakeClock
@@ -14,26 +14,26 @@ async def test_an_answer_is_seen_with_its_status_and_time(clock: FakeClock):
         await clock.sleep(0.25)
         return httpx.Response(201)
 
-    assert await clock.drive(observe(call, clock)) == Observation(Outcome.OK, "201", 0.25)
+    assert await clock.drive(observe(call, clock)) == ObservedCall(CallResult.OK, "201", 0.25)
 
 
 @pytest.mark.parametrize(
     ("error", "outcome", "detail"),
     [
-        (FailedAnswerError("503"), Outcome.FAILED, "503"),
-        (RefusedAnswerError("400"), Outcome.REFUSED, "400"),
-        (NoAnswerError("cut off"), Outcome.NO_ANSWER, "(cut off)"),
-        (CallTimeoutError(2.0), Outcome.TIMED_OUT, "after 2 s"),
-        (CircuitOpenError("breaker", "it is open", 1.0), Outcome.REJECTED, "by breaker"),
+        (FailedAnswerError("503"), CallResult.FAILED, "503"),
+        (RefusedAnswerError("400"), CallResult.REFUSED, "400"),
+        (NoAnswerError("cut off"), CallResult.NO_ANSWER, "(cut off)"),
+        (CallTimeoutError(2.0), CallResult.TIMED_OUT, "after 2 s"),
+        (CircuitOpenError("breaker", "it is open", 1.0), CallResult.REJECTED, "by breaker"),
     ],
 )
-async def test_an_error_is_seen_as_what_it_was(
-    clock: FakeClock, error: Exception, outcome: Outcome, detail: str
+async def test_each_error_has_its_outcome(
+    clock: FakeClock, error: Exception, outcome: CallResult, detail: str
 ):
     async def call() -> httpx.Response:
         raise error
 
-    assert await observe(call, clock) == Observation(outcome, detail, 0.0)
+    assert await observe(call, clock) == ObservedCall(outcome, detail, 0.0)
 
 
 async def test_an_error_of_this_program_is_no_outcome(clock: FakeClock):

@@ -37,7 +37,9 @@ async def test_a_missing_key_is_an_answer(provider: ProviderClient):
 @pytest.mark.parametrize(
     ("path", "error"), [("/status/500", FailedAnswerError), ("/status/400", RefusedAnswerError)]
 )
-async def test_an_error_is_the_providers_or_ours(provider: ProviderClient, path: str, error: type[Exception]):
+async def test_an_error_is_classified_for_the_breaker(
+    provider: ProviderClient, path: str, error: type[Exception]
+):
     with pytest.raises(error, match=path.rpartition("/")[2]):
         await provider.call("GET", path)
 
@@ -57,7 +59,7 @@ async def test_a_cut_connection_is_no_answer(provider: ProviderClient):
         (httpx.ReadError("reset"), "cut off"),
     ],
 )
-async def test_what_the_network_does_is_no_answer(raised: httpx.HTTPError, said: str):
+async def test_a_network_error_is_no_answer(raised: httpx.HTTPError, said: str):
     def break_down(_request: httpx.Request) -> httpx.Response:
         raise raised
 
@@ -73,18 +75,18 @@ async def test_faults_that_are_set_replace_all_there_were(provider: ProviderClie
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b'{"detail": "Not Found"}', b"[]"])
-async def test_a_stranger_is_told_from_a_provider(body: bytes):
+async def test_an_answer_of_another_server_is_an_error(body: bytes):
     stranger = client_of(lambda _request: httpx.Response(200, content=body))
 
-    with pytest.raises(ProviderError, match="no provider"):
+    with pytest.raises(ProviderError, match="not that of a provider"):
         await stranger.faults()
 
 
 async def test_calls_are_counted_where_they_arrive(provider: ProviderClient):
-    before = await provider.calls_seen()
+    before = await provider.count_calls()
     await provider.call("GET", "/get")
 
-    assert await provider.calls_seen() == before + 1
+    assert await provider.count_calls() == before + 1
 
 
 @pytest.mark.parametrize(
@@ -96,5 +98,5 @@ async def test_calls_are_counted_where_they_arrive(provider: ProviderClient):
         (RefusedAnswerError("400"), None),
     ],
 )
-def test_a_refusal_says_nothing_of_the_providers_health(error: Exception, verdict: bool | None):
+def test_a_client_error_is_no_failure_of_the_provider(error: Exception, verdict: bool | None):
     assert is_failure(error) is verdict

@@ -27,7 +27,7 @@ from src.storage.redis.link import RedisAddress, connect
         ("unix://user@/run/redis.sock?password=x", {"username": "user", "password": "x"}),
     ],
 )
-def test_what_is_accepted_is_what_the_connection_is_made_of(url, options):
+def test_every_accepted_url_can_be_used_by_the_client(url, options):
     check_redis_url(url)
     pool = connect(RedisAddress(url)).connection_pool
     assert options.items() <= pool.connection_kwargs.items()
@@ -47,8 +47,8 @@ def test_embedded_is_an_address_too():
         ("cache:6379", "must start with one of"),
         ("redis:/cache", "must start with one of"),
         ("redis+sentinel://cache", "must start with one of"),
-        ("embedded://data", "without anything behind it"),
-        ("embedded://?db=1", "without anything behind it"),
+        ("embedded://data", "exactly embedded://"),
+        ("embedded://?db=1", "exactly embedded://"),
         ("redis://cache:99999", "must be redis://"),
         ("redis://cache:port", "must be redis://"),
         ("redis://cache:0", "a port between 1 and 65535"),
@@ -64,14 +64,14 @@ def test_embedded_is_an_address_too():
         ("redis://a..b", "the name or the IP address of a host"),
         ("redis://cache/1?db=2", "one database"),
         ("redis://cache/99999999999", "a database between 0 and 2147483647"),
-        ("redis://cache?db=abc", "its option db one value"),
-        ("redis://cache?db=", "its option db one value"),
-        ("redis://cache?db=1&db=1", "its option db one value"),
+        ("redis://cache?db=abc", "one valid value for the option db"),
+        ("redis://cache?db=", "one valid value for the option db"),
+        ("redis://cache?db=1&db=1", "one valid value for the option db"),
         ("redis://cache?foo=bar", "no other options than db, username, password"),
         ("redis://cache?protocol=3", "no other options"),
         ("redis://cache/0?ssl_cert_reqs=none", "must be rediss:// to take the option ssl_cert_reqs"),
-        ("rediss://cache?ssl_cert_reqs=perhaps", "its option ssl_cert_reqs one value"),
-        ("rediss://cache?ssl_check_hostname=maybe", "its option ssl_check_hostname one value"),
+        ("rediss://cache?ssl_cert_reqs=perhaps", "one valid value for the option ssl_cert_reqs"),
+        ("rediss://cache?ssl_check_hostname=maybe", "one valid value for the option ssl_check_hostname"),
         (
             "rediss://cache?ssl_ca_certs=/nowhere.pem",
             "certificates in ssl_ca_certs: No such file or directory",
@@ -86,7 +86,7 @@ def test_embedded_is_an_address_too():
         ("redis://:\udcff@cache", "UTF-8"),
     ],
 )
-def test_what_cannot_work_is_refused_without_repeating_it(url, message):
+def test_an_unusable_url_is_rejected_without_repeating_it(url, message):
     with pytest.raises(ValueError, match=message) as caught:
         check_redis_url(url)
     assert "hunter2" not in str(caught.value)
@@ -116,7 +116,7 @@ def test_a_host_is_a_name_or_an_address_alone(host):
 @pytest.mark.parametrize(
     "host", ["localhost", "redis-1.svc", "a_b", "10.0.0.1", "::1", "fe80::1%eth0", "bücher.example"]
 )
-def test_a_url_of_a_host_leads_there(host):
+def test_a_redis_url_contains_host_port_database_and_password(host):
     check_host(host)
     check_redis_url(url := redis_url(host, 6380, 2, "p@ss:#/?%"))
     options = connect(RedisAddress(url)).connection_pool.connection_kwargs

@@ -13,7 +13,7 @@ EXAMPLE = Path(".env.example").read_text(encoding="utf-8")
 
 @pytest.fixture(autouse=True)
 def no_settings(monkeypatch, tmp_path):
-    """Neither the environment nor an `.env` of whoever runs the tests."""
+    """Use neither the environment nor the `.env` of the machine."""
     for name in Settings.model_fields:
         monkeypatch.delenv(name.upper(), raising=False)
     monkeypatch.chdir(tmp_path)
@@ -74,7 +74,7 @@ def test_an_env_file_with_a_byte_order_mark_is_read_from_its_first_name(tmp_path
     assert (load_settings().app_port, load_settings().cache_ttl_seconds) == (8123, 7)
 
 
-def test_an_env_file_in_another_encoding_is_said_to_be_so(tmp_path):
+def test_an_env_file_that_is_not_utf_8_is_reported(tmp_path):
     (tmp_path / ".env").write_bytes(b"APP_HOST=\xff")
     with pytest.raises(InvalidSettingsError, match="not UTF-8"):
         load_settings()
@@ -120,7 +120,7 @@ def test_blanks_around_the_redis_url_do_not_count(monkeypatch):
     assert load_settings().redis_address == "redis://cache:6380/2"
 
 
-def test_the_redis_url_wins_over_host_and_port(monkeypatch):
+def test_the_redis_url_overrides_host_and_port(monkeypatch):
     monkeypatch.setenv("REDIS_HOST", "cache")
     monkeypatch.setenv("REDIS_PASSWORD", "p@ss/word")
     assert load_settings().redis_address == "redis://:p%40ss%2Fword@cache:6379/0"

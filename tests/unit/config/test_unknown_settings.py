@@ -7,7 +7,13 @@ from pathlib import Path
 import pytest
 
 from src.config.settings import Settings
-from src.config.unknown_settings import OTHERS_IN_ENV_FILE, PREFIXES, UnknownSetting, main, unknown_settings
+from src.config.unknown_settings import (
+    OTHER_PROGRAMS_PREFIXES,
+    SETTING_PREFIXES,
+    UnknownSetting,
+    main,
+    unknown_settings,
+)
 
 CHECKOUT = Path.cwd()
 SETTINGS = {name.upper() for name in Settings.model_fields}
@@ -87,7 +93,7 @@ def test_known_names_and_the_example_are_not_reported(env_file):
     assert unknown_settings(dict.fromkeys((*SETTINGS, "app_host"), "1")) == []
 
 
-def test_what_compose_and_the_start_script_read_from_the_env_file_is_not_reported(env_file):
+def test_variables_of_compose_and_the_start_script_are_not_reported(env_file):
     script = "".join((CHECKOUT / name).read_text(encoding="utf-8") for name in ("start.sh", "demo.sh"))
     compose = (CHECKOUT / "docker-compose.yml").read_text(encoding="utf-8")
     names = set(re.findall(r"\$\(setting ([A-Z_]+)", script)) | set(re.findall(r"\$\{([A-Z_]+)", compose))
@@ -97,9 +103,11 @@ def test_what_compose_and_the_start_script_read_from_the_env_file_is_not_reporte
 
 
 def test_the_prefixes_are_those_of_settings_but_for_a_few_that_users_bring_along():
-    strangers = {prefix for prefix in PREFIXES if not any(name.startswith(prefix) for name in SETTINGS)}
+    strangers = {
+        prefix for prefix in SETTING_PREFIXES if not any(name.startswith(prefix) for name in SETTINGS)
+    }
     assert strangers == {"EXTERNAL_API_", "REQUEST_TIMEOUT_"}
     shared = ("APP_", "LOG_", "REDIS_", "WEB_")
-    missing = [name for name in SETTINGS if not name.startswith((*PREFIXES, *shared))]
-    assert missing == [], "add a prefix to PREFIXES, so that a misspelling of this setting is found"
-    assert not any(name.startswith(OTHERS_IN_ENV_FILE) for name in SETTINGS)
+    missing = [name for name in SETTINGS if not name.startswith((*SETTING_PREFIXES, *shared))]
+    assert missing == [], "add a prefix to SETTING_PREFIXES, so that a misspelling of this setting is found"
+    assert not any(name.startswith(OTHER_PROGRAMS_PREFIXES) for name in SETTINGS)

@@ -1,4 +1,4 @@
-"""What comes with every request is told together, and all else at once."""
+"""Cache hits and misses are coalesced, and other events are passed on at once."""
 
 import asyncio
 
@@ -10,7 +10,7 @@ MISS = CacheAnswered(policy="summary", outcome="miss")
 HIT_ELSEWHERE = CacheAnswered(policy="proxy", outcome="hit")
 
 
-async def test_hits_and_misses_are_told_at_the_end_of_the_tick_equal_ones_as_one(listener):
+async def test_hits_and_misses_are_coalesced_at_the_end_of_the_tick(listener):
     tell = CoalescingListener(listener)
     for event in (HIT, MISS, HIT, HIT_ELSEWHERE, HIT):
         tell(event)
@@ -19,8 +19,8 @@ async def test_hits_and_misses_are_told_at_the_end_of_the_tick_equal_ones_as_one
     assert listener.events == [CacheAnswered(policy="summary", times=3, outcome="hit"), MISS, HIT_ELSEWHERE]
 
 
-async def test_all_else_is_told_at_once(listener):
-    """In the way of whose doing it was: what is logged of it says whose."""
+async def test_other_events_are_passed_on_at_once(listener):
+    """In the context of the request, so that a log line of the event has the request's id."""
     events = [
         CacheAnswered(policy="summary", outcome="stale"),
         Rejected(policy="external-service", retry_after=1.0),

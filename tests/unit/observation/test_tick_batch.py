@@ -1,4 +1,4 @@
-"""What happens in one tick is told together."""
+"""The items of one tick are processed together."""
 
 import asyncio
 from contextvars import ContextVar
@@ -9,7 +9,7 @@ from tests.support.clock import settle
 whose = ContextVar("whose", default="nobody's")
 
 
-async def test_what_happens_in_a_tick_is_told_at_its_end_in_order():
+async def test_the_items_of_a_tick_are_processed_at_its_end_in_order():
     told = []
     tick = TickBatch(told.append)
     tick.add(1)
@@ -23,7 +23,7 @@ async def test_what_happens_in_a_tick_is_told_at_its_end_in_order():
     assert told == [[1, 2], [3]], "and of nothing it is not told"
 
 
-async def test_what_happens_while_it_is_told_is_told_next():
+async def test_items_that_are_added_during_processing_are_processed_next():
     told = []
 
     def tell(happened):
@@ -37,7 +37,7 @@ async def test_what_happens_while_it_is_told_is_told_next():
     assert told == [["first"], ["because of it"]]
 
 
-async def test_what_is_told_belongs_to_none_of_those_whose_doing_it_was():
+async def test_a_batch_does_not_inherit_the_context_of_a_request():
     found = []
     tick = TickBatch(lambda _: found.append(whose.get()))
     whose.set("a request's")
@@ -46,7 +46,7 @@ async def test_what_is_told_belongs_to_none_of_those_whose_doing_it_was():
     assert found == ["nobody's"]
 
 
-async def test_one_that_fails_to_tell_goes_on_with_the_next():
+async def test_a_batch_that_fails_does_not_affect_the_next():
     complaints, told = [], []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
     tick = TickBatch(lambda happened: told.append(1 / happened[0]))

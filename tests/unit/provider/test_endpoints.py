@@ -29,7 +29,7 @@ def problem_of(answer):
 
 
 class TestKeyValueStore:
-    async def test_a_key_with_slashes_lives_from_put_to_delete(self, client):
+    async def test_a_key_with_slashes_exists_from_put_to_delete(self, client):
         assert (await client.put(KEY, json={"unit": "percent"})).status_code == 201
         assert (await client.put(KEY, json={"unit": "ratio"})).status_code == 200
         assert (await client.get(KEY)).json() == {"unit": "ratio"}
@@ -47,7 +47,7 @@ class TestKeyValueStore:
     @pytest.mark.parametrize(
         "value", [b"", b"{", b"NaN", b"[Infinity]", b"-Infinity", b'"\xff"', b"{'a': 1}"]
     )
-    async def test_what_is_not_json_is_refused(self, client, value):
+    async def test_a_body_that_is_not_json_is_rejected(self, client, value):
         answer = await client.put(KEY, content=value)
         assert answer.status_code == 400
         assert "not JSON" in problem_of(answer)["detail"]
@@ -67,7 +67,7 @@ class TestKeyValueStore:
         if status == 422:
             assert problem_of(answer)["detail"].startswith("key: ")
 
-    async def test_a_full_store_says_so(self):
+    async def test_a_full_store_is_an_error_507(self):
         app = FastAPI()
         app.include_router(key_value_router(KeyValueStore({"a": b"1"}, capacity=1)))
         render_problems(app)
@@ -91,7 +91,7 @@ class TestKeyValueStore:
 
 
 class TestEcho:
-    async def test_get_says_what_was_asked(self, client):
+    async def test_get_echoes_the_request(self, client):
         answer = await client.get("/get?a=1&a=2&b=", headers={"Client-Id": "me"})
         echo = answer.json()
         assert (echo["path"], echo["args"]) == ("/get", {"a": ["1", "2"], "b": [""]})
@@ -103,7 +103,7 @@ class TestEcho:
         assert clock.monotonic() == 1.5
 
     @pytest.mark.parametrize("seconds", ["-1", "60.1", "nan", "inf", "soon"])
-    async def test_a_delay_out_of_range_is_refused(self, client, clock, seconds):
+    async def test_a_delay_out_of_range_is_rejected(self, client, clock, seconds):
         answer = await client.get(f"/delay/{seconds}")
         assert answer.status_code == 422
         assert problem_of(answer)["detail"].startswith("seconds: ")
@@ -119,14 +119,14 @@ class TestEcho:
             problem_of(answer)
 
     @pytest.mark.parametrize("code", ["100", "199", "600", "teapot"])
-    async def test_other_status_codes_are_refused(self, client, code):
+    async def test_other_status_codes_are_rejected(self, client, code):
         answer = await client.get(f"/status/{code}")
         assert answer.status_code == 422
         assert problem_of(answer)["detail"].startswith("code: ")
 
 
 class TestScore:
-    async def test_the_second_call_within_a_second_is_refused(self, client, clock):
+    async def test_the_second_call_within_a_second_is_rejected(self, client, clock):
         assert (await client.get("/score", params=SCORE)).status_code == 200
         clock.jump(0.999)
         answer = await client.get("/score", params=SCORE)
@@ -134,14 +134,14 @@ class TestScore:
         assert answer.headers["retry-after"] == "1"
         problem_of(answer)
 
-    async def test_refused_calls_do_not_push_the_next_one_back(self, client, clock):
+    async def test_rejected_calls_do_not_push_the_next_one_back(self, client, clock):
         await client.get("/score", params=SCORE)
         clock.jump(0.5)
         await client.get("/score", params=SCORE)
         clock.jump(0.5)
         assert (await client.get("/score", params=SCORE)).status_code == 200
 
-    async def test_a_cpf_has_one_score_however_it_is_written(self, client, clock):
+    async def test_a_cpf_has_the_same_score_with_and_without_punctuation(self, client, clock):
         first = (await client.get("/score?cpf=123.456.789-09")).json()
         clock.jump(1)
         second = (await client.get("/score?cpf=12345678909")).json()
@@ -149,7 +149,7 @@ class TestScore:
         assert 0 <= first["score"] <= 1000
 
     @pytest.mark.parametrize("cpf", ["", "1234567890", "123456789012", "1234567890x", "١٢٣٤٥٦٧٨٩٠١"])
-    async def test_what_is_no_cpf_is_refused_and_takes_nobodys_turn(self, client, cpf):
+    async def test_an_invalid_cpf_is_rejected_and_does_not_delay_others(self, client, cpf):
         answer = await client.get("/score", params={"cpf": cpf})
         assert answer.status_code == 422
         assert problem_of(answer)["detail"] == "cpf: must have 11 digits, such as 123.456.789-09"
@@ -177,13 +177,13 @@ class TestControl:
             (b"[]", "body"),
         ],
     )
-    async def test_a_refused_change_names_the_field_and_changes_nothing(self, client, body, field):
+    async def test_a_rejected_change_names_the_field_and_changes_nothing(self, client, body, field):
         answer = await client.put("/faults", content=body)
         assert answer.status_code == 422
         assert problem_of(answer)["detail"].startswith(f"{field}: ")
         assert Faults(**(await client.get("/faults")).json()) == Faults()
 
-    async def test_a_change_that_is_not_json_is_refused(self, client):
+    async def test_a_change_that_is_not_json_is_rejected(self, client):
         answer = await client.put("/faults", content=b"{")
         assert answer.status_code == 400
         problem_of(answer)
@@ -199,7 +199,7 @@ class TestProblems:
         assert answer.status_code == status
         problem_of(answer)
 
-    async def test_an_unexpected_error_is_one_as_well(self, provider):
+    async def test_an_unexpected_error_is_a_problem_document_too(self, provider):
         @provider.get("/broken")
         async def broken():
             raise RuntimeError("a secret")

@@ -17,12 +17,12 @@ def schedule_of(faults: Faults, draws=(0.5,)) -> FaultSchedule:
     return FaultSchedule(faults, FakeRandomizer(draws).random)
 
 
-def test_a_call_fails_when_its_lot_is_below_the_rate():
+def test_a_call_fails_if_its_random_number_is_below_the_rate():
     assert outcomes(schedule_of(Faults(failure_rate=0.3), [0.29, 0.3, 0.0, 0.99]), 4) == "FSFS"
 
 
 @pytest.mark.parametrize(("rate", "expected"), [(0, "SSS"), (1, "FFF")])
-def test_the_ends_of_the_range_leave_nothing_to_chance(rate, expected):
+def test_the_rates_0_and_1_are_deterministic(rate, expected):
     assert outcomes(schedule_of(Faults(failure_rate=rate), [0.0, 0.5, 1 - 2**-53]), 3) == expected
 
 
@@ -31,11 +31,11 @@ def test_equal_seeds_fail_the_same_calls():
     assert outcomes(first, 50) == outcomes(second, 50)
 
 
-def test_a_pattern_is_played_in_a_loop_and_overrides_the_rate():
+def test_a_pattern_repeats_and_overrides_the_rate():
     assert outcomes(schedule_of(Faults(failure_rate=1, pattern="SSFFF")), 12) == "SSFFFSSFFFSS"
 
 
-def test_changing_something_else_leaves_the_pattern_where_it_is():
+def test_a_change_of_another_fault_keeps_the_position_in_the_pattern():
     schedule = schedule_of(Faults(pattern="SF"))
     outcomes(schedule, 1)
     schedule.change(Faults(latency_ms=10))
@@ -51,7 +51,7 @@ def test_a_pattern_sent_again_starts_from_its_beginning():
 
 
 @pytest.mark.parametrize("nothing", ["", None])
-def test_a_cleared_pattern_gives_way_to_the_rate(nothing):
+def test_without_a_pattern_the_rate_applies_again(nothing):
     schedule = schedule_of(Faults(failure_rate=1, pattern="S"))
     schedule.change(Faults(pattern=nothing))
     assert schedule.faults.pattern is None
@@ -77,7 +77,7 @@ def test_a_cleared_pattern_gives_way_to_the_rate(nothing):
         ("patern", "SF"),
     ],
 )
-def test_what_is_out_of_range_is_refused_by_name(field, value):
+def test_a_value_out_of_range_is_rejected_by_name(field, value):
     with pytest.raises(ValidationError) as refusal:
         Faults.model_validate({field: value})
     assert refusal.value.errors()[0]["loc"][0] == field

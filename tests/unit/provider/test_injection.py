@@ -18,14 +18,14 @@ async def test_a_pattern_is_followed_call_by_call(client):
     assert statuses == [200, 200, 503, 503, 503] * 2
 
 
-async def test_a_failure_has_the_status_asked_for_and_is_a_problem_document(client):
+async def test_an_injected_failure_has_the_configured_status_and_a_problem_document(client):
     await set_faults(client, failure_rate=1, status=418)
     answer = await client.get("/kv/metric-types/cpu_usage")
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.json() == {
         "title": "I'm a Teapot",
         "status": 418,
-        "detail": "failed on purpose, see /faults",
+        "detail": "an injected fault, see /faults",
     }
 
 
@@ -43,7 +43,7 @@ async def test_latency_delays_good_and_bad_calls_alike(client, clock):
     assert clock.sleeps == [0.25, 0.25]
 
 
-async def test_a_call_under_way_keeps_the_faults_it_arrived_under(client, clock):
+async def test_a_running_call_keeps_the_faults_of_its_arrival(client, clock):
     await set_faults(client, failure_rate=1, latency_ms=1000)
     call = asyncio.create_task(client.get("/get"))
     await settle()
@@ -52,7 +52,7 @@ async def test_a_call_under_way_keeps_the_faults_it_arrived_under(client, clock)
     assert (await call).status_code == 503
 
 
-async def test_a_hanging_call_is_never_answered_and_can_be_given_up(client, clock):
+async def test_a_hanging_call_is_never_answered_and_can_be_cancelled(client, clock):
     await set_faults(client, failure_rate=1, kind="hang")
     call = asyncio.create_task(client.get("/get"))
     await clock.advance(3600)
@@ -62,7 +62,7 @@ async def test_a_hanging_call_is_never_answered_and_can_be_given_up(client, cloc
         await call
 
 
-async def test_a_hanging_call_ends_when_its_client_leaves(client, provider):
+async def test_a_hanging_call_ends_when_its_client_disconnects(client, provider):
     await set_faults(client, failure_rate=1, kind="hang")
     messages = [{"type": "http.request", "body": b"", "more_body": False}, {"type": "http.disconnect"}]
     sent = []
@@ -78,7 +78,7 @@ async def test_a_hanging_call_ends_when_its_client_leaves(client, provider):
     assert (messages, sent) == ([], [])
 
 
-async def test_a_cut_connection_breaks_off_mid_body(client, provider):
+async def test_a_cut_closes_the_connection_in_the_middle_of_the_body(client, provider):
     await set_faults(client, failure_rate=1, kind="cut")
     with pytest.raises(ConnectionCutError):
         await client.get("/get")
@@ -101,7 +101,7 @@ async def test_faults_leave_the_control_endpoints_and_docs_alone(client, clock, 
     assert clock.sleeps == []
 
 
-async def test_calls_are_counted_by_what_became_of_them(client):
+async def test_calls_are_counted_by_their_outcomes(client):
     await client.get("/kv/nothing")
     await client.get("/status/500")
     for _ in range(2):

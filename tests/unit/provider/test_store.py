@@ -5,7 +5,7 @@ import pytest
 from src.provider.store import KeyValueStore, StoreFullError
 
 
-def test_a_value_is_kept_replaced_and_forgotten():
+def test_a_value_is_stored_replaced_and_deleted():
     store = KeyValueStore({})
     assert store.put("a", b"1") is True
     assert store.put("a", b"2") is False
@@ -18,7 +18,7 @@ def test_a_value_is_kept_replaced_and_forgotten():
 def test_a_full_store_refuses_new_keys_and_still_replaces_old_ones():
     store = KeyValueStore({"seed": b"1"}, capacity=2)
     store.put("a", b"1")
-    with pytest.raises(StoreFullError, match="all 2 keys are taken"):
+    with pytest.raises(StoreFullError, match="already has 2 keys"):
         store.put("b", b"1")
     assert store.put("a", b"2") is False
     store.delete("a")

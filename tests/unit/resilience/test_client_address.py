@@ -18,18 +18,18 @@ def scope(peer, *forwarded_for, **headers):
 
 def client(peer, *forwarded_for, trusted=("127.0.0.0/8", "::1/128")):
     networks = [ip_network(network) for network in trusted]
-    return ClientAddress(networks).of(scope((peer, 50000), *forwarded_for))
+    return ClientAddress(networks).client(scope((peer, 50000), *forwarded_for))
 
 
 def test_without_a_proxy_it_is_the_peer():
     assert client("203.0.113.7") == "203.0.113.7"
 
 
-def test_a_stranger_cannot_speak_for_another():
+def test_an_untrusted_client_cannot_forward_another():
     assert client("203.0.113.7", "198.51.100.1") == "203.0.113.7"
 
 
-def test_a_trusted_proxy_speaks_for_its_client():
+def test_a_trusted_proxy_forwards_its_client():
     assert client("127.0.0.1", "198.51.100.1") == "198.51.100.1"
 
 
@@ -59,22 +59,22 @@ def test_ipv6_clients_count_by_their_64():
     assert client("2001:db8:1:3::1") != client("2001:db8:1:2::1")
 
 
-def test_an_ipv4_address_in_ipv6_clothes_is_an_ipv4_address():
+def test_an_ipv4_mapped_ipv6_address_is_an_ipv4_address():
     assert client("::ffff:203.0.113.7") == "203.0.113.7"
 
 
-def test_what_uvicorn_read_from_a_header_is_not_believed_when_loopback_is_not_trusted():
+def test_an_address_that_uvicorn_read_from_a_header_is_not_used_if_loopback_is_not_trusted():
     rewritten = scope(("198.51.100.1", 0), "198.51.100.1")
-    assert ClientAddress([ip_network("10.0.0.0/8")]).of(rewritten) == "127.0.0.1"
-    assert ClientAddress([ip_network("127.0.0.0/8")]).of(rewritten) == "198.51.100.1"
+    assert ClientAddress([ip_network("10.0.0.0/8")]).client(rewritten) == "127.0.0.1"
+    assert ClientAddress([ip_network("127.0.0.0/8")]).client(rewritten) == "198.51.100.1"
 
 
 async def behind_uvicorn(peer, server, forwarded, trusted="10.0.0.0/8"):
-    """The client as it is seen under plain uvicorn, which believes 127.0.0.1."""
+    """The client under plain uvicorn, which trusts 127.0.0.1."""
     seen = []
 
     async def app(scope, receive, send):
-        seen.append(ClientAddress([ip_network(trusted)]).of(scope))
+        seen.append(ClientAddress([ip_network(trusted)]).client(scope))
 
     given = scope((peer, 50000), forwarded) | {"server": (server, 8000)}
     await ProxyHeadersMiddleware(app)(given, None, None)
@@ -85,17 +85,17 @@ async def behind_uvicorn(peer, server, forwarded, trusted="10.0.0.0/8"):
     "claimed", ["198.51.100.1", "198.51.100.1:11", "[2001:db8::1]:11", "junk", "junk:11"]
 )
 async def test_a_loopback_caller_that_is_not_trusted_cannot_choose_its_address(claimed):
-    """uvicorn takes the port from the header too, so that looking for port 0 was not enough."""
+    """uvicorn reads the port from the header too, so a check for port 0 was not enough."""
     assert await behind_uvicorn("127.0.0.1", "127.0.0.1", claimed) == "127.0.0.1"
 
 
 @pytest.mark.parametrize("claimed", ["203.0.113.7", "203.0.113.7:50000", "127.0.0.1", "198.51.100.1:11"])
-async def test_a_remote_peer_stays_itself_whatever_it_writes(claimed):
+async def test_a_remote_peer_cannot_change_its_address_by_a_header(claimed):
     assert await behind_uvicorn("203.0.113.7", "192.0.2.2", claimed) == "203.0.113.7"
 
 
 @pytest.mark.parametrize("forwarded", ["198.51.100.1:11", "198.51.100.1,", "198.51.100.1, , "])
-async def test_a_proxy_on_loopback_that_is_trusted_speaks_for_its_client_under_uvicorn_too(forwarded):
+async def test_a_trusted_proxy_on_loopback_forwards_its_client_under_uvicorn_too(forwarded):
     seen = await behind_uvicorn("127.0.0.1", "127.0.0.1", forwarded, trusted="127.0.0.0/8")
     assert seen == "198.51.100.1"
 
@@ -107,21 +107,21 @@ def test_long_headers_are_not_kept(peer):
     tracemalloc.start()
     try:
         for n in range(200):
-            addresses.of(scope((peer, 50000), f"{'x' * 60_000}, 198.51.100.{n}"))
+            addresses.client(scope((peer, 50000), f"{'x' * 60_000}, 198.51.100.{n}"))
         kept, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
     assert kept < 1_000_000
 
 
-def test_what_is_no_address_is_no_part_of_the_name():
-    """uvicorn puts whatever the header says in the peer's place, and the name becomes a key in Redis."""
+def test_text_that_is_not_an_address_is_not_part_of_the_name():
+    """uvicorn replaces the peer by any text in the header, and the name becomes a key in Redis."""
     assert client("x" * 60_000) == "unknown"
     assert client("fe80::1%" + "x" * 60_000) == "fe80::/64"
 
 
-def test_a_request_without_a_peer_has_a_name_all_the_same():
-    assert ClientAddress([ip_network("127.0.0.0/8")]).of(scope(None)) == "unknown"
+def test_a_request_without_a_peer_has_the_name_unknown():
+    assert ClientAddress([ip_network("127.0.0.0/8")]).client(scope(None)) == "unknown"
 
 
 @pytest.mark.parametrize(

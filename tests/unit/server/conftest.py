@@ -43,7 +43,7 @@ async def whole_body(receive):
 
 
 async def echo(scope, receive, send):
-    """Answer what came."""
+    """Answer with the received request."""
     body = await whole_body(receive)
     if body is not None:
         headers = [[name.decode(), value.decode()] for name, value in scope["headers"]]
@@ -84,7 +84,7 @@ async def listening(app, clock, protocol=HttpConnection, **changes):
         for connection in opened:
             await connection.close()
         server.close()
-        for connection in connections.open():
+        for connection in connections.all():
             connection.transport.abort()
         await asyncio.sleep(0)
 

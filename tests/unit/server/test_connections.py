@@ -19,15 +19,15 @@ def the_only_one(server):
 
 
 def unsent(server):
-    return sum(connection.transport.get_write_buffer_size() for connection in server.connections.open())
+    return sum(connection.transport.get_write_buffer_size() for connection in server.connections.all())
 
 
 def has_request(server):
-    return all(connection.cycle is not None for connection in server.connections.open())
+    return all(connection.cycle is not None for connection in server.connections.all())
 
 
 def wait(server, clock, seconds):
-    """Let `seconds` pass, in which the server looks at its connections once a second."""
+    """Let `seconds` pass, in which the server checks its connections once a second."""
     for _ in range(round(seconds)):
         server.connections.sweep()
         clock.jump(1)
@@ -187,7 +187,7 @@ async def test_a_flood_of_silent_connections_does_not_keep_a_client_out(serve, c
 # ------------------------------------------------------------------ the end
 
 
-async def test_when_the_server_gives_up_a_request_whose_answer_has_not_begun_is_told_so(serve):
+async def test_an_aborted_request_without_an_answer_gets_a_503(serve):
     bodies = []
 
     async def reading(scope, receive, send):
@@ -196,9 +196,9 @@ async def test_when_the_server_gives_up_a_request_whose_answer_has_not_begun_is_
     server = await serve(reading)
     half_sent, silent = await server.connect(), await server.connect()
     await half_sent.send(b"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nabc")
-    await until(lambda: any(connection.cycle for connection in server.connections.open()))
-    for connection in server.connections.open():
-        connection.give_up()
+    await until(lambda: any(connection.cycle for connection in server.connections.all()))
+    for connection in server.connections.all():
+        connection.abort_request()
     told = await half_sent.answer()
     assert (told.status, told.closes, told.headers["retry-after"]) == (503, True, "1")
     assert json.loads(told.body)["code"] == "STOPPING"

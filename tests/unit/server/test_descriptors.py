@@ -9,7 +9,7 @@ if sys.platform == "win32":
 
 import resource
 
-from src.server.descriptors import RESERVED, connections_that_fit
+from src.server.descriptors import RESERVED, limit_connections
 
 UNLIMITED = resource.RLIM_INFINITY
 
@@ -29,14 +29,14 @@ def test_the_limit_is_raised_as_far_as_needed_and_allowed(monkeypatch, limits, w
     found = [limits]
     monkeypatch.setattr(resource, "getrlimit", lambda _: found[-1])
     monkeypatch.setattr(resource, "setrlimit", lambda _, new: found.append(new))
-    assert connections_that_fit(wanted) == fitting
+    assert limit_connections(wanted) == fitting
     assert found[-1] == (raised_to, limits[1])
 
 
-def test_where_it_can_not_be_raised_fewer_connections_fit(monkeypatch):
+def test_where_it_cannot_be_raised_fewer_connections_fit(monkeypatch):
     def refuse(*_):
         raise ValueError("not allowed to raise maximum limit")
 
     monkeypatch.setattr(resource, "getrlimit", lambda _: (256, UNLIMITED))
     monkeypatch.setattr(resource, "setrlimit", refuse)
-    assert connections_that_fit(1000) == 256 - RESERVED
+    assert limit_connections(1000) == 256 - RESERVED

@@ -1,4 +1,4 @@
-"""What the server uses of uvicorn and httptools beyond their documented interface, and what for.
+"""The private parts of uvicorn and httptools that the server uses.
 
 Each test here fails by its name when a part moves, or when a fault that `src/server` works around is gone.
 Then the workaround can go too, and its line in docs/private-parts.md.
@@ -44,11 +44,11 @@ REPLACED = {
     uvicorn.Server.shutdown: "9f8a90ed456d",
     Multiprocess.run: "451a5dcf4789",
 }
-"""Methods that ours replace, or whose steps ours count on, with the digest of each one's source."""
+"""Methods that the server replaces or depends on, with the digest of their source."""
 
 
 @pytest.mark.parametrize("method", REPLACED, ids=lambda method: method.__qualname__)
-def test_a_method_is_as_it_was_when_ours_was_written(method):
+def test_a_copied_method_of_uvicorn_is_unchanged(method):
     source = textwrap.dedent(inspect.getsource(method))
     assert hashlib.sha256(source.encode()).hexdigest()[:12] == REPLACED[method]
 
@@ -110,7 +110,7 @@ def test_a_worker_process_has(name):
     assert hasattr(Process, name)
 
 
-def test_the_middleware_that_believes_a_header_is_outermost(config):
+def test_the_proxy_headers_middleware_is_outermost(config):
     assert isinstance(config.loaded_app, ProxyHeadersMiddleware)
     assert config.loaded_app.app is echo
 
@@ -168,7 +168,7 @@ async def test_uvicorn_still_keeps_a_connection_whose_request_it_answered_before
     assert not (await connection.answer()).closes
 
 
-async def test_uvicorn_still_answers_what_it_can_not_read_before_what_it_could(plain):
+async def test_uvicorn_still_answers_a_malformed_request_before_earlier_ones(plain):
     connection = await plain()
     await connection.send(GET + b"no request\r\n\r\n")
     assert (await connection.answer()).status == 400
@@ -183,14 +183,14 @@ async def test_uvicorn_still_takes_a_head_of_any_size(plain):
 async def test_uvicorn_still_waits_for_a_head_without_a_timer(serve):
     server = await serve(protocol=HttpToolsProtocol)
     await (await server.connect()).send(GET[:-2])
-    await until(lambda: server.connections.open()[0].scope)
-    assert server.connections.open()[0].timeout_keep_alive_task is None
+    await until(lambda: server.connections.all()[0].scope)
+    assert server.connections.all()[0].timeout_keep_alive_task is None
 
 
 async def test_uvicorn_still_closes_idle_connections_at_once_when_it_stops(serve):
     server = await serve(protocol=HttpToolsProtocol)
     connection = await server.connect()
-    server.connections.open()[0].shutdown()
+    server.connections.all()[0].shutdown()
     assert await connection.ends() == b""
 
 

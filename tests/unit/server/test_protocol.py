@@ -1,4 +1,4 @@
-"""One connection: what is read as a request, what is refused, and what an early answer leaves behind."""
+"""One connection: valid and rejected requests, and early answers."""
 
 import asyncio
 import json
@@ -79,7 +79,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("request_bytes", "status"), REFUSED.values(), ids=REFUSED)
-async def test_what_is_unclear_is_refused_and_ends_the_connection(serve, request_bytes, status):
+async def test_an_ambiguous_head_is_rejected_and_ends_the_connection(serve, request_bytes, status):
     calls = []
 
     async def app(scope, receive, send):
@@ -110,7 +110,7 @@ async def test_what_is_unclear_is_refused_and_ends_the_connection(serve, request
         CHUNKED.replace(b"chunked", b"Chunked") + b"\r\n",
     ],
 )
-async def test_what_is_clear_is_served(serve, request_bytes):
+async def test_a_valid_head_is_served(serve, request_bytes):
     server = await serve()
     told = await exchange(server.port, request_bytes)
     assert told.status == 200
@@ -118,7 +118,7 @@ async def test_what_is_clear_is_served(serve, request_bytes):
 
 
 @pytest.mark.parametrize("upgrade", ["h2c", "websocket", "TLS/1.3"])
-async def test_a_wish_to_upgrade_is_ignored_and_costs_neither_the_body_nor_the_next_request(serve, upgrade):
+async def test_an_upgrade_is_ignored_and_neither_the_body_nor_the_next_request_is_lost(serve, upgrade):
     server = await serve()
     connection = await server.connect()
     wish = f"Connection: Upgrade\r\nUpgrade: {upgrade}\r\n"
@@ -137,7 +137,7 @@ async def test_many_requests_at_once_that_ask_for_an_upgrade_are_answered_each(s
         assert (await connection.answer()).status == 200
 
 
-async def test_a_request_is_answered_though_the_next_one_can_not_be_read(serve):
+async def test_a_request_is_answered_even_if_the_next_one_is_malformed(serve):
     server = await serve()
     connection = await server.connect()
     await connection.send(GET + b"no request\r\n\r\n")
@@ -153,7 +153,7 @@ async def test_requests_sent_at_once_are_answered_in_turn(serve):
     assert [json.loads((await connection.answer()).body)["path"] for _ in range(3)] == ["/a", "/b", "/c"]
 
 
-async def test_a_body_that_can_not_be_read_on_is_refused_and_the_application_is_told(serve):
+async def test_a_body_that_becomes_malformed_is_rejected_and_the_application_gets_a_disconnect(serve):
     bodies = []
 
     async def app(scope, receive, send):
@@ -199,7 +199,7 @@ async def test_an_answer_before_the_body_ends_the_connection(serve, head):
     assert await connection.ends() == b""
 
 
-async def test_the_client_can_read_an_early_answer_though_it_is_still_sending(serve):
+async def test_the_client_can_read_an_early_answer_while_it_is_still_sending(serve):
     server = await serve(refusing)
     connection = await server.connect()
     await connection.send(posting(10_000_000))
@@ -244,7 +244,7 @@ HEADS = {
 
 
 @pytest.mark.parametrize("head", HEADS.values(), ids=HEADS)
-async def test_a_head_or_trailers_of_more_than_the_limit_are_refused(serve, head):
+async def test_a_head_or_trailers_of_more_than_the_limit_are_rejected(serve, head):
     server = await serve()
     connection = await server.connect()
     sending = asyncio.create_task(connection.send(head))

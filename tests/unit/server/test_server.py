@@ -1,4 +1,4 @@
-"""How uvicorn's server becomes ours, and what it does about signals before any process is started."""
+"""The replacement of uvicorn's server, and its signal handlers."""
 
 import asyncio
 import faulthandler
@@ -17,7 +17,7 @@ HANDLED = {"SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGBREAK"}
 
 @pytest.fixture(autouse=True)
 def handlers():
-    """Give the signals back to whoever runs the tests."""
+    """Restore the signal handlers of the test process."""
     handled = {number: signal.getsignal(number) for number in signal.Signals if number.name in HANDLED}
     yield
     for number, handler in handled.items():
@@ -42,13 +42,13 @@ def server(clock):
 
 @pytest.fixture
 def deadlines(monkeypatch):
-    """The seconds after which the process would be ended."""
+    """The seconds after which the process would end."""
     seconds = []
     monkeypatch.setattr(faulthandler, "dump_traceback_later", lambda after, **_: seconds.append(after))
     return seconds
 
 
-async def test_a_server_that_starts_becomes_ours(monkeypatch):
+async def test_a_starting_uvicorn_server_becomes_our_server(monkeypatch):
     monkeypatch.setattr(uvicorn.Server, "startup", uvicorn.Server.startup)  # restores it
     became = []
 
@@ -67,14 +67,14 @@ async def test_a_server_that_starts_becomes_ours(monkeypatch):
 
 
 @pytest.mark.parametrize("http", ["auto", "h11", "httptools"])
-async def test_it_speaks_http_in_one_way_and_believes_no_header(server, http):
+async def test_the_server_uses_our_protocol_and_no_proxy_headers(server, http):
     config = server(http=http, proxy_headers=True).config
     assert config.http_protocol_class is HttpConnection
     assert config.ws_protocol_class is None
     assert config.loaded_app is echo
 
 
-async def test_an_application_without_a_lifespan_stays_without(server):
+async def test_an_application_without_a_lifespan_keeps_none(server):
     assert isinstance(server(lifespan="off").lifespan, LifespanOff)
 
 
@@ -89,7 +89,7 @@ async def test_a_stop_has_a_deadline_and_a_second_ctrl_c_is_an_end_at_once(serve
     assert len(deadlines) == 1
 
 
-async def test_a_start_that_is_stopped_is_left_by_the_application_first(server, deadlines):
+async def test_the_application_cleans_up_before_a_stopped_start_ends(server, deadlines):
     left = []
 
     async def application(scope, receive, send):

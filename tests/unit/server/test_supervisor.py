@@ -1,4 +1,4 @@
-"""The parent of several workers: how many run, which ones, and what the exit code says."""
+"""The parent of several workers: the running workers, and the exit code."""
 
 import itertools
 
@@ -12,7 +12,7 @@ STOP_SECONDS = 14.0
 
 
 class Process:
-    """A worker's process as a test moves it: it serves at once and stops as soon as it is asked."""
+    """A worker's process that a test controls. By default it is ready at once and stops at once."""
 
     pids = itertools.count(1)
 
@@ -76,7 +76,7 @@ class Fleet:
                 self.supervisor.stop()
 
     def run(self, script):
-        """Run with `script`, a generator each of whose yields is a look; the fleet is stopped at its end."""
+        """Run with `script`, a generator that yields once per check. The fleet is stopped at its end."""
         self._script = script
         return self.supervisor.run()
 
@@ -103,7 +103,7 @@ def test_it_starts_its_workers_and_stops_them_with_exit_code_0():
 
 
 @pytest.mark.parametrize("code", [1, 3, -9])
-def test_a_fleet_none_of_whose_workers_can_start_ends_and_its_exit_code_says_so(code):
+def test_a_fleet_without_a_worker_that_can_start_ends_with_an_exit_code(code):
     fleet = Fleet(serves=False)
 
     def script():
@@ -129,7 +129,7 @@ def test_a_worker_that_ends_is_replaced_at_once():
     assert fleet.run(script()) == 0
 
 
-def test_a_fleet_that_serves_goes_on_though_no_further_worker_can_start_and_tries_less_and_less_often():
+def test_a_serving_fleet_continues_and_backs_off_if_no_new_worker_can_start():
     fleet = Fleet()
 
     def script():
@@ -185,7 +185,7 @@ def test_a_restart_replaces_each_worker_once_a_new_one_serves():
     assert fleet.run(script()) == 0
 
 
-def test_a_restart_whose_first_worker_can_not_start_leaves_the_old_ones():
+def test_a_restart_keeps_the_old_workers_if_a_new_one_cannot_start():
     fleet = Fleet()
 
     def script():
@@ -200,7 +200,7 @@ def test_a_restart_whose_first_worker_can_not_start_leaves_the_old_ones():
     assert fleet.run(script()) == 0
 
 
-def test_a_stop_comes_through_while_a_restart_waits():
+def test_a_stop_works_while_a_restart_waits():
     fleet = Fleet()
 
     def script():

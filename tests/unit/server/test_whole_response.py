@@ -47,7 +47,7 @@ def answering(*, in_parts):
 async def sent(server, request):
     """Return what the server sends, up to where it closes; where it does not, up to the end of the body."""
     connection = await server.connect()
-    for each in server.connections.open():
+    for each in server.connections.all():
         each.access_log = False
     await connection.send(request)
     answer = await connection.answer(has_body=not request.startswith(b"HEAD"))
@@ -92,7 +92,7 @@ async def test_a_header_with_a_line_break_is_not_sent(serve, used, header):
 
     server = await serve(app)
     connection = await server.connect()
-    for each in server.connections.open():
+    for each in server.connections.all():
         each.access_log = False
     await connection.send(REQUESTS["GET"])
     assert (await connection.answer()).status == 500

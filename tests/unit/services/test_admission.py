@@ -1,4 +1,4 @@
-"""The limiter's failure policy: fail open, decide locally or fail closed, and say so."""
+"""The limiter's failure policy: fail open, decide locally or fail closed."""
 
 import asyncio
 
@@ -14,7 +14,7 @@ QUOTA = Quota(1, 60)
 
 
 class BrokenLimiter:
-    """A limiter whose store is away, and that knows of nobody."""
+    """A limiter whose store is unavailable, without known rejections."""
 
     def __init__(self, error):
         self._error = error
@@ -26,7 +26,7 @@ class BrokenLimiter:
         return None
 
 
-async def test_the_verdict_is_the_limiters(clock, listener):
+async def test_the_decision_is_that_of_the_limiter(clock, listener):
     limiter = memory_rate_limiter("sliding_window_log", QUOTA, clock)
     admission = Admission("ingest", QUOTA, limiter, listener)
     assert (await admission.decide("1.2.3.4")).allowed
@@ -37,21 +37,22 @@ async def test_the_verdict_is_the_limiters(clock, listener):
     assert listener.events == [Rejected(policy="ingest", retry_after=60.0)]
 
 
-async def test_the_limiter_may_be_asked_along_with_something_else(clock, listener):
+async def test_the_unit_can_be_taken_together_with_another_command(clock, listener):
     limiter = memory_rate_limiter("sliding_window_log", QUOTA, clock)
     admission = Admission("ingest", QUOTA, limiter, listener)
     asked = []
 
     async def hit(key):
         asked.append(key)
-        return await limiter.hit(key)
+        return await limiter.hit(key), "result"
 
-    assert (await admission.decide("1.2.3.4", hit)).allowed
+    decision, result = await admission.decide_with("1.2.3.4", hit)
+    assert (decision.allowed, result) == (True, "result")
     assert not (await admission.decide("1.2.3.4")).allowed
     assert asked == ["rl:ingest:1.2.3.4"]
 
 
-async def test_a_store_that_is_away_lets_everyone_through(listener):
+async def test_without_a_store_every_request_is_admitted(listener):
     error = StorageUnavailableError("away")
     admission = Admission("ingest", QUOTA, BrokenLimiter(error), listener)
     assert [await admission.decide("1.2.3.4") for _ in range(3)] == [None] * 3
@@ -67,22 +68,22 @@ async def test_an_outage_is_logged_once_and_its_end_too(clock, listener, caplog)
     admission._limiter = memory_rate_limiter("sliding_window_log", QUOTA, clock)
     for _ in range(3):
         await admission.decide("1.2.3.4")
-    assert [record.getMessage() for record in caplog.records] == ["limiter_fails_open", "limiter_is_back"]
+    assert [record.getMessage() for record in caplog.records] == ["limiter_fails_open", "limiter_recovered"]
 
 
 @pytest.fixture(params=[StorageUnavailableError, StorageRefusedError])
 def broken(request):
-    """A limiter whose store is away, or refuses since its memory is full."""
+    """A limiter whose store is unavailable, or rejects commands since its memory is full."""
     return BrokenLimiter(request.param("away"))
 
 
 def deciding_locally(limiter, share, clock, listener, observe=lambda _outcomes: None):
     local = memory_rate_limiter("sliding_window_log", share, clock)
     quota = Quota(10, 60)
-    return Admission("ingest", quota, limiter, listener, observe, without_store="local", local=local)
+    return Admission("ingest", quota, limiter, listener, observe, outage_policy="local", local=local)
 
 
-async def test_a_worker_decides_by_its_share_of_the_quota_where_that_is_set(clock, listener, broken):
+async def test_with_the_policy_local_a_worker_decides_by_its_share_of_the_quota(clock, listener, broken):
     observed = []
     admission = deciding_locally(broken, Quota(10, 60).share(4), clock, listener, observed.append)
     decisions = [await admission.decide("1.2.3.4") for _ in range(5)]
@@ -104,12 +105,14 @@ async def test_the_fleet_decides_again_as_soon_as_it_can(clock, listener, caplog
         await admission.decide("1.2.3.4")
     admission._limiter = memory_rate_limiter("sliding_window_log", Quota(10, 60), clock)
     assert (await admission.decide("1.2.3.4")).remaining == 9
-    assert [record.getMessage() for record in caplog.records] == ["limiter_local", "limiter_is_back"]
+    assert [record.getMessage() for record in caplog.records] == ["limiter_local", "limiter_recovered"]
 
 
-async def test_nobody_is_let_through_without_a_verdict_where_that_is_set(clock, listener, broken, caplog):
+async def test_with_the_policy_closed_no_request_is_admitted_without_a_decision(
+    clock, listener, broken, caplog
+):
     observed = []
-    admission = Admission("ingest", QUOTA, broken, listener, observed.append, without_store="closed")
+    admission = Admission("ingest", QUOTA, broken, listener, observed.append, outage_policy="closed")
     for _ in range(3):
         with pytest.raises(StorageUnavailableError):
             await admission.decide("1.2.3.4")
@@ -124,32 +127,32 @@ def test_a_workers_share_of_a_quota_is_whole_and_at_least_one(workers, limit):
     assert Quota(10, 60).share(workers) == Quota(limit, 60)
 
 
-async def test_a_client_that_is_over_its_quota_is_refused_without_asking(clock, listener):
+async def test_a_client_over_its_quota_is_rejected_without_redis(clock, listener):
     limiter = memory_rate_limiter("sliding_window_log", QUOTA, clock)
     admission = Admission("ingest", QUOTA, limiter, listener)
-    assert admission.refusal("1.2.3.4") is None
+    assert admission.known_rejection("1.2.3.4") is None
     await admission.decide("1.2.3.4")
     clock.jump(20)
-    assert admission.refusal("1.2.3.4") == await limiter.peek("rl:ingest:1.2.3.4")
-    assert admission.refusal("1.2.3.5") is None
+    assert admission.known_rejection("1.2.3.4") == await limiter.peek("rl:ingest:1.2.3.4")
+    assert admission.known_rejection("1.2.3.5") is None
     await asyncio.sleep(0)
     assert listener.events == [Rejected(policy="ingest", retry_after=40.0)]
 
 
-async def test_the_refusals_of_a_tick_are_one_event(clock, listener):
+async def test_the_rejections_of_a_tick_are_one_event(clock, listener):
     limiter = memory_rate_limiter("sliding_window_log", QUOTA, clock)
     admission = Admission("ingest", QUOTA, limiter, listener)
     for _ in range(4):
         await admission.decide("1.2.3.4")
-    admission.refusal("1.2.3.4")
+    admission.known_rejection("1.2.3.4")
     await asyncio.sleep(0)
     assert listener.events == [Rejected(policy="ingest", times=4, retry_after=60.0)]
-    admission.refusal("1.2.3.4")
+    admission.known_rejection("1.2.3.4")
     await asyncio.sleep(0)
     assert len(listener.events) == 2
 
 
-async def test_a_refusal_does_not_say_that_the_store_is_back(clock, listener, caplog):
+async def test_a_rejection_does_not_prove_that_the_store_has_recovered(clock, listener, caplog):
     """It may have been repeated without it: each would have been a line, and the next bypass another."""
     limiter = memory_rate_limiter("sliding_window_log", QUOTA, clock)
     await limiter.hit("rl:ingest:1.2.3.4")

@@ -16,7 +16,7 @@ from src.services.overview.counter_store import (
 
 
 class FleetStore:
-    """A fleet's store that is as it is told to be."""
+    """A fleet's store whose errors a test sets."""
 
     def __init__(self) -> None:
         self.add_error: Exception | None = None
@@ -44,35 +44,38 @@ def store(fleet, clock) -> FailoverCounterStore:
     return FailoverCounterStore(fleet, MemoryCounterStore(clock), clock)
 
 
-def test_beats_add_up():
+def test_snapshots_can_be_added():
     total = CounterSnapshot({"requests": 1}, {7: 1}) + CounterSnapshot(
         {"requests": 2, "errors": 1}, {7: 2, 8: 1}
     )
-    assert (total.tallies, total.latencies) == ({"requests": 3, "errors": 1}, {7: 3, 8: 1})
+    assert (total.values, total.latencies) == ({"requests": 3, "errors": 1}, {7: 3, 8: 1})
     assert total["points"] == 0
 
 
-def test_a_latency_is_that_of_all_beats_together():
+def test_a_latency_covers_all_snapshots():
     slow, fast = CounterSnapshot(latencies={bin_of(2.0): 1}), CounterSnapshot(latencies={bin_of(0.01): 99})
     assert (slow + fast).latency_ms(0.99) == pytest.approx(10, rel=0.01)
     assert (slow + fast).latency_ms(1) == pytest.approx(2000, rel=0.01)
     assert CounterSnapshot(latencies={bin_of(0.0): 1}).latency_ms(0.5) == 0
 
 
-def test_what_is_counted_is_told_by_the_second():
+def test_rates_are_per_second():
     assert CounterReading(CounterSnapshot({"points": 25}), 1).per_second("points") == 2.5
 
 
-async def test_while_the_fleet_can_be_had_it_is_read(store):
+async def test_while_the_fleet_store_is_available_it_is_read(store):
     await store.add(CounterSnapshot({"requests": 1}))
     reading = await store.read()
     assert (reading.counts["requests"], reading.workers, reading.outage) == (99, 2, None)
 
 
 @pytest.mark.parametrize(
-    ("error", "kind"), [(StorageUnavailableError("gone"), "away"), (StorageRefusedError("full"), "refuses")]
+    ("error", "kind"),
+    [(StorageUnavailableError("gone"), "unavailable"), (StorageRefusedError("full"), "refuses")],
 )
-async def test_while_it_takes_nothing_the_worker_tells_of_itself(store, fleet, clock, error, kind):
+async def test_while_the_fleet_store_rejects_writes_the_local_counts_are_read(
+    store, fleet, clock, error, kind
+):
     fleet.add_error = error
     await store.add(CounterSnapshot({"requests": 1}))
     clock.jump(4)
@@ -84,15 +87,15 @@ async def test_while_it_takes_nothing_the_worker_tells_of_itself(store, fleet, c
     assert (await store.read()).outage is None
 
 
-async def test_a_read_that_fails_tells_as_well(store, fleet, clock):
+async def test_a_failed_read_is_reported_too(store, fleet, clock):
     await store.add(CounterSnapshot({"requests": 5}))
     clock.jump(1)
     fleet.read_error = StorageUnavailableError("gone")
     reading = await store.read()
-    assert (reading.counts["requests"], reading.outage) == (5, Outage(1.0, "away"))
+    assert (reading.counts["requests"], reading.outage) == (5, Outage(1.0, "unavailable"))
 
 
-async def test_an_outage_lasts_from_its_first_sign_whatever_it_turns_into(store, fleet, clock):
+async def test_an_outage_lasts_from_its_first_error_even_if_its_kind_changes(store, fleet, clock):
     fleet.add_error = StorageUnavailableError("gone")
     await store.add(CounterSnapshot())
     clock.jump(2)
@@ -101,7 +104,7 @@ async def test_an_outage_lasts_from_its_first_sign_whatever_it_turns_into(store,
     assert (await store.read()).outage == Outage(0.0, "refuses")
 
 
-async def test_what_the_fleet_does_not_take_is_not_kept_for_it(store, fleet):
+async def test_counts_of_an_outage_are_not_sent_later(store, fleet):
     fleet.add_error = StorageUnavailableError("gone")
     for _ in range(100):
         await store.add(CounterSnapshot({"requests": 1}))

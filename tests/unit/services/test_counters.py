@@ -1,4 +1,4 @@
-"""What one worker counts, and how it tells of it."""
+"""The counters of one worker, and their flusher."""
 
 import pytest
 
@@ -24,7 +24,7 @@ def test_requests_are_counted_and_those_that_failed_here_as_errors(counters):
     assert (counts["requests"], counts["errors"]) == (5, 2)
 
 
-def test_how_long_requests_took_is_known_within_one_percent(counters):
+def test_latencies_are_exact_within_one_percent(counters):
     for milliseconds in range(1, 101):
         request(counters, seconds=milliseconds / 1000)
     counts = counters.take()
@@ -45,27 +45,27 @@ def test_points_decisions_and_round_trips_are_counted(counters):
     counters.observe_decisions({"allowed": 1, "refused": 0})
     counters.observe_round_trip(3, 0.0004)
     counters.observe_round_trip(1, 0.0006)
-    assert counters.take().tallies == {
+    assert counters.take().values == {
         "points": 1001, "allowed": 2, "refused": 1, "bypassed": 1, "round_trips": 2, "round_trip_us": 1000,
     }  # fmt: skip
 
 
-def test_of_all_events_the_answers_of_its_cache_are_counted(counters):
+def test_only_answers_of_the_counted_cache_are_counted(counters):
     for outcome in ("hit", "updating", "miss", "stale"):
         counters(CacheAnswered(policy="summary", outcome=outcome))
     counters(CacheAnswered(policy="summary", times=4, outcome="hit"))
     counters(CacheAnswered(policy="proxy", outcome="hit"))
     counters(Rejected(policy="ingest", retry_after=1))
-    assert counters.take().tallies == {"hits": 5, "misses": 1, "stale": 2}
+    assert counters.take().values == {"hits": 5, "misses": 1, "stale": 2}
 
 
-def test_what_was_taken_is_not_counted_again(counters):
+def test_counts_that_were_taken_are_not_counted_again(counters):
     request(counters)
     counters.take()
     assert counters.take()["requests"] == 0
 
 
-async def test_it_reports_once_a_second_until_it_is_closed(counters, clock):
+async def test_the_flusher_adds_the_counts_once_a_second_until_it_is_closed(counters, clock):
     store = MemoryCounterStore(clock)
     reporter = CounterFlusher(counters, store, clock)
     reporter.start()
@@ -80,5 +80,5 @@ async def test_it_reports_once_a_second_until_it_is_closed(counters, clock):
     await reporter.aclose()
 
 
-async def test_closing_what_was_never_started_is_no_harm(counters, clock):
+async def test_closing_without_a_start_is_harmless(counters, clock):
     await CounterFlusher(counters, MemoryCounterStore(clock), clock).aclose()

@@ -1,4 +1,4 @@
-"""Recording events without holding anybody up, and following them from wherever one is."""
+"""Recording events without delays, and following them from any position."""
 
 import asyncio
 import dataclasses
@@ -45,7 +45,7 @@ AN_EVENT = TimedOut(policy="p", seconds=1.0)
 
 
 class MemoryLog:
-    """An `EventLog` in a list, that can be away."""
+    """An `EventLog` in a list, which a test can make unavailable."""
 
     def __init__(self):
         self.events = []
@@ -94,7 +94,7 @@ def feed(log, clock):
 
 
 class TestRecording:
-    async def test_what_gathers_in_a_while_is_written_together(self, recorder, log, clock):
+    async def test_events_of_a_short_time_are_written_together(self, recorder, log, clock):
         for seconds in (1.0, 2.0, 3.0):
             recorder(TimedOut(policy="p", seconds=seconds))
         assert log.appends == 0
@@ -105,7 +105,7 @@ class TestRecording:
         await clock.advance(GATHER_SECONDS)
         assert log.appends == 2
 
-    async def test_an_event_tells_when_where_who_and_what(self, recorder, log, clock):
+    async def test_an_event_has_its_time_worker_policy_and_details(self, recorder, log, clock):
         recorder(StateChanged(policy="external-service", before="CLOSED", after="OPEN", reason="5 in a row"))
         await clock.advance(GATHER_SECONDS)
         assert log.told == [
@@ -120,7 +120,7 @@ class TestRecording:
             }
         ]
 
-    async def test_of_errors_that_are_not_ours_only_the_kind_is_told(self, recorder, log, clock):
+    async def test_for_foreign_errors_only_the_class_is_shown(self, recorder, log, clock):
         for error in (
             ExternalServiceError("status 500"),
             CallTimeoutError(5),
@@ -136,7 +136,7 @@ class TestRecording:
             "OSError",
         ]
 
-    async def test_a_caches_daily_business_is_no_news(self, recorder, log, clock):
+    async def test_cache_hits_and_misses_are_not_written_to_the_log(self, recorder, log, clock):
         recorder(CacheAnswered(policy="summary", outcome="hit"))
         recorder(CacheAnswered(policy="summary", outcome="miss"))
         recorder(CacheRefreshed(policy="summary", early=True))
@@ -147,7 +147,7 @@ class TestRecording:
         await clock.advance(GATHER_SECONDS)
         assert [event["event"] for event in log.told] == ["CacheAnswered", "CacheRefreshFailed", "Bypassed"]
 
-    async def test_while_the_log_is_away_events_are_dropped_and_counted(
+    async def test_while_the_log_is_unavailable_events_are_dropped_and_counted(
         self, recorder, log, clock, listener, caplog
     ):
         caplog.set_level("WARNING", "src.services.event_feed")
@@ -163,7 +163,7 @@ class TestRecording:
         assert len(log.events) == 1
         assert len(listener.events) == 3
 
-    async def test_refusals_that_gather_are_one_event_with_a_count(self, recorder, log, clock):
+    async def test_rejections_are_merged_into_one_event_with_a_count(self, recorder, log, clock):
         for policy in ("ingest", "read", "ingest", "ingest"):
             recorder(Rejected(policy=policy, retry_after=1.0))
         await clock.advance(GATHER_SECONDS)
@@ -196,7 +196,7 @@ class TestRecording:
             ("bulkhead", "Waited", None, 3.0),
         ]  # fmt: skip
 
-    async def test_a_refusal_that_was_dropped_is_not_counted_on(self, recorder, log, clock, listener):
+    async def test_a_dropped_rejection_is_decided_again(self, recorder, log, clock, listener):
         refusal = Rejected(policy="ingest", retry_after=1.0)
         for event in (refusal, refusal, *[AN_EVENT] * BUFFERED_EVENTS, refusal):
             recorder(event)
@@ -205,14 +205,16 @@ class TestRecording:
         assert "times" not in log.told[-1]
         assert sum(event.times for event in listener.of(EventDropped)) == 3
 
-    async def test_of_too_many_the_oldest_are_dropped_and_counted(self, recorder, log, clock, listener):
+    async def test_when_the_buffer_is_full_the_oldest_events_are_dropped_and_counted(
+        self, recorder, log, clock, listener
+    ):
         for n in range(BUFFERED_EVENTS + 7):
             recorder(dataclasses.replace(AN_EVENT, seconds=float(n)))
         await clock.advance(GATHER_SECONDS)
         assert [event["seconds"] for event in log.told] == [n + 7 for n in range(BUFFERED_EVENTS)]
         assert listener.events == [EventDropped(policy="event-log")] * 7
 
-    async def test_what_is_left_at_the_end_is_written(self, log, clock, listener):
+    async def test_closing_writes_the_buffered_events(self, log, clock, listener):
         recorder = EventRecorder(log, clock, 1, listener)
         recorder.start()
         recorder(AN_EVENT)
@@ -238,7 +240,7 @@ class Following:
         self.task = asyncio.create_task(self._follow(feed, after))
 
     async def _follow(self, feed, after):
-        with feed.place() as until:
+        with feed.slot() as until:
             async for page in feed.follow(after, until):
                 assert len(page) <= PAGE_EVENTS
                 self.bodies += [event.body for event in page]
@@ -252,7 +254,7 @@ class Following:
 
 @pytest.fixture
 async def follow(feed, clock):
-    """Begins to follow `feed`, and has whoever does leave in the end."""
+    """Follow `feed`, and end all followers after the test."""
     followings = []
 
     async def begin(after=None, **options):
@@ -266,13 +268,13 @@ async def follow(feed, clock):
 
 
 class TestReading:
-    async def test_recent_is_all_there_is_newest_last(self, feed, log):
+    async def test_recent_returns_the_whole_log_newest_last(self, feed, log):
         written = [b"%d" % n for n in range(2 * PAGE_EVENTS)]
         assert await feed.recent() == []
         await log.append(written)
         assert [event.body for event in await feed.recent()] == written
 
-    async def test_a_follower_gets_what_is_there_and_then_what_comes(self, follow, log, clock):
+    async def test_a_follower_gets_past_events_and_then_new_events(self, follow, log, clock):
         written = [b"%d" % n for n in range(PAGE_EVENTS + 1)]
         await log.append(written)
         following = await follow()
@@ -296,7 +298,7 @@ class TestReading:
         await clock.advance(POLL_SECONDS)
         assert {each.bodies[-1] for each in staying} == {b"more"}
 
-    async def test_a_log_that_nobody_follows_is_not_read(self, follow, log, clock):
+    async def test_a_log_without_followers_is_not_read(self, follow, log, clock):
         first, last = await follow(), await follow()
         await first.leave()
         await clock.advance(POLL_SECONDS)
@@ -307,7 +309,7 @@ class TestReading:
         await log.append([b"1"])
         assert (await follow()).bodies == [b"1"]
 
-    async def test_one_that_comes_back_goes_on_where_it_was(self, follow, log, clock):
+    async def test_a_follower_that_reconnects_continues_at_its_position(self, follow, log, clock):
         await log.append([b"1", b"2", b"3"])
         await follow()
         following = await follow(after=log.events[1].id)
@@ -316,7 +318,7 @@ class TestReading:
         await clock.advance(POLL_SECONDS)
         assert following.bodies == [b"3", b"4"]
 
-    async def test_a_place_that_is_in_no_log_keeps_nothing_from_others(self, follow, log, clock):
+    async def test_a_follower_with_an_unknown_position_does_not_affect_others(self, follow, log, clock):
         await log.append([b"1"])
         nowhere = await follow(after="1000000")
         following = await follow()
@@ -325,7 +327,7 @@ class TestReading:
         assert following.bodies == [b"1", b"2"]
         assert nowhere.bodies == []
 
-    async def test_a_slow_follower_keeps_nobody_waiting_and_misses_nothing(self, follow, log, clock):
+    async def test_a_slow_follower_delays_no_other_and_misses_no_event(self, follow, log, clock):
         following = await follow()
         slow = await follow(is_slow=True)
         written = []
@@ -339,7 +341,7 @@ class TestReading:
         await clock.advance(POLL_SECONDS)
         assert slow.bodies == written
 
-    async def test_who_comes_after_a_pause_is_told_what_the_log_has_and_no_more(self, follow, log):
+    async def test_a_follower_after_a_pause_gets_exactly_the_log(self, follow, log):
         await log.append([b"1"])
         await (await follow()).leave()
         log.forgotten = 1
@@ -361,7 +363,7 @@ class TestReading:
         assert back.bodies == [b"1", b"2"]
 
     @pytest.mark.parametrize("away", [False, True])
-    async def test_while_nothing_comes_there_are_signs_of_life(self, follow, log, clock, away):
+    async def test_without_events_there_are_empty_pages(self, follow, log, clock, away):
         following = await follow()
         log.away = away
         following.signs_of_life = 0
@@ -384,23 +386,23 @@ class TestReading:
         assert following.task.done()
         assert back.task.done()
 
-    async def test_places_are_limited_and_come_back(self, feed, clock):
-        held = [feed.place() for _ in range(MAX_FOLLOWERS)]
+    async def test_slots_are_limited_and_are_released(self, feed, clock):
+        held = [feed.slot() for _ in range(MAX_FOLLOWERS)]
         for place in held:
             place.__enter__()
             await clock.advance(1)
-        with pytest.raises(TooManyFollowersError) as refused, feed.place():
+        with pytest.raises(TooManyFollowersError) as refused, feed.slot():
             pass
         assert refused.value.retry_after == FOLLOW_SECONDS + QUIET_SECONDS - MAX_FOLLOWERS
         held.pop(3).__exit__(None, None, None)
-        with feed.place():
+        with feed.slot():
             pass
         for place in held:
             place.__exit__(None, None, None)
 
 
 class DistantLog(MemoryLog):
-    """One whose answers are under way for a while."""
+    """A log whose replies take some time."""
 
     def __init__(self, clock):
         super().__init__()
@@ -429,7 +431,7 @@ STEPS = st.lists(
 )  # or a follower that was forgotten would be helped on
 @settings(max_examples=200, deadline=None)
 @given(STEPS)
-async def test_every_follower_gets_all_that_comes_after_its_place_once_and_in_order(steps):
+async def test_every_follower_gets_all_events_after_its_position_once_and_in_order(steps):
     clock = FakeClock()
     log = DistantLog(clock)
     feed, followings = EventFeed(log, clock), []

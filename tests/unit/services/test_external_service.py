@@ -1,4 +1,4 @@
-"""The external service's client: what is an answer, what a failure, what neither."""
+"""The external service's client: answers, failures, and client errors."""
 
 import gzip
 
@@ -17,11 +17,11 @@ from src.services.external_service import (
     ExternalServiceError,
     ExternalServiceRefusedError,
     ExternalServiceUnavailableError,
-    SimulatedFaults,
     is_failure,
     is_worth_retrying,
     set_failure_rate,
 )
+from src.services.simulated_faults import FaultControl, SimulatedFaults
 from tests.support.clock import FakeClock
 
 
@@ -36,7 +36,7 @@ class Raising:
 
 
 class Keeping:
-    """A policy that keeps what the call raised."""
+    """A policy that keeps the error of the call."""
 
     error: BaseException | None = None
 
@@ -66,10 +66,18 @@ def _raise(error):
     raise error
 
 
-def service(answer, pipeline=None, shared_faults=None, clock=None):
-    transport = httpx.MockTransport(answer)
-    client = httpx.AsyncClient(transport=transport, base_url="http://service")
-    return ExternalService(client, pipeline or Pipeline(), clock or FakeClock(), shared_faults)
+def client_of(answer):
+    return httpx.AsyncClient(transport=httpx.MockTransport(answer), base_url="http://service")
+
+
+def service(answer, pipeline=None, clock=None):
+    return ExternalService(client_of(answer), pipeline or Pipeline(), clock or FakeClock())
+
+
+def service_with_faults(answer, shared_faults):
+    client = client_of(answer)
+    control = FaultControl(client, shared_faults)
+    return ExternalService(client, Pipeline(), FakeClock(), control.apply_shared), control
 
 
 async def test_reference_data_is_any_json():
@@ -97,7 +105,7 @@ async def test_not_found_is_an_answer():
         (lambda _: httpx.Response(403), ExternalServiceRefusedError),
     ],
 )
-async def test_anything_else_is_judged_and_the_caller_told_there_is_no_answer(answer, judged):
+async def test_any_other_error_is_a_failure_and_raised_as_no_answer(answer, judged):
     keeping = Keeping()
     with pytest.raises(ExternalServiceUnavailableError):
         await service(answer, Pipeline(keeping)).reference("cpu")
@@ -119,7 +127,7 @@ def test_only_the_services_own_failures_count_against_it():
     assert is_failure(ExternalServiceRefusedError(403)) is None
 
 
-def test_what_another_attempt_cannot_mend_is_not_retried():
+def test_client_errors_are_not_retried():
     assert is_worth_retrying(ExternalServiceError("x"))
     assert is_worth_retrying(CallTimeoutError(1))
     assert not is_worth_retrying(ExternalServiceRefusedError(403))
@@ -137,12 +145,12 @@ def test_what_another_attempt_cannot_mend_is_not_retried():
         httpx.Response(200, json={"failure_rate": 0.5, "latency_ms": None}),
     ],
 )
-async def test_a_service_that_has_no_faults_to_set_is_said_to_be_unavailable(answer):
+async def test_a_service_without_faults_is_reported_as_unavailable(answer):
     with pytest.raises(ExternalServiceUnavailableError):
-        await service(lambda _: answer).change_faults({"failure_rate": 0.5})
+        await FaultControl(client_of(lambda _: answer)).change({"failure_rate": 0.5})
 
 
-async def test_an_open_circuit_is_told_as_such():
+async def test_an_open_circuit_is_a_503_circuit_open():
     with pytest.raises(CircuitOpenError):
         await service(None, Pipeline(Raising(CircuitOpenError("p", "open", 7)))).reference("cpu")
 
@@ -173,7 +181,7 @@ class TestRetryAfter:
             (None, 0.1),
         ],
     )
-    async def test_another_attempt_begins_no_sooner(self, clock, retry, status, value, wait):
+    async def test_the_next_attempt_waits_for_retry_after(self, clock, retry, status, value, wait):
         answers = [
             httpx.Response(status, headers={} if value is None else {"Retry-After": value}),
             httpx.Response(200, json={"unit": "%"}),
@@ -183,7 +191,7 @@ class TestRetryAfter:
         assert clock.sleeps == [wait]
 
     @pytest.mark.parametrize("status", [429, 503])
-    async def test_where_that_is_too_long_the_caller_is_told_when_to_come_again(self, clock, retry, status):
+    async def test_after_a_long_pause_the_caller_gets_a_retry_after(self, clock, retry, status):
         asked = []
 
         def answer(request):
@@ -194,13 +202,13 @@ class TestRetryAfter:
             await service(answer, Pipeline(retry), clock=clock).reference("cpu")
         assert (len(asked), clock.sleeps, caught.value.retry_after) == (1, [], 90)
 
-    async def test_it_is_bounded(self, clock):
+    async def test_the_wait_is_bounded(self, clock):
         answer = httpx.Response(503, headers={"Retry-After": "9" * 400})
         with pytest.raises(ExternalServiceUnavailableError) as caught:
             await service(lambda _: answer, clock=clock).reference("cpu")
         assert caught.value.retry_after == MAX_RETRY_AFTER_SECONDS
 
-    async def test_an_encoded_body_of_an_error_is_no_trouble(self):
+    async def test_an_encoded_error_body_is_accepted(self):
         headers = {"Retry-After": "7", "Content-Encoding": "gzip"}
         answer = httpx.Response(503, headers=headers, content=gzip.compress(b"come back"))
         with pytest.raises(ExternalServiceUnavailableError) as caught:
@@ -225,42 +233,41 @@ class TestSharedFaults:
 
         return answer
 
-    async def test_what_another_worker_set_is_followed_once(self):
+    async def test_faults_of_another_worker_are_applied_once(self):
         puts = []
-        external = service(self.recorder(puts), shared_faults=SharedFaults({"failure_rate": 0.5}))
+        external, _ = service_with_faults(self.recorder(puts), SharedFaults({"failure_rate": 0.5}))
         await external.reference("cpu")
         await external.reference("cpu")
         assert puts == [b'{"failure_rate":0.5}']
 
-    async def test_a_change_tells_the_others_and_is_not_followed_back(self):
+    async def test_a_change_is_stored_for_other_workers_and_not_applied_twice(self):
         puts = []
         shared = SharedFaults()
-        external = service(self.recorder(puts), shared_faults=shared)
-        assert await external.change_faults({"latency_ms": 40}) == SimulatedFaults(0.0, 40)
+        external, control = service_with_faults(self.recorder(puts), shared)
+        assert await control.change({"latency_ms": 40}) == SimulatedFaults(0.0, 40)
         await external.reference("cpu")
         assert shared.agreed == {"latency_ms": 40}
         assert puts == [b'{"latency_ms":40}']
 
-    async def test_a_change_leaves_what_others_set(self):
-        external = service(self.recorder([]), shared_faults=SharedFaults({"failure_rate": 0.5}))
-        assert await external.change_faults({"latency_ms": 40}) == SimulatedFaults(0.5, 40)
+    async def test_a_change_keeps_the_faults_that_other_workers_set(self):
+        _, control = service_with_faults(self.recorder([]), SharedFaults({"failure_rate": 0.5}))
+        assert await control.change({"latency_ms": 40}) == SimulatedFaults(0.5, 40)
 
     async def test_no_change_is_an_answer_and_no_write(self):
         shared = SharedFaults({"failure_rate": 0.5})
-        assert await service(self.recorder([]), shared_faults=shared).change_faults({}) == SimulatedFaults(
-            0.5, 0
-        )
+        _, control = service_with_faults(self.recorder([]), shared)
+        assert await control.change({}) == SimulatedFaults(0.5, 0)
         assert shared.agreed == {"failure_rate": 0.5}
 
-    async def test_while_the_store_is_away_the_last_faults_hold(self):
+    async def test_while_the_store_is_unavailable_the_last_faults_apply(self):
         puts = []
-        external = service(self.recorder(puts), shared_faults=SharedFaults({"failure_rate": 0.5}, away=True))
+        external, _ = service_with_faults(self.recorder(puts), SharedFaults({"failure_rate": 0.5}, away=True))
         assert await external.reference("cpu") is None
         assert puts == []
 
 
 class TestSetFailureRateFromAShell:
-    def test_it_asks_the_api_on_this_machine_with_the_key_there_is(self, monkeypatch):
+    def test_set_failure_rate_calls_the_api_on_this_machine_with_the_key(self, monkeypatch):
         sent = {}
 
         def put(url, **options):
@@ -285,6 +292,6 @@ class TestSetFailureRateFromAShell:
             set_failure_rate(1.0)
         assert asked[0].startswith("http://127.0.0.1:8134/")
 
-    def test_it_says_when_nobody_answers(self):
+    def test_an_api_that_does_not_answer_is_an_error(self):
         with pytest.raises(RuntimeError, match="no API answers at"):
             set_failure_rate(1.0, "http://127.0.0.1:1")

@@ -1,4 +1,4 @@
-"""What is said of the service, and what is said first."""
+"""The findings about the service, and their order."""
 
 from dataclasses import replace
 from typing import get_args
@@ -8,7 +8,7 @@ import pytest
 from src.resilience.circuit_breaker.store import BreakerState, BreakerStatus
 from src.resilience.paced_queue.store import PaceStatus
 from src.services.overview.counter_store import CounterReading, CounterSnapshot, Outage
-from src.services.overview.health_status import LINE_HELD_SECONDS, Code, Verdict, verdict
+from src.services.overview.health_status import QUEUE_PAUSED_SECONDS, Code, Finding, worst_finding
 from src.services.proxy.service import ProxyStatus
 from src.services.proxy.totals import ProxyTotals
 
@@ -34,15 +34,15 @@ def proxy_status(
     return ProxyStatus(queue, is_full, ProxyTotals(), upstream, interval_seconds)
 
 
-def judge(counters=QUIET, breaker=CLOSED, proxy=None, **options) -> Verdict:
-    return verdict(counters, breaker, proxy, now=NOW, monotonic=MONOTONIC, **options)
+def judge(counters=QUIET, breaker=CLOSED, proxy=None, **options) -> Finding:
+    return worst_finding(counters, breaker, proxy, now=NOW, monotonic=MONOTONIC, **options)
 
 
-def counted(**tallies) -> CounterReading:
-    return CounterReading(CounterSnapshot(tallies), 1)
+def counted(**values) -> CounterReading:
+    return CounterReading(CounterSnapshot(values), 1)
 
 
-AWAY = replace(QUIET, outage=Outage(MONOTONIC - 75, "away"))
+UNAVAILABLE = replace(QUIET, outage=Outage(MONOTONIC - 75, "unavailable"))
 REFUSES = replace(QUIET, outage=Outage(MONOTONIC - 3, "refuses"))
 FAILING = counted(requests=100, errors=12)
 BYPASSING = counted(requests=100, bypassed=25)
@@ -60,24 +60,24 @@ PROXY_HALF_OPEN = proxy_status(breaker=BreakerState.HALF_OPEN)
         proxy_status(queue_size=99),
         proxy_status(0, oldest_age_seconds=None, is_full=True),
         proxy_status(0, oldest_age_seconds=None),
-        proxy_status(next_slot_seconds=1 + LINE_HELD_SECONDS),
+        proxy_status(next_slot_seconds=1 + QUEUE_PAUSED_SECONDS),
         proxy_status(interval_seconds=300, next_slot_seconds=238.4),
     ],
 )
-def test_all_well(proxy):
-    assert judge(proxy=proxy) == Verdict("ok", "ALL_WELL", "All well")
+def test_without_findings_all_is_well(proxy):
+    assert judge(proxy=proxy) == Finding("ok", "ALL_WELL", "All well")
 
 
 @pytest.mark.parametrize(
     ("policy", "quotas"),
     [
         ("open", "no quota applies"),
-        ("local", "each worker keeps its share of the quotas"),
-        ("closed", "what has a quota is refused"),
+        ("local", "each worker applies its share of the quotas"),
+        ("closed", "requests with a quota are rejected"),
     ],
 )
-def test_an_outage_says_what_holds_of_the_quotas(policy, quotas):
-    said = judge(counters=AWAY, without_store=policy)
+def test_the_finding_of_an_outage_describes_the_quotas(policy, quotas):
+    said = judge(counters=UNAVAILABLE, outage_policy=policy)
     assert (
         said.message == f"Redis unavailable for 75 s: nothing is stored, {quotas}; figures of one worker only"
     )
@@ -87,61 +87,62 @@ def test_an_outage_says_what_holds_of_the_quotas(policy, quotas):
     ("given", "level", "code", "message"),
     [
         (
-            {"counters": AWAY}, "critical", "REDIS_AWAY",
+            {"counters": UNAVAILABLE}, "critical", "REDIS_UNAVAILABLE",
             "Redis unavailable for 75 s: nothing is stored, no quota applies; figures of one worker only",
         ),
         (
             {"counters": REFUSES}, "critical", "REDIS_REFUSES",
-            "Redis has refused writes for 3 s: nothing is stored; figures of one worker only",
+            "Redis has rejected writes for 3 s: nothing is stored; figures of one worker only",
         ),
         (
             {"breaker": OPEN}, "critical", "BREAKER_OPEN",
-            "Breaker open for 12 s: external service failing, summaries served stale",
+            "Breaker open for 12 s: external service failing, stale summaries served",
         ),
         (
             {"breaker": replace(OPEN, retry_after=None)}, "critical", "BREAKER_OPEN",
-            "Breaker held open by hand for 12 s: external service not called, summaries served stale",
+            "Breaker forced open for 12 s: external service not called, stale summaries served",
         ),
         (
             {"counters": FAILING}, "critical", "SERVER_ERRORS",
-            "12 % of requests end in an error of the server",
+            "12 % of requests fail with a server error",
         ),
         (
             {"breaker": HALF_OPEN}, "warning", "BREAKER_HALF_OPEN",
-            "Breaker half-open: the next call shows whether the external service is back",
+            "Breaker half-open: the next call shows whether the external service has recovered",
         ),
         (
             {"counters": BYPASSING}, "warning", "LIMITER_OPEN",
-            "Rate limiter open: 2.5 requests a second let through unexamined",
+            "Rate limiter open: 2.5 requests per second are admitted without a decision",
         ),
         (
             {"proxy": PROXY_OPEN}, "warning", "PROXY_BREAKER_OPEN",
-            "Proxy's breaker open: its upstream is failing, copies served where there are any",
+            "Proxy breaker open: the upstream fails, and available copies are served",
         ),
         (
-            {"proxy": PROXY_FULL}, "warning", "PROXY_LINE_FULL",
-            "Proxy queue full: 52 wait, the first of them for 43 s",
+            {"proxy": PROXY_FULL}, "warning", "PROXY_QUEUE_FULL",
+            "Proxy queue full: 52 calls wait, the oldest for 43 s",
         ),
         (
-            {"proxy": PROXY_HELD}, "warning", "PROXY_LINE_HELD",
-            "Proxy queue held: the upstream asked to wait, 238 s left, 3 in the queue",
+            {"proxy": PROXY_HELD}, "warning", "PROXY_QUEUE_PAUSED",
+            "Proxy queue paused: the upstream demands a pause of 238 s more, and 3 calls wait",
         ),
         (
-            {"proxy": proxy_status(0, next_slot_seconds=238.4, is_full=True)}, "warning", "PROXY_LINE_HELD",
-            "Proxy queue held: the upstream asked to wait, 238 s left, 0 in the queue",
+            {"proxy": proxy_status(0, next_slot_seconds=238.4, is_full=True)},
+            "warning", "PROXY_QUEUE_PAUSED",
+            "Proxy queue paused: the upstream demands a pause of 238 s more, and 0 calls wait",
         ),
         (
             {"proxy": PROXY_HALF_OPEN}, "warning", "PROXY_BREAKER_HALF_OPEN",
-            "Proxy's breaker half-open: the next call shows whether its upstream is back",
+            "Proxy breaker half-open: the next call shows whether the upstream has recovered",
         ),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_said_in_words(given, level, code, message):
-    assert judge(**given) == Verdict(level, code, message)
+def test_each_finding_has_a_message(given, level, code, message):
+    assert judge(**given) == Finding(level, code, message)
 
 
-def test_the_worst_is_said_first():
-    everything = replace(counted(requests=100, errors=50, bypassed=9), outage=AWAY.outage)
+def test_the_status_is_the_worst_finding():
+    everything = replace(counted(requests=100, errors=50, bypassed=9), outage=UNAVAILABLE.outage)
     both = proxy_status(100, is_full=True, breaker=BreakerState.OPEN)
     held = {"next_slot_seconds": 99, "breaker": BreakerState.HALF_OPEN}
     said = [
@@ -158,8 +159,9 @@ def test_the_worst_is_said_first():
         judge().code,
     ]
     assert said == [
-        "REDIS_AWAY", "REDIS_REFUSES", "BREAKER_OPEN", "SERVER_ERRORS", "BREAKER_HALF_OPEN", "LIMITER_OPEN",
-        "PROXY_BREAKER_OPEN", "PROXY_LINE_FULL", "PROXY_LINE_HELD", "PROXY_BREAKER_HALF_OPEN", "ALL_WELL",
+        "REDIS_UNAVAILABLE", "REDIS_REFUSES", "BREAKER_OPEN", "SERVER_ERRORS", "BREAKER_HALF_OPEN",
+        "LIMITER_OPEN", "PROXY_BREAKER_OPEN", "PROXY_QUEUE_FULL", "PROXY_QUEUE_PAUSED",
+        "PROXY_BREAKER_HALF_OPEN", "ALL_WELL",
     ]  # fmt: skip
     assert said == list(get_args(Code))
 
@@ -168,7 +170,7 @@ def test_the_worst_is_said_first():
     ("errors", "requests", "code"),
     [(5, 100, "ALL_WELL"), (6, 100, "SERVER_ERRORS"), (1, 1, "SERVER_ERRORS"), (0, 0, "ALL_WELL")],
 )
-def test_a_few_errors_among_many_answers_are_not_said(errors, requests, code):
+def test_a_small_share_of_errors_is_not_a_finding(errors, requests, code):
     assert judge(counted(requests=requests, errors=errors)).code == code
 
 
@@ -184,7 +186,7 @@ def test_a_few_errors_among_many_answers_are_not_said(errors, requests, code):
         (90_000, "25 h"),
     ],
 )
-def test_how_long_it_has_lasted_is_said_as_people_say_it(seconds, said):
+def test_durations_are_in_seconds_minutes_or_hours(seconds, said):
     assert judge(breaker=replace(OPEN, opened_at=NOW - seconds)).message.startswith(
         f"Breaker open for {said}:"
     )

@@ -1,4 +1,4 @@
-"""The lab: what it says of calls, how many there may be, and that it leaves nothing running."""
+"""The lab: the reports of calls, the limits, and the end of all tasks."""
 
 import asyncio
 from contextlib import suppress
@@ -37,7 +37,7 @@ TIMEOUT_SECONDS = 5.0
 
 
 class Provider:
-    """Answers `/get`, `/delay/3` and `/status/500`, unless told of something else; counts."""
+    """Answers `/get`, `/delay/3` and `/status/500`, or as a test sets, and counts the attempts."""
 
     def __init__(self, clock):
         self._clock = clock
@@ -65,7 +65,7 @@ class Provider:
 
 
 class Lease:
-    """A lease that somebody else has, for `held_for` seconds, or that nobody can tell of."""
+    """A lease that another worker holds for `held_for` seconds, or whose store is unavailable."""
 
     def __init__(self, held_for=0.0, *, away=False):
         self.held_for = held_for
@@ -162,7 +162,7 @@ async def unreachable():
 
 
 class TestWhatBecameOfACall:
-    async def test_a_mixed_run_tells_of_each_call(self, make_lab, clock):
+    async def test_a_mixed_run_reports_each_call(self, make_lab, clock):
         report = await clock.drive(make_lab().run(4, MIXED))
         assert counts(report) == {"succeeded": 3, "fallback": 1}
         assert [(call.number, call.path, call.outcome, call.attempts) for call in report.calls] == [
@@ -206,7 +206,7 @@ class TestWhatBecameOfACall:
         assert counts(report) == {"fallback": 1}
         assert report.calls[0].error == "no answer: ConnectError"
 
-    async def test_a_refusal_by_the_provider_is_not_retried_and_no_failure(
+    async def test_a_client_error_of_the_provider_is_neither_retried_nor_a_failure(
         self, make_lab, clock, provider, breaker
     ):
         async def forbidden():
@@ -218,7 +218,7 @@ class TestWhatBecameOfACall:
         assert {call.attempts for call in report.calls} == {1}
         assert (await breaker.status()).state == "CLOSED"
 
-    async def test_the_fallback_is_told_of(self, make_lab, clock, listener):
+    async def test_the_listener_gets_the_fallback_event(self, make_lab, clock, listener):
         await clock.drive(make_lab().run(2, FAILING))
         assert [(event.policy, str(event.error)) for event in listener.of(FellBack)] == [
             ("lab", "status 500")
@@ -226,7 +226,7 @@ class TestWhatBecameOfACall:
 
 
 class TestWhoRefused:
-    async def test_failures_open_the_breaker_and_then_nobody_is_asked(
+    async def test_failures_open_the_breaker_and_then_the_service_is_not_called(
         self, make_lab, clock, provider, breaker
     ):
         lab = make_lab()
@@ -240,20 +240,20 @@ class TestWhoRefused:
         assert report.duration_ms == 0.0
         assert provider.calls == asked
 
-    async def test_waiting_for_the_limiter_is_told(self, make_lab, clock):
+    async def test_the_report_has_the_wait_for_the_limiter(self, make_lab, clock):
         report = await clock.drive(make_lab(rate=10).run(12, ("/get",)))
         assert counts(report) == {"succeeded": 12}
         assert [call.limiter_wait_ms for call in report.calls] == [0.0] * 10 + [100.0, 200.0]
         assert {call.bulkhead_wait_ms for call in report.calls} == {0.0}
 
-    async def test_waiting_for_the_bulkhead_is_told(self, make_lab, clock):
+    async def test_the_report_has_the_wait_for_the_bulkhead(self, make_lab, clock):
         report = await clock.drive(make_lab(permits=2).run(4, SLOW))
         assert counts(report) == {"succeeded": 4}
         assert [call.bulkhead_wait_ms for call in report.calls] == [0.0, 0.0, 3000.0, 3000.0]
         assert [call.duration_ms for call in report.calls] == [3000.0, 3000.0, 6000.0, 6000.0]
         assert {call.limiter_wait_ms for call in report.calls} == {0.0}
 
-    async def test_a_wait_in_vain_is_a_rejection_by_whom_it_was_for(self, make_lab, clock):
+    async def test_a_wait_that_times_out_is_a_rejection_by_its_policy(self, make_lab, clock):
         limited = await clock.drive(make_lab(rate=1, max_wait_seconds=0.5).run(2, ("/get",)))
         assert [call.rejected_by for call in limited.calls] == [None, "rate_limiter"]
         crowded = await clock.drive(make_lab(permits=1, max_wait_seconds=0.5).run(2, SLOW))
@@ -269,7 +269,7 @@ class TestHowManyThereMayBe:
         assert counts(report) == {"succeeded": 7}
         assert {call.duration_ms for call in report.calls} == {3000.0}  # the wait outside is not the call's
 
-    async def test_runs_share_the_places_and_one_too_many_is_told_when_to_come_back(self, make_lab, clock):
+    async def test_runs_share_the_limit_of_calls_and_a_rejected_run_has_a_retry_after(self, make_lab, clock):
         lab = make_lab()
         running = asyncio.create_task(lab.run(MAX_CALLS - 1, SLOW))
         await settle()
@@ -281,7 +281,7 @@ class TestHowManyThereMayBe:
         await clock.drive(running)
         assert counts(await clock.drive(lab.run(MAX_CALLS, ("/get",)))) == {"succeeded": MAX_CALLS}
 
-    async def test_a_run_ends_when_its_time_is_up(self, make_lab, clock, provider):
+    async def test_a_run_ends_at_its_time_limit(self, make_lab, clock, provider):
         lab = make_lab(at_once=1)
         report = await clock.drive(lab.run(50, SLOW))
         assert report.duration_ms == MAX_RUN_SECONDS * 1000
@@ -289,7 +289,7 @@ class TestHowManyThereMayBe:
         assert len(report.calls) == 39
         assert provider.open == 0
 
-    async def test_who_hangs_up_leaves_nothing_running(self, make_lab, clock, provider):
+    async def test_a_client_that_disconnects_leaves_no_call_running(self, make_lab, clock, provider):
         lab = make_lab(at_once=10)
         running = asyncio.create_task(lab.run(MAX_CALLS, SLOW))
         await settle()
@@ -304,7 +304,7 @@ class TestHowManyThereMayBe:
 
 
 class TestStress:
-    async def test_it_keeps_so_many_under_way_for_so_long(self, make_lab, clock, provider):
+    async def test_a_stress_test_keeps_its_concurrency_for_its_duration(self, make_lab, clock, provider):
         async def takes_a_tenth():
             await clock.sleep(0.1)
             return httpx.Response(200)
@@ -342,7 +342,7 @@ class TestStress:
         assert 0 < report.rejected <= 30  # each of the three callers pauses: the loop is not busy
         assert report.rejected_p50_ms is None
 
-    async def test_what_hangs_is_dropped_in_the_end(self, make_lab, clock, provider):
+    async def test_hanging_calls_are_cancelled_at_the_end(self, make_lab, clock, provider):
         provider.instead = [hang] * 4
         report = await clock.drive(make_lab().stress(1, 4))
         assert counts(report) == {"unfinished": 4}
@@ -350,20 +350,22 @@ class TestStress:
         assert report.p50_ms is report.p95_ms is report.p99_ms is None
         assert provider.open == 0
 
-    async def test_there_is_one_at_a_time(self, make_lab, lease, provider):
+    async def test_one_stress_test_runs_at_a_time(self, make_lab, lease, provider):
         lease.held_for = 7.0
         with pytest.raises(LabBusyError) as busy:
             await make_lab().stress(1, 1)
         assert busy.value.retry_after == 7.0
         assert provider.calls == 0
 
-    async def test_there_is_none_where_nobody_can_tell_of_others(self, make_lab, lease, provider):
+    async def test_without_the_store_of_the_lease_no_stress_test_runs(self, make_lab, lease, provider):
         lease._away = True
         with pytest.raises(StorageUnavailableError):
             await make_lab().stress(1, 1)
         assert provider.calls == 0
 
-    async def test_the_lease_is_given_back_even_by_who_hangs_up(self, make_lab, clock, provider, lease):
+    async def test_the_lease_is_released_even_if_the_client_disconnects(
+        self, make_lab, clock, provider, lease
+    ):
         lab = make_lab()
         await clock.drive(lab.stress(1, 1))
         assert lease.holders == []
@@ -379,7 +381,9 @@ class TestStress:
         assert lease.holders == []
         assert provider.open == 0
 
-    async def test_so_it_is_by_who_hangs_up_before_it_is_known_to_be_taken(self, make_lab, lease, provider):
+    async def test_a_client_that_disconnects_while_the_lease_is_taken_releases_it(
+        self, make_lab, lease, provider
+    ):
         lease.answers.clear()
         running = asyncio.create_task(make_lab().stress(60, 9))
         await settle()

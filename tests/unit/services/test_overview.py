@@ -1,4 +1,4 @@
-"""The overview: one reading for all who ask, and nobody waits for the external service."""
+"""The overview: concurrent callers share one read, and none waits for the external service."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -8,9 +8,10 @@ import pytest
 from src.resilience.circuit_breaker.memory import MemoryBreakerStore
 from src.resilience.circuit_breaker.options import CircuitBreakerOptions
 from src.resilience.circuit_breaker.policy import CircuitBreaker
-from src.services.external_service import ExternalServiceUnavailableError, SimulatedFaults
+from src.services.external_service import ExternalServiceUnavailableError
 from src.services.overview.counter_store import CounterSnapshot, MemoryCounterStore
-from src.services.overview.service import FAILURE_RATE_SECONDS, REMEMBERED_SECONDS, OverviewService
+from src.services.overview.service import FAILURE_RATE_SECONDS, REUSE_SECONDS, OverviewService
+from src.services.simulated_faults import SimulatedFaults
 from tests.support.clock import settle
 from tests.unit.services.test_health_status import PROXY_OPEN
 
@@ -64,7 +65,7 @@ async def service(parts, pulses, breaker, clock):
     await service.aclose()
 
 
-async def test_it_has_all_there_is_to_see(service, pulses, clock):
+async def test_the_overview_has_every_member(service, pulses, clock):
     await pulses.add(CounterSnapshot({"requests": 20}))
     await clock.advance(1)
     found = await service.get()
@@ -72,26 +73,26 @@ async def test_it_has_all_there_is_to_see(service, pulses, clock):
     assert found.breaker.name == "external-service"
     assert found.memory_bytes == 1_234_567
     assert found.proxy is None
-    assert found.verdict.code == "ALL_WELL"
+    assert found.status.code == "ALL_WELL"
     assert found.read_at == clock.now()
 
 
-async def test_what_is_true_follows_from_what_was_read(service, breaker):
+async def test_the_status_follows_from_the_figures(service, breaker):
     await breaker.force_open()
-    assert (await service.get()).verdict.code == "BREAKER_OPEN"
+    assert (await service.get()).status.code == "BREAKER_OPEN"
 
 
-async def test_the_proxy_is_asked_where_there_is_one(parts, pulses, breaker, clock):
+async def test_the_overview_includes_the_proxy_if_there_is_one(parts, pulses, breaker, clock):
     async def proxy():
         return PROXY_OPEN
 
     service = OverviewService(pulses, breaker, parts.memory_bytes, parts.faults, clock, proxy=proxy)
     found = await service.get()
-    assert (found.proxy, found.verdict.code) == (PROXY_OPEN, "PROXY_BREAKER_OPEN")
+    assert (found.proxy, found.status.code) == (PROXY_OPEN, "PROXY_BREAKER_OPEN")
     await service.aclose()
 
 
-async def test_those_who_ask_at_the_same_time_share_one_reading(service, parts):
+async def test_concurrent_callers_share_one_read(service, parts):
     parts.goes_on.clear()
     asking = [asyncio.create_task(service.get()) for _ in range(50)]
     await settle()
@@ -100,16 +101,16 @@ async def test_those_who_ask_at_the_same_time_share_one_reading(service, parts):
     assert parts.asked == 1
 
 
-async def test_a_reading_is_good_for_half_a_second_from_when_it_was_made(service, parts, clock):
+async def test_an_overview_is_reused_for_half_a_second(service, parts, clock):
     first = await service.get()
-    clock.jump(REMEMBERED_SECONDS - 0.01)
+    clock.jump(REUSE_SECONDS - 0.01)
     assert await service.get() is first
     clock.jump(0.01)
     assert await service.get() is not first
     assert parts.asked == 2
 
 
-async def test_one_who_leaves_harms_no_other(service, parts):
+async def test_a_caller_that_leaves_does_not_affect_other_callers(service, parts):
     parts.goes_on.clear()
     leaving, staying = asyncio.create_task(service.get()), asyncio.create_task(service.get())
     await settle()
@@ -121,7 +122,7 @@ async def test_one_who_leaves_harms_no_other(service, parts):
     assert parts.asked == 1
 
 
-async def test_a_reading_that_failed_is_not_kept(service, parts, monkeypatch):
+async def test_a_failed_overview_is_not_reused(service, parts, monkeypatch):
     async def broken():
         raise RuntimeError("a mistake of ours")
 
@@ -132,26 +133,26 @@ async def test_a_reading_that_failed_is_not_kept(service, parts, monkeypatch):
     assert (await service.get()).memory_bytes == 1_234_567
 
 
-async def test_nobody_waits_for_the_external_service(service, parts, clock):
+async def test_an_overview_does_not_wait_for_the_external_service(service, parts, clock):
     parts.answers.clear()
     assert (await service.get()).failure_rate is None
     parts.answers.set()
     await settle()
-    clock.jump(REMEMBERED_SECONDS)
+    clock.jump(REUSE_SECONDS)
     assert (await service.get()).failure_rate == 0.25
 
 
-async def test_it_is_asked_every_two_seconds_while_anybody_looks(service, parts, clock):
+async def test_the_failure_rate_is_requested_every_two_seconds_on_demand(service, parts, clock):
     for _ in range(9):  # at 0, 0.5, … 4 s
         await service.get()
         await settle()
-        clock.jump(REMEMBERED_SECONDS)
+        clock.jump(REUSE_SECONDS)
     assert parts.failure_rate_asked == 1 + 4 / FAILURE_RATE_SECONDS
     clock.jump(3600)
     assert parts.failure_rate_asked == 3
 
 
-async def test_a_service_that_does_not_say_is_not_known(service, parts, clock):
+async def test_the_failure_rate_of_a_silent_service_is_unknown(service, parts, clock):
     await service.get()
     await settle()
     parts.failure_rate = ExternalServiceUnavailableError()
@@ -162,7 +163,7 @@ async def test_a_service_that_does_not_say_is_not_known(service, parts, clock):
     assert found.failure_rate is None
 
 
-async def test_closing_ends_what_is_under_way(service, parts):
+async def test_closing_cancels_running_reads(service, parts):
     parts.goes_on.clear()
     asking = asyncio.create_task(service.get())
     await settle()

@@ -1,4 +1,4 @@
-"""The internal proxy on a fake clock: when the upstream is called, for whom, and what each request gets."""
+"""The internal proxy on a fake clock: the calls of the upstream, and the answer to each request."""
 
 import asyncio
 
@@ -45,7 +45,7 @@ class TestPace:
         assert [await body(answer) for answer in answers] == [b"/0", b"/1", b"/2", b"/3"]
         assert [round(answer.waited_seconds) for answer in answers] == [0, 1, 2, 3]
 
-    async def test_with_the_policy_priority_a_lower_one_is_sooner(self, fleet, clock):
+    async def test_with_the_policy_priority_a_lower_number_is_served_sooner(self, fleet, clock):
         proxy = fleet.worker()
         await proxy.set_policy("priority")
         waiting = send(proxy, get("/first"))
@@ -247,7 +247,7 @@ class TestFailures:
         with pytest.raises(ExternalServiceUnavailableError):
             await clock.drive(proxy.answer(get("/a")))
 
-    async def test_without_a_copy_the_error_says_when_to_come_back(self, fleet, clock):
+    async def test_without_a_copy_the_error_has_a_retry_after(self, fleet, clock):
         proxy = await self.failing(fleet, clock)
         with pytest.raises(ExternalServiceUnavailableError) as caught:
             await clock.drive(proxy.answer(get("/b")))
@@ -381,7 +381,7 @@ class TestFailures:
         assert {type(error) for error in errors} == {QueueFullError}
         assert len(tasks) - len(errors) == len(fleet.calls) >= 100
 
-    async def test_while_the_upstream_asks_to_wait_longer_requests_are_rejected_at_once(self, fleet, clock):
+    async def test_during_a_long_pause_of_the_upstream_requests_are_rejected_at_once(self, fleet, clock):
         fleet.answers["/0"] = (429, {"Retry-After": "100"})
         proxy = fleet.worker()
         await clock.drive(proxy.answer(get("/0")))

@@ -169,7 +169,7 @@ class TestStaleCopies:
 
     @pytest.fixture
     async def after_failure(self, fleet, clock):
-        """Answer /a once with a header, and then by what there is after so many seconds and a failed call."""
+        """Request /a, whose answer has this header, and again later while the upstream fails."""
 
         async def after_failure(cache_control, seconds):
             numbered(fleet, (CACHE_CONTROL, cache_control))
@@ -187,7 +187,9 @@ class TestStaleCopies:
         assert (answer.source, await body(answer)) == ("STALE", b"1")
 
     @pytest.mark.parametrize("lifetime", ["max-age=100, must-revalidate", "max-age=100, proxy-revalidate"])
-    async def test_one_that_must_be_validated_does_so_only_while_it_is_fresh(self, after_failure, lifetime):
+    async def test_a_copy_that_must_be_validated_answers_only_while_it_is_fresh(
+        self, after_failure, lifetime
+    ):
         assert (await after_failure(lifetime, 99)).source == "STALE"
         with pytest.raises(ExternalServiceUnavailableError):
             await after_failure(lifetime, 100)
@@ -203,7 +205,9 @@ class TestStaleCopies:
             "no-store",
         ],
     )
-    async def test_one_that_must_be_validated_never_does_so_when_stale(self, after_failure, cache_control):
+    async def test_a_stale_copy_that_must_be_validated_never_replaces_an_error(
+        self, after_failure, cache_control
+    ):
         with pytest.raises(ExternalServiceUnavailableError):
             await after_failure(cache_control, 30)
 
@@ -226,14 +230,14 @@ class TestRequests:
             ({"cache_control": "only-if-cached"}, "HIT"),
         ],
     )
-    async def test_a_request_may_refuse_a_copy(self, fleet, clock, headers, source):
+    async def test_a_request_can_reject_a_copy(self, fleet, clock, headers, source):
         numbered(fleet)
         proxy = fleet.worker()
         await clock.drive(proxy.answer(get("/a")))
         await clock.advance(10)
         assert (await clock.drive(proxy.answer(get("/a", **headers)))).source == source
 
-    async def test_its_answer_is_the_new_copy(self, fleet, clock):
+    async def test_the_answer_to_a_refresh_is_the_new_copy(self, fleet, clock):
         numbered(fleet)
         proxy = fleet.worker()
         for request in (get("/a"), get("/a", cache_control="no-cache")):
@@ -248,7 +252,7 @@ class TestRequests:
         assert len(fleet.calls) == 2
         assert not fleet.cache._copies
 
-    async def test_requests_that_refuse_copies_share_calls_with_their_like(self, fleet, clock):
+    async def test_requests_that_reject_copies_share_calls_with_each_other(self, fleet, clock):
         proxy = fleet.worker()
         send(proxy, get("/busy"))
         refusing = send(proxy, *[get("/a", cache_control="no-cache")] * 2)
@@ -257,9 +261,7 @@ class TestRequests:
         assert [path for _, path in fleet.calls] == ["/busy", "/a"]
         assert [task.result().source for task in refusing + others] == ["MISS", "MISS", "HIT", "HIT"]
 
-    async def test_one_that_refuses_copies_is_answered_by_a_stale_copy_if_the_upstream_fails(
-        self, fleet, clock
-    ):
+    async def test_a_request_that_rejects_copies_gets_a_stale_copy_if_the_upstream_fails(self, fleet, clock):
         proxy = fleet.worker()
         await clock.drive(proxy.answer(get("/a")))
         fleet.answers["/a"] = (500, {})

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from src.services.errors import StorageUnavailableError
-from src.services.proxy.totals import FLUSH_SECONDS, ProxyTally, ProxyTotals
+from src.services.proxy.totals import FLUSH_SECONDS, ProxyCounters, ProxyTotals
 
 
 class Totals:
@@ -34,14 +34,14 @@ def work(tally):
 
 async def test_counts_are_sent_in_batches(clock):
     store = Totals()
-    tally = ProxyTally(store, clock)
+    tally = ProxyCounters(store, clock)
     work(tally)
     await clock.advance(FLUSH_SECONDS)
     assert store.added == [ProxyTotals(requests=3, successes=1, cache_hits=1, latency_us=300_000)]
 
 
 async def test_the_mean_is_over_all_answered_requests(clock):
-    tally = ProxyTally(Totals(), clock)
+    tally = ProxyCounters(Totals(), clock)
     assert (await tally.totals()).mean_latency_ms is None
     work(tally)
     assert (await tally.totals()).mean_latency_ms == pytest.approx(150)
@@ -55,7 +55,7 @@ def test_the_mean_is_shown_without_the_noise_of_floating_point():
 
 async def test_totals_are_those_of_all_workers_and_include_unsent_counts(clock):
     store = Totals()
-    one, other = ProxyTally(store, clock), ProxyTally(store, clock)
+    one, other = ProxyCounters(store, clock), ProxyCounters(store, clock)
     work(one)
     await one.totals()
     work(other)
@@ -65,7 +65,7 @@ async def test_totals_are_those_of_all_workers_and_include_unsent_counts(clock):
 
 async def test_while_the_store_is_unavailable_no_count_is_lost(clock):
     store = Totals()
-    tally = ProxyTally(store, clock)
+    tally = ProxyCounters(store, clock)
     work(tally)
     await tally.totals()
     store.is_away = True
@@ -81,7 +81,7 @@ async def test_while_the_store_is_unavailable_no_count_is_lost(clock):
 
 async def test_closing_sends_the_remaining_counts(clock):
     store = Totals()
-    tally = ProxyTally(store, clock)
+    tally = ProxyCounters(store, clock)
     work(tally)
     await tally.aclose()
     assert store.fleet.requests == 3
@@ -95,7 +95,7 @@ async def test_a_cancelled_batch_is_not_lost(clock):
         begun.set()
         await asyncio.Event().wait()
 
-    tally = ProxyTally(store, clock)
+    tally = ProxyCounters(store, clock)
     work(tally)
     store.add = hang
     sending = asyncio.create_task(tally.totals())

@@ -1,4 +1,4 @@
-"""Which stretch of time a series has, and which can't be had."""
+"""The period and the steps of a series, and the periods that are rejected."""
 
 import pytest
 
@@ -25,7 +25,7 @@ def times(found) -> list[int]:
     return [time for time, _ in found]
 
 
-async def test_each_step_comes_with_its_beginning(series, store):
+async def test_each_step_has_its_beginning(series, store):
     await store.add(columns_of([Point("cpu", NOW - 61 * SECOND, 1.0), Point("cpu", NOW - 1, 3.0)]))
     found = await series.get("cpu", NOW - 120 * SECOND, NOW, 60)
     assert [(time, rollup.count) for time, (rollup, _) in found] == [
@@ -40,7 +40,7 @@ async def test_by_default_it_is_the_last_hour_with_the_step_under_way(series, cl
     assert (len(found), found[0], found[-1]) == (60, NOW - HOUR + 60 * SECOND, NOW)
 
 
-async def test_at_the_very_end_of_a_step_the_next_is_not_under_way_yet(series):
+async def test_at_the_end_of_a_step_the_next_step_has_not_begun(series):
     assert times(await series.get("cpu", None, None, 3600)) == [NOW - HOUR]
 
 
@@ -65,7 +65,7 @@ async def test_without_a_beginning_it_is_the_hour_before_the_end(series):
     assert times(await series.get("cpu", None, NOW - HOUR, 1800)) == [NOW - 2 * HOUR, NOW - 3 * HOUR // 2]
 
 
-async def test_two_thousand_steps_are_given_and_one_more_is_not(series):
+async def test_at_most_two_thousand_steps_are_returned(series):
     assert len(await series.get("cpu", NOW, NOW + MAX_STEPS * SECOND, 1)) == MAX_STEPS
     with pytest.raises(SeriesError, match="2001 steps") as refused:
         await series.get("cpu", NOW, NOW + MAX_STEPS * SECOND + 1, 1)
@@ -73,13 +73,13 @@ async def test_two_thousand_steps_are_given_and_one_more_is_not(series):
 
 
 @pytest.mark.parametrize(("start", "stop"), [(NOW, NOW), (NOW + 1, NOW), (NOW + 120 * SECOND, None)])
-async def test_a_stretch_that_ends_before_it_begins_is_refused(series, start, stop):
+async def test_a_series_that_ends_before_it_begins_is_rejected(series, start, stop):
     with pytest.raises(SeriesError, match="before") as refused:
         await series.get("cpu", start, stop, 60)
     assert refused.value.field == "from"
 
 
-async def test_before_the_year_one_there_is_no_time(series):
+async def test_a_step_before_the_year_1_is_rejected(series):
     first = parse_timestamp("0001-01-01T00:00:00Z")
     assert times(await series.get("cpu", first, first + 1, 60)) == [first]
     with pytest.raises(SeriesError, match="year 1") as refused:

@@ -30,7 +30,7 @@ class Connection(httpcore.AsyncMockStream):
         raise httpcore.WriteError("reset")
 
 
-async def test_what_comes_before_the_request_was_sent_whole_is_no_answer(monkeypatch):
+async def test_bytes_before_the_end_of_the_request_are_no_answer(monkeypatch):
     async def connect(*_args):
         return Connection([b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nearly"])
 

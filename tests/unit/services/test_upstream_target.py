@@ -1,4 +1,4 @@
-"""Where a proxied request goes, and what is refused before it goes anywhere."""
+"""The URLs of proxied requests, and the paths that are rejected."""
 
 from urllib.parse import unquote_to_bytes
 
@@ -37,7 +37,7 @@ def test_path_and_query_go_on_as_they_were_sent(path, query, url):
         b"/\xc3\xa9", b"/a#b", b"/a?b",
     ],
 )  # fmt: skip
-def test_a_path_that_tries_to_leave_is_refused(path):
+def test_a_path_that_tries_to_leave_is_rejected(path):
     with pytest.raises(UnsafeTargetError, match="The path"):
         TARGET.url(path)
 
@@ -46,7 +46,7 @@ def encoded(times):
     return b"/%" + b"25" * (times - 1) + b"41"
 
 
-def test_a_path_may_be_encoded_a_few_times_over_and_no_more(monkeypatch):
+def test_a_path_may_be_encoded_only_a_few_times(monkeypatch):
     passes = []
 
     def unquote(path):
@@ -63,12 +63,12 @@ def test_a_path_may_be_encoded_a_few_times_over_and_no_more(monkeypatch):
 
 
 @pytest.mark.parametrize("query", [b"a b", b"a\r\nb", b"\xff", b"a#b"])
-def test_a_query_that_cannot_stand_in_a_request_line_is_refused(query):
+def test_a_query_that_cannot_stand_in_a_request_line_is_rejected(query):
     with pytest.raises(UnsafeTargetError, match="visible ASCII"):
         TARGET.url(b"/a", query)
 
 
-def test_what_is_longer_than_a_url_may_be_is_refused():
+def test_a_url_that_is_too_long_is_rejected():
     with pytest.raises(UnsafeTargetError, match="too long"):
         TARGET.url(b"/" + b"a" * 100_000)
 

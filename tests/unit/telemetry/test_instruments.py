@@ -1,4 +1,4 @@
-"""What is counted, of what, and under which labels."""
+"""The instruments and their labels."""
 
 import asyncio
 import re
@@ -20,14 +20,14 @@ from src.services.proxy.service import ProxyStatus
 from src.services.proxy.totals import ProxyTotals
 from src.telemetry import instruments
 from src.telemetry.instruments import (
-    Measured,
+    CallTimer,
     count_event,
     limiter_observer,
     observe_requests,
     observe_round_trip,
     observe_writes,
-    read_breaker,
-    read_proxy,
+    update_breaker_gauge,
+    update_proxy_gauges,
 )
 
 PAGE = Path("docs/telemetry.md")
@@ -47,7 +47,7 @@ def described(metric):
 # The metrics
 
 
-def test_the_page_tells_of_every_metric_as_it_is():
+def test_the_documentation_page_lists_every_metric():
     rows = re.findall(
         r"^\| `(\w+)` \| (\w+) \|(.*?)\| [^|]+ \| (.+) \|$", PAGE.read_text("utf-8"), re.MULTILINE
     )
@@ -57,7 +57,7 @@ def test_the_page_tells_of_every_metric_as_it_is():
     assert told == [described(metric) for metric in METRICS]
 
 
-def test_the_alerts_ask_for_metrics_and_labels_that_there_are():
+def test_the_alerts_use_existing_metrics_and_labels():
     labels = {name: set(names) for name, _, names, _ in map(described, METRICS)}
     (rules,) = re.findall(r"```yaml\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
     asked = re.findall(r"\b([a-z_]+_(?:total|state))(?:\{(\w+)=)?", rules)
@@ -72,7 +72,7 @@ def test_no_label_is_what_a_client_chooses(metric):
 
 
 @pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric._name)
-def test_what_takes_time_is_in_seconds(metric):
+def test_durations_are_in_seconds(metric):
     assert metric._type != "histogram" or metric._name.endswith(("_seconds", "_points", "_commands"))
 
 
@@ -99,7 +99,7 @@ def test_what_takes_time_is_in_seconds(metric):
         ),
     ],
 )
-def test_an_event_is_counted_once_where_it_belongs(event, name, labels):
+def test_an_event_is_counted_by_exactly_one_metric(event, name, labels):
     before = value(name, **labels)
     count_event(event)
     count_event(replace(event, times=2))
@@ -134,7 +134,7 @@ def test_a_round_trip_is_counted_with_its_time_and_its_commands():
     assert [value(name) for name in names] == [before[0] + 1, before[1] + 0.5, before[2] + 3]
 
 
-def test_a_limiters_outcomes_are_there_before_there_is_any():
+def test_all_outcomes_of_a_limiter_are_exported_from_zero_on():
     name, own = "rate_limiter_decisions_total", {"quota": "counted", "algorithm": "token_bucket"}
     observe = limiter_observer("counted", "token_bucket")
     for outcome in ("allowed", "refused", "bypassed"):
@@ -144,7 +144,7 @@ def test_a_limiters_outcomes_are_there_before_there_is_any():
     assert value(name, **own, outcome="allowed") == 0
 
 
-def test_a_wait_in_line_is_counted():
+def test_a_wait_in_the_queue_is_counted():
     before = value("proxy_queue_wait_seconds_sum")
     count_event(SlotTaken(policy="proxy", seconds=1.5))
     assert value("proxy_queue_wait_seconds_sum") == before + 1.5
@@ -157,7 +157,7 @@ async def test_a_breaker_is_in_one_state_at_a_time(clock):
     breaker = CircuitBreaker("read", MemoryBreakerStore(clock), CircuitBreakerOptions(), clock)
 
     async def states():
-        await read_breaker(breaker)
+        await update_breaker_gauge(breaker)
         return {
             state: value("circuit_breaker_state", breaker="read", state=state)
             for state in ("CLOSED", "OPEN", "HALF_OPEN")
@@ -181,7 +181,7 @@ async def test_reading_the_proxy_sets_its_queue_length_and_the_state_of_its_brea
 
     proxy = Proxied()
     for size, closed in ((7, 1), (0, 0)):
-        await read_proxy(proxy)
+        await update_proxy_gauges(proxy)
         assert value("proxy_queue_length") == size
         assert value("circuit_breaker_state", breaker="proxy", state="CLOSED") == closed
         await breaker.force_open()
@@ -213,7 +213,7 @@ NONE = {"succeeded": 0, "failed": 0, "timed_out": 0, "rejected": 0}
 )
 async def test_a_call_is_observed_with_its_outcome_and_time(clock, request, error, judgement, outcome):
     name = request.node.name
-    measured = Measured(name, clock, lambda _error: judgement)
+    measured = CallTimer(name, clock, lambda _error: judgement)
 
     async def call():
         await clock.advance(2.0)
@@ -232,7 +232,7 @@ async def test_a_call_is_observed_with_its_outcome_and_time(clock, request, erro
 
 
 async def test_a_cancelled_call_has_no_outcome(clock):
-    measured = Measured("cancelled", clock, lambda _error: True)
+    measured = CallTimer("cancelled", clock, lambda _error: True)
     task = asyncio.create_task(measured.run(asyncio.Event().wait))
     await asyncio.sleep(0)
     task.cancel()

@@ -31,7 +31,7 @@ def logged(capsys):
     return lambda: [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
 
-def test_a_line_is_one_json_object_whoever_wrote_it(logged):
+def test_every_line_is_one_json_object(logged):
     configure_logging("INFO", "json")
     log_fields.set({"request_id": "abc"})
     structlog.stdlib.get_logger("ours").info("first", answer=42)
@@ -60,7 +60,7 @@ def fail(x_api_key, depth=0):
 
 
 @pytest.mark.parametrize("log_format", ["json", "console"])
-def test_an_exception_tells_where_and_not_what_was_in_the_variables(capsys, log_format):
+def test_a_logged_exception_has_no_local_variables(capsys, log_format):
     """Each frame's local variables were logged, and so the headers of the request."""
     configure_logging("INFO", log_format)
     try:
@@ -81,7 +81,7 @@ def test_less_severe_lines_are_left_out(logged):
     assert logged() == []
 
 
-def test_people_may_have_it_readable(capsys):
+def test_the_console_format_is_readable(capsys):
     configure_logging("INFO", "console")
     structlog.stdlib.get_logger("ours").info("hello", answer=42)
     line = capsys.readouterr().out
@@ -90,7 +90,7 @@ def test_people_may_have_it_readable(capsys):
 
 
 def ascii_stdout(monkeypatch):
-    """Set a stdout that encodes in ASCII, as where there is no locale, and return what it holds."""
+    """Set a stdout that encodes in ASCII, as without a locale, and return its content."""
     stdout = io.TextIOWrapper(io.BytesIO(), encoding="ascii", write_through=True)
     monkeypatch.setattr(sys, "stdout", stdout)
     return stdout.buffer.getvalue
@@ -121,7 +121,7 @@ def test_json_is_in_utf_8_whatever_stdout_is(monkeypatch, text):
 
 
 @pytest.mark.parametrize("value", ["half a pair: \ud800", 2**64, {1: 2}], ids=repr)
-def test_a_value_that_orjson_does_not_take_does_not_lose_the_line(logged, value):
+def test_a_value_that_orjson_cannot_encode_does_not_lose_the_line(logged, value):
     configure_logging("INFO", "json")
     structlog.stdlib.get_logger("ours").info("hello", value=value)
     (line,) = logged()
@@ -162,7 +162,7 @@ class TestRequests:
         assert list(first)[:4] == ["timestamp", "level", "event", "request_id"]
         assert len(first["timestamp"]) in {len("2026-01-31T12:00:00Z"), len(another["timestamp"])}
 
-    def test_in_text_it_goes_the_way_of_the_others(self, capsys, clock):
+    def test_in_text_a_request_line_uses_the_standard_loggers(self, capsys, clock):
         configure_logging("INFO", "console")
         request_log("INFO", "console", clock)([A_REQUEST])
         line = capsys.readouterr().out
@@ -175,7 +175,7 @@ class TestRequests:
         request_log("WARNING", log_format, clock)([A_REQUEST])
         assert capsys.readouterr().out == ""
 
-    def test_a_reader_that_has_gone_harms_nobody(self, clock, monkeypatch):
+    def test_a_reader_that_disconnects_does_not_affect_other_readers(self, clock, monkeypatch):
         log = request_log("INFO", "json", clock)
 
         class Gone:

@@ -61,7 +61,7 @@ def test_the_workers_of_a_parent_share_a_folder_that_the_last_one_removes(worker
     assert list(temporary.iterdir()) == []
 
 
-def test_what_a_killed_fleet_left_is_removed_by_the_next_and_a_living_fleets_is_not(worker, temporary):
+def test_the_folder_of_a_killed_fleet_is_removed_and_that_of_a_live_fleet_is_kept(worker, temporary):
     leave_living = worker(b"a living fleet")
     living = os.environ[MULTIPROC_DIR]
     abandoned = temporary / "resilient-analytics-0123456789abcdef"
@@ -93,7 +93,7 @@ def test_a_worker_that_starts_while_the_last_one_leaves_has_a_folder(worker, tem
     assert list(temporary.iterdir()) == []
 
 
-def test_a_folder_of_another_user_is_refused(worker, temporary, monkeypatch):
+def test_a_folder_of_another_user_is_rejected(worker, temporary, monkeypatch):
     worker()()
     monkeypatch.setattr(os, "getuid", lambda: temporary.stat().st_uid + 1)
     with pytest.raises(PermissionError, match=f"set {MULTIPROC_DIR}"):

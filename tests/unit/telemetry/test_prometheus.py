@@ -45,7 +45,9 @@ TORN = {
 
 @pytest.mark.parametrize("content", TORN.values(), ids=TORN)
 @pytest.mark.parametrize("name", ["counter_1.db", "histogram_1.db", "gauge_mostrecent_1.db"])
-async def test_a_torn_file_costs_its_own_figures_and_no_others(monkeypatch, tmp_path, caplog, name, content):
+async def test_a_truncated_file_does_not_affect_the_figures_of_other_files(
+    monkeypatch, tmp_path, caplog, name, content
+):
     program = "from src.telemetry.prometheus import Counter; Counter('whole', 'Whole').inc(7)"
     folder = {MULTIPROC_DIR: str(tmp_path)}
     subprocess.run([sys.executable, "-c", program], env=environment(**folder), check=True, timeout=60)

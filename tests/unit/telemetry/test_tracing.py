@@ -1,4 +1,4 @@
-"""When OpenTelemetry is asked for, and what is traced then."""
+"""The variables that enable OpenTelemetry, and the traces."""
 
 import httpx
 import pytest
@@ -8,7 +8,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
-from src.telemetry.tracing import Traced, exporting, is_asked_for, send_trace_context, telemetry
+from src.telemetry.tracing import CallSpan, is_enabled, run_exporters, send_trace_context, telemetry_config
 
 COLLECTOR = "http://localhost:4318"
 
@@ -27,13 +27,13 @@ COLLECTOR = "http://localhost:4318"
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": COLLECTOR, "OTEL_SDK_DISABLED": "TRUE"}, False),
     ],
 )
-def test_an_endpoint_asks_for_it_unless_it_is_disabled(environment, asked):
-    assert is_asked_for(environment) is asked
+def test_an_endpoint_enables_tracing_unless_it_is_disabled(environment, asked):
+    assert is_enabled(environment) is asked
 
 
 @pytest.mark.parametrize("on", [True, False])
 def test_traces_and_metrics_go_together_and_logs_stay_on_stdout(on):
-    config = telemetry(on=on)
+    config = telemetry_config(on=on)
     assert (config["tracing"], config["metrics"]) == (on, on)
     assert (config["auto_configure"], config["logs"]) == (False, False)
 
@@ -47,24 +47,24 @@ def test_traces_and_metrics_go_together_and_logs_stay_on_stdout(on):
         ("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", "http/json"),
     ],
 )
-async def test_a_setting_that_cannot_be_followed_is_logged_and_stops_nothing(clock, setting, value, caplog):
+async def test_an_invalid_telemetry_setting_is_logged_and_ignored(clock, setting, value, caplog):
     settings = {"OTEL_EXPORTER_OTLP_ENDPOINT": COLLECTOR, "OTEL_TRACES_EXPORTER": "none", setting: value}
-    async with exporting(settings, clock):
+    async with run_exporters(settings, clock):
         pass
     (record,) = caplog.records
     assert record.message == "telemetry_not_exported"
     assert value in record.reason
 
 
-async def test_where_nothing_is_to_be_exported_nothing_is(clock):
+async def test_without_exports_nothing_is_sent(clock):
     settings = {"OTEL_TRACES_EXPORTER": "none", "OTEL_METRICS_EXPORTER": "none"}
     provider = trace.get_tracer_provider()
-    async with exporting(settings | {"OTEL_EXPORTER_OTLP_ENDPOINT": COLLECTOR}, clock):
+    async with run_exporters(settings | {"OTEL_EXPORTER_OTLP_ENDPOINT": COLLECTOR}, clock):
         assert trace.get_tracer_provider() is provider
 
 
 def test_probes_are_left_out():
-    exclude = telemetry(on=True)["exclude"]
+    exclude = telemetry_config(on=True)["exclude"]
     paths = ["/health", "/health/live", "/metrics", "/api/metrics", "/healthy"]
     assert [exclude({"path": path}) for path in paths] == [True, True, True, False, False]
 
@@ -95,25 +95,25 @@ async def test_a_call_is_a_span_of_the_trace_it_is_made_in(recorder):
         return "answer"
 
     with recorder.provider.get_tracer("test").start_as_current_span("request") as request:
-        assert await Traced("attempt").run(call) == "answer"
+        assert await CallSpan("attempt").run(call) == "answer"
     attempt, _ = recorder.spans
     assert (attempt.name, attempt.kind) == ("attempt", SpanKind.CLIENT)
     assert attempt.parent == request.get_span_context()
     assert attempt.status.status_code is StatusCode.UNSET
 
 
-async def test_a_call_that_fails_is_a_span_that_says_so(recorder):
+async def test_a_failed_call_is_a_span_with_an_error(recorder):
     async def call():
         raise ValueError("broken")
 
     with pytest.raises(ValueError, match="broken"):
-        await Traced("attempt").run(call)
+        await CallSpan("attempt").run(call)
     (attempt,) = recorder.spans
     assert attempt.status.status_code is StatusCode.ERROR
     assert attempt.events[0].attributes["exception.type"] == "ValueError"
 
 
-async def test_the_service_called_is_told_the_trace(recorder):
+async def test_the_called_service_gets_the_trace(recorder):
     def answer(request):
         return httpx.Response(200, text=request.headers.get("traceparent", "none"))
 

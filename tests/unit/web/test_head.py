@@ -69,7 +69,7 @@ async def test_it_has_the_head_of_a_get_and_no_body(client):
     assert client.routes == ["/get", "/get"]
 
 
-async def test_a_route_may_answer_it_by_itself(client):
+async def test_a_route_can_handle_head_itself(client):
     head = await client.head("/both")
     assert (head.headers["content-length"], head.content) == (str(len("HEAD")), b"")
     assert (await client.get("/both")).text == "GET"
@@ -83,16 +83,16 @@ async def test_a_stream_ends_with_its_head(client, stopped, chunks):
     assert stopped.is_set()
 
 
-async def test_what_does_not_answer_get_does_not_answer_head(client):
+async def test_a_path_without_get_has_no_head(client):
     assert (await client.head("/nothing")).status_code == 404
     assert (await client.head("/post")).status_code == 405
 
 
-async def test_an_error_before_the_head_is_the_apps(client):
+async def test_an_error_before_the_head_is_raised(client):
     assert (await client.head("/broken")).status_code == 500
 
 
-async def test_an_error_after_the_head_is_none(client):
+async def test_an_error_after_the_head_is_ignored(client):
     assert (await client.head("/stream/-1")).status_code == 200
 
 

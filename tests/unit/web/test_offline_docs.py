@@ -1,4 +1,4 @@
-"""The documentation's pages, which request nothing of another host."""
+"""The documentation's pages, which load nothing from another host."""
 
 import re
 from importlib.resources import files
@@ -25,7 +25,7 @@ async def client(app):
 
 @pytest.mark.parametrize("root_path", ["", "/below"])
 @pytest.mark.parametrize("page", ["/docs", "/redoc"])
-async def test_a_page_names_files_that_are_there_and_forbids_other_hosts(app, root_path, page):
+async def test_the_files_of_a_page_exist_and_other_hosts_are_forbidden(app, root_path, page):
     transport = httpx.ASGITransport(app, root_path=root_path)
     async with httpx.AsyncClient(transport=transport, base_url="http://app") as client:
         await look_at(client, root_path, page)
@@ -42,8 +42,8 @@ async def look_at(client, root_path, page):
         assert (await client.get(address)).status_code == 200, address
 
 
-async def test_the_logo_of_redoc_is_not_loaded_from_its_maker(client):
-    """/redoc asked cdn.redoc.ly for it."""
+async def test_the_logo_of_redoc_is_not_loaded_from_another_host(client):
+    """/redoc requested it from cdn.redoc.ly."""
     original = (files(PACKAGE) / "static" / REDOC_SCRIPT).read_bytes()
     assert REDOC_LOGO in original, "the package has changed: look for what its script loads now"
     script = (await client.get(f"/docs/{REDOC_SCRIPT}")).content

@@ -10,7 +10,7 @@ from tests.support.clock import settle
 
 @pytest.fixture
 def handled():
-    """The signals that the server was told of."""
+    """The signals that the server received."""
     numbers = []
     before = {
         number: signal.signal(number, lambda number, _: numbers.append(number))
@@ -22,7 +22,7 @@ def handled():
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_it_is_called_and_the_server_is_told_all_the_same(clock, handled, number):
+async def test_the_callback_and_the_server_both_get_the_signal(clock, handled, number):
     calls = []
     with (
         on_exit_signal(lambda: calls.append("first"), clock),

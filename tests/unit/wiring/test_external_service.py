@@ -1,4 +1,4 @@
-"""How long calls of the external service may take, and for how long others wait for one that died."""
+"""The longest duration of calls of the external service, and of the lease of a dead prober."""
 
 import pytest
 
@@ -46,7 +46,7 @@ async def test_a_dead_prober_holds_the_breaker_up_for_no_longer_than_a_call_may_
     assert options.probe_renewal_seconds == options.probe_lease_seconds < options.open_seconds
 
 
-async def test_nor_for_longer_than_the_breaker_stays_open():
+async def test_a_permit_is_renewed_within_the_open_time():
     options = await breaker_options(circuit_breaker_reset_timeout=4)
     assert options.probe_renewal_seconds == 4
     assert options.probe_lease_seconds == pytest.approx(16.3)
