@@ -6,12 +6,12 @@ import re
 
 from src.services.metrics.ingest import Position
 
-_FORM = re.compile(r"(-?\d{1,18}) (\d{1,16}) ([A-Za-z0-9][A-Za-z0-9_.:/-]{0,127})")
+_FORM = re.compile(r"(-?\d{1,18}) (\d{1,16}) (?:g(\d{0,16}) )?([A-Za-z0-9][A-Za-z0-9_.:/-]{0,127})")
 
 
 def encode_cursor(position: Position) -> str:
     """Return `position` as a URL-safe string."""
-    text = f"{position.timestamp_us} {position.arrival} {position.type}"
+    text = f"{position.timestamp_us} {position.arrival} g{position.generation} {position.type}"
     return base64.urlsafe_b64encode(text.encode("ascii")).decode("ascii").rstrip("=")
 
 
@@ -29,4 +29,4 @@ def decode_cursor(cursor: str) -> Position:
     match = _FORM.fullmatch(text)
     if match is None:
         raise ValueError("is not a cursor that this service gave out")
-    return Position(int(match[1]), match[3], int(match[2]))
+    return Position(int(match[1]), match[4], int(match[2]), match[3] or "")

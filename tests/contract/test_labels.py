@@ -112,7 +112,7 @@ async def test_an_hour_that_has_no_new_points_is_folded_without_an_error(store_t
 
 @on_redis
 async def test_the_cap_on_series_rejects_the_point_that_would_create_one_more(store_time):
-    store = RedisMetricStore(store_time.link, store_time.clock, 0, Caps(2, 2), time_source=TEST_TIME)
+    store = RedisMetricStore(store_time.link, store_time.clock, Caps(2, 2), time_source=TEST_TIME)
     result = await store.add(columns_of([labelled({"host": str(n)}, NOW + n, float(n)) for n in range(4)]))
     assert [(each.place, each.field) for each in result.rejected] == [(2, "labels"), (3, "labels")]
     assert (await store.add_one(labelled({"host": "9"}, NOW, 1.0))).field == "labels"

@@ -1,14 +1,13 @@
 """What an operator may do: trouble the simulated service, open or close the breaker, switch the proxy."""
 
-from typing import TypeVar, cast
+from typing import cast
 
 from fastapi import APIRouter, Request
-from pydantic import TypeAdapter
 
 from src.api.admin_access import RequireAdmin
-from src.api.body import MAX_OBJECT_BYTES, in_time, read_object, too_large
+from src.api.body import MAX_OBJECT_BYTES, too_large
 from src.api.dependencies import state
-from src.api.eager_coroutine import EagerCoroutine
+from src.api.json_object import read_json_object
 from src.api.models.circuit_breaker import BreakerOut
 from src.api.models.external_service import FailureRate, FaultChangesIn, FaultsOut
 from src.api.models.proxy import ProxyPolicy
@@ -16,13 +15,7 @@ from src.api.openapi import ADMIN_ERRORS, BODY_ERRORS, json_body, problems, requ
 from src.api.routes.circuit_breaker import breaker_out
 from src.services.external_service import FaultChanges, SimulatedFaults
 
-T = TypeVar("T")
-
 router = APIRouter(prefix="/api/admin", tags=["admin"])
-
-_FAILURE_RATE = TypeAdapter(FailureRate)
-_FAULT_CHANGES = TypeAdapter(FaultChangesIn)
-_PROXY_POLICY = TypeAdapter(ProxyPolicy)
 
 _CHANGE_ERRORS = problems(
     *ADMIN_ERRORS,
@@ -53,7 +46,7 @@ async def failure_rate(request: Request) -> FailureRate:
 )
 async def set_failure_rate(request: Request) -> FailureRate:
     """Have the simulated external service fail that share of its calls, whichever worker makes them."""
-    wanted = await _read_object(request, _FAILURE_RATE)
+    wanted = await read_json_object(request, FailureRate)
     external_service = state(request)["external_service"]
     faults = await external_service.change_faults({"failure_rate": wanted.failure_rate})
     return FailureRate(failure_rate=faults.failure_rate)
@@ -78,7 +71,7 @@ async def faults(request: Request) -> FaultsOut:
 )
 async def change_faults(request: Request) -> FaultsOut:
     """Have the simulated external service fail, or be slow, whichever worker calls it."""
-    wanted = await _read_object(request, _FAULT_CHANGES)
+    wanted = await read_json_object(request, FaultChangesIn)
     changes = cast("FaultChanges", wanted.model_dump(exclude_unset=True))
     return _faults_out(await state(request)["external_service"].change_faults(changes))
 
@@ -124,15 +117,8 @@ async def proxy_policy(request: Request) -> ProxyPolicy:
 )
 async def set_proxy_policy(request: Request) -> ProxyPolicy:
     """Set the policy of the proxy's queue for every worker. Every call in the queue keeps its place."""
-    wanted = await _read_object(request, _PROXY_POLICY)
+    wanted = await read_json_object(request, ProxyPolicy)
     await state(request)["proxy"].set_policy(wanted.policy)
-    return wanted
-
-
-async def _read_object(request: Request, adapter: TypeAdapter[T]) -> T:
-    services = state(request)
-    reading = EagerCoroutine(read_object(request, adapter, services["body_limits"].max_bytes))
-    wanted, _ = await in_time(reading, services["clock"])
     return wanted
 
 

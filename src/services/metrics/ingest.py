@@ -70,19 +70,31 @@ class WriteResult(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class StoredPoint:
-    """A point with its place in the order of arrival among equal timestamps of its type."""
+    """A point with its place in the order of arrival among equal timestamps of its type.
+
+    Attributes:
+        point: The point.
+        arrival: Its place.
+        generation: Names the state of the type in which the place is valid: a deletion changes it.
+    """
 
     point: Point
     arrival: int
+    generation: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """A place in a list that runs newest first: by timestamp, then type, then arrival, all descending."""
+    """A place in a list that runs newest first: by timestamp, then type, then arrival, all descending.
+
+    If points of the type were deleted since `generation`, the place is the one before all points of this
+    timestamp and type.
+    """
 
     timestamp_us: int
     type: str
     arrival: int
+    generation: str = ""
 
 
 @dataclass(frozen=True, slots=True)
