@@ -69,6 +69,12 @@ def decode_all_block(stored: bytes) -> SeriesBlock:
     return SeriesBlock.decode(stored[_VERSION.size :])
 
 
+def covered_points(stored: bytes) -> dict[int, int]:
+    """Return how many points of each minute the block of series of an hour has; minute -1 is the head."""
+    numbers = _COVERAGE.unpack_from(stored)[1:] if stored else (0,) * 61
+    return dict(zip(range(-1, 60), numbers, strict=True))
+
+
 def encode_all_block(version: int, block: SeriesBlock | None) -> bytes:
     """Return the block of series of all hours; None if it is to be merged again from those of the hours."""
     return _VERSION.pack(version) + (b"" if block is None else block.encode())
