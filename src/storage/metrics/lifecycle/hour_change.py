@@ -211,7 +211,7 @@ class HourReader:
         return before_us is not None and before_us < (hour + 1) * HOUR_US
 
     def _block(self, block: bytes, blocks: list[SeriesBlock] | None) -> SeriesBlock:
-        """Return the block of the kept points: of `blocks`, or of the stored block and all series that are kept."""
+        """Return the block of the kept points: from `blocks`, or from the stored block without some series."""
         if blocks is not None:
             return SeriesBlock.merged(blocks)
         if self._removal.series is None:
@@ -221,7 +221,7 @@ class HourReader:
     async def _read_pieces(
         self, hour: int, pieces: Sequence["_Piece"], blocks: list[SeriesBlock] | None
     ) -> None:
-        """Read pieces of strings, put aside what is kept of them, and note that in their parts and `blocks`."""
+        """Read pieces of strings, put aside what is kept of them, and add it to their parts and `blocks`."""
         read = await self._link.send_all(
             [
                 ("GETRANGE", key_of(self._type, _suffix(hour, part.minute)), first, stop - 1)
@@ -251,9 +251,8 @@ class HourReader:
             table = np.frombuffer(b"".join(kept), dtype=POINT_DTYPE)
             timestamps = table["offset"].astype(np.int64) + hour * HOUR_US
             values = np.ascontiguousarray(table["value"])
-            blocks[:] = [
-                SeriesBlock.merged((*blocks, SeriesBlock.of_points(table["series"], timestamps, values)))
-            ]
+            new = SeriesBlock.of_points(table["series"], timestamps, values)
+            blocks[:] = [SeriesBlock.merged((*blocks, new))]
             for part, _, _ in pieces:
                 part.kept_folded = part.kept
         return kept
