@@ -211,7 +211,7 @@ class HourReader:
         return before_us is not None and before_us < (hour + 1) * HOUR_US
 
     def _block(self, block: bytes, blocks: list[SeriesBlock] | None) -> SeriesBlock:
-        """Return the block of the kept points: from `blocks`, or from the stored block without some series."""
+        """Return the block of the kept points: from `blocks`, or from the stored one without some series."""
         if blocks is not None:
             return SeriesBlock.merged(blocks)
         if self._removal.series is None:
