@@ -37,7 +37,6 @@ from src.storage.metrics.series_folder import SeriesFolder
 from src.storage.metrics.type_reader import TypeReader
 from src.storage.metrics.window_reader import WindowReader
 from src.storage.metrics.write import write_arguments
-from src.storage.redis.connection import Command
 from src.storage.redis.link import CALL_TIMEOUT_SECONDS, RedisLink
 from src.storage.redis.scripts import storage_script
 

@@ -9,7 +9,7 @@ from redis.exceptions import ResponseError
 
 from src.analytics.rollup import Rollup
 from src.analytics.window import HOUR_US
-from src.resilience.redis.port import Command
+from src.storage.redis.connection import Command
 from src.services.metrics.ingest import TypeOverview
 from src.storage.metrics.layout import key_of
 from src.storage.metrics.list_reader import log_unreadable
