@@ -162,7 +162,8 @@ local function read_changed_hour()
   return hour
 end
 
--- Redis has no order to see whether a command may be run. These change nothing, but fail where it may not.
+-- Redis has no command that says whether another command may be run. These commands change nothing, but they fail if
+-- the user may not run them.
 local function check_commands()
   local none = prefix .. 'none'
   redis.call('UNLINK', none)
@@ -269,7 +270,7 @@ local function remove_type()
   redis.call('ZREM', KEYS[1], name)
 end
 
--- HSET comes first of all, as no check has proved that the user may run it.
+-- HSET comes first of all, because no check has proved that the user may run it.
 local function write_totals(days, total)
   if total == '' then
     return
@@ -297,7 +298,7 @@ local function write_days(days, total, is_labelled)
     remove_type()
     return 2
   end
-  if is_labelled then -- without a block after the version: it has to be merged again
+  if is_labelled then -- only a version: the block has to be merged again
     redis.call('SET', prefix .. 'q:all', struct.pack('<I', version_of(prefix .. 'q:all') + 1))
   end
   local _, _, _, _, _, _, hour, offset = struct.unpack(FORMAT, total)

@@ -1,7 +1,7 @@
--- Stores points of several types. The keys of a type, m:{<type>}:<suffix>, are made here; all of them carry the
--- type's hash tag. `src/storage/metrics/layout.py` describes the keys.
+-- Stores points of several types. The script makes the keys of a type, m:{<type>}:<suffix>, itself; all of them carry
+-- the type's hash tag. `src/storage/metrics/layout.py` describes the keys.
 --
--- Redis takes nothing back, so a write has two steps. `plan_metrics` reads everything and makes every check: what fails
+-- Redis does not roll back, so a write has two steps. `plan_metrics` reads everything and makes every check. A failure
 -- there, such as a value of another kind or a command that the user may not run, leaves everything as it was.
 -- `store_metrics` writes what was planned.
 --
@@ -51,7 +51,8 @@ local function sketch_length(key)
   return length
 end
 
--- Redis has no order to see whether a command may be run. These change nothing, but fail where it may not.
+-- Redis has no command that says whether another command may be run. These commands change nothing, but they fail if
+-- the user may not run them.
 local function check_commands(t)
   redis.call('SETRANGE', t.prefix .. 'p:all', 0, '')
   redis.call('SET', t.prefix .. 'none', '', 'XX')
@@ -131,12 +132,13 @@ local function plan_days(t, all_entries)
   end
 end
 
--- Find the earlier hours with points that no block of series has yet: all of them where no point had labels before,
--- since their points belong to the series without labels; else they are needed only to begin a new hour.
+-- Find the earlier hours with points that no block of series has yet. If no point had labels before, these are all
+-- hours, because their points belong to the series without labels. Otherwise only a write that begins a new hour needs
+-- them.
 local function plan_unfolded(t)
   t.unfolded = {}
   if not t.was_labelled then
-    redis.call('HLEN', t.prefix .. 'u') -- fails where something else stands in its place
+    redis.call('HLEN', t.prefix .. 'u') -- fails if there is another kind of value
     for i, hour in ipairs(redis.call('ZRANGE', t.prefix .. 'hours', 0, -1)) do
       local number = read_number(hour)
       local record = read_slot(t.prefix .. 'h:' .. math.floor(number / 24), number % 24 * RECORD)
@@ -204,7 +206,7 @@ local function add_entries(key, length, left_out, entries, expires)
   end
 end
 
--- Let a string have no spare room any more, as it grows no further.
+-- Write a string again, so that Redis frees the room that the string kept for growth.
 local function trim(key)
   local value = redis.call('GET', key)
   if value then
@@ -263,7 +265,7 @@ local function write_hour(t, hour)
   return hour.minutes[#hour.minutes].number
 end
 
--- HSET comes first, as no check has proved that the user may run it.
+-- HSET comes first, because no check has proved that the user may run it.
 local function write_totals(t)
   local fields = {'all', merge_into(t.record, t.rollup)}
   for _, day in ipairs(t.days) do
@@ -310,7 +312,7 @@ local function write_series(t)
   redis.call('HSET', t.prefix .. 's', unpack(fields))
 end
 
--- Begin a new minute: what the one before had is not written any more.
+-- Begin a new minute. The strings of the minute before rarely grow any more.
 local function open_minute(t, newest)
   if t.open then
     seal(t, t.open)
@@ -353,7 +355,7 @@ local function write_all(registry, types, record_key, record, life)
   for _, t in ipairs(types) do
     write_type(registry, t)
   end
-  if record_key then -- last: where it is, everything is
+  if record_key then -- last: if the record is there, everything is
     redis.call('SET', record_key, record, 'EX', life)
   end
 end
@@ -366,7 +368,7 @@ end
 local function plan_metrics(registry, first)
   taken = first - 1
   local max_types, max_series = tonumber(take()), tonumber(take())
-  redis.call('ZADD', registry, 'XX', 0, '') -- changes nothing, but fails where types could not be added
+  redis.call('ZADD', registry, 'XX', 0, '') -- changes nothing, but fails if types could not be added
   local types, stale, new_types = {}, {-2}, 0
   for i = 1, tonumber(take()) do
     local t = plan_type()
@@ -396,8 +398,8 @@ local function plan_metrics(registry, first)
 end
 
 -- Write what was planned, and a record of the write if there is a key for it. Returns {1, keys of sketches to compact,
--- type and hour by turns to fold}; or {-4, reason} if Redis refused after something was written, which no check has
--- foreseen: then it is not known what is stored.
+-- type and hour by turns to fold}; or {-4, reason} if Redis refused after the first change, for a reason that no check
+-- covers. Then it is not known what is stored.
 local function store_metrics(registry, types, record_key, record, life)
   local is_done, failure = pcall(write_all, registry, types, record_key, record, life)
   if is_done then
