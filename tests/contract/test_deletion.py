@@ -190,7 +190,7 @@ def expanded(additions):
 
 
 @on_redis
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 @given(HISTORIES)
 async def test_after_any_history_it_says_what_the_model_says(backend, store_time, history):
     await store_time.link.send("FLUSHALL")
