@@ -7,7 +7,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from src.analytics.points import Point, labels_text
-from src.services.metrics.ingest import MetricStore
+from src.services.metrics.ingest import MetricStore, Position
+from src.storage.metrics.lifecycle import hour_change
 from src.storage.metrics.store import RedisMetricStore
 from tests.contract.conftest import TEST_TIME, StoreTime
 from tests.contract.test_metric_store import DAY, HOUR, MINUTE, NOW, add, on_redis, points, seen
@@ -212,3 +213,60 @@ async def test_after_any_history_it_says_what_the_model_says(backend, store_time
         await store.delete(name)
     assert await keys_of(store_time, "a") + await keys_of(store_time, "b") == []
     await store.aclose()
+
+
+# ---------------------------------------------------------------- what only Redis has
+
+
+@on_redis
+async def test_a_worker_with_an_old_dictionary_mixes_no_series_up(store_time):
+    """Numbers of series are used again after a deletion, by the same type or by one of the same name."""
+    ours, others = (
+        RedisMetricStore(store_time.link, store_time.clock, time_source=TEST_TIME) for _ in range(2)
+    )
+    await add(others, of_host("a", (NOW, 1.0)))
+    await others.newest("cpu", 10)  # knows the dictionary now
+    for filters in (None, {"host": A}):
+        await ours.delete("cpu", filters)
+        await add(ours, of_host("z", (NOW + 1, 2.0)))
+        listed = [stored.point.labels for stored in await others.newest("cpu", 10)]
+        assert listed == [labels_text({"host": "z"})]
+        await add(others, of_host("a", (NOW + 2, 4.0)))
+        for store in (ours, others):
+            assert await store.series("cpu") == [({"host": "z"}, 1), ({"host": "a"}, 1)]
+            assert await views(store, ["cpu"], NOW + HOUR) == await views(ours, ["cpu"], NOW + HOUR)
+        await ours.delete("cpu", {"host": frozenset("z")})
+    await ours.aclose()
+    await others.aclose()
+
+
+@on_redis
+async def test_hours_without_the_series_are_not_written(store, store_time, monkeypatch):
+    for n in range(5):
+        await add(store, of_host("b", *((NOW - n * HOUR + m, 1.0) for m in range(2_000))))
+    await add(store, of_host("a", (NOW - 2 * HOUR, 1.0)))
+    await fold_all(store, store_time.link, "cpu")
+    written, run = [], store_time.link.run
+
+    async def watched_run(script, keys, *rest, **options):
+        if script.sha == hour_change._STAGE.sha:
+            written.append(keys)
+        return await run(script, keys, *rest, **options)
+
+    monkeypatch.setattr(store_time.link, "run", watched_run)
+    assert await store.delete("cpu", {"host": A}) == 1
+    assert len(written) <= 1
+
+
+@on_redis
+async def test_a_cursor_from_before_a_deletion_lists_no_point_twice(store):
+    await add(
+        store,
+        [*of_host("a", *((NOW, float(n)) for n in range(4))), *of_host("b", (NOW, 9.0), (NOW - 1, 8.0))],
+    )
+    page = await store.newest("cpu", 2)
+    last = page[-1]
+    await store.delete("cpu", {"host": A})
+    before = Position(NOW, "cpu", last.arrival, last.generation)
+    assert seen(await store.newest("cpu", 10, before)) == [(NOW - 1, 8.0)]
+    assert seen(await store.newest(None, 10, before)) == [(NOW - 1, 8.0)]
