@@ -27,6 +27,10 @@ _COVERAGE: Final = struct.Struct("<62I")
 _VERSION: Final = struct.Struct("<I")
 
 FOLD_TIMEOUT_SECONDS = 5.0
+POINTS_AT_ONCE = 100_000
+"""Points that are added to a block at once: more would keep Redis busy for long."""
+MAX_FOLDS = 10_000
+"""How often the points of an hour are added to its block at most, while others arrive."""
 
 
 class SeriesPoints(NamedTuple):
@@ -123,25 +127,45 @@ class SeriesFolder:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
+    async def fold_all(self, metric_type: str) -> None:
+        """Add the new points of all hours to their blocks.
+
+        Raises:
+            StorageUnavailableError: Redis is unavailable.
+        """
+        for hour in await self._link.send("HKEYS", key_of(metric_type, "u")):
+            for _ in range(MAX_FOLDS):
+                if await self.fold(metric_type, int(hour)):
+                    break
+
     async def fold(self, metric_type: str, hour: int) -> bool:
-        """Add the new points of an hour to its block. Return False if another worker did so meanwhile."""
+        """Add new points of an hour to its block, `POINTS_AT_ONCE` at most.
+
+        Return False if there are more, or another worker did the same meanwhile.
+        """
         keys = [key_of(metric_type, suffix) for suffix in ("u", f"q:{hour}", "q:all", "d")]
         generation, block, all_block, points = await self._link.run(
-            self._read, keys[:1], [key_of(metric_type, ""), hour], timeout_seconds=FOLD_TIMEOUT_SECONDS
+            self._read,
+            keys[:1],
+            [key_of(metric_type, ""), hour, POINTS_AT_ONCE],
+            timeout_seconds=FOLD_TIMEOUT_SECONDS,
         )
         head, *minutes = points
         if not head and not minutes:
             return True  # they were folded or deleted meanwhile
         folded = await asyncio.to_thread(_fold, hour, block, all_block, points)
         arguments: list[Argument] = [hour, generation, *folded]
-        return bool(await self._link.run(self._write, keys, arguments, timeout_seconds=FOLD_TIMEOUT_SECONDS))
+        is_done = await self._link.run(self._write, keys, arguments, timeout_seconds=FOLD_TIMEOUT_SECONDS)
+        *_, count = folded
+        return bool(is_done) and count < POINTS_AT_ONCE
 
     async def _run(self) -> None:
         try:
             while self._waiting:
                 metric_type, hour = next(iter(self._waiting))
                 del self._waiting[metric_type, hour]
-                await self.fold(metric_type, hour)
+                if not await self.fold(metric_type, hour):
+                    self._waiting[metric_type, hour] = None
         except StorageUnavailableError:
             self._waiting.clear()
         finally:

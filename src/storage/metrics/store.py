@@ -98,7 +98,7 @@ class RedisMetricStore:
         self.groups = self._labels.groups
         self.groups_by_window = self._labels.groups_by_window
         self.series = self._labels.series
-        self.delete = PointDeleter(link, clock, self._labels, self._dictionary).delete
+        self.delete = PointDeleter(link, clock, self._folder, self._labels, self._dictionary).delete
         self._dictionaries: OrderedDict[str, SeriesDictionary] = OrderedDict()
         registry = TypeReader(link)
         self.types, self.oldest = registry.types, registry.oldest

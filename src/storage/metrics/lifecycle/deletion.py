@@ -38,6 +38,7 @@ from src.storage.metrics.lifecycle.removal import (
 )
 from src.storage.metrics.lifecycle.series_cleanup import SeriesCleanup
 from src.storage.metrics.series_dictionary import SeriesDictionary
+from src.storage.metrics.series_folder import SeriesFolder
 from src.storage.redis.link import RedisLink
 from src.storage.redis.scripts import storage_script
 
@@ -60,6 +61,7 @@ class PointDeleter:
     Args:
         link: To Redis.
         clock: Paces the wait for another deletion of the same type.
+        folder: Adds points to blocks of series.
         labels: Counts the points of each series.
         dictionary: Returns the series dictionary of a type, of at least the version that is given.
     """
@@ -68,12 +70,13 @@ class PointDeleter:
         self,
         link: RedisLink,
         clock: Clock,
+        folder: SeriesFolder,
         labels: LabelReader,
         dictionary: Callable[[str, str | None], Awaitable[SeriesDictionary]],
     ) -> None:
         self._link = link
         self._leases = DeletionLeases(link, clock)
-        self._cleanup = SeriesCleanup(link, labels)
+        self._cleanup = SeriesCleanup(link, folder, labels)
         self._dictionary = dictionary
 
     async def delete(

@@ -1,15 +1,17 @@
 """The end of a deletion: it merges the block of all hours again, and frees the numbers of empty series."""
 
 import asyncio
+from contextlib import suppress
 
 from src.analytics.series_block import SeriesBlock
 from src.resilience.redis.port import Argument
-from src.services.errors import StorageUnavailableError
+from src.services.errors import StorageRefusedError, StorageUnavailableError
 from src.storage.metrics.label_reader import LabelReader
 from src.storage.metrics.layout import key_of
 from src.storage.metrics.lifecycle.lease import DeletionLease, LeaseLostError
 from src.storage.metrics.series_dictionary import UNLABELLED, retired_field
 from src.storage.metrics.series_folder import (
+    SeriesFolder,
     decode_hour_block,
     encode_all_block,
     is_complete,
@@ -32,11 +34,13 @@ class SeriesCleanup:
 
     Args:
         link: To Redis.
+        folder: Adds points to blocks of series.
         labels: Counts the points of each series.
     """
 
-    def __init__(self, link: RedisLink, labels: LabelReader) -> None:
+    def __init__(self, link: RedisLink, folder: SeriesFolder, labels: LabelReader) -> None:
         self._link = link
+        self._folder = folder
         self._labels = labels
 
     async def run(self, metric_type: str, lease: DeletionLease) -> None:
@@ -46,6 +50,8 @@ class SeriesCleanup:
             StorageUnavailableError: Redis is unavailable, the lease is lost, or the series change too fast.
         """
         if await self._link.send("HEXISTS", key_of(metric_type, "d"), "labelled"):
+            with suppress(StorageRefusedError):  # it only makes the reads that follow shorter
+                await self._folder.fold_all(metric_type)
             await self._merge_total(metric_type, lease)
             await self._free_numbers(metric_type, lease)
 
