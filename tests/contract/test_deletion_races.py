@@ -192,6 +192,18 @@ async def test_a_deletion_waits_for_another_one_and_gives_up(store_time, monkeyp
 
 
 @on_redis
+async def test_a_deletion_begins_once_the_lease_of_a_killed_worker_is_over(store_time, store):
+    await add(store, history())
+    await store_time.link.send("SET", "m:{cpu}:x", "killed", "PX", 9_000)
+    deleting = asyncio.create_task(store.delete("cpu"))
+    await asyncio.sleep(0)
+    assert not deleting.done()
+    await store_time.link.send("DEL", "m:{cpu}:x")  # as its expiry does
+    async with asyncio.timeout(10):
+        assert await deleting == len(history())
+
+
+@on_redis
 async def test_a_deletion_that_lost_its_lease_changes_nothing_more(store_time, store, monkeypatch):
     await add(store, history())
     run = store_time.link.run

@@ -124,10 +124,8 @@ async def test_an_hour_is_folded_in_parts(store_time, monkeypatch, at_once):
     for first in range(0, size, 10):
         some = [labelled({"host": "ab"[n % 2]}, stamps[n], float(n)) for n in range(first, first + 10)]
         await store.add(columns_of(some))
-    before = await figures(store, None, LabelQuery({}, ("host",)))
-    latest = [
-        group.aggregate.rollup.latest_value for group in (await store.groups("cpu", None, HOSTS)).groups
-    ]
+    before = await figures(store, None, HOSTS)
+    unfolded = (await store.groups("cpu", None, HOSTS)).groups
 
     assert not await store._folder.fold("cpu", NOW // HOUR)
     assert await figures(store, None, HOSTS) == before
@@ -136,7 +134,8 @@ async def test_an_hour_is_folded_in_parts(store_time, monkeypatch, at_once):
     assert await store_time.link.send("EXISTS", "m:{cpu}:u") == 0
     assert await figures(store, None, HOSTS) == before
     folded = (await store.groups("cpu", None, HOSTS)).groups
-    assert [group.aggregate.rollup.latest_value for group in folded] == latest
+    for ours, theirs in zip(folded, unfolded, strict=True):
+        assert ours.aggregate.rollup.latest_value == theirs.aggregate.rollup.latest_value
     await store.aclose()
 
 
