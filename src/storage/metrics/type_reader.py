@@ -9,10 +9,10 @@ from redis.exceptions import ResponseError
 
 from src.analytics.rollup import Rollup
 from src.analytics.window import HOUR_US
-from src.storage.redis.connection import Command
 from src.services.metrics.ingest import TypeOverview
 from src.storage.metrics.layout import key_of
 from src.storage.metrics.list_reader import log_unreadable
+from src.storage.redis.connection import Command
 from src.storage.redis.link import RedisLink
 
 TYPES_AT_ONCE = 250
