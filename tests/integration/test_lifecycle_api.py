@@ -1,5 +1,6 @@
 """Deletion and retention over HTTP."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -205,3 +206,25 @@ async def test_retention_of_the_settings_holds_where_no_rule_does(redis_server):
         await api.delete("/api/admin/retention?pattern=none")  # sweeps at once
         assert (await get(api, "summary?type=cpu"))["sum"] == 2
         assert (await get(api, "summary?type=kept"))["sum"] == 4
+
+
+async def test_two_workers_agree_on_rules_and_deletions(redis_server):
+    async with (
+        running_api(redis_server.url, **SETTINGS) as one,
+        running_api(redis_server.url, **SETTINGS) as two,
+    ):
+        await post(
+            one, *(labelled(n, "ab"[n % 2], ago=60 + n) for n in range(100)), metric(7, "old", 3 * 86_400)
+        )
+        assert len(await get(two, "list?type=cpu")) == 100  # it knows the series now
+        answers = await asyncio.gather(
+            delete(one, "type=cpu&label=host:a"),
+            delete(two, "type=cpu&label=host:a"),
+            delete(two, "type=cpu&label=host:c"),
+        )
+        assert sum(answer["deleted"] for answer in answers) == 50
+        await post(two, labelled(1, "c"))
+        assert {each["labels"]["host"] for each in await get(one, "list?type=cpu")} == {"b", "c"}
+        await one.put("/api/admin/retention", json={"pattern": "o*", "seconds": 86_400})
+        assert (await two.get("/api/admin/retention")).json() == [{"pattern": "o*", "seconds": 86_400}]
+        assert [each["type"] for each in await get(two, "types")] == ["cpu"]

@@ -14,7 +14,7 @@
 --       aside, record of these points or ''
 -- Reply 1 done, 2 done, and the type has no points any more, 0 something has changed since it was read, -1 the lease is
 --       lost
-local MAX_ADDED = 20000 * POINT -- bytes of points that may have been added since an hour was read
+local MAX_ADDED = 100000 * POINT -- bytes of points that may have been added since an hour was read
 
 local place = 4
 local function take()
