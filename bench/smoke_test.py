@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from bench import deletion
 from bench.__main__ import KEYS, main
 
 
@@ -27,3 +28,13 @@ def test_each_part_runs_alone_and_prints_its_row(
     rows = 2 if key == "series-day" else 1
     assert printed[2 + rows] == "", "the first table has the rows of this part and no others"
     assert Path("docs/performance.md").read_bytes() == page, "a part of the run writes nothing"
+
+
+def test_deletion_is_measured(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Measure a few points."""
+    monkeypatch.setattr(sys, "argv", ["bench.deletion", "--points", "20000", "--series", "10"])
+    monkeypatch.setattr(deletion, "DENSE_POINTS", 20_000)
+
+    deletion.main()
+
+    assert capsys.readouterr().out.count(" µs ") == 12

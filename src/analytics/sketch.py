@@ -161,6 +161,30 @@ def sum_by_bin(bins: Numbers, counts: Numbers) -> BinCounts:
     return used + lowest, sums[used].astype(np.int64)
 
 
+def subtract(counts: BinCounts, removed: BinCounts) -> BinCounts:
+    """Return `counts` without the `removed` values, which are among those counted.
+
+    Counts are whole numbers, so the difference is exact. A logarithm may differ in its last digit between
+    machines, and then a value on the border of two bins was counted in the neighbour of the bin that is
+    removed: what a bin lacks is taken from its neighbours.
+    """
+    bins, found = sum_by_bin(
+        np.concatenate((counts[0], removed[0])), np.concatenate((counts[1], -removed[1]))
+    )
+    if found.min(initial=0) >= 0:
+        return bins, found
+    rest = dict(zip(bins.tolist(), found.tolist(), strict=True))
+    for number, lack in [(number, -count) for number, count in rest.items() if count < 0]:
+        rest[number] = 0
+        for neighbour in (number - 1, number + 1):
+            share = min(max(rest.get(neighbour, 0), 0), lack)
+            if share:
+                rest[neighbour] -= share
+                lack -= share  # noqa: PLW2901
+    kept = [number for number, count in rest.items() if count]
+    return np.array(kept, dtype=np.int64), np.array([rest[number] for number in kept], dtype=np.int64)
+
+
 class LogBinSketch:
     """A set of values as counts by bin, with the smallest and the greatest value.
 

@@ -6,14 +6,14 @@ import re
 
 from src.services.metrics.ingest import Position
 
-_FORM = re.compile(r"(-?\d{1,18}) (\d{1,16}) ([A-Za-z0-9][A-Za-z0-9_.:/-]{0,127})")
+_FORM = re.compile(r"(-?\d{1,18}) (\d{1,16}) (?:g(\d{0,16}) )?([A-Za-z0-9][A-Za-z0-9_.:/-]{0,127})")
 
 _INVALID = "is not a cursor from a Link header of this service"
 
 
 def encode_cursor(position: Position) -> str:
     """Return `position` as a URL-safe string."""
-    text = f"{position.timestamp_us} {position.arrival} {position.type}"
+    text = f"{position.timestamp_us} {position.arrival} g{position.generation} {position.type}"
     return base64.urlsafe_b64encode(text.encode("ascii")).decode("ascii").rstrip("=")
 
 
@@ -31,4 +31,4 @@ def decode_cursor(cursor: str) -> Position:
     match = _FORM.fullmatch(text)
     if match is None:
         raise ValueError(_INVALID)
-    return Position(int(match[1]), match[3], int(match[2]))
+    return Position(int(match[1]), match[4], int(match[2]), match[3] or "")

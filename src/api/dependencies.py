@@ -17,6 +17,7 @@ from src.services.event_feed import EventFeed
 from src.services.lab import Lab
 from src.services.metrics.export import ExportStore
 from src.services.metrics.ingest import MetricService
+from src.services.metrics.lifecycle import LifecycleService
 from src.services.metrics.readiness import Readiness
 from src.services.metrics.series import SeriesService
 from src.services.metrics.summary import SummaryService
@@ -47,6 +48,7 @@ class State(TypedDict):
     metrics: MetricService
     series: SeriesService
     exports: ExportStore
+    lifecycle: LifecycleService
     summaries: SummaryService
     fault_control: FaultControl
     breaker: CircuitBreaker

@@ -25,6 +25,7 @@ from src.api.errors import (
     validation_problem,
 )
 from src.api.models.external_service import FailureRate, FaultChangesIn
+from src.api.models.lifecycle import RetentionRule
 from src.api.models.metrics import MetricIn
 from src.api.models.problem import ProblemOut
 from src.api.models.proxy import ProxyPolicy
@@ -287,7 +288,14 @@ def _examples(answer: Fragment) -> Fragment:
 
 def _schemas() -> Fragment:
     """Return the schemas that only this module references."""
-    models: tuple[type[BaseModel], ...] = (ProblemOut, MetricIn, FailureRate, FaultChangesIn, ProxyPolicy)
+    models: tuple[type[BaseModel], ...] = (
+        ProblemOut,
+        MetricIn,
+        FailureRate,
+        FaultChangesIn,
+        ProxyPolicy,
+        RetentionRule,
+    )
     _, schemas = models_json_schema([(model, "validation") for model in models], ref_template=_REFERENCE)
     definitions: Fragment = schemas["$defs"]
     return definitions

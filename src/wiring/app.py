@@ -24,6 +24,7 @@ from src.api.routes import (
     index,
     ingest,
     lab,
+    lifecycle,
     metrics,
     overview,
     page_reads,
@@ -91,6 +92,7 @@ from src.telemetry.logs import configure_logging, request_log
 from src.telemetry.prometheus import exposition, leave_folder
 from src.wiring import external_service as external
 from src.wiring.exit_signal import on_exit_signal
+from src.wiring.lifecycle import running_lifecycle, summary_index
 from src.wiring.proxy import running_proxy
 from src.wiring.redis_link import redis_link
 
@@ -136,8 +138,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         telemetry=tracing.telemetry_config(on=is_traced),
     )
     for module in (
-        ingest, metrics, series, export, overview, health, circuit_breaker, admin, lab, events, proxy,
-        telemetry, dashboard, page_reads, index,
+        ingest, metrics, series, export, lifecycle, overview, health, circuit_breaker, admin, lab, events,
+        proxy, telemetry, dashboard, page_reads, index,
     ):  # fmt: skip
         app.include_router(module.router)
     app.include_router(lab.runs)
@@ -190,9 +192,13 @@ async def _lifespan(
         cache = _summary_cache(settings, link, clock, listener)
         stack.push_async_callback(cache.aclose)
         caps = Caps(settings.max_types, settings.max_series_per_type)
-        store = RedisMetricStore(link, clock, settings.metric_retention_seconds, caps)
+        store = RedisMetricStore(link, clock, caps)
         stack.push_async_callback(store.aclose)
-        summaries = SummaryService(store, cache, external_service, clock)
+        index = summary_index(settings, link, clock)
+        summaries = SummaryService(store, cache, external_service, index, clock)
+        deletion = await stack.enter_async_context(
+            running_lifecycle(settings, link, clock, store, summaries.discard)
+        )
         forget = summaries.forget if settings.cache_invalidate_on_write else None
         key = settings.admin_api_key
         ingest_limiter = _limiter(settings, link, clock, limit=settings.rate_limit_requests)
@@ -230,6 +236,7 @@ async def _lifespan(
             ),
             series=SeriesService(store, clock),
             exports=store,
+            lifecycle=deletion,
             overview=overviews,
             summaries=summaries,
             fault_control=fault_control,

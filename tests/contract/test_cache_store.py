@@ -389,6 +389,13 @@ async def test_an_invalidation_drops_entries_and_leases_but_no_last_good_copy(st
     assert await store.read_last_good(KEY, OPTIONS) is not None
 
 
+async def test_an_invalidation_drops_last_good_copies_if_it_is_to(store: CacheStore):
+    await fill(store, b"one")
+    await store.invalidate([KEY], last_good=True)
+    assert await store.read_last_good(KEY, OPTIONS) is None
+    assert await store.read(KEY, OPTIONS) is None
+
+
 async def test_an_invalidation_of_nothing_is_no_error(store: CacheStore):
     await store.invalidate([])
 

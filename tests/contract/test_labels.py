@@ -11,6 +11,7 @@ from src.analytics.columns import columns_of
 from src.analytics.points import Point, labels_text
 from src.analytics.window import Window
 from src.services.metrics.labels import LabelQuery
+from src.storage.metrics import series_folder
 from src.storage.metrics.store import Caps, RedisMetricStore
 from tests.contract.conftest import TEST_TIME
 from tests.contract.test_metric_store import HOUR, MINUTE, NOW, add, on_redis
@@ -23,6 +24,9 @@ LABELS = [
     {"host": "b", "disk": "y"},
     {"disk": "x"},
 ]
+
+
+HOSTS = LabelQuery({}, ("host",))
 
 
 @pytest.fixture
@@ -111,8 +115,33 @@ async def test_an_hour_that_has_no_new_points_is_folded_without_an_error(store_t
 
 
 @on_redis
+@pytest.mark.parametrize("at_once", [1, 3, 700])
+async def test_an_hour_is_folded_in_parts(store_time, monkeypatch, at_once):
+    monkeypatch.setattr(series_folder, "POINTS_AT_ONCE", at_once)
+    store = RedisMetricStore(store_time.link, store_time.clock, time_source=TEST_TIME)
+    size = 20 if at_once < 700 else 3_000
+    stamps = [NOW + n % 3 * MINUTE for n in range(size)]
+    for first in range(0, size, 10):
+        some = [labelled({"host": "ab"[n % 2]}, stamps[n], float(n)) for n in range(first, first + 10)]
+        await store.add(columns_of(some))
+    before = await figures(store, None, HOSTS)
+    unfolded = (await store.groups("cpu", None, HOSTS)).groups
+
+    assert not await store._folder.fold("cpu", NOW // HOUR)
+    assert await figures(store, None, HOSTS) == before
+    await store._folder.fold_all("cpu")
+
+    assert await store_time.link.send("EXISTS", "m:{cpu}:u") == 0
+    assert await figures(store, None, HOSTS) == before
+    folded = (await store.groups("cpu", None, HOSTS)).groups
+    for ours, theirs in zip(folded, unfolded, strict=True):
+        assert ours.aggregate.rollup.latest_value == theirs.aggregate.rollup.latest_value
+    await store.aclose()
+
+
+@on_redis
 async def test_the_cap_on_series_rejects_the_point_that_would_create_one_more(store_time):
-    store = RedisMetricStore(store_time.link, store_time.clock, 0, Caps(2, 2), time_source=TEST_TIME)
+    store = RedisMetricStore(store_time.link, store_time.clock, Caps(2, 2), time_source=TEST_TIME)
     result = await store.add(columns_of([labelled({"host": str(n)}, NOW + n, float(n)) for n in range(4)]))
     assert [(each.point_index, each.field) for each in result.rejected] == [(2, "labels"), (3, "labels")]
     assert (await store.add_one(labelled({"host": "9"}, NOW, 1.0))).field == "labels"

@@ -101,6 +101,7 @@ RUNS = {
         volatile=(r'"(succeeded|rejected|count)":\d{2,}', r"times=\d+"),
         log="curl -s http://localhost:8000/logs",
     ),
+    "docs/metrics.md": Run(settings=NO_FAULTS),
     "docs/performance.md": Run(
         not_run={
             "python -m bench": "it takes minutes",

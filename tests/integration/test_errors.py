@@ -64,7 +64,8 @@ HEADS = [
     "/api/metrics/summary?type=cpu", "/api/metrics/list", "/api/metrics/types",
     "/api/metrics/labels?type=cpu", "/api/metrics/series?type=cpu", "/api/metrics/export?type=cpu",
     "/api/overview", "/api/circuit-breaker/status", "/api/admin/external-service/failure-rate",
-    "/api/admin/external-service/faults", "/api/admin/proxy/policy", "/api/proxy/status", "/proxy/get",
+    "/api/admin/external-service/faults", "/api/admin/proxy/policy", "/api/admin/retention",
+    "/api/proxy/status", "/proxy/get",
     "/circuit_state", "/invoke", "/invoke_error", "/logs", "/logs?follow=true", "/api/events",
 ]  # fmt: skip
 UNSTABLE = {

@@ -115,6 +115,10 @@ async def exercise(api) -> None:
         )),
         ("PUT", "/api/admin/external-service/failure-rate", {"failure_rate": 0.0}),
         ("PUT", "/api/admin/proxy/policy", {"policy": "fifo"}),
+        ("PUT", "/api/admin/retention", {"pattern": "none", "seconds": 60}),
+        ("GET", "/api/admin/retention", None),
+        ("DELETE", "/api/admin/retention?pattern=none", None),
+        ("DELETE", "/api/metrics?type=disk", None),
         ("POST", "/api/admin/circuit-breaker/open", None),
         ("POST", "/api/admin/circuit-breaker/close", None),
     ]  # fmt: skip

@@ -103,8 +103,10 @@ class Model:
         self.claim = None
         return True
 
-    def invalidate(self):
+    def invalidate(self, last_good):
         self.answer = self.claim = None
+        if last_good:
+            self.last_good = None
 
 
 class CacheMachine(StoreMachine):
@@ -181,11 +183,11 @@ class CacheMachine(StoreMachine):
             self.pass_time(seconds)
             self.fill(lease)
 
-    @rule(some=st.lists(keys, min_size=1, max_size=2))
-    def invalidate(self, some):
-        self.do(self.store.invalidate(some))
+    @rule(some=st.lists(keys, min_size=1, max_size=2), last_good=st.booleans())
+    def invalidate(self, some, last_good):
+        self.do(self.store.invalidate(some, last_good=last_good))
         for key in some:
-            self.models[key].invalidate()
+            self.models[key].invalidate(last_good)
             self.granted[key].clear()
 
     @rule(seconds=steps)

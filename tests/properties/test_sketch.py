@@ -17,6 +17,8 @@ from src.analytics.sketch import (
     encode_cells,
     encode_counts,
     entry_of,
+    subtract,
+    sum_by_bin,
     sum_cells,
 )
 
@@ -76,3 +78,15 @@ def test_sketches_are_the_same_one_by_one_and_all_at_once(sample, times):
 def test_bins_never_order_against_values(one, other):
     if one < other:
         assert bin_of(one) <= bin_of(other)
+
+
+@given(st.lists(st.tuples(values, st.booleans()), max_size=200))
+def test_what_is_left_of_a_sketch_is_the_sketch_of_what_is_left(sample):
+    def counted(some):
+        bins = bins_of(np.array(some, dtype=np.float64))
+        return sum_by_bin(bins, np.ones_like(bins))
+
+    kept = [value for value, is_kept in sample if is_kept]
+    removed = [value for value, is_kept in sample if not is_kept]
+    left = subtract(counted(kept + removed), counted(removed))
+    assert [part.tolist() for part in left] == [part.tolist() for part in counted(kept)]

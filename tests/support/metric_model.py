@@ -11,7 +11,7 @@ from src.analytics.columns import PointColumns, columns_of
 from src.analytics.points import Point
 from src.analytics.rollup import Rollup
 from src.analytics.sketch import LogBinSketch
-from src.analytics.window import Window
+from src.analytics.window import HOUR_US, Window
 from src.resilience.clock import Clock
 from src.resilience.rate_limiter.store import Decision, RateLimiter
 from src.services.metrics.export import PointPage
@@ -26,15 +26,16 @@ from src.services.metrics.ingest import (
     TypeOverview,
     WriteResult,
 )
-from src.services.metrics.labels import LabelFilters, matches
+from src.services.metrics.labels import Group, Groups, LabelFilters, LabelQuery, matches
 
 
 class MemoryMetricStore:
-    """A `MetricStore` in memory, and a `SeriesStore`: the oracle of the others, and what a test may need."""
+    """A `MetricStore`, `SeriesStore` and `DeletableStore` in memory: the oracle of the others."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._points: list[StoredPoint] = []
+        self._arrivals = 0
         self._idempotency: dict[str, tuple[str, float]] = {}
 
     async def add(self, batch: Sequence[PointColumns], idempotency: Idempotency | None = None) -> WriteResult:
@@ -51,7 +52,8 @@ class MemoryMetricStore:
                 columns.timestamps_us.tolist(), columns.values.tolist(), labels, strict=True
             ):
                 point = Point(columns.type, timestamp, value, text)
-                self._points.append(StoredPoint(point, len(self._points) + 1))
+                self._arrivals += 1
+                self._points.append(StoredPoint(point, self._arrivals))
         return WriteResult(is_new=True, rejected=[])
 
     async def add_one(self, point: Point) -> PointRejection | None:
@@ -59,39 +61,51 @@ class MemoryMetricStore:
         return None
 
     async def aggregate(self, metric_type: str, window: Window | None) -> Aggregate:
-        some = [stored for stored in self._of(metric_type) if window is None or _is_in(window, stored.point)]
-        if not some:
-            return Aggregate(Rollup.empty(), LogBinSketch.from_values([]))
-        values = [stored.point.value for stored in some]
-        latest = max(some, key=_place)
-        try:
-            total = math.fsum(values)
-        except OverflowError:
-            total = math.nan
-        rollup = Rollup(
-            len(some),
-            total,
-            0.0,
-            min(values),
-            max(values),
-            latest.point.timestamp_us,
-            latest.point.value,
-        )
-        return Aggregate(rollup, LogBinSketch.from_values(values))
+        return _aggregate(self._in(metric_type, window))
 
     async def aggregates(self, metric_type: str, windows: Sequence[Window]) -> list[Aggregate]:
         return [await self.aggregate(metric_type, window) for window in windows]
 
+    async def groups(self, metric_type: str, window: Window | None, query: LabelQuery) -> Groups:
+        groups: dict[tuple[str | None, ...], list[StoredPoint]] = {} if query.group_by else {(): []}
+        for stored in self._in(metric_type, window):
+            labels = labels_of(stored.point)
+            if query.matches(labels):
+                groups.setdefault(query.group_values(labels), []).append(stored)
+        return Groups(
+            [
+                Group(
+                    {n: value for n, value in zip(query.group_by, key, strict=True) if value is not None},
+                    _aggregate(some),
+                )
+                for key, some in sorted(groups.items(), key=lambda item: [value or "" for value in item[0]])
+            ]
+        )
+
+    async def groups_by_window(
+        self, metric_type: str, windows: Sequence[Window], query: LabelQuery
+    ) -> list[Groups]:
+        return [await self.groups(metric_type, window, query) for window in windows]
+
+    async def series(self, metric_type: str) -> list[tuple[Mapping[str, str], int]]:
+        some = self._of(metric_type)
+        if not any(stored.point.labels for stored in some):
+            return []
+        counts = Counter(stored.point.labels for stored in some)
+        return [(orjson.loads(text) if text else {}, count) for text, count in counts.items()]
+
     async def newest(
-        self, metric_type: str | None, limit: int, before: Position | None = None
+        self,
+        metric_type: str | None,
+        limit: int,
+        before: Position | None = None,
+        filters: LabelFilters | None = None,
     ) -> list[StoredPoint]:
         some = self._points if metric_type is None else self._of(metric_type)
         if before is not None:
-            some = [
-                stored
-                for stored in some
-                if _place(stored) < (before.timestamp_us, before.type, before.arrival)
-            ]
+            place = before.timestamp_us, before.type, before.arrival
+            some = [stored for stored in some if _place(stored) < place]
+        some = [stored for stored in some if matches(filters or {}, stored.point.labels)]
         return sorted(some, key=_place, reverse=True)[:limit]
 
     async def export(
@@ -112,15 +126,93 @@ class MemoryMetricStore:
         for name in {stored.point.type for stored in self._points}:
             some = self._of(name)
             latest = max(some, key=_place).point
-            overviews.append(TypeOverview(name, len(some), latest.timestamp_us, latest.value))
+            # The series without labels counts, whether it has points or not.
+            series = len({stored.point.labels for stored in some} | {""})
+            overviews.append(TypeOverview(name, len(some), latest.timestamp_us, latest.value, series))
         return sorted(overviews, key=lambda overview: (-overview.latest_timestamp_us, overview.type))
 
-    async def series(self, metric_type: str) -> list[tuple[Mapping[str, str], int]]:
-        counts = Counter(stored.point.labels for stored in self._of(metric_type))
-        return [(orjson.loads(text) if text else {}, count) for text, count in counts.items()]
+    async def delete(
+        self, metric_type: str, filters: LabelFilters | None = None, before_us: int | None = None
+    ) -> int:
+        kept = [
+            stored
+            for stored in self._points
+            if stored.point.type != metric_type
+            or not matches(filters or {}, stored.point.labels)
+            or (before_us is not None and stored.point.timestamp_us >= before_us)
+        ]
+        deleted = len(self._points) - len(kept)
+        self._points = kept
+        return deleted
+
+    async def oldest(self) -> list[tuple[str, int]]:
+        return [
+            (name, min(stored.point.timestamp_us for stored in self._of(name)) // HOUR_US * HOUR_US)
+            for name in {stored.point.type for stored in self._points}
+        ]
+
+    async def now_us(self) -> int:
+        return round(self._clock.now() * 1e6)
 
     def _of(self, metric_type: str) -> list[StoredPoint]:
         return [stored for stored in self._points if stored.point.type == metric_type]
+
+    def _in(self, metric_type: str, window: Window | None) -> list[StoredPoint]:
+        return [stored for stored in self._of(metric_type) if window is None or _is_in(window, stored.point)]
+
+
+class MemoryRetention:
+    """A `RetentionStore` in memory."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._rules: dict[str, int] = {}
+        self._turn_ends_at = 0.0
+
+    async def rules(self) -> Mapping[str, int]:
+        return dict(self._rules)
+
+    async def set_rule(self, pattern: str, seconds: int, max_rules: int) -> bool:
+        if pattern not in self._rules and len(self._rules) >= max_rules:
+            return False
+        self._rules[pattern] = seconds
+        return True
+
+    async def remove_rule(self, pattern: str) -> bool:
+        return self._rules.pop(pattern, None) is not None
+
+    async def take_turn(self, seconds: float) -> bool:
+        if self._clock.monotonic() < self._turn_ends_at:
+            return False
+        self._turn_ends_at = self._clock.monotonic() + seconds
+        return True
+
+
+def labels_of(point: Point) -> Mapping[str, str]:
+    """Return the labels of a point."""
+    found: Mapping[str, str] = orjson.loads(point.labels) if point.labels else {}
+    return found
+
+
+def _aggregate(some: Sequence[StoredPoint]) -> Aggregate:
+    if not some:
+        return Aggregate.empty()
+    values = [stored.point.value for stored in some]
+    latest = max(some, key=_place)
+    try:
+        total = math.fsum(values)
+    except OverflowError:
+        total = math.nan
+    rollup = Rollup(
+        len(some),
+        total,
+        0.0,
+        min(values),
+        max(values),
+        latest.point.timestamp_us,
+        latest.point.value,
+    )
+    return Aggregate(rollup, LogBinSketch.from_values(values))
 
 
 def _is_in(window: Window, point: Point) -> bool:

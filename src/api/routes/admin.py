@@ -1,14 +1,13 @@
 """The operator's endpoints: simulated faults, the circuit breaker, and the policy of the proxy's queue."""
 
-from typing import TypeVar, cast
+from typing import cast
 
 from fastapi import APIRouter, Request
-from pydantic import TypeAdapter
 
 from src.api.admin_access import RequireAdmin
-from src.api.body import MAX_OBJECT_BYTES, await_body, body_too_large, read_object
+from src.api.body import MAX_OBJECT_BYTES, body_too_large
 from src.api.dependencies import state
-from src.api.eager_coroutine import EagerCoroutine
+from src.api.json_object import read_json_object
 from src.api.models.circuit_breaker import BreakerOut
 from src.api.models.external_service import FailureRate, FaultChangesIn, FaultsOut
 from src.api.models.proxy import ProxyPolicy
@@ -16,13 +15,7 @@ from src.api.openapi import ADMIN_ERRORS, BODY_ERRORS, json_body, problems, requ
 from src.api.routes.circuit_breaker import breaker_out
 from src.services.simulated_faults import FaultChanges, SimulatedFaults
 
-T = TypeVar("T")
-
 router = APIRouter(prefix="/api/admin", tags=["admin"])
-
-_FAILURE_RATE = TypeAdapter(FailureRate)
-_FAULT_CHANGES = TypeAdapter(FaultChangesIn)
-_PROXY_POLICY = TypeAdapter(ProxyPolicy)
 
 _CHANGE_ERRORS = problems(
     *ADMIN_ERRORS,
@@ -53,7 +46,7 @@ async def failure_rate(request: Request) -> FailureRate:
 )
 async def set_failure_rate(request: Request) -> FailureRate:
     """Set the share of calls for which the simulated external service fails, for every worker."""
-    body = await _read_object(request, _FAILURE_RATE)
+    body = await read_json_object(request, FailureRate)
     faults = await state(request)["fault_control"].change({"failure_rate": body.failure_rate})
     return FailureRate(failure_rate=faults.failure_rate)
 
@@ -77,7 +70,7 @@ async def faults(request: Request) -> FaultsOut:
 )
 async def change_faults(request: Request) -> FaultsOut:
     """Change the failure rate or the delay of the simulated external service, for every worker."""
-    body = await _read_object(request, _FAULT_CHANGES)
+    body = await read_json_object(request, FaultChangesIn)
     changes = cast("FaultChanges", body.model_dump(exclude_unset=True))
     return _faults_out(await state(request)["fault_control"].change(changes))
 
@@ -123,16 +116,9 @@ async def proxy_policy(request: Request) -> ProxyPolicy:
 )
 async def set_proxy_policy(request: Request) -> ProxyPolicy:
     """Set the policy of the proxy's queue for every worker. Every queued call stays in the queue."""
-    body = await _read_object(request, _PROXY_POLICY)
+    body = await read_json_object(request, ProxyPolicy)
     await state(request)["proxy"].set_policy(body.policy)
     return body
-
-
-async def _read_object(request: Request, adapter: TypeAdapter[T]) -> T:
-    services = state(request)
-    reading = EagerCoroutine(read_object(request, adapter, services["body_limits"].max_bytes))
-    parsed, _ = await await_body(reading, services["clock"])
-    return parsed
 
 
 def _faults_out(faults: SimulatedFaults) -> FaultsOut:

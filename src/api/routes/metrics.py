@@ -234,7 +234,7 @@ def _position(cursor: str | None, metric_type: str | None) -> Position | None:
 
 
 def _cursor_after(last: StoredPoint) -> str:
-    return encode_cursor(Position(last.point.timestamp_us, last.point.type, last.arrival))
+    return encode_cursor(Position(last.point.timestamp_us, last.point.type, last.arrival, last.generation))
 
 
 HOT_ROUTES = (HotRoute("GET", "/api/metrics/summary", summary, "read_admission"),)

@@ -110,11 +110,13 @@ class MemoryCacheStore:
         del self._claims[key]
         return True
 
-    async def invalidate(self, keys: Sequence[str]) -> None:
-        """Drop the fresh entries and the leases of `keys`."""
+    async def invalidate(self, keys: Sequence[str], *, last_good: bool = False) -> None:
+        """Drop the fresh entries and the leases of `keys`, and the last good copies if `last_good` is set."""
         for key in keys:
             self._claims.pop(key, None)
-            if key in self._copies:
+            if last_good:
+                self._copies.pop(key, None)
+            elif key in self._copies:
                 self._copies[key].is_valid = False
 
     def _claim(self, key: str) -> _Claim | None:

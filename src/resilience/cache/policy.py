@@ -223,13 +223,14 @@ class ReadThroughCache:
 
         return decorate
 
-    async def invalidate(self, keys: Sequence[str]) -> None:
+    async def invalidate(self, keys: Sequence[str], *, last_good: bool = False) -> None:
         """Make every later `begin` and `get` of `keys` see what was written before this call.
 
-        Last good copies stay: they are what is left when a computation fails. Another worker's computation
-        that began before still answers the callers which that worker joins to it, but is not stored.
+        Last good copies stay unless `last_good` is set: they answer when a computation fails. Another
+        worker's computation that began before still answers the callers which that worker joins to it, but is
+        not stored.
         """
-        await self._store.invalidate(keys)
+        await self._store.invalidate(keys, last_good=last_good)
         self._invalidations += 1
         for key in keys:
             self._failures.pop(key, None)

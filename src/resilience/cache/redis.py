@@ -137,15 +137,20 @@ class RedisCacheStore:
         self._end_lease(key, token, is_ended=is_released is not None)
         return is_released is not False
 
-    async def invalidate(self, keys: Sequence[str]) -> None:
-        """Drop the fresh entries and the leases of `keys`, each key in one step."""
+    async def invalidate(self, keys: Sequence[str], *, last_good: bool = False) -> None:
+        """Drop the fresh entries and the leases of `keys`, and the last good copies if `last_good` is set.
+
+        Each key is dropped in one step.
+        """
         if self._recent is not None:
             for key in keys:
                 self._recent.drop(key)
-        await asyncio.gather(*map(self._drop, keys))
+        await asyncio.gather(*(self._drop(key, last_good=last_good) for key in keys))
 
-    async def _drop(self, key: str) -> None:
-        keys = (key, cost_key(key), _lease(key))
+    async def _drop(self, key: str, *, last_good: bool) -> None:
+        keys = [key, cost_key(key), _lease(key)]
+        if last_good:
+            keys.append(_last_good(key))
         await unless_unavailable(self._runner.run(COMMAND, keys, ("DEL",)), None)
 
     async def _read(self, key: str, options: CacheOptions) -> Entry | None:

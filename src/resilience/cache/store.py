@@ -86,6 +86,6 @@ class CacheStore(Protocol):
         """End a lease that came to nothing; return False, leaving it to its new holder, if it was lost."""
         ...
 
-    async def invalidate(self, keys: Sequence[str]) -> None:
-        """Drop the fresh entries and the leases of `keys`; last good copies stay."""
+    async def invalidate(self, keys: Sequence[str], *, last_good: bool = False) -> None:
+        """Drop the fresh entries and the leases of `keys`, and the last good copies if `last_good` is set."""
         ...

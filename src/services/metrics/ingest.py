@@ -70,19 +70,31 @@ class WriteResult(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class StoredPoint:
-    """A point, and its number in the order of arrival among points of equal type and timestamp."""
+    """A point, and its number in the order of arrival among points of equal type and timestamp.
+
+    Attributes:
+        point: The point.
+        arrival: The number.
+        generation: Identifies the state of the type in which the number is valid. A deletion changes it.
+    """
 
     point: Point
     arrival: int
+    generation: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """A position in a list, which is in descending order of timestamp, then type, then arrival."""
+    """A position in a list, which is in descending order of timestamp, then type, then arrival.
+
+    If points of the type were deleted since `generation`, the position is before all points of this timestamp
+    and type.
+    """
 
     timestamp_us: int
     type: str
     arrival: int
+    generation: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,9 @@ A summary is rendered to bytes when it is computed. The cache holds these bytes,
 
 import asyncio
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Literal, get_args
+from typing import Literal, Protocol, get_args
 
 import orjson
 
@@ -34,6 +34,18 @@ def cache_key(metric_type: str, period: str, labels: LabelQuery = ALL_SERIES) ->
     filters = {name: sorted(values) for name, values in labels.filters.items()}
     text = orjson.dumps([filters, labels.group_by], option=orjson.OPT_SORT_KEYS)
     return f"{key}:{hashlib.blake2b(text, digest_size=12).hexdigest()}"
+
+
+class SummaryIndex(Protocol):
+    """Which summaries by labels are cached."""
+
+    async def add(self, metric_type: str, key: str) -> None:
+        """Note that a summary of `metric_type` is going to be cached under `key`."""
+        ...
+
+    async def take(self, metric_type: str) -> Sequence[str]:
+        """Return the keys of the cached summaries of `metric_type`, and forget them."""
+        ...
 
 
 class SummaryRead:
@@ -78,12 +90,19 @@ class SummaryService:
             serve a stale summary instead of a `CircuitOpenError`, `ExternalServiceUnavailableError` or
             `StorageRefusedError`.
         external_service: The source of a type's reference data.
+        index: The keys of the cached summaries by labels.
         clock: Determines the end of a rolling window.
     """
 
     def __init__(
-        self, store: MetricStore, cache: ReadThroughCache, external_service: ExternalService, clock: Clock
+        self,
+        store: MetricStore,
+        cache: ReadThroughCache,
+        external_service: ExternalService,
+        index: SummaryIndex,
+        clock: Clock,
     ) -> None:
+        self._index = index
         self._store = store
         self._cache = cache
         self._external_service = external_service
@@ -109,7 +128,19 @@ class SummaryService:
         periods = get_args(Period)
         await self._cache.invalidate([cache_key(name, period) for name in metric_types for period in periods])
 
+    async def discard(self, metric_type: str) -> None:
+        """Drop every cached summary of `metric_type`, those by labels and the last good ones included.
+
+        Raises:
+            StorageUnavailableError: Redis is unavailable.
+        """
+        keys = [cache_key(metric_type, period) for period in get_args(Period)]
+        keys += await self._index.take(metric_type)
+        await self._cache.invalidate(keys, last_good=True)
+
     async def _compute(self, metric_type: str, period: Period, labels: LabelQuery) -> bytes:
+        if labels != ALL_SERIES:
+            await self._index.add(metric_type, cache_key(metric_type, period, labels))
         now_us = round(self._clock.now() * 1e6)
         seconds = WINDOW_SECONDS.get(period)
         window = None if seconds is None else Window.rolling(now_us, seconds)

@@ -3,14 +3,16 @@
 -- KEYS  m:{<type>}:hours; the other keys of the type are made here, they carry the same hash tag
 -- ARGV  prefix of the keys, limit, and where the list continues, if not at the newest point: number of the hour,
 --       µs within the hour
--- Reply {hour, points of its head, {minute, points, minute, points, …}, hour, …}, newest hour first
+-- Reply {generation of the type or '', version of its series dictionary, hour, points of its head, {minute, points,
+--       minute, points, …}, hour, …}, newest hour first
 
 local POINT, RECORD, MINUTE_US, CHUNK = 14, 56, 60000000, 100
 local prefix, limit = ARGV[1], tonumber(ARGV[2])
 local from_hour = ARGV[3] and tonumber(ARGV[3])
 local from_minute = ARGV[3] and math.floor(tonumber(ARGV[4]) / MINUTE_US)
 
-local reply, sure, seen, hours = {}, 0, 0, nil
+local sure, seen, hours = 0, 0, nil
+local reply = {redis.call('HGET', prefix .. 'd', 'generation') or '', redis.call('HGET', prefix .. 's', '#') or '0'}
 repeat
   hours = redis.call('ZREVRANGEBYSCORE', KEYS[1], ARGV[3] or '+inf', '-inf', 'LIMIT', seen, CHUNK)
   for _, name in ipairs(hours) do

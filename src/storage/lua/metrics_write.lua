@@ -1,30 +1,26 @@
--- Stores points of several types. The keys of a type, m:{<type>}:<suffix>, are made here; all of them carry the
--- type's hash tag. `src/storage/metrics/layout.py` describes the keys.
+-- Stores points of several types. The script makes the keys of a type, m:{<type>}:<suffix>, itself; all of them carry
+-- the type's hash tag. `src/storage/metrics/layout.py` describes the keys.
 --
--- Redis takes nothing back, so a write has two steps. `plan_metrics` reads everything and makes every check: what fails
+-- Redis does not roll back, so a write has two steps. `plan_metrics` reads everything and makes every check. A failure
 -- there, such as a value of another kind or a command that the user may not run, leaves everything as it was.
 -- `store_metrics` writes what was planned.
 --
 -- @include ../../resilience/redis/now
+-- @include metrics_record
 -- ARGV  from `first` on: maximum number of types, maximum number of series of a type, number of types; and for
---       each type its name; retention in seconds (0: for ever); latest timestamp in µs; version of the series
+--       each type its name; latest timestamp in µs; version of the series
 --       dictionary ('' if only points without labels come); number of new series, and for each its number and
 --       text; sketch entries of all its points ('' if they are those of its only minute); number of minutes in
 --       ascending order, and for each its number, number of points, points, rollup record, sketch entries
 
-local POINT = 14        -- bytes of a point
-local RECORD = 56       -- bytes of a rollup record
-local FORMAT = '<ddddddiI'
 local HEAD = 1024       -- points of an hour that are kept in its head
 local HOUR_SKETCH = 64  -- points of an hour before it has a sketch
 local MINUTE_SKETCH = 512
 local RECENT = 26 * 3600 -- seconds after their end that minutes have a sketch
-local SKETCH_HEADER = 8 -- bytes: number of points that the sketch leaves out, length of its compacted part
 local MAX_LOG = 8192    -- bytes of entries beyond the compacted part before it is compacted
 local MAX_NEW_LOG = 2048 -- the same of a new sketch: so much at once is often all that it will have
 local FOLD_POINTS = 50000 -- of an hour that no block of series has yet before they are added to one
 local MAX_FOLDS = 20    -- hours reported at once
-local PRUNED = 500      -- expired hours that are taken off the index at once
 
 local hints = {} -- keys of sketches whose log is to be compacted
 local folds = {} -- type and hour, by turns, whose points are to be added to a block of series
@@ -33,45 +29,6 @@ local taken = 0
 local function take()
   taken = taken + 1
   return ARGV[taken]
-end
-
--- Lua numbers print as 1.8e+15 otherwise.
-local function text(number)
-  return string.format('%.0f', number)
-end
-
-local function merged(old, new)
-  local count, sum, lost, low, high, value, hour, offset = struct.unpack(FORMAT, new)
-  local count1, sum1, lost1, low1, high1, value1, hour1, offset1 = struct.unpack(FORMAT, old)
-  local total = sum1 + sum
-  local rounding -- Neumaier: the smaller summand is the one that lost digits
-  if math.abs(sum1) >= math.abs(sum) then
-    rounding = (sum1 - total) + sum
-  else
-    rounding = (sum - total) + sum1
-  end
-  if hour1 > hour or hour1 == hour and offset1 > offset then
-    hour, offset, value = hour1, offset1, value1
-  end
-  return struct.pack(FORMAT, count1 + count, total, lost1 + lost + rounding,
-    low < low1 and low or low1, high > high1 and high or high1, value, hour, offset)
-end
-
-local function is_empty(record)
-  return not record or record == '' or record:sub(1, 8) == '\0\0\0\0\0\0\0\0'
-end
-
-local function merge_into(record, new)
-  return is_empty(record) and new or merged(record, new)
-end
-
-local function count_of(record)
-  return is_empty(record) and 0 or (struct.unpack('<d', record))
-end
-
-local function read_record(record)
-  assert(not record or record == '' or #record == RECORD, 'a foreign value stands in place of a rollup')
-  return record
 end
 
 local function read_slot(key, slot)
@@ -94,27 +51,12 @@ local function sketch_length(key)
   return length
 end
 
--- Redis has no order to see whether a command may be run. These change nothing, but fail where it may not.
+-- Redis has no command that says whether another command may be run. These commands change nothing, but they fail if
+-- the user may not run them.
 local function check_commands(t)
   redis.call('SETRANGE', t.prefix .. 'p:all', 0, '')
   redis.call('SET', t.prefix .. 'none', '', 'XX')
   redis.call('EXPIRE', t.prefix .. 'none', 1)
-end
-
--- Partitions expire by themselves; the lists of hours and days do not. Some at a time: there may be years of them.
-local function prune(t)
-  local cutoff = now / 1000000 - t.retention
-  local key, last = t.prefix .. 'hours', '(' .. math.floor(cutoff / 3600)
-  local expired = redis.call('ZRANGEBYSCORE', key, '-inf', last, 'LIMIT', 0, PRUNED)
-  if #expired == 0 then
-    return
-  end
-  redis.call('ZREM', key, unpack(expired))
-  for _, day in ipairs(redis.call('HKEYS', t.prefix .. 'd')) do
-    if tonumber(day) and tonumber(day) < math.floor(cutoff / 86400) then
-      redis.call('HDEL', t.prefix .. 'd', day)
-    end
-  end
 end
 
 local function take_hours()
@@ -136,12 +78,6 @@ local function take_hours()
 end
 
 local function plan_hour(t, hour)
-  hour.end_seconds = (hour.number + 1) * 3600
-  -- What has expired on arrival is counted in the totals of all time only.
-  hour.is_past = t.retention > 0 and (hour.end_seconds + t.retention) * 1000000 <= now
-  if hour.is_past then
-    return
-  end
   hour.key = t.prefix .. 'r:' .. hour.number
   hour.minutes_key = t.prefix .. 'n:' .. hour.number
   hour.slot_key = t.prefix .. 'h:' .. math.floor(hour.number / 24)
@@ -196,12 +132,13 @@ local function plan_days(t, all_entries)
   end
 end
 
--- Find the earlier hours with points that no block of series has yet: all of them where no point had labels before,
--- since their points belong to the series without labels; else they are needed only to begin a new hour.
+-- Find the earlier hours with points that no block of series has yet. If no point had labels before, these are all
+-- hours, because their points belong to the series without labels. Otherwise only a write that begins a new hour needs
+-- them.
 local function plan_unfolded(t)
   t.unfolded = {}
   if not t.was_labelled then
-    redis.call('HLEN', t.prefix .. 'u') -- fails where something else stands in its place
+    redis.call('HLEN', t.prefix .. 'u') -- fails if there is another kind of value
     for i, hour in ipairs(redis.call('ZRANGE', t.prefix .. 'hours', 0, -1)) do
       local number = read_number(hour)
       local record = read_slot(t.prefix .. 'h:' .. math.floor(number / 24), number % 24 * RECORD)
@@ -215,16 +152,13 @@ local function plan_unfolded(t)
 end
 
 local function plan_type()
-  local t = {name = take(), retention = tonumber(take()), latest = take(), version = take(), series = {}}
+  local t = {name = take(), latest = take(), version = take(), series = {}}
   t.prefix = 'm:{' .. t.name .. '}:'
   for i = 1, tonumber(take()) do
     t.series[i] = {take(), take()}
   end
   local all_entries = take()
   check_commands(t)
-  if t.retention > 0 then
-    prune(t)
-  end
   local totals = redis.call('HMGET', t.prefix .. 'd', 'all', 'open', 'labelled')
   t.record = read_record(totals[1])
   t.open = totals[2] and read_number(totals[2])
@@ -234,6 +168,9 @@ local function plan_type()
   if t.version ~= '' then
     t.is_stale = (redis.call('HGET', t.prefix .. 's', '#') or '0') ~= t.version
     t.known_series = redis.call('HLEN', t.prefix .. 's') - (t.version ~= '0' and 1 or 0)
+  end
+  if not t.record or t.version == '0' then
+    t.unique = unique()
   end
   t.hours = take_hours()
   for _, hour in ipairs(t.hours) do
@@ -250,17 +187,13 @@ end
 
 local has_written = false
 
-local function expire(key, end_seconds, keep_seconds)
-  redis.call('EXPIRE', key, math.max(1, math.ceil(end_seconds + keep_seconds - now / 1000000)))
-end
-
 -- Add entries to a sketch. `length` is its length before, `left_out` the number of earlier points that a new
--- sketch leaves out. `end_seconds` and `keep_seconds` say when it expires; nil is never.
-local function add_entries(key, length, left_out, entries, end_seconds, keep_seconds)
+-- sketch leaves out, `expires` the second at which a new sketch expires; nil is never.
+local function add_entries(key, length, left_out, entries, expires)
   if length == 0 then
     redis.call('SETRANGE', key, 0, struct.pack('<II', left_out, 0) .. entries)
-    if keep_seconds then
-      expire(key, end_seconds, keep_seconds)
+    if expires then
+      redis.call('EXPIRE', key, math.max(1, math.ceil(expires - now / 1000000)))
     end
     if #entries > MAX_NEW_LOG then
       hints[#hints + 1] = key
@@ -273,7 +206,7 @@ local function add_entries(key, length, left_out, entries, end_seconds, keep_sec
   end
 end
 
--- Let a string have no spare room any more, as it grows no further.
+-- Write a string again, so that Redis frees the room that the string kept for growth.
 local function trim(key)
   local value = redis.call('GET', key)
   if value then
@@ -299,63 +232,49 @@ local function report_fold(t, hour)
   end
 end
 
-local function write_minute(t, hour, minute)
-  local keep = t.retention > 0 and t.retention or nil
+local function write_minute(hour, minute)
   redis.call('SETRANGE', hour.minutes_key, minute.slot, merge_into(minute.record, minute.rollup))
   local length = redis.call('SETRANGE', minute.key, minute.length, minute.points)
-  if keep and minute.length == 0 then
-    expire(minute.key, hour.end_seconds, keep)
-  end
   if minute.sketch_length > 0 or length >= MINUTE_SKETCH * POINT then
-    local minute_end = (minute.number + 1) * 60
-    local recent = keep and math.min(keep, RECENT) or RECENT
-    if (minute_end + recent) * 1000000 > now then
-      add_entries(minute.sketch_key, minute.sketch_length, minute.length / POINT, minute.entries, minute_end, recent)
+    local expires = (minute.number + 1) * 60 + RECENT
+    if expires * 1000000 > now then
+      add_entries(minute.sketch_key, minute.sketch_length, minute.length / POINT, minute.entries, expires)
     end
   end
 end
 
 -- Returns the newest minute that was written.
 local function write_hour(t, hour)
-  local keep = t.retention > 0 and t.retention or nil
   if hour.before == 0 then
     redis.call('ZADD', t.prefix .. 'hours', hour.number, hour.number)
   end
   redis.call('SETRANGE', hour.slot_key, hour.slot, merge_into(hour.record, hour.rollup))
-  if keep and hour.before == 0 then
-    expire(hour.slot_key, (math.floor(hour.number / 24) + 1) * 86400, keep)
-  end
   if hour.sketch_length > 0 or hour.before + hour.count >= HOUR_SKETCH then
-    add_entries(hour.sketch_key, hour.sketch_length, hour.before, hour.entries, hour.end_seconds, keep)
+    add_entries(hour.sketch_key, hour.sketch_length, hour.before, hour.entries)
   end
   if hour.is_in_head then
     local length = hour.length
     for _, minute in ipairs(hour.minutes) do
       length = redis.call('SETRANGE', hour.key, length, minute.points)
     end
-    if keep and hour.length == 0 then
-      expire(hour.key, hour.end_seconds, keep)
-    end
     return hour.number * 60
   end
   for _, minute in ipairs(hour.minutes) do
-    write_minute(t, hour, minute)
-  end
-  if keep and not hour.is_closed then
-    expire(hour.minutes_key, hour.end_seconds, keep)
+    write_minute(hour, minute)
   end
   return hour.minutes[#hour.minutes].number
 end
 
--- HSET comes first, as no check has proved that the user may run it.
+-- HSET comes first, because no check has proved that the user may run it.
 local function write_totals(t)
   local fields = {'all', merge_into(t.record, t.rollup)}
   for _, day in ipairs(t.days) do
-    day.is_kept = t.retention == 0 or ((day.number + 1) * 86400 + t.retention) * 1000000 > now
-    if day.is_kept then
-      fields[#fields + 1] = day.number
-      fields[#fields + 1] = merge_into(day.record, day.rollup)
-    end
+    fields[#fields + 1] = day.number
+    fields[#fields + 1] = merge_into(day.record, day.rollup)
+  end
+  if not t.record then
+    fields[#fields + 1] = 'generation'
+    fields[#fields + 1] = t.unique
   end
   if t.is_labelled and not t.was_labelled then
     fields[#fields + 1] = 'labelled'
@@ -373,21 +292,19 @@ local function write_unfolded(t)
     end
   end
   for _, hour in ipairs(t.hours) do
-    if not hour.is_past then
-      local unfolded = (t.was_labelled and (hour.unfolded or 0) or hour.before) + hour.count
-      redis.call('HSET', t.prefix .. 'u', hour.number, text(unfolded))
-      if not hour.unfolded and hour.before == 0 then
-        t.unfolded[#t.unfolded + 1] = hour
-      end
-      if unfolded > FOLD_POINTS then
-        report_fold(t, hour.number)
-      end
+    local unfolded = (t.was_labelled and (hour.unfolded or 0) or hour.before) + hour.count
+    redis.call('HSET', t.prefix .. 'u', hour.number, text(unfolded))
+    if not hour.unfolded and hour.before == 0 then
+      t.unfolded[#t.unfolded + 1] = hour
+    end
+    if unfolded > FOLD_POINTS then
+      report_fold(t, hour.number)
     end
   end
 end
 
 local function write_series(t)
-  local fields = {'#', text(tonumber(t.version) + 1)}
+  local fields = {'#', t.version == '0' and t.unique or text(tonumber(t.version) + 1)}
   for _, series in ipairs(t.series) do
     fields[#fields + 1] = series[2]
     fields[#fields + 1] = series[1]
@@ -395,7 +312,7 @@ local function write_series(t)
   redis.call('HSET', t.prefix .. 's', unpack(fields))
 end
 
--- Begin a new minute: what the one before had is not written any more.
+-- Begin a new minute. The strings of the minute before rarely grow any more.
 local function open_minute(t, newest)
   if t.open then
     seal(t, t.open)
@@ -416,19 +333,16 @@ local function write_type(registry, t)
   end
   local newest
   for _, hour in ipairs(t.hours) do
-    newest = not hour.is_past and write_hour(t, hour) or newest
+    newest = write_hour(t, hour)
   end
   for _, day in ipairs(t.days) do
-    if day.is_kept then
-      local keep = t.retention > 0 and t.retention or nil
-      add_entries(day.key, day.sketch_length, 0, day.entries, (day.number + 1) * 86400, keep)
-    end
+    add_entries(day.key, day.sketch_length, 0, day.entries)
   end
   add_entries(t.prefix .. 'p:all', t.sketch_length, 0, t.entries)
   if #t.series > 0 then
     write_series(t)
   end
-  if newest and (not t.open or newest > t.open) then
+  if not t.open or newest > t.open then
     open_minute(t, newest)
   end
   redis.call('ZADD', registry, 'GT', t.latest, t.name)
@@ -441,7 +355,7 @@ local function write_all(registry, types, record_key, record, life)
   for _, t in ipairs(types) do
     write_type(registry, t)
   end
-  if record_key then -- last: where it is, everything is
+  if record_key then -- last: if the record is there, everything is
     redis.call('SET', record_key, record, 'EX', life)
   end
 end
@@ -454,7 +368,7 @@ end
 local function plan_metrics(registry, first)
   taken = first - 1
   local max_types, max_series = tonumber(take()), tonumber(take())
-  redis.call('ZADD', registry, 'XX', 0, '') -- changes nothing, but fails where types could not be added
+  redis.call('ZADD', registry, 'XX', 0, '') -- changes nothing, but fails if types could not be added
   local types, stale, new_types = {}, {-2}, 0
   for i = 1, tonumber(take()) do
     local t = plan_type()
@@ -484,8 +398,8 @@ local function plan_metrics(registry, first)
 end
 
 -- Write what was planned, and a record of the write if there is a key for it. Returns {1, keys of sketches to compact,
--- type and hour by turns to fold}; or {-4, reason} if Redis refused after something was written, which no check has
--- foreseen: then it is not known what is stored.
+-- type and hour by turns to fold}; or {-4, reason} if Redis refused after the first change, for a reason that no check
+-- covers. Then it is not known what is stored.
 local function store_metrics(registry, types, record_key, record, life)
   local is_done, failure = pcall(write_all, registry, types, record_key, record, life)
   if is_done then

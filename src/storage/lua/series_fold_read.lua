@@ -2,8 +2,14 @@
 --
 -- @include series_points
 -- KEYS  m:{<type>}:u; the other keys of the type are made here, they carry the same hash tag
--- ARGV  prefix of the keys, number of the hour
--- Reply {block of the hour or '', block of all hours or '', new points as points_of_hour returns them}
+-- ARGV  prefix of the keys, number of the hour, maximum number of points
+-- Reply {generation of the type or '', block of the hour or '', block of all hours or '', new points as points_of_hour
+--       returns them}
 local prefix, hour = ARGV[1], ARGV[2]
 local block = redis.call('GET', prefix .. 'q:' .. hour)
-return {block or '', redis.call('GET', prefix .. 'q:all') or '', points_of_hour(prefix, hour, 0, 59, coverage(block))}
+return {
+  redis.call('HGET', prefix .. 'd', 'generation') or '',
+  block or '',
+  redis.call('GET', prefix .. 'q:all') or '',
+  points_of_hour(prefix, hour, 0, 59, coverage(block), tonumber(ARGV[3])),
+}

@@ -1,7 +1,8 @@
 """Compaction of sketches: entries of equal bins become one.
 
 A write only appends to a sketch, which is fast. If a sketch has grown long by that, the script that wrote it
-reports it, and a worker replaces what it has read by its compacted form. What was appended meanwhile stays.
+reports the sketch, and a worker replaces what it has read by the compacted form. What was appended meanwhile
+stays.
 """
 
 import asyncio

@@ -130,8 +130,7 @@ class ExportReader:
         next_us = end_us if next_hour == b"" else next_hour * HOUR_US + next_minute * MINUTE_US
         dense = _dense_minute(generation, hours)
         stop_us = min(end_us, next_us if dense is None else dense.start_us)
-        labels = {number: text for text, number in dictionary.numbers.items()}
-        return _Page(labels, _decoded(hours, first_us, stop_us), dense, next_us)
+        return _Page(dict(dictionary.series()), _decoded(hours, first_us, stop_us), dense, next_us)
 
     async def _dense_points(
         self, metric_type: str, minute: _DenseMinute, first_us: int, end_us: int

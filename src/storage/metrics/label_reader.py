@@ -1,9 +1,11 @@
 """Summaries by labels, from blocks of series and from the points that no block has yet."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 from operator import itemgetter
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +21,7 @@ from src.services.metrics.labels import MAX_GROUPS, Group, Groups, LabelQuery
 from src.services.metrics.series import SeriesError
 from src.storage.metrics.layout import key_of
 from src.storage.metrics.series_dictionary import SeriesDictionary
-from src.storage.metrics.series_folder import decode_all_block, decode_hour_block, decode_points
+from src.storage.metrics.series_folder import decode_all_block, decode_hour_block, decode_points, is_complete
 from src.storage.metrics.window_reader import WindowReader
 from src.storage.redis.link import RedisLink
 from src.storage.redis.scripts import storage_script
@@ -27,6 +29,9 @@ from src.storage.redis.scripts import storage_script
 READ_TIMEOUT_SECONDS = 5.0
 MAX_ATTEMPTS = 5
 """How often a read is repeated whose series change meanwhile."""
+
+HOURS_AT_ONCE = 50
+"""Hours read in one round trip while there is no block of all hours."""
 
 MAX_HOURS = 50_000
 MAX_POINT_HOURS = 60
@@ -87,38 +92,69 @@ class LabelReader:
             StorageUnavailableError: Redis is unavailable, or the series change too fast to be read.
         """
         bounded = [window for window in windows if window is not None]
-        arguments: list[Argument] = [key_of(metric_type, ""), *_hours_of(bounded)]
-        for _ in range(MAX_ATTEMPTS):
-            version, all_block, *hours = await self._link.run(
-                self._script, [key_of(metric_type, "u")], arguments, timeout_seconds=READ_TIMEOUT_SECONDS
-            )
-            if version == NO_DICTIONARY:
-                return await self._unlabelled(metric_type, windows, query)
-            dictionary = await self._dictionary(metric_type, version.decode())
-            if dictionary.version == version.decode():
-                return await asyncio.to_thread(_groups, dictionary, bounded, query, all_block, hours)
-        raise StorageUnavailableError("the series of this type are changing too fast")
+        found = await self._read(metric_type, bounded)
+        if found is None:
+            return await self._unlabelled(metric_type, windows, query)
+        return await asyncio.to_thread(_groups, found, bounded, query)
 
     async def series(self, metric_type: str) -> list[tuple[Mapping[str, str], int]]:
         """Return the labels of each series of `metric_type`, and how many points it has."""
+        counted = await self.counts(metric_type)
+        if counted is None:
+            return []
+        dictionary, counts = counted
+        found = Counter[str]()
+        for number, text in dictionary.series():
+            found[text] += counts[number]
+        return [(orjson.loads(text) if text else {}, count) for text, count in found.items() if count]
+
+    async def counts(self, metric_type: str) -> tuple[SeriesDictionary, list[int]] | None:
+        """Return the series of `metric_type`, and how many points each has by its number.
+
+        None if the type has no labels.
+        """
+        found = await self._read(metric_type, [])
+        return None if found is None else (found.dictionary, await asyncio.to_thread(_counts, found))
+
+    async def _read(self, metric_type: str, windows: Sequence[Window]) -> "_Stored | None":
+        """Read what is stored of `windows`, or of all time if there are none.
+
+        None if the type has no labels.
+
+        Raises:
+            StorageUnavailableError: Redis is unavailable, or the series change too fast to be read.
+        """
         for _ in range(MAX_ATTEMPTS):
-            version, all_block, *hours = await self._link.run(
-                self._script,
-                [key_of(metric_type, "u")],
-                [key_of(metric_type, "")],
-                timeout_seconds=READ_TIMEOUT_SECONDS,
-            )
+            version, all_block, *hours = await self._run(metric_type, _hours_of(windows))
             if version == NO_DICTIONARY:
-                return []
+                return None
+            if not is_complete(all_block):
+                all_block, hours = b"", await self._read_all_hours(metric_type)
             dictionary = await self._dictionary(metric_type, version.decode())
             if dictionary.version == version.decode():
-                counts = await asyncio.to_thread(_counts, all_block, hours)
-                return [
-                    (orjson.loads(text) if text else {}, counts[number])
-                    for text, number in dictionary.numbers.items()
-                    if counts[number]
-                ]
+                return _Stored(dictionary, all_block, hours)
         raise StorageUnavailableError("the series of this type are changing too fast")
+
+    async def _run(self, metric_type: str, hours: Sequence[Argument]) -> list[Reply]:
+        reply: list[Reply] = await self._link.run(
+            self._script,
+            [key_of(metric_type, "u")],
+            [key_of(metric_type, ""), *hours],
+            timeout_seconds=READ_TIMEOUT_SECONDS,
+        )
+        return reply
+
+    async def _read_all_hours(self, metric_type: str) -> list[Reply]:
+        """Read each hour, because a deletion has not merged the block of all hours again yet."""
+        hours = await self._link.send("ZRANGE", key_of(metric_type, "hours"), 0, -1)
+        found: list[Reply] = []
+        for first in range(0, len(hours), HOURS_AT_ONCE):
+            arguments: list[Argument] = []
+            for hour in hours[first : first + HOURS_AT_ONCE]:
+                arguments += (hour, 0, HOUR_US, "block")
+            _, _, *some = await self._run(metric_type, arguments)
+            found += some
+        return found
 
     async def _unlabelled(
         self, metric_type: str, windows: Sequence[Window | None], query: LabelQuery
@@ -164,21 +200,29 @@ def _parts(bounds: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int, int]]:
             yield hour, max(first, hour * HOUR_US), min(stop, (hour + 1) * HOUR_US)
 
 
-def _groups(
-    dictionary: SeriesDictionary,
-    windows: Sequence[Window],
-    query: LabelQuery,
-    all_block: bytes,
-    hours: Sequence[tuple[int, bytes, Sequence[Reply]]],
-) -> list[Groups]:
-    wanted, groups, keys = _numbered_groups(dictionary, query)
+class _Stored(NamedTuple):
+    """What is stored of a type.
+
+    Attributes:
+        dictionary: Its series.
+        all_block: Their block of all hours; empty if `hours` has all points.
+        hours: Number, block, and points that are in neither block, of each hour that is read.
+    """
+
+    dictionary: SeriesDictionary
+    all_block: bytes
+    hours: Sequence[tuple[int, bytes, Sequence[Reply]]]
+
+
+def _groups(stored: _Stored, windows: Sequence[Window], query: LabelQuery) -> list[Groups]:
+    wanted, groups, keys = _numbered_groups(stored.dictionary, query)
     starts = np.array([window.start_us + 1 for window in windows] or [-(2**62)], dtype=np.int64)
     stops = np.array([window.end_us + 1 for window in windows] or [2**62], dtype=np.int64)
     width = max(1, len(keys))  # the groups of window n are numbered from n * width on
-    blocks = [decode_all_block(all_block).select(wanted).group(groups)]
-    for hour, stored, points in hours:
+    blocks = [decode_all_block(stored.all_block).select(wanted).group(groups)]
+    for hour, block, points in stored.hours:
         window = int(starts.searchsorted(hour * HOUR_US, side="right")) - 1
-        blocks.append(decode_hour_block(stored).select(wanted).group(groups).shift_numbers(window * width))
+        blocks.append(decode_hour_block(block).select(wanted).group(groups).shift_numbers(window * width))
         series, timestamps, values = decode_points(hour, points)
         places = starts.searchsorted(timestamps, side="right") - 1
         found = wanted[series] & (places >= 0) & (timestamps < stops[places])
@@ -193,12 +237,14 @@ def _groups(
     return [Groups(some[:MAX_GROUPS], is_truncated=len(some) > MAX_GROUPS) for some in by_window]
 
 
-def _counts(all_block: bytes, hours: Sequence[tuple[int, bytes, Sequence[Reply]]]) -> list[int]:
+def _counts(stored: _Stored) -> list[int]:
     """Return the number of points of each series, by its number."""
     counts = np.zeros(2**16, dtype=np.int64)
-    block = decode_all_block(all_block)
+    block = decode_all_block(stored.all_block)
     counts[block.series] += block.records["count"].astype(np.int64)
-    for hour, _, points in hours:
+    for hour, hour_block, points in stored.hours:
+        block = decode_hour_block(hour_block)
+        counts[block.series] += block.records["count"].astype(np.int64)
         counts += np.bincount(decode_points(hour, points).series, minlength=2**16)
     found: list[int] = counts.tolist()
     return found
@@ -211,7 +257,7 @@ def _numbered_groups(
     wanted = np.zeros(2**16, dtype=np.bool_)
     groups = np.zeros(2**16, dtype=np.int64)
     key_of_series: dict[int, tuple[str | None, ...]] = {}
-    for text, number in dictionary.numbers.items():
+    for number, text in dictionary.series():
         labels = orjson.loads(text) if text else {}
         if query.matches(labels):
             wanted[number] = True

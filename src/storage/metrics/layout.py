@@ -1,4 +1,4 @@
-"""Where in Redis metrics lie. Every key of type t begins with ``m:{t}:``.
+"""The keys of metrics in Redis. Every key of type t begins with ``m:{t}:``.
 
 =======================  =====================================================================================
 ``r:<hour>``             string: the head, the first points of the hour in order of arrival, 14 bytes each
@@ -7,12 +7,18 @@
                          exactly if the head is closed.
 ``h:<day>``              string: 24 rollup records, by hour
 ``d``                    hash: rollup records by day, and of all points (``all``); ``open``: the newest minute
-                         that was written
+                         that was written; ``labelled``, if any point had labels; ``generation``: a number
+                         that each deletion changes, and that no other type or time has
 ``p:m:<minute>``         string: the sketch of one minute, if it has many points outside the head; 26 hours
 ``p:h:<hour>``           string: the sketch of one hour, from 64 points on
 ``p:d:<day>``, ``p:all`` string: the sketches of one day, and of all points
-``s``                    hash: the series dictionary, from labels to number; ``#``: its version
+``s``                    hash: the series dictionary, from labels to number; ``#``: its version; from ``-``
+                         and a retired number to its labels
+``q:<hour>``, ``q:all``  string: blocks of series, of one hour and of all hours. After a deletion ``q:all`` is
+                         only a version, until it is merged again.
+``u``                    hash: by hour, how many points no block of series has yet
 ``hours``                sorted set: the hours that have points
+``x``, ``w:<minute>``    string: of a deletion its lease, and the points of an hour that it keeps (-1: head)
 =======================  =====================================================================================
 
 Besides these, ``types`` is a sorted set of all types by their latest timestamp, ``idem:<digest>`` an

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Container, Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
@@ -13,6 +13,7 @@ from src.analytics.points import Point
 from src.analytics.rollup import Floats, Integers
 from src.analytics.window import HOUR_US
 from src.resilience.redis.port import Argument, Reply
+from src.services.errors import StorageUnavailableError
 from src.services.metrics.ingest import Position, StoredPoint
 from src.services.metrics.labels import LabelFilters, matches
 from src.storage.metrics.layout import HEAD_POINTS, key_of
@@ -25,6 +26,9 @@ TYPES_AT_ONCE = 100
 """Types whose points are read in one round trip."""
 
 _log = logging.getLogger(__name__)
+
+MAX_ATTEMPTS = 5
+"""How often points are read again whose series change meanwhile."""
 
 MAX_PAGE = 50_000
 """Points read in one round trip at most while a list looks for those of matching series."""
@@ -122,7 +126,7 @@ class ListReader:
             found = found[:limit]
             # A type whose page was full may have more. They count while the last point read is in the list.
             reading = {
-                page[-1].point.type: Position(*_place(page[-1]))
+                page[-1].point.type: Position(*_place(page[-1]), page[-1].generation)
                 for page in pages
                 if len(page) == size and (len(found) < limit or _place(page[-1]) > _place(found[-1]))
             }
@@ -142,34 +146,41 @@ class ListReader:
     async def _page(
         self, metric_type: str, limit: int, before: Position | None, filters: LabelFilters | None
     ) -> list[StoredPoint]:
-        if not filters:
-            points = await self._read(metric_type, limit, before)
-            texts = await self._labels(metric_type, {series for *_, series in points})
-            return _stored(metric_type, points, texts)
         page: list[StoredPoint] = []
         size = limit
         while len(page) < limit:
-            points = await self._read(metric_type, size, before)
-            texts = await self._labels(metric_type, {series for *_, series in points})
-            wanted = {series for series, text in texts.items() if matches(filters, text)}
-            page += _stored(metric_type, [point for point in points if point[3] in wanted], texts)
-            if len(points) < size:
+            part = await self._read(metric_type, size, before)
+            if filters:
+                wanted = {number for number, text in part.labels.items() if matches(filters, text)}
+                page += part.stored(metric_type, wanted)
+            else:
+                page += part.stored(metric_type, part.labels.keys())
+            if len(part.points) < size:
                 break
-            timestamp, place, *_ = points[-1]
-            before = Position(timestamp, metric_type, place)
+            timestamp, place, *_ = part.points[-1]
+            before = Position(timestamp, metric_type, place, part.generation)
             size = min(2 * size, MAX_PAGE)
         return page[:limit]
 
-    async def _labels(self, metric_type: str, numbers: set[int]) -> dict[int, str]:
-        """Return the labels of series by number."""
-        if numbers <= {UNLABELLED}:
-            return {UNLABELLED: ""}
-        dictionary = await self._dictionary(metric_type, None)
-        if not numbers <= set(dictionary.numbers.values()):  # another worker has created some
-            dictionary = await self._dictionary(metric_type, "")
-        return {number: text for text, number in dictionary.numbers.items()}
+    async def _read(self, metric_type: str, limit: int, before: Position | None) -> "_Part":
+        """Read `limit` points, and the labels of their series.
 
-    async def _read(self, metric_type: str, limit: int, before: Position | None) -> list[_ListedPoint]:
+        Raises:
+            StorageUnavailableError: Redis is unavailable, or the series change too fast to be read.
+        """
+        for _ in range(MAX_ATTEMPTS):
+            generation, version, points = await self._read_points(metric_type, limit, before)
+            if {series for *_, series in points} <= {UNLABELLED}:
+                return _Part(generation, points, {UNLABELLED: ""})
+            dictionary = await self._dictionary(metric_type, version)
+            if dictionary.version == version:
+                return _Part(generation, points, dict(dictionary.series()))
+        raise StorageUnavailableError("the series of this type are changing too fast")
+
+    async def _read_points(
+        self, metric_type: str, limit: int, before: Position | None
+    ) -> tuple[str, str, list[_ListedPoint]]:
+        """Return the generation of the type, the version of its series dictionary, and points."""
         arguments: list[Argument] = [key_of(metric_type, ""), limit]
         end = (2**63 - 1, 0)
         if before is not None:
@@ -178,15 +189,32 @@ class ListReader:
                 end = before.timestamp_us, before.arrival
             else:  # of the same µs, all of a type that comes later, none of one that came before
                 end = before.timestamp_us, _MAX_PLACE if metric_type < before.type else 0
-        reply = await self._link.run(self._script, [key_of(metric_type, "hours")], arguments)
-        return _newest(reply, limit, end)
+        generation, version, *reply = await self._link.run(
+            self._script, [key_of(metric_type, "hours")], arguments
+        )
+        if (
+            before is not None
+            and metric_type == before.type
+            and before.generation not in {"", generation.decode()}
+        ):
+            end = before.timestamp_us, 0  # places are not what they were
+        return generation.decode(), version.decode(), _newest(reply, limit, end)
 
 
-def _stored(metric_type: str, points: Sequence[_ListedPoint], texts: Mapping[int, str]) -> list[StoredPoint]:
-    return [
-        StoredPoint(Point(metric_type, timestamp, value, texts[series]), place)
-        for timestamp, place, value, series in points
-    ]
+class _Part(NamedTuple):
+    """Points that were read in one step, and the labels of their series by number."""
+
+    generation: str
+    points: Sequence[_ListedPoint]
+    labels: Mapping[int, str]
+
+    def stored(self, metric_type: str, wanted: Container[int]) -> list[StoredPoint]:
+        """Return the points of the series whose numbers are `wanted`."""
+        return [
+            StoredPoint(Point(metric_type, timestamp, value, self.labels[series]), place, self.generation)
+            for timestamp, place, value, series in self.points
+            if series in wanted
+        ]
 
 
 def log_unreadable(metric_type: str, error: Exception) -> None:

@@ -6,7 +6,7 @@ in a worker's thread: once an hour is over, or has many points that no block has
 
 import asyncio
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -17,7 +17,6 @@ from src.analytics.rollup import Floats, Integers
 from src.analytics.series_block import SeriesBlock
 from src.analytics.window import HOUR_US
 from src.resilience.redis.port import Argument, Reply
-from src.resilience.redis.scripts import SERVER_TIME
 from src.services.errors import StorageUnavailableError
 from src.storage.metrics.layout import key_of
 from src.storage.redis.link import RedisLink
@@ -28,6 +27,10 @@ _COVERAGE: Final = struct.Struct("<62I")
 _VERSION: Final = struct.Struct("<I")
 
 FOLD_TIMEOUT_SECONDS = 5.0
+POINTS_AT_ONCE = 100_000
+"""Points that are added to a block at once: more would keep Redis busy for long."""
+MAX_FOLDS = 10_000
+"""How often the points of an hour are added to its block at most, while others arrive."""
 
 
 class SeriesPoints(NamedTuple):
@@ -53,9 +56,45 @@ def decode_hour_block(stored: bytes) -> SeriesBlock:
     return SeriesBlock.decode(stored[_COVERAGE.size :])
 
 
+def encode_hour_block(version: int, covered: Mapping[int, int], block: SeriesBlock) -> bytes:
+    """Return the block of series of an hour.
+
+    Args:
+        version: Its version.
+        covered: How many points of each minute the block has; minute -1 is the head.
+        block: Rollups and sketches of these points.
+    """
+    numbers = [covered.get(minute, 0) for minute in range(-1, 60)]
+    return _COVERAGE.pack(version, *numbers) + block.encode()
+
+
 def decode_all_block(stored: bytes) -> SeriesBlock:
-    """Return the block of series of all hours."""
+    """Return the block of series of all hours, which must be complete."""
     return SeriesBlock.decode(stored[_VERSION.size :])
+
+
+def covered_points(stored: bytes) -> dict[int, int]:
+    """Return how many points of each minute the block of series of an hour has; minute -1 is the head."""
+    numbers = _COVERAGE.unpack_from(stored)[1:] if stored else (0,) * 61
+    return dict(zip(range(-1, 60), numbers, strict=True))
+
+
+def encode_all_block(version: int, block: SeriesBlock | None) -> bytes:
+    """Return the block of series of all hours; None if it is to be merged again from those of the hours."""
+    return _VERSION.pack(version) + (b"" if block is None else block.encode())
+
+
+def is_complete(stored_all: bytes) -> bool:
+    """Return whether the block of series of all hours has all that the blocks of the hours have.
+
+    A deletion leaves only a version of it, until it is merged again from the blocks of the hours.
+    """
+    return len(stored_all) != _VERSION.size
+
+
+def version_of(stored: bytes) -> int:
+    """Return the version of a block; 0 if there is none."""
+    return int(_VERSION.unpack_from(stored)[0]) if stored else 0
 
 
 class SeriesFolder:
@@ -63,15 +102,12 @@ class SeriesFolder:
 
     Args:
         link: To Redis.
-        retention_seconds: How long blocks of hours are kept after their end; 0 is for ever.
-        time_source: Lua that defines `now_us()`.
     """
 
-    def __init__(self, link: RedisLink, retention_seconds: int, *, time_source: str = SERVER_TIME) -> None:
+    def __init__(self, link: RedisLink) -> None:
         self._link = link
-        self._retention_seconds = retention_seconds
         self._read = storage_script("series_fold_read")
-        self._write = storage_script("series_fold", time_source=time_source)
+        self._write = storage_script("series_fold")
         self._waiting: dict[tuple[str, int], None] = {}
         self._task: asyncio.Task[None] | None = None
 
@@ -91,22 +127,45 @@ class SeriesFolder:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
+    async def fold_all(self, metric_type: str) -> None:
+        """Add the new points of all hours to their blocks.
+
+        Raises:
+            StorageUnavailableError: Redis is unavailable.
+        """
+        for hour in await self._link.send("HKEYS", key_of(metric_type, "u")):
+            for _ in range(MAX_FOLDS):
+                if await self.fold(metric_type, int(hour)):
+                    break
+
     async def fold(self, metric_type: str, hour: int) -> bool:
-        """Add the new points of an hour to its block. Return False if another worker did so meanwhile."""
-        keys = [key_of(metric_type, suffix) for suffix in ("u", f"q:{hour}", "q:all")]
-        block, all_block, points = await self._link.run(
-            self._read, keys[:1], [key_of(metric_type, ""), hour], timeout_seconds=FOLD_TIMEOUT_SECONDS
+        """Add new points of an hour to its block, `POINTS_AT_ONCE` at most.
+
+        Return False if there are more, or another worker did the same meanwhile.
+        """
+        keys = [key_of(metric_type, suffix) for suffix in ("u", f"q:{hour}", "q:all", "d")]
+        generation, block, all_block, points = await self._link.run(
+            self._read,
+            keys[:1],
+            [key_of(metric_type, ""), hour, POINTS_AT_ONCE],
+            timeout_seconds=FOLD_TIMEOUT_SECONDS,
         )
+        head, *minutes = points
+        if not head and not minutes:
+            return True  # they were folded or deleted meanwhile
         folded = await asyncio.to_thread(_fold, hour, block, all_block, points)
-        arguments: list[Argument] = [hour, *folded, self._retention_seconds]
-        return bool(await self._link.run(self._write, keys, arguments, timeout_seconds=FOLD_TIMEOUT_SECONDS))
+        arguments: list[Argument] = [hour, generation, *folded]
+        is_done = await self._link.run(self._write, keys, arguments, timeout_seconds=FOLD_TIMEOUT_SECONDS)
+        *_, count = folded
+        return bool(is_done) and count < POINTS_AT_ONCE
 
     async def _run(self) -> None:
         try:
             while self._waiting:
                 metric_type, hour = next(iter(self._waiting))
                 del self._waiting[metric_type, hour]
-                await self.fold(metric_type, hour)
+                if not await self.fold(metric_type, hour):
+                    self._waiting[metric_type, hour] = None
         except StorageUnavailableError:
             self._waiting.clear()
         finally:
@@ -125,7 +184,7 @@ def _fold(
     if stored:
         covered[:] = _COVERAGE.unpack_from(stored)
     version = int(covered[0])
-    (version_of_all,) = _VERSION.unpack_from(stored_all) if stored_all else (0,)
+    version_of_all = version_of(stored_all)
     points = decode_points(hour, reply)
     covered[0] += 1
     covered[1] += len(reply[0]) // POINT_DTYPE.itemsize
@@ -133,11 +192,13 @@ def _fold(
         covered[2 + minute] += len(some) // POINT_DTYPE.itemsize
     new = SeriesBlock.from_points(*points)
     block = SeriesBlock.merge((decode_hour_block(stored), new))
-    all_block = SeriesBlock.merge((decode_all_block(stored_all), new))
+    all_block = None
+    if is_complete(stored_all):
+        all_block = SeriesBlock.merge((decode_all_block(stored_all), new))
     return (
         version,
         covered.tobytes() + block.encode(),
         version_of_all,
-        _VERSION.pack(version_of_all + 1) + all_block.encode(),
+        encode_all_block(version_of_all + 1, all_block),
         len(points.values),
     )

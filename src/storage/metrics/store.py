@@ -7,8 +7,8 @@ import asyncio
 import hashlib
 import logging
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple, TypeVar
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import orjson
@@ -16,7 +16,6 @@ from redis.exceptions import ResponseError
 
 from src.analytics.columns import PointColumns, columns_of
 from src.analytics.points import Point
-from src.analytics.rollup import Rollup
 from src.resilience.clock import Clock
 from src.resilience.redis.port import Argument, Reply
 from src.resilience.redis.scripts import SERVER_TIME
@@ -25,19 +24,19 @@ from src.services.metrics.ingest import (
     Idempotency,
     IdempotencyKeyReusedError,
     PointRejection,
-    TypeOverview,
     WriteResult,
 )
 from src.storage.metrics.compaction import SketchCompactor
 from src.storage.metrics.export_reader import ExportReader
 from src.storage.metrics.label_reader import LabelReader
 from src.storage.metrics.layout import key_of
-from src.storage.metrics.list_reader import ListReader, log_unreadable
+from src.storage.metrics.lifecycle.deletion import PointDeleter
+from src.storage.metrics.list_reader import ListReader
 from src.storage.metrics.series_dictionary import SeriesDictionary
 from src.storage.metrics.series_folder import SeriesFolder
+from src.storage.metrics.type_reader import TypeReader
 from src.storage.metrics.window_reader import WindowReader
 from src.storage.metrics.write import write_arguments
-from src.storage.redis.connection import Command
 from src.storage.redis.link import CALL_TIMEOUT_SECONDS, RedisLink
 from src.storage.redis.scripts import storage_script
 
@@ -48,8 +47,6 @@ IDEMPOTENCY_SECONDS = 24 * 3600
 UNFINISHED = -4
 """The outcome of a script that Redis stopped after its first write."""
 
-RECORDS_AT_ONCE = 250
-"""Types whose record and number of series are read in one round trip."""
 MAX_DICTIONARIES = 1_000
 """Types whose series dictionary a worker keeps."""
 MAX_ATTEMPTS = 20
@@ -58,8 +55,6 @@ MAX_ATTEMPTS = 20
 FEW_MINUTES = 200
 MINUTES_PER_SECOND = 5_000
 """Minutes of all types together that a script stores in a second on a busy machine, at least."""
-
-T = TypeVar("T")
 
 
 class Caps(NamedTuple):
@@ -77,43 +72,36 @@ class RedisMetricStore:
 
     Args:
         link: The way to Redis.
-        clock: Paces the retries of sketch compaction.
-        retention_seconds: How long points and their rollups by minute, hour and day are kept, after the end
-            of the hour or day they are kept in; 0 keeps them for ever. Less than a day shortens the windows
-            that can be summarized. The summary of all points includes those that have expired.
+        clock: Paces a deletion's wait for another one of the same type.
         caps: What limits the number of types and series.
         time_source: Lua that defines `now_us()`.
-
-    Raises:
-        ValueError: `retention_seconds` is negative.
     """
 
     def __init__(
         self,
         link: RedisLink,
         clock: Clock,
-        retention_seconds: int = 0,
         caps: Caps = DEFAULT_CAPS,
         *,
         time_source: str = SERVER_TIME,
     ) -> None:
-        if retention_seconds < 0:
-            raise ValueError("retention_seconds must be 0 or more")
         self._link = link
-        self._clock = clock
-        self._retention_seconds = retention_seconds
         self._caps = caps
         self._add_script = storage_script("metrics_add", time_source=time_source)
+        self._now_script = storage_script("read_now", time_source=time_source)
         self._singles = link.tick_loader(self._add_singles)
         self._windows = WindowReader(link)
         self._lists = ListReader(link, self._dictionary)
         self._compactor = SketchCompactor(link)
-        self._folder = SeriesFolder(link, retention_seconds, time_source=time_source)
+        self._folder = SeriesFolder(link)
         self._labels = LabelReader(link, self._windows, self._dictionary)
         self.groups = self._labels.groups
         self.groups_by_window = self._labels.groups_by_window
         self.series = self._labels.series
+        self.delete = PointDeleter(link, clock, self._folder, self._labels, self._dictionary).delete
         self._dictionaries: OrderedDict[str, SeriesDictionary] = OrderedDict()
+        registry = TypeReader(link)
+        self.types, self.oldest = registry.types, registry.oldest
         self.newest = self._lists.newest
         self.export = ExportReader(link, self._dictionary).export
         self.aggregate = self._windows.aggregate
@@ -204,7 +192,7 @@ class RedisMetricStore:
     def arguments_of(self, batch: Sequence[PointColumns]) -> tuple[list[Argument], float | None]:
         """Return the arguments of a script that stores `batch`, and its timeout if it needs a longer one."""
         arguments: list[Argument] = [self._caps.types, self._caps.series_per_type, len(batch)]
-        points = write_arguments(batch, self._dictionaries, self._retention_seconds)
+        points = write_arguments(batch, self._dictionaries)
         arguments += points
         minutes = len(points) // 5
         if minutes <= FEW_MINUTES:
@@ -271,56 +259,16 @@ class RedisMetricStore:
         while len(self._dictionaries) > MAX_DICTIONARIES:
             self._dictionaries.popitem(last=False)
 
-    async def types(self) -> list[TypeOverview]:
-        """Return every type, the one with the latest timestamp first, then by name.
+    async def now_us(self) -> int:
+        """Return the time of Redis' clock, in µs since 1970.
 
         Raises:
             StorageUnavailableError: Redis is unavailable.
         """
-        names = [name.decode() for name in await self._link.send("ZREVRANGE", "types", 0, -1)]
-        overviews: list[TypeOverview] = []
-        for chunk in _chunks(names, RECORDS_AT_ONCE):
-            replies = await self._overview_replies(chunk)
-            for name, record, fields in zip(chunk, replies[::2], replies[1::2], strict=True):
-                try:
-                    rollup = Rollup.from_records(record or b"")
-                except ValueError as error:
-                    log_unreadable(name, error)
-                    continue
-                if rollup.count:  # the data may have been flushed between the two
-                    overviews.append(
-                        TypeOverview(
-                            name, rollup.count, rollup.latest_us, rollup.latest_value, max(1, fields)
-                        )
-                    )
-        return sorted(overviews, key=lambda overview: (-overview.latest_timestamp_us, overview.type))
-
-    async def _overview_replies(self, names: Sequence[str]) -> list[Reply]:
-        """Return the record and the number of dictionary fields of each type; None and 0 if foreign."""
-        commands = [command for name in names for command in _overview_commands(name)]
-        try:
-            return await self._link.send_all(commands)
-        except ResponseError:
-            pairs = await asyncio.gather(*map(self._overview_reply, names))
-            return [reply for pair in pairs for reply in pair]
-
-    async def _overview_reply(self, name: str) -> Sequence[Reply]:
-        try:
-            return await self._link.send_all(_overview_commands(name))
-        except ResponseError as error:
-            log_unreadable(name, error)
-            return (None, 0)
+        return int(await self._link.run(self._now_script, []))
 
 
 def unfinished(reason: bytes) -> StorageUnavailableError:
     """Log that Redis stopped a script after its first write, and return the error of its callers."""
     _log.error("metric_write_unfinished", extra={"reason": reason.decode(errors="replace")})
     return StorageUnavailableError("Redis refused after the first write: it is not known what is stored")
-
-
-def _overview_commands(name: str) -> list[Command]:
-    return [("HGET", key_of(name, "d"), "all"), ("HLEN", key_of(name, "s"))]
-
-
-def _chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    return (items[first : first + size] for first in range(0, len(items), size))

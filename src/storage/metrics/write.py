@@ -10,7 +10,7 @@ from src.storage.metrics.series_dictionary import SeriesDictionary
 
 
 def write_arguments(
-    batch: Sequence[PointColumns], dictionaries: Mapping[str, SeriesDictionary], retention_seconds: int
+    batch: Sequence[PointColumns], dictionaries: Mapping[str, SeriesDictionary]
 ) -> list[Argument]:
     """Return the arguments that store the points of `batch`.
 
@@ -18,7 +18,6 @@ def write_arguments(
         batch: The points of each type, one at least.
         dictionaries: The numbers of the series of each type, if they are known. New series get the next free
             ones.
-        retention_seconds: How long the points are kept; 0 is for ever.
     """
     heads: list[list[Argument]] = []
     numbers: list[Sequence[int] | None] = []
@@ -31,7 +30,7 @@ def write_arguments(
             known = dictionary.numbers
             found = [known[text] if text in known else new[text] for text in columns.labels]
         latest_us = int(columns.timestamps_us.max())
-        head: list[Argument] = [columns.type, retention_seconds, latest_us, version, len(new)]
+        head: list[Argument] = [columns.type, latest_us, version, len(new)]
         for text, number in new.items():
             head += (number, text)
         heads.append(head)

@@ -38,7 +38,7 @@ _ADVICE = {
     "BUSY": "End the script or function that keeps Redis busy (SCRIPT KILL).",
     "MISCONF": "Give Redis a disk that it can save to, and look into its log.",
     "NOREPLICAS": "Start replicas, or lower min-replicas-to-write.",
-    "OOM": "Raise `maxmemory`, or let points expire (METRIC_RETENTION_SECONDS).",
+    "OOM": "Raise `maxmemory`, delete metrics, or set a retention (METRIC_RETENTION_SECONDS).",
     "NOPERM": "Grant the service's user the commands and keys it uses (ACL SETUSER).",
     "UNKNOWN_COMMAND": "Give the command its name back (rename-command), and check that "
     "this is Redis 6.2 or later.",

@@ -2,9 +2,10 @@
 
 import sys
 
+import numpy as np
 import pytest
 
-from src.analytics.sketch import LogBinSketch, bin_of
+from src.analytics.sketch import LogBinSketch, bin_of, subtract
 
 GREATEST = sys.float_info.max
 SMALLEST = 5e-324
@@ -44,3 +45,25 @@ def test_bins_order_as_values_do():
     bins = [bin_of(value) for value in values]
     assert bins == sorted(set(bins))
     assert bin_of(-0.0) == 0
+
+
+def counts(of):
+    """Return counts by bin as the sketch has them."""
+    return np.array(sorted(of), dtype=np.int64), np.array([of[bin_] for bin_ in sorted(of)], dtype=np.int64)
+
+
+@pytest.mark.parametrize(
+    ("stored", "removed", "left"),
+    [
+        ({1: 3, 2: 1}, {1: 2}, {1: 1, 2: 1}),
+        ({1: 3}, {1: 3}, {}),
+        ({}, {}, {}),
+        ({-7: 2, 9: 1}, {}, {-7: 2, 9: 1}),
+        ({5: 2, 6: 1}, {5: 3}, {}),  # another machine counted one value in the next bin
+        ({4: 1, 5: 1, 9: 4}, {5: 2, 9: 1}, {9: 3}),
+        ({5: 1}, {8: 1}, {5: 1}),  # it was never counted
+    ],
+)
+def test_removed_values_are_subtracted_from_their_bins_or_the_next(stored, removed, left):
+    bins, numbers = subtract(counts(stored), counts(removed))
+    assert dict(zip(bins.tolist(), numbers.tolist(), strict=True)) == left

@@ -18,6 +18,7 @@ from src.api.routes import (
     index,
     ingest,
     lab,
+    lifecycle,
     metrics,
     overview,
     proxy,
@@ -27,7 +28,8 @@ from src.api.routes import (
 
 ROUTERS = (
     admin.router, circuit_breaker.router, events.router, health.router, index.router, ingest.router,
-    lab.router, lab.runs, metrics.router, overview.router, series.router, proxy.router, telemetry.router,
+    lab.router, lab.runs, lifecycle.router, metrics.router, overview.router, series.router, proxy.router,
+    telemetry.router,
 )  # fmt: skip
 QUOTA_HEADERS = {
     "RateLimit-Policy", "RateLimit", "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset",
@@ -216,6 +218,7 @@ def test_only_admin_routes_document_the_key(document):
         ("GET /proxy/{path}", {"client-id", "Cache-Control"}),
         ("HEAD /proxy/{path}", {"client-id", "Cache-Control"}),
         ("PUT /api/admin/proxy/policy", {"Content-Encoding"}),
+        ("PUT /api/admin/retention", {"Content-Encoding"}),
     ],
 )
 def test_headers_that_a_route_reads_can_be_sent_from_the_pages(document, name, expected):
@@ -264,4 +267,8 @@ def test_503_is_documented_for_each_route_that_can_answer_it(document):
         "GET /proxy/{path}": {"CIRCUIT_OPEN", "EXTERNAL_SERVICE_UNAVAILABLE"},
         "HEAD /proxy/{path}": {"CIRCUIT_OPEN", "EXTERNAL_SERVICE_UNAVAILABLE"},
         "PUT /api/admin/proxy/policy": {"REDIS_UNAVAILABLE"},
+        "DELETE /api/metrics": {"REDIS_UNAVAILABLE"},
+        "GET /api/admin/retention": {"REDIS_UNAVAILABLE"},
+        "PUT /api/admin/retention": {"REDIS_UNAVAILABLE"},
+        "DELETE /api/admin/retention": {"REDIS_UNAVAILABLE"},
     }

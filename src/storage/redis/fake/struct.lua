@@ -1,4 +1,4 @@
--- The part of Redis' `struct` library that the scripts use, for fakeredis, which has none: little-endian d, i, I.
+-- The part of Redis' `struct` library that the scripts use, for fakeredis, which has none: little-endian d, i, I, and H to read.
 local struct = {}
 
 local function pack_bytes(number, size)
@@ -62,10 +62,13 @@ end
 function struct.unpack(format, bytes, position)
   local values, place = {}, 0
   position = position or 1
-  for kind in format:gmatch('[dIi]') do
+  for kind in format:gmatch('[dIiH]') do
     place = place + 1
     if kind == 'd' then
       values[place], position = unpack_double(bytes, position), position + 8
+    elseif kind == 'H' then
+      local low, high = bytes:byte(position, position + 1)
+      values[place], position = low + high * 256, position + 2
     else
       local number = unpack_unsigned(bytes, position)
       values[place], position = kind == 'i' and number >= 2 ^ 31 and number - 2 ^ 32 or number, position + 4

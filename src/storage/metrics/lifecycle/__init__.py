@@ -1,0 +1,1 @@
+"""Deletion of metrics, and how long they are kept."""
