@@ -51,6 +51,7 @@ from .errors import (
     ResilienceError,
 )
 from .rate_limiter.headers import QuotaHeaders
+from .rate_limiter.options import check_cost
 from .rate_limiter.store import Decision, RateLimiter
 
 KeyFunction: TypeAlias = Callable[[Request], str]
@@ -101,15 +102,16 @@ class RequestLimit:
 
     The answer to the request, whatever it is, has the headers `RateLimit-Policy`, `RateLimit` and
     `X-RateLimit-*`. With several limits on a request, `X-RateLimit-*` is that with the fewest units left. A
-    rejected request takes nothing. Where the store of the limiter fails, its error is the answer, unless the
+    rejected request takes nothing. If the limiter has several quotas, the headers are those of the quota that
+    limits most. Where the store of the limiter fails, its error is the answer, unless the
     limiter has a store to fall back to.
 
     Args:
-        limiter: Keeps the quota.
+        limiter: Keeps the quotas.
         name: Names the quota in headers and errors, and keeps its counts apart from those of other limits
             with the same store: printable ASCII without quotes and backslashes.
         key: Says whose quota a request counts against.
-        cost: Units that a request takes, from 1 to the quota's limit.
+        cost: Units that a request takes, from 1 to the smallest limit.
         clock: Dates `X-RateLimit-Reset`; None for the machine's clock.
 
     Raises:
@@ -125,10 +127,10 @@ class RequestLimit:
         cost: int = 1,
         clock: Clock | None = None,
     ) -> None:
-        limiter.quota.check(cost)
+        check_cost(limiter.quotas, cost)
         self.name = name
         self._limiter = limiter
-        self._headers = QuotaHeaders(name, limiter.quota)
+        self._headers = QuotaHeaders(name, limiter.quotas[0])
         self._key = key
         self._cost = cost
         self._clock = clock or SystemClock()
@@ -145,6 +147,8 @@ class RequestLimit:
             raise RuntimeError("call add_resilience(app), which sends the headers of the limit")
         key = f"{self.name}:{self._key(request)}"
         decision = self._limiter.refusal(key, self._cost) or await self._limiter.hit(key, self._cost)
+        if decision.quota is not self._headers.quota:
+            self._headers = QuotaHeaders(self.name, decision.quota)
         decisions.append(_LimitDecision(self.name, self._headers, decision, self._clock.now()))
         if not decision.allowed:
             raise RateLimitedError(self.name, "the quota is spent", decision.retry_after)

@@ -306,12 +306,13 @@ def _admission(
     clock: Clock,
 ) -> Admission:
     outage_policy, local = settings.rate_limit_without_redis, None
+    (quota,) = limiter.quotas
     if outage_policy == "local":
-        share = limiter.quota.share(settings.web_concurrency)
+        share = quota.share(settings.web_concurrency)
         local = memory_rate_limiter(limiter.algorithm, share, clock)
     return Admission(
         name,
-        limiter.quota,
+        quota,
         limiter,
         listener,
         each(limiter_observer(name, limiter.algorithm), counters.observe_decisions),

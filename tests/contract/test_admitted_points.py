@@ -150,7 +150,7 @@ def ingest(redis_link):
 async def test_redis_is_asked_once(ingest, redis_link):
     await ingest(0)  # teaches the server the script
     before = redis_link.round_trips
-    assert await ingest(1) == Decision(True, 100, 98, 0, 60)
+    assert await ingest(1) == Decision(True, Quota(100, 60), 98, 0, 60)
     assert redis_link.round_trips == before + 1
 
 
@@ -174,7 +174,7 @@ async def test_who_is_known_to_be_over_the_quota_is_not_asked_about(redis_link):
 @pytest.mark.parametrize("backend", ["fakeredis", "redis"])
 async def test_a_foreign_value_under_one_key_is_no_other_clients_trouble(make, store_time):
     ingest = make()
-    await store_time.link.send("ZADD", "foreign:sliding_window_log", 1, "member")
+    await store_time.link.send("ZADD", "{sliding_window_log:foreign}", 1, "member")
     writes = (ingest(value, key) for value, key in enumerate(["k", "foreign", "k"]))
     first, second, third = await asyncio.gather(*writes, return_exceptions=True)
     assert (first.remaining, third.remaining) == (2, 1)
@@ -202,7 +202,7 @@ async def test_where_only_the_verdict_is_refused_the_measurement_is_stored(own_r
 
 async def test_what_redis_refused_in_mid_write_is_not_stored_a_second_time(own_redis):
     with own_redis.connect() as client:
-        keys = ["%R~*", "~types", "~k:*", "~m:{cpu}:[^r]*"]  # all but m:{cpu}:r:<hour>
+        keys = ["%R~*", "~types", "~{sliding_window_log:k}", "~m:{cpu}:[^r]*"]  # all but m:{cpu}:r:<hour>
         client.acl_setuser("api", enabled=True, nopass=True, commands=["+@all"])
         if int(client.info("server")["redis_version"].partition(".")[0]) < 7:
             pytest.skip("Redis 6.2 does not tell reading from writing a key")

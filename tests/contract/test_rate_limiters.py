@@ -18,7 +18,7 @@ from src.resilience.redis.scripts import COMMAND
 from src.services.errors import StorageRefusedError
 from src.storage.patterns.batched_rate_limiter import BatchedRateLimiter
 from src.storage.redis.link import RedisAddress, RedisLink, connect
-from tests.contract.conftest import LIBRARY_BACKENDS
+from tests.contract.conftest import LIBRARY_BACKENDS, TEST_TIME
 from tests.support.redis_server import calls, commands_run
 
 ALGORITHMS = get_args(Algorithm)
@@ -118,7 +118,7 @@ async def test_the_whole_limit_is_free_after_reset_after_and_not_a_microsecond_s
     await store_time.advance(last.reset_after - TICK)
     assert (await limiter.peek("k")).remaining < 5
     await store_time.advance(TICK)
-    assert await limiter.peek("k", 5) == Decision(True, 5, 5, 0, 0)
+    assert await limiter.peek("k", 5) == Decision(True, Quota(5, 61), 5, 0, 0)
 
 
 @every_algorithm
@@ -136,7 +136,7 @@ async def test_a_refused_hit_takes_nothing(make, store_time, algorithm):
 async def test_a_peek_takes_nothing_and_says_what_a_hit_would_be_told(make, algorithm):
     limiter = make(algorithm, Quota(5, 60))
     unseen = await limiter.peek("k")
-    assert unseen == Decision(True, 5, 5, 0, 0)
+    assert unseen == Decision(True, Quota(5, 60), 5, 0, 0)
     for _ in range(5):
         assert (await limiter.peek("k")).allowed
         await limiter.hit("k")
@@ -288,7 +288,7 @@ async def test_a_large_cost_is_taken_at_once_and_whole(make, store_time, algorit
     assert (taken.allowed, taken.remaining) == (True, 1_000_000 - cost)
     assert (await limiter.peek("k", 1_000_000)).retry_after > 0
     await store_time.advance(taken.reset_after)
-    assert await limiter.peek("k", 1_000_000) == Decision(True, 1_000_000, 1_000_000, 0, 0)
+    assert await limiter.peek("k", 1_000_000) == Decision(True, Quota(1_000_000, 60), 1_000_000, 0, 0)
 
 
 @pytest.mark.parametrize("costs", [[3], [1, 1, 1], [1, 7, 2], [50, 1, 1, 1, 40]])
@@ -409,7 +409,9 @@ async def test_buckets_agree_with_the_published_figures_of_gcra(make, store_time
     clock = store_time.clock
     for at, cost, allowed, remaining, reset_after, retry_after in PUBLISHED_GCRA:
         await store_time.advance(at - clock.monotonic())
-        assert await limiter.hit("k", cost) == Decision(allowed, 5, remaining, retry_after, reset_after)
+        assert await limiter.hit("k", cost) == Decision(
+            allowed, Quota(5, 5), remaining, retry_after, reset_after
+        )
 
 
 # ---------------------------------------------------------------- what Redis adds
@@ -454,7 +456,7 @@ async def test_hits_of_one_tick_are_one_run_of_the_script_each_decided_in_turn(r
 @in_redis
 async def test_a_foreign_value_under_one_key_is_no_other_clients_trouble(make, store_time, algorithm):
     limiter = make(algorithm, Quota(3, 60))
-    await store_time.link.send("ZADD", f"foreign:{algorithm}", 1, "member")
+    await store_time.link.send("ZADD", f"{{{algorithm}:foreign}}", 1, "member")
     hits = (limiter.hit(key) for key in ("k", "foreign", "k"))
     first, second, third = await asyncio.gather(*hits, return_exceptions=True)
     assert (first.remaining, third.remaining) == (2, 1)
@@ -479,7 +481,7 @@ async def test_a_full_memory_refuses_those_hits_that_need_some(own_redis, algori
 async def test_redis_forgets_a_key_by_itself_but_not_before_it_has_ceased_to_matter(redis_link, algorithm):
     limiter = BatchedRateLimiter(algorithm, Quota(3, 60), redis_link, SystemClock(), prefix="app:")
     decision = await limiter.hit("rl:ingest:10.0.0.1", 3)
-    left_ms = await redis_link.send("PTTL", f"app:rl:ingest:10.0.0.1:{algorithm}")
+    left_ms = await redis_link.send("PTTL", f"app:{{{algorithm}:rl:ingest:10.0.0.1}}")
     assert decision.reset_after * 1000 - 5_000 < left_ms <= 60_000 * longest_wait(algorithm) + 1
 
 
@@ -647,7 +649,7 @@ async def test_the_way_to_redis_makes_no_refusal_longer_and_no_time_told_shorter
     limiter = RedisRateLimiter("fixed_window", Quota(1, 3), runner := SlowRunner(), clock)
     assert (await limiter.hit("k")).retry_after == 1
     clock.jump(0.5)
-    assert await limiter.hit("k") == Decision(False, 1, 0, retry_after=0.5, reset_after=2.5)
+    assert await limiter.hit("k") == Decision(False, Quota(1, 3), 0, retry_after=0.5, reset_after=2.5)
     clock.jump(0.3)  # a second since Redis was asked, and maybe since it reckoned
     await limiter.hit("k")
     assert runner.asked == 2
@@ -665,3 +667,175 @@ async def test_so_many_keys_are_refused_without_redis_and_no_more(make, store_ti
     assert store_time.link.round_trips == before
     assert not (await limiter.hit("b")).allowed
     assert store_time.link.round_trips == before + 1
+
+
+# ---------------------------------------------------------------- several quotas, and quotas that change
+
+
+@every_algorithm
+async def test_a_hit_takes_its_cost_from_every_quota_or_from_none(make, store_time, algorithm):
+    minute, day = quotas = Quota(10, 60), Quota(12, 86_400)
+    limiter = make(algorithm, quotas)
+    allowed = await limiter.hit("k", 9)
+    assert (allowed.allowed, allowed.quota, allowed.remaining) == (True, minute, 1)
+    refused = await limiter.hit("k", 2)
+    assert (refused.allowed, refused.remaining, refused.violated) == (False, 1, (minute,))
+    assert [part.remaining for part in refused.parts] == [1, 3], "the refused hit took nothing of the day"
+    await store_time.advance(180)
+    decision = await make(algorithm, quotas).hit("k", 4)
+    assert (decision.violated, decision.quota, decision.remaining) == ((day,), day, 3)
+    assert decision.parts[0].remaining == 10
+    await store_time.advance(decision.retry_after - TICK)
+    assert not (await make(algorithm, quotas).hit("k", 4)).allowed
+    await store_time.advance(TICK)
+    assert (await make(algorithm, quotas).hit("k", 4)).allowed
+
+
+@every_algorithm
+async def test_several_violated_quotas_are_named_and_the_longest_wait_counts(make, store_time, algorithm):
+    second, minute, _ = quotas = Quota(2, 1), Quota(5, 61), Quota(7, 3600)
+    limiter = make(algorithm, quotas)
+    await limiter.hit("k", 2)
+    await store_time.advance(2)
+    await limiter.hit("k", 2)
+    refused = await limiter.hit("k", 2)
+    assert refused.violated == (second, minute)
+    assert refused.retry_after == max(part.retry_after for part in refused.parts)
+    await store_time.advance(refused.retry_after)
+    assert (await limiter.hit("k", 2)).allowed
+
+
+@every_algorithm
+async def test_a_cost_above_the_smallest_limit_is_an_error(make, algorithm):
+    limiter = make(algorithm, (Quota(10, 60), Quota(3, 1)))
+    with pytest.raises(ValueError, match="limit of 3"):
+        await limiter.hit("k", 4)
+    with pytest.raises(ValueError, match="limit of 3"):
+        limiter.refusal("k", 4)
+
+
+@every_algorithm
+@pytest.mark.parametrize("quotas", [(), (Quota(1, 1),) * 4])
+async def test_a_limiter_has_one_to_three_quotas(make, algorithm, quotas):
+    limiter = make(algorithm, Quota(1, 60))
+    with pytest.raises(ValueError, match="between 1 and 3 quotas"):
+        limiter.change_quotas(quotas)
+    assert limiter.quotas == (Quota(1, 60),)
+
+
+@every_algorithm
+async def test_a_reset_forgets_every_quota(make, algorithm):
+    limiter = make(algorithm, (Quota(2, 60), Quota(2, 3600)))
+    await limiter.hit("k", 2)
+    await limiter.reset("k")
+    assert (await limiter.hit("k", 2)).allowed
+
+
+@every_algorithm
+@pytest.mark.parametrize(("limit", "remaining"), [(5, 0), (7, 1), (20, 14)])
+async def test_used_units_stay_used_when_the_limit_changes(make, algorithm, limit, remaining):
+    limiter = make(algorithm, Quota(10, 60))
+    await limiter.hit("k", 6)
+    limiter.change_quotas(Quota(limit, 60))
+    assert (await limiter.peek("k")).remaining == remaining
+    if remaining:
+        assert (await limiter.hit("k", remaining)).allowed
+    refused = await limiter.hit("k")
+    assert not refused.allowed
+    assert refused.retry_after <= 60 * longest_wait(algorithm)
+
+
+@every_algorithm
+@pytest.mark.parametrize("window", [1, 30, 600])
+async def test_no_refusal_is_longer_than_the_window_of_a_changed_quota(make, store_time, algorithm, window):
+    limiter = make(algorithm, Quota(10, 60))
+    await limiter.hit("k", 10)
+    await store_time.advance(0.5)
+    limiter.change_quotas(Quota(3, window))
+    refused = await limiter.hit("k")
+    assert refused.retry_after <= window * longest_wait(algorithm)
+    await store_time.advance(refused.retry_after)
+    assert (await limiter.hit("k")).allowed
+
+
+@every_algorithm
+async def test_a_refusal_from_before_a_change_is_forgotten(make, store_time, algorithm):
+    limiter = make(algorithm, Quota(2, 60))
+    await spend(limiter, 2)
+    assert not (await limiter.hit("k")).allowed
+    limiter.change_quotas(Quota(3, 60))
+    assert limiter.refusal("k") is None
+    await spend(limiter, 1)
+    limiter.change_quotas((Quota(5, 60), Quota(1, 3600)))
+    await spend(limiter, 1)  # an added quota begins without counts
+    assert (await limiter.hit("k")).violated == (Quota(1, 3600),)
+
+
+@in_redis
+@every_algorithm
+async def test_workers_with_different_quotas_share_the_counts_of_a_key(make, algorithm):
+    former, latter = make(algorithm, Quota(10, 60)), make(algorithm, (Quota(6, 60), Quota(100, 3600)))
+    for _ in range(3):
+        await spend(former, 1)
+        await spend(latter, 1)
+    assert not (await latter.hit("k")).allowed
+    await spend(former, 4)
+    assert not (await former.hit("k")).allowed
+
+
+async def test_a_refusal_that_arrives_after_a_change_is_not_kept(clock):
+    class Runner:
+        """Decides a hit only after `answer`."""
+
+        answer = asyncio.Event()
+
+        async def run(self, _script, _keys, _arguments):
+            await self.answer.wait()
+            return [[0, 0, 60_000_000, 60_000_000]]
+
+        def checked(self, reply):
+            return reply
+
+    limiter = RedisRateLimiter("fixed_window", Quota(1, 60), runner := Runner(), clock)
+    hit = asyncio.create_task(limiter.hit("k"))
+    await asyncio.sleep(0)
+    limiter.change_quotas((Quota(2, 60), Quota(9, 3600)))
+    runner.answer.set()
+    assert (await hit).quota == Quota(1, 60), "decided by the quota of its time"
+    assert limiter.refusal("k") is None
+
+
+@every_algorithm
+async def test_hits_of_one_tick_with_different_quotas_are_one_run(redis_link, algorithm):
+    limiter = BatchedRateLimiter(algorithm, Quota(1, 3600), redis_link, SystemClock())
+    await limiter.peek("k")  # teaches the server the script
+    before = await calls(redis_link, "evalsha")
+
+    async def change():
+        limiter.change_quotas((Quota(3, 3600), Quota(2, 3600)))
+
+    first, _, *others = await asyncio.gather(
+        limiter.hit("a"), change(), limiter.hit("a"), limiter.hit("b", 2)
+    )
+    decisions = [first, *others]
+    assert [decision.remaining for decision in decisions] == [0, 1, 0]
+    assert [len(decision.by_quota) for decision in decisions] == [1, 2, 2]
+    assert await calls(redis_link, "evalsha") == before + 1
+
+
+@every_algorithm
+async def test_a_hundred_racers_get_ten_a_minute_and_then_the_last_two_of_twelve_a_day(
+    redis_server, redis_link, clock, algorithm
+):
+    links = [RedisLink(connect(RedisAddress(redis_server.url)), SystemClock()) for _ in range(4)]
+    quotas = Quota(10, 60), Quota(12, 86_400)
+    admitted = []
+    for minute in (0, 3):
+        await redis_link.send("SET", "test:now_us", (10**9 + minute * 60) * 10**6)
+        limiters = [
+            BatchedRateLimiter(algorithm, quotas, link, clock, time_source=TEST_TIME) for link in links
+        ]
+        admitted.append(await count_admitted(limiters, 25))
+    for link in links:
+        await link.aclose()
+    assert admitted == [10, 2]

@@ -45,3 +45,28 @@ def test_the_last_unit_comes_when_it_was_foreseen(algorithm, limit, steps, last,
 
     foreseen, taken = asyncio.run(compare())
     assert foreseen == pytest.approx(taken, abs=1e-4)
+
+
+@pytest.mark.parametrize("algorithm", get_args(Algorithm))
+@given(
+    quotas=st.lists(
+        st.builds(Quota, st.sampled_from([1, 2, 3, 10]), st.sampled_from([2.0, WINDOW_SECONDS, 20.0])),
+        min_size=2,
+        max_size=3,
+    ),
+    steps=steps,
+    units=st.integers(1, 15),
+)
+def test_with_several_quotas_it_is_never_late_and_exact_for_buckets(algorithm, quotas, steps, units):
+    async def compare():
+        clock = FakeClock()
+        limiter = memory_rate_limiter(algorithm, quotas, clock)
+        for seconds, cost in steps:
+            clock.jump(seconds)
+            await limiter.hit(KEY, min(cost, *(quota.limit for quota in quotas)))
+        return await seconds_until(limiter, KEY, units), await seconds_until_taken(limiter, clock, units)
+
+    foreseen, taken = asyncio.run(compare())
+    assert foreseen <= taken + 1e-4
+    if algorithm in {"token_bucket", "leaky_bucket"}:
+        assert foreseen == pytest.approx(taken, abs=1e-4)

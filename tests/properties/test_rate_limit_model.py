@@ -36,7 +36,7 @@ class Model:
         self.max_waiting = max_waiting
         self.others_spent = False  # while somebody waited
         self.clock = FakeClock()
-        self.limiter = RateLimiterModel(algorithm, quota, self.clock)
+        self.limiter = RateLimiterModel(algorithm, [quota], self.clock)
         self.max_wait = max_wait
         self.line = {}  # who, and when it gives up
         self.head_asks_at = 0
@@ -101,7 +101,7 @@ class AskedLimiter:
     def __init__(self, limiter):
         self._limiter = limiter
         self.algorithm = limiter.algorithm
-        self.quota = limiter.quota
+        self.quotas = limiter.quotas
         self.hits = 0
 
     async def hit(self, key, cost):

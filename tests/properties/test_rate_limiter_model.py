@@ -1,7 +1,7 @@
 """Rate limiters against plain models, and against the bounds they state, on arrivals made to break them."""
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import get_args
 
 import pytest
@@ -10,7 +10,7 @@ from hypothesis.stateful import initialize, precondition, rule
 
 from src.resilience.rate_limiter.memory import memory_rate_limiter
 from src.resilience.rate_limiter.options import Algorithm, Quota
-from src.resilience.rate_limiter.store import Decision
+from src.resilience.rate_limiter.store import Decision, combine
 from src.storage.patterns.batched_rate_limiter import BatchedRateLimiter
 from tests.contract.conftest import TEST_TIME
 from tests.support.clock import FakeClock
@@ -22,6 +22,12 @@ US = 1e-6
 keys = st.sampled_from(["ann", "ann", "bob"])
 costs = st.sampled_from([1, 1, 1, 2, 3, 8])
 workers = st.integers(0, 1)
+quotas = st.builds(
+    lambda limit, window_us: Quota(limit, window_us * US),
+    st.sampled_from([1, 2, 3, 5, 8]),
+    st.sampled_from([8, 1000, 60_000_000, 59_999_983, 180_000_000]),
+)
+quota_lists = st.one_of(quotas.map(lambda quota: [quota]), st.lists(quotas, min_size=1, max_size=3))
 
 BOUNDS = {
     "sliding_window_log": lambda limit: limit,
@@ -35,6 +41,14 @@ BOUNDS = {
 
 def most_in_a_window(units, window_us):
     return max((sum(start <= then < start + window_us for then in units) for start in units), default=0)
+
+
+def later(decision, us):
+    """Return a decision some time after it: its times have run, its units are the same."""
+    retry_after, reset_after = (
+        max(0, round(seconds / US) - us) / 1e6 for seconds in (decision.retry_after, decision.reset_after)
+    )
+    return decision._replace(allowed=retry_after == 0, retry_after=retry_after, reset_after=reset_after)
 
 
 @dataclass
@@ -53,12 +67,11 @@ class Refusal:
     def repeated(self, cost, now_us):
         """Return what the worker says by itself; None where it is to ask Redis."""
         gone = now_us - self.at_us
-        retry_after, reset_after = round(self.told.retry_after / US), round(self.told.reset_after / US)
-        if cost != self.cost or gone >= retry_after:
+        if cost != self.cost or gone >= round(self.told.retry_after / US):
             return None
-        return self.told._replace(
-            retry_after=(retry_after - gone) / 1e6, reset_after=(reset_after - gone) / 1e6
-        )
+        if not self.told.parts:
+            return later(self.told, gone)
+        return combine([later(part, gone) for part in self.told.parts])
 
 
 class RateLimiterMachine(StoreMachine):
@@ -73,20 +86,58 @@ class RateLimiterMachine(StoreMachine):
         self.refusals = {}  # by worker and key
         self.last_asked = None
 
-    # Keys expire on the server's own clock, so there a window must outlast the machine.
-    @initialize(
-        limit=st.sampled_from([1, 2, 3, 5, 8]), window_us=st.sampled_from([8, 1000, 60_000_000, 59_999_983])
-    )
-    def set_up(self, limit, window_us):
-        self.window_us = window_us if self.link is None else max(window_us, 59_999_983)
-        self.quota = Quota(limit, self.window_us * US)
-        self.model = RateLimiterModel(self.algorithm, self.quota, self.clock)
+    @initialize(quotas=quota_lists)
+    def set_up(self, quotas):
+        quotas = self.lasting(quotas)
+        self.model = RateLimiterModel(self.algorithm, quotas, self.clock)
         if self.link is None:
-            self.limiters = [memory_rate_limiter(self.algorithm, self.quota, self.clock)]
+            self.limiters = [memory_rate_limiter(self.algorithm, quotas, self.clock)]
         else:
-            shared = self.algorithm, self.quota, self.link, self.clock
+            shared = self.algorithm, quotas, self.link, self.clock
             self.limiters = [BatchedRateLimiter(*shared, time_source=TEST_TIME) for _ in range(2)]
         self.do(self.time.publish())
+
+    def lasting(self, quotas):
+        """Keys expire on the server's own clock, so there a window must outlast the machine."""
+        if self.link is None:
+            return quotas
+        return [replace(quota, window_seconds=max(quota.window_seconds, 59.999983)) for quota in quotas]
+
+    @rule(changed=st.sampled_from([[0], [1], [0, 1]]), quotas=quota_lists)
+    def change_quotas(self, changed, quotas):
+        """Some workers get other quotas, or all of them."""
+        quotas = self.lasting(quotas)
+        if self.link is None:
+            self.forget_what_is_free()
+        for worker in {worker % len(self.limiters) for worker in changed}:
+            self.limiters[worker].change_quotas(quotas)
+            self.refusals = {known: refusal for known, refusal in self.refusals.items() if known[0] != worker}
+        for key in ("ann", "bob"):
+            self.key_changed(key)
+        self.last_asked = None
+        if self.link is None:
+            self.model.change(quotas)
+            self.model.forget_dropped()
+
+    def forget_what_is_free(self):
+        """In memory a key may be forgotten once it is free by the quota of the time."""
+        for key in ("ann", "bob"):
+            for number in self.model.forget_free(key):
+                self.limiters[0]._limiters()[number].forget(key)
+
+    def as_worker(self, worker):
+        """Have the model decide by the quotas of a worker, and return the number of the worker."""
+        worker %= len(self.limiters)
+        quotas = list(self.limiters[worker].quotas)
+        if quotas != self.model.quotas:
+            self.model.change(quotas)
+            for refusal in self.refusals.values():  # its quotas may count what is stored in another way
+                refusal.stands = False
+        return worker
+
+    @property
+    def smallest_limit(self):
+        return min(quota.limit for quota in self.model.quotas)
 
     @rule(worker=workers, key=keys, cost=costs)
     def hit(self, worker, key, cost):
@@ -99,13 +150,13 @@ class RateLimiterMachine(StoreMachine):
     @rule(key=keys, quarters=st.lists(st.integers(0, 4), min_size=1, max_size=10))
     def hit_again_and_again(self, key, quarters):
         for quarter in quarters:
-            self.advance(quarter * self.window_us // self.quota.limit // 4)
+            self.advance(quarter * self.model.quotas[0].unit_us // 4)
             self.ask(0, key, 1, "hit")
 
     @rule(worker=workers, asked=st.lists(st.tuples(keys, costs), min_size=2, max_size=8))
     def hit_together(self, worker, asked):
-        worker = worker % len(self.limiters)
-        asked = [(key, min(cost, self.quota.limit)) for key, cost in asked]
+        worker = self.as_worker(worker)
+        asked = [(key, min(cost, self.smallest_limit)) for key, cost in asked]
         known = [self.refusals.get((worker, key)) for key, _ in asked]
         decisions = self.do(self.hit_all(worker, asked))
         for (key, cost), refusal, told in zip(asked, known, decisions, strict=True):
@@ -121,7 +172,8 @@ class RateLimiterMachine(StoreMachine):
         return await asyncio.gather(*(self.limiters[worker].hit(key, cost) for key, cost in asked))
 
     def ask(self, worker, key, cost, method):
-        worker, cost = worker % len(self.limiters), min(cost, self.quota.limit)
+        worker = self.as_worker(worker)
+        cost = min(cost, self.smallest_limit)
         self.last_asked = worker, key, cost, method
         refusal = self.refusals.get((worker, key))
         repeated = refusal and refusal.repeated(cost, self.model.now_us)
@@ -134,15 +186,17 @@ class RateLimiterMachine(StoreMachine):
         else:
             assert self.last == repeated
             if refusal.stands:  # there may be more remaining than told, though not enough
-                now = self.model.peek(key, cost)
-                assert now._replace(remaining=repeated.remaining) == repeated
+                now = self.model.foresee(key, cost)
+                assert now.violated == repeated.violated
+                assert (now.retry_after, now.reset_after) == (repeated.retry_after, repeated.reset_after)
                 assert repeated.remaining <= now.remaining < cost
 
     def take_note(self, worker, key, cost, *, spent):
         if spent:
             self.key_changed(key)
-            most = most_in_a_window(self.model.units(key), self.window_us)
-            assert most <= BOUNDS[self.algorithm](self.quota.limit)
+            for quota in self.model.quotas:
+                most = most_in_a_window(self.model.units(key), quota.window_us)
+                assert most <= BOUNDS[self.algorithm](quota.limit)
         if self.last.allowed:
             self.refusals.pop((worker, key), None)
         elif self.link is not None:
@@ -177,12 +231,13 @@ class RateLimiterMachine(StoreMachine):
     @precondition(lambda self: self.last_asked)
     @rule(units=st.integers(1, 8), off=st.sampled_from([-1, 0, 1]))
     def pass_time_to_an_edge(self, units, off):
-        self.advance(min(units, self.quota.limit) * self.window_us // self.quota.limit + off)
+        quota = self.model.quotas[-1]
+        self.advance(min(units, quota.limit) * quota.window_us // quota.limit + off)
 
     @precondition(lambda self: self.last_asked)
     @rule(thousandths=st.integers(0, 700))
     def pass_time(self, thousandths):
-        self.advance(self.window_us * thousandths // 1000)
+        self.advance(self.model.quotas[0].window_us * thousandths // 1000)
 
     @precondition(lambda self: self.last_asked and not self.last.allowed)
     @rule(off=st.sampled_from([-1, 0, 0, 1]))

@@ -1,4 +1,4 @@
-"""The rate limiters as plainly as they can be said: keep every hit let through, go through all each time.
+"""The rate limiters as plainly as they can be said: keep every allowed hit, go through all each time.
 
 Each algorithm is one function, the units for which there is room at a time; when there will be room is found
 by looking. Times are in whole µs.
@@ -11,43 +11,60 @@ from fractions import Fraction
 
 from src.resilience.clock import Clock
 from src.resilience.rate_limiter.options import Algorithm, Quota
-from src.resilience.rate_limiter.store import Decision
+from src.resilience.rate_limiter.store import Decision, combine
 
-Hits = list[tuple[int, int]]
-"""When and how much, in order."""
-
-
-def _log(hits: Hits, at: int, limit: int, window: int) -> int:
-    return limit - sum(cost for then, cost in hits if at - window < then)
+Hits = list[tuple[int, int, Quota]]
+"""When and how much, in order, and by which quota."""
 
 
-def _counter(hits: Hits, at: int, limit: int, window: int) -> int:
-    first, counts = at, Counter()
-    for then, cost in hits:
+def _log(hits: Hits, at: int, quota: Quota) -> int:
+    return quota.limit - sum(cost for then, cost, _ in hits if at - quota.window_us < then)
+
+
+def _windows(hits: Hits, window: int) -> tuple[int, Counter[int]]:
+    """Return when the first of the windows in a row began, and the units of each."""
+    first, counts = 0, Counter()
+    for then, cost, _ in hits:
         if not counts or (then - first) // window > max(counts) + 1:  # neither window in sight holds anything
             first, counts = then, Counter()
         counts[(then - first) // window] += cost
+    return first, counts
+
+
+def _counter(hits: Hits, at: int, quota: Quota) -> int:
+    window = quota.window_us
+    first, counts = _windows(hits, window)
     number, gone = divmod(at - first, window)
-    return math.floor(limit - counts[number] - Fraction(counts[number - 1] * (window - gone), window))
+    return math.floor(quota.limit - counts[number] - Fraction(counts[number - 1] * (window - gone), window))
 
 
-def _fixed(hits: Hits, at: int, limit: int, window: int) -> int:
+def _last_window(hits: Hits, window: int) -> tuple[float, int]:
+    """Return when the last fixed window began, and its units."""
     start, used = -math.inf, 0
-    for then, cost in hits:
+    for then, cost, _ in hits:
         if then >= start + window:
             start, used = then, 0
         used += cost
-    return limit - used if at < start + window else limit
+    return start, used
 
 
-def _bucket(hits: Hits, at: int, limit: int, window: int) -> int:
-    interval = math.ceil(window / limit)
-    level = full = limit * interval
-    last = 0
-    for then, cost in [*hits, (at, 0)]:
-        level = min(full, level + then - last) - cost * interval
-        last = then
-    return level // interval
+def _fixed(hits: Hits, at: int, quota: Quota) -> int:
+    start, used = _last_window(hits, quota.window_us)
+    return quota.limit - used if at < start + quota.window_us else quota.limit
+
+
+def _bucket(hits: Hits, at: int, quota: Quota) -> int:
+    debt, last, interval = 0, 0, quota.unit_us
+    for then, cost, by in [*hits, (at, 0, quota)]:
+        debt = max(0, debt - (then - last))
+        if (
+            by.unit_us != interval
+        ):  # units stay units; a part of one comes back in its time, or in a new interval
+            units, part = divmod(debt, interval)
+            debt = units * by.unit_us + min(part, by.unit_us)
+        debt = min(debt, by.limit * by.unit_us) + cost * by.unit_us
+        last, interval = then, by.unit_us
+    return (quota.limit * quota.unit_us - debt) // quota.unit_us
 
 
 _ROOM = {
@@ -59,46 +76,135 @@ _ROOM = {
 }
 
 
-class RateLimiterModel:
-    """A rate limiter that forgets nothing."""
+class _QuotaModel:
+    """One quota of a limiter."""
 
-    def __init__(self, algorithm: Algorithm, quota: Quota, clock: Clock) -> None:
-        self._room = _ROOM[algorithm]
-        self._quota = quota
+    def __init__(self, algorithm: Algorithm, quota: Quota) -> None:
+        self.algorithm = algorithm
+        self.quota = quota
+        self.hits: dict[str, Hits] = {}
+
+    def room(self, key: str, at: int) -> int:
+        """Return the units for which there is room; below 0 where the limit was lowered."""
+        return _ROOM[self.algorithm](self.hits.get(key, []), at, self.quota)
+
+    def us_until(self, key: str, units: int, now: int) -> int:
+        """Look for the first µs with room for so many; while nothing comes in, room only grows."""
+        return bisect_left(
+            range(3 * self.quota.window_us), units, key=lambda after: self.room(key, now + after)
+        )
+
+    def decision(self, key: str, wait: int, now: int) -> Decision:
+        reset = self.us_until(key, self.quota.limit, now)
+        room = max(0, self.room(key, now))
+        return Decision(wait == 0, self.quota, room, wait / 1e6, reset / 1e6)
+
+    def spend(self, key: str, cost: int, now: int) -> None:
+        self.hits.setdefault(key, []).append((now, cost, self.quota))
+
+    def see(self, key: str, now: int) -> None:
+        """The limiter decides on the key: what has left does not come back, a bucket takes the quota over."""
+        hits = self.hits.get(key)
+        if hits and self.algorithm == "sliding_window_log":
+            self.hits[key] = [hit for hit in hits if now - self.quota.window_us < hit[0]]
+        elif hits and "bucket" in self.algorithm and hits[-1][2] != self.quota:
+            hits.append((now, 0, self.quota))
+
+    def change(self, quota: Quota) -> None:
+        """Keep of each key the windows of its last hit, and what was counted in them."""
+        old, self.quota = self.quota, quota
+        for key, hits in self.hits.items():
+            if self.algorithm == "fixed_window" and hits:
+                start, used = _last_window(hits, old.window_us)
+                self.hits[key] = [(int(start), used, quota)]
+            elif self.algorithm == "sliding_window_counter" and hits:
+                first, counts = _windows(hits, old.window_us)
+                number = max(counts)
+                start = first + number * old.window_us
+                self.hits[key] = [
+                    (start - quota.window_us, 0, quota),
+                    (start - 1, counts[number - 1], quota),
+                    (start, counts[number], quota),
+                ]
+
+
+class RateLimiterModel:
+    """A rate limiter that keeps every hit.
+
+    Attributes:
+        quotas: By which it decides.
+    """
+
+    def __init__(self, algorithm: Algorithm, quotas: list[Quota], clock: Clock) -> None:
+        self._algorithm = algorithm
+        self._all_parts: list[_QuotaModel] = []
         self._clock = clock
-        self._hits: dict[str, Hits] = {}
+        self.change(quotas)
 
     @property
     def now_us(self) -> int:
         return round(self._clock.monotonic() * 1e6)
 
+    @property
+    def _parts(self) -> list[_QuotaModel]:
+        return self._all_parts[: len(self.quotas)]
+
     def units(self, key: str) -> list[int]:
-        """When each unit of `key` was let through."""
-        return [then for then, cost in self._hits.get(key, []) for _ in range(cost)]
+        """When each unit of `key` was taken, since the last change of the quotas."""
+        return self._units.get(key, [])
 
     def hit(self, key: str, cost: int = 1) -> Decision:
-        wait = self._us_until(key, cost)
-        if wait == 0:
-            self._hits.setdefault(key, []).append((self.now_us, cost))
-        return self._decision(key, wait)
+        self._see(key)
+        waits = self._waits(key, cost)
+        if not any(waits):
+            for part in self._parts:
+                part.spend(key, cost, self.now_us)
+            self._units.setdefault(key, []).extend([self.now_us] * cost)
+        return self._decision(key, waits)
 
     def peek(self, key: str, cost: int = 1) -> Decision:
-        return self._decision(key, self._us_until(key, cost))
+        self._see(key)
+        return self.foresee(key, cost)
+
+    def foresee(self, key: str, cost: int = 1) -> Decision:
+        """Return the decision on a hit that is not given to the limiter."""
+        return self._decision(key, self._waits(key, cost))
 
     def reset(self, key: str) -> None:
-        self._hits.pop(key, None)
+        self._units.pop(key, None)
+        for part in self._all_parts:
+            part.hits.pop(key, None)
 
-    def _decision(self, key: str, wait: int) -> Decision:
-        limit = self._quota.limit
-        reset_after = self._us_until(key, limit) / 1e6
-        return Decision(wait == 0, limit, self._room_in(key, 0), wait / 1e6, reset_after)
+    def change(self, quotas: list[Quota]) -> None:
+        """Decide by other quotas; those that are dropped keep their counts."""
+        self.quotas = quotas
+        self._units: dict[str, list[int]] = {}
+        for part, quota in zip(self._all_parts, quotas, strict=False):
+            part.change(quota)
+        self._all_parts += (_QuotaModel(self._algorithm, quota) for quota in quotas[len(self._all_parts) :])
 
-    def _us_until(self, key: str, units: int) -> int:
-        """Look for the first µs with room for so many; while nothing comes in, room only grows."""
-        return bisect_left(
-            range(3 * self._quota.window_us), units, key=lambda after: self._room_in(key, after)
+    def forget_dropped(self) -> None:
+        self._all_parts = self._parts
+
+    def forget_free(self, key: str) -> list[int]:
+        """Forget the key in each quota that is wholly free, and return the numbers of these quotas."""
+        free = [
+            number
+            for number, part in enumerate(self._parts)
+            if part.room(key, self.now_us) == part.quota.limit
+        ]
+        for number in free:
+            self._parts[number].hits.pop(key, None)
+        return free
+
+    def _see(self, key: str) -> None:
+        for part in self._parts:
+            part.see(key, self.now_us)
+
+    def _waits(self, key: str, cost: int) -> list[int]:
+        return [part.us_until(key, cost, self.now_us) for part in self._parts]
+
+    def _decision(self, key: str, waits: list[int]) -> Decision:
+        return combine(
+            [part.decision(key, wait, self.now_us) for part, wait in zip(self._parts, waits, strict=True)]
         )
-
-    def _room_in(self, key: str, after: int) -> int:
-        hits = self._hits.get(key, [])
-        return self._room(hits, self.now_us + after, self._quota.limit, self._quota.window_us)

@@ -3,10 +3,9 @@
 -- key      hash: start of the window in µs, count
 --
 -- @include ../redis/now
--- @include quota
 
--- Return {allowed 1 or 0, remaining, µs until there is room for cost, µs until the whole limit is free}.
-local function hit(key, cost, spend)
+-- Decide a hit: {allowed 1 or 0, remaining, µs until there is room for cost, µs until the whole limit is free}.
+local function hit(key, cost, spend, limit, window)
   local state = redis.call('HMGET', key, 'start', 'count')
   local start, count = tonumber(state[1] or now), tonumber(state[2] or 0)
   local was_set_back = start > now -- the clock was: the window begins now

@@ -1,11 +1,16 @@
-"""Foresight: when the calls that wait for a quota will have got their units, one after another.
+"""Foresight: when the calls that wait for a limiter will have got their units, one after another.
 
 A single `RateLimiter.peek` does not answer that: it takes at most the limit, all at once. Here is the rest of
 the arithmetic. It is exact to some microseconds for calls that take each unit as soon as it is free, and late
 for calls of a larger cost that leave units unused.
+
+With several quotas the answer is the latest time of all quotas, each by itself. That is exact for the
+buckets. For windows it is never late, but it may be early: units that wait for one quota leave the window of
+another one later. So no call is rejected that could have had its units in time.
 """
 
-from .store import RateLimiter
+from .options import Algorithm, Quota
+from .store import Decision, RateLimiter
 
 _US = 1_000_000
 
@@ -14,41 +19,58 @@ async def seconds_until(limiter: RateLimiter, key: str, units: int) -> float:
     """Return the seconds until the last of the next `units` units is free.
 
     Args:
-        limiter: Keeps the quota.
-        key: The key whose quota it is.
-        units: How many units, at least 1; the limit does not bound them.
+        limiter: Keeps the quotas.
+        key: The key of the quotas.
+        units: How many units, at least 1; no limit bounds them.
 
     Raises:
         BaseException: The error of the limiter.
     """
-    limit = limiter.quota.limit
-    match limiter.algorithm:
-        case "sliding_window_log":  # a unit leaves the window after the time of one window
-            windows, others = divmod(units - 1, limit)
-            decision = await limiter.peek(key, others + 1)
-            return windows * limiter.quota.window_seconds + decision.retry_after
+    latest, index = 0.0, 0
+    while index < len(quotas := limiter.quotas):  # they may be changed while the limiter decides
+        smallest_limit = min(quota.limit for quota in quotas)
+        cost = min(smallest_limit, _cost_to_peek(limiter.algorithm, quotas[index], units))
+        decision = (await limiter.peek(key, cost)).by_quota[index]
+        latest = max(latest, _seconds_until(limiter.algorithm, decision, cost, units))
+        index += 1
+    return latest
+
+
+def _cost_to_peek(algorithm: Algorithm, quota: Quota, units: int) -> int:
+    """Return the cost of the hit whose decision says when `units` units of `quota` are free."""
+    match algorithm:
+        case "sliding_window_log":
+            return (units - 1) % quota.limit + 1
         case "sliding_window_counter":
-            return await _until_counted(limiter, key, units)
+            return min(units, max(1, quota.limit - 1))
+        case _:
+            return 1
+
+
+def _seconds_until(algorithm: Algorithm, decision: Decision, cost: int, units: int) -> float:
+    """Return when the last of `units` units of one quota is free, from its decision on a hit of `cost`."""
+    quota = decision.quota
+    limit, window = quota.limit, quota.window_seconds
+    match algorithm:
+        case "sliding_window_log":  # a unit leaves the window after the time of one window
+            return (units - 1) // limit * window + decision.retry_after
+        case "sliding_window_counter":
+            return _until_counted(decision, cost, units)
         case "fixed_window":
-            decision = await limiter.peek(key)
-            window = limiter.quota.window_seconds
             later = units - decision.remaining
             ends_in = decision.reset_after or window  # the next hit begins a window where there is none
             return ends_in + (later - 1) // limit * window if later > 0 else 0.0
-        case "token_bucket" | "leaky_bucket":
-            decision = await limiter.peek(key)  # the bucket is full after `reset_after`
-            return max(0.0, decision.reset_after + (units - limit) * limiter.quota.unit_us / _US)
+        case "token_bucket" | "leaky_bucket":  # the bucket is full after `reset_after`
+            return max(0.0, decision.reset_after + (units - limit) * quota.unit_us / _US)
 
 
-async def _until_counted(limiter: RateLimiter, key: str, units: int) -> float:
+def _until_counted(decision: Decision, cost: int, units: int) -> float:
     """Return the same for the sliding window counter.
 
     A unit that becomes free exactly at the end of a window belongs to the next one. So a window gives as many
     units as the limit only where the window before it is empty, and else one unit fewer.
     """
-    window, limit = limiter.quota.window_seconds, limiter.quota.limit
-    cost = min(units, max(1, limit - 1))
-    decision = await limiter.peek(key, cost)
+    window, limit = decision.quota.window_seconds, decision.quota.limit
     if units <= decision.remaining:
         return 0.0
     if limit == 1:  # every other window is empty

@@ -22,6 +22,7 @@ class QuotaHeaders:
         quota: The quota.
 
     Attributes:
+        quota: As given.
         policy: The `RateLimit-Policy` header, for an answer without a decision.
 
     Raises:
@@ -31,6 +32,7 @@ class QuotaHeaders:
     def __init__(self, name: str, quota: Quota) -> None:
         if not (name.isascii() and name.isprintable() and name) or '"' in name or "\\" in name:
             raise ValueError(f"name must be printable ASCII without quotes and backslashes, not {name!r}")
+        self.quota = quota
         policy = f'"{name}";q={quota.limit};w={quota.window_seconds:g}'
         self.policy = (b"ratelimit-policy", policy.encode("ascii"))
         self._name = name.encode("ascii")

@@ -1,28 +1,31 @@
 -- Leaky bucket as a meter (GCRA): a unit pours an interval into a bucket that drains by one a µs, and what
--- would overflow is refused. One number says all: when the bucket will have drained.
+-- would overflow is refused.
 --
--- key      string: the theoretical arrival time in µs, at which the bucket is empty
+-- key      hash: the theoretical arrival time in µs, at which the bucket is drained; interval in µs
 --
 -- @include ../redis/now
--- @include quota
-local interval = math.ceil(window / limit)
-local capacity = limit * interval
+-- @include bucket
 
--- Return {allowed 1 or 0, remaining, µs until there is room for cost, µs until the whole limit is free}.
-local function hit(key, cost, spend)
-  local drained = math.max(now, tonumber(redis.call('GET', key) or now))
-  local was_set_back = drained > now + capacity -- the clock was: the bucket is as good as full
-  if was_set_back then
-    drained = now + capacity
+-- Decide a hit: {allowed 1 or 0, remaining, µs until there is room for cost, µs until the whole limit is free}.
+local function hit(key, cost, spend, limit, window)
+  local interval = math.ceil(window / limit)
+  local capacity = limit * interval
+  local debt, must_store = 0, false
+  local state = redis.call('HMGET', key, 'drained', 'interval')
+  if state[1] then
+    local drained, from = tonumber(state[1]), tonumber(state[2])
+    local left = math.max(0, drained - now)
+    debt = convert(left, from, interval, capacity) -- if the clock was set back, the bucket is full at most
+    must_store = from ~= interval or debt < left
   end
 
-  local wait = math.max(0, drained + cost * interval - capacity - now)
+  local wait = math.max(0, debt + cost * interval - capacity)
   if wait == 0 and spend then
-    drained = drained + cost * interval
+    debt, must_store = debt + cost * interval, true
   end
-  if was_set_back or wait == 0 and spend then
-    -- The expiry is for clean-up only, and never early.
-    redis.call('SET', key, drained, 'PX', math.ceil(capacity / 1000) + 1)
+  if must_store then
+    redis.call('HSET', key, 'drained', now + debt, 'interval', interval)
+    redis.call('PEXPIRE', key, math.ceil(capacity / 1000) + 1) -- clean-up only, never early
   end
-  return {wait == 0 and 1 or 0, math.max(0, math.floor((capacity - drained + now) / interval)), wait, drained - now}
+  return {wait == 0 and 1 or 0, math.floor((capacity - debt) / interval), wait, debt}
 end

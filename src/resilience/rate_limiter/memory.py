@@ -1,19 +1,19 @@
 """Rate limiters of one process: each of the five algorithms in memory.
 
-What each lets through is told in `rate_limiter`. The scripts in this folder keep the same rules, and
-one contract suite holds both to them.
+What each algorithm allows is described in `policy`. The scripts in this folder keep the same rules, and one
+contract suite tests both.
 """
 
 from abc import ABC, abstractmethod
 from array import array
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 from ..clock import SYSTEM_CLOCK, Clock
-from .options import Algorithm, Quota
-from .store import Decision, RateLimiter
+from .options import Algorithm, Quota, check_cost, quotas_in
+from .store import Decision, RateLimiter, combine
 
 S = TypeVar("S")
 
@@ -21,22 +21,27 @@ _US = 1_000_000
 
 
 class _MemoryRateLimiter(ABC, Generic[S]):
-    """The part that all algorithms share: one state for each key, in order of the last hit let through.
+    """The part that all algorithms share: one state for each key, in order of the last hit allowed.
 
-    An algorithm is arithmetic on a state at a time in µs and no more. A key whose whole limit is free again
-    is as good as unknown, so it is forgotten: memory holds the keys of the last window, not of all time.
+    An algorithm is arithmetic on a state at a time in µs. A key whose whole limit is free again needs no
+    state and is forgotten: memory holds the keys of the last window. Each quota after the first has a limiter
+    of its own, which has that one quota.
 
     Args:
-        quota: The same for every key.
-        clock: Whose monotonic reading counts.
+        quotas: The quotas of every key: one, or up to `MAX_QUOTAS`.
+        clock: Its monotonic reading counts.
+
+    Raises:
+        ValueError: There is no quota, or there are too many.
     """
 
-    def __init__(self, quota: Quota, clock: Clock) -> None:
-        self._quota = quota
-        self._limit = quota.limit
-        self._window = quota.window_us
+    _must_convert = False  # whether a state depends on the quota by which it was counted, and may be outdated
+
+    def __init__(self, quotas: Quota | Sequence[Quota], clock: Clock) -> None:
         self._clock = clock
         self._states: OrderedDict[str, S] = OrderedDict()
+        self._further: list[_MemoryRateLimiter[S]] = []
+        self.change_quotas(quotas)
 
     @property
     def algorithm(self) -> Algorithm:
@@ -44,32 +49,54 @@ class _MemoryRateLimiter(ABC, Generic[S]):
         return next(name for name, kind in _IN_MEMORY.items() if kind is type(self))
 
     @property
-    def quota(self) -> Quota:
-        """The quota of every key."""
-        return self._quota
+    def quotas(self) -> tuple[Quota, ...]:
+        """The quotas of every key."""
+        return self._quotas
+
+    def change_quotas(self, quotas: Quota | Sequence[Quota]) -> None:
+        """Decide by other quotas from now on. A quota that is dropped loses its counts."""
+        self._quotas = quotas_in(quotas)
+        self._quota, *others = self._quotas
+        self._limit = self._quota.limit
+        self._window = self._quota.window_us
+        del self._further[len(others) :]
+        for limiter, quota in zip(self._further, others, strict=False):
+            limiter.change_quotas(quota)
+        self._further += (type(self)(quota, self._clock) for quota in others[len(self._further) :])
 
     async def hit(self, key: str, cost: int = 1) -> Decision:
-        """Take `cost` units of `key`, all or none."""
-        return self._decide(key, cost, spend=True)
+        """Take `cost` units of each quota of `key`, all or none."""
+        return (
+            self._decide_all(key, cost, spend=True) if self._further else self.decide(key, cost, spend=True)
+        )
 
     async def peek(self, key: str, cost: int = 1) -> Decision:
-        """Say what a hit would be told."""
-        return self._decide(key, cost, spend=False)
+        """Return the decision that a hit would get, and take nothing."""
+        return self._decide_all(key, cost, spend=False)
 
     def refusal(self, key: str, cost: int = 1) -> Decision | None:
-        """Return what a hit that is refused would be told; None of one that is let through."""
-        decision = self._decide(key, cost, spend=False)
+        """Return the decision on a hit that would be rejected; None for one that would be allowed."""
+        decision = self._decide_all(key, cost, spend=False)
         return None if decision.allowed else decision
 
     async def reset(self, key: str) -> None:
         """Forget `key`."""
+        for limiter in self._limiters():
+            limiter.forget(key)
+
+    def forget(self, key: str) -> None:
+        """Forget what `key` took of the first quota."""
         self._states.pop(key, None)
 
-    def _decide(self, key: str, cost: int, *, spend: bool) -> Decision:
+    def decide(self, key: str, cost: int, *, spend: bool) -> Decision:
+        """Decide a hit by the first quota alone, and take its cost if `spend`."""
         if cost != 1:
             self._quota.check(cost)
         now = round(self._clock.monotonic() * _US)
-        state = self._as_of(self._states.get(key), now)
+        known = self._states.get(key)
+        state = self._as_of(known, now)
+        if self._must_convert and known is not None:
+            self._states[key] = state
         wait = self._wait(state, now, cost)
         if spend and not wait:
             state = self._states[key] = self._spend(state, now, cost)
@@ -77,20 +104,33 @@ class _MemoryRateLimiter(ABC, Generic[S]):
                 self._states.move_to_end(key)
                 self._forget_idle(now)
         return Decision(
-            not wait, self._limit, self._remaining(state, now), wait / _US, self._until_free(state, now) / _US
+            not wait, self._quota, self._remaining(state, now), wait / _US, self._until_free(state, now) / _US
         )
 
+    def _limiters(self) -> "list[_MemoryRateLimiter[S]]":
+        return [self, *self._further]
+
+    def _decide_all(self, key: str, cost: int, *, spend: bool) -> Decision:
+        if not self._further:
+            return self.decide(key, cost, spend=spend)
+        check_cost(self._quotas, cost)
+        limiters = self._limiters()
+        decision = combine([limiter.decide(key, cost, spend=False) for limiter in limiters])
+        if spend and decision.allowed:  # nothing is taken before all quotas have been found to have room
+            decision = combine([limiter.decide(key, cost, spend=True) for limiter in limiters])
+        return decision
+
     def _forget_idle(self, now: int) -> None:
-        # Two for each one that comes: they go faster than they came, and no caller pays for a whole crowd.
+        # Up to two idle keys for each hit: they go faster than they came, and no hit pays for a whole crowd.
         for _ in range(2):
             longest_idle, state = next(iter(self._states.items()))
-            if self._until_free(self._as_of(state, now), now):
+            if self._until_free(state, now) > 0:
                 break
             del self._states[longest_idle]
 
     @abstractmethod
     def _as_of(self, state: S | None, now: int) -> S:
-        """Bring `state` forward to `now`; None is a key never seen."""
+        """Bring `state` forward to `now`; None stands for an unknown key."""
 
     @abstractmethod
     def _wait(self, state: S, now: int, cost: int) -> int:
@@ -106,7 +146,7 @@ class _MemoryRateLimiter(ABC, Generic[S]):
 
     @abstractmethod
     def _until_free(self, state: S, now: int) -> int:
-        """Return µs until the whole limit is free."""
+        """Return µs until the whole limit is free; not above 0 for an old state that no longer counts."""
 
 
 class _HitLog:
@@ -164,7 +204,7 @@ class SlidingWindowLog(_MemoryRateLimiter[_HitLog]):
         return state
 
     def _remaining(self, state: _HitLog, _now: int) -> int:
-        return self._limit - (state.total - state.departed)
+        return max(0, self._limit - state.total + state.departed)
 
     def _until_free(self, state: _HitLog, now: int) -> int:
         return state.times[-1] + self._window - now if state.times else 0
@@ -191,7 +231,7 @@ class SlidingWindowCounter(_MemoryRateLimiter[tuple[int, int, int]]):
 
     def _wait(self, state: tuple[int, int, int], now: int, cost: int) -> int:
         start, previous, current = state
-        if cost <= self._remaining(state, now):
+        if cost <= self._free(state, now):
             return 0
         if current + cost <= self._limit:  # once enough of the previous window is out of sight
             in_sight = (self._limit - current - cost) * self._window // previous
@@ -204,13 +244,17 @@ class SlidingWindowCounter(_MemoryRateLimiter[tuple[int, int, int]]):
         return start, previous, current + cost
 
     def _remaining(self, state: tuple[int, int, int], now: int) -> int:
-        start, previous, current = state
-        return self._limit - current + previous * (now - start - self._window) // self._window
+        return max(0, self._free(state, now))
 
     def _until_free(self, state: tuple[int, int, int], now: int) -> int:
         start, previous, current = state
         windows = 2 if current else 1 if previous else 0
         return start + windows * self._window - now if windows else 0
+
+    def _free(self, state: tuple[int, int, int], now: int) -> int:
+        """Return the units for which there is room; negative where the limit was lowered."""
+        start, previous, current = state
+        return self._limit - current + previous * (now - start - self._window) // self._window
 
 
 class FixedWindow(_MemoryRateLimiter[tuple[int, int]]):
@@ -234,80 +278,76 @@ class FixedWindow(_MemoryRateLimiter[tuple[int, int]]):
         return start, count + cost
 
     def _remaining(self, state: tuple[int, int], _now: int) -> int:
-        return self._limit - state[1]
+        return max(0, self._limit - state[1])
 
     def _until_free(self, state: tuple[int, int], now: int) -> int:
         start, count = state
         return start + self._window - now if count else 0
 
 
-class _Bucket(_MemoryRateLimiter[S]):
-    """What the two buckets share: a unit is worth an interval of time, the bucket `limit` of them.
+class _Bucket(_MemoryRateLimiter[tuple[int, int]]):
+    """The part that the two buckets share: a unit is worth an interval of time, the bucket `limit` of them.
 
     An interval that is no whole number of µs is rounded up, to the strict side: by up to 1 % at 10,000 units
-    a second.
+    a second. The units taken are a debt in µs that falls by one a µs.
+
+    The state is (the time at which the debt is 0, the interval by which it was counted). If the quota has
+    been changed since, the units in debt stay in debt at the new interval. The part of a unit that is left
+    comes back when it would have, or after one new interval.
     """
 
-    def __init__(self, quota: Quota, clock: Clock) -> None:
-        super().__init__(quota, clock)
-        self._interval = quota.unit_us
+    def change_quotas(self, quotas: Quota | Sequence[Quota]) -> None:
+        """Decide by other quotas from now on. A quota that is dropped loses its counts."""
+        super().change_quotas(quotas)
+        self._interval = self._quota.unit_us
         self._capacity = self._limit * self._interval
-
-
-class TokenBucket(_Bucket[tuple[int, int]]):
-    """A bucket of `limit` tokens, full at first, refilled evenly at `limit` a window.
-
-    In any s seconds it lets `limit` and one more for every window / limit seconds through, at most
-    (RFC 3290, appendix A).
-
-    The state is (credit in µs, when it was reckoned). Credit grows by one a µs; a token costs an interval.
-    """
+        self._must_convert |= bool(self._states)
 
     def _as_of(self, state: tuple[int, int] | None, now: int) -> tuple[int, int]:
-        if state is None:
-            return self._capacity, now
-        credit, at = state
-        return min(self._capacity, credit + now - at), now
+        if state is None or state[0] <= now:
+            return now, self._interval
+        return self._converted(state, now) if self._must_convert else state
 
-    def _wait(self, state: tuple[int, int], _now: int, cost: int) -> int:
-        return max(0, cost * self._interval - state[0])
+    def _converted(self, state: tuple[int, int], now: int) -> tuple[int, int]:
+        empty_at, interval = state
+        debt = empty_at - now
+        if interval != self._interval:
+            units, rest = divmod(debt, interval)
+            debt = units * self._interval + min(rest, self._interval)
+        return now + min(debt, self._capacity), self._interval
 
-    def _spend(self, state: tuple[int, int], now: int, cost: int) -> tuple[int, int]:
-        return state[0] - cost * self._interval, now
+    def _wait(self, state: tuple[int, int], now: int, cost: int) -> int:
+        return max(0, state[0] + cost * self._interval - self._capacity - now)
 
-    def _remaining(self, state: tuple[int, int], _now: int) -> int:
-        return state[0] // self._interval
+    def _spend(self, state: tuple[int, int], _now: int, cost: int) -> tuple[int, int]:
+        return state[0] + cost * self._interval, self._interval
 
-    def _until_free(self, state: tuple[int, int], _now: int) -> int:
-        return self._capacity - state[0]
+    def _remaining(self, state: tuple[int, int], now: int) -> int:
+        return (self._capacity - (state[0] - now)) // self._interval
+
+    def _until_free(self, state: tuple[int, int], now: int) -> int:
+        return state[0] - now
 
 
-class LeakyBucket(_Bucket[int]):
-    """The generic cell rate algorithm, GCRA: a leaky bucket as a meter, without a drip process.
+class TokenBucket(_Bucket):
+    """A bucket of `limit` tokens, full at first, refilled evenly at `limit` a window.
 
-    Every unit pours an interval into a bucket that drains by one a µs; what would overflow is refused. That
-    is the token bucket seen from its empty half, and decides alike, but needs only one number: the
-    theoretical arrival time, when the bucket will have drained. From ITU-T I.371, annex A, and Brandur Leach,
-    "Rate Limiting, Cells, and GCRA" (2015).
+    In any s seconds it allows at most `limit` units, and one more for every window / limit seconds (RFC 3290,
+    appendix A).
     """
 
-    def _as_of(self, state: int | None, now: int) -> int:
-        return now if state is None else max(state, now)
 
-    def _wait(self, state: int, now: int, cost: int) -> int:
-        return max(0, state + cost * self._interval - self._capacity - now)
+class LeakyBucket(_Bucket):
+    """The generic cell rate algorithm, GCRA: a leaky bucket as a meter, without a drip process.
 
-    def _spend(self, state: int, _now: int, cost: int) -> int:
-        return state + cost * self._interval
-
-    def _remaining(self, state: int, now: int) -> int:
-        return (self._capacity - (state - now)) // self._interval
-
-    def _until_free(self, state: int, now: int) -> int:
-        return state - now
+    Every unit pours an interval into a bucket that drains by one a µs; a hit that would overflow it is
+    rejected. That is the token bucket seen from its empty half, and it decides alike, unit for unit. The
+    time at which the bucket is empty is the theoretical arrival time. From ITU-T I.371, annex A, and Brandur
+    Leach, "Rate Limiting, Cells, and GCRA" (2015).
+    """
 
 
-_IN_MEMORY: dict[Algorithm, Callable[[Quota, Clock], RateLimiter]] = {
+_IN_MEMORY: dict[Algorithm, Callable[[Quota | Sequence[Quota], Clock], RateLimiter]] = {
     "sliding_window_log": SlidingWindowLog,
     "sliding_window_counter": SlidingWindowCounter,
     "fixed_window": FixedWindow,
@@ -316,6 +356,17 @@ _IN_MEMORY: dict[Algorithm, Callable[[Quota, Clock], RateLimiter]] = {
 }
 
 
-def memory_rate_limiter(algorithm: Algorithm, quota: Quota, clock: Clock = SYSTEM_CLOCK) -> RateLimiter:
-    """Return a rate limiter for one process."""
-    return _IN_MEMORY[algorithm](quota, clock)
+def memory_rate_limiter(
+    algorithm: Algorithm, quotas: Quota | Sequence[Quota], clock: Clock = SYSTEM_CLOCK
+) -> RateLimiter:
+    """Return a rate limiter for one process.
+
+    Args:
+        algorithm: How hits are counted.
+        quotas: The quotas of every key: one, or up to `MAX_QUOTAS`.
+        clock: Its monotonic reading counts.
+
+    Raises:
+        ValueError: There is no quota, or there are too many.
+    """
+    return _IN_MEMORY[algorithm](quotas, clock)

@@ -1,6 +1,7 @@
 """The quota of a rate limiter, and how long the calls of its policy wait."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
@@ -15,6 +16,8 @@ _TICK_SECONDS = 1 / _US
 
 MAX_WINDOW_SECONDS = 1e8
 """The longest window, some three years: every figure of a quota is then exact in the scripts too."""
+MAX_QUOTAS = 3
+"""The most quotas of one limiter, which bounds the work of a decision."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,24 @@ class Quota:
             raise ValueError(f"cost must be between 1 and the limit of {self.limit}, not {cost}")
 
 
+def quotas_in(quotas: Quota | Sequence[Quota]) -> tuple[Quota, ...]:
+    """Return the quotas of a limiter, given as one quota or as several.
+
+    Raises:
+        ValueError: There is none, or there are more than `MAX_QUOTAS`.
+    """
+    several = (quotas,) if isinstance(quotas, Quota) else tuple(quotas)
+    if not 1 <= len(several) <= MAX_QUOTAS:
+        raise ValueError(f"a limiter has between 1 and {MAX_QUOTAS} quotas, not {len(several)}")
+    return several
+
+
+def check_cost(quotas: Sequence[Quota], cost: int) -> None:
+    """Raise ValueError if `cost` is below 1, or above a limit and so could never be allowed."""
+    for quota in quotas:
+        quota.check(cost)
+
+
 @dataclass(frozen=True, slots=True)
 class RateLimitOptions:
     """What each call of a `RateLimit` takes, and how long it waits.
@@ -75,7 +96,7 @@ class RateLimitOptions:
         key: The key whose quota the calls use.
         max_wait_seconds: The longest time that a call waits for its units; finite, at least 0: no wait.
         max_waiting: Calls that may wait for their units, at least 1.
-        cost: The units that each call takes, at least 1 and at most the limit of the quota.
+        cost: The units that each call takes, at least 1 and at most the smallest limit of the quotas.
     """
 
     key: str

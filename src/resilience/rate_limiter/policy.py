@@ -1,6 +1,7 @@
 """Rate limiters: how many units a key may use in a window of time, and a policy that waits for its units.
 
-Five algorithms keep one contract (`RateLimiter`). With a limit of N in a window of W seconds:
+Five algorithms keep one contract (`RateLimiter`), with up to three quotas for each key. With a limit of N in
+a window of W seconds:
 
 ======================== ============================= ===================
 algorithm                lets through in any window    stores for each key
@@ -8,9 +9,9 @@ algorithm                lets through in any window    stores for each key
 `sliding_window_log`     N at most, exactly            a time for each hit
 `sliding_window_counter` 2N - 2 at most, N on average  three numbers
 `fixed_window`           2N - 1 at most                two numbers
-`token_bucket`           2N - 1 at most: N at once,    two numbers
+`token_bucket`           2N - 1 at most: N at once,    three numbers
                          then one every W/N
-`leaky_bucket`           the same, unit for unit       one number
+`leaky_bucket`           the same, unit for unit       two numbers
 ======================== ============================= ===================
 
 A window is half-open: a hit at t counts from t on and no longer counts at exactly t + W. Times are whole
@@ -28,14 +29,14 @@ from ..permit import BlockPolicy
 from ..permits import Permits
 from ..policy import Call, override, require_async
 from .foresight import seconds_until
-from .options import _TICK_SECONDS, RateLimitOptions
+from .options import _TICK_SECONDS, RateLimitOptions, check_cost
 from .store import RateLimiter
 
 T = TypeVar("T")
 
 
 class RateLimit(BlockPolicy):
-    """The policy: each call takes units of a quota before it begins, and waits for them.
+    """The policy: each call takes units of its quotas before it begins, and waits for them.
 
     Calls wait in order of arrival. A call whose units cannot come within `max_wait_seconds`, because of the
     calls that wait before it, is rejected when it arrives and does not wait. The first call in the queue hits
@@ -48,15 +49,18 @@ class RateLimit(BlockPolicy):
     If a call is cancelled while the limiter decides on it, its units may be used up: the quota errs on the
     strict side.
 
+    If the limiter has several quotas, a call may be expected to get its units too early (see `foresight`). If
+    the quotas are changed to a limit below the cost, `run` raises ValueError.
+
     Args:
-        limiter: Keeps the quota.
+        limiter: Keeps the quotas.
         options: What each call takes, and how long it waits.
         clock: Measures the time and waits.
         name: The policy's name in events and errors.
         listener: Receives an event for each call that was rejected or had to wait.
 
     Raises:
-        ValueError: The cost is above the limit of the quota.
+        ValueError: The cost is above a limit of the limiter.
     """
 
     def __init__(
@@ -68,7 +72,7 @@ class RateLimit(BlockPolicy):
         name: str = "rate-limiter",
         listener: Listener = ignore,
     ) -> None:
-        limiter.quota.check(options.cost)
+        check_cost(limiter.quotas, options.cost)
         self.name = name
         self._limiter = limiter
         self._options = options
@@ -95,7 +99,7 @@ class RateLimit(BlockPolicy):
         options = override(
             self._options, key=key, cost=cost, max_wait_seconds=max_wait_seconds, max_waiting=max_waiting
         )
-        self._limiter.quota.check(options.cost)
+        check_cost(self._limiter.quotas, options.cost)
         queue = self._queue if options.key == self._options.key else _Queue()
         return self._derive(_options=options, _queue=queue)
 

@@ -1,6 +1,8 @@
 """Rate limiters that all workers share: the memory forms' contract, decided in Redis by one script.
 
-Time is the server's, in whole microseconds, so that workers with different clocks agree.
+Time is the server's, in whole microseconds, so that workers with different clocks agree. All quotas of a key
+are decided in one run of the script. Workers that have different quotas at the same time, while a change
+reaches them one by one, each decide by their own quotas on the same counts.
 
 **A key that is over the limit** costs one round trip, and not one a call: this worker repeats a refusal of
 Redis, by its own clock, until the time that Redis named. Redis would refuse the hit as well, since the hits
@@ -19,8 +21,8 @@ from ..clock import SYSTEM_CLOCK, Clock
 from ..redis.client_runner import Client, script_runner
 from ..redis.port import Argument, Reply, ScriptRunner
 from ..redis.scripts import COMMAND, SERVER_TIME, load_script
-from .options import Algorithm, Quota
-from .store import Decision
+from .options import MAX_QUOTAS, Algorithm, Quota, check_cost, quotas_in
+from .store import Decision, combine
 
 MAX_REFUSALS = 10_000
 """Keys that a limiter refuses without Redis. Beyond that, Redis decides the least recently used one again."""
@@ -33,34 +35,54 @@ class _Refusal:
     """A refusal of Redis, and this process's clock before and after it. Times are in whole µs."""
 
     cost: int
-    limit: int
+    quotas: tuple[Quota, ...]
     asked_at_us: int
     answered_at_us: int
-    remaining: int
     retry_after_us: int
-    reset_after_us: int
+    figures: Sequence[int]
 
     def repeated(self, cost: int, now_us: int) -> Decision | None:
         """Return what Redis would decide for `cost`; None where Redis might allow it."""
         if cost != self.cost or now_us >= self.asked_at_us + self.retry_after_us:
             return None  # the time that Redis named began after it was asked
-        gone_us = now_us - self.answered_at_us
-        retry_after, reset_after = self.retry_after_us - gone_us, self.reset_after_us - gone_us
-        return Decision(False, self.limit, self.remaining, retry_after / 1e6, reset_after / 1e6)
+        return _decision(self.quotas, self.figures, now_us - self.answered_at_us)
+
+
+def _decision(quotas: tuple[Quota, ...], figures: Sequence[int], gone_us: int = 0) -> Decision:
+    """Return the decision that a reply of the script stands for, some time after it.
+
+    Args:
+        quotas: The quotas by which the script decided.
+        figures: The reply without its first number: three numbers for each quota.
+        gone_us: The time since the reply.
+    """
+    if (
+        len(quotas) == 1
+    ):  # the usual case, and that of a flood of rejected hits: decided in a few instructions
+        remaining, wait, reset = figures
+        return Decision(not wait, quotas[0], remaining, (wait - gone_us) / 1e6, (reset - gone_us) / 1e6)
+    parts = []
+    for index, quota in enumerate(quotas):
+        remaining, wait, reset = figures[3 * index : 3 * index + 3]
+        wait, reset = max(0, wait - gone_us), max(0, reset - gone_us)
+        parts.append(Decision(wait == 0, quota, remaining, wait / 1e6, reset / 1e6))
+    return combine(parts)
 
 
 class Hit(NamedTuple):
     """A hit that the limiter's script decides.
 
     Attributes:
-        key: The key of the quota.
-        cost: Units of the quota.
+        key: The key of the quotas.
+        cost: Units of each quota.
         spend: Whether to take them, or only to look.
+        quotas: The quotas by which the hit is decided.
     """
 
     key: str
     cost: int
     spend: bool
+    quotas: tuple[Quota, ...]
 
 
 DecideHit: TypeAlias = Callable[[Hit], Awaitable[Reply]]
@@ -80,24 +102,27 @@ class RedisRateLimiter:
 
     Args:
         algorithm: How hits are counted.
-        quota: The same for every key.
+        quotas: The quotas of every key: one, or up to `MAX_QUOTAS`.
         redis: A client of `redis.asyncio`, or what else runs scripts.
         clock: Measures in this process how much of a refusal's time has gone by.
-        prefix: Put before every key. The algorithm is put after it: each keeps another kind of value, so that
-            a change of the algorithm finds no foreign value.
+        prefix: Put before the name of every key. The names of one key share a hash tag: `{algorithm:key}`,
+            `{algorithm:key}:2`, … They contain the algorithm because each algorithm keeps another kind of
+            value: after a change of the algorithm no foreign value is found.
         time_source: Lua that defines `now_us()`.
 
     Attributes:
         algorithm: As given.
-        quota: As given.
         time_source: As given.
-        algorithm_file: The Lua file that defines `hit`, for a script that includes decide_hits.lua.
+        algorithm_file: The Lua file that defines `limiter`, for a script that includes decide_hits.lua.
+
+    Raises:
+        ValueError: There is no quota, or there are too many.
     """
 
     def __init__(
         self,
         algorithm: Algorithm,
-        quota: Quota,
+        quotas: Quota | Sequence[Quota],
         redis: ScriptRunner | Client,
         clock: Clock = SYSTEM_CLOCK,
         *,
@@ -107,36 +132,46 @@ class RedisRateLimiter:
         self._runner = script_runner(redis)
         self._clock = clock
         self.algorithm = algorithm
-        self.quota = quota
+        self._quotas = quotas_in(quotas)
         self.time_source = time_source
         self.algorithm_file = _FOLDER / f"{algorithm}.lua"
         self._script = load_script(_FOLDER / "hits.lua", after=self.algorithm_file, time_source=time_source)
         self._decide_alone: DecideHit = self._run_alone
         self._prefix = prefix
-        self._window_us = quota.window_us
         self._refusals: OrderedDict[str, _Refusal] = OrderedDict()
-        self._resets = 0
+        self._epoch = 0  # grows when earlier replies no longer say what Redis would decide
+
+    @property
+    def quotas(self) -> tuple[Quota, ...]:
+        """The quotas of every key."""
+        return self._quotas
+
+    def change_quotas(self, quotas: Quota | Sequence[Quota]) -> None:
+        """Decide by other quotas from now on. Each worker has to be given them."""
+        self._quotas = quotas_in(quotas)
+        self._epoch += 1
+        self._refusals.clear()
 
     async def hit(self, key: str, cost: int = 1, decide: DecideHit | None = None) -> Decision:
         """Take `cost` units of `key`, all or none, in at most one round trip.
 
         Args:
-            key: The key of the quota.
-            cost: Units of the quota.
+            key: The key of the quotas.
+            cost: Units of each quota.
             decide: Has the script decide the hit together with something else; None: by itself.
         """
-        return self.refusal(key, cost) or await self._decide(Hit(key, cost, spend=True), decide)
+        return self.refusal(key, cost) or await self._decide(Hit(key, cost, True, self._quotas), decide)
 
     async def peek(self, key: str, cost: int = 1) -> Decision:
         """Return the decision that a hit would get, and take nothing."""
-        return self.refusal(key, cost) or await self._decide(Hit(key, cost, spend=False))
+        return self.refusal(key, cost) or await self._decide(Hit(key, cost, False, self._quotas))
 
     def refusal(self, key: str, cost: int = 1) -> Decision | None:
         """Repeat a refusal of Redis; None where Redis has to decide."""
         refusal = self._refusals.get(key)
         repeated = refusal.repeated(cost, self._now_us()) if refusal is not None else None
         if repeated is None:
-            self.quota.check(cost)
+            check_cost(self._quotas, cost)
             return None
         self._refusals.move_to_end(key)
         return repeated
@@ -144,35 +179,45 @@ class RedisRateLimiter:
     async def reset(self, key: str) -> None:
         """Forget `key`."""
         try:
-            await self._runner.run(COMMAND, [self._name(key)], ["DEL"])
+            await self._runner.run(COMMAND, self._names(key, MAX_QUOTAS), ["DEL"])
         finally:  # whether Redis has forgotten it is not known: Redis decides the next hit
             self._forget(key)
 
     def arguments_of(self, hits: Sequence[Hit]) -> tuple[list[str], list[Argument]]:
         """Return the keys and the arguments with which decide_hits.lua decides `hits`."""
-        arguments: list[Argument] = [self.quota.limit, self._window_us]
-        for hit in hits:
-            arguments += (hit.cost, int(hit.spend))
-        return [self._name(hit.key) for hit in hits], arguments
+        keys: list[str] = []
+        arguments: list[Argument] = []
+        lists: list[Argument] = []
+        distances: dict[
+            int, int
+        ] = {}  # of each list of quotas from the first argument, by the list's identity
+        for key, cost, spend, quotas in hits:
+            distance = distances.get(id(quotas))
+            if distance is None:
+                distance = distances[id(quotas)] = 2 * len(hits) + len(lists)
+                lists.append(len(quotas))
+                for quota in quotas:
+                    lists += (quota.limit, quota.window_us)
+            keys += self._names(key, len(quotas))
+            arguments += (cost if spend else -cost, distance)
+        return keys, arguments + lists
 
     def _forget(self, key: str) -> None:
-        self._resets += 1
+        self._epoch += 1
         self._refusals.pop(key, None)
 
     async def _decide(self, hit: Hit, decide: DecideHit | None = None) -> Decision:
         asked_at_us = self._now_us()
-        resets = self._resets
-        reply = self._runner.checked(await (decide or self._decide_alone)(hit))
-        allowed, remaining, retry_after_us, reset_after_us = reply
+        epoch = self._epoch
+        allowed, *figures = self._runner.checked(await (decide or self._decide_alone)(hit))
+        decision = _decision(hit.quotas, figures)
         if allowed:  # what was refused before is refused for longer, or not at all
             self._refusals.pop(hit.key, None)
-        elif resets == self._resets:  # else this may be from before a reset
-            decided = (remaining, retry_after_us, reset_after_us)
-            limit = self.quota.limit
-            self._remember(hit.key, _Refusal(hit.cost, limit, asked_at_us, self._now_us(), *decided))
-        return Decision(
-            bool(allowed), self.quota.limit, remaining, retry_after_us / 1e6, reset_after_us / 1e6
-        )
+        elif epoch == self._epoch:
+            retry_after_us = max(figures[1::3])
+            times = (asked_at_us, self._now_us(), retry_after_us)
+            self._remember(hit.key, _Refusal(hit.cost, hit.quotas, *times, figures))
+        return decision
 
     async def _run_alone(self, hit: Hit) -> Reply:
         (decision,) = await self._runner.run(self._script, *self.arguments_of([hit]))
@@ -187,5 +232,7 @@ class RedisRateLimiter:
     def _now_us(self) -> int:
         return round(self._clock.monotonic() * 1e6)
 
-    def _name(self, key: str) -> str:
-        return f"{self._prefix}{key}:{self.algorithm}"
+    def _names(self, key: str, count: int) -> list[str]:
+        """Return the names of the counts of `key`, one for each quota, all in one slot."""
+        name = f"{self._prefix}{{{self.algorithm}:{key}}}"
+        return [name] if count == 1 else [name, *(f"{name}:{number}" for number in range(2, count + 1))]

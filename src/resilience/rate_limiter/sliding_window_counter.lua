@@ -4,10 +4,9 @@
 -- key      hash: start of the current window in µs, previous and current count
 --
 -- @include ../redis/now
--- @include quota
 
--- Return {allowed 1 or 0, remaining, µs until there is room for cost, µs until the whole limit is free}.
-local function hit(key, cost, spend)
+-- Decide a hit: {allowed 1 or 0, remaining, µs until there is room for cost, µs until the whole limit is free}.
+local function hit(key, cost, spend, limit, window)
   local state = redis.call('HMGET', key, 'start', 'previous', 'current')
   local start, previous, current = tonumber(state[1] or now), tonumber(state[2] or 0), tonumber(state[3] or 0)
   local was_set_back = start > now -- the clock was: the current window begins now

@@ -7,7 +7,6 @@
 --          through up to and including it. The first hit has left already; its total is what the others began at.
 --
 -- @include ../redis/now
--- @include quota
 local TIME, TOTAL = 0, 1
 
 -- What a key begins with: a hit that took nothing and left long ago.
@@ -15,7 +14,7 @@ local function begin(key)
   redis.call('RPUSH', key, 0, 0)
 end
 
-local function append(key, total)
+local function append(key, total, window)
   redis.call('RPUSH', key, now, total)
   redis.call('PEXPIRE', key, math.ceil(window / 1000) + 1) -- clean-up only, never early
 end
@@ -42,8 +41,8 @@ local function count_below(key, place, least)
   return low
 end
 
--- Return {allowed 1 or 0, remaining, µs until there is room for cost, µs until the whole limit is free}.
-local function hit(key, cost, spend)
+-- Decide a hit: {allowed 1 or 0, remaining, µs until there is room for cost, µs until the whole limit is free}.
+local function hit(key, cost, spend, limit, window)
   local front = redis.call('LRANGE', key, 0, 2) -- the first hit, and the time of the second
   local used, total, newest = 0, front[2] or 0, now
   if front[3] then
@@ -58,7 +57,7 @@ local function hit(key, cost, spend)
     if newest > now then -- the clock was set back: all units count from now on
       redis.call('DEL', key)
       begin(key)
-      append(key, used)
+      append(key, used, window)
       newest, total = now, used
     end
   end
@@ -72,7 +71,7 @@ local function hit(key, cost, spend)
       begin(key)
     end
     used, total, newest = used + cost, total + cost, now
-    append(key, total)
+    append(key, total, window)
   end
 
   return {wait == 0 and 1 or 0, math.max(0, limit - used), wait, used > 0 and newest + window - now or 0}

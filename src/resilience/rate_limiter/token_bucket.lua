@@ -1,30 +1,31 @@
--- Token bucket: `limit` tokens at most, refilled evenly at `limit` a window. Credit is kept in µs: it grows by
--- one a µs and a token costs an interval, so every figure is whole and nothing drifts.
+-- Token bucket: `limit` tokens at most, refilled evenly at `limit` a window.
 --
--- key      hash: credit in µs, and the time in µs at which it was reckoned
+-- key      hash: debt in µs, the time in µs at which it was counted, interval in µs
 --
 -- @include ../redis/now
--- @include quota
-local interval = math.ceil(window / limit)
-local capacity = limit * interval
+-- @include bucket
 
--- Return {allowed 1 or 0, remaining, µs until there is room for cost, µs until the whole limit is free}.
-local function hit(key, cost, spend)
-  local state = redis.call('HMGET', key, 'credit', 'at')
-  local credit, at = tonumber(state[1] or capacity), tonumber(state[2] or now)
-  local was_set_back = at > now -- the clock was: no credit is given twice, and credit grows from now on
-  if was_set_back then
-    at = now
+-- Decide a hit: {allowed 1 or 0, remaining, µs until there is room for cost, µs until the whole limit is free}.
+local function hit(key, cost, spend, limit, window)
+  local interval = math.ceil(window / limit)
+  local capacity = limit * interval
+  local debt, must_store = 0, false
+  local state = redis.call('HMGET', key, 'debt', 'since', 'interval')
+  if state[1] then
+    local known, since, from = tonumber(state[1]), tonumber(state[2]), tonumber(state[3])
+    -- After the clock was set back, no token is given twice, and tokens are given from now on.
+    local left = math.max(0, known - math.max(0, now - since))
+    debt = convert(left, from, interval, capacity)
+    must_store = since > now or from ~= interval or debt < left
   end
-  credit = math.min(capacity, credit + now - at)
 
-  local wait = math.max(0, cost * interval - credit)
+  local wait = math.max(0, debt + cost * interval - capacity)
   if wait == 0 and spend then
-    credit = credit - cost * interval
+    debt, must_store = debt + cost * interval, true
   end
-  if was_set_back or wait == 0 and spend then
-    redis.call('HSET', key, 'credit', credit, 'at', now)
+  if must_store then
+    redis.call('HSET', key, 'debt', debt, 'since', now, 'interval', interval)
     redis.call('PEXPIRE', key, math.ceil(capacity / 1000) + 1) -- clean-up only, never early
   end
-  return {wait == 0 and 1 or 0, math.floor(credit / interval), wait, capacity - credit}
+  return {wait == 0 and 1 or 0, math.floor((capacity - debt) / interval), wait, debt}
 end

@@ -62,7 +62,10 @@ class AdmittedPoints:
         keys, hit_arguments = self._limiter.arguments_of(hits)
         point_arguments, seconds = self._store.arguments_of(columns_of(points))
         written, decisions = await self._link.run(
-            self._script, ["types", *keys], [*hit_arguments, *point_arguments], timeout_seconds=seconds
+            self._script,
+            ["types", *keys],
+            [len(hit_arguments) + 2, *hit_arguments, *point_arguments],
+            timeout_seconds=seconds,
         )
         if written[0] == 1:
             self._store.tidy_up(*written[1:])

@@ -4,6 +4,7 @@ Each hit is decided in turn, whichever request it belongs to.
 """
 
 from collections import Counter
+from collections.abc import Sequence
 
 from src.resilience.clock import Clock
 from src.resilience.rate_limiter.options import Algorithm, Quota
@@ -18,7 +19,7 @@ class BatchedRateLimiter(RedisRateLimiter):
 
     Args:
         algorithm: How hits are counted.
-        quota: The same for every key.
+        quotas: The quotas of every key: one, or up to `MAX_QUOTAS`.
         link: The connection to Redis.
         clock: Measures in this process how much of a refusal's time has gone by.
         answers_early: Whether a hit is let through as soon as Redis has been silent for some 10 ms, if the
@@ -30,7 +31,7 @@ class BatchedRateLimiter(RedisRateLimiter):
     def __init__(
         self,
         algorithm: Algorithm,
-        quota: Quota,
+        quotas: Quota | Sequence[Quota],
         link: RedisLink,
         clock: Clock,
         *,
@@ -38,12 +39,12 @@ class BatchedRateLimiter(RedisRateLimiter):
         prefix: str = "",
         time_source: str = SERVER_TIME,
     ) -> None:
-        super().__init__(algorithm, quota, link, clock, prefix=prefix, time_source=time_source)
+        super().__init__(algorithm, quotas, link, clock, prefix=prefix, time_source=time_source)
         self._link = link
         self._hits = link.tick_loader(self._run)
         self._decide_alone = self._hits.add
         self._answers_early = answers_early
-        self._last_replies: dict[str, Reply] = {}  # by key
+        self._last_replies: dict[str, tuple[Hit, Reply]] = {}  # by key
         if answers_early:
             link.on_silence(self._answer_early)
 
@@ -58,7 +59,7 @@ class BatchedRateLimiter(RedisRateLimiter):
             if len(self._last_replies) > MAX_REFUSALS:
                 self._last_replies.clear()
             for hit, reply in zip(hits, replies, strict=True):
-                self._last_replies[hit.key] = reply
+                self._last_replies[hit.key] = hit, reply
         return replies
 
     def _answer_early(self) -> None:
@@ -67,11 +68,13 @@ class BatchedRateLimiter(RedisRateLimiter):
 
         def answer(hit: Hit) -> Reply | None:
             taken[hit.key] += hit.cost
-            known = self._last_replies.get(hit.key)
-            if type(known) is not list:  # nothing, or an error
+            last_hit, known = self._last_replies.get(hit.key, (hit, None))
+            if type(known) is not list or last_hit.quotas is not hit.quotas:  # nothing, an error, or outdated
                 return None
-            _, remaining, _, reset_after_us = known  # a time that has begun to run: none longer is named
-            left = remaining - taken[hit.key]
-            return None if left < 0 else [1, left, 0, reset_after_us]
+            reply = [1]
+            # The times have begun to run: no time is longer than named here.
+            for remaining, reset_after_us in zip(known[1::3], known[3::3], strict=True):
+                reply += (remaining - taken[hit.key], 0, reset_after_us)
+            return None if min(reply[1::3]) < 0 else reply
 
         self._hits.resolve(answer)

@@ -62,6 +62,19 @@ def limited_app(*limits, **options):
 # ---------------------------------------------------------------- the limit
 
 
+async def test_of_several_quotas_the_one_that_limits_most_is_in_the_headers(clock):
+    limiter = memory_rate_limiter("sliding_window_log", (Quota(1, 60), Quota(2, 3600)), clock)
+    limit = RequestLimit(limiter, name="orders", clock=clock)
+    policies = []
+    async with client_of(limited_app(limit)) as http:
+        for _ in range(3):
+            answer = await http.get("/orders")
+            policies.append((answer.status_code, answer.headers["RateLimit-Policy"]))
+            clock.jump(60)
+    day = '"orders";q=2;w=3600'
+    assert policies == [(200, '"orders";q=1;w=60'), (200, day), (429, day)]
+
+
 async def test_a_limited_answer_has_the_headers_of_its_quota(clock):
     async with client_of(limited_app(limit_of(clock))) as http:
         answer = await http.get("/orders")

@@ -92,7 +92,7 @@ class AwayError(Exception):
 
 
 class LimiterOfAStoreThatIsAway:
-    quota = Quota(1, 1)
+    quotas = (Quota(1, 1),)
 
     async def hit(self, key, cost=1):
         raise AwayError
@@ -220,7 +220,7 @@ class SlowLimiter:
     def __init__(self, limiter):
         self._limiter = limiter
         self.algorithm = limiter.algorithm
-        self.quota = limiter.quota
+        self.quotas = limiter.quotas
 
     async def hit(self, key, cost=1):
         decision = await self._limiter.hit(key, cost)
