@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from src.analytics.points import Point
 from src.analytics.rollup import RECORD_BYTES, RECORD_DTYPE, Floats, Integers, Rollup, exact_sum
-from src.analytics.sketch import bin_of, bins_of, encode_cells, entry_of, sum_cells
+from src.analytics.sketch import encode_cells, encode_one, find_bin, find_bins, sum_cells
 from src.analytics.window import HOUR_US, MINUTE_US
 
 SeriesNumbers: TypeAlias = npt.NDArray[np.uint16]
@@ -125,7 +125,7 @@ def fold(parts: Sequence[tuple[Integers, Floats, SeriesNumbers]]) -> list[TypeFo
     sizes = [len(values) for _, values, _ in parts]
     timestamps, values, series = map(np.concatenate, zip(*parts, strict=True))
     owners = np.repeat(np.arange(len(parts)), sizes)
-    bins = bins_of(values)
+    bins = find_bins(values)
     ones = np.ones_like(bins)
     type_entries = _split_cells(*sum_cells(owners, bins, ones, len(parts)), len(parts))
 
@@ -220,6 +220,6 @@ def _fold_few(minute: int, points: Sequence[tuple[int, float, int]]) -> MinuteFo
     packed = b"".join(
         [_POINT.pack(timestamp - hour_us, series, value) for timestamp, value, series in points]
     )
-    entries = b"".join([entry_of(bin_of(value)).to_bytes(4, "little") for _, value, _ in points])
+    entries = b"".join([encode_one(find_bin(value)).to_bytes(4, "little") for _, value, _ in points])
     rollup = Rollup.from_points([(timestamp, value) for timestamp, value, _ in points])
     return MinuteFold(minute, len(points), packed, rollup.encode(), entries)

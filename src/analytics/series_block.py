@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from src.analytics.exact_sums import sum_groups
 from src.analytics.rollup import RECORD_DTYPE, Floats, Integers, Rollup
-from src.analytics.sketch import LogBinSketch, bins_of, decode_each, encode_cells, sum_cells
+from src.analytics.sketch import LogBinSketch, decode_in_order, encode_cells, find_bins, sum_cells
 from src.analytics.window import HOUR_US
 
 _HEAD: Final = struct.Struct("<II")
@@ -61,7 +61,7 @@ class SeriesBlock:
         records["latest_value"] = values[ends]
         records["latest_hour"], records["latest_offset"] = np.divmod(timestamps_us[ends], HOUR_US)
         owners = np.repeat(np.arange(len(starts)), records["count"].astype(np.int64))
-        cells = sum_cells(owners, bins_of(values), np.ones(len(values), dtype=np.int64), len(starts))
+        cells = sum_cells(owners, find_bins(values), np.ones(len(values), dtype=np.int64), len(starts))
         return cls(series[starts].astype(np.int64), records, *cells)
 
     @classmethod
@@ -155,7 +155,7 @@ class SeriesBlock:
         offset += RECORD_DTYPE.itemsize * count
         sizes = np.frombuffer(data, "<u4", count, offset)
         offset += 4 * count
-        bins, counts = decode_each(data[offset : offset + 4 * size])
+        bins, counts = decode_in_order(data[offset : offset + 4 * size])
         return cls(series, records, np.repeat(np.arange(count), sizes), bins, counts)
 
 

@@ -1,12 +1,12 @@
 """Quantiles with a relative error of at most 1 %, from counts in logarithmic bins.
 
 The sketch is that of Masson, Rim and Lee, "DDSketch: a fast and fully-mergeable quantile sketch with
-relative-error guarantees" (PVLDB 12, 2019), without its limit on bins: doubles have at most 145,000 bins, and
-measurements of one kind use a few hundred. The sum of two sketches is the sketch of both sets of values.
-Quantiles cannot be added.
+relative-error guarantees" (PVLDB 12, 2019), without the paper's limit on the number of bins. No limit is
+needed: doubles have at most 145,000 bins, and the values of one metric use a few hundred. Sketches can be
+added, unlike quantiles: the sum of two sketches is the sketch of both sets of values.
 
-A sketch is stored as a log of entries of 4 bytes. Each entry adds to the count of one bin. Points are added
-by appending entries, and two sketches are added by concatenating their logs.
+A sketch is stored as a log of entries of 4 bytes. Each entry adds to the count of one bin. A value is added
+by appending an entry, and two sketches are added by concatenating their logs.
 """
 
 import math
@@ -18,35 +18,38 @@ from typing import Final, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-Numbers: TypeAlias = npt.NDArray[np.int64]
-BinCounts: TypeAlias = tuple[Numbers, Numbers]
+Integers: TypeAlias = npt.NDArray[np.int64]
+"""An array of int64."""
+
+BinCounts: TypeAlias = tuple[Integers, Integers]
 """Distinct bins in ascending order, and the number of values in each bin."""
 
 RELATIVE_ERROR = 0.01
+"""The largest relative error of an estimate."""
 
 _GAMMA = (1 + RELATIVE_ERROR) / (1 - RELATIVE_ERROR)
 _LOG_GAMMA = math.log(_GAMMA)
 _BINS_PER_LOG = 1 / _LOG_GAMMA
 _ZERO_OFFSET: Final = 40_000
-"""Greater than the number of bins below 1, so that every positive number has a positive bin."""
+"""Added to positive bins. It exceeds the number of bins below 1, so positive values have positive bins."""
 
-# An entry is a little-endian u4: the bin plus 2^17 in 18 bits, a scale bit, and a count in 13 bits. The scale
-# bit multiplies the count by 2^13.
+# An entry is a little-endian uint32. From the highest bit, it has the bin plus 2^17 (18 bits), a scale bit,
+# and a count (13 bits). If the scale bit is set, the count is multiplied by 2^13.
 _BIN_OFFSET: Final = 1 << 17
 _COUNT_BITS: Final = 13
 _SCALE_BIT: Final = 1 << _COUNT_BITS
 _MAX_COUNT: Final = _SCALE_BIT - 1
 _BIN_SHIFT: Final = _COUNT_BITS + 1
 
-_DENSE_CELLS: Final = 16
-"""The largest ratio of possible cells to existing cells at which a table of all possible cells is used."""
+_MAX_DENSE_RATIO: Final = 16
+"""`sum_cells` uses a table of all possible cells if it has at most this many times the existing cells."""
 
 
-def bins_of(values: npt.NDArray[np.float64]) -> Numbers:
-    """Return the int64 bins of finite float64 `values`. A greater value never has a smaller bin; 0 has bin 0.
+def find_bins(values: npt.NDArray[np.float64]) -> Integers:
+    """Return the bins of finite `values`. A greater value never has a smaller bin.
 
-    A bin of positive numbers contains the numbers above g^(i-1) up to g^i, where g = 1.01 / 0.99. The bin of
-    a negative number is the negated bin of its absolute value.
+    If a positive value is above g^(i-1) and at most g^i, where g = 1.01 / 0.99, its bin is i +
+    `_ZERO_OFFSET`. The bin of a negative value is the negated bin of its absolute value. The bin of 0 is 0.
     """
     magnitudes = np.abs(values)
     with np.errstate(divide="ignore"):
@@ -54,56 +57,56 @@ def bins_of(values: npt.NDArray[np.float64]) -> Numbers:
     signed = np.copysign(bins + _ZERO_OFFSET, values)
     if not magnitudes.all():
         signed[magnitudes == 0] = 0
-    numbers: Numbers = signed.astype(np.int64)
+    numbers: Integers = signed.astype(np.int64)
     return numbers
 
 
-def bin_of(value: float) -> int:
-    """Return the bin of one finite value, like `bins_of`."""
+def find_bin(value: float) -> int:
+    """Return the bin of one finite value. The bin is the same as in `find_bins`."""
     if value == 0:
         return 0
-    # numpy's logarithm, like in `bins_of`. That of the C library can differ in the last digit.
-    number = _ZERO_OFFSET + math.ceil(float(np.log(abs(value))) * _BINS_PER_LOG)
-    return number if value > 0 else -number
+    # Both functions must use numpy's logarithm: the logarithm of the C library can differ in the last digit.
+    bin_number = _ZERO_OFFSET + math.ceil(float(np.log(abs(value))) * _BINS_PER_LOG)
+    return bin_number if value > 0 else -bin_number
 
 
-def entry_of(number: int) -> int:
-    """Return the entry that adds 1 to the count of bin `number`."""
-    return (number + _BIN_OFFSET) << _BIN_SHIFT | 1
+def encode_one(bin_number: int) -> int:
+    """Return the entry that adds 1 to the count of a bin."""
+    return (bin_number + _BIN_OFFSET) << _BIN_SHIFT | 1
 
 
-def encode_counts(bins: Numbers, counts: Numbers) -> bytes:
-    """Return entries for `bins` with positive `counts`."""
-    entries, _ = encode_each(bins, counts)
+def encode_counts(bins: Integers, counts: Integers) -> bytes:
+    """Return entries that add positive `counts` to the counts of `bins`."""
+    entries, _ = encode_with_indexes(bins, counts)
     return entries.tobytes()
 
 
-def encode_each(bins: Numbers, counts: Numbers) -> tuple[npt.NDArray[np.uint32], Numbers]:
-    """Return entries for `bins` with positive `counts`, and the index of each entry's bin.
+def encode_with_indexes(bins: Integers, counts: Integers) -> tuple[npt.NDArray[np.uint32], Integers]:
+    """Return entries that add positive `counts` to `bins`, and the index in `bins` of each entry's bin.
 
-    A count that is too large for one entry is divided into several entries.
+    A count that is too large for one entry is divided among several entries.
     """
-    heads = (bins + _BIN_OFFSET) << _BIN_SHIFT
+    bin_parts = (bins + _BIN_OFFSET) << _BIN_SHIFT
     indexes = np.arange(len(bins))
     if counts.max(initial=0) <= _MAX_COUNT:
-        return (heads | counts).astype("<u4"), indexes
-    ones, scaled = counts & _MAX_COUNT, counts >> _COUNT_BITS
-    entries, owners = [(heads | ones)[ones > 0]], [indexes[ones > 0]]
-    while (more := scaled > 0).any():
+        return (bin_parts | counts).astype("<u4"), indexes
+    unscaled, scaled = counts & _MAX_COUNT, counts >> _COUNT_BITS
+    entries, entry_indexes = [(bin_parts | unscaled)[unscaled > 0]], [indexes[unscaled > 0]]
+    while (is_left := scaled > 0).any():
         part = np.minimum(scaled, _MAX_COUNT)
-        entries.append((heads | _SCALE_BIT | part)[more])
-        owners.append(indexes[more])
+        entries.append((bin_parts | _SCALE_BIT | part)[is_left])
+        entry_indexes.append(indexes[is_left])
         scaled -= part
-    return np.concatenate(entries).astype("<u4"), np.concatenate(owners)
+    return np.concatenate(entries).astype("<u4"), np.concatenate(entry_indexes)
 
 
 def decode_entries(entries: bytes) -> BinCounts:
     """Return the distinct bins of `entries` in ascending order, and their counts."""
-    return sum_by_bin(*decode_each(entries))
+    return sum_by_bin(*decode_in_order(entries))
 
 
-def decode_each(entries: bytes) -> tuple[Numbers, Numbers]:
-    """Return the bin and the count of each of `entries`."""
+def decode_in_order(entries: bytes) -> tuple[Integers, Integers]:
+    """Return the bin and the count of each entry, in the order of `entries`."""
     raw = np.frombuffer(entries, dtype="<u4")
     bins = (raw >> _BIN_SHIFT).astype(np.int64) - _BIN_OFFSET
     counts = (raw & _MAX_COUNT).astype(np.int64)
@@ -113,21 +116,26 @@ def decode_each(entries: bytes) -> tuple[Numbers, Numbers]:
     return bins, counts
 
 
-def sum_cells(owners: Numbers, bins: Numbers, counts: Numbers, size: int) -> tuple[Numbers, Numbers, Numbers]:
-    """Return the distinct cells of several sketches in order of owner and bin, with the sums of their counts.
+def sum_cells(
+    owners: Integers, bins: Integers, counts: Integers, sketch_count: int
+) -> tuple[Integers, Integers, Integers]:
+    """Sum the counts of equal cells. A cell is a bin of one of several sketches.
 
     Args:
-        owners: The number of each cell's sketch.
+        owners: The index of each cell's sketch, from 0.
         bins: The bin of each cell.
         counts: The count of each cell.
-        size: The number of sketches.
+        sketch_count: The number of sketches.
+
+    Returns:
+        The owners, bins and summed counts of the distinct cells, in order of owner and then bin.
     """
     if not len(bins):
         return owners, bins, counts
     lowest = int(bins.min())
     width = int(bins.max()) - lowest + 1
     keys = owners * width + (bins - lowest)
-    if size * width <= _DENSE_CELLS * len(bins):
+    if sketch_count * width <= _MAX_DENSE_RATIO * len(bins):
         sums = np.bincount(keys, weights=counts)  # floats, which are exact below 2^53
         cells = np.flatnonzero(sums)
         totals = sums[cells].astype(np.int64)
@@ -140,19 +148,22 @@ def sum_cells(owners: Numbers, bins: Numbers, counts: Numbers, size: int) -> tup
 
 
 def encode_cells(
-    owners: Numbers, bins: Numbers, counts: Numbers, size: int
-) -> tuple[npt.NDArray[np.uint32], Numbers]:
-    """Return the entries of several sketches, sorted by sketch, and the number of entries of each sketch.
+    owners: Integers, bins: Integers, counts: Integers, sketch_count: int
+) -> tuple[npt.NDArray[np.uint32], Integers]:
+    """Encode the cells of several sketches.
 
-    The arguments are those of `sum_cells`. The cells must be distinct.
+    The arguments are the same as those of `sum_cells`, but no two cells may be equal.
+
+    Returns:
+        The entries in order of sketch, and the number of entries of each sketch.
     """
-    entries, cells = encode_each(bins, counts)
-    owners = owners[cells]
-    return entries[np.argsort(owners, kind="stable")], np.bincount(owners, minlength=size)
+    entries, cell_indexes = encode_with_indexes(bins, counts)
+    owners = owners[cell_indexes]
+    return entries[np.argsort(owners, kind="stable")], np.bincount(owners, minlength=sketch_count)
 
 
-def sum_by_bin(bins: Numbers, counts: Numbers) -> BinCounts:
-    """Return the distinct `bins` in ascending order, and the sums of their `counts`."""
+def sum_by_bin(bins: Integers, counts: Integers) -> BinCounts:
+    """Return the distinct `bins` in ascending order, and the sum of the `counts` of each bin."""
     if not len(bins):
         return bins, counts
     lowest = int(bins.min())  # the bins of one metric type are close together
@@ -186,13 +197,13 @@ def subtract(counts: BinCounts, removed: BinCounts) -> BinCounts:
 
 
 class LogBinSketch:
-    """A set of values as counts by bin, with the smallest and the greatest value.
+    """The sketch of a set of values: a count for each bin, and the smallest and the greatest value.
 
     Args:
         bins: Distinct bins in ascending order.
         counts: The number of values in each bin.
-        minimum: The smallest value, the lower bound of every estimate.
-        maximum: The greatest value, the upper bound of every estimate.
+        minimum: The smallest value. No estimate is smaller.
+        maximum: The greatest value. No estimate is greater.
 
     Attributes:
         count: The number of values.
@@ -200,7 +211,7 @@ class LogBinSketch:
 
     __slots__ = ("_bins", "_maximum", "_minimum", "_ranks", "count")
 
-    def __init__(self, bins: Numbers, counts: Numbers, minimum: float, maximum: float) -> None:
+    def __init__(self, bins: Integers, counts: Integers, minimum: float, maximum: float) -> None:
         self._bins = bins
         self._ranks = counts.cumsum()  # the rank of each bin's last value
         self.count = int(self._ranks[-1]) if len(bins) else 0
@@ -209,7 +220,7 @@ class LogBinSketch:
 
     @classmethod
     def from_counts(cls, counts: Mapping[int, int], minimum: float, maximum: float) -> "LogBinSketch":
-        """Return the sketch with the given counts by bin."""
+        """Return the sketch with the given count of each bin."""
         bins = sorted(counts)
         return cls(
             np.array(bins, dtype=np.int64),
@@ -222,7 +233,7 @@ class LogBinSketch:
     def from_values(cls, values: Iterable[float]) -> "LogBinSketch":
         """Return the sketch of finite `values`."""
         array = np.fromiter(values, dtype=np.float64)
-        bins = bins_of(array)
+        bins = find_bins(array)
         return cls(
             *sum_by_bin(bins, np.ones_like(bins)),
             float(array.min(initial=math.inf)),
@@ -230,14 +241,14 @@ class LogBinSketch:
         )
 
     def quantile(self, q: float) -> float | None:
-        """Estimate the quantile `q`: the smallest value with at least ⌈q·n⌉ of the n values at or below it.
+        """Estimate the quantile `q`, which is number ⌈q·n⌉ (from 1) of the n values in ascending order.
 
         Args:
             q: A number from 0 to 1; 0.5 is the median.
 
         Returns:
-            A number within 1 % of the quantile, except for subnormal values, which are less precise; None if
-            there are no values.
+            A number within 1 % of the quantile; None if there are no values. Estimates of subnormal values
+            are less precise.
 
         Raises:
             ValueError: `q` is outside its range.
@@ -247,8 +258,8 @@ class LogBinSketch:
         if not self.count:
             return None
         rank = math.ceil(_fraction(q) * self.count)  # exact arithmetic: with doubles, 0.07 * 100 exceeds 7
-        middle = _middle_of(int(self._bins[self._ranks.searchsorted(rank)]))
-        return min(max(middle, self._minimum), self._maximum)
+        estimate = _estimate_in_bin(int(self._bins[self._ranks.searchsorted(rank)]))
+        return min(max(estimate, self._minimum), self._maximum)
 
 
 @lru_cache(maxsize=16)
@@ -257,9 +268,9 @@ def _fraction(q: float) -> Fraction:
 
 
 @lru_cache(maxsize=4096)
-def _middle_of(number: int) -> float:
-    """Return 2 g^i / (g + 1), which is within 1 % of every number in the bin."""
-    if number == 0:
+def _estimate_in_bin(bin_number: int) -> float:
+    """Return a number within 1 % of every value in a bin: 2 g^i / (g + 1), with g and i as in `find_bins`."""
+    if bin_number == 0:
         return 0.0
-    logarithm = (abs(number) - _ZERO_OFFSET) * _LOG_GAMMA + math.log(2 / (_GAMMA + 1))
-    return math.copysign(math.exp(logarithm), number)
+    logarithm = (abs(bin_number) - _ZERO_OFFSET) * _LOG_GAMMA + math.log(2 / (_GAMMA + 1))
+    return math.copysign(math.exp(logarithm), bin_number)

@@ -8,7 +8,7 @@ from starlette.requests import Request
 
 from src.api.dependencies import state
 from src.api.errors import ProblemError
-from src.api.rate_limit import AdmissionName, admit
+from src.api.rate_limit import AdmissionKey, admit
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -49,7 +49,7 @@ class ReadTask(Generic[T]):
 
 
 async def admit_and_read(
-    request: Request, begin: Callable[[], Read[T]], name: AdmissionName = "read_admission"
+    request: Request, begin: Callable[[], Read[T]], name: AdmissionKey = "read_admission"
 ) -> T:
     """Begin a read, admit `request` meanwhile, and return the result of the read.
 

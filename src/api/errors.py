@@ -1,4 +1,4 @@
-"""All error answers as `application/problem+json` (RFC 9457): one table and one renderer."""
+"""Convert errors to `application/problem+json` answers (RFC 9457), with one table and one renderer."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -31,10 +31,10 @@ _TITLES = {
     416: "Range Not Satisfiable",
     422: "Unprocessable Content",
 }
-"""Titles from RFC 9110 that `http.HTTPStatus` has only from Python 3.13 on."""
+"""Titles from RFC 9110. `http.HTTPStatus` has them since Python 3.13, and older titles before."""
 
 FieldError = dict[str, str | int]
-"""The error of one field: `{"field", "message"}`, and for a batch also the `"index"` of the point."""
+"""The error of one field: its `field` and `message`, and in a batch also the `index` of the point."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +45,11 @@ class Problem:
         status: HTTP status.
         code: The fixed name of the error.
         message: What happened and, if it helps, what the client can do. It contains no internals.
-        retry_after: Seconds after which the same request would be admitted; None if that is not known.
+        retry_after: Seconds after which the client may send the request again; None if the time is not known.
         headers: Further headers, such as `Allow`.
-        errors: The errors of the fields, for a 422.
-        extra: Further members of the document.
-        raw_headers: `headers` and `Retry-After`, encoded.
+        errors: The errors of the fields; None if no field is at fault.
+        extra: Further members of the problem document.
+        raw_headers: `headers` and `Retry-After`, as ASGI encodes headers.
     """
 
     status: int
@@ -62,14 +62,20 @@ class Problem:
     raw_headers: tuple[tuple[bytes, bytes], ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        lines = [(name.lower().encode(), value.encode("latin-1")) for name, value in self.headers.items()]
+        raw_headers = [
+            (name.lower().encode(), value.encode("latin-1")) for name, value in self.headers.items()
+        ]
         if self.retry_after is not None:
-            lines.append((b"retry-after", b"%d" % max(1, math.ceil(self.retry_after))))
-        object.__setattr__(self, "raw_headers", tuple(lines))
+            raw_headers.append((b"retry-after", b"%d" % max(1, math.ceil(self.retry_after))))
+        object.__setattr__(self, "raw_headers", tuple(raw_headers))
 
 
 class ProblemError(Exception):
-    """An error that the HTTP edge itself finds, with its problem."""
+    """An error that the HTTP edge itself raises.
+
+    Args:
+        problem: The problem that the client receives.
+    """
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem.message)
@@ -77,7 +83,7 @@ class ProblemError(Exception):
 
 
 def validation_problem(errors: Sequence[FieldError]) -> Problem:
-    """Return the problem (422) that lists `errors`."""
+    """Return the problem (422) that lists `errors`, of which there is at least one."""
     first = errors[0]
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
     message = f"{first['field']}: {first['message']}{more}"
@@ -85,7 +91,7 @@ def validation_problem(errors: Sequence[FieldError]) -> Problem:
 
 
 _FORCED_OPEN_RETRY_SECONDS = 30.0
-"""The `Retry-After` while a circuit breaker is forced open: an operator closes it at an unknown time."""
+"""The `Retry-After` while a circuit breaker is forced open. An operator may close it at any time."""
 
 RATE_LIMIT_EXCEEDED = Problem(429, "RATE_LIMIT_EXCEEDED", "Rate limit exceeded")
 BAD_JSON = Problem(400, "BAD_REQUEST", "The body is not readable JSON")
@@ -113,19 +119,19 @@ _MESSAGES_BY_STATUS = {
 def _http_problem(error: HTTPException) -> Problem:
     headers = dict(error.headers or {})
     if "Allow" in headers:
-        headers["Allow"] = _allow(headers["Allow"])
+        headers["Allow"] = _add_head(headers["Allow"])
     code = _CODES_BY_STATUS.get(error.status_code, "BAD_REQUEST")
-    message = _MESSAGES_BY_STATUS.get(error.status_code, title(error.status_code))
+    message = _MESSAGES_BY_STATUS.get(error.status_code, status_title(error.status_code))
     return Problem(error.status_code, code, message, headers=headers)
 
 
-def _allow(methods: str) -> str:
-    """Return the allowed methods of a path. Every path that allows GET also allows HEAD."""
+def _add_head(methods: str) -> str:
+    """Add HEAD to an `Allow` header that contains GET: FastAPI omits HEAD, but the service answers it."""
     allowed = set(methods.split(", "))
     return ", ".join(sorted(allowed | {"HEAD"} if "GET" in allowed else allowed))
 
 
-_TABLE: dict[type[Exception], Callable[[Any], Problem]] = {
+_PROBLEM_MAKERS: dict[type[Exception], Callable[[Any], Problem]] = {
     ProblemError: lambda error: error.problem,
     HTTPException: _http_problem,
     RequestValidationError: lambda error: validation_problem(field_errors(error.errors())),
@@ -135,7 +141,7 @@ _TABLE: dict[type[Exception], Callable[[Any], Problem]] = {
     AdminClosedError: lambda _: Problem(
         403,
         "FORBIDDEN",
-        "Without an admin key this endpoint accepts only clients on its own machine; "
+        "Without an admin key, this endpoint accepts only clients on the same machine; "
         "set ADMIN_API_KEY and send it in the X-API-Key header",
     ),
     IdempotencyKeyReusedError: lambda _: Problem(
@@ -150,20 +156,20 @@ _TABLE: dict[type[Exception], Callable[[Any], Problem]] = {
     CircuitOpenError: lambda error: Problem(
         503,
         "CIRCUIT_OPEN",
-        f"The circuit breaker '{error.policy}' is open, and no earlier answer is kept",
+        f"The circuit breaker '{error.policy}' is open, and there is no earlier answer to use instead",
         retry_after=_FORCED_OPEN_RETRY_SECONDS if error.retry_after is None else error.retry_after,
     ),
     ExternalServiceUnavailableError: lambda error: Problem(
         503,
         "EXTERNAL_SERVICE_UNAVAILABLE",
-        f"The service behind '{error.policy}' did not answer, and no earlier answer is kept",
+        f"The service behind '{error.policy}' did not answer, and there is no earlier answer to use instead",
         retry_after=error.retry_after,
     ),
     UnsafeTargetError: lambda error: Problem(400, "BAD_REQUEST", str(error)),
     UpstreamAnswerTooLargeError: lambda error: Problem(
         502,
         "UPSTREAM_ANSWER_TOO_LARGE",
-        f"The upstream's answer is longer than {error.max_bytes} bytes, the most that the proxy passes on",
+        f"The upstream's answer is longer than the proxy's limit of {error.max_bytes} bytes",
     ),
     QueueFullError: lambda error: Problem(
         503,
@@ -174,7 +180,7 @@ _TABLE: dict[type[Exception], Callable[[Any], Problem]] = {
     QueueClosedError: lambda error: Problem(
         503,
         "QUEUE_CLOSED",
-        "This worker is stopping and rejects its queue, and there is no earlier answer to use instead",
+        "This worker is stopping and rejects queued requests, and there is no earlier answer to use instead",
         retry_after=error.retry_after,
     ),
     QueueTimeoutError: lambda error: Problem(
@@ -190,21 +196,21 @@ _TABLE: dict[type[Exception], Callable[[Any], Problem]] = {
         retry_after=error.retry_after,
     ),
 }
-"""The problem of each expected error."""
+"""The function that makes the problem of each expected error."""
 
 
 def field_errors(errors: Sequence[Mapping[str, object]]) -> list[FieldError]:
-    """Convert pydantic's errors. The result does not contain the values that the client sent."""
-    return [{"field": _field(error["loc"]), "message": _message(error)} for error in errors]
+    """Convert pydantic's errors, and omit the values that the client sent."""
+    return [{"field": _field_name(error["loc"]), "message": _field_message(error)} for error in errors]
 
 
-def _message(error: Mapping[str, object]) -> str:
+def _field_message(error: Mapping[str, object]) -> str:
     if error["type"] in {"model_type", "model_attributes_type", "dict_type"}:
         return "must be a JSON object"  # pydantic's message contains the name of a class
     return str(error["msg"])
 
 
-def _field(location: object) -> str:
+def _field_name(location: object) -> str:
     parts = list(location) if isinstance(location, tuple) else []
     if parts and parts[0] in {"body", "query", "path", "header"}:
         parts = parts[1:]
@@ -212,12 +218,12 @@ def _field(location: object) -> str:
 
 
 @cache
-def title(status: int) -> str:
-    """Return the title of an HTTP status in RFC 9110. Older versions of Python have other titles."""
+def status_title(status: int) -> str:
+    """Return the title of an HTTP status, as in RFC 9110."""
     return _TITLES.get(status) or HTTPStatus(status).phrase
 
 
-def document(problem: Problem, request_id: str, now: float) -> bytes:
+def problem_document(problem: Problem, request_id: str, now: float) -> bytes:
     """Return the body of the answer for `problem`.
 
     Args:
@@ -227,7 +233,7 @@ def document(problem: Problem, request_id: str, now: float) -> bytes:
     """
     members: dict[str, object] = {
         "type": "about:blank",
-        "title": title(problem.status),
+        "title": status_title(problem.status),
         "status": problem.status,
         "detail": problem.message,
         "code": problem.code,
@@ -242,14 +248,14 @@ def document(problem: Problem, request_id: str, now: float) -> bytes:
 
 
 def render(problem: Problem, request_id: str, now: float) -> Response:
-    """Return the answer for `problem`. The arguments are those of `document`."""
-    body = document(problem, request_id, now)
+    """Return the answer for `problem`. The arguments are those of `problem_document`."""
+    body = problem_document(problem, request_id, now)
     return ReadyResponse(body, problem.status, CONTENT_TYPE, problem.raw_headers)
 
 
 def error_problem(error: Exception) -> Problem:
     """Return the problem of `error`; `INTERNAL_ERROR` if the error is not expected."""
     for error_class in type(error).__mro__:
-        if make_problem := _TABLE.get(error_class):
+        if make_problem := _PROBLEM_MAKERS.get(error_class):
             return make_problem(error)
     return INTERNAL_ERROR

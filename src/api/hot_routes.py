@@ -1,8 +1,8 @@
 """Hot routes: the busiest routes, which bypass the framework's routing and validation.
 
-A hot route is found by method and path alone, and its handler parses and validates the whole request. FastAPI
-registers the same handler too: for the documents, for the allowed methods of the path, and for a service that
-a proxy serves below another path.
+A hot route is found by method and path alone, and its handler parses and validates the whole request. The
+same handler is also registered with FastAPI, for three reasons: the OpenAPI document describes it, the
+`Allow` header lists its method, and requests reach it if a proxy serves the service below a path prefix.
 """
 
 from collections.abc import Awaitable, Callable, Iterable
@@ -12,7 +12,7 @@ from typing import TypeAlias
 from starlette.requests import Request
 from starlette.responses import Response
 
-from src.api.rate_limit import AdmissionName
+from src.api.rate_limit import AdmissionKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,17 +20,18 @@ class HotRoute:
     """A route that bypasses the framework.
 
     Attributes:
-        method: The HTTP method. A route for GET serves HEAD too.
-        path: The whole path, without parameters.
+        method: The HTTP method. A route for GET also serves HEAD.
+        path: The whole path. Path parameters are not supported.
         handle: Answers a request, or raises an error that `src.api.errors` renders.
-        admission: The admission that counts the requests; None if no quota applies. If the admission already
-            knows that a client is over its quota, the request is rejected without calling the handler.
+        admission: The key of the admission that counts the requests against a quota; None if no quota
+            applies. A client that is already known to be over its quota is rejected without a call of the
+            handler.
     """
 
     method: str
     path: str
     handle: Callable[[Request], Awaitable[Response]]
-    admission: AdmissionName | None = None
+    admission: AdmissionKey | None = None
 
 
 HotRouteTable: TypeAlias = dict[tuple[str, str], HotRoute]
@@ -40,5 +41,5 @@ HotRouteTable: TypeAlias = dict[tuple[str, str], HotRoute]
 def hot_route_table(routes: Iterable[HotRoute]) -> HotRouteTable:
     """Return the table of `routes`. No two routes may have the same method and path."""
     table = {(route.method, route.path): route for route in routes}
-    heads = {("HEAD", path): route for (method, path), route in table.items() if method == "GET"}
-    return table | heads
+    head_routes = {("HEAD", path): route for (method, path), route in table.items() if method == "GET"}
+    return table | head_routes

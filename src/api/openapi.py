@@ -20,8 +20,8 @@ from src.api.errors import (
     MEDIA_TYPE,
     RATE_LIMIT_EXCEEDED,
     Problem,
-    document,
     error_problem,
+    problem_document,
     validation_problem,
 )
 from src.api.models.external_service import FailureRate, FaultChangesIn
@@ -171,7 +171,7 @@ def problems(*errors: str | Problem) -> Responses:
     for error in errors:
         problem = _PROBLEMS[error] if isinstance(error, str) else error
         answer = responses.setdefault(problem.status, _problem_answer(problem.status))
-        example = orjson.loads(document(problem, _EXAMPLE_REQUEST_ID, _EXAMPLE_TIME))
+        example = orjson.loads(problem_document(problem, _EXAMPLE_REQUEST_ID, _EXAMPLE_TIME))
         _examples(answer)[problem.code] = {"value": example}
     return responses
 

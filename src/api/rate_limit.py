@@ -1,4 +1,4 @@
-"""The rate limiter at the HTTP edge: the headers of a quota on every limited answer, and the 429."""
+"""Rate limits at the HTTP edge: the 429 answer, and the quota headers of every limited answer."""
 
 import math
 from collections.abc import Callable, Coroutine
@@ -22,8 +22,8 @@ from src.services.errors import StorageUnavailableError
 
 R = TypeVar("R")
 
-AdmissionName: TypeAlias = Literal["ingest_admission", "read_admission", "page_admission"]
-"""The key of an admission in the lifespan state."""
+AdmissionKey: TypeAlias = Literal["ingest_admission", "read_admission", "page_admission"]
+"""The key of an `Admission` in the lifespan state. Each admission decides on requests by one quota."""
 
 
 async def admit(request: Request, admission: Admission) -> None:
@@ -31,21 +31,30 @@ async def admit(request: Request, admission: Admission) -> None:
 
     Raises:
         ProblemError: 429 if the quota is used up.
-        StorageUnavailableError: There is no decision, and the admission rejects such requests.
+        StorageUnavailableError: The limiter cannot decide, and the outage policy is "closed".
     """
-    _apply(request, admission, await admission.decide(_client(request)))
+    _apply_decision(request, admission, await admission.decide(_client(request)))
 
 
-async def admit_with(
+async def admit_with_command(
     request: Request, admission: Admission, hit: HitWithCommand[R]
 ) -> R | StorageUnavailableError:
-    """Admit `request` like `admit`. `hit` takes the unit of the quota together with another command.
+    """Admit `request` like `admit`, and run another command in the same step.
+
+    Args:
+        request: The request.
+        admission: Decides on the request.
+        hit: Takes one unit of the quota, and runs the other command.
 
     Returns:
-        The result of the other command; the error of `hit` in place of the result.
+        The result of the other command. If `hit` failed but the request is admitted, the error of `hit`.
+
+    Raises:
+        ProblemError: 429 if the quota is used up.
+        StorageUnavailableError: The limiter cannot decide, and the outage policy is "closed".
     """
     decision, result = await admission.decide_with(_client(request), hit)
-    _apply(request, admission, decision)
+    _apply_decision(request, admission, decision)
     return result
 
 
@@ -53,38 +62,39 @@ def _client(request: Request) -> str:
     return state(request)["client_address"].client(request.scope)
 
 
-def _apply(request: Request, admission: Admission, decision: Decision | None) -> None:
-    """Add the headers of a decision to the answer, and raise the 429 of a rejection."""
+def _apply_decision(request: Request, admission: Admission, decision: Decision | None) -> None:
+    """Add the quota headers to the answer; raise a `ProblemError` (429) if `decision` rejects the request."""
     services = state(request)
     if decision is None:
-        add_headers(request.scope, _headers(admission).policy)
+        add_headers(request.scope, _quota_headers(admission).policy)
     elif decision.allowed:
-        add_headers(request.scope, *_headers(admission).of_decision(decision, services["clock"].now()))
+        add_headers(request.scope, *_quota_headers(admission).of_decision(decision, services["clock"].now()))
     else:
-        raise ProblemError(_reject(request.scope, services, admission, decision))
+        raise ProblemError(_rejection_problem(request.scope, services, admission, decision))
 
 
-def known_rejection(scope: Scope, name: AdmissionName | None) -> Problem | None:
-    """Return the 429 of a request whose client is already known to be over its quota.
+def known_rejection(scope: Scope, admission_key: AdmissionKey | None) -> Problem | None:
+    """Return the 429 for a request if its client is already known to be over its quota.
 
-    The function adds the quota's headers to the answer then.
+    In this case the function also adds the quota headers to the answer.
 
     Args:
         scope: The scope of the request.
-        name: The admission that counts the request; None if no quota applies.
+        admission_key: The key of the admission that counts the request; None if no quota applies.
 
     Returns:
-        The problem; None if the limiter must decide.
+        The problem; None if the limiter must decide, or if no quota applies.
     """
-    if name is None:
+    if admission_key is None:
         return None
     services = scope_state(scope)
-    admission = services[name]
+    admission = services[admission_key]
     rejection = admission.known_rejection(services["client_address"].client(scope))
-    return _reject(scope, services, admission, rejection) if rejection else None
+    return _rejection_problem(scope, services, admission, rejection) if rejection else None
 
 
-def _reject(scope: Scope, services: State, admission: Admission, rejection: Decision) -> Problem:
+def _rejection_problem(scope: Scope, services: State, admission: Admission, rejection: Decision) -> Problem:
+    """Add the quota headers to the answer, and return its 429."""
     problem, headers = _problem_and_headers(
         admission, math.ceil(rejection.retry_after), *figures(rejection, services["clock"].now())
     )
@@ -92,24 +102,24 @@ def _reject(scope: Scope, services: State, admission: Admission, rejection: Deci
     return problem
 
 
-@lru_cache  # during a flood of requests the figures change only once a second
+@lru_cache  # during a flood of requests, the arguments change only once a second
 def _problem_and_headers(
-    admission: Admission, retry_seconds: int, remaining: int, seconds: int, resets_at: int
+    admission: Admission, retry_seconds: int, remaining: int, reset_seconds: int, resets_at: int
 ) -> tuple[Problem, Headers]:
     problem = replace(RATE_LIMIT_EXCEEDED, retry_after=retry_seconds)
-    return problem, _headers(admission).of_figures(remaining, seconds, resets_at)
+    return problem, _quota_headers(admission).of_figures(remaining, reset_seconds, resets_at)
 
 
 @lru_cache
-def _headers(admission: Admission) -> QuotaHeaders:
+def _quota_headers(admission: Admission) -> QuotaHeaders:
     return QuotaHeaders(admission.name, admission.quota)
 
 
 class ReadRoute(APIRoute):
-    """A route that counts requests with an invalid parameter as reads; the endpoint counts all others.
+    """A route that counts requests with an invalid parameter as reads. The endpoint counts all others.
 
-    FastAPI rejects a request with an invalid parameter before it calls the endpoint. If such a request did
-    not count, a client could send any number of them, and would not get the headers of its quota.
+    FastAPI rejects a request with an invalid parameter before it calls the endpoint. Without this route, a
+    client could send any number of invalid requests, and their answers would lack the quota headers.
     """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:

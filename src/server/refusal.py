@@ -6,7 +6,7 @@ These answers are problem documents, like those of the service. Each of them end
 import secrets
 from collections.abc import Sequence
 
-from src.api.errors import CONTENT_TYPE, Problem, document, title
+from src.api.errors import CONTENT_TYPE, Problem, problem_document, status_title
 
 CLOSE_HEADER = (b"connection", b"close")
 
@@ -48,7 +48,7 @@ def render(problem: Problem, now: float, default_headers: Sequence[tuple[bytes, 
         default_headers: The headers of every answer of the server.
     """
     request_id = secrets.token_hex(16)
-    body = document(problem, request_id, now)
+    body = problem_document(problem, request_id, now)
     headers = [
         *(header for header in default_headers if header != CLOSE_HEADER),
         (b"content-type", CONTENT_TYPE),
@@ -58,4 +58,9 @@ def render(problem: Problem, now: float, default_headers: Sequence[tuple[bytes, 
         *problem.raw_headers,
     ]
     lines = b"".join(b"%s: %s\r\n" % header for header in headers)
-    return b"HTTP/1.1 %d %s\r\n%s\r\n%s" % (problem.status, title(problem.status).encode(), lines, body)
+    return b"HTTP/1.1 %d %s\r\n%s\r\n%s" % (
+        problem.status,
+        status_title(problem.status).encode(),
+        lines,
+        body,
+    )

@@ -163,10 +163,10 @@ async def _lifespan(
         link = await redis_link(settings, clock, each(observe_round_trip, counters.observe_round_trip), stack)
         event_log = RedisEventLog(link)
         listener = _listener(event_log, clock, counters, stack)
-        breaker = external.breaker(settings, link, clock, listener)
-        policies = external.policies(settings, breaker, clock, listener)
-        provider = None if settings.external_service_url else external.provider_in_process(settings, clock)
-        client = await stack.enter_async_context(external.client(settings, provider))
+        breaker = external.create_breaker(settings, link, clock, listener)
+        policies = external.create_policies(settings, breaker, clock, listener)
+        provider = None if settings.external_service_url else external.in_process_transport(settings, clock)
+        client = await stack.enter_async_context(external.create_client(settings, provider))
         shared_faults = RedisFaultStore(link) if settings.external_service_url is None else None
         pipeline = Pipeline(CallTimer(EXTERNAL_SERVICE, clock, is_failure), policies.pipeline())
         fault_control = FaultControl(client, shared_faults)
@@ -325,7 +325,7 @@ def _summary_cache(settings: Settings, link: RedisLink, clock: Clock, listener: 
     options = CacheOptions(
         ttl_seconds=settings.cache_ttl_seconds,
         stale_seconds=settings.cache_stale_seconds,
-        computation_seconds=external.longest_computation_seconds(settings),
+        computation_seconds=external.longest_call_with_waits_seconds(settings),
     )
     return ReadThroughCache(
         BatchedCacheStore(

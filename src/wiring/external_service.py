@@ -1,4 +1,4 @@
-"""The client of the external service, and the policies around its calls."""
+"""The client of the external service, and the policies around the calls of this service."""
 
 import os
 from dataclasses import dataclass
@@ -29,10 +29,10 @@ from src.telemetry import tracing
 from src.telemetry.instruments import CallTimer
 
 _LONGEST_WAITS = Exponential(base_seconds=0.1, cap_seconds=5.0)
-"""The longest wait before each attempt. The actual wait is random between 0 and this."""
+"""The longest wait before each retry. The actual wait is random, from 0 to the longest wait."""
 
 _CALL_MARGIN_SECONDS = 1.0
-"""The time by which a call may exceed the limits of its attempts and waits on a busy machine."""
+"""Extra time for a call: on a busy machine, attempts and waits may exceed their limits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +40,9 @@ class Policies:
     """The policies around every call of the external service, outermost first.
 
     Attributes:
-        rate_limit: Delays calls beyond the rate.
-        bulkhead: Delays calls beyond the permits.
-        protection: Circuit breaker, retry, and the policies around each attempt.
+        rate_limit: Delays calls that exceed the rate.
+        bulkhead: Delays calls while all its permits are taken.
+        protection: The circuit breaker, the retry, and the policies around each attempt.
     """
 
     rate_limit: RateLimit
@@ -50,40 +50,40 @@ class Policies:
     protection: Pipeline
 
     def pipeline(self) -> Pipeline:
-        """Return all policies as one."""
+        """Return all policies as one pipeline."""
         return Pipeline(self.rate_limit, self.bulkhead, self.protection)
 
 
-def breaker(settings: Settings, link: RedisLink, clock: Clock, listener: Listener) -> CircuitBreaker:
+def create_breaker(settings: Settings, link: RedisLink, clock: Clock, listener: Listener) -> CircuitBreaker:
     """Return the circuit breaker of the external service, which all workers share."""
     options = CircuitBreakerOptions(
         failure_threshold=settings.circuit_breaker_failure_threshold,
         open_seconds=settings.circuit_breaker_reset_timeout,
         probe_lease_seconds=longest_call_seconds(settings),
     )
-    store = breaker_store(link, clock)
+    store = create_breaker_store(link, clock)
     return CircuitBreaker(NAME, store, options, clock, listener=listener, is_failure=is_failure)
 
 
-def breaker_store(link: RedisLink, clock: Clock) -> FailoverBreakerStore:
-    """Return the store of a breaker's state: in Redis, or in this process while Redis is unavailable."""
+def create_breaker_store(link: RedisLink, clock: Clock) -> FailoverBreakerStore:
+    """Return a breaker store that uses Redis, or the memory of this process while Redis is unavailable."""
     return FailoverBreakerStore(RedisBreakerStore(link), MemoryBreakerStore(clock))
 
 
 def longest_call_seconds(settings: Settings) -> float:
-    """Return the longest duration of a call of the external service after the breaker has admitted it."""
+    """Return the longest duration of a call of the external service, from its admission by the breaker."""
     attempts, randomizer = settings.external_service_attempts, SystemRandomizer()
     waits = [_LONGEST_WAITS.delay(attempt, 0.0, randomizer) for attempt in range(1, attempts)]
     return attempts * settings.external_service_timeout + sum(waits) + _CALL_MARGIN_SECONDS
 
 
-def longest_computation_seconds(settings: Settings) -> float:
-    """Return the longest duration of a call with its waits for the rate limiter and the bulkhead."""
+def longest_call_with_waits_seconds(settings: Settings) -> float:
+    """Return the longest duration of a call, with its waits for the rate limiter and the bulkhead."""
     return longest_call_seconds(settings) + 2 * settings.external_service_timeout
 
 
-def provider_in_process(settings: Settings, clock: Clock) -> httpx.ASGITransport:
-    """Return a transport to a provider in this process, without a network."""
+def in_process_transport(settings: Settings, clock: Clock) -> httpx.ASGITransport:
+    """Return a transport to a simulated external service in this process, which needs no network."""
     provider = create_provider_app(
         Faults(failure_rate=settings.external_service_failure_rate),
         chance=SystemRandomizer().random,
@@ -93,13 +93,21 @@ def provider_in_process(settings: Settings, clock: Clock) -> httpx.ASGITransport
     return httpx.ASGITransport(provider)
 
 
-def client(settings: Settings, provider: httpx.ASGITransport | None) -> httpx.AsyncClient:
-    """Return a client of `provider`; None stands for the service that the settings name."""
+def create_client(settings: Settings, transport: httpx.ASGITransport | None) -> httpx.AsyncClient:
+    """Return a client of the external service.
+
+    Args:
+        settings: The settings, with the URL and the timeout.
+        transport: The transport to a simulated service in this process; None for a real connection.
+    """
     url, timeout = external_service_url(settings), settings.external_service_timeout
     hooks = {"request": [tracing.send_trace_context]} if tracing.is_enabled(os.environ) else {}
-    transport = provider or SingleUseTransport()
     return httpx.AsyncClient(
-        base_url=url, timeout=timeout, transport=transport, event_hooks=hooks, trust_env=False
+        base_url=url,
+        timeout=timeout,
+        transport=transport or SingleUseTransport(),
+        event_hooks=hooks,
+        trust_env=False,
     )
 
 
@@ -108,8 +116,13 @@ def external_service_url(settings: Settings) -> str:
     return str(settings.external_service_url or "http://provider")
 
 
-def policies(settings: Settings, breaker: CircuitBreaker, clock: Clock, listener: Listener) -> Policies:
-    """Return the policies around every call of the external service. The summary cache is the fallback."""
+def create_policies(
+    settings: Settings, breaker: CircuitBreaker, clock: Clock, listener: Listener
+) -> Policies:
+    """Return the policies around every call of the external service.
+
+    The policies have no fallback: if a call fails, the summary cache returns the last good summary.
+    """
     timeout = settings.external_service_timeout
     permits = settings.external_service_max_concurrency
     attempt = f"{NAME}.attempt"

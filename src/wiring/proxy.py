@@ -29,7 +29,7 @@ from src.storage.fleet.proxy_totals import RedisProxyTotals
 from src.storage.patterns.batched_cache_store import BatchedCacheStore
 from src.storage.redis.link import PROBE_INTERVAL_SECONDS, RedisLink
 from src.wiring.exit_signal import on_exit_signal
-from src.wiring.external_service import breaker_store, external_service_url
+from src.wiring.external_service import create_breaker_store, external_service_url
 
 
 @asynccontextmanager
@@ -107,7 +107,7 @@ def _breaker(settings: Settings, link: RedisLink, clock: Clock, listener: Listen
         open_seconds=settings.proxy_circuit_breaker_reset_timeout,
         probe_lease_seconds=_longest_call_seconds(settings),
     )
-    store = breaker_store(link, clock)
+    store = create_breaker_store(link, clock)
     return CircuitBreaker(NAME, store, options, clock, listener=listener, is_failure=is_upstream_failure)
 
 

@@ -108,10 +108,10 @@ async def test_it_takes_one_round_trip_however_many_ask(redis_server, monkeypatc
         link, overviews = api.state["is_redis_connected"].__self__, api.state["overview"]
         await until(api, lambda seen: seen["external_service"]["failure_rate"] is not None)
         monkeypatch.setattr(
-            "src.services.overview.service.FAILURE_RATE_SECONDS", 0
+            "src.services.overview.service.FAILURE_RATE_INTERVAL_SECONDS", 0
         )  # asked this time as well
         monkeypatch.setattr("src.services.overview.service.REUSE_SECONDS", 3600)
-        overviews._read_at = -math.inf
+        overviews._last_read_monotonic = -math.inf
         before = link.round_trips
         answers = await asyncio.gather(*(api.get("/api/overview") for _ in range(50)))
         assert len({answer.content for answer in answers}) == 1

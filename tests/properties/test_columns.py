@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from src.analytics.columns import POINT_DTYPE, fold, fold_few
 from src.analytics.rollup import Rollup
-from src.analytics.sketch import bin_of, decode_entries
+from src.analytics.sketch import decode_entries, find_bin
 from src.analytics.window import DAY_US, HOUR_US, MINUTE_US
 
 spread = st.sampled_from([1, MINUTE_US, 2 * MINUTE_US, HOUR_US, 2 * DAY_US])
@@ -39,7 +39,7 @@ def test_each_minute_has_its_own_points(batch):
         assert [(us - hour_us, series, value) for us, value, series in mine] == table.tolist()
         assert Rollup.from_records(rollup) == Rollup.from_points([(us, value) for us, value, _ in mine])
         bins, counts = decode_entries(entries)
-        numbers = [bin_of(value) for _, value, _ in mine]
+        numbers = [find_bin(value) for _, value, _ in mine]
         assert dict(zip(bins.tolist(), counts.tolist(), strict=True)) == {
             n: numbers.count(n) for n in numbers
         }
@@ -52,7 +52,7 @@ def test_with_and_without_numpy_the_fold_is_the_same(types):
     for (minutes, entries), batch in zip(folded, types, strict=True):
         few = fold_few(batch)
         assert [_comparable(each) for each in minutes] == [_comparable(each) for each in few]
-        numbers = Counter(bin_of(value) for _, value, _ in batch) if len(few) > 1 else {}
+        numbers = Counter(find_bin(value) for _, value, _ in batch) if len(few) > 1 else {}
         bins, counts = decode_entries(entries)
         assert dict(zip(bins.tolist(), counts.tolist(), strict=True)) == numbers
 

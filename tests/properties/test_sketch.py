@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from src.analytics.sketch import (
     LogBinSketch,
-    bin_of,
-    bins_of,
     decode_entries,
     encode_cells,
     encode_counts,
-    entry_of,
+    encode_one,
+    find_bin,
+    find_bins,
     subtract,
     sum_by_bin,
     sum_cells,
@@ -42,7 +42,7 @@ def test_a_quantile_is_within_one_percent_of_the_nearest_rank(sample, percent):
     assert min(sample) <= estimate <= max(sample)
 
 
-@given(st.lists(st.dictionaries(values.map(bin_of), st.integers(1, 2**30), min_size=1)))
+@given(st.lists(st.dictionaries(values.map(find_bin), st.integers(1, 2**30), min_size=1)))
 def test_the_joined_logs_of_several_sketches_have_the_bins_of_all(sketches):
     log = b"".join(encode_counts(np.array([*bins]), np.array([*bins.values()])) for bins in sketches)
     expected = Counter()
@@ -55,19 +55,19 @@ def test_the_joined_logs_of_several_sketches_have_the_bins_of_all(sketches):
 
 @given(st.lists(values, min_size=1))
 def test_bins_are_the_same_one_by_one_and_all_at_once(sample):
-    numbers = bins_of(np.array(sample))
-    assert numbers.tolist() == [bin_of(value) for value in sample]
+    numbers = find_bins(np.array(sample))
+    assert numbers.tolist() == [find_bin(value) for value in sample]
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), values), min_size=1), st.sampled_from([1, 9_000]))
 def test_sketches_are_the_same_one_by_one_and_all_at_once(sample, times):
     owners = np.repeat([owner for owner, _ in sample], times)
-    bins = np.repeat(bins_of(np.array([value for _, value in sample])), times)
+    bins = np.repeat(find_bins(np.array([value for _, value in sample])), times)
     entries, sizes = encode_cells(*sum_cells(owners, bins, np.ones_like(bins), 4), 4)
     assert len(sizes) == 4
     for owner, some in enumerate(np.split(entries, np.cumsum(sizes)[:-1])):
-        numbers = [bin_of(value) for one, value in sample if one == owner]
-        log = b"".join(entry_of(number).to_bytes(4, "little") for number in numbers)
+        numbers = [find_bin(value) for one, value in sample if one == owner]
+        log = b"".join(encode_one(number).to_bytes(4, "little") for number in numbers)
         expected_bins, expected_counts = decode_entries(log)
         found_bins, found_counts = decode_entries(some.tobytes())
         assert found_bins.tolist() == expected_bins.tolist()
@@ -77,13 +77,13 @@ def test_sketches_are_the_same_one_by_one_and_all_at_once(sample, times):
 @given(values, values)
 def test_bins_never_order_against_values(one, other):
     if one < other:
-        assert bin_of(one) <= bin_of(other)
+        assert find_bin(one) <= find_bin(other)
 
 
 @given(st.lists(st.tuples(values, st.booleans()), max_size=200))
 def test_what_is_left_of_a_sketch_is_the_sketch_of_what_is_left(sample):
     def counted(some):
-        bins = bins_of(np.array(some, dtype=np.float64))
+        bins = find_bins(np.array(some, dtype=np.float64))
         return sum_by_bin(bins, np.ones_like(bins))
 
     kept = [value for value, is_kept in sample if is_kept]

@@ -19,10 +19,10 @@ from src.services.metrics.ingest import (
     AdmitAndAdd,
     Idempotency,
     IdempotencyKeyReusedError,
-    IsStored,
     PointRejection,
     Position,
     StoredPoint,
+    StoreResult,
     TypeOverview,
     WriteResult,
 )
@@ -226,7 +226,7 @@ def _place(stored: StoredPoint) -> tuple[int, str, int]:
 def memory_admit_and_add(limiter: RateLimiter) -> AdmitAndAdd:
     """Return an `AdmitAndAdd` that only decides, so that its caller stores the point."""
 
-    async def admit_and_add(key: str, point: Point) -> tuple[Decision, IsStored]:
+    async def admit_and_add(key: str, point: Point) -> tuple[Decision, StoreResult]:
         return await limiter.hit(key), False
 
     return admit_and_add

@@ -28,7 +28,7 @@ from src.api.header import header
 from src.api.hot_routes import HotRoute
 from src.api.models.metrics import METRIC_IN, BatchReceived, MetricIn, MetricReceived
 from src.api.openapi import BODY_ERRORS, headers, json_batch_body, json_body, problems, request_headers
-from src.api.rate_limit import admit, admit_with
+from src.api.rate_limit import admit, admit_with_command
 from src.api.ready_response import JSON_BYTES, ReadyResponse
 from src.api.request_context import add_headers
 from src.services.metrics.ingest import CardinalityLimitError, Idempotency
@@ -74,7 +74,7 @@ async def ingest(request: Request) -> Response:
         raise
     if reading.is_done and header(request.scope, b"idempotency-key") is None:
         point, _ = await reading
-        is_stored = await admit_with(request, admission, partial(metrics.admit_and_add, point=point))
+        is_stored = await admit_with_command(request, admission, partial(metrics.admit_and_add, point=point))
         await metrics.ingest_one(point, is_stored)
     else:
         await admit(request, admission)

@@ -1,4 +1,4 @@
-"""The service that stores and lists measurements, and the port that a metric store implements."""
+"""The service that stores and lists points, and the protocol that a metric store implements."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ class IdempotencyKeyReusedError(ServiceError):
 
 
 class CardinalityLimitError(ServiceError):
-    """The point would exceed the largest number of types, or of series of its type.
+    """The point needs a new type or a new series, and the maximum number of types or series is reached.
 
     Args:
         rejection: The rejection of the point.
@@ -31,11 +31,11 @@ class CardinalityLimitError(ServiceError):
 
 @dataclass(frozen=True, slots=True)
 class Idempotency:
-    """The idempotency of a write: a repetition with the same key is not stored again.
+    """Identifies a write, so that a repetition with the same key is not stored again.
 
     Attributes:
         key: The client's `Idempotency-Key`.
-        fingerprint: A digest of the request. Every request with the same key must have the same digest.
+        fingerprint: A digest of the request. A request with the same key and another digest is rejected.
     """
 
     key: str
@@ -43,11 +43,11 @@ class Idempotency:
 
 
 class PointRejection(NamedTuple):
-    """The rejection of a point by the cap of types or of series.
+    """The rejection of a point, because the maximum number of types or of series is reached.
 
     Attributes:
         point_index: The index of the point in the request, from 0.
-        field: "type" or "labels".
+        field: "type" if the type would be new; "labels" if the series would be new.
         message: The reason, for the client.
     """
 
@@ -61,7 +61,7 @@ class WriteResult(NamedTuple):
 
     Attributes:
         is_new: True if the points were stored now; False if an earlier request with the same key stored them.
-        rejected: The points that were not stored.
+        rejected: The rejections of points. These points were not stored.
     """
 
     is_new: bool
@@ -70,11 +70,11 @@ class WriteResult(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class StoredPoint:
-    """A point, and its number in the order of arrival among points of equal type and timestamp.
+    """A point in the store.
 
     Attributes:
         point: The point.
-        arrival: The number.
+        arrival: The arrival number. It orders the points that have the same type and timestamp.
         generation: Identifies the state of the type in which the number is valid. A deletion changes it.
     """
 
@@ -85,10 +85,11 @@ class StoredPoint:
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """A position in a list, which is in descending order of timestamp, then type, then arrival.
+    """A position in a list of points.
 
-    If points of the type were deleted since `generation`, the position is before all points of this timestamp
-    and type.
+    The list is in descending order of timestamp. Equal timestamps are in descending order of type, and equal
+    types in descending order of arrival number. If points of the type were deleted since `generation`, the
+    position is before all points of this timestamp and type.
     """
 
     timestamp_us: int
@@ -112,9 +113,9 @@ class MetricStore(Protocol):
     """The store of points. Every method raises `StorageUnavailableError` if the store is unavailable."""
 
     async def add(self, batch: Sequence[PointColumns], idempotency: Idempotency | None = None) -> WriteResult:
-        """Store `batch`, except points that a cap rejects.
+        """Store `batch`, except points that need a new type or series beyond the maximum number.
 
-        Either all other points are stored and visible to the next read, or none are stored.
+        Either all other points are stored and visible to the next read, or no point is stored.
 
         Raises:
             IdempotencyKeyReusedError: The key was sent before with another fingerprint. Nothing is stored.
@@ -126,7 +127,7 @@ class MetricStore(Protocol):
         ...
 
     async def aggregate(self, metric_type: str, window: Window | None) -> Aggregate:
-        """Summarize the points of `metric_type` in `window`; None means all points.
+        """Summarize the points of `metric_type` in `window`. If `window` is None, summarize all points.
 
         The cost does not depend on the number of stored points.
         """
@@ -143,13 +144,13 @@ class MetricStore(Protocol):
         before: Position | None = None,
         filters: LabelFilters | None = None,
     ) -> list[StoredPoint]:
-        """Return up to `limit` points that come after the position `before`, newest first.
+        """Return up to `limit` points, newest first.
 
         Args:
             metric_type: The type of the points; None for all types.
             limit: The largest number of points, 1 or more.
             before: The position of the last point of the previous page; None for the first page.
-            filters: Only points of series that match are returned.
+            filters: The filters that the labels of a point must match; None for all points.
         """
         ...
 
@@ -158,22 +159,31 @@ class MetricStore(Protocol):
         ...
 
     async def types(self) -> list[TypeOverview]:
-        """Return every type, in descending order of the latest timestamps, then by name."""
+        """Return every type, in descending order of latest timestamp.
+
+        Types with equal timestamps are in order of name.
+        """
         ...
 
 
-IsStored: TypeAlias = bool | StorageUnavailableError
-"""Whether a point is stored; the error if that is not known. A `StorageRefusedError` means that it is not."""
+StoreResult: TypeAlias = bool | StorageUnavailableError
+"""The result of storing a point.
+
+True means that the point is stored. False and `StorageRefusedError` mean that the point is not stored. Any
+other `StorageUnavailableError` means that the point may be stored or not.
+"""
 
 
 class AdmitAndAdd(Protocol):
-    """Takes a unit of a quota, and stores a point in the same step if that is possible."""
+    """A function that takes a unit of a quota, and may store a point in the same step."""
 
-    async def __call__(self, key: str, point: Point) -> tuple[Decision, IsStored]:
-        """Take a unit of the quota with `key`, and store `point` only if the decision allows the request.
+    async def __call__(self, key: str, point: Point) -> tuple[Decision, StoreResult]:
+        """Take a unit of the quota with `key`, and store `point` if the decision allows the request.
+
+        An implementation need not store the point. Its result is then False.
 
         Returns:
-            The decision, and whether the point is stored.
+            The decision, and the result of storing the point.
 
         Raises:
             StorageUnavailableError: There is no decision.
@@ -186,10 +196,10 @@ class MetricService:
 
     Args:
         store: The store of the points.
-        admit_and_add: Decides on a request by the quota, and stores its point in the same step if possible.
+        admit_and_add: Takes a unit of the quota for a request with one point, and may store the point.
         forget: Called with the types that have new points, to drop their cached summaries; None if cached
-            summaries may stay.
-        observe: Called with the number of points that each write stored.
+            summaries are not dropped.
+        observe: Called after each write that stored points, with the number of these points.
     """
 
     def __init__(
@@ -210,7 +220,9 @@ class MetricService:
     async def ingest(
         self, batch: Sequence[PointColumns], idempotency: Idempotency | None = None
     ) -> WriteResult:
-        """Store `batch`, except points that a cap rejects. Either all other points are stored, or none.
+        """Store `batch`, except points that need a new type or series beyond the maximum number.
+
+        Either all other points are stored, or no point is stored.
 
         Raises:
             IdempotencyKeyReusedError: The key was sent before with another request.
@@ -222,21 +234,23 @@ class MetricService:
             await self._report_stored(count, {columns.type for columns in batch})
         return result
 
-    async def ingest_one(self, point: Point, is_stored: IsStored) -> None:
-        """Store the point of a request that was admitted, unless `admit_and_add` has stored it.
+    async def ingest_one(self, point: Point, store_result: StoreResult) -> None:
+        """Store the point of an admitted request, unless `admit_and_add` has stored the point already.
 
         Args:
             point: The point.
-            is_stored: The result of `admit_and_add`, or its error.
+            store_result: The second result of `admit_and_add`, or the error that it raised.
 
         Raises:
-            CardinalityLimitError: A cap rejects the point.
+            CardinalityLimitError: The point needs a new type or series beyond the maximum number.
             StorageUnavailableError: It is not known whether the point is stored.
         """
-        if isinstance(is_stored, StorageUnavailableError) and not isinstance(is_stored, StorageRefusedError):
+        if isinstance(store_result, StorageUnavailableError) and not isinstance(
+            store_result, StorageRefusedError
+        ):
             reason = "it is not known whether the point is stored, and it must not be stored twice"
-            raise StorageUnavailableError(reason) from is_stored
-        if is_stored is not True and (rejection := await self._store.add_one(point)):
+            raise StorageUnavailableError(reason) from store_result
+        if store_result is not True and (rejection := await self._store.add_one(point)):
             raise CardinalityLimitError(rejection)
         await self._report_stored(1, {point.type})
 

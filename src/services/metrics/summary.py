@@ -49,9 +49,9 @@ class SummaryIndex(Protocol):
 
 
 class SummaryRead:
-    """A read of a summary that has begun.
+    """A summary that is being read.
 
-    The command to the cache is sent at once. The rest of the work waits for `result`.
+    `SummaryService.begin` sends the command to the cache at once. `result` does the rest of the work.
 
     Args:
         read: The read of the cache.
@@ -65,20 +65,20 @@ class SummaryRead:
     async def result(self) -> Answer:
         """Return the summary.
 
-        If the external service fails, or the computation takes long, the result is the last good summary,
-        marked as degraded.
+        If the external service fails, or if computing the summary takes too long, the result is the last good
+        summary, marked as degraded.
 
         Raises:
             CircuitOpenError: The external service's breaker is open, and there is no recent summary.
             ExternalServiceUnavailableError: The external service failed, and there is no recent summary.
-            StorageUnavailableError: The store is unavailable; or it rejected a command, and there is no
-                recent summary.
+            StorageRefusedError: The store rejected a command, and there is no recent summary.
+            StorageUnavailableError: The store is unavailable.
         """
         answer = await self._read.result()
         return answer._replace(body=_mark_degraded(answer.body)) if answer.is_old else answer
 
     async def cancel(self) -> None:
-        """Do nothing: the command to the cache is already sent, and its reply is ignored."""
+        """Do nothing. The command to the cache is already sent, and its reply is ignored."""
 
 
 class SummaryService:
@@ -86,12 +86,12 @@ class SummaryService:
 
     Args:
         store: The store of the points.
-        cache: The cache of rendered summaries. It computes a summary once for all concurrent readers. It must
-            serve a stale summary instead of a `CircuitOpenError`, `ExternalServiceUnavailableError` or
-            `StorageRefusedError`.
+        cache: The cache of rendered summaries. Concurrent readers of a summary share one computation. The
+            cache must serve a stale summary instead of a `CircuitOpenError`,
+            `ExternalServiceUnavailableError` or `StorageRefusedError`.
         external_service: The source of a type's reference data.
         index: The keys of the cached summaries by labels.
-        clock: Determines the end of a rolling window.
+        clock: Provides the current time, at which a rolling window ends.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class SummaryService:
     def begin(
         self, metric_type: str, period: Period, labels: LabelQuery = ALL_SERIES, *, refresh: bool = False
     ) -> SummaryRead:
-        """Begin to read a summary from the cache. `SummaryRead.result` computes it if it is not cached.
+        """Begin to read a summary from the cache. If it is not cached, `SummaryRead.result` computes it.
 
         Args:
             metric_type: The type to summarize.
@@ -124,7 +124,10 @@ class SummaryService:
         return SummaryRead(self._cache.begin(key, compute, refresh=refresh))
 
     async def forget(self, metric_types: set[str]) -> None:
-        """Drop the cached summaries of `metric_types`, except the last good ones for failures."""
+        """Drop the cached summaries of `metric_types`, except summaries with label filters or groups.
+
+        A dropped summary is still served if the computation of a new summary fails.
+        """
         periods = get_args(Period)
         await self._cache.invalidate([cache_key(name, period) for name in metric_types for period in periods])
 
@@ -145,38 +148,37 @@ class SummaryService:
         seconds = WINDOW_SECONDS.get(period)
         window = None if seconds is None else Window.rolling(now_us, seconds)
         try:
-            async with asyncio.TaskGroup() as group:
-                read = self._read(metric_type, window, labels)
-                summaries = group.create_task(read)
-                reference = group.create_task(self._external_service.reference(metric_type))
+            async with asyncio.TaskGroup() as tasks:
+                groups = tasks.create_task(self._read_groups(metric_type, window, labels))
+                reference = tasks.create_task(self._external_service.reference(metric_type))
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from None  # the first error has cancelled the other task
-        key = {"type": metric_type, "period": period}
+        subject = {"type": metric_type, "period": period}
         context = {
             "reference": reference.result(),
             "degraded": False,
             "generated_at": format_timestamp(now_us),
         }
-        return _render(key, labels, summaries.result(), context)
+        return _render(subject, labels, groups.result(), context)
 
-    async def _read(self, metric_type: str, window: Window | None, labels: LabelQuery) -> Groups:
+    async def _read_groups(self, metric_type: str, window: Window | None, labels: LabelQuery) -> Groups:
         if labels == ALL_SERIES:
             return Groups([Group({}, await self._store.aggregate(metric_type, window))])
         return await self._store.groups(metric_type, window, labels)
 
 
 def _render(
-    key: Mapping[str, str], labels: LabelQuery, summaries: Groups, context: Mapping[str, object]
+    subject: Mapping[str, str], labels: LabelQuery, groups: Groups, context: Mapping[str, object]
 ) -> bytes:
     if not labels.group_by:
-        (group,) = summaries.groups
-        return orjson.dumps({**key, **_figures(group.aggregate), **context})
-    groups = [{"labels": group.labels, **_figures(group.aggregate)} for group in summaries.groups]
-    truncated = {"truncated": True} if summaries.is_truncated else {}
-    return orjson.dumps({**key, "group_by": labels.group_by, **context, "groups": groups, **truncated})
+        (group,) = groups.groups
+        return orjson.dumps({**subject, **_summary_members(group.aggregate), **context})
+    members = [{"labels": group.labels, **_summary_members(group.aggregate)} for group in groups.groups]
+    truncated = {"truncated": True} if groups.is_truncated else {}
+    return orjson.dumps({**subject, "group_by": labels.group_by, **context, "groups": members, **truncated})
 
 
-def _figures(aggregate: Aggregate) -> dict[str, object]:
+def _summary_members(aggregate: Aggregate) -> dict[str, object]:
     rollup, sketch = aggregate
     has_points = rollup.count > 0
     return {

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from src.analytics.sketch import bin_of
+from src.analytics.sketch import find_bin
 from src.observation.request_record import RequestRecord
 from src.resilience.clock import Clock
 from src.resilience.events import CacheAnswered, Event
@@ -48,7 +48,7 @@ class WorkerCounters:
             if request.status >= 500:
                 self._values["errors"] += 1
             if request.route not in self._untimed_routes:
-                self._latencies[bin_of(request.seconds)] += 1
+                self._latencies[find_bin(request.seconds)] += 1
 
     def observe_writes(self, writes: Sequence[int]) -> None:
         """Count the points of writes that were stored."""

@@ -1,7 +1,7 @@
-"""The overview of the fleet: all figures that the operator's page shows first, read together.
+"""The overview of all workers: the main figures of the operator's page, read together.
 
 An overview is reused for `REUSE_SECONDS`, and concurrent callers share one read. Many open pages therefore
-cost little more than one.
+cost little more than one open page.
 """
 
 import asyncio
@@ -20,23 +20,24 @@ from src.services.proxy.service import ProxyStatus
 from src.services.simulated_faults import SimulatedFaults
 
 REUSE_SECONDS = 0.5
+"""The time for which an overview is reused."""
 
-FAILURE_RATE_SECONDS = 2.0
-"""The least time between two requests for the simulated failure rate."""
+FAILURE_RATE_INTERVAL_SECONDS = 2.0
+"""The shortest time between two requests for the simulated failure rate."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)  # compared by identity, so that the rendered form can be cached
 class Overview:
-    """The state of the fleet at one moment.
+    """The state of all workers at one moment.
 
     Attributes:
-        read_at: The moment, as Unix time.
-        status: The worst finding.
-        counters: The latest counts; while Redis is unavailable, those of this worker alone.
+        read_at: The moment, as Unix time in seconds.
+        status: The most severe problem that the other attributes show, or that there is none.
+        counters: The latest counts of all workers, or of this worker alone while Redis is unavailable.
         breaker: The state of the external service's circuit breaker.
         proxy: The state of the proxy; None if there is no proxy.
-        memory_bytes: The memory that Redis uses; None if that is not known.
-        failure_rate: The simulated failure rate of the external service; None if that is not known.
+        memory_bytes: The memory that Redis uses; None if the amount is not known.
+        failure_rate: The simulated failure rate of the external service; None if the rate is not known.
         outage_policy: The policy of the rate limiter while Redis is unavailable.
     """
 
@@ -54,12 +55,12 @@ class OverviewService:
     """Reads overviews.
 
     Args:
-        counter_store: The store of the counts; it must always be available.
+        counter_store: The store of the counts. Its reads must not fail while Redis is unavailable.
         breaker: The circuit breaker of the external service.
         memory_bytes: Returns the memory that Redis uses.
-        faults: Requests the faults of the external service, which may be another process. No overview waits
-            for the answer: the next overview contains it.
-        clock: Dates the overviews.
+        faults: Requests the simulated faults from the external service. The request may be slow, so no
+            overview waits for it. A later overview contains the failure rate.
+        clock: Provides the times of the overviews, and measures their age.
         proxy: Returns the state of the proxy; None if there is no proxy.
         outage_policy: The policy of the rate limiter while Redis is unavailable.
     """
@@ -83,55 +84,57 @@ class OverviewService:
         self._proxy = proxy
         self._outage_policy: OutagePolicy = outage_policy
         self._read_task: asyncio.Task[Overview] | None = None
-        self._read_at = -math.inf
-        self._faults_task: asyncio.Task[None] | None = None
-        self._faults_read_at = -math.inf
+        self._last_read_monotonic = -math.inf
+        self._failure_rate_task: asyncio.Task[None] | None = None
+        self._last_failure_rate_monotonic = -math.inf
         self._failure_rate: float | None = None
 
     async def get(self) -> Overview:
         """Return an overview that is at most `REUSE_SECONDS` old."""
         task = self._read_task
-        if task is None or (task.done() and self._has_passed(REUSE_SECONDS, self._read_at)):
+        if task is None or (task.done() and self._has_passed(REUSE_SECONDS, self._last_read_monotonic)):
             task = self._read_task = asyncio.create_task(self._read())
         await asyncio.wait((task,))  # a cancelled caller does not cancel the shared task
         return task.result()
 
     async def aclose(self) -> None:
         """Stop all reads."""
-        tasks = [task for task in (self._read_task, self._faults_task) if task is not None]
+        tasks = [task for task in (self._read_task, self._failure_rate_task) if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _read(self) -> Overview:
-        # The read that needs the most steps before its first command comes first, so that the commands of all
-        # reads are sent in one round trip.
+        # All reads send their commands in one round trip. `_read_proxy` starts first, because it needs the
+        # most steps before its first command.
         reads = asyncio.gather(
             self._read_proxy(), self._counter_store.read(), self._breaker.status(), self._memory_bytes()
         )
-        self._start_faults_task()
+        self._start_failure_rate_task()
         proxy, counters, breaker, memory_bytes = await reads
-        now, self._read_at = self._clock.now(), self._clock.monotonic()
+        now, self._last_read_monotonic = self._clock.now(), self._clock.monotonic()
         policy = self._outage_policy
         status = worst_finding(
-            counters, breaker, proxy, now=now, monotonic=self._read_at, outage_policy=policy
+            counters, breaker, proxy, now=now, monotonic=self._last_read_monotonic, outage_policy=policy
         )
         return Overview(now, status, counters, breaker, proxy, memory_bytes, self._failure_rate, policy)
 
     async def _read_proxy(self) -> ProxyStatus | None:
         return None if self._proxy is None else await self._proxy()
 
-    def _start_faults_task(self) -> None:
-        task = self._faults_task
-        if task is None or (task.done() and self._has_passed(FAILURE_RATE_SECONDS, self._faults_read_at)):
-            self._faults_task = asyncio.create_task(self._read_failure_rate())
+    def _start_failure_rate_task(self) -> None:
+        task = self._failure_rate_task
+        if task is None or (
+            task.done() and self._has_passed(FAILURE_RATE_INTERVAL_SECONDS, self._last_failure_rate_monotonic)
+        ):
+            self._failure_rate_task = asyncio.create_task(self._read_failure_rate())
 
     async def _read_failure_rate(self) -> None:
         try:
             self._failure_rate = (await self._faults()).failure_rate
         except ExternalServiceUnavailableError:
             self._failure_rate = None
-        self._faults_read_at = self._clock.monotonic()
+        self._last_failure_rate_monotonic = self._clock.monotonic()
 
     def _has_passed(self, seconds: float, since: float) -> bool:
         return self._clock.monotonic() - since >= seconds

@@ -2,20 +2,23 @@
 
 A request takes these steps:
 
-1. **Copy.** A fresh copy of the answer is returned at once.
-2. **Shared call.** Equal requests of a worker share one call, in the queue or being made. A caller who leaves
-   does not affect the others. When the last caller leaves while the call is in the queue, the call leaves it.
-3. **Breaker.** While it is open, the request is rejected before it waits.
-4. **Queue.** The call waits for its slot, among the calls of all workers.
-5. **Copy, again.** If another worker has received the same answer meanwhile, the next call gets the slot.
-6. **Breaker, timeout, upstream.** The answer is passed on while it arrives, and is kept when it is complete.
+1. **Copy.** If there is a fresh copy of the answer, the copy is returned at once.
+2. **Shared call.** Equal requests to a worker share one call, which is in the queue or in progress. A caller
+   who leaves does not affect the others. If the last caller leaves while the call is in the queue, the call
+   also leaves the queue.
+3. **Breaker.** While the circuit breaker is open, the request is rejected before it waits.
+4. **Queue.** The call waits for its slot. The queue contains the calls of all workers.
+5. **Copy, again.** Another worker may have stored a fresh copy meanwhile. The copy is then returned, and the
+   next call gets the slot.
+6. **Breaker, timeout, upstream.** The upstream is called. Its answer is passed on while it arrives, and is
+   stored as a copy when it is complete.
 
-If a call fails, or if the queue is full, the last copy is returned, if there is one. A request that waits too
-long fails.
+If the call fails or the queue is full, the proxy returns the last copy, if there is one. A request that waits
+too long fails.
 
-Requests with `Authorization`, `Cookie` or `Cache-Control: no-store` share no call, and no copy answers
-them. An answer that is only for one caller (`private`, `Set-Cookie`, `Vary`) goes to the caller whose
-request started the call. The other requests then start a call each.
+Requests with `Authorization`, `Cookie` or `Cache-Control: no-store` never share a call and never get a copy.
+If an answer is for one caller only (`private`, `Set-Cookie`, `Vary`), it goes to the caller whose request
+started the call. Each of the other requests then starts its own call.
 """
 
 import asyncio
@@ -42,21 +45,24 @@ from src.services.proxy.totals import ProxyCounters, ProxyTotals, RequestResult
 from src.services.proxy.upstream import UpstreamAnswerTooLargeError, UpstreamRequest
 
 PACE_MARGIN = 0.02
-"""The share by which slots are further apart than the upstream demands. The upstream counts arrivals, and
-no two calls take equally long to arrive."""
+"""The share of the upstream's interval that is added between slots. The upstream measures the time between
+arrivals, and one call may travel faster than the call before."""
 
-ADMITTED_WAIT = 0.9
-"""The share of a request's timeout within which its slot must come, according to the queue at the arrival of
-the request. The rest of the timeout is for the call, and for delays when calls postpone slots."""
+MAX_WAIT_SHARE = 0.9
+"""The longest wait for a slot, as a share of the request's timeout.
+
+When a request arrives, its slot is estimated from the queue. If the estimated wait is longer, the request is
+rejected. The rest of the timeout is for the call itself, and for slots that are later than estimated.
+"""
 
 NAME = "proxy"
-"""The name of the proxy and of its policies, in events and errors."""
+"""The name of the proxy and of its policies in events and errors."""
 
 _COPY_FORMAT = b"2"
-"""Part of every key, so that a worker never reads a copy in another version's format."""
+"""The version of the format of copies. It is part of every key, so a worker reads only its own format."""
 
 _FAILURES = (RejectedError, ExternalServiceError, CallTimeoutError)
-"""The errors whose place a stale copy may take."""
+"""The errors after which the proxy returns the last copy, if there is one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +70,10 @@ class ProxyOptions:
     """The limits of the proxy, over all workers.
 
     Attributes:
-        interval_seconds: The least time between two calls of the upstream.
-        timeout_seconds: The longest time that a request waits for the head of its answer.
-        capacity: The most calls in the queue.
+        interval_seconds: The shortest time between two calls of the upstream.
+        timeout_seconds: The longest time that a request waits for the head (status and headers) of its
+            answer.
+        capacity: The largest number of calls in the queue.
     """
 
     interval_seconds: float
@@ -79,7 +86,7 @@ class ProxyOptions:
         return PacedQueueOptions(
             interval_seconds=self.interval_seconds * (1 + PACE_MARGIN),
             capacity=self.capacity,
-            max_wait_seconds=self.timeout_seconds * ADMITTED_WAIT,
+            max_wait_seconds=self.timeout_seconds * MAX_WAIT_SHARE,
         )
 
 
@@ -89,11 +96,11 @@ class ProxyRequest:
 
     Attributes:
         method: GET or HEAD.
-        path: The path in the upstream, as it was sent; begins with a slash.
-        query: The query for the upstream, as it was sent, without its question mark.
+        path: The path in the upstream, as the client sent it. It begins with a slash.
+        query: The query for the upstream, as the client sent it, without the question mark.
         headers: All headers, with names in lower case.
-        request_id: Names the request here and in the upstream.
-        priority: If the policy is "priority", a lower one gets its slot sooner.
+        request_id: The id of the request, which is also sent to the upstream.
+        priority: If the queue has the policy "priority", a request with a lower number is called sooner.
     """
 
     method: Literal["GET", "HEAD"]
@@ -106,13 +113,13 @@ class ProxyRequest:
 
 @dataclass(frozen=True, slots=True)
 class ProxyAnswer:
-    """An answer whose head has come.
+    """An answer. Its status and headers have arrived; its body may still be arriving.
 
     Attributes:
-        buffer: The answer.
-        source: "MISS" for an answer of the upstream, "HIT" for a fresh copy, "STALE" for a copy that takes
-            the place of an error.
-        waited_seconds: Time that the request spent in the queue.
+        buffer: The buffer that receives the answer.
+        source: "MISS" for an answer of the upstream, "HIT" for a fresh copy, "STALE" for a copy that is
+            returned instead of an error.
+        waited_seconds: The time that the request spent in the queue.
         age_seconds: The age of a copy; None for an answer of the upstream.
     """
 
@@ -131,7 +138,7 @@ class ProxyStatus:
         is_full: Whether the queue rejects new calls.
         totals: The results of all requests.
         breaker: The upstream's circuit breaker.
-        interval_seconds: The least time between two calls of the upstream.
+        interval_seconds: The shortest time between two calls of the upstream.
     """
 
     queue: PaceStatus
@@ -142,7 +149,7 @@ class ProxyStatus:
 
 
 def is_upstream_failure(error: Exception) -> bool | None:
-    """Decide for the proxy's circuit breaker whether an error is a failure. An answer too long is none."""
+    """Decide for the circuit breaker whether `error` is a failure. A too large answer is not a failure."""
     return False if isinstance(error, UpstreamAnswerTooLargeError) else any_error_fails(error)
 
 
@@ -150,15 +157,15 @@ class Proxy:
     """The proxy. The docstring of this module lists the steps of a request.
 
     Args:
-        target: Makes the URLs.
-        calls: Makes the calls.
+        target: Builds the URLs of requests to the upstream.
+        calls: Makes the calls of the upstream, and shares them between requests.
         copies: The copies of earlier answers.
-        queue: The queue of `calls`. Its store admits calls by `options.queue`. Its own longest wait must be
-            longer than that of any request.
-        breaker: The circuit breaker of `calls`; it uses `is_upstream_failure`.
+        queue: The queue of `calls`. The store of the queue must have the options `options.queue`. The queue
+            itself must have a longer `max_wait_seconds` than the timeout of a request.
+        breaker: The circuit breaker of `calls`. Its `is_failure` is `is_upstream_failure`.
         counters: Counts the requests and their results.
         clock: Measures waits.
-        options: The limits.
+        options: The limits of the proxy.
         listener: Called with the source of each answer.
     """
 
@@ -186,25 +193,25 @@ class Proxy:
         self._listener = listener
 
     async def answer(self, request: ProxyRequest) -> ProxyAnswer:
-        """Return the answer to `request` as soon as its head has come.
+        """Return the answer to `request` as soon as the status and headers of the answer have arrived.
 
         Raises:
-            UnsafeTargetError: The path tries to leave the upstream.
+            UnsafeTargetError: The path leads outside the upstream's base URL.
             QueueFullError: The queue is full, or the slot would come too late.
             QueueClosedError: This worker is stopping.
             QueueTimeoutError: The request waited longer than `options.timeout_seconds`.
             CircuitOpenError: The breaker is open.
             ExternalServiceUnavailableError: The upstream did not answer, or failed.
-            UpstreamAnswerTooLargeError: The answer is longer than the proxy passes on.
+            UpstreamAnswerTooLargeError: The answer is longer than the proxy's limit.
         """
         url = self._target.url(request.path, request.query)
         headers = headers_for_upstream(request.headers, request.request_id)
         is_shared = not (are_personal(headers) or forbids_storing(request.headers))
-        forwarded = UpstreamRequest(request.method, url, headers)
+        upstream_request = UpstreamRequest(request.method, url, headers)
         call = SharedCall(
-            forwarded,
+            upstream_request,
             request.priority,
-            _copy_key(forwarded) if is_shared else None,
+            _copy_key(upstream_request) if is_shared else None,
             copy_limits(request.headers),
         )
         arrived_at = self._clock.monotonic()
@@ -214,7 +221,7 @@ class Proxy:
         except Exception:
             self._counters.count_result("failures", self._clock.monotonic() - arrived_at)
             raise
-        self._counters.count_result(_RESULTS[answer.source], self._clock.monotonic() - arrived_at)
+        self._counters.count_result(_RESULTS_BY_SOURCE[answer.source], self._clock.monotonic() - arrived_at)
         notify(self._listener, CacheAnswered(policy=NAME, outcome=answer.source.lower()))
         return answer
 
@@ -232,15 +239,15 @@ class Proxy:
         return (await self._queue.status()).policy
 
     async def set_policy(self, policy: QueuePolicy) -> None:
-        """Set the policy of the queue for every worker. Every call keeps its place.
+        """Set the policy of the queue for every worker. The calls in the queue stay there.
 
         Raises:
-            StorageUnavailableError: The workers' common store is unavailable.
+            StorageUnavailableError: The store that the workers share is unavailable.
         """
         await self._queue.set_policy(policy)
 
     async def aclose(self) -> None:
-        """Cancel every call, in the queue or being made."""
+        """Cancel every call that is in the queue or in progress."""
         await self._calls.aclose()
 
     async def _answer(self, call: SharedCall, arrived_at: float) -> ProxyAnswer:
@@ -250,33 +257,37 @@ class Proxy:
                 return ProxyAnswer(copy.write_to(ResponseBuffer()), "HIT", age_seconds=copy.age_seconds)
         return await self._answer_by_call(call, arrived_at)
 
-    async def _answer_by_call(self, own: SharedCall, arrived_at: float) -> ProxyAnswer:
-        """Answer a request by `own`, or by a call that it can share."""
+    async def _answer_by_call(self, own_call: SharedCall, arrived_at: float) -> ProxyAnswer:
+        """Answer a request from an equal call that can be shared, or otherwise from `own_call`."""
         call = None
         try:
-            call = await self._calls.join(own)
-            head = await self._head(call, arrived_at)
+            call = await self._calls.join(own_call)
+            head = await self._wait_for_head(call, arrived_at)
         except _FAILURES as error:
-            return await self._answer_by_last_copy(own.key, error, self._waited_seconds(call, arrived_at))
-        if call is not own and not head.rules.is_shared:
-            return await self._answer_by_call(SharedCall(own.request, own.priority, key=None), arrived_at)
+            return await self._answer_by_last_copy(
+                own_call.key, error, self._waited_seconds(call, arrived_at)
+            )
+        if call is not own_call and not head.rules.is_shared:
+            return await self._answer_by_call(
+                SharedCall(own_call.request, own_call.priority, key=None), arrived_at
+            )
         waited = self._waited_seconds(call, arrived_at)
         if call.copy is not None:
             return ProxyAnswer(call.buffer, "HIT", waited, call.copy.age_seconds)
         return ProxyAnswer(call.buffer, "MISS", waited)
 
     async def _answer_by_last_copy(self, key: str | None, error: Exception, waited: float) -> ProxyAnswer:
-        """Answer a request whose call failed with `error` by the last copy; raise if there is none."""
+        """Answer a request whose call failed from the last copy. Raise an error if there is no copy."""
         copy = None if key is None else await self._copies.find_for_error(key)
         if copy is not None:
             return ProxyAnswer(copy.write_to(ResponseBuffer()), "STALE", waited, copy.age_seconds)
         if isinstance(error, RejectedError):
             raise error
-        breaker = await self._breaker.status()  # this failure may have opened it
+        breaker = await self._breaker.status()  # this failure may have opened the breaker
         retry_after = breaker.retry_after or self._options.interval_seconds
         raise ExternalServiceUnavailableError(retry_after, NAME) from error
 
-    async def _head(self, call: SharedCall, arrived_at: float) -> Head:
+    async def _wait_for_head(self, call: SharedCall, arrived_at: float) -> Head:
         timeout_seconds = self._options.timeout_seconds
         remaining = timeout_seconds - (self._clock.monotonic() - arrived_at)
         with self._calls.waiting_for(call):
@@ -287,22 +298,26 @@ class Proxy:
                 raise QueueTimeoutError(timeout_seconds) from error
 
     def _waited_seconds(self, call: SharedCall | None, arrived_at: float) -> float:
-        """Return how long a request was in the queue; 0 if it did not enter the queue."""
+        """Return how long a request was in the queue; 0 if the request did not enter the queue."""
         if call is None:
             return 0.0
-        until = self._clock.monotonic() if call.slot_at is None else call.slot_at
-        return max(0.0, until - arrived_at)
+        left_queue_at = self._clock.monotonic() if call.slot_at is None else call.slot_at
+        return max(0.0, left_queue_at - arrived_at)
 
 
-_RESULTS: dict[str, RequestResult] = {"MISS": "successes", "HIT": "cache_hits", "STALE": "fallbacks"}
+_RESULTS_BY_SOURCE: dict[str, RequestResult] = {
+    "MISS": "successes",
+    "HIT": "cache_hits",
+    "STALE": "fallbacks",
+}
 
 
-def _copy_key(forwarded: UpstreamRequest) -> str:
-    """Return the key of the copies of an answer. It is equal for requests that may share the answer."""
+def _copy_key(upstream_request: UpstreamRequest) -> str:
+    """Return the key of an answer's copies. Requests that may share the answer have equal keys."""
     parts = (
         _COPY_FORMAT,
-        forwarded.method.encode(),
-        str(forwarded.url).encode(),
-        *map(b":".join, sharing_headers(forwarded.headers)),
+        upstream_request.method.encode(),
+        str(upstream_request.url).encode(),
+        *map(b":".join, sharing_headers(upstream_request.headers)),
     )
     return "proxy:" + hashlib.sha256(b"\n".join(parts)).hexdigest()

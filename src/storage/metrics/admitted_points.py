@@ -12,7 +12,7 @@ from src.analytics.points import Point
 from src.resilience.rate_limiter.redis import Hit, RedisRateLimiter
 from src.resilience.rate_limiter.store import Decision
 from src.resilience.redis.port import Reply
-from src.services.metrics.ingest import IsStored
+from src.services.metrics.ingest import StoreResult
 from src.storage.metrics.store import UNFINISHED, RedisMetricStore, unfinished
 from src.storage.redis.link import RedisLink
 from src.storage.redis.scripts import storage_script
@@ -36,7 +36,7 @@ class AdmittedPoints:
         )
         self._requests = link.tick_loader(self._run)
 
-    async def admit_and_add(self, key: str, point: Point) -> tuple[Decision, IsStored]:
+    async def admit_and_add(self, key: str, point: Point) -> tuple[Decision, StoreResult]:
         """Take a unit of the quota with `key`, and store `point` in the same script run if possible.
 
         Returns:
@@ -47,7 +47,7 @@ class AdmittedPoints:
             StorageRefusedError: Redis rejected the script, so there is no decision, and the point is not
                 stored. Redis may accept the command that stores the point alone.
         """
-        is_stored: IsStored = False
+        is_stored: StoreResult = False
 
         async def decide(hit: Hit) -> Reply:
             nonlocal is_stored
@@ -57,7 +57,7 @@ class AdmittedPoints:
         decision = await self._limiter.hit(key, decide=decide)
         return decision, is_stored
 
-    async def _run(self, requests: list[tuple[Hit, Point]]) -> list[tuple[Reply, IsStored]]:
+    async def _run(self, requests: list[tuple[Hit, Point]]) -> list[tuple[Reply, StoreResult]]:
         hits, points = zip(*requests, strict=True)
         keys, hit_arguments = self._limiter.arguments_of(hits)
         point_arguments, seconds = self._store.arguments_of(columns_of(points))
@@ -70,5 +70,5 @@ class AdmittedPoints:
         if written[0] == 1:
             self._store.tidy_up(*written[1:])
         error = unfinished(written[1]) if written[0] == UNFINISHED else None
-        is_stored: IsStored = error or written[0] == 1
+        is_stored: StoreResult = error or written[0] == 1
         return [(decision, is_stored) for decision in decisions]

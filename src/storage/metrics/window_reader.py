@@ -12,7 +12,7 @@ from src.analytics.aggregate import Aggregate
 from src.analytics.columns import POINT_BYTES, POINT_DTYPE
 from src.analytics.readings import Reading, readings
 from src.analytics.rollup import RECORD_DTYPE, Floats, Integers, Rollup
-from src.analytics.sketch import LogBinSketch, bins_of, decode_entries, sum_by_bin
+from src.analytics.sketch import LogBinSketch, decode_entries, find_bins, sum_by_bin
 from src.analytics.window import MINUTE_US, Window
 from src.resilience.redis.port import Argument, Reply
 from src.services.metrics.series import SeriesError
@@ -146,7 +146,7 @@ class _WindowParts:
         rollup = Rollup.merge((Rollup.from_arrays(*head), records, Rollup.from_arrays(*edges)))
         bins, counts = decode_entries(b"".join(self.entries))
         left_out = np.frombuffer(b"".join(self.left_out), dtype=POINT_DTYPE)["value"]
-        more = bins_of(np.concatenate((head[1], edges[1], left_out)))
+        more = find_bins(np.concatenate((head[1], edges[1], left_out)))
         bins, counts = sum_by_bin(np.concatenate((bins, more)), np.concatenate((counts, np.ones_like(more))))
         return Aggregate(rollup, LogBinSketch(bins, counts, rollup.minimum, rollup.maximum))
 

@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from src.analytics.sketch import LogBinSketch, bin_of, subtract
+from src.analytics.sketch import LogBinSketch, find_bin, subtract
 
 GREATEST = sys.float_info.max
 SMALLEST = 5e-324
@@ -36,15 +36,15 @@ def test_the_rank_is_the_nearest_one_in_decimals(q, rank):
 
 def test_values_without_bounds_known_are_estimated_within_one_percent():
     for value in (GREATEST, 1e308, 1.0, 1e-300, -GREATEST, -7.25):
-        sketch = LogBinSketch.from_counts({bin_of(value): 3}, -GREATEST, GREATEST)
+        sketch = LogBinSketch.from_counts({find_bin(value): 3}, -GREATEST, GREATEST)
         assert sketch.quantile(0.5) == pytest.approx(value, rel=0.010001)
 
 
 def test_bins_order_as_values_do():
     values = [-GREATEST, -1e9, -1.0, -0.001, -SMALLEST, 0.0, SMALLEST, 0.001, 1.0, 1e9, GREATEST]
-    bins = [bin_of(value) for value in values]
+    bins = [find_bin(value) for value in values]
     assert bins == sorted(set(bins))
-    assert bin_of(-0.0) == 0
+    assert find_bin(-0.0) == 0
 
 
 def counts(of):

@@ -4,7 +4,7 @@ import orjson
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from src.api.errors import Problem, document, error_problem, field_errors, render, title
+from src.api.errors import Problem, error_problem, field_errors, problem_document, render, status_title
 from src.api.models.metrics import METRIC_IN
 from src.resilience.errors import CircuitOpenError, QueueTimeoutError
 from src.services.external_service import ExternalServiceUnavailableError
@@ -24,8 +24,8 @@ NOW = 1_769_860_800.0
     ],
 )
 def test_a_title_is_that_of_rfc_9110_on_every_interpreter(status, name):
-    assert title(status) == name
-    assert orjson.loads(document(Problem(status, "CODE", "message"), "id", NOW))["title"] == name
+    assert status_title(status) == name
+    assert orjson.loads(problem_document(Problem(status, "CODE", "message"), "id", NOW))["title"] == name
 
 
 @pytest.mark.parametrize(

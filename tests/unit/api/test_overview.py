@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from src.analytics.sketch import bin_of
+from src.analytics.sketch import find_bin
 from src.api.routes.overview import overview_out
 from src.resilience.circuit_breaker.memory import MemoryBreakerStore
 from src.resilience.circuit_breaker.options import CircuitBreakerOptions
@@ -18,7 +18,8 @@ MOST_DECIMALS = 3
 
 async def test_no_figure_shows_the_noise_of_floating_point(clock):
     counts = CounterSnapshot(
-        {"hits": 1, "misses": 2, "requests": 3, "round_trips": 3, "round_trip_us": 1000}, {bin_of(0.0123): 3}
+        {"hits": 1, "misses": 2, "requests": 3, "round_trips": 3, "round_trip_us": 1000},
+        {find_bin(0.0123): 3},
     )
     store = MemoryCounterStore(clock)
     await store.add(counts)

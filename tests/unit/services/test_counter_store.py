@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from src.analytics.sketch import bin_of
+from src.analytics.sketch import find_bin
 from src.services.errors import StorageRefusedError, StorageUnavailableError
 from src.services.overview.counter_store import (
     CounterReading,
@@ -53,10 +53,13 @@ def test_snapshots_can_be_added():
 
 
 def test_a_latency_covers_all_snapshots():
-    slow, fast = CounterSnapshot(latencies={bin_of(2.0): 1}), CounterSnapshot(latencies={bin_of(0.01): 99})
+    slow, fast = (
+        CounterSnapshot(latencies={find_bin(2.0): 1}),
+        CounterSnapshot(latencies={find_bin(0.01): 99}),
+    )
     assert (slow + fast).latency_ms(0.99) == pytest.approx(10, rel=0.01)
     assert (slow + fast).latency_ms(1) == pytest.approx(2000, rel=0.01)
-    assert CounterSnapshot(latencies={bin_of(0.0): 1}).latency_ms(0.5) == 0
+    assert CounterSnapshot(latencies={find_bin(0.0): 1}).latency_ms(0.5) == 0
 
 
 def test_rates_are_per_second():

@@ -10,7 +10,7 @@ from src.resilience.circuit_breaker.options import CircuitBreakerOptions
 from src.resilience.circuit_breaker.policy import CircuitBreaker
 from src.services.external_service import ExternalServiceUnavailableError
 from src.services.overview.counter_store import CounterSnapshot, MemoryCounterStore
-from src.services.overview.service import FAILURE_RATE_SECONDS, REUSE_SECONDS, OverviewService
+from src.services.overview.service import FAILURE_RATE_INTERVAL_SECONDS, REUSE_SECONDS, OverviewService
 from src.services.simulated_faults import SimulatedFaults
 from tests.support.clock import settle
 from tests.unit.services.test_health_status import PROXY_OPEN
@@ -147,7 +147,7 @@ async def test_the_failure_rate_is_requested_every_two_seconds_on_demand(service
         await service.get()
         await settle()
         clock.jump(REUSE_SECONDS)
-    assert parts.failure_rate_asked == 1 + 4 / FAILURE_RATE_SECONDS
+    assert parts.failure_rate_asked == 1 + 4 / FAILURE_RATE_INTERVAL_SECONDS
     clock.jump(3600)
     assert parts.failure_rate_asked == 3
 
@@ -157,7 +157,7 @@ async def test_the_failure_rate_of_a_silent_service_is_unknown(service, parts, c
     await settle()
     parts.failure_rate = ExternalServiceUnavailableError()
     for _ in range(2):
-        clock.jump(FAILURE_RATE_SECONDS)
+        clock.jump(FAILURE_RATE_INTERVAL_SECONDS)
         found = await service.get()
         await settle()
     assert found.failure_rate is None

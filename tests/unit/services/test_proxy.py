@@ -10,7 +10,7 @@ from src.resilience.events import CacheAnswered
 from src.services.external_service import ExternalServiceUnavailableError
 from src.services.proxy.copies import MAX_COPY_BYTES
 from src.services.proxy.response_buffer import ResponseCutError
-from src.services.proxy.service import ADMITTED_WAIT
+from src.services.proxy.service import MAX_WAIT_SHARE
 from src.services.proxy.shared_calls import UNREAD_ANSWERS
 from src.services.proxy.target import UnsafeTargetError
 from src.services.proxy.totals import ProxyTotals
@@ -349,7 +349,7 @@ class TestFailures:
         proxies = [fleet.worker(), fleet.worker()]
         await body(await clock.drive(proxies[0].answer(get("/a"))))
         await clock.advance(TTL)
-        places = int(ADMITTED_WAIT * REQUEST_TIMEOUT / INTERVAL)  # and one call that starts at once
+        places = int(MAX_WAIT_SHARE * REQUEST_TIMEOUT / INTERVAL)  # and one call that starts at once
         waiting = [send(proxies[n % 2], get(f"/{n}"))[0] for n in range(places + 1)]
         await clock.advance(0.5 * INTERVAL)
         status = await proxies[0].status()
@@ -387,7 +387,7 @@ class TestFailures:
         await clock.drive(proxy.answer(get("/0")))
         with pytest.raises(QueueFullError) as caught:
             await proxy.answer(get("/1"))
-        assert caught.value.retry_after == pytest.approx(100 - ADMITTED_WAIT * REQUEST_TIMEOUT)
+        assert caught.value.retry_after == pytest.approx(100 - MAX_WAIT_SHARE * REQUEST_TIMEOUT)
         await clock.advance(caught.value.retry_after)
         again = send(proxy, get("/1"))[0]
         await clock.advance(REQUEST_TIMEOUT)

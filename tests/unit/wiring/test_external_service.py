@@ -7,10 +7,10 @@ from src.resilience.clock import SystemClock
 from src.resilience.retry import Retry
 from src.storage.redis.link import RedisAddress, RedisLink, connect
 from src.wiring.external_service import (
-    breaker,
+    create_breaker,
+    create_policies,
     longest_call_seconds,
-    longest_computation_seconds,
-    policies,
+    longest_call_with_waits_seconds,
 )
 
 
@@ -20,7 +20,7 @@ def settings(**options):
 
 async def breaker_options(**options):
     link = RedisLink(connect(RedisAddress("redis://127.0.0.1:1")), SystemClock())
-    return breaker(settings(**options), link=link, clock=SystemClock(), listener=print)._options
+    return create_breaker(settings(**options), link=link, clock=SystemClock(), listener=print)._options
 
 
 @pytest.mark.parametrize(
@@ -29,12 +29,12 @@ async def breaker_options(**options):
 def test_a_call_takes_no_longer_than_its_attempts_and_the_waits_between_them(attempts, timeout, seconds):
     limits = settings(external_service_attempts=attempts, external_service_timeout=timeout)
     assert longest_call_seconds(limits) == pytest.approx(seconds)
-    assert longest_computation_seconds(limits) == pytest.approx(seconds + 2 * timeout)
+    assert longest_call_with_waits_seconds(limits) == pytest.approx(seconds + 2 * timeout)
 
 
 def test_no_attempt_begins_that_would_end_later():
     limits = settings()
-    protection = policies(limits, breaker=None, clock=SystemClock(), listener=print).protection
+    protection = create_policies(limits, breaker=None, clock=SystemClock(), listener=print).protection
     (retry,) = (policy for policy in protection.policies if isinstance(policy, Retry))
     latest_end = retry._options.total_seconds + limits.external_service_timeout
     assert latest_end == pytest.approx(longest_call_seconds(limits))

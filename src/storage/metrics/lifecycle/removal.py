@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from src.analytics.sketch import BinCounts, bins_of, decode_entries, encode_counts, subtract, sum_by_bin
+from src.analytics.sketch import BinCounts, decode_entries, encode_counts, find_bins, subtract, sum_by_bin
 from src.analytics.window import HOUR_US
 from src.storage.metrics.layout import SKETCH_HEADER
 
@@ -33,7 +33,7 @@ class Removal(NamedTuple):
 
 def counts_of_values(values: npt.NDArray[np.float64]) -> BinCounts:
     """Return the counts by bin of values."""
-    bins = bins_of(values)
+    bins = find_bins(values)
     return sum_by_bin(bins, np.ones_like(bins))
 
 
