@@ -246,9 +246,11 @@ def test_the_image_is_built_for_the_same_python_with_and_without_compose() -> No
     assert of_the_image == of_compose
 
 
-@pytest.mark.parametrize("name", ["docker-compose.yml", ".github/workflows/ci.yml", ".pre-commit-config.yaml"])
+@pytest.mark.parametrize(
+    "name", ["docker-compose.yml", ".github/workflows/ci.yml", ".pre-commit-config.yaml"]
+)
 def test_no_mapping_of_a_yaml_file_repeats_a_key(name: str) -> None:
-    """Compose v2 and GitHub refuse a file with a repeated key, while docker-compose 1.29 takes the last one."""
+    """Compose v2 and GitHub refuse a repeated key, while docker-compose 1.29 takes the last one."""
     yaml = pytest.importorskip("yaml", reason="PyYAML comes with the development requirements")
     nodes = [yaml.compose(text(name))]
     repeated = []
