@@ -31,13 +31,19 @@ FROM libraries AS test-libraries
 RUN UV_NO_CACHE=1 /installer/bin/python scripts/install.py requirements-test.txt \
   --python /venv/bin/python --compile-bytecode
 
+# Only its owner can read the files of a checkout that was made under umask 077.
+FROM base AS sources
+WORKDIR /sources
+COPY . .
+RUN chmod -R a+rX .
+
 FROM base AS test
 COPY --from=test-libraries /venv /venv
-COPY . .
+COPY --from=sources /sources ./
 USER app
 
 FROM base AS production
 COPY --from=libraries /venv /venv
-COPY LICENSE ./
-COPY src src
+COPY --from=sources /sources/LICENSE ./
+COPY --from=sources /sources/src src
 USER app

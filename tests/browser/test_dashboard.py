@@ -351,6 +351,25 @@ class TestWhenThingsGoWrong:
         expect(page.locator("#events-chip")).to_have_text("live")
         expect(page.locator("#metrics-note")).to_be_hidden()
 
+    def test_a_page_opened_while_redis_is_unavailable_shows_this_and_fills_once_redis_answers(
+        self, context, own_redis, start_server
+    ):
+        server = start_server(own_redis)
+        httpx.post(f"{server.url}/api/metrics/batch", json=points(9)).raise_for_status()
+        own_redis.freeze()
+        page = open_page(context, server.url)
+        expect(page.locator("#message")).to_contain_text("Redis unavailable")
+        expect(page.locator("#redis-chip")).to_have_text("unavailable")
+        expect(page.locator("#events-chip")).to_have_text("none without Redis")
+        expect(page.locator("#events-empty")).to_contain_text("events are neither stored nor shown")
+        expect(page.locator("#metrics-note")).to_contain_text("The metrics below are not current")
+        expect(page.locator("#types-more")).to_be_empty()  # whether there are points is not known
+        own_redis.thaw()
+        expect(page.locator("#message")).to_have_text("All well")
+        expect(page.locator("#events-chip")).to_have_text("live")
+        expect(page.locator("#types li .count")).to_have_text("9 points")
+        expect(page.locator("#metrics-note")).to_be_hidden()
+
     def test_an_event_stream_that_was_cut_goes_on_where_it_was(self, page, record):
         page.get_by_role("button", name="Force open").click()
         expect(page.locator("#events li")).to_have_count(1)

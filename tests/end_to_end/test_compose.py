@@ -127,6 +127,8 @@ def containers() -> Iterator[Containers]:
     with tempfile.TemporaryDirectory(prefix="containers-") as folder:
         containers = Containers(Path(folder))
         (containers.folder / ".env").write_text("RATE_LIMIT_REQEUSTS=3\nOTEL_METRICS_EXPORTER=none\n")
+        for path in containers.folder.rglob("*"):  # as in a checkout that was made under umask 077
+            path.chmod(path.stat().st_mode & 0o700)
         try:
             with socket.create_server(("127.0.0.1", containers.redis_port)):  # another program has this port
                 containers.started = containers.run("start.sh")

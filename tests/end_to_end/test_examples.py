@@ -62,8 +62,7 @@ FACTS = {
 
 
 def test_no_example_goes_untried():
-    stage = {"__init__", "stage"}
-    assert {path.stem for path in Path("examples").glob("*.py")} - stage == FACTS.keys()
+    assert {path.stem for path in Path("examples").glob("*.py")} - {"__init__"} == FACTS.keys()
 
 
 @pytest.mark.parametrize("as_module", [True, False], ids=["as a module", "as a file"])

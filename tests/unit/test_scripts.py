@@ -246,6 +246,26 @@ def test_the_image_is_built_for_the_same_python_with_and_without_compose() -> No
     assert of_the_image == of_compose
 
 
+@pytest.mark.parametrize(
+    "name", ["docker-compose.yml", ".github/workflows/ci.yml", ".pre-commit-config.yaml"]
+)
+def test_no_mapping_of_a_yaml_file_repeats_a_key(name: str) -> None:
+    """Compose v2 and GitHub refuse a repeated key, while docker-compose 1.29 takes the last one."""
+    yaml = pytest.importorskip("yaml", reason="PyYAML comes with the development requirements")
+    nodes = [yaml.compose(text(name))]
+    repeated = []
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, yaml.MappingNode):
+            keys = [key.value for key, _ in node.value]
+            repeated += [key for key in keys if keys.count(key) > 1]
+            nodes += [value for _, value in node.value]
+        elif isinstance(node, yaml.SequenceNode):
+            nodes += node.value
+
+    assert repeated == []
+
+
 def handed_to_the_app() -> set[str]:
     environment = text("docker-compose.yml").split("    environment:\n")[1].split("    depends_on:\n")[0]
     return set(re.findall(r"^      ([A-Z][A-Z_]+):", environment, re.MULTILINE))

@@ -196,8 +196,11 @@ async def test_a_file_without_points_is_imported_without_a_request(service, path
     assert service.requests == []
 
 
+# Without ids pytest would name a test after the content, which differs between the workers of pytest-xdist.
 @pytest.mark.parametrize(
-    ("content", "reason"), [(b"{}", "not gzip"), (gzip.compress(b'{"value": 1.0}\n' * 99)[:-4], "cut short")]
+    ("content", "reason"),
+    [(b"{}", "not gzip"), (gzip.compress(b'{"value": 1.0}\n' * 99)[:-4], "cut short")],
+    ids=["not gzip", "cut short"],
 )
 async def test_a_broken_gzip_file_is_named(tmp_path, content, reason):
     path = tmp_path / "points.gz"
