@@ -9,7 +9,7 @@ from src.analytics.columns import PointColumns
 from src.analytics.points import Point
 from src.analytics.window import Window
 from src.resilience.rate_limiter.store import Decision
-from src.services.errors import ServiceError, StorageRefusedError, StorageUnavailableError
+from src.services.errors import ServiceError, StorageUnavailableError, WriteUnconfirmedError
 from src.services.metrics.labels import Groups, LabelFilters, LabelQuery
 
 
@@ -163,7 +163,8 @@ class MetricStore(Protocol):
 
 
 IsStored: TypeAlias = bool | StorageUnavailableError
-"""Whether a point is stored; the error if that is not known. A `StorageRefusedError` means that it is not."""
+"""Whether a point is stored. A `WriteUnconfirmedError` means that this is not known; any other error, that it is
+not stored."""
 
 
 class AdmitAndAdd(Protocol):
@@ -214,7 +215,8 @@ class MetricService:
 
         Raises:
             IdempotencyKeyReusedError: The key was sent before with another request.
-            StorageUnavailableError: It is not known whether the points are stored.
+            WriteUnconfirmedError: It is not known whether the points are stored.
+            StorageUnavailableError: No point is stored.
         """
         result = await self._store.add(batch, idempotency)
         if result.is_new:
@@ -231,11 +233,11 @@ class MetricService:
 
         Raises:
             CardinalityLimitError: A cap rejects the point.
-            StorageUnavailableError: It is not known whether the point is stored.
+            WriteUnconfirmedError: It is not known whether the point is stored.
+            StorageUnavailableError: The point is not stored.
         """
-        if isinstance(is_stored, StorageUnavailableError) and not isinstance(is_stored, StorageRefusedError):
-            reason = "it is not known whether the point is stored, and it must not be stored twice"
-            raise StorageUnavailableError(reason) from is_stored
+        if isinstance(is_stored, WriteUnconfirmedError):  # the point must not be stored twice
+            raise is_stored
         if is_stored is not True and (rejection := await self._store.add_one(point)):
             raise CardinalityLimitError(rejection)
         await self._report_stored(1, {point.type})
