@@ -186,8 +186,8 @@ _TABLE: dict[type[Exception], Callable[[Any], Problem]] = {
     WriteUnconfirmedError: lambda error: Problem(
         503,
         "REDIS_UNAVAILABLE",
-        "The metric store did not confirm this write, which may have been stored. Send the request again with the "
-        "same Idempotency-Key; without one, a repetition may be stored twice",
+        "The metric store did not confirm this write, which may have been stored. Send the request again "
+        "with the same Idempotency-Key; without one, a repetition may be stored twice",
         retry_after=error.retry_after,
     ),
     StorageUnavailableError: lambda error: Problem(

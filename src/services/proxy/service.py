@@ -14,8 +14,8 @@ If a call fails, or if the queue is full, the last copy is returned, if there is
 long fails.
 
 Requests with `Authorization`, `Cookie` or `Cache-Control: no-store` share no call, and no copy answers
-them. An answer that is only for one caller (`private`, `Set-Cookie`, `Vary`) goes to the caller whose
-request started the call. The other requests then start a call each.
+them. An answer that is only for one request (`private`, `no-store`, `no-cache`, `Set-Cookie`, `Vary`) goes
+to the caller whose request started the call. The other requests then start a call each.
 """
 
 import asyncio

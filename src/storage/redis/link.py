@@ -4,8 +4,9 @@
 `src.resilience.redis.failures`:
 
 - Redis is unavailable: each caller gets a `StorageUnavailableError`, or an `OutcomeUnknownError` if its
-  commands may have reached Redis. The first failure closes the gate, a background task sends a PING every `PROBE_INTERVAL_SECONDS`, and the first answer opens the gate again. So
-  an outage costs a caller microseconds and not a timeout, and no caller's request is the probe.
+  commands may have reached Redis. The first failure closes the gate, a background task sends a PING every
+  `PROBE_INTERVAL_SECONDS`, and the first answer opens the gate again. So an outage costs a caller
+  microseconds and not a timeout, and no caller's request is the probe.
 - Redis answers and refuses, for a reason of its own such as a full memory: this caller gets a
   `StorageRefusedError`. The gate stays open, since Redis may grant another what it refuses to one.
 - Redis answers as a replica, or as a node that does not serve the key: this caller is refused likewise, and
