@@ -163,8 +163,8 @@ class MetricStore(Protocol):
 
 
 IsStored: TypeAlias = bool | StorageUnavailableError
-"""Whether a point is stored. A `WriteUnconfirmedError` means that this is not known; any other error, that it is
-not stored."""
+"""Whether a point is stored. A `WriteUnconfirmedError` means that this is not known; any other error, that
+the point is not stored."""
 
 
 class AdmitAndAdd(Protocol):

@@ -72,6 +72,6 @@ class AdmittedPoints:
             raise WriteUnconfirmedError(str(error)) from error
         if written[0] == 1:
             self._store.tidy_up(*written[1:])
-        error = unfinished(written[1]) if written[0] == UNFINISHED else None
-        is_stored: IsStored = error or written[0] == 1
+        unconfirmed = unfinished(written[1]) if written[0] == UNFINISHED else None
+        is_stored: IsStored = unconfirmed or written[0] == 1
         return [(decision, is_stored) for decision in decisions]
