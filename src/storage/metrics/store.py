@@ -46,6 +46,8 @@ IDEMPOTENCY_SECONDS = 24 * 3600
 
 UNFINISHED = -4
 """The outcome of a script that Redis stopped after its first write."""
+UNPREPARED = -5
+"""The outcome of a script that stores nothing, because a type of many hours gets its first labels."""
 
 MAX_DICTIONARIES = 1_000
 """Types whose series dictionary a worker keeps."""
@@ -214,6 +216,10 @@ class RedisMetricStore:
         """Return what to store of `batch`, which a script did not store, and what a cap rejects."""
         if outcome == -2:
             await self._load_dictionaries([name.decode() for name in details])
+            return list(batch), []
+        if outcome == UNPREPARED:
+            for name in details:
+                await self._folder.prepare(name.decode())
             return list(batch), []
         free_types, *rest = details
         free_series = {name.decode(): free for name, free in zip(rest[::2], rest[1::2], strict=True)}
