@@ -15,6 +15,7 @@ from src.storage.redis.link import RedisAddress, RedisLink, connect, connect_in_
 from src.storage.redis.server_binary import find_redis_server
 from tests.support.clock import FakeClock
 from tests.support.listener import RecordingListener
+from tests.support.redis_cluster import RedisCluster
 from tests.support.redis_server import RedisServer
 
 for _name in Settings.model_fields:  # a test says what it sets; whoever runs it may have set something else
@@ -73,6 +74,16 @@ def start_redis() -> Iterator[Callable[..., RedisServer]]:
             return server
 
         yield start
+
+
+@pytest.fixture(scope="session")
+def shared_cluster() -> Iterator[RedisCluster]:
+    """One cluster of three nodes for the whole session."""
+    try:
+        with RedisCluster() as cluster:
+            yield cluster
+    except OSError as error:
+        pytest.skip(f"no cluster can be started here: {error}")
 
 
 def _need_a_redis_server() -> None:

@@ -19,6 +19,9 @@ from src.api.body import MAX_OBJECT_BYTES
 from src.api.models.metrics import TYPE_PATTERN, label_fault
 from src.api.timestamp_columns import parse_timestamps
 
+LEAST_POINT_BYTES = 50
+"""No valid point is shorter."""
+
 _LINE_FEED, _BEGIN, _END = b"\n{}"
 _IS_TYPE: Final = re.compile(TYPE_PATTERN[:-1] + r"\Z")
 
@@ -32,6 +35,7 @@ class _Measurement(msgspec.Struct, forbid_unknown_fields=True, gc=False):
 
 _LINES: Final = msgspec.json.Decoder(_Measurement)
 _ARRAY: Final = msgspec.json.Decoder(list[_Measurement])
+_ELEMENTS: Final = msgspec.json.Decoder(list[msgspec.Raw])
 _LABELS: Final = msgspec.json.Decoder(dict[str, str])
 
 
@@ -78,6 +82,9 @@ def decode_array(body: bytes, max_points: int, latest_us: int) -> list[PointColu
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
         raise UnusualBatchError from None
     if not 0 < len(points) <= max_points:
+        raise UnusualBatchError
+    most_bytes_of_one = len(body) - LEAST_POINT_BYTES * (len(points) - 1)
+    if most_bytes_of_one > MAX_OBJECT_BYTES and max(map(len, _ELEMENTS.decode(body))) > MAX_OBJECT_BYTES:
         raise UnusualBatchError
     return _columns(points, latest_us)
 

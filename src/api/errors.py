@@ -16,7 +16,7 @@ from src.analytics.points import format_seconds
 from src.api.admin_access import AdminClosedError, AdminKeyError
 from src.api.ready_response import ReadyResponse
 from src.resilience.errors import CircuitOpenError, QueueClosedError, QueueFullError, QueueTimeoutError
-from src.services.errors import StorageUnavailableError
+from src.services.errors import StorageUnavailableError, WriteUnconfirmedError
 from src.services.external_service import ExternalServiceUnavailableError
 from src.services.metrics.ingest import CardinalityLimitError, IdempotencyKeyReusedError
 from src.services.proxy.target import UnsafeTargetError
@@ -187,6 +187,13 @@ _PROBLEM_MAKERS: dict[type[Exception], Callable[[Any], Problem]] = {
         504,
         "QUEUE_TIMEOUT",
         f"The answer to this request did not begin within {error.seconds:g} s",
+        retry_after=error.retry_after,
+    ),
+    WriteUnconfirmedError: lambda error: Problem(
+        503,
+        "REDIS_UNAVAILABLE",
+        "The metric store did not confirm this write, which may have been stored. Send the request again "
+        "with the same Idempotency-Key; without one, a repetition may be stored twice",
         retry_after=error.retry_after,
     ),
     StorageUnavailableError: lambda error: Problem(

@@ -22,7 +22,10 @@ TOO_MANY_CONNECTIONS = Problem(
     503, "TOO_MANY_CONNECTIONS", "This worker has reached its limit of connections", retry_after=1
 )
 STOPPING = Problem(
-    503, "STOPPING", "This worker is stopping and could not wait for the end of this request", retry_after=1
+    503,
+    "STOPPING",
+    "This worker is stopping and could not wait for the end of this request. A write may have been stored",
+    retry_after=1,
 )
 VERSION_UNKNOWN = Problem(505, "HTTP_VERSION_NOT_SUPPORTED", "The server supports HTTP/1.1 and HTTP/1.0")
 

@@ -3,7 +3,7 @@
 The stores of the library's patterns run also through clients of redis-py: of one server, and of a cluster.
 """
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 import pytest
@@ -87,15 +87,6 @@ async def client_access(redis_server: RedisServer) -> AsyncIterator[ClientAccess
     """A client of redis-py that decodes replies, as many programs set it up."""
     async with redis.asyncio.from_url(redis_server.url, decode_responses=True) as client:
         yield ClientAccess(client)
-
-
-@pytest.fixture(scope="session")
-def shared_cluster() -> Iterator[RedisCluster]:
-    try:
-        with RedisCluster() as cluster:
-            yield cluster
-    except OSError as error:
-        pytest.skip(f"no cluster can be started here: {error}")
 
 
 @pytest.fixture

@@ -12,7 +12,12 @@ from src.resilience.clock import SystemClock
 from src.resilience.rate_limiter.memory import memory_rate_limiter
 from src.resilience.rate_limiter.options import Algorithm, Quota
 from src.resilience.rate_limiter.store import Decision
-from src.services.errors import StorageRefusedError, StorageUnavailableError
+from src.services.errors import (
+    OutcomeUnknownError,
+    StorageRefusedError,
+    StorageUnavailableError,
+    WriteUnconfirmedError,
+)
 from src.services.metrics.ingest import MetricService
 from src.storage.metrics.admitted_points import AdmittedPoints
 from src.storage.metrics.store import RedisMetricStore
@@ -215,7 +220,7 @@ async def test_what_redis_refused_in_mid_write_is_not_stored_a_second_time(own_r
         decision, is_stored = await ingest.admit_and_add("k", point)
         assert decision.allowed
         client.execute_command("ACL", "SETUSER", "api", "~*")
-        with pytest.raises(StorageUnavailableError, match="not known"):
+        with pytest.raises(WriteUnconfirmedError):
             await ingest.service.ingest_one(point, is_stored)
         count = (await ingest.store.aggregate("cpu", None)).rollup.count
         await link.aclose()
@@ -228,14 +233,32 @@ async def test_what_got_no_answer_is_not_stored_a_second_time(own_redis):
     await ingest(0)
     own_redis.freeze()
     point = Point("cpu", NOW, 1.0)
-    with pytest.raises(StorageUnavailableError) as unanswered:  # Redis executes the command later
+    with pytest.raises(WriteUnconfirmedError) as unanswered:  # Redis executes the command later
         await ingest.admit_and_add("k", point)
     own_redis.thaw()
     async with asyncio.timeout(5):
         while not await link.ping() or len(await ingest.stored()) < 2:
             await asyncio.sleep(0.02)
-    with pytest.raises(StorageUnavailableError, match="not known"):
+    with pytest.raises(WriteUnconfirmedError):
         await ingest.service.ingest_one(point, unanswered.value)
+    stored = await ingest.stored()
+    await link.aclose()
+    assert stored == [0, 1]
+
+
+async def test_what_was_not_sent_is_stored_once_redis_is_back(own_redis):
+    link = RedisLink(connect(RedisAddress(own_redis.url)), SystemClock())
+    ingest = Ingest(link, SystemClock(), limit=100, time_source="local function now_us() return 1e15 end")
+    await ingest(0)
+    own_redis.freeze()
+    with pytest.raises(OutcomeUnknownError):
+        await link.send("GET", "word")
+    point = Point("cpu", NOW, 1.0)
+    with pytest.raises(StorageUnavailableError) as not_sent:
+        await ingest.admit_and_add("k", point)
+    own_redis.thaw()
+    await link.until_up()
+    await ingest.service.ingest_one(point, not_sent.value)
     stored = await ingest.stored()
     await link.aclose()
     assert stored == [0, 1]

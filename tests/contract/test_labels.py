@@ -166,3 +166,86 @@ async def test_two_workers_that_create_series_at_the_same_time_agree(store_time)
     groups, _ = await stores[0].groups("cpu", None, LabelQuery({}, ("host",)))
     counts = {group.labels["host"]: group.aggregate.rollup.count for group in groups}
     assert counts == {str(n): sum(start <= n < start + 30 for start in (0, 10, 20, 30)) for n in range(60)}
+
+
+async def noted_hours(store_time):
+    fields = await store_time.link.send("HGETALL", "m:{cpu}:u")
+    return {int(hour): int(count) for hour, count in zip(fields[::2], fields[1::2], strict=True)}
+
+
+@on_redis
+async def test_the_first_labels_of_a_type_with_many_hours_are_stored_in_short_scripts(
+    store, store_time, monkeypatch
+):
+    """One script noted every hour, which for ten years of hours took a second."""
+    hours = 2 * series_folder.HOURS_AT_ONCE + 10
+    for first in range(0, hours, 150):
+        stamps = [NOW - n * HOUR for n in range(first, min(hours, first + 150))]
+        await store.add(columns_of([labelled({}, stamp, 1.0) for stamp in stamps]))
+    run, most = store_time.link.run, 0
+
+    async def counted_run(*args, **options):
+        nonlocal most
+        before = len(await noted_hours(store_time))
+        reply = await run(*args, **options)
+        most = max(most, len(await noted_hours(store_time)) - before)
+        return reply
+
+    monkeypatch.setattr(store_time.link, "run", counted_run)
+    await store._folder.aclose()
+    monkeypatch.setattr(store._folder, "add", lambda _reported: None)
+    await store.add(columns_of([labelled({"host": "a"}, NOW + HOUR, 5.0)]))
+    assert most <= series_folder.HOURS_AT_ONCE
+    assert sum((await noted_hours(store_time)).values()) == hours + 1
+    assert await figures(store, None, HOSTS) == {
+        (None,): (hours, hours, 1.0, 1.0),
+        ("a",): (1, 5.0, 5.0, 5.0),
+    }
+
+
+@on_redis
+async def test_while_a_type_is_prepared_for_labels_others_may_write_and_delete(
+    store, store_time, monkeypatch
+):
+    monkeypatch.setattr(series_folder, "HOURS_AT_ONCE", 2)
+    hour = NOW // HOUR
+    everything = [({}, (hour - n) * HOUR, float(n)) for n in range(6) for _ in range(n + 1)]
+
+    async def prepare_some():
+        await store_time.link.run(store._folder._prepare, ["m:{cpu}:d"], ["m:{cpu}:", 2])
+
+    async def add_some(*points):
+        everything.extend(points)
+        await store.add(columns_of([labelled(*point) for point in points]))
+
+    await store.add(columns_of([labelled(*point) for point in everything]))
+    await prepare_some()
+    assert set(await noted_hours(store_time)) == {hour - 5, hour - 4}
+    await add_some(({}, (hour - 5) * HOUR, 50.0), ({}, (hour - 1) * HOUR, 10.0), ({}, (hour + 1) * HOUR, 1.0))
+    await prepare_some()
+    cut = (hour - 4) * HOUR
+    assert await store.delete("cpu", None, cut + 1) == 6 + 1 + 5
+    everything = [point for point in everything if point[1] > cut]
+    await prepare_some()
+    await store.aclose()
+    await store._folder.prepare("cpu")
+    await store._folder.aclose()
+
+    counts = await noted_hours(store_time)
+    kept = {each[1] // HOUR for each in everything}
+    assert set(counts) <= kept
+    await add_some(({"host": "a"}, NOW, 7.0))
+    await store._folder.fold_all("cpu")
+    assert await store_time.link.send("EXISTS", "m:{cpu}:u") == 0
+    assert await store_time.link.send("HMGET", "m:{cpu}:d", "labelled", "preparing") == [b"1", None]
+    for query in (HOSTS, LabelQuery({}, ())):
+        assert await figures(store, None, query) == expected(everything, None, query)
+
+
+@on_redis
+async def test_a_type_that_is_deleted_while_it_is_prepared_leaves_no_key(store, store_time):
+    await store.add(columns_of([labelled({}, NOW - n * HOUR, 1.0) for n in range(5)]))
+    await store_time.link.run(store._folder._prepare, ["m:{cpu}:d"], ["m:{cpu}:", 2])
+    await store.delete("cpu")
+    await store._folder.prepare("cpu")
+    assert await store_time.link.send("KEYS", "m:{cpu}:*") == []

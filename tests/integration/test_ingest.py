@@ -125,6 +125,24 @@ async def test_a_body_that_is_too_large_is_rejected(api):
 
 
 class TestBatch:
+    @pytest.mark.parametrize("kind", ["application/json", "application/x-ndjson"])
+    async def test_a_valid_measurement_has_the_same_limit_in_each_form(self, api, kind):
+        """In an array of valid measurements one of any size was stored."""
+
+        def sized(size):
+            text = json.dumps(GOOD)
+            return "{" + " " * (size - len(text)) + text[1:]
+
+        texts = [sized(65_536), sized(65_537), *[json.dumps(GOOD)] * 1000]
+        body = "[" + ",".join(texts) + "]" if kind == "application/json" else "\n".join(texts)
+        answer = await api.post("/api/metrics/batch", content=body, headers={"Content-Type": kind})
+        assert answer.status_code == 207
+        assert answer.json() == {
+            "accepted": 1001,
+            "rejected": 1,
+            "errors": [{"index": 1, "field": "body", "message": "a point may be at most 65536 bytes"}],
+        }
+
     async def test_all_valid_points_are_a_201(self, api):
         answer = await api.post("/api/metrics/batch", json=[GOOD, {**GOOD, "type": "mem"}])
         assert answer.status_code == 201

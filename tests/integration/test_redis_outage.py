@@ -183,6 +183,38 @@ async def test_a_repeated_write_that_redis_rejected_is_not_reported_as_stored(ow
             assert (await api.get("/api/metrics/summary?type=cpu", headers=FRESH)).json()["count"] == 1
 
 
+@pytest.mark.parametrize("headers", [KEY, {}], ids=["keyed", "unkeyed"])
+@pytest.mark.parametrize("path", ["/api/metrics", "/api/metrics/batch"])
+async def test_a_write_without_a_reply_is_said_to_be_perhaps_stored(api, own_redis, headers, path):
+    async def write():
+        body = [metric()] if path.endswith("batch") else metric()
+        answer = await api.post(path, json=body, headers=headers)
+        assert_problem(answer, 503, "REDIS_UNAVAILABLE")
+        return answer.json()["message"]
+
+    async def read():
+        answer = await api.get("/api/metrics/list?type=cpu")
+        assert_problem(answer, 503, "REDIS_UNAVAILABLE")
+        return answer.json()["message"]
+
+    await api.get("/api/metrics/list")  # a connection is open
+    own_redis.freeze()
+    sent = await write()
+    not_sent = await write()
+    assert "may have been stored" in sent
+    assert "same Idempotency-Key" in sent
+    assert not_sent == await read()
+    assert "stored" not in not_sent
+
+
+async def test_a_write_that_redis_refuses_is_not_said_to_be_perhaps_stored(api, own_redis):
+    with own_redis.connect() as client:
+        client.config_set("maxmemory", 1)
+    answer = await api.post("/api/metrics", json=metric(), headers=KEY)
+    assert_problem(answer, 503, "REDIS_UNAVAILABLE")
+    assert "stored" not in answer.json()["message"]
+
+
 async def test_redis_is_emptied_including_its_scripts(api, own_redis):
     await api.post("/api/metrics", json=metric())
     with own_redis.connect() as client:

@@ -5,9 +5,11 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
+from redis.crc import key_slot
 
 from tests.integration.test_ingest import assert_problem
 from tests.support.api import CALM, PLENTY, metric, running_api
+from tests.support.redis_cluster import NODES, SLOTS
 from tests.support.redis_server import RedisServer
 from tests.support.server import free_port
 
@@ -77,14 +79,11 @@ SERVERS: dict[str, tuple[Callable[[StartRedis], str], tuple[bool, bool, bool]]] 
     "EVALSHA denied": (as_user("+@all -evalsha"), (True, False, False)),
     "EVAL denied": (as_user("+@all -eval"), (True, False, False)),
     "TIME denied": (as_user("+@all -time"), (True, False, True)),
-    "MULTI denied": (as_user("+@all -multi"), (True, True, True)),
-    "EXEC denied": (as_user("+@all -exec"), (True, True, True)),
+    "MULTI and EXEC denied, which nothing uses": (as_user("+@all -multi -exec"), (True, True, True)),
     "EVALSHA renamed": (without("EVALSHA"), (True, False, False)),
     "EVAL renamed": (without("EVAL"), (True, False, False)),
     "TIME renamed": (without("TIME"), (True, False, True)),
-    "MULTI renamed": (without("MULTI"), (True, True, True)),
-    "EXEC renamed": (without("EXEC"), (True, True, True)),
-    "a node of a cluster": (cluster_node, (True, True, True)),
+    "a cluster of one node": (cluster_node, (True, True, True)),
     "a replica": (lambda start: run(start(), "REPLICAOF 127.0.0.1 1"), (True, False, True)),
     "no replicas": (lambda start: run(start(), "CONFIG SET min-replicas-to-write 1"), (True, False, True)),
     "a disk that cannot be saved to": (unable_to_save, (True, False, True)),
@@ -167,6 +166,27 @@ async def test_a_command_that_redis_rejects_is_reported_as_rejected(start_redis,
     prepare, expected = SERVERS[name]
     async with api_on(prepare(start_redis)) as api:
         await assert_consistent(api, *expected)
+        await exercise(api)
+
+
+@pytest.mark.parametrize("node", range(NODES))
+async def test_one_node_of_several_is_not_ready(shared_cluster, node):
+    """The node that had all keys that were tried said that it was."""
+    shared_cluster.flush()
+    async with api_on(f"redis://127.0.0.1:{shared_cluster.ports[node]}") as api:
+        for path in ("/health", "/health/ready"):
+            answer = await api.get(path)
+            assert (answer.status_code, answer.json()["status"]) == (503, "unhealthy")
+            assert answer.json()["redis_connected"] is True
+        slots = set()
+        for kind in ("a", "b", "c"):
+            slots.add(key_slot(f"m:{{{kind}}}:d".encode()) * NODES // SLOTS)
+            for write in (("/api/metrics", metric(kind=kind)), ("/api/metrics/batch", [metric(kind=kind)])):
+                answer = await api.post(write[0], json=write[1])
+                assert answer.status_code in {201, 503}, answer.text
+                if answer.status_code == 503:
+                    assert_problem(answer, 503, "REDIS_UNAVAILABLE")
+        assert slots == set(range(NODES))
         await exercise(api)
 
 

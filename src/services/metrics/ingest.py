@@ -9,7 +9,7 @@ from src.analytics.columns import PointColumns
 from src.analytics.points import Point
 from src.analytics.window import Window
 from src.resilience.rate_limiter.store import Decision
-from src.services.errors import ServiceError, StorageRefusedError, StorageUnavailableError
+from src.services.errors import ServiceError, StorageUnavailableError, WriteUnconfirmedError
 from src.services.metrics.labels import Groups, LabelFilters, LabelQuery
 
 
@@ -169,8 +169,8 @@ class MetricStore(Protocol):
 StoreResult: TypeAlias = bool | StorageUnavailableError
 """The result of storing a point.
 
-True means that the point is stored. False and `StorageRefusedError` mean that the point is not stored. Any
-other `StorageUnavailableError` means that the point may be stored or not.
+True means that the point is stored. A `WriteUnconfirmedError` means that the point may be stored or not.
+False and any other error mean that the point is not stored.
 """
 
 
@@ -226,7 +226,8 @@ class MetricService:
 
         Raises:
             IdempotencyKeyReusedError: The key was sent before with another request.
-            StorageUnavailableError: It is not known whether the points are stored.
+            WriteUnconfirmedError: It is not known whether the points are stored.
+            StorageUnavailableError: No point is stored.
         """
         result = await self._store.add(batch, idempotency)
         if result.is_new:
@@ -243,13 +244,11 @@ class MetricService:
 
         Raises:
             CardinalityLimitError: The point needs a new type or series beyond the maximum number.
-            StorageUnavailableError: It is not known whether the point is stored.
+            WriteUnconfirmedError: It is not known whether the point is stored.
+            StorageUnavailableError: The point is not stored.
         """
-        if isinstance(store_result, StorageUnavailableError) and not isinstance(
-            store_result, StorageRefusedError
-        ):
-            reason = "it is not known whether the point is stored, and it must not be stored twice"
-            raise StorageUnavailableError(reason) from store_result
+        if isinstance(store_result, WriteUnconfirmedError):  # the point must not be stored twice
+            raise store_result
         if store_result is not True and (rejection := await self._store.add_one(point)):
             raise CardinalityLimitError(rejection)
         await self._report_stored(1, {point.type})

@@ -24,6 +24,10 @@ MAX_SECONDS = 2**31
 _DIRECTIVE = re.compile(rb'([^\s",;=]+)(?:\s*=\s*("(?:[^"\\]|\\.)*"|[^\s",;]*))?')
 _SECONDS = re.compile(rb"\s*0*([0-9]+)\s*\Z")
 
+_ONE_REQUEST = frozenset({b"private", b"no-store", b"no-cache"})
+"""Directives that forbid to answer another request, too, even one that waits for the same call (RFC 9111,
+sections 5.2.2.4, 5.2.2.5 and 5.2.2.7)."""
+
 _NEVER_STALE = frozenset({b"must-revalidate", b"proxy-revalidate", b"s-maxage"})
 """Directives that forbid a stale copy even where the upstream can't be reached (RFC 9111, section 4.2.4)."""
 
@@ -33,15 +37,14 @@ class ReuseRules:
     """The rules for using one answer again.
 
     Attributes:
-        is_shared: Whether it may go to all callers who sent the same request while the call was made.
-        is_kept: Whether a copy may be kept for callers who come later.
+        is_shared: Whether the answer may go to other callers of the same request: to those who wait for the
+            same call, and, from a copy, to those who come later.
         generated_at: The time when the age of the answer was 0, as a monotonic reading in seconds.
         lifetime_seconds: The age from which the answer is stale; infinite if the answer states no lifetime.
         is_stale_allowed: Whether a stale copy may take the place of an error.
     """
 
     is_shared: bool = True
-    is_kept: bool = True
     generated_at: float = 0.0
     lifetime_seconds: float = math.inf
     is_stale_allowed: bool = True
@@ -71,10 +74,10 @@ def reuse_rules(headers: Headers, *, now: float, sent_at: float, received_at: fl
     """
     directives = _directives(headers)
     varies = listed(headers, b"vary") - SHARED_BY - {b"accept-encoding"}  # always sent with the same value
-    is_shared = not varies and first(headers, b"set-cookie") is None and b"private" not in directives
+    is_for_all = not varies and first(headers, b"set-cookie") is None
+    is_shared = is_for_all and not directives.keys() & _ONE_REQUEST
     return ReuseRules(
         is_shared,
-        is_shared and not directives.keys() & {b"no-store", b"no-cache"},
         received_at - _age(headers, now, received_at - sent_at),
         _lifetime(headers, directives, now),
         not directives.keys() & _NEVER_STALE,

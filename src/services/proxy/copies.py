@@ -112,7 +112,7 @@ class Copies:
         age_seconds = self._clock.monotonic() - rules.generated_at
         is_useful = rules.is_stale_allowed or age_seconds < rules.lifetime_seconds
         is_small = buffer.length + len(last) <= MAX_COPY_BYTES
-        if head.status == HTTPStatus.OK and rules.is_kept and is_useful and is_small:
+        if head.status == HTTPStatus.OK and rules.is_shared and is_useful and is_small:
             lines = (name + b":" + value for name, value in without(head.headers, {b"age"}))
             packed = b"".join((
                 _RULES.pack(age_seconds, rules.lifetime_seconds, rules.is_stale_allowed),

@@ -17,8 +17,8 @@ If the call fails or the queue is full, the proxy returns the last copy, if ther
 too long fails.
 
 Requests with `Authorization`, `Cookie` or `Cache-Control: no-store` never share a call and never get a copy.
-If an answer is for one caller only (`private`, `Set-Cookie`, `Vary`), it goes to the caller whose request
-started the call. Each of the other requests then starts its own call.
+If an answer is for one caller only (`private`, `no-store`, `no-cache`, `Set-Cookie`, `Vary`), it goes to the
+caller whose request started the call. Each of the other requests then starts its own call.
 """
 
 import asyncio

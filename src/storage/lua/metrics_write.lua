@@ -21,6 +21,7 @@ local MAX_LOG = 8192    -- bytes of entries beyond the compacted part before it 
 local MAX_NEW_LOG = 2048 -- the same of a new sketch: so much at once is often all that it will have
 local FOLD_POINTS = 50000 -- of an hour that no block of series has yet before they are added to one
 local MAX_FOLDS = 20    -- hours reported at once
+local MAX_HOURS = 500   -- hours of a type without labels that its first write with labels notes by itself
 
 local hints = {} -- keys of sketches whose log is to be compacted
 local folds = {} -- type and hour, by turns, whose points are to be added to a block of series
@@ -133,19 +134,26 @@ local function plan_days(t, all_entries)
 end
 
 -- Find the earlier hours with points that no block of series has yet. If no point had labels before, these are all
--- hours, because their points belong to the series without labels. Otherwise only a write that begins a new hour needs
--- them.
+-- hours, because their points belong to the series without labels; if they are many, series_prepare.lua notes them
+-- first. Otherwise only a write that begins a new hour needs some of them.
 local function plan_unfolded(t)
   t.unfolded = {}
   if not t.was_labelled then
     redis.call('HLEN', t.prefix .. 'u') -- fails if there is another kind of value
+    if not t.is_folded then
+      return
+    end
+    if t.is_preparing or redis.call('ZCARD', t.prefix .. 'hours') > MAX_HOURS then
+      t.is_unprepared = true
+      return
+    end
     for i, hour in ipairs(redis.call('ZRANGE', t.prefix .. 'hours', 0, -1)) do
       local number = read_number(hour)
       local record = read_slot(t.prefix .. 'h:' .. math.floor(number / 24), number % 24 * RECORD)
       t.unfolded[i] = {number = number, count = count_of(record)}
     end
   elseif t.open and math.floor(t.open / 60) < t.hours[#t.hours].number then
-    for i, hour in ipairs(redis.call('HKEYS', t.prefix .. 'u')) do
+    for i, hour in ipairs(redis.call('HRANDFIELD', t.prefix .. 'u', MAX_FOLDS) or {}) do
       t.unfolded[i] = {number = read_number(hour)}
     end
   end
@@ -159,11 +167,13 @@ local function plan_type()
   end
   local all_entries = take()
   check_commands(t)
-  local totals = redis.call('HMGET', t.prefix .. 'd', 'all', 'open', 'labelled')
+  local totals = redis.call('HMGET', t.prefix .. 'd', 'all', 'open', 'labelled', 'preparing')
   t.record = read_record(totals[1])
   t.open = totals[2] and read_number(totals[2])
   t.was_labelled = totals[3] and true
-  t.is_labelled = t.was_labelled or t.version ~= ''
+  t.is_preparing = totals[4] and true
+  t.is_folded = t.was_labelled or t.version ~= ''
+  t.is_labelled = t.is_folded or t.is_preparing
   t.sketch_length = sketch_length(t.prefix .. 'p:all')
   if t.version ~= '' then
     t.is_stale = (redis.call('HGET', t.prefix .. 's', '#') or '0') ~= t.version
@@ -226,7 +236,7 @@ local function seal(t, minute)
 end
 
 local function report_fold(t, hour)
-  if #folds < 2 * MAX_FOLDS then
+  if t.is_folded and #folds < 2 * MAX_FOLDS then
     folds[#folds + 1] = t.name
     folds[#folds + 1] = tonumber(hour)
   end
@@ -276,7 +286,7 @@ local function write_totals(t)
     fields[#fields + 1] = 'generation'
     fields[#fields + 1] = t.unique
   end
-  if t.is_labelled and not t.was_labelled then
+  if t.is_folded and not t.was_labelled then
     fields[#fields + 1] = 'labelled'
     fields[#fields + 1] = 1
   end
@@ -363,13 +373,13 @@ end
 -- ---------------------------------------------------------------- both steps
 
 -- Plan to store everything. Returns the types to store; or nil and a reply: {-2, type, …} if the series dictionaries of
--- these types have changed; {-3, free places for types or -1, type, free places for its series, …} if a cap is in the
--- way.
+-- these types have changed; {-5, type, …} if series_prepare.lua has to prepare these types for their first labels; {-3,
+-- free places for types or -1, type, free places for its series, …} if a cap is in the way.
 local function plan_metrics(registry, first)
   taken = first - 1
   local max_types, max_series = tonumber(take()), tonumber(take())
   redis.call('ZADD', registry, 'XX', 0, '') -- changes nothing, but fails if types could not be added
-  local types, stale, new_types = {}, {-2}, 0
+  local types, stale, unprepared, new_types = {}, {-2}, {-5}, 0
   for i = 1, tonumber(take()) do
     local t = plan_type()
     types[i] = t
@@ -379,9 +389,14 @@ local function plan_metrics(registry, first)
     if t.is_stale then
       stale[#stale + 1] = t.name
     end
+    if t.is_unprepared then
+      unprepared[#unprepared + 1] = t.name
+    end
   end
-  if #stale > 1 then
-    return nil, stale
+  for _, reply in ipairs({stale, unprepared}) do
+    if #reply > 1 then
+      return nil, reply
+    end
   end
   local free, full = max_types - redis.call('ZCARD', registry), {-3}
   full[2] = new_types > free and free or -1

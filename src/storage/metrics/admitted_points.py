@@ -12,6 +12,7 @@ from src.analytics.points import Point
 from src.resilience.rate_limiter.redis import Hit, RedisRateLimiter
 from src.resilience.rate_limiter.store import Decision
 from src.resilience.redis.port import Reply
+from src.services.errors import OutcomeUnknownError, WriteUnconfirmedError
 from src.services.metrics.ingest import StoreResult
 from src.storage.metrics.store import UNFINISHED, RedisMetricStore, unfinished
 from src.storage.redis.link import RedisLink
@@ -43,7 +44,8 @@ class AdmittedPoints:
             The decision, and whether the point is stored.
 
         Raises:
-            StorageUnavailableError: There is no decision, and it is not known whether the point is stored.
+            WriteUnconfirmedError: There is no decision, and it is not known whether the point is stored.
+            StorageUnavailableError: There is no decision, and the point is not stored.
             StorageRefusedError: Redis rejected the script, so there is no decision, and the point is not
                 stored. Redis may accept the command that stores the point alone.
         """
@@ -61,14 +63,15 @@ class AdmittedPoints:
         hits, points = zip(*requests, strict=True)
         keys, hit_arguments = self._limiter.arguments_of(hits)
         point_arguments, seconds = self._store.arguments_of(columns_of(points))
-        written, decisions = await self._link.run(
-            self._script,
-            ["types", *keys],
-            [len(hit_arguments) + 2, *hit_arguments, *point_arguments],
-            timeout_seconds=seconds,
-        )
+        arguments = [len(hit_arguments) + 2, *hit_arguments, *point_arguments]
+        try:
+            written, decisions = await self._link.run(
+                self._script, ["types", *keys], arguments, timeout_seconds=seconds
+            )
+        except OutcomeUnknownError as error:
+            raise WriteUnconfirmedError(str(error)) from error
         if written[0] == 1:
             self._store.tidy_up(*written[1:])
-        error = unfinished(written[1]) if written[0] == UNFINISHED else None
-        is_stored: StoreResult = error or written[0] == 1
-        return [(decision, is_stored) for decision in decisions]
+        unconfirmed = unfinished(written[1]) if written[0] == UNFINISHED else None
+        store_result: StoreResult = unconfirmed or written[0] == 1
+        return [(decision, store_result) for decision in decisions]

@@ -7,8 +7,10 @@
                          exactly if the head is closed.
 ``h:<day>``              string: 24 rollup records, by hour
 ``d``                    hash: rollup records by day, and of all points (``all``); ``open``: the newest minute
-                         that was written; ``labelled``, if any point had labels; ``generation``: a number
-                         that each deletion changes, and that no other type or time has
+                         that was written; ``labelled``, if any point had labels; ``preparing``, while a type
+                         of many hours gets its first labels: the generation and the last hour noted in ``u``;
+                         ``generation``: a number that each deletion changes, and that no other type or time
+                         has
 ``p:m:<minute>``         string: the sketch of one minute, if it has many points outside the head; 26 hours
 ``p:h:<hour>``           string: the sketch of one hour, from 64 points on
 ``p:d:<day>``, ``p:all`` string: the sketches of one day, and of all points

@@ -17,8 +17,9 @@ from src.storage.metrics.store import RedisMetricStore
 from src.storage.redis.link import CALL_TIMEOUT_SECONDS, RedisLink
 from src.storage.redis.scripts import storage_script
 
-_NO_TYPE = "?"
-"""No metric type has this name, so its keys never exist."""
+ABSENT_TYPES = ("?0", "?1", "?2", "?3")
+"""No metric types have these names, so their keys never exist. The keys of each name are in another quarter
+of a Redis Cluster's slots, so that one node of several does not serve all of them."""
 
 _CHECK_INGEST = storage_script("check_ingest")
 
@@ -51,11 +52,13 @@ class RedisReadiness:
         return True
 
     async def _try_ingest(self) -> None:
-        await self._link.run(_CHECK_INGEST, ["types"], [key_of(_NO_TYPE, "d")])
+        await asyncio.gather(
+            *(self._link.run(_CHECK_INGEST, ["types"], [key_of(name, "d")]) for name in ABSENT_TYPES)
+        )
 
     async def _try_reads(self) -> None:
         await asyncio.gather(
-            self._store.newest(_NO_TYPE, 1),
+            self._store.newest(ABSENT_TYPES[0], 1),
             self._link.send("ZREVRANGE", "types", 0, 0),
-            self._store.aggregate(_NO_TYPE, None),
+            *(self._store.aggregate(name, None) for name in ABSENT_TYPES),
         )

@@ -33,6 +33,10 @@ MAX_FOLDS = 10_000
 """How often the points of an hour are added to its block at most, while others arrive."""
 
 
+HOURS_AT_ONCE = 500
+"""Hours that one run of a script notes for a type's first labels."""
+
+
 class SeriesPoints(NamedTuple):
     """Points of several series, in order of arrival within equal timestamps."""
 
@@ -108,6 +112,7 @@ class SeriesFolder:
         self._link = link
         self._read = storage_script("series_fold_read")
         self._write = storage_script("series_fold")
+        self._prepare = storage_script("series_prepare")
         self._waiting: dict[tuple[str, int], None] = {}
         self._task: asyncio.Task[None] | None = None
 
@@ -126,6 +131,21 @@ class SeriesFolder:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+
+    async def prepare(self, metric_type: str) -> None:
+        """Prepare a type of many hours for its first labels, and fold these hours soon.
+
+        Raises:
+            StorageUnavailableError: Redis is unavailable. The next call continues.
+        """
+        keys = [key_of(metric_type, "d")]
+        arguments: list[Argument] = [key_of(metric_type, ""), HOURS_AT_ONCE]
+        prepared: list[Reply] = []
+        more = 1
+        while more:
+            more, *hours = await self._link.run(self._prepare, keys, arguments)
+            prepared += hours
+        self.add([part for hour in prepared for part in (metric_type.encode(), hour)])
 
     async def fold_all(self, metric_type: str) -> None:
         """Add the new points of all hours to their blocks.

@@ -19,7 +19,7 @@ from src.analytics.points import Point
 from src.resilience.clock import Clock
 from src.resilience.redis.port import Argument, Reply
 from src.resilience.redis.scripts import SERVER_TIME
-from src.services.errors import StorageUnavailableError
+from src.services.errors import OutcomeUnknownError, StorageUnavailableError, WriteUnconfirmedError
 from src.services.metrics.ingest import (
     Idempotency,
     IdempotencyKeyReusedError,
@@ -46,6 +46,8 @@ IDEMPOTENCY_SECONDS = 24 * 3600
 
 UNFINISHED = -4
 """The outcome of a script that Redis stopped after its first write."""
+UNPREPARED = -5
+"""The outcome of a script that stores nothing, because a type of many hours gets its first labels."""
 
 MAX_DICTIONARIES = 1_000
 """Types whose series dictionary a worker keeps."""
@@ -121,8 +123,9 @@ class RedisMetricStore:
         Raises:
             IdempotencyKeyReusedError: The key came before with another fingerprint. Nothing is stored.
             StorageRefusedError: Redis refuses. Nothing is stored.
-            StorageUnavailableError: Redis is unavailable, or refused after the first write. It is not known
+            WriteUnconfirmedError: Redis did not answer, or refused after the first write. It is not known
                 whether the points are stored.
+            StorageUnavailableError: Redis is unavailable. Nothing is stored.
             ResponseError: There is a foreign value at one of the keys. Nothing is stored.
         """
         keys, fingerprint = ["types"], ""
@@ -136,9 +139,12 @@ class RedisMetricStore:
             arguments, seconds = self.arguments_of(batch)
             answer = orjson.dumps([[*each] for each in rejected])
             head: list[Argument] = [fingerprint, IDEMPOTENCY_SECONDS, answer]
-            outcome, *details = await self._link.run(
-                self._add_script, keys, head + arguments, timeout_seconds=seconds
-            )
+            try:
+                outcome, *details = await self._link.run(
+                    self._add_script, keys, head + arguments, timeout_seconds=seconds
+                )
+            except OutcomeUnknownError as error:
+                raise WriteUnconfirmedError(str(error)) from error
             if outcome == 1:
                 self.tidy_up(*details)
                 return WriteResult(is_new=True, rejected=rejected)
@@ -158,7 +164,7 @@ class RedisMetricStore:
         """Store one point, along with others of this tick of the event loop, or return why it is rejected.
 
         Raises:
-            StorageUnavailableError, StorageRefusedError, ResponseError: As `add` does.
+            StorageUnavailableError, ResponseError: As `add` does.
         """
         outcome = await self._singles.add(point)
         if isinstance(outcome, BaseException):
@@ -210,6 +216,10 @@ class RedisMetricStore:
         """Return what to store of `batch`, which a script did not store, and what a cap rejects."""
         if outcome == -2:
             await self._load_dictionaries([name.decode() for name in details])
+            return list(batch), []
+        if outcome == UNPREPARED:
+            for name in details:
+                await self._folder.prepare(name.decode())
             return list(batch), []
         free_types, *rest = details
         free_series = {name.decode(): free for name, free in zip(rest[::2], rest[1::2], strict=True)}
@@ -268,7 +278,7 @@ class RedisMetricStore:
         return int(await self._link.run(self._now_script, []))
 
 
-def unfinished(reason: bytes) -> StorageUnavailableError:
+def unfinished(reason: bytes) -> WriteUnconfirmedError:
     """Log that Redis stopped a script after its first write, and return the error of its callers."""
     _log.error("metric_write_unfinished", extra={"reason": reason.decode(errors="replace")})
-    return StorageUnavailableError("Redis refused after the first write: it is not known what is stored")
+    return WriteUnconfirmedError("Redis refused after the first write: it is not known what is stored")

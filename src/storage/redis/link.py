@@ -3,9 +3,10 @@
 `RedisLink` is what the stores use. It turns every failure into an error of ours, by the one table of
 `src.resilience.redis.failures`:
 
-- Redis is unavailable: each caller gets a `StorageUnavailableError`. The first failure closes the gate, a
-  background task sends a PING every `PROBE_INTERVAL_SECONDS`, and the first answer opens the gate again. So
-  an outage costs a caller microseconds and not a timeout, and no caller's request is the probe.
+- Redis is unavailable: each caller gets a `StorageUnavailableError`, or an `OutcomeUnknownError` if its
+  commands may have reached Redis. The first failure closes the gate, a background task sends a PING every
+  `PROBE_INTERVAL_SECONDS`, and the first answer opens the gate again. So an outage costs a caller
+  microseconds and not a timeout, and no caller's request is the probe.
 - Redis answers and refuses, for a reason of its own such as a full memory: this caller gets a
   `StorageRefusedError`. The gate stays open, since Redis may grant another what it refuses to one.
 - Redis answers as a replica, or as a node that does not serve the key: this caller is refused likewise, and
@@ -32,7 +33,7 @@ from src.resilience.clock import Clock
 from src.resilience.redis.failures import Meaning, failure_of, reason_of
 from src.resilience.redis.port import Argument, Reply
 from src.resilience.redis.scripts import Script
-from src.services.errors import StorageRefusedError, StorageUnavailableError
+from src.services.errors import OutcomeUnknownError, StorageRefusedError, StorageUnavailableError
 from src.storage.redis.batcher import Batcher, RoundTripObserver
 from src.storage.redis.connection import Command
 from src.storage.redis.failure_log import FailureLog
@@ -171,7 +172,8 @@ class RedisLink:
         """Send one command with this tick's batch and return its reply.
 
         Raises:
-            StorageUnavailableError: Redis is unavailable, or takes longer than `CALL_TIMEOUT_SECONDS`.
+            OutcomeUnknownError: Redis took longer than `CALL_TIMEOUT_SECONDS`, or the connection was lost.
+            StorageUnavailableError: Redis is unavailable, and nothing was sent.
             StorageRefusedError: Redis refuses: its memory is full, it is a replica, …
             RedisError: The command is wrong.
         """
@@ -275,7 +277,7 @@ class RedisLink:
         try:
             replies = await sent
         except RedisError as error:
-            raise StorageUnavailableError(f"Redis does not answer: {reason_of(error)}") from error
+            raise OutcomeUnknownError(f"Redis does not answer: {reason_of(error)}") from error
         for reply in replies:
             self.checked(reply)
         return replies
@@ -285,7 +287,7 @@ class RedisLink:
         if meaning is Meaning.MISTAKE:
             raise reply
         if meaning is Meaning.UNAVAILABLE:
-            raise StorageUnavailableError(f"Redis does not answer: {reason_of(reply)}") from reply
+            raise OutcomeUnknownError(f"Redis does not answer: {reason_of(reply)}") from reply
         self._failures.refused(reply)
         if meaning is Meaning.WRONG_SERVER:
             self._reconnect()

@@ -10,6 +10,7 @@ import pytest
 from src.analytics.points import Point
 from src.api import batch as batch_module
 from src.api.batch import MAX_DEPTH, MAX_ERRORS, SLICE_BYTES
+from src.api.batch_columns import LEAST_POINT_BYTES, UnusualBatchError, decode_array
 from src.api.body import MAX_OBJECT_BYTES
 from src.api.errors import ProblemError
 from src.resilience.clock import SystemClock
@@ -263,3 +264,12 @@ def test_a_malicious_batch_needs_little_memory(read, body):
     finally:
         tracemalloc.stop()
     assert peak < 40_000_000
+
+
+def test_no_valid_point_is_shorter_than_the_least():
+    """The limit of a point in a long array relies on it."""
+    for timestamp in ("2026-01-01T00Z", "2026-01-01 00Z", "2026-01-01", "20260101", "2026-01-01T00:00"):
+        text = json.dumps([{"timestamp": timestamp, "value": 1, "type": "a"}], separators=(",", ":")).encode()
+        with suppress(UnusualBatchError):
+            decode_array(text, 1, LATEST)
+            assert len(text) - 2 >= LEAST_POINT_BYTES

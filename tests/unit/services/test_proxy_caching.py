@@ -133,6 +133,19 @@ async def test_workers_that_wait_for_an_answer_that_is_not_fresh_call_once_each(
     assert [await body(task.result()) for task in waiting] == [b"1"] * 3 + [b"2"] * 3
 
 
+ONE_REQUEST = ["no-store", "no-cache", "max-age=60, no-store", "private", 'no-cache="x-a"']
+
+
+@pytest.mark.parametrize("cache_control", ONE_REQUEST)
+async def test_an_answer_for_one_request_is_not_shared_with_those_that_wait_for_the_same_call(
+    fleet, clock, cache_control
+):
+    numbered(fleet, (CACHE_CONTROL, cache_control))
+    waiting = send(fleet.worker(), *[get("/a")] * 3)
+    await clock.advance(5 * INTERVAL)
+    assert sorted([await body(task.result()) for task in waiting]) == [b"1", b"2", b"3"]
+
+
 class TestAge:
     async def test_the_time_in_the_upstreams_caches_counts(self, fleet, clock):
         numbered(fleet, (AGE, "10"), (CACHE_CONTROL, "max-age=60"))
