@@ -6,10 +6,10 @@ import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, ResponseError
 
-from src.storage.redis.connection import RedisConnection, packed
+from src.storage.redis.connection import RedisConnection, pack_commands
 from src.storage.redis.link import RedisAddress, connect
 
-PING = packed([("PING",)])
+PING = pack_commands([("PING",)])
 
 
 class Server:
@@ -52,7 +52,7 @@ async def wire(server, tmp_path):
 
 
 async def ask(wire, *commands):
-    said = packed(commands or [("PING",)]), len(commands) or 1
+    said = pack_commands(commands or [("PING",)]), len(commands) or 1
     return await (wire.send(*said) if wire.is_open else wire.open_and_send(*said))
 
 
