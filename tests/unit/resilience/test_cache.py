@@ -506,7 +506,7 @@ class TestEventLoops:
         async def begin() -> None:
             caller = asyncio.create_task(cache.get(KEY, Computation(b"never")))
             await settle()
-            for task in (caller, *cache._flights._tasks):
+            for task in (caller, *cache._computations._tasks):
                 task._log_destroy_pending = False
 
         loop.run_until_complete(begin())
