@@ -596,7 +596,7 @@ class TestInRedis:
             await store.take_lease(KEY, f"{number}", ANY_FRESH, OPTIONS)
             await store.fill(KEY, f"{number}", b"one", OPTIONS)
         assert len(store._background) <= 1, "of the lease that was asked for when nobody knew yet"
-        assert store._tokens == set()
+        assert store._lease_tokens == set()
         await link.aclose()
 
     async def test_while_redis_is_away_every_caller_computes_and_nothing_fails(self, own_redis: RedisServer):
