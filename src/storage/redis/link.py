@@ -109,8 +109,8 @@ class RedisLink:
         revive: Awaited before each probe, for example to start an embedded server. None does nothing.
         observe: Called after each round trip with the number of its commands and its duration in seconds.
         address: The address of Redis in the log, without credentials.
-        check: Awaited by the method `check`, and each time Redis answers again. Its argument is a function that
-            sends commands and returns their replies, including refusals. While it raises an error, Redis
+        check: Awaited by the method `check`, and each time Redis answers again. Its argument is a function
+            that sends commands and returns their replies, including refusals. While it raises an error, Redis
             counts as unavailable.
     """
 
