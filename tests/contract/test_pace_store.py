@@ -478,14 +478,14 @@ class TestRedis:
         await refused(theirs, B, waiting())
         await store_time.advance(10)
         await take(ours)
-        assert await store_time.link.send("KEYS", "pace:*:lines") == []
+        assert await store_time.link.send("KEYS", "pace:*:offers") == []
 
     async def test_all_keys_of_a_line_share_one_slot(self, store, store_time):
         await take(store, A, arriving(3))
         await store.postpone(1)
         await store.set_policy("priority")
         keys = set(await store_time.link.send("KEYS", "*")) - {b"test:now_us"}
-        assert keys == {b"pace:{upstream}", b"pace:{upstream}:lines"}
+        assert keys == {b"pace:{upstream}", b"pace:{upstream}:offers"}
 
     async def test_a_question_is_one_round_trip(self, store, store_time):
         await take(store)
