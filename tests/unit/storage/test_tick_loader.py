@@ -8,20 +8,20 @@ from src.storage.redis.tick_loader import TickLoader
 
 
 class Store:
-    """Answers ten times what it is asked, when it is let."""
+    """Returns ten times each request, after `may_end` is set."""
 
     def __init__(self):
-        self.asked: list[list[int]] = []
+        self.loaded: list[list[int]] = []
         self.error: Exception | None = None
         self.may_end = asyncio.Event()
         self.may_end.set()
 
     async def load(self, requests):
-        self.asked.append(requests)
+        self.loaded.append(requests)
         await self.may_end.wait()
         if self.error:
             raise self.error
-        return [10 * question for question in requests]
+        return [10 * request for request in requests]
 
 
 async def let_others_run():
@@ -34,7 +34,7 @@ async def test_what_comes_in_one_tick_is_asked_at_once_in_order():
     loader = TickLoader(store.load)
     answers = await asyncio.gather(*(loader.add(number) for number in (3, 1, 2, 1)))
     assert answers == [30, 10, 20, 10], "each its own answer"
-    assert store.asked == [[3, 1, 2, 1]]
+    assert store.loaded == [[3, 1, 2, 1]]
 
 
 async def test_what_comes_later_does_not_wait_for_what_is_under_way():
@@ -45,7 +45,7 @@ async def test_what_comes_later_does_not_wait_for_what_is_under_way():
     await let_others_run()
     second = loader.add(2)
     await let_others_run()
-    assert store.asked == [[1], [2]]
+    assert store.loaded == [[1], [2]]
     assert [future.done() for future in (first, second)] == [False, False], "nobody is results too soon"
     store.may_end.set()
     assert await asyncio.gather(first, second) == [10, 20]
@@ -72,7 +72,7 @@ async def test_a_cancelled_caller_does_not_affect_the_others():
     await asyncio.sleep(0)
     leaving.cancel()
     assert await staying == 20
-    assert store.asked == [[1, 2]]
+    assert store.loaded == [[1, 2]]
     with pytest.raises(asyncio.CancelledError):
         await leaving
 
