@@ -227,8 +227,8 @@ class ReadThroughCache:
         """Ensure that every later `begin` and `get` of `keys` sees the writes before this call.
 
         Last good copies stay unless `last_good` is set: they answer when a computation fails. If another
-        worker's computation began before this call, its answer still goes to the callers in that worker, but is
-        not stored.
+        worker's computation began before this call, its answer still goes to the callers in that worker, but
+        is not stored.
         """
         await self._store.invalidate(keys, last_good=last_good)
         self._invalidations += 1

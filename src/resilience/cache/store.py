@@ -90,5 +90,5 @@ class CacheStore(Protocol):
         ...
 
     async def invalidate(self, keys: Sequence[str], *, last_good: bool = False) -> None:
-        """Delete the fresh entries and the leases of `keys`, and the last good copies if `last_good` is set."""
+        """Delete the fresh entries and the leases of `keys`, and also the last good copies if `last_good`."""
         ...
