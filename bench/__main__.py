@@ -1,8 +1,8 @@
-"""How fast is the API, beside what people would have instead?
+"""The benchmark: the speed of this API beside that of its peers.
 
-Starts a Redis, the provider, this API with one worker and each peer, drives them in turn with the same
-requests, and prints what came of it; after a whole run, `docs/performance.md` has the tables. Linux only: the
-server has one core, the load and Redis have the other. Run it from the checkout::
+It starts a Redis, the provider, this API with one worker, and each peer. It sends the same requests to each
+of them in turn, and prints the results. A complete run also updates the tables in `docs/performance.md`. It
+needs Linux: the server runs on one core, and the load and Redis on the other. Run it from the checkout::
 
     python -m bench
     python -m bench --only ingest cached --rounds 3

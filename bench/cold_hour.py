@@ -1,7 +1,7 @@
-"""How long does a cold summary of an hour take? This API beside the databases, over the same points.
+"""Measures an uncached summary of an hour: this API beside the databases, over the same points.
 
-One type has `POINTS` points in the last `MINUTES` minutes. Everybody is asked in turn for count, average,
-extremes, latest, sum and three percentiles, past every cache; every answer must cover every point.
+One type has `POINTS` points in the last `MINUTES` minutes. Each contestant in turn computes count, average,
+extremes, latest, sum and three percentiles, without a cache. Each answer must cover every point.
 """
 
 from collections.abc import Iterator

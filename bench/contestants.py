@@ -1,4 +1,4 @@
-"""Who takes part: this API, the stacks and databases it is compared with, the bare server and framework."""
+"""The contestants: this API, the stacks and databases beside it, and the bare server and framework."""
 
 import hashlib
 import json

@@ -1,9 +1,9 @@
-"""The bundled driver: requests over connections that stay open, as fast as they go or at a given pace.
+"""The bundled driver: sends requests over persistent connections, at full speed or at a given pace.
 
-`bench.load` runs it as a process of its own: a JSON object in, one out. At a pace, a request is due at a
-given moment, whatever became of the one before; if no connection is free it waits, and its latency counts
-from when it was due. So a slow answer delays nobody unnoticed. It runs on uvloop: its own time is in every
-latency, and it shares its core with Redis.
+`bench.load` runs it as a process, which reads and prints a JSON object. At a given pace, each request has a
+due time that does not depend on earlier requests. If no connection is free, the request waits, and its
+latency counts from its due time, so that the latencies include the delay after a slow answer. The driver runs
+on uvloop and shares its core with Redis. Every latency includes the time of the driver itself.
 """
 
 import asyncio

@@ -1,8 +1,8 @@
-"""What does it cost that every write is on the disk before it is acknowledged?
+"""Measures the cost of durability: each write is on the disk before the server acknowledges it.
 
-Runs this API on a redis-server with an append-only file, and switches `appendfsync` between `everysec` and
-`always` from turn to turn. Everything else stays the same. A slower disk is simulated where there is a C
-compiler: each `fdatasync` first waits. Run it from the checkout, on Linux::
+It runs this API on a redis-server with an append-only file, and switches `appendfsync` between `everysec` and
+`always` from round to round. With a C compiler, it also simulates a slower disk: each `fdatasync` is delayed.
+Run it from the checkout, on Linux::
 
     python -m bench.durability
     python -m bench.durability --rounds 7 --sync-ms 0 5

@@ -1,4 +1,4 @@
-"""Load on a server: by `wrk` where it is on `PATH`; at a pace, or without it, by the bundled driver."""
+"""Generates the load on a server: with `wrk` if it is on `PATH`, otherwise and at a pace with the driver."""
 
 import http.client
 import json

@@ -1,7 +1,6 @@
-"""What does a stored point take? Memory of Redis and growth of its append-only file, a point.
+"""Measures the memory of Redis and the growth of its append-only file for each stored point.
 
-The API stores points that are made up over a time that has gone by, in a Redis with an append-only file that
-is not rewritten. What is stored ends now.
+The API stores generated points whose timestamps end now. The append-only file of its Redis is not rewritten.
 """
 
 import time

@@ -1,8 +1,9 @@
-"""What does a policy cost when it has nothing to do? Ours, beside other packages doing the same work.
+"""Measures the time that each policy adds to a successful call, beside other packages that do the same work.
 
-Times a call that succeeds at once through each policy, and takes off what the bare call takes. The policies
-are timed in turn, in rounds, and of the rounds the median counts. The patterns need nothing but Python; the
-peers are in `bench/requirements.txt`, and one that is not installed is left out. Run it from the checkout::
+It measures calls through each policy, and subtracts the time of a call without a policy. The policies are
+measured one after another in each round, and the result is the median of the rounds. The patterns need only
+Python. The other packages are in `bench/requirements.txt`, and a package that is not installed is omitted.
+Run it from the checkout::
 
     python -m bench.policies
     python -m bench.policies --calls 2000 --rounds 5

@@ -1,4 +1,7 @@
-"""Processes of a benchmark: started on a core of their own, watched, and ended by their ids. Linux only."""
+"""The processes of a benchmark: each is started on a given core, observed, and ended by its id.
+
+Linux only.
+"""
 
 import os
 import socket

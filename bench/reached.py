@@ -1,4 +1,4 @@
-"""The rows of the first table: what was reached, beside its bar and stretch."""
+"""The rows of the first table: each result beside its target and its stretch target."""
 
 from collections.abc import Mapping, Sequence
 from statistics import median

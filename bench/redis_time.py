@@ -1,7 +1,7 @@
-"""How long is Redis busy with one measurement that comes alone? It takes a unit of its client's quota too.
+"""Measures the time that Redis spends on a single measurement, including the rate limit.
 
-One client posts measurements one after the other, so that each is a script run of its own. Redis counts the
-time of its scripts (`INFO commandstats`); of several spells the median counts.
+One client posts measurements one after another, so that each is a separate run of the script. Redis reports
+the time of its scripts (`INFO commandstats`). The result is the median of several periods.
 """
 
 from statistics import median

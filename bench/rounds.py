@@ -1,4 +1,4 @@
-"""The measuring itself: who is driven when, and what is read before and after."""
+"""The rounds of the benchmark: the order of the contestants, and the values read around each load."""
 
 import os
 import signal

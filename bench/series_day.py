@@ -1,7 +1,7 @@
-"""A day of a thousand series that send a point every ten seconds: what it takes, and what its summaries cost.
+"""Measures a day of a thousand series with a point every ten seconds: the memory, and the time of summaries.
 
-The timestamps are made up, nobody waits for a day. The summaries are of the last 24 hours, past the cache: of
-all series by a label that each of them has, and of each series by itself.
+The timestamps are generated, so that the benchmark does not take a day. The summaries cover the last 24 hours
+without a cache: one over all series by a label that each series has, and one for each single series.
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""A slow disk for a redis-server: each of its syncs is delayed. On Linux with a C compiler only."""
+"""Simulates a slow disk for a redis-server: each sync is delayed. It needs Linux and a C compiler."""
 
 import shutil
 import subprocess

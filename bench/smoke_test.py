@@ -1,4 +1,4 @@
-"""Does the benchmark run, in little? Not in the default suite: it takes two minutes, and two cores.
+"""Runs a short benchmark as a test. The default suite omits it: it needs two minutes and two cores.
 
 pytest bench/smoke_test.py
 """

@@ -1,9 +1,9 @@
-"""Does a summary cost more when more is stored? Five thousand points against five million.
+"""Measures whether a summary takes longer with more stored points: five thousand against five million.
 
-Starts a redis-server of its own, stores both sets over the same 30 days, one type each, and times `aggregate`
-of either in turn: no cache, no HTTP, nothing kept between calls. Of how many hours and minutes a window is
-made depends on the time of day it ends at: here that is `SECONDS_PAST_MIDNIGHT`, when they are most. Run it
-from the checkout::
+It starts a redis-server, stores both sets over the same 30 days, as one type each, and measures `aggregate`
+of both types in turn, without a cache and without HTTP. The number of hours and minutes in a window depends
+on the time of day at its end. The window ends at `SECONDS_PAST_MIDNIGHT`, where this number is largest. Run
+it from the checkout::
 
     python -m bench.summary_growth
     python -m bench.summary_growth --points 5000 500000 --rounds 200

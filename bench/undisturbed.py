@@ -1,9 +1,9 @@
-"""Measuring while the machine is ours: what the host disturbed is measured again.
+"""Repeats measurements that the host of a virtual machine disturbed.
 
-The host of a virtual machine takes its processors away, for milliseconds at a time, while it serves others.
-Linux counts that as stolen time (`/proc/stat`, proc(5)). A 99th percentile over two seconds is about the
-worst 20 ms of them, so one such moment would be all that it tells of. What decides is the stolen time alone,
-never what was measured.
+A host gives the processors of a virtual machine to other machines for milliseconds at a time. Linux counts
+this as stolen time (`/proc/stat`, proc(5)). A 99th percentile over two seconds describes the slowest 20 ms,
+so that one such moment would determine it. Only the stolen time decides whether a measurement is repeated,
+never its result.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What is measured at full speed: the same request to every contestant, again and again."""
+"""The requests that are measured at full speed. Every contestant gets the same requests."""
 
 import gzip
 from collections.abc import Mapping

@@ -1,5 +1,5 @@
--- wrk's part: one request, the same every time, and the figures as one line of JSON.
--- Arguments, after wrk's own: method, path, a file with the body, and then name and value of each header.
+-- The script for wrk: it repeats one request, and prints the results as one line of JSON.
+-- Arguments: method, path, a file with the body, then the name and the value of each header.
 
 function init(arguments)
   wrk.method, wrk.path = arguments[1], arguments[2]

@@ -1,4 +1,4 @@
-"""The circuit breaker: a service that dies and comes back, one that is slow, and orders given by hand.
+"""The circuit breaker: an outage and its end, a slow service, and states that are forced by hand.
 
 Run it from the checkout: `python examples/circuit_breaker.py`, or `python -m examples.circuit_breaker`.
 """
@@ -21,7 +21,7 @@ from src.resilience import (
 
 
 class ServiceDownError(Exception):
-    """What the service of this example fails with."""
+    """The error of the service in this example."""
 
 
 class Service:

@@ -1,4 +1,4 @@
-"""Retry: how the backoffs wait, why jitter, what ends a retry, and what a budget is for.
+"""Retry: the waits of each backoff, the effect of jitter, the ends of a retry, and the effect of a budget.
 
 Run it from the checkout: `python examples/retry_patterns.py`, or `python -m examples.retry_patterns`.
 """
@@ -42,7 +42,7 @@ CLIENTS = 1000
 
 
 class ServiceDownError(Exception):
-    """What the service of these examples fails with."""
+    """The error of the service in these examples."""
 
 
 class Service:
@@ -62,7 +62,7 @@ class Service:
 
 
 async def show_backoffs() -> None:
-    """Show the waits of each backoff, and how clients that failed together come back together or not."""
+    """Show the waits of each backoff, and how many clients that failed together retry at the same time."""
     shown = table(
         f"Waits in seconds after each failure; and when {CLIENTS} clients fail together, the busiest 10 ms",
         "backoff",
@@ -97,30 +97,30 @@ def return_slots(backoff: Backoff) -> list[int]:
 
 
 async def show_what_ends_a_retry() -> None:
-    """Show success, the last attempt, an error not worth retrying, Retry-After, and the time limit."""
+    """Show a success, the last attempt, an error that is not retried, Retry-After, and the time limit."""
     clock = SimulatedClock()
     timeline = Timeline("What ends a retry", clock)
-    patient = RetryOptions(attempts=4, backoff=Fixed(0.5))
-    picky = RetryOptions(attempts=4, abort_on=lambda error: isinstance(error, ValueError))
-    short_deadline = RetryOptions(attempts=100, total_seconds=2.0, backoff=Fixed(0.7))
+    four_attempts = RetryOptions(attempts=4, backoff=Fixed(0.5))
+    without_value_errors = RetryOptions(attempts=4, abort_on=lambda error: isinstance(error, ValueError))
+    two_seconds = RetryOptions(attempts=100, total_seconds=2.0, backoff=Fixed(0.7))
     stories = (
-        ("fails twice", patient, Service(2)),
-        ("fails for good", patient, Service(99)),
-        ("caller's own mistake", picky, Service(99, lambda: ValueError("no such account"))),
-        ("asks for a pause", patient, Service(1, lambda: RateLimitedError("bank", "busy", retry_after=3.0))),
-        ("has 2 seconds in all", short_deadline, Service(99)),
+        ("two failures", four_attempts, Service(2)),
+        ("permanent", four_attempts, Service(99)),
+        ("caller's error", without_value_errors, Service(99, lambda: ValueError("no such account"))),
+        ("Retry-After", four_attempts, Service(1, lambda: RateLimitedError("bank", "busy", retry_after=3.0))),
+        ("2 s in all", two_seconds, Service(99)),
     )
     for name, options, service in stories:
         retry = Retry(options, clock, SystemRandomizer(seed=3), name=name, listener=timeline)
         try:
             timeline.note(name, f"{await retry.run(service.call)} after {service.calls} calls", style="green")
-        except Exception as error:  # noqa: BLE001 -- to show whatever the caller gets
+        except Exception as error:  # noqa: BLE001 -- the example shows every error
             timeline.note(name, f"raised {error!r} after {service.calls} calls", style="red")
     timeline.show()
 
 
 async def show_the_budget() -> None:
-    """Show how much work clients make for a service that is down, with and without a budget."""
+    """Show the load of retries on a service that is down, with and without a budget."""
     shown = table(
         f"{CLIENTS} calls of a service that is down, up to 4 attempts each",
         "retry budget",

@@ -1,1 +1,4 @@
-"""The same work done by others, written from their documentation; `python -m bench` runs them."""
+"""The peers of this API for `python -m bench`.
+
+They do the same work, and follow the documentation of their parts.
+"""

@@ -1,7 +1,7 @@
-"""The stack that people assemble: slowapi, fastapi-cache2, aiobreaker and redis-py.
+"""A stack of common packages: slowapi, fastapi-cache2, aiobreaker and redis-py.
 
-slowapi counts in fixed windows, its default and its cheapest way, and tells the quota in headers, as the API
-does. Its calls of Redis block the event loop; it has no others.
+slowapi uses fixed windows, which are its default and its fastest algorithm, and sends the quota headers like
+this API. Its calls to Redis block the event loop, because it has no asynchronous ones.
 """
 
 from collections.abc import AsyncIterator

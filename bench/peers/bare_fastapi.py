@@ -1,4 +1,4 @@
-"""What the framework costs: FastAPI's hello, on the routes of the API."""
+"""The cost of the framework: minimal FastAPI routes with the paths of the API."""
 
 from fastapi import FastAPI
 

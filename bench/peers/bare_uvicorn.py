@@ -1,4 +1,4 @@
-"""What the server itself can do: an ASGI callable that reads the body and answers.
+"""The speed of the server alone: an ASGI application that reads the body and sends an answer.
 
 The application is `app`, for uvicorn.
 """

@@ -1,6 +1,6 @@
-"""What both stacks do alike: one sorted set of points a type, read as a whole for a summary.
+"""The storage that both stacks use: one sorted set of points for each type, which a summary reads completely.
 
-It is the least that does the work: one command stores a point, whatever it is.
+This is the smallest implementation that does the work: one command stores a point.
 """
 
 import json

@@ -1,6 +1,6 @@
-"""Redis' own integration with FastAPI: fastapi-redis-sdk, its limiter and its cache.
+"""The official integration of Redis with FastAPI: the rate limiter and the cache of fastapi-redis-sdk.
 
-It has no breaker, so the external service is called without one.
+It has no circuit breaker, so that calls to the external service are not protected.
 """
 
 import httpx

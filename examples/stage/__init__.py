@@ -1,8 +1,8 @@
-"""What the examples are played on: simulated time, and a timeline of what happens in it.
+"""Simulated time for the examples, and a timeline that shows the events.
 
-Every pattern of `src.resilience` takes its `Clock` from outside. Here that pays: the clock is an event loop's
-that, when everybody sleeps, does not wait but moves its time on to the first who is to wake. So an example
-that tells of a minute takes no time, and tells exactly the same every time.
+Every pattern of `src.resilience` accepts a `Clock`. The examples run on an event loop with simulated time:
+when all tasks sleep, the loop does not wait but advances its time to the next wake-up. An example of a minute
+therefore ends at once, and always prints the same.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ console = Console(highlight=False)
 
 
 class _UnwaitingSelector(selectors.DefaultSelector):
-    """Waits for nothing but files; of the time it should have waited it only keeps count."""
+    """A selector that does not wait. It adds the time that it should have waited to `elapsed_seconds`."""
 
     elapsed_seconds = 0.0
 
@@ -35,15 +35,15 @@ class _UnwaitingSelector(selectors.DefaultSelector):
 
 class _SimulatedLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
-        self._selector_of_time = _UnwaitingSelector()
-        super().__init__(self._selector_of_time)
+        self._counting_selector = _UnwaitingSelector()
+        super().__init__(self._counting_selector)
 
     def time(self) -> float:
-        return self._selector_of_time.elapsed_seconds
+        return self._counting_selector.elapsed_seconds
 
 
 class SimulatedClock:
-    """A `Clock` that shows the time of the running loop, from 0 on."""
+    """A `Clock` with the time of the running event loop, which begins at 0."""
 
     def now(self) -> float:
         """Return the seconds since the beginning."""
@@ -54,15 +54,15 @@ class SimulatedClock:
         return asyncio.get_running_loop().time()
 
     async def sleep(self, seconds: float) -> None:
-        """Sleep, in the loop's time."""
+        """Sleep for `seconds` of the loop's time."""
         await asyncio.sleep(seconds)
 
     def timeout(self, seconds: float | None) -> asyncio.Timeout:
-        """Return `asyncio.timeout(seconds)`, which goes by the loop's time."""
+        """Return `asyncio.timeout(seconds)`, which uses the loop's time."""
         return asyncio.timeout(seconds)
 
     def call_later(self, seconds: float, callback: Callable[[], object]) -> asyncio.TimerHandle:
-        """Leave it to the running event loop, and to its time."""
+        """Schedule `callback` on the running event loop."""
         return asyncio.get_running_loop().call_later(seconds, callback)
 
 
@@ -73,11 +73,11 @@ def play(story: Coroutine[object, object, T]) -> T:
 
 
 class Timeline:
-    """A table that grows by a line for each thing that happens. It is a `Listener`, so policies can write it.
+    """A table with a row for each event. It is a `Listener`, so that policies can add rows.
 
     Args:
-        title: Printed above it.
-        clock: Says when things happened.
+        title: The title of the table.
+        clock: The clock for the times of the rows.
     """
 
     def __init__(self, title: str, clock: Clock) -> None:
@@ -86,26 +86,26 @@ class Timeline:
         self._table.columns[0].justify = "right"
 
     def __call__(self, event: Event) -> None:
-        """Note what a policy decided. How each call ended is up to the story to tell."""
+        """Add a row for an event of a policy, except `CallFinished`: the examples show the outcomes."""
         if isinstance(event, CallFinished):
             return
-        told = event.details()
-        del told["policy"]
-        details = " ".join(f"{name}={_plain(value)}" for name, value in told.items())
+        attributes = event.details()
+        del attributes["policy"]
+        details = " ".join(f"{name}={_format(value)}" for name, value in attributes.items())
         self.note(event.policy, f"{type(event).__name__} {details}", style="cyan")
 
     def note(self, who: str, what: str, *, style: str = "") -> None:
-        """Write a line with the present time."""
+        """Add a row with the current time."""
         self._table.add_row(f"{self._clock.monotonic():.2f}", who, what, style=style)
 
     def show(self) -> None:
-        """Print it."""
+        """Print the table."""
         console.print(self._table)
 
 
 def table(title: str, *columns: str) -> Table:
     """Return an empty table in the style of all examples."""
-    made = Table(
+    new_table = Table(
         title=f"\n{title}",
         title_justify="left",
         title_style="bold",
@@ -113,11 +113,11 @@ def table(title: str, *columns: str) -> Table:
         collapse_padding=True,
     )
     for number, column in enumerate(columns):
-        made.add_column(column, no_wrap=number == 0, overflow="fold")  # what is too long goes on below
-    return made
+        new_table.add_column(column, no_wrap=number == 0, overflow="fold")  # wraps a text that is too long
+    return new_table
 
 
-def _plain(value: object) -> str:
+def _format(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.2f}"
     return repr(value) if isinstance(value, BaseException) else str(value)

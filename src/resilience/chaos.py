@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 class Injection(Protocol):
-    """What happens to a call instead of, or before, its run.
+    """A change to a call. It takes effect before the call or replaces it.
 
     Attributes:
         kind: The name of the injection in events.
@@ -28,7 +28,7 @@ class Injection(Protocol):
     kind: ClassVar[str]
 
     async def apply(self, call: Call[T], clock: Clock) -> T:
-        """Return or raise the caller's outcome; the injection runs `call` or does not."""
+        """Return or raise the outcome for the caller. The injection decides whether to run `call`."""
         ...
 
 
@@ -37,7 +37,7 @@ class Fault:
     """The call is not run and fails.
 
     Attributes:
-        error: Returns the error to raise, a new one each time, such as an exception class.
+        error: Returns a new error to raise. An exception class is such a function.
     """
 
     kind: ClassVar[str] = "fault"
@@ -51,7 +51,7 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """The call is run after a delay of `seconds`, finite and above 0."""
+    """The call is run after a delay of `seconds`, which is finite and above 0."""
 
     kind: ClassVar[str] = "latency"
 
@@ -82,11 +82,11 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class ChaosOptions:
-    """What is injected, and how often.
+    """The injection and its rate.
 
     Attributes:
-        injection: What happens to the calls that are selected.
-        rate: The share of calls that are selected: from 0, no call, to 1, every call.
+        injection: The change to each selected call.
+        rate: The share of calls that are selected, from 0 (no call) to 1 (every call).
     """
 
     injection: Injection
@@ -97,12 +97,12 @@ class ChaosOptions:
 
 
 class Chaos(BasePolicy):
-    """The policy. For each call a random number decides whether it is selected.
+    """The chaos policy. A random number decides for each call whether it is selected.
 
     Args:
-        options: What is injected, and how often at first.
-        clock: Waits, where latency is injected.
-        randomizer: Draws the random numbers.
+        options: The injection and the initial rate.
+        clock: The clock for injected latency.
+        randomizer: The source of the random numbers.
         name: The policy's name in events.
         listener: Receives `FaultInjected` for each selected call, before the injection.
     """
@@ -128,7 +128,7 @@ class Chaos(BasePolicy):
     def rate(self) -> float:
         """The share of calls that are selected, from 0 to 1.
 
-        It can be set at any time. 0 turns the policy off.
+        The rate can be set at any time. With 0, every call runs unchanged.
 
         Raises:
             ValueError: The value is out of its range.

@@ -1,7 +1,7 @@
-"""Time and chance, handed in.
+"""The clock and the random numbers that patterns use.
 
-Every pattern takes a `Clock` and, where it draws lots, a `Randomizer`. A test hands in its own and no test
-has to wait; this module is the only one that touches the system's clock and its random numbers.
+Every pattern takes a `Clock`, and a `Randomizer` if it needs random numbers. Tests pass their own, so that no
+test waits. Only this module uses the clock and the random numbers of the system.
 """
 
 import asyncio
@@ -13,43 +13,43 @@ from typing import Final, Protocol
 
 
 class Handle(Protocol):
-    """A callback that waits for its time."""
+    """A scheduled callback."""
 
     def cancel(self) -> object:
-        """Never call it. Once it was called, this does nothing."""
+        """Cancel the callback. If the callback has already run, this does nothing."""
         ...
 
 
 class Clock(Protocol):
-    """What a pattern may ask of time. Every figure is in seconds."""
+    """The time functions of a pattern. All times are in seconds."""
 
     def now(self) -> float:
-        """Return the time of day as Unix time. It may jump; never measure a duration with it."""
+        """Return the Unix time. It may jump: do not measure durations with it."""
         ...
 
     def monotonic(self) -> float:
-        """Return a reading that only ever grows, of no particular origin, for measuring durations."""
+        """Return a time that never goes back, with an arbitrary origin, for measuring durations."""
         ...
 
     async def sleep(self, seconds: float) -> None:
-        """Return after `seconds`, which may be 0: then others run first."""
+        """Wait for `seconds`. With 0, other tasks run before this returns."""
         ...
 
     def timeout(self, seconds: float | None) -> AbstractAsyncContextManager[object]:
-        """Return a context that raises `TimeoutError` when its body takes longer than `seconds`.
+        """Return a context that raises `TimeoutError` if its body takes longer than `seconds`.
 
-        With None it never does. As with `asyncio.timeout`, a cancellation from outside stays a
+        With None there is no limit. As with `asyncio.timeout`, a cancellation from outside stays a
         cancellation.
         """
         ...
 
     def call_later(self, seconds: float, callback: Callable[[], object]) -> Handle:
-        """Call `callback` in `seconds`, on the running event loop and in the present context."""
+        """Call `callback` after `seconds`, on the running event loop and in the current context."""
         ...
 
 
 class SystemClock:
-    """The machine's own time."""
+    """The clock of the machine."""
 
     now = staticmethod(time.time)
     monotonic = staticmethod(time.monotonic)
@@ -63,7 +63,7 @@ class SystemClock:
         return asyncio.timeout(seconds)
 
     def call_later(self, seconds: float, callback: Callable[[], object]) -> asyncio.TimerHandle:
-        """Leave it to the running event loop."""
+        """Schedule `callback` on the running event loop."""
         return asyncio.get_running_loop().call_later(seconds, callback)
 
 
@@ -72,9 +72,9 @@ SYSTEM_CLOCK: Final = SystemClock()
 
 
 class BlockingClock(SystemClock):
-    """The machine's own time for `SyncPolicy.run_sync`: `sleep` blocks the thread.
+    """The clock of the machine for `SyncPolicy.run_sync`: `sleep` blocks the thread.
 
-    Not for use on an event loop, which would stand still meanwhile.
+    Do not use it on an event loop, because `sleep` would block the loop.
     """
 
     async def sleep(self, seconds: float) -> None:
@@ -83,25 +83,25 @@ class BlockingClock(SystemClock):
 
 
 class Randomizer(Protocol):
-    """Where jitter, early refreshes and injected faults draw their lots."""
+    """The random numbers for jitter, early refreshes and injected faults."""
 
     def random(self) -> float:
-        """Return a number drawn evenly from [0, 1)."""
+        """Return a random number, uniformly distributed in [0, 1)."""
         ...
 
 
 class SystemRandomizer:
-    """Pseudo-random numbers, good enough for jitter and for nothing that must be secret.
+    """Pseudo-random numbers. They suffice for jitter, but not for anything that must be secret.
 
     Args:
-        seed: Makes the draws repeatable; None starts anywhere.
+        seed: The seed, which makes the numbers repeatable. None: a random seed.
     """
 
     def __init__(self, seed: int | None = None) -> None:
         self._random = random.Random(seed)
 
     def random(self) -> float:
-        """Return a number drawn evenly from [0, 1)."""
+        """Return a random number, uniformly distributed in [0, 1)."""
         return self._random.random()
 
 

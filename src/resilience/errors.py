@@ -5,14 +5,14 @@
     ResilienceError
     ├── CallTimeoutError             the call took longer than its limit
     ├── FailedResultError            the result of the call counts as a failure
-    ├── QueueTimeoutError            the call was not begun: its slot did not come in time, or would not
-    ├── StoreUnavailableError        the store of a policy did not answer in time, or not at all
-    │   └── StoreRefusedError        the store answers, and refuses
-    └── RejectedError                the call was not begun; says when to call again
+    ├── QueueTimeoutError            the call was not begun: its wait for a slot is or would be too long
+    ├── StoreUnavailableError        the store of a policy did not answer, or not in time
+    │   └── StoreRefusedError        the store answered, and refused the request
+    └── RejectedError                the call was not begun; the error says when to call again
         ├── CircuitOpenError         the breaker is open, or half-open with all probes under way
-        ├── RateLimitedError         the quota is spent
-        ├── BulkheadFullError        no permit, and no place in the queue
-        ├── QueueFullError           no place in the paced queue
+        ├── RateLimitedError         the quota is used up
+        ├── BulkheadFullError        all permits are in use, and the queue is full
+        ├── QueueFullError           the paced queue is full
         └── QueueClosedError         the paced queue is closed
 
 An error of the call itself is never wrapped: a retry that gives up raises the last error unchanged.
@@ -20,14 +20,14 @@ An error of the call itself is never wrapped: a retry that gives up raises the l
 
 
 class ResilienceError(Exception):
-    """An error of a policy, as opposed to an error of the call that it ran."""
+    """The base of all errors that policies raise themselves. Errors of the call have other types."""
 
 
 class CallTimeoutError(ResilienceError):
-    """The call took longer than its limit. A cancellation from outside never becomes this error.
+    """The call took longer than its limit. A cancellation from outside is not converted into this error.
 
     Args:
-        seconds: The limit that was exceeded.
+        seconds: The limit in seconds.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -36,9 +36,9 @@ class CallTimeoutError(ResilienceError):
 
 
 class FailedResultError(ResilienceError):
-    """A result that counts as a failure, where an error is needed: in events, and for a substitute.
+    """Represents a result that counts as a failure, in events and in the arguments of a fallback.
 
-    No policy raises it: the caller of a retry or a hedge gets the last result itself.
+    No policy raises this error: the caller of a retry or a hedge gets the last result itself.
 
     Args:
         result: The result of the call.
@@ -54,12 +54,12 @@ class FailedResultError(ResilienceError):
 
 
 class QueueTimeoutError(ResilienceError):
-    """The call was not begun: its slot did not come in time, or would not.
+    """The call was not begun: its wait for a slot was too long, or would have been too long.
 
     Args:
         seconds: The longest time that the call may wait.
-        retry_after: Seconds after which the same call, nothing else changed, would get its slot in time.
-            None where the call has waited and that time is not known.
+        retry_after: Seconds after which the same call would get its slot in time, if nothing else changes.
+            None: the call has waited, and the time is not known.
     """
 
     def __init__(self, seconds: float, retry_after: float | None = None) -> None:
@@ -69,11 +69,11 @@ class QueueTimeoutError(ResilienceError):
 
 
 class StoreUnavailableError(ResilienceError):
-    """The store in which a policy keeps its state did not answer in time, or not at all.
+    """The store of a policy's state did not answer, or not in time.
 
     Args:
-        reason: Why, for a log. It may name the server.
-        retry_after: Seconds after which another attempt is worthwhile.
+        reason: The reason, for a log. It may name the server.
+        retry_after: Seconds after which another attempt is reasonable.
     """
 
     def __init__(self, reason: str, retry_after: float = 1.0) -> None:
@@ -82,7 +82,7 @@ class StoreUnavailableError(ResilienceError):
 
 
 class StoreRefusedError(StoreUnavailableError):
-    """The store answers, and refuses: its memory is full, it may not be written to, it is busy."""
+    """The store answered, and refused the request: its memory is full, it is read-only, or it is busy."""
 
 
 class RejectedError(ResilienceError):
@@ -90,9 +90,9 @@ class RejectedError(ResilienceError):
 
     Args:
         policy: The name of the policy that rejected the call.
-        reason: The reason in words.
-        retry_after: Seconds after which the same call, nothing else changed, would be let through. None: that
-            time is not known, for example while a circuit breaker is held open by hand.
+        reason: The reason, as a text.
+        retry_after: Seconds after which the same call would be admitted, if nothing else changes. None: the
+            time is not known, for example while a circuit breaker is forced open.
     """
 
     def __init__(self, policy: str, reason: str, retry_after: float | None) -> None:
@@ -107,15 +107,15 @@ class CircuitOpenError(RejectedError):
 
 
 class RateLimitedError(RejectedError):
-    """The quota is spent."""
+    """The quota is used up."""
 
 
 class BulkheadFullError(RejectedError):
-    """Every permit is in use and the queue is full, or the longest wait is over."""
+    """Every permit is in use, and the queue is full or the longest wait is over."""
 
 
 class QueueFullError(RejectedError):
-    """There is no place in the paced queue."""
+    """The paced queue is full."""
 
 
 class QueueClosedError(RejectedError):

@@ -1,8 +1,8 @@
-"""What the patterns report: a frozen record of each decision, handed to a listener.
+"""Events: a policy sends a frozen record of each decision to its listener.
 
-A policy calls its listener after it has decided and outside anything it holds, so a listener can be slow or
-broken and harms nobody: what it raises is logged here and goes no further. Adapters that turn events into
-logs, metrics or a stream live outside this package.
+A policy calls its listener after the decision, while it holds no lock or permit. An error of a listener is
+logged here and does not reach the caller. Adapters that convert events into logs or metrics are not part of
+this package.
 """
 
 import logging
@@ -23,19 +23,20 @@ class Event:
     """The base of every event.
 
     Attributes:
-        policy: Name of the policy that decided, such as "external-service".
-        times: How often it happened, where several are told as one: the first of them.
+        policy: The name of the policy that decided, such as "external-service".
+        times: The number of events that this event stands for. Its other attributes are those of the first
+            event.
     """
 
     policy: str
     times: int = 1
 
     def details(self) -> dict[str, object]:
-        """Return what the event says, by name; `times` only where it was more than once."""
-        told = {field.name: getattr(self, field.name) for field in fields(self)}
+        """Return the attributes by name, without `times` if it is 1."""
+        details = {field.name: getattr(self, field.name) for field in fields(self)}
         if self.times == 1:
-            del told["times"]
-        return told
+            del details["times"]
+        return details
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,14 +62,14 @@ class CallFinished(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rejected(Event):
-    """A call was refused before it began. `retry_after` is in seconds; None if no time is known."""
+    """A call was rejected before it began. `retry_after` is in seconds, or None if the time is not known."""
 
     retry_after: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Waited(Event):
-    """A call began after a wait for its policy; `seconds` is the wait, the longest of `times` waits."""
+    """A call began after a wait for its policy. `seconds` is the wait, or the longest of `times` waits."""
 
     seconds: float
 
@@ -82,7 +83,7 @@ class SlotTaken(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StateChanged(Event):
-    """A circuit breaker went from one state to another, such as "CLOSED" to "OPEN", and why."""
+    """A circuit breaker changed its state, such as from "CLOSED" to "OPEN". `reason` says why."""
 
     before: str
     after: str
@@ -91,26 +92,30 @@ class StateChanged(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WouldHaveOpened(Event):
-    """A circuit breaker that is forced closed would have opened, and why. Sent once until no rule says so."""
+    """A circuit breaker that is forced closed would have opened. `reason` says why.
+
+    The event is sent once. It is sent again only after a moment at which no rule would have opened the
+    breaker.
+    """
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutcomeLost(Event):
-    """A circuit breaker did not count how a call ended, since its store did not answer (`error`)."""
+    """A circuit breaker did not count the outcome of a call, because its store failed with `error`."""
 
     error: BaseException
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeStarted(Event):
-    """A half-open circuit breaker let one call through to see."""
+    """A half-open circuit breaker admitted a call as a probe."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retried(Event):
-    """Attempt number `attempt` (from 1) failed with `error`; the next one starts in `delay` seconds."""
+    """Attempt number `attempt` (from 1) failed with `error`. The next attempt starts in `delay` seconds."""
 
     attempt: int
     delay: float
@@ -121,7 +126,8 @@ class Retried(Event):
 class RetriesExhausted(Event):
     """The last of `attempts` attempts failed with `error`.
 
-    There is no other: as many as allowed were made, there is no time for it, or the retry budget is spent.
+    No further attempt is allowed: the limit is reached, the time is too short, or the retry budget is used
+    up.
     """
 
     attempts: int
@@ -137,49 +143,52 @@ class TimedOut(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FellBack(Event):
-    """A fallback answered in place of a call that failed with `error`."""
+    """A fallback answered instead of a call that failed with `error`."""
 
     error: BaseException
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bypassed(Event):
-    """A policy let a call through unexamined, since its store did not answer (`error`)."""
+    """A policy admitted a call without a decision, because its store failed with `error`."""
 
     error: BaseException
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheAnswered(Event):
-    """A cache answered: `outcome` is "hit", "miss", "updating" or "stale"."""
+    """A cache answered. `outcome` is "hit", "miss", "updating" or "stale"."""
 
     outcome: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheRefreshed(Event):
-    """A cache computed an entry anew; `early` where the old one had not yet run out."""
+    """A cache computed an entry. `early` says whether the previous entry had not expired yet."""
 
     early: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheRefreshFailed(Event):
-    """A computation in the background failed with `error`; the answer it was to replace is still served."""
+    """A computation in the background failed with `error`.
+
+    The cache continues to serve the previous answer.
+    """
 
     error: BaseException
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hedged(Event):
-    """Attempt number `attempt` (from 2) began, since no earlier one had answered in time."""
+    """Attempt number `attempt` (from 2) began, because no earlier attempt had answered in time."""
 
     attempt: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HedgedAttemptFailed(Event):
-    """Attempt number `attempt` (from 1) failed with `error` while another was still under way."""
+    """Attempt number `attempt` (from 1) failed with `error` while another attempt was still under way."""
 
     attempt: int
     error: BaseException
@@ -194,7 +203,7 @@ class HedgeWon(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimitChanged(Event):
-    """The number of calls that may be under way at once went from `before` to `after`."""
+    """The largest number of concurrent calls changed from `before` to `after`."""
 
     before: int
     after: int
@@ -202,21 +211,21 @@ class LimitChanged(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FaultInjected(Event):
-    """A call was spoiled on purpose: `kind` is "fault", "latency" or "outcome"."""
+    """A chaos policy changed a call. `kind` is "fault", "latency" or "outcome"."""
 
     kind: str
 
 
 class Listener(Protocol):
-    """Somebody who wants to know."""
+    """Receives the events of a policy."""
 
     def __call__(self, event: Event, /) -> None:
-        """Take note of `event`. Must not block: it runs on the event loop, in the caller's way."""
+        """Handle `event`. This must not block: it runs on the event loop, and the caller waits for it."""
         ...
 
 
 def ignore(event: Event) -> None:
-    """Be the listener who does not want to know."""
+    """Ignore the event. This is the default listener."""
 
 
 class _Without:
@@ -249,21 +258,24 @@ def accepts(listener: Listener, kind: type[Event]) -> bool:
 
 
 def each(*observers: Callable[P, object]) -> Callable[P, None]:
-    """Return what tells every one of `observers`, such as listeners, in order, whatever the others do."""
+    """Return a function that calls all `observers`, such as listeners, in order.
 
-    def tell(*args: P.args, **kwargs: P.kwargs) -> None:
+    An error of an observer is logged, and the other observers are still called.
+    """
+
+    def call_all(*args: P.args, **kwargs: P.kwargs) -> None:
         for observer in observers:
             try:
                 observer(*args, **kwargs)
-            except Exception:  # noqa: BLE001 -- whatever one does wrong stays its own affair
+            except Exception:  # noqa: BLE001 -- an observer's error must not stop the others
                 _log.exception("an observer failed")
 
-    return tell
+    return call_all
 
 
 def notify(listener: Listener, event: Event) -> None:
-    """Tell `listener` of `event`, and log whatever it raises."""
+    """Call `listener` with `event`. An error of the listener is logged and not raised."""
     try:
         listener(event)
-    except Exception:  # noqa: BLE001 -- as above
+    except Exception:  # noqa: BLE001 -- a listener's error must not reach the caller
         _log.exception("a listener failed on %s", type(event).__name__)

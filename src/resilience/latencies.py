@@ -1,11 +1,15 @@
-"""The latencies of the latest calls, and their quantiles."""
+"""The latencies of the most recent calls, and their quantiles."""
 
 from bisect import bisect_left, insort
 from collections import deque
 
 
 class RecentLatencies:
-    """The latest `size` latencies, at least 1, kept in order of time and in order of length."""
+    """The most recent latencies, kept both in order of arrival and in ascending order.
+
+    Args:
+        size: The largest number of latencies, at least 1.
+    """
 
     def __init__(self, size: int) -> None:
         self._latest: deque[float] = deque(maxlen=size)
@@ -15,12 +19,16 @@ class RecentLatencies:
         return len(self._latest)
 
     def add(self, seconds: float) -> None:
-        """Add a latency; the oldest one leaves when there are more than `size`."""
+        """Add a latency in seconds. If there are more than `size`, the oldest one is removed."""
         if len(self._latest) == self._latest.maxlen:
             del self._sorted[bisect_left(self._sorted, self._latest[0])]
         self._latest.append(seconds)
         insort(self._sorted, seconds)
 
     def quantile(self, share: float) -> float:
-        """Return the latency that `share` of the calls, in (0, 1), do not exceed, by the nearest rank."""
+        """Return a quantile by the nearest-rank method. There must be at least one latency.
+
+        Args:
+            share: The share of calls that do not exceed the returned latency, in (0, 1).
+        """
         return self._sorted[int(share * len(self._sorted))]

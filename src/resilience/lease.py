@@ -1,6 +1,6 @@
 """The renewal of a lease while its holder works.
 
-A short lease soon frees what a dead holder held; renewed, it outlasts work of any length.
+A short lease expires soon after its holder has died. With renewals, it lasts for work of any length.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ from contextvars import Context
 from .clock import Clock
 
 RENEWALS_PER_LEASE = 3
-"""How often a lease is renewed in the time that it lasts: one renewal may come to nothing."""
+"""The number of renewals in the length of a lease. With 3, the lease survives a failed renewal."""
 
 _log = logging.getLogger(__name__)
 
@@ -19,13 +19,15 @@ _log = logging.getLogger(__name__)
 class LeaseRenewal:
     """Renews a lease in the background until `end` is called, the lease is lost or its longest time is over.
 
+    Without a running event loop, as in `SyncPolicy.run_sync`, the lease is not renewed.
+
     Args:
-        renew: Renews the lease for `lease_seconds`, and returns False if it is lost. An error is logged, and
-            the next renewal comes at its time.
-        clock: To sleep by.
-        lease_seconds: How long the lease lasts.
-        longest_seconds: How long it may last with every renewal, counted from now. With no more than
-            `lease_seconds` it is never renewed, nor where no event loop runs, as in `SyncPolicy.run_sync`.
+        renew: Renews the lease for `lease_seconds`, and returns False if the lease is lost. An error is
+            logged, and does not stop later renewals.
+        clock: The clock for the waits between renewals.
+        lease_seconds: The length of the lease without a renewal.
+        longest_seconds: The longest time that the lease may last with renewals, counted from now. If it is at
+            most `lease_seconds`, the lease is not renewed.
     """
 
     def __init__(
@@ -42,11 +44,11 @@ class LeaseRenewal:
         self._last_renewal_at = clock.monotonic() + longest_seconds - lease_seconds
         self._task: asyncio.Task[None] | None = None
         if longest_seconds > lease_seconds and _has_event_loop():
-            # The lease belongs to no request: a clean context.
+            # The renewal must not inherit the context variables of the request.
             self._task = asyncio.create_task(self._keep_renewing(), context=Context())
 
     def end(self) -> None:
-        """Stop renewing the lease. This neither waits nor fails."""
+        """Stop the renewals. This neither waits nor fails."""
         if self._task is not None:
             self._task.cancel()
 
@@ -57,7 +59,7 @@ class LeaseRenewal:
                 return
             try:
                 is_held = await self._renew()
-            except Exception as error:  # noqa: BLE001 -- the holder works on, whatever the store answers
+            except Exception as error:  # noqa: BLE001 -- a failed renewal must not stop the holder's work
                 _log.warning("lease_not_renewed", extra={"reason": repr(error)})
             else:
                 if not is_held:

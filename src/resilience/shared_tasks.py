@@ -1,6 +1,6 @@
-"""Tasks that several callers wait for: each begun once for all who name the same key meanwhile.
+"""Shared tasks (single flight): all callers of a key wait for the same task while it is under way.
 
-A task belongs to none of its callers: one that is cancelled harms no other, and the task goes on to its end.
+A cancellation of a caller does not cancel the task: it continues for the other callers, and to its end.
 """
 
 import asyncio
@@ -15,11 +15,11 @@ T = TypeVar("T")
 
 
 class SharedTask(NamedTuple, Generic[T]):
-    """A task under way.
+    """A task and the time of its beginning.
 
     Attributes:
         task: The task.
-        began_at: When it began, by the clock's monotonic reading in seconds.
+        began_at: When the task began, in seconds of the clock's monotonic time.
     """
 
     task: "asyncio.Task[T]"
@@ -27,10 +27,10 @@ class SharedTask(NamedTuple, Generic[T]):
 
 
 class SharedTasks(Generic[K, T]):
-    """The tasks of one event loop at a time, by key.
+    """The shared tasks by key. They run on one event loop at a time.
 
     Args:
-        clock: Says when a task began.
+        clock: The clock for the beginning of a task.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -39,10 +39,10 @@ class SharedTasks(Generic[K, T]):
         self._tasks: set[asyncio.Task[object]] = set()
 
     def get(self, key: K) -> SharedTask[T] | None:
-        """Return the task of `key`, if there is one under way.
+        """Return the task of `key` that is under way, or None if there is none.
 
         Raises:
-            RuntimeError: It runs on another event loop that is not over.
+            RuntimeError: The task runs on another event loop, which is not closed.
         """
         shared = self._shared.get(key)
         if shared is None or (loop := shared.task.get_loop()) is asyncio.get_running_loop():
@@ -55,12 +55,12 @@ class SharedTasks(Generic[K, T]):
     def begin(
         self, key: K, work: Coroutine[object, object, T], context: Context | None = None
     ) -> SharedTask[T]:
-        """Begin a task for all who name `key` until it ends.
+        """Begin a task that the callers of `key` share until it ends.
 
         Args:
-            key: Names the task.
-            work: What it does.
-            context: Its context variables; None: those of the caller.
+            key: The key of the task.
+            work: The coroutine that the task runs.
+            context: The context variables of the task. None: a copy of the caller's.
         """
         task = asyncio.create_task(work, context=context)
         shared = self._shared[key] = SharedTask(task, self._clock.monotonic())
@@ -69,18 +69,21 @@ class SharedTasks(Generic[K, T]):
         return shared
 
     def forget(self, key: K) -> None:
-        """Let nobody else join the task of `key`; those who wait for it still get its result."""
+        """Remove the task of `key`, so that `get` does not return it.
+
+        Callers that wait still get its result.
+        """
         self._shared.pop(key, None)
 
     async def aclose(self) -> None:
-        """Cancel every task and every caller that waits for one."""
+        """Cancel every task. The callers that wait for a task are cancelled too."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _end(self, key: K, shared: SharedTask[T]) -> None:
         self._tasks.discard(shared.task)
-        if self._shared.get(key) is shared:  # and not its successor
+        if self._shared.get(key) is shared:  # after `forget`, the key may have a newer task
             del self._shared[key]
         if not shared.task.cancelled():
-            shared.task.exception()  # counts as seen, though every caller may have gone
+            shared.task.exception()  # asyncio then logs no "exception was never retrieved"

@@ -1,1 +1,1 @@
-"""Everything that speaks Redis; nothing else does."""
+"""All access of the service to Redis."""

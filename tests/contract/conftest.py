@@ -1,4 +1,4 @@
-"""One suite, every store: each contract runs against memory, fakeredis and a real redis-server.
+"""The stores of the contract suites: each contract runs in memory, on fakeredis and on a real redis-server.
 
 The stores of the library's patterns run also through clients of redis-py: of one server, and of a cluster.
 """

@@ -1,4 +1,4 @@
-"""The contract of a breaker store: in memory and in Redis the same calls get the same answers."""
+"""The contract of a breaker store: in memory and in Redis, the same calls get the same decisions."""
 
 import asyncio
 
@@ -105,13 +105,11 @@ def half_open(drive, store_time):
 # ---------------------------------------------------------------- closed
 
 
-async def test_a_breaker_nobody_has_used_is_closed_and_empty(drive):
+async def test_an_unused_breaker_is_closed_and_empty(drive):
     assert await drive().status() == BreakerStatus(CLOSED, "upstream", 0, 0, 0.0, None, None, ())
 
 
-async def test_it_opens_at_the_threshold_of_failures_in_a_row_and_the_call_that_did_it_is_told(
-    drive, store_time
-):
+async def test_it_opens_at_the_threshold_of_failures_in_a_row_and_reports_the_transition(drive, store_time):
     breaker = drive(failure_threshold=3)
     assert await breaker.call(failed=True) is None
     assert await breaker.call(failed=True) is None
@@ -370,7 +368,7 @@ async def test_a_dead_probers_permit_goes_to_another_and_its_late_result_is_drop
     assert (await breaker.record(heir)).after is CLOSED
 
 
-async def test_an_overdue_probe_counts_while_nobody_has_taken_its_place(half_open, store_time):
+async def test_an_overdue_probe_counts_while_its_permit_was_not_given_to_another(half_open, store_time):
     breaker = await half_open(probe_lease_seconds=4)
     probe = await breaker.enter()
     await store_time.advance(5)
@@ -446,9 +444,7 @@ async def test_a_clock_set_back_keeps_it_open_no_longer_than_its_open_time(drive
 
 
 @pytest.mark.parametrize("back", [2, HOUR])
-async def test_a_clock_set_back_makes_nobody_wait_longer_than_a_lease_for_a_dead_prober(
-    half_open, store_time, back
-):
+async def test_after_a_clock_set_back_a_dead_probe_blocks_for_a_lease_at_most(half_open, store_time, back):
     breaker = await half_open(probe_lease_seconds=4)
     await breaker.enter()
     await store_time.shift(-back)
@@ -737,7 +733,7 @@ async def test_of_twenty_callers_at_half_open_exactly_the_permits_get_through(
     ]  # fmt: skip
 
 
-async def test_one_worker_of_the_fleet_tells_of_a_change(store, store_time, listener):
+async def test_one_worker_of_the_fleet_reports_a_change(store, store_time, listener):
     fleet = workers(8, store, store_time.clock, listener, failure_threshold=8)
     await asyncio.gather(*(breaker.run(fail) for breaker in fleet), return_exceptions=True)
     assert len(listener.of(StateChanged)) == 1
@@ -806,7 +802,9 @@ async def test_a_probe_cancelled_while_it_is_recorded_is_counted(store, store_ti
 
 
 @pytest.mark.parametrize("turns", range(4))
-async def test_a_caller_cancelled_while_it_asks_leaves_no_permit_behind(store, store_time, listener, turns):
+async def test_a_caller_cancelled_during_admission_leaves_no_permit_behind(
+    store, store_time, listener, turns
+):
     (breaker,) = workers(1, store, store_time.clock, listener, failure_threshold=1, open_seconds=10)
     await to_half_open(breaker, store_time)
     asking = asyncio.ensure_future(breaker.run(asyncio.Event().wait))
@@ -910,7 +908,7 @@ def failing_over(fleet, clock):
     return Driver(store, CircuitBreakerOptions(failure_threshold=1))
 
 
-async def test_while_the_fleets_store_is_away_the_workers_own_decides(failing_over, fleet):
+async def test_while_the_shared_store_is_unavailable_the_local_store_decides(failing_over, fleet):
     fleet.is_away = True
     await failing_over.call(failed=True)
     await failing_over.refused()
@@ -935,7 +933,7 @@ async def test_a_result_the_workers_own_store_admitted_is_not_recorded_in_the_fl
     assert await failing_over.state() is CLOSED
 
 
-async def test_a_result_the_fleets_store_admitted_is_dropped_while_it_is_away(failing_over, fleet):
+async def test_an_outcome_of_the_shared_store_is_dropped_while_it_is_unavailable(failing_over, fleet):
     ticket = await failing_over.enter()
     fleet.is_away = True
     await failing_over.enter()

@@ -1,4 +1,4 @@
-"""What every cache store promises, and what the one in Redis promises besides."""
+"""The contract of every cache store, and the additional guarantees of the store in Redis."""
 
 import asyncio
 import gc
@@ -217,7 +217,7 @@ async def test_a_lifetime_that_was_shortened_holds_for_what_is_already_stored(
     assert await store.take_lease(KEY, "token", ANY_FRESH, shorter) is Lease.TAKEN
 
 
-async def test_of_many_who_want_the_lease_one_gets_it(store: CacheStore):
+async def test_of_many_concurrent_callers_one_gets_the_lease(store: CacheStore):
     replies = await asyncio.gather(*(store.take_lease(KEY, f"{n}", ANY_FRESH, OPTIONS) for n in range(20)))
 
     assert sorted(reply.name for reply in replies) == ["HELD"] * 19 + ["TAKEN"]
@@ -596,10 +596,12 @@ class TestInRedis:
             await store.take_lease(KEY, f"{number}", ANY_FRESH, OPTIONS)
             await store.fill(KEY, f"{number}", b"one", OPTIONS)
         assert len(store._background) <= 1, "of the lease that was asked for when nobody knew yet"
-        assert store._tokens == set()
+        assert store._lease_tokens == set()
         await link.aclose()
 
-    async def test_while_redis_is_away_every_caller_computes_and_nothing_fails(self, own_redis: RedisServer):
+    async def test_while_redis_is_unavailable_every_caller_computes_and_nothing_fails(
+        self, own_redis: RedisServer
+    ):
         link = RedisLink(connect(RedisAddress(own_redis.url)), SystemClock())
         store = BatchedCacheStore(link)
         cache = ReadThroughCache(store, OPTIONS, SystemClock(), SystemRandomizer(1))

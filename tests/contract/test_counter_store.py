@@ -1,4 +1,4 @@
-"""The contract of every counters store: the last ten whole seconds, everything once."""
+"""The contract of every counter store: it counts each event of the last ten whole seconds once."""
 
 import pytest
 
@@ -150,7 +150,7 @@ async def test_workers_that_are_gone_are_forgotten(store, store_time):
 
 @on_redis
 @pytest.mark.parametrize("act", ["add", "read"])
-async def test_somebody_elses_value_under_its_key_is_unavailable(store, store_time, act):
+async def test_a_value_of_another_program_under_the_key_is_unavailable(store, store_time, act):
     await store_time.link.send("SET", "counters:{fleet}:workers", "mine")
     with pytest.raises(StorageUnavailableError):
         await (store.add(CounterSnapshot({"requests": 1})) if act == "add" else store.read())

@@ -1,4 +1,4 @@
-"""What the log of events promises, and the lease of the stress test, on fakeredis and on a real server."""
+"""The event log and the lease of the stress test, on fakeredis and on a real server."""
 
 import pytest
 
@@ -59,7 +59,7 @@ class TestEventLog:
         assert KEPT_EVENTS <= len(kept) <= KEPT_EVENTS + 200
         assert kept[-1] == LoggedEvent(kept[-1].id, b"%d" % (3 * KEPT_EVENTS - 1))
 
-    async def test_a_server_that_refuses_is_as_good_as_away(self, log, link):
+    async def test_a_server_that_refuses_counts_as_unavailable(self, log, link):
         await link.send("SET", "events", "something else")
         with pytest.raises(StorageUnavailableError):
             await log.append([b"1"])
@@ -68,7 +68,7 @@ class TestEventLog:
 
 
 class TestStressLease:
-    async def test_one_has_it_and_others_are_told_for_how_long(self, link):
+    async def test_one_holder_has_the_lease_and_others_get_its_remaining_time(self, link):
         ours, theirs = RedisStressLease(link), RedisStressLease(link)
         assert await ours.take("ours", 30) == 0
         assert 29 < await theirs.take("theirs", 60) <= 30

@@ -1,4 +1,4 @@
-"""The contract of a pace store: in memory and in Redis the same workers get the same turns."""
+"""The contract of a pace store: in memory and in Redis, the same workers get the same slots."""
 
 import asyncio
 from itertools import pairwise
@@ -102,7 +102,7 @@ async def test_a_line_that_was_idle_saves_no_turns_up(store, store_time):
     assert await refused(store) == 1
 
 
-async def test_nobody_waiting_gets_no_turn(store):
+async def test_without_waiting_callers_no_slot_is_assigned(store):
     verdict = await store.ask(A, GONE)
     assert (verdict.admitted, verdict.slot) == (0, None)
     assert await store.status() == PaceStatus("fifo", 0, 100, None, 0)
@@ -122,7 +122,7 @@ async def test_twenty_workers_asking_at_once_get_one_turn_and_as_many_places_as_
 # ---------------------------------------------------------------- who is next
 
 
-async def test_the_turn_goes_to_the_worker_whose_caller_came_first(stores, store_time):
+async def test_the_slot_goes_to_the_worker_with_the_earliest_caller(stores, store_time):
     ours, theirs = stores(2)
     await take(ours)
     await refused(ours, A, waiting(age=0.1))
@@ -154,7 +154,7 @@ async def test_a_tie_goes_to_the_lower_name(stores, store_time):
     await take(ours, A, waiting(age=1))
 
 
-async def test_an_offer_taken_back_stands_in_nobodys_way(stores, store_time):
+async def test_a_withdrawn_offer_does_not_delay_others(stores, store_time):
     ours, theirs = stores(2)
     await take(ours)
     await refused(ours, A, waiting(age=0.5))
@@ -247,7 +247,7 @@ async def test_the_capacity_is_that_of_all_workers_together(stores, store_time):
     assert (await ours.ask(A, waiting(2, newcomers=2, age=1))).admitted == 1  # another has its turn
 
 
-async def test_a_full_line_still_lets_through_whoever_is_next_and_due(stores, store_time):
+async def test_a_full_queue_admits_a_caller_that_is_next_and_due(stores, store_time):
     ours, theirs = stores(2, capacity=1, policy="priority")
     await take(ours, A, arriving(2))
     await store_time.advance(1)
@@ -265,7 +265,7 @@ async def test_the_status_shows_the_line_over_all_workers(stores, store_time):
     assert await ours.status() == await theirs.status() == PaceStatus("fifo", 5, 7, 0.75, 0.75)
 
 
-async def test_the_status_tells_when_the_next_turn_is_due(stores, store_time):
+async def test_the_status_contains_the_time_until_the_next_slot(stores, store_time):
     ours, theirs = stores(2)
 
     async def due():
@@ -299,7 +299,9 @@ async def test_a_turn_given_back_is_due_at_once(stores, store_time):
     assert await refused(ours) == 1
 
 
-async def test_those_who_wait_for_a_later_turn_stand_in_nobodys_way_until_they_ask(stores, store_time):
+async def test_workers_that_wait_for_a_later_slot_do_not_delay_others_until_their_next_offer(
+    stores, store_time
+):
     ours, theirs = stores(2)
     turn = await take(ours)
     await refused(theirs, B, waiting(age=5))
@@ -363,7 +365,7 @@ async def test_while_postponed_live_lines_count(store, store_time):
 HOUR = 3600
 
 
-async def test_a_clock_set_back_holds_nobody_up_for_longer_than_an_interval(store, store_time):
+async def test_a_clock_set_back_delays_no_caller_for_longer_than_an_interval(store, store_time):
     await take(store)
     await store_time.shift(-HOUR)
     assert (await store.status()).next_slot_seconds == 1
@@ -438,7 +440,9 @@ class TestRedis:
         await store_time.advance(1)
         assert (await take(ours, A, waiting(age=1))).number == turn.number + 1
 
-    async def test_emptied_it_hears_of_it_from_a_worker_that_never_had_a_turn(self, stores, store_time):
+    async def test_after_a_loss_of_data_the_offer_of_a_worker_without_a_slot_postpones_the_next_slot(
+        self, stores, store_time
+    ):
         ours, theirs = stores(2)
         await take(ours)
         await refused(theirs, B, waiting())
@@ -462,7 +466,7 @@ class TestRedis:
         await ours.give_back(turn)
         assert await refused(ours, A, waiting()) == 1
 
-    async def test_emptied_it_takes_the_policy_a_worker_knows(self, stores, store_time):
+    async def test_after_a_loss_of_data_the_policy_comes_from_a_worker(self, stores, store_time):
         ours, theirs = stores(2)
         await ours.set_policy("priority")
         await theirs.ask(B, arriving())  # and hears of it
@@ -478,14 +482,14 @@ class TestRedis:
         await refused(theirs, B, waiting())
         await store_time.advance(10)
         await take(ours)
-        assert await store_time.link.send("KEYS", "pace:*:lines") == []
+        assert await store_time.link.send("KEYS", "pace:*:offers") == []
 
     async def test_all_keys_of_a_line_share_one_slot(self, store, store_time):
         await take(store, A, arriving(3))
         await store.postpone(1)
         await store.set_policy("priority")
         keys = set(await store_time.link.send("KEYS", "*")) - {b"test:now_us"}
-        assert keys == {b"pace:{upstream}", b"pace:{upstream}:lines"}
+        assert keys == {b"pace:{upstream}", b"pace:{upstream}:offers"}
 
     async def test_a_question_is_one_round_trip(self, store, store_time):
         await take(store)
@@ -607,7 +611,7 @@ async def test_a_switch_of_policy_reaches_every_worker_and_loses_no_place(fleet)
     assert [name for name, _ in fleet.starts] == ["first", "a", "d", "b", "c"]
 
 
-async def test_a_worker_killed_in_mid_queue_stalls_nobody(fleet):
+async def test_a_killed_worker_with_callers_does_not_block_others(fleet):
     fleet = fleet()
     await fleet.arrive(0, "first")
     for number in range(3):
@@ -639,7 +643,7 @@ async def test_the_capacity_holds_over_the_workers(fleet):
     assert not fleet.callers["late"].done()
 
 
-async def test_behind_an_open_breaker_each_workers_line_is_told_as_soon_as_one_turn_comes_to_it(fleet):
+async def test_behind_an_open_breaker_one_slot_rejects_all_callers_of_a_worker(fleet):
     fleet = fleet()
     await fleet.arrive(0, "first")
     for number in range(12):
@@ -686,7 +690,9 @@ class TestFailingOver:
         """Over a fleet of four workers, of an interval of one second."""
         return FailoverPaceStore(fleets, PacedQueueOptions(capacity=10), store_time.clock, workers=4)
 
-    async def test_while_it_is_away_a_worker_keeps_to_its_share(self, store, fleets, store_time):
+    async def test_while_the_shared_store_is_unavailable_a_worker_keeps_its_share(
+        self, store, fleets, store_time
+    ):
         await take(store)
         fleets.is_away = True
         assert await refused(store, A, waiting()) == 4
@@ -696,7 +702,9 @@ class TestFailingOver:
         assert (await store.ask(A, waiting(newcomers=9))).admitted == 1
         assert await store.status() == PaceStatus("fifo", 2, 2, 0, 4)
 
-    async def test_back_again_it_gives_no_turn_before_every_worker_knows(self, store, fleets, store_time):
+    async def test_after_an_outage_no_slot_is_assigned_before_every_worker_has_switched_back(
+        self, store, fleets, store_time
+    ):
         await take(store)
         fleets.is_away = True
         await refused(store, A, waiting())
@@ -733,7 +741,7 @@ class TestFailingOver:
         fleets.is_away = False
         assert await refused(store, A, waiting(age=2)) == 8
 
-    async def test_a_delay_told_to_the_fleet_holds_here_too(self, store, fleets):
+    async def test_a_delay_in_the_shared_store_applies_to_the_local_store_too(self, store, fleets):
         await store.postpone(10)
         fleets.is_away = True
         assert await refused(store, A, waiting()) == 10

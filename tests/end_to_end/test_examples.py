@@ -31,7 +31,7 @@ FACTS = {
         "answer after 3 calls",
         "raised ServiceDownError() after 4 calls",
         "raised ValueError('no such account') after 1 calls",
-        "asks for a pause Retried attempt=1 delay=3.00",
+        "Retry-After Retried attempt=1 delay=3.00",
         "none 4000 4.00 times",
         "10 % of calls, 10 in reserve 1109 1.11 times",
     ],

@@ -212,4 +212,4 @@ def test_a_fleet_ends_with_the_reason_if_its_redis_cannot_start(
     fleet = start(tmp_path)
 
     fleet.process.wait(timeout=30)
-    assert f"embedded Redis in {tmp_path / 'data'}: cannot be made" in fleet.log.read_text()
+    assert f"embedded Redis in {tmp_path / 'data'}: the folder cannot be created" in fleet.log.read_text()

@@ -577,21 +577,21 @@ async def test_a_socket_folder_that_others_may_enter_is_rejected(
     server = EmbeddedRedis(folder / ("long" * 30))
     Path(server.url.removeprefix("unix://")).parent.mkdir(mode=0o755)
 
-    with pytest.raises(EmbeddedRedisError, match="not ours alone"):
+    with pytest.raises(EmbeddedRedisError, match="not private to this user"):
         await server.start()
 
 
 async def test_a_folder_that_cannot_be_made_is_named(folder: Path) -> None:
     (folder / "data").write_text("a file, not a folder")
 
-    with pytest.raises(EmbeddedRedisError, match=rf"{folder}/data: cannot be made"):
+    with pytest.raises(EmbeddedRedisError, match=rf"{folder}/data: the folder cannot be created"):
         await EmbeddedRedis(folder / "data").start()
 
 
 async def test_a_lock_that_cannot_be_written_names_the_folder(folder: Path) -> None:
     (folder / "workers.lock").mkdir()
 
-    with pytest.raises(EmbeddedRedisError, match=rf"{folder}: cannot be written"):
+    with pytest.raises(EmbeddedRedisError, match=rf"{folder}: the folder cannot be written"):
         await EmbeddedRedis(folder).start()
 
 
@@ -599,7 +599,7 @@ async def test_a_read_only_folder_is_named(folder: Path) -> None:
     server = EmbeddedRedis(folder)
     await server.start()
     await server.stop()
-    reason = rf"{folder}: cannot be written: Read-only file system"
+    reason = rf"{folder}: the folder cannot be written: Read-only file system"
 
     with read_only(folder), pytest.raises(EmbeddedRedisError, match=reason):
         await server.start()
@@ -684,7 +684,7 @@ async def test_data_of_a_newer_server_is_rejected_by_an_older_one_and_stays_as_i
     assert re.search(
         r"written by Valkey 9[\d.]+, which Redis 7[\d.]+ \(.*redis-server\) cannot read", message
     )
-    assert "put a newer redis-server on PATH, or move the folder away" in message
+    assert "put a newer redis-server on PATH, or move the folder to another place" in message
     assert {path.name: path.read_bytes() for path in (folder / "appendonlydir").iterdir()} == before
 
 

@@ -78,9 +78,7 @@ async def test_a_server_that_does_not_have_the_script_gets_its_source(client):
 
 
 async def test_a_client_that_is_not_of_asyncio_is_refused_by_name():
-    with pytest.raises(
-        TypeError, match=r"redis\.asyncio or a ScriptRunner is needed, not redis\.client\.Redis"
-    ):
+    with pytest.raises(TypeError, match=r"redis\.asyncio or a ScriptRunner, not redis\.client\.Redis"):
         RedisBreakerStore(redis.Redis())
 
 

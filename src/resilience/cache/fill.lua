@@ -1,11 +1,11 @@
--- Stores an answer, if the lease it was computed under still holds, and ends the lease.
+-- Stores an answer and ends the lease of its computation, if the caller still holds the lease.
 --
--- KEYS, ARGV  those of held_lease.lua
+-- KEYS, ARGV  first those of held_lease.lua
 -- KEYS[2] entry  KEYS[3] cost  KEYS[4] last good copy
--- ARGV[2] body  ARGV[3] lease, ms  ARGV[4] ttl, ms  ARGV[5] how long the cost is kept, ms
--- ARGV[6] how long the copy is kept, ms; 0 for none
+-- ARGV[2] body  ARGV[3] length of the lease, ms  ARGV[4] ttl of the entry, ms  ARGV[5] ttl of the cost, ms
+-- ARGV[6] ttl of the last good copy, ms; 0: no copy is stored
 --
--- Reply: 1 stored; 0 the lease was lost, nothing is stored.
+-- Reply: 1 if the answer was stored; 0 if the lease was lost.
 --
 -- @include held_lease
 
@@ -13,7 +13,8 @@ if not is_held then
   return 0
 end
 redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[4])
--- Read after the entry was stored: age and cost together never fall short of when the computation began.
+-- The lease is read after the entry is stored, so that age plus cost is never less than the time since the computation
+-- began.
 redis.call('SET', KEYS[3], held_ms(ARGV[3]), 'PX', ARGV[5])
 redis.call('DEL', LEASE)
 if tonumber(ARGV[6]) > 0 then

@@ -1,7 +1,7 @@
--- A lease: the right to do something alone for a while, kept under a key whose value begins with the holder's token.
+-- A lease allows one holder at a time to do a task. It is a key whose value begins with the holder's token.
 
--- Take the lease for `ms` unless another holds it. No lease is given for longer than `longest` ms: one that has more
--- left is from before the clock was set back, and nothing says that its holder lives.
+-- Takes the lease for `ms` unless another holder has it. No lease is longer than `longest` ms. A lease with more time
+-- left was taken before the clock was set back, and is removed: its holder may have died.
 local function take_lease(key, token, ms, longest)
   if redis.call('PTTL', key) > tonumber(longest) then
     redis.call('DEL', key)

@@ -29,8 +29,12 @@ class MemoryCacheStore:
     """A `CacheStore` for one process.
 
     Args:
-        clock: By which things age.
-        max_entries: Keys kept, at least 1; beyond that the one whose last use is longest ago goes.
+        clock: The clock for ages and leases.
+        max_entries: The largest number of keys, at least 1. Beyond it, the least recently used key is
+            removed.
+
+    Raises:
+        ValueError: `max_entries` is below 1.
     """
 
     def __init__(self, clock: Clock = SYSTEM_CLOCK, max_entries: int = 10_000) -> None:
@@ -43,21 +47,21 @@ class MemoryCacheStore:
 
     def read(self, key: str, options: CacheOptions) -> Awaitable[Entry | None]:
         """Return the fresh entry, if there is one."""
-        found: asyncio.Future[Entry | None] = asyncio.get_running_loop().create_future()
-        found.set_result(self._fresh(key, options))
-        return found
+        future: asyncio.Future[Entry | None] = asyncio.get_running_loop().create_future()
+        future.set_result(self._fresh_entry(key, options))
+        return future
 
-    def _fresh(self, key: str, options: CacheOptions) -> Entry | None:
+    def _fresh_entry(self, key: str, options: CacheOptions) -> Entry | None:
         copy = self._copies.get(key)
         return None if copy is None or not copy.is_valid else self._entry(key, copy, options.ttl_seconds)
 
     async def read_last_good(self, key: str, options: CacheOptions) -> Entry | None:
-        """Return the last answer stored, fresh or not, if it is younger than `stale_seconds`."""
+        """Return the last stored answer, fresh or not, if it is younger than `stale_seconds`."""
         copy = self._copies.get(key)
         return None if copy is None else self._entry(key, copy, options.stale_seconds)
 
     async def read_expired(self, key: str, options: CacheOptions, max_age_seconds: float) -> Entry | None:
-        """Return the last answer stored, if its entry ran out and it is younger than `max_age_seconds`."""
+        """Return the last stored answer if its entry has expired and its age is below `max_age_seconds`."""
         copy = self._copies.get(key)
         if copy is None or not copy.is_valid or self._age(copy) < options.ttl_seconds:
             return None
@@ -66,9 +70,9 @@ class MemoryCacheStore:
     async def take_lease(
         self, key: str, token: str, begun_within_seconds: float, options: CacheOptions
     ) -> Entry | Lease:
-        """Decide in one step who computes."""
+        """Decide in one step which worker computes."""
         now = self._clock.monotonic()
-        entry = self._fresh(key, options)
+        entry = self._fresh_entry(key, options)
         if entry is not None and now - self._copies[key].begun_at < begun_within_seconds:
             return entry
         if self._claim(key) is not None:
@@ -77,7 +81,7 @@ class MemoryCacheStore:
         return Lease.TAKEN
 
     async def renew(self, key: str, token: str, options: CacheOptions) -> bool:
-        """Let a lease last for `lease_seconds` from now; return False if it was lost."""
+        """Renew a lease for `lease_seconds` from now. Return False if the lease was lost."""
         claim = self._claim(key)
         if claim is None or claim.token != token:
             return False
@@ -89,9 +93,9 @@ class MemoryCacheStore:
         key: str,
         token: str,
         body: bytes,
-        options: CacheOptions,  # noqa: ARG002 -- what is stored here is judged when it is read
+        options: CacheOptions,  # noqa: ARG002 -- this store applies the options when it reads
     ) -> bool:
-        """Store an answer and end its lease; return False, storing nothing, if the lease was lost."""
+        """Store an answer and end its lease. If the lease was lost, store nothing and return False."""
         claim = self._claim(key)
         if claim is None or claim.token != token:
             return False
@@ -103,7 +107,7 @@ class MemoryCacheStore:
         return True
 
     async def release(self, key: str, token: str) -> bool:
-        """End a lease that came to nothing; return False if it was lost."""
+        """End a lease without storing an answer. Return False if the lease was lost."""
         claim = self._claim(key)
         if claim is None or claim.token != token:
             return False
@@ -120,7 +124,7 @@ class MemoryCacheStore:
                 self._copies[key].is_valid = False
 
     def _claim(self, key: str) -> _Claim | None:
-        """Return the lease; one that has run out is removed."""
+        """Return the claim on the lease of `key`. An expired claim is removed."""
         claim = self._claims.get(key)
         if claim is None or self._clock.monotonic() < claim.ends_at:
             return claim

@@ -1,4 +1,4 @@
-"""How long a read-through cache keeps, serves and refreshes an answer."""
+"""The options of a read-through cache: how long it keeps, serves and refreshes an answer."""
 
 import math
 from dataclasses import dataclass
@@ -6,24 +6,25 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class CacheOptions:
-    """How long things last. Times are in seconds, finite, and at least a millisecond unless 0 is allowed.
+    """The options. Times are in seconds and finite. They are at least 0.001, unless 0 is allowed.
 
     Attributes:
-        ttl_seconds: How long an entry is fresh.
-        stale_seconds: Age up to which a last good answer may stand in for a failed computation; 0 for never.
-            Of use only when longer than `ttl_seconds`.
-        lease_seconds: How long the lease of a computation lasts unless it is renewed, and so how long other
-            workers wait for one that died.
-        computation_seconds: How long a computation's lease is renewed. What takes longer is not stored, so
-            this should be above the longest to be expected.
-        patience_seconds: How long a caller waits for a computation, counted from its beginning, while there
-            is a last good answer that ran out and was not invalidated; then that is served in the meantime. 0
-            for not at all.
-        early_refresh_beta: How eagerly entries are refreshed before they run out: 1 is optimal by the paper,
-            more is earlier, 0 is never.
-        revalidate_seconds: For how long after its end an entry is still answered with while a new one is
-            computed in the background; 0 for not at all.
-        negative_seconds: For how long a computation that failed is not begun again; 0 for not at all.
+        ttl_seconds: The time for which an entry is fresh.
+        stale_seconds: The age up to which the last good answer may replace a failed computation. It has an
+            effect only if it is above `ttl_seconds`. 0: never.
+        lease_seconds: The length of a computation's lease without a renewal. If a worker dies while it
+            computes, the others wait this long.
+        computation_seconds: The longest time for which a computation's lease is renewed. The answer of a
+            longer computation is not stored, so set this above the longest expected computation.
+        patience_seconds: The longest time that a caller waits for a computation, counted from the beginning
+            of the computation. The caller then gets the last good answer, if its entry has expired and was
+            not invalidated. 0: such a caller does not wait.
+        early_refresh_beta: The factor of early refreshes. 1 is optimal according to the paper that `policy`
+            cites. A larger factor refreshes earlier. 0: entries are not refreshed before they expire.
+        revalidate_seconds: The time after the expiry of an entry in which the entry is still served, while a
+            new one is computed in the background. 0: an expired entry is not served this way.
+        negative_seconds: The time after a failed computation in which it is not repeated. 0: it is repeated
+            at once.
     """
 
     ttl_seconds: float = 300.0
@@ -45,12 +46,15 @@ class CacheOptions:
 
     @property
     def served_seconds(self) -> float:
-        """Age up to which an answer is served without regard to how its next computation goes."""
+        """The age up to which an answer is served before the next computation has finished."""
         return self.ttl_seconds + self.revalidate_seconds
 
     @property
     def copy_seconds(self) -> float:
-        """Age up to which a last good copy is of use; 0 for none. An entry may outlive it."""
+        """The age up to which the last good copy may be served. 0: no copy is needed.
+
+        An entry may be older.
+        """
         return max(self.stale_seconds, self.served_seconds) if self.revalidate_seconds else self.stale_seconds
 
 

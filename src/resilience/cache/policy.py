@@ -1,34 +1,34 @@
-"""A read-through cache: bytes under a key, computed once for all who want them.
+"""A read-through cache: it returns the bytes stored under a key, or computes and stores them.
 
-What it promises:
+The guarantees:
 
-- **Single flight.** A computation belongs to the cache and not to the caller who was first. All callers of a
-  key in this process (those who refresh apart) wait for one task, and a caller that is cancelled harms no
-  other; when every caller has gone the computation still finishes, since its answer is of use to the next
-  one. Across processes a lease in the store lets one worker compute while the others wait for its answer. The
-  lease is short and renewed while its holder computes, so another soon takes over from one that died.
-- **No long wait where an answer is at hand.** A caller that has waited for `patience_seconds`, or comes after
-  that, is answered with the last good answer while the computation goes on, in whichever worker. Never after
+- **Single flight.** All callers of a key in this process wait for one task. Refreshes share a task of their
+  own. The task does not depend on its callers: it continues when a caller is cancelled, and finishes even if
+  all callers are gone. Across processes, a lease in the store lets one worker compute while the others wait
+  for its answer. The lease is short and is renewed during the computation. If its holder dies, another worker
+  soon computes.
+- **Bounded wait.** After `patience_seconds` of a computation, in any worker, callers get the last good answer
+  while the computation continues. This does not apply after an invalidation.
+- **Fresh refresh.** A refresh is answered only by a computation that began after the refresh was requested,
+  in any worker. It therefore sees every write that was acknowledged before. A plain call may get an entry, or
+  join a computation, that began before a write.
+- **No old answer after a write.** `invalidate` removes the entry and the lease together. An answer is stored
+  only if its worker still holds the lease of the computation (Nishtala et al., "Scaling Memcache at
+  Facebook", NSDI 2013, section 3.2.1). After an invalidation, the callers of the running computation still
+  get its answer.
+- **Early refresh.** Shortly before an entry expires, one hit starts a new computation in the background
+  (Vattani, Chierichetti and Lowenstein, "Optimal Probabilistic Cache Stampede Prevention", PVLDB 8(8), 2015).
+- **Stale while revalidate.** For `revalidate_seconds` after its expiry, an entry is still served at once,
+  while one worker computes the next entry in the background (RFC 5861, section 3). This does not apply after
   an invalidation.
-- **A refresh is fresh.** It is answered only by a computation that began after it was asked for, in whichever
-  worker, and so sees every write acknowledged before. A plain caller asks for less: as the entry it finds may
-  be from before a write, so may be the computation under way that it joins.
-- **No old answer after a write.** `invalidate` drops entry and lease together, and an answer is only stored
-  under the lease it was computed under. (Nishtala et al., "Scaling Memcache at Facebook", NSDI 2013, section
-  3.2.1.) The callers of a computation that was overtaken still get what was computed for them.
-- **Early refresh.** Shortly before an entry runs out, one caller's hit starts a new computation in the
-  background. (Vattani, Chierichetti and Lowenstein, "Optimal Probabilistic Cache Stampede Prevention", PVLDB
-  8(8), 2015.)
-- **Stale while revalidate.** For a while after its end an entry still answers, at once, while one caller of
-  all workers computes the next one in the background (RFC 5861, section 3). Never after an invalidation.
-- **Stale if error.** A last good copy outlives the entry and answers when a computation fails (RFC 5861,
-  section 4).
-- **Negative caching.** A computation that failed is not begun again for a while: who finds no entry gets the
-  error at once, or the last good copy. A refresh computes all the same, and a success or an invalidation ends
-  it. Like an answer, an error is only kept under the lease it was computed under. It is kept in this process:
-  each worker fails for itself, and does not see another's invalidation end it. (RFC 2308 for the idea.)
+- **Stale if error.** A last good copy is kept longer than the entry, and is served if a computation fails
+  (RFC 5861, section 4).
+- **Negative caching.** A failed computation is not repeated for `negative_seconds`: a caller that finds no
+  entry gets the error or the last good copy at once. A refresh always computes. A success or an invalidation
+  removes the error. An error is kept only if its worker still held the lease. Each worker keeps its own
+  errors, and an invalidation in another worker does not remove them (RFC 2308 describes the idea for DNS).
 
-The bytes and the leases are in a `CacheStore`.
+A `CacheStore` holds the bytes and the leases.
 """
 
 import asyncio
@@ -64,26 +64,26 @@ P = ParamSpec("P")
 Outcome = Literal["hit", "miss", "updating", "stale"]
 
 POLL_INTERVAL_SECONDS = 0.02
-"""How often a worker without the lease looks for the answer of the one that has it."""
+"""The time between two checks of a worker that waits for the answer of the lease holder."""
 
 MAX_FAILURES = 1_000
-"""Keys whose failed computation is remembered; beyond that the one that failed longest ago is forgotten."""
+"""The largest number of keys with a remembered failure. Beyond it, the oldest failure is removed."""
 
-_Course = tuple[str, bool]
-"""What tells the computations that callers wait for apart: the key, and whether it is a refresh."""
+_TaskKey = tuple[str, bool]
+"""The key of a shared task: the key of the answer, and whether the task is a refresh."""
 
 
 class Answer(NamedTuple):
-    """What a caller gets.
+    """The answer to a caller.
 
     Attributes:
-        body: The answer.
-        outcome: "hit" when the store had it, "miss" when it was computed while the caller waited, here or in
-            another worker, "updating" when the entry ran out and the next one is still being computed,
-            "stale" when the computation failed and this is the last good one. (The terms are nginx', of
+        body: The bytes.
+        outcome: "hit": the store had a fresh entry. "miss": the answer was computed while the caller waited,
+            in this worker or another. "updating": the entry has expired and the next one is being computed.
+            "stale": the computation failed, and this is the last good answer. (nginx uses these terms in
             `$upstream_cache_status`.)
-        age_seconds: Time since it was stored.
-        error: With "stale", why the computation failed.
+        age_seconds: The time since the answer was stored, in seconds.
+        error: The error of the computation if the outcome is "stale", otherwise None.
     """
 
     body: bytes
@@ -93,19 +93,19 @@ class Answer(NamedTuple):
 
     @property
     def is_old(self) -> bool:
-        """Whether a newer answer was due, and this is the last good one."""
+        """Whether the answer is the last good one, because a newer answer is not available."""
         return self.outcome in {"updating", "stale"}
 
 
 Compute = Callable[[], Awaitable[bytes]]
-"""Computes an answer from nothing; begun in a task of its own, at most once for each `get`."""
+"""Computes an answer. It runs in a task of its own, at most once for each `get`."""
 
 
 class CacheRead(NamedTuple):
     """A read that has begun.
 
     Attributes:
-        result: Returns the answer, and raises what `ReadThroughCache.get` raises. To be awaited once at most.
+        result: Returns the answer. It raises the errors of `ReadThroughCache.get`. Call it at most once.
     """
 
     result: Callable[[], Coroutine[Any, Any, Answer]]
@@ -114,7 +114,7 @@ class CacheRead(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class _Failure:
     error: Exception
-    traceback: TracebackType | None  # the error's own grows each time it is raised
+    traceback: TracebackType | None  # that of the error grows each time the error is raised
     ends_at: float
 
 
@@ -122,18 +122,18 @@ _DEFAULT_OPTIONS: Final = CacheOptions()
 
 
 class ReadThroughCache:
-    """The cache in front of a computation. See the module's docstring for what it promises.
+    """The cache. The docstring of the module lists its guarantees.
 
     Args:
-        store: Where the bytes are.
-        options: How long things last.
-        clock: Paces and measures the wait for another worker.
-        randomizer: Decides who refreshes early.
-        stale_on: Errors of a computation that a last good copy may stand in for.
-        negative_on: Errors of a computation that are remembered for `negative_seconds`.
-        name: What events call this cache.
-        listener: Told of every answer, every computation that succeeded and every one in the background that
-            failed.
+        store: The store of the bytes and the leases.
+        options: The lifetimes and limits.
+        clock: The clock for waits and their limits.
+        randomizer: The random numbers that select the hits with an early refresh.
+        stale_on: The errors of a computation that the last good copy may replace.
+        negative_on: The errors of a computation that are remembered for `negative_seconds`.
+        name: The name of this cache in events.
+        listener: Receives `CacheAnswered` for every answer, `CacheRefreshed` for every successful computation
+            and `CacheRefreshFailed` for every failed computation in the background.
     """
 
     def __init__(
@@ -156,60 +156,60 @@ class ReadThroughCache:
         self._stale_on = stale_on
         self._negative_on = negative_on
         self._listener = listener
-        # Made once: one comes with every call.
-        self._told = {outcome: CacheAnswered(policy=name, outcome=outcome) for outcome in get_args(Outcome)}
-        self._flights = SharedTasks[_Course, Answer](clock)
+        # The events are made once, because every call sends one.
+        self._events = {outcome: CacheAnswered(policy=name, outcome=outcome) for outcome in get_args(Outcome)}
+        self._computations = SharedTasks[_TaskKey, Answer](clock)
         self._replacements = SharedTasks[str, None](clock)
         self._failures: OrderedDict[str, _Failure] = OrderedDict()
         self._invalidations = 0
 
     def begin(self, key: str, compute: Compute, *, refresh: bool = False) -> CacheRead:
-        """Begin to read the answer under `key`: the store is asked at once.
+        """Begin to read the answer under `key`. The read from the store starts with this call.
 
-        So the caller may ask for something else meanwhile, in the same round trip. The arguments are those of
-        `get`. A read that is begun need not be finished.
+        The caller can send other commands in the same round trip. The arguments are those of `get`. The
+        caller need not await the result.
         """
         entry = None if refresh else self._store.read(key, self._options)
         return CacheRead(partial(self._finish, key, compute, entry))
 
     async def get(self, key: str, compute: Compute, *, refresh: bool = False) -> Answer:
-        """Answer from the store, or else from a computation shared with all other callers of `key`.
+        """Return the answer from the store, or from a computation that all callers of `key` share.
 
         Args:
-            key: What the answer is stored under.
-            compute: Run if need be, in a task that outlives this call.
-            refresh: Be content only with a computation that begins after this call, here or in another
-                worker. Those who ask for it while one is under way share the next one.
+            key: The key of the answer.
+            compute: Computes the answer if necessary, in a task that may outlive this call.
+            refresh: Whether to accept only a computation that begins after this call, in any worker.
+                Refreshes that are requested during a computation share the next one.
 
         Raises:
-            BaseException: Whatever the computation raised, now or up to `negative_seconds` ago, if no last
-                good copy may stand in for it.
+            BaseException: The error of the computation, now or up to `negative_seconds` ago, unless a last
+                good copy replaces it.
         """
         return await self.begin(key, compute, refresh=refresh).result()
 
     async def _finish(self, key: str, compute: Compute, reading: Awaitable[Entry | None] | None) -> Answer:
-        """Answer from the entry that `reading` finds; None stands for a refresh."""
+        """Return the answer. `reading` is the read of the entry, or None for a refresh."""
         if reading is None:
             answer = await self._refresh(key, compute)
         elif (entry := await reading) is not None:
             if self._is_due_early(entry):
-                self._refresh_behind(key, compute, entry)
+                self._refresh_in_background(key, compute, entry)
             answer = Answer(entry.body, "hit", entry.age_seconds)
         else:
-            answer = await self._answer_anew(key, compute)
-        notify(self._listener, self._told[answer.outcome])
+            answer = await self._answer_without_entry(key, compute)
+        notify(self._listener, self._events[answer.outcome])
         return answer
 
     def cached(
         self, key: Callable[P, str]
     ) -> Callable[[Callable[P, Awaitable[bytes]]], Callable[P, Coroutine[Any, Any, Answer]]]:
-        """Return a decorator for async functions: each call answers from the cache, as `get` does.
+        """Return a decorator for async functions. A decorated function returns the answer of `get`.
 
         Args:
-            key: Called with the arguments of a call; returns the key of its answer.
+            key: Called with the arguments of a call. It returns the key of the answer.
 
         Raises:
-            TypeError: By the decorator: the function is a plain function.
+            TypeError: The decorated function is a plain function. The decorator raises this.
         """
 
         def decorate(function: Callable[P, Awaitable[bytes]]) -> Callable[P, Coroutine[Any, Any, Answer]]:
@@ -224,90 +224,100 @@ class ReadThroughCache:
         return decorate
 
     async def invalidate(self, keys: Sequence[str], *, last_good: bool = False) -> None:
-        """Make every later `begin` and `get` of `keys` see what was written before this call.
+        """Ensure that every later `begin` and `get` of `keys` sees the writes before this call.
 
-        Last good copies stay unless `last_good` is set: they answer when a computation fails. Another
-        worker's computation that began before still answers the callers which that worker joins to it, but is
-        not stored.
+        Last good copies stay unless `last_good` is set: they answer when a computation fails. If another
+        worker's computation began before this call, its answer still goes to the callers in that worker, but
+        is not stored.
         """
         await self._store.invalidate(keys, last_good=last_good)
         self._invalidations += 1
         for key in keys:
             self._failures.pop(key, None)
             for refresh in (False, True):
-                self._flights.forget((key, refresh))
+                self._computations.forget((key, refresh))
 
     async def aclose(self) -> None:
-        """Cancel every computation under way, and whoever waits for one."""
-        await asyncio.gather(self._flights.aclose(), self._replacements.aclose())
+        """Cancel every computation under way. The callers that wait for one are cancelled too."""
+        await asyncio.gather(self._computations.aclose(), self._replacements.aclose())
 
-    async def _answer_anew(self, key: str, compute: Compute) -> Answer:
+    async def _answer_without_entry(self, key: str, compute: Compute) -> Answer:
         if self._options.revalidate_seconds > 0:
             expired = await self._store.read_expired(key, self._options, self._options.served_seconds)
             if expired is not None:
-                self._refresh_behind(key, compute, expired)
+                self._refresh_in_background(key, compute, expired)
                 return Answer(expired.body, "updating", expired.age_seconds)
         if (failure := self._recent_failure(key)) is not None:
-            return await self._stand_in(key, failure.error.with_traceback(failure.traceback))
-        flight = self._join((key, False), compute)
-        return await self._answer_in_time(key, flight) or await _result(flight)
+            return await self._last_good_or_raise(key, failure.error.with_traceback(failure.traceback))
+        computation = self._join((key, False), compute)
+        return await self._answer_in_time(key, computation) or await _result(computation)
 
     async def _refresh(self, key: str, compute: Compute) -> Answer:
-        course = key, True
-        if (earlier := self._flights.get(course)) is not None:
-            # What that one read may be from before this call: the next one will do.
+        task_key = key, True
+        if (earlier := self._computations.get(task_key)) is not None:
+            # The earlier refresh may have read data from before this call. Wait for it, then share the next
+            # one.
             await asyncio.wait((earlier.task,))
-            if earlier.task.cancelled():  # by `aclose`, after which nothing is begun
+            if earlier.task.cancelled():  # `aclose` cancelled it, and no further computation may begin
                 raise asyncio.CancelledError
-        return await _result(self._join(course, compute))
+        return await _result(self._join(task_key, compute))
 
-    def _join(self, course: _Course, compute: Compute) -> SharedTask[Answer]:
+    def _join(self, task_key: _TaskKey, compute: Compute) -> SharedTask[Answer]:
+        """Return the task of `task_key` that is under way, or begin one."""
         require_async(compute)
-        return self._flights.get(course) or self._flights.begin(course, self._fly(course, compute))
+        return self._computations.get(task_key) or self._computations.begin(
+            task_key, self._find_or_compute(task_key, compute)
+        )
 
-    async def _answer_in_time(self, key: str, flight: SharedTask[Answer]) -> Answer | None:
-        """Answer in the time that a caller waits: with the answer of `flight`, or else the last good one.
+    async def _answer_in_time(self, key: str, computation: SharedTask[Answer]) -> Answer | None:
+        """Wait for `computation` up to `patience_seconds`. Then return the last good answer.
 
         Returns:
-            None where there is neither: `flight` goes on and nothing may be served meanwhile, or it failed.
+            None if there is no answer yet: `computation` continues and no last good answer may be served, or
+            `computation` failed.
         """
         options = self._options
         if not options.stale_seconds:
             return None
-        seconds = flight.began_at + options.patience_seconds - self._clock.monotonic()
+        seconds = computation.began_at + options.patience_seconds - self._clock.monotonic()
         if seconds > 0:
-            with suppress(TimeoutError):  # perhaps one of the computation's own
+            with suppress(TimeoutError):  # the computation itself may raise it too
                 async with self._clock.timeout(seconds):
-                    return await _result(flight)
-        if flight.task.done():
+                    return await _result(computation)
+        if computation.task.done():
             return None
         expired = await self._store.read_expired(key, options, options.stale_seconds)
         return None if expired is None else Answer(expired.body, "updating", expired.age_seconds)
 
-    async def _fly(self, course: _Course, compute: Compute) -> Answer:
-        key, refresh = course
+    async def _find_or_compute(self, task_key: _TaskKey, compute: Compute) -> Answer:
+        """Take the lease and compute the answer, or wait for the answer of the lease holder."""
+        key, refresh = task_key
         token = uuid.uuid4().hex
         began = self._clock.monotonic()
         longest_wait = self._options.computation_seconds + self._options.lease_seconds
         outcome: Outcome = "hit"
         while True:
             waited = self._clock.monotonic() - began
-            # A refresh is content with what another worker began to compute after this one began to wait.
+            # A refresh accepts a computation of another worker only if it began after this task began to
+            # wait.
             begun_within = waited if refresh else math.inf
-            found = await self._store.take_lease(key, token, begun_within, self._options)
-            if isinstance(found, Entry):
-                return Answer(found.body, outcome, found.age_seconds)
-            if found is Lease.TAKEN or waited >= longest_wait:
+            reply = await self._store.take_lease(key, token, begun_within, self._options)
+            if isinstance(reply, Entry):
+                return Answer(reply.body, outcome, reply.age_seconds)
+            if reply is Lease.TAKEN or waited >= longest_wait:
                 break
             outcome = "miss"
             await self._clock.sleep(POLL_INTERVAL_SECONDS)
         try:
             return Answer(await self._compute(key, token, compute, early=False), "miss")
-        except Exception as error:  # noqa: BLE001 -- raised again unless something stands in for it
-            return await self._stand_in(key, error)
+        except Exception as error:  # noqa: BLE001 -- it is raised again unless a last good copy replaces it
+            return await self._last_good_or_raise(key, error)
 
-    async def _stand_in(self, key: str, error: Exception) -> Answer:
-        """Answer with the last good copy where a computation failed with `error`, or raise that."""
+    async def _last_good_or_raise(self, key: str, error: Exception) -> Answer:
+        """Return the last good copy after a computation failed with `error`.
+
+        Without a copy, raise `error`.
+        """
         last_good = None
         if isinstance(error, self._stale_on) and not is_misuse(error):
             last_good = await self._store.read_last_good(key, self._options)
@@ -327,31 +337,31 @@ class ReadThroughCache:
                 body = await compute()
             finally:
                 renewal.end()
-        except GeneratorExit:  # the event loop is over: the lease runs out
+        except GeneratorExit:  # the event loop has ended, and the lease expires by itself
             raise
         except BaseException as error:
             invalidations = self._invalidations
             is_held = await self._store.release(key, token)
-            # An invalidation may also have come between the lease's end and the news of it.
+            # An invalidation may have happened while this task waited for the reply of the store.
             if is_held and invalidations == self._invalidations:
                 self._remember(key, error)
             raise
-        # Awaited before anybody is answered: who asks again after the answer finds it stored.
+        # The callers get the answer after it is stored, so that their next call finds it.
         await self._store.fill(key, token, body, self._options)
         self._failures.pop(key, None)
         notify(self._listener, CacheRefreshed(policy=self.name, early=early))
         return body
 
     def _is_due_early(self, entry: Entry) -> bool:
-        """Draw whether to refresh now: when -cost · beta · ln(rand), rand in (0, 1], reaches past the end."""
+        """Decide at random whether to refresh: if -cost·beta·ln(r), r in (0, 1], exceeds the time left."""
         eagerness = entry.cost_seconds * self._options.early_refresh_beta
         return entry.remaining_seconds <= -eagerness * math.log(1.0 - self._randomizer.random())
 
-    def _refresh_behind(self, key: str, compute: Compute, entry: Entry) -> None:
-        """See to it that `entry` is replaced, while its callers have it already."""
+    def _refresh_in_background(self, key: str, compute: Compute, entry: Entry) -> None:
+        """Begin a task that replaces `entry`, unless there is one or the computation failed recently."""
         require_async(compute)
         if self._replacements.get(key) is None and self._recent_failure(key) is None:
-            # Nobody's request: what the context of this one says does not hold for it.
+            # The task must not inherit the context variables of this request.
             self._replacements.begin(key, self._replace(key, compute, entry), Context())
 
     async def _replace(self, key: str, compute: Compute, entry: Entry) -> None:
@@ -361,7 +371,7 @@ class ReadThroughCache:
         try:
             if await self._store.take_lease(key, token, begun_ago, self._options) is Lease.TAKEN:
                 await self._compute(key, token, compute, early=early)
-        except Exception as error:  # noqa: BLE001 -- nobody waits for it: the old answer serves on
+        except Exception as error:  # noqa: BLE001 -- no caller waits, and the old answer is still served
             notify(self._listener, CacheRefreshFailed(policy=self.name, error=error))
 
     def _remember(self, key: str, error: BaseException) -> None:
@@ -374,7 +384,7 @@ class ReadThroughCache:
             self._failures.popitem(last=False)
 
     def _recent_failure(self, key: str) -> _Failure | None:
-        """Return how the computation failed lately; what is too long ago is forgotten."""
+        """Return the remembered failure of `key`. An expired failure is removed."""
         failure = self._failures.get(key)
         if failure is None or self._clock.monotonic() < failure.ends_at:
             return failure
@@ -382,7 +392,10 @@ class ReadThroughCache:
         return None
 
 
-async def _result(flight: SharedTask[Answer]) -> Answer:
-    """Wait for a computation; unlike `await`, this leaves it alone when its caller is cancelled."""
-    await asyncio.wait((flight.task,))
-    return flight.task.result()
+async def _result(computation: SharedTask[Answer]) -> Answer:
+    """Wait for a computation.
+
+    Unlike `await`, a cancellation of the caller does not cancel the computation.
+    """
+    await asyncio.wait((computation.task,))
+    return computation.task.result()

@@ -1,4 +1,4 @@
-"""Cache entries as a worker last read them, for while Redis is unavailable."""
+"""The cache entries that a worker has read recently. They are served while Redis is unavailable."""
 
 from collections import OrderedDict
 
@@ -6,16 +6,16 @@ from ..clock import Clock
 from .store import Entry
 
 _LARGEST_SHARE = 0.1
-"""Of all there is room for, that one entry may take."""
+"""The largest share of the memory for one entry."""
 
 
 class RecentEntries:
-    """Entries that grow old by this process's clock and are gone when they have run out.
+    """Entries with ages by the clock of this process. An expired entry is removed.
 
     Args:
-        clock: By which they age.
-        max_bytes: Of keys and bodies together; beyond that the one whose last use is longest ago goes, and
-            one larger than a tenth of it is not kept at all. 0 keeps none.
+        clock: The clock for ages.
+        max_bytes: The largest total size of keys and bodies. Beyond it, the least recently used entry is
+            removed. An entry larger than a tenth of this size is not kept. 0: no entry is kept.
     """
 
     def __init__(self, clock: Clock, max_bytes: int) -> None:
@@ -25,7 +25,7 @@ class RecentEntries:
         self._entries: OrderedDict[str, tuple[Entry, float]] = OrderedDict()
 
     def put(self, key: str, entry: Entry | None) -> None:
-        """Keep `entry` as what it is at this moment, and no earlier one; None: there is none now."""
+        """Replace the entry under `key` by `entry`, which was just read. None removes the entry."""
         self.drop(key)
         if entry is None or (size := _size(key, entry)) > _LARGEST_SHARE * self._max_bytes:
             return
@@ -35,21 +35,21 @@ class RecentEntries:
             self.drop(next(iter(self._entries)))
 
     def get(self, key: str) -> Entry | None:
-        """Return what is left of an entry: older than when it was put, and with less time to go."""
+        """Return the entry under `key` with its current age and remaining time, or None if there is none."""
         if key not in self._entries:
             return None
         entry, put_at = self._entries[key]
-        since = self._clock.monotonic() - put_at
-        if since >= entry.remaining_seconds:
+        elapsed = self._clock.monotonic() - put_at
+        if elapsed >= entry.remaining_seconds:
             self.drop(key)
             return None
         self._entries.move_to_end(key)
         return entry._replace(
-            age_seconds=entry.age_seconds + since, remaining_seconds=entry.remaining_seconds - since
+            age_seconds=entry.age_seconds + elapsed, remaining_seconds=entry.remaining_seconds - elapsed
         )
 
     def drop(self, key: str) -> None:
-        """Forget the entry, if there is one."""
+        """Remove the entry under `key`, if there is one."""
         if key in self._entries:
             entry, _ = self._entries.pop(key)
             self._bytes -= _size(key, entry)

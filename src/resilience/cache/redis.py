@@ -1,26 +1,31 @@
-"""The cache's store in Redis.
+"""The store of the cache in Redis.
 
-An entry is a plain string under the caller's own key, with an expiry of exactly its ttl: `GET` shows the
-answer, `TTL` how long it stays fresh, and after `DEL` the next reader computes. Beside `k` there are
-`{k}:cost` (how long the computation took, in milliseconds), `{k}:last-good` (the answer again, for when there
-is no entry) and `{k}:lease` (the token of the worker that computes now). The braces make a hash tag, so that
-all four keys are in one slot. A key must therefore hold no braces of its own. Everything runs out by Redis'
-own expiry, hence by Redis' clock, and ages follow from the remaining time: the entry's age from its ttl, the
-cost of its computation from the lease.
+**Keys.** An entry is a string under the caller's key `k`. Its expiry is exactly its ttl: `GET` returns the
+answer, `TTL` the time for which it is fresh, and after `DEL` the next reader computes. Three more keys belong
+to an entry:
 
-After Redis' clock is set back, an entry that was stored before is a miss, and a lease that was given before
-has ended: nothing says how old the entry is, or whether the lease's holder lives. A last good copy is of no
-use until the clock is where it was, or an answer is stored again.
+- `{k}:cost`: the duration of the computation in milliseconds,
+- `{k}:last-good`: a copy of the answer, which is kept longer than the entry,
+- `{k}:lease`: the token of the worker that computes.
 
-The cost is kept for as long as the last good copy. While the cost is there, that copy may be served instead
-of an entry that ran out. An invalidation drops both. To delete `k` by hand, so that nobody sees the old
-answer even when its ttl would have been over, delete `{k}:cost` too.
+The braces are a hash tag, so that all four keys are in one slot. `k` itself must therefore contain no braces.
 
-**While Redis is unavailable or refuses** (its memory is full), here and nowhere else: every read is a miss,
-every lease is granted and held, and nothing is stored. So callers compute, each worker by itself. A foreign
-value under the key has the same effect and is logged. With recent entries, a worker serves what it read
-before until that runs out. The one promise that suffers is invalidation: an entry that could not be dropped,
-in Redis or in another worker, is served until its ttl and `revalidate_seconds` are over.
+**Ages.** All keys expire by Redis' clock. The age of an entry follows from its ttl and its remaining time,
+and the cost from the remaining time of the lease.
+
+**Clock set back.** If Redis' clock is set back, entries that were stored before are misses and leases that
+were taken before have ended, because their ages are not known. A last good copy is not served until the clock
+has reached its earlier time, or until an answer is stored again.
+
+**Invalidation.** The cost is kept as long as the last good copy. The copy may replace an expired entry only
+while the cost exists. An invalidation deletes the entry and the cost. To delete `k` by hand without serving
+the old answer later, delete `{k}:cost` too.
+
+**While Redis is unavailable or refuses**, this store treats every read as a miss, grants and renews every
+lease, and stores nothing. Each worker then computes for itself. A value of another program under a key has
+the same effect, and is logged. With recent entries, a worker serves an entry that it has read until the entry
+expires. Only invalidation is then not guaranteed: an entry that could not be deleted, in Redis or in another
+worker, is served until its ttl and `revalidate_seconds` are over.
 """
 
 import asyncio
@@ -45,7 +50,7 @@ _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _FOREVER_SECONDS = 1e9
-"""Longer than anything is kept, and a number that a script can take."""
+"""A time that is longer than any lifetime, as a number that scripts accept."""
 
 _FOLDER = Path(__file__).parent
 _READ, _TAKE_LEASE, _RENEW, _FILL, RELEASE = (
@@ -57,8 +62,9 @@ class RedisCacheStore:
     """A `CacheStore` that all workers share.
 
     Args:
-        redis: A client of `redis.asyncio`, or what else runs scripts.
-        recent: Keeps the entries that were read, for while Redis is unavailable; None keeps nothing.
+        redis: A client of `redis.asyncio`, or a `ScriptRunner`.
+        recent: Keeps the entries that were read, and serves them while Redis is unavailable. None keeps
+            nothing.
     """
 
     def __init__(self, redis: ScriptRunner | Client, recent: RecentEntries | None = None) -> None:
@@ -67,58 +73,61 @@ class RedisCacheStore:
         self._background: set[asyncio.Task[object]] = set()
 
     def read(self, key: str, options: CacheOptions) -> Awaitable[Entry | None]:
-        """Return the fresh entry, if there is one. The reading begins with this call."""
+        """Return the fresh entry, if there is one. The read starts with this call."""
         reading = asyncio.create_task(self._read(key, options))
-        self._keep(reading)
+        self._keep_reference(reading)
         return reading
 
     async def read_last_good(self, key: str, options: CacheOptions) -> Entry | None:
-        """Return the last answer stored, fresh or not, if it is younger than `stale_seconds`."""
-        reply = await self._read_values(_last_good(key), key)
+        """Return the last stored answer, fresh or not, if it is younger than `stale_seconds`."""
+        reply = await self._read_values(_last_good_key(key), key)
         if reply is None:
             return None
         body, _, remaining_ms = reply
         return _entry(body, remaining_ms, None, options.copy_seconds, options.stale_seconds)
 
     async def read_expired(self, key: str, options: CacheOptions, max_age_seconds: float) -> Entry | None:
-        """Return the last answer stored, if its entry ran out and it is younger than `max_age_seconds`."""
-        reply = await self._read_values(_last_good(key), key)
+        """Return the last stored answer if its entry has expired and its age is below `max_age_seconds`."""
+        reply = await self._read_values(_last_good_key(key), key)
         if reply is None:
             return None
         body, cost_ms, remaining_ms = reply
-        if cost_ms is None:  # invalidated
+        if cost_ms is None:  # the entry was invalidated
             return None
         entry = _entry(body, remaining_ms, cost_ms, options.copy_seconds, max_age_seconds)
-        # A younger one's entry was deleted by hand, or has been stored since the caller looked for it.
+        # If the answer is younger than the ttl, its entry was deleted by hand, or was stored after the
+        # caller's read.
         return None if entry is None or entry.age_seconds < options.ttl_seconds else entry
 
     async def take_lease(
         self, key: str, token: str, begun_within_seconds: float, options: CacheOptions
     ) -> Entry | Lease:
-        """Decide in one step who computes."""
-        keys = (_lease(key), key, cost_key(key))
+        """Decide in one step which worker computes."""
+        keys = (_lease_key(key), key, cost_key(key))
         arguments = (
             token,
             _milliseconds(options.lease_seconds),
             _milliseconds(options.ttl_seconds),
-            math.floor(min(begun_within_seconds, _FOREVER_SECONDS) * 1000),  # in doubt the entry is too old
+            math.floor(
+                min(begun_within_seconds, _FOREVER_SECONDS) * 1000
+            ),  # rounded towards a new computation
         )
         reply = await unless_unavailable(self._runner.run(_TAKE_LEASE, keys, arguments), 1)
         if isinstance(reply, list):
             body, remaining_ms, cost_ms = reply
             entry = _entry(body, remaining_ms, cost_ms, options.ttl_seconds, options.ttl_seconds)
-            assert entry is not None, "the script answers with fresh entries only"
+            assert entry is not None, "the script returns fresh entries only"
             return entry
         return Lease.TAKEN if reply else Lease.HELD
 
     async def renew(self, key: str, token: str, options: CacheOptions) -> bool:
-        """Let a lease last for `lease_seconds` from now; return False if it was lost."""
+        """Renew a lease for `lease_seconds` from now. Return False if the lease was lost."""
         arguments = (token, _milliseconds(options.lease_seconds))
-        return bool(await unless_unavailable(self._runner.run(_RENEW, (_lease(key),), arguments), 1))
+        return bool(await unless_unavailable(self._runner.run(_RENEW, (_lease_key(key),), arguments), 1))
 
     async def fill(self, key: str, token: str, body: bytes, options: CacheOptions) -> bool:
-        """Store an answer and end its lease; return False, storing nothing, if the lease was lost."""
-        keys = (_lease(key), key, cost_key(key), _last_good(key))
+        """Store an answer and end its lease. If the lease was lost, store nothing and return False."""
+        keys = (_lease_key(key), key, cost_key(key), _last_good_key(key))
         arguments = (
             token,
             body,
@@ -132,25 +141,25 @@ class RedisCacheStore:
         return bool(is_stored)
 
     async def release(self, key: str, token: str) -> bool:
-        """End a lease that came to nothing; return False if it was lost."""
+        """End a lease without storing an answer. Return False if the lease was lost."""
         is_released = await self._release(key, token)
         self._end_lease(key, token, is_ended=is_released is not None)
         return is_released is not False
 
     async def invalidate(self, keys: Sequence[str], *, last_good: bool = False) -> None:
-        """Drop the fresh entries and the leases of `keys`, and the last good copies if `last_good` is set.
+        """Delete the fresh entries and the leases of `keys`, and the last good copies if `last_good` is set.
 
-        Each key is dropped in one step.
+        Each key is deleted in one step.
         """
         if self._recent is not None:
             for key in keys:
                 self._recent.drop(key)
-        await asyncio.gather(*(self._drop(key, last_good=last_good) for key in keys))
+        await asyncio.gather(*(self._delete(key, last_good=last_good) for key in keys))
 
-    async def _drop(self, key: str, *, last_good: bool) -> None:
-        keys = [key, cost_key(key), _lease(key)]
+    async def _delete(self, key: str, *, last_good: bool) -> None:
+        keys = [key, cost_key(key), _lease_key(key)]
         if last_good:
-            keys.append(_last_good(key))
+            keys.append(_last_good_key(key))
         await unless_unavailable(self._runner.run(COMMAND, keys, ("DEL",)), None)
 
     async def _read(self, key: str, options: CacheOptions) -> Entry | None:
@@ -158,13 +167,13 @@ class RedisCacheStore:
         return self._recent_entry(key) if reply is None else self._fresh_entry(key, options, *reply)
 
     async def _read_values(self, value_key: str, key: str) -> list[Reply] | None:
-        """Return the value under `value_key`, the cost of `key` and the value's remaining ms."""
+        """Return the value under `value_key`, the cost of `key`, and the remaining ms of the value."""
         return await unless_unavailable(self._runner.run(_READ, (value_key, cost_key(key))), None)
 
     def _fresh_entry(
         self, key: str, options: CacheOptions, body: Reply, cost_ms: Reply, remaining_ms: int
     ) -> Entry | None:
-        """Return the entry that Redis has under `key`, if it is fresh, and keep it as the recent one."""
+        """Return the entry from the values in Redis, if it is fresh, and keep it as a recent entry."""
         entry = _entry(body, remaining_ms, cost_ms, options.ttl_seconds, options.ttl_seconds)
         if self._recent is not None:
             self._recent.put(key, entry)
@@ -174,24 +183,30 @@ class RedisCacheStore:
         return None if self._recent is None else self._recent.get(key)
 
     async def _release(self, key: str, token: str) -> bool | None:
-        """Release the lease: True if it was released, False if it was lost, None if that is not known."""
-        reply = await unless_unavailable(self._runner.run(RELEASE, (_lease(key),), (token,)), None)
+        """Release a lease.
+
+        Return True if it was released, False if it was lost, None if Redis is unavailable.
+        """
+        reply = await unless_unavailable(self._runner.run(RELEASE, (_lease_key(key),), (token,)), None)
         return None if reply is None else bool(reply)
 
     def _end_lease(self, key: str, token: str, *, is_ended: bool) -> None:
-        """Take note that the holder has finished. A lease that Redis could not end runs out."""
+        """Called when a holder has finished.
 
-    def _keep(self, task: asyncio.Task[T]) -> None:
-        """Keep a reference to a task until it has finished."""
+        A lease that Redis could not end expires. Subclasses may do more.
+        """
+
+    def _keep_reference(self, task: asyncio.Task[T]) -> None:
+        """Keep a reference to a task until it has finished, so that it is not garbage-collected."""
         self._background.add(task)
         task.add_done_callback(self._background.discard)
 
 
 async def unless_unavailable(reply: Awaitable[T], otherwise: T) -> T:
-    """Return `reply`, or `otherwise` if Redis is unavailable, refuses, or finds a foreign value."""
+    """Return `reply`, or `otherwise` if Redis is unavailable, refuses, or finds another program's value."""
     try:
         return await reply
-    except StoreUnavailableError:  # the runner reports it
+    except StoreUnavailableError:  # the runner logs it
         return otherwise
     except RedisError as error:
         _log.warning("cache_refused", extra={"reason": str(error)})
@@ -203,18 +218,18 @@ def _entry(
 ) -> Entry | None:
     age_ms = _milliseconds(kept_seconds) - expires_in_ms
     remaining_ms = _milliseconds(served_seconds) - age_ms
-    # One that would have been stored in the future is from before it was to be kept for less long.
+    # A negative age means that the ttl was longer when the value was stored, or that the clock was set back.
     if body is None or expires_in_ms <= 0 or remaining_ms <= 0 or age_ms < 0:
         return None
     return Entry(body, age_ms / 1000, remaining_ms / 1000, _seconds(cost_ms))
 
 
 def _seconds(cost_ms: bytes | None) -> float:
-    """Return how long a computation took; 0 where that is not known, or a foreign value is in its place."""
+    """Return the cost in seconds, or 0 if it is missing or not a number."""
     try:
         return int(cost_ms or 0) / 1000
     except ValueError:
-        _log.warning("cache_refused", extra={"reason": "a cost is no number"})
+        _log.warning("cache_refused", extra={"reason": "a cost is not a number"})
         return 0.0
 
 
@@ -223,13 +238,13 @@ def _milliseconds(seconds: float) -> int:
 
 
 def cost_key(key: str) -> str:
-    """Return the key that holds how long the computation of `key` took."""
+    """Return the key of the cost: the duration of the computation of `key`."""
     return f"{{{key}}}:cost"
 
 
-def _last_good(key: str) -> str:
+def _last_good_key(key: str) -> str:
     return f"{{{key}}}:last-good"
 
 
-def _lease(key: str) -> str:
+def _lease_key(key: str) -> str:
     return f"{{{key}}}:lease"

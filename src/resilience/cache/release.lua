@@ -1,8 +1,8 @@
--- Ends a lease that came to nothing, unless it has another holder by now.
+-- Ends a lease without storing an answer, if the caller still holds the lease.
 --
 -- KEYS, ARGV  those of held_lease.lua
 --
--- Reply: 1 ended; 0 it was not the caller's.
+-- Reply: 1 if the lease was ended; 0 if the caller did not hold it.
 --
 -- @include held_lease
 

@@ -1,9 +1,9 @@
--- Lets a lease last for its whole time from now, unless it has another holder by now.
+-- Renews a lease for its whole length from now, if the caller still holds it.
 --
--- KEYS, ARGV  those of held_lease.lua
--- ARGV[2]     lease, ms
+-- KEYS, ARGV  first those of held_lease.lua
+-- ARGV[2]     length of the lease, ms
 --
--- Reply: 1 renewed; 0 the lease was lost.
+-- Reply: 1 if the lease was renewed; 0 if it was lost.
 --
 -- @include held_lease
 

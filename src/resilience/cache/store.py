@@ -1,8 +1,8 @@
-"""Where a read-through cache keeps its bytes: entries, last good copies and leases.
+"""The port `CacheStore`: the entries, the last good copies and the leases of a read-through cache.
 
-`CacheStore` is the port; its form for one process is in `memory`. An entry knows how old it is and how
-long its computation took, and so when that began: both by the store's one clock, the second from the moment
-the lease was taken. What a worker's clock says is never compared with another's.
+`memory` and `redis` implement it. Ages and costs are measured by the clock of the store only, so that the
+clocks of different workers are never compared. The cost of an entry is the time from the taking of the lease
+to the storing of the answer. The computation of an entry therefore began `age_seconds + cost_seconds` ago.
 """
 
 from collections.abc import Awaitable, Sequence
@@ -13,14 +13,13 @@ from .options import CacheOptions
 
 
 class Entry(NamedTuple):
-    """What a store has under a key.
+    """A stored answer. Times are measured by the store's clock.
 
     Attributes:
-        body: The answer.
-        age_seconds: Time since it was stored, by the store's clock.
-        remaining_seconds: Time until it runs out, by the store's clock; above 0.
-        cost_seconds: How long its computation took, from the lease to the filling, by the store's clock: it
-            began `age_seconds + cost_seconds` ago.
+        body: The bytes.
+        age_seconds: The time since the answer was stored.
+        remaining_seconds: The time until the answer expires, above 0.
+        cost_seconds: The time from the taking of the lease to the storing of the answer.
     """
 
     body: bytes
@@ -30,62 +29,66 @@ class Entry(NamedTuple):
 
 
 class Lease(Enum):
-    """The reply to a worker that wants to compute."""
+    """The reply to a worker that tries to take a lease."""
 
     TAKEN = "taken"
     HELD = "held by another"
 
 
 class CacheStore(Protocol):
-    """Where entries, last good copies and leases are. No method fails because the store is away."""
+    """Holds entries, last good copies and leases.
+
+    While the store is unavailable, no method raises for that reason.
+    """
 
     def read(self, key: str, options: CacheOptions) -> Awaitable[Entry | None]:
         """Return the fresh entry, if there is one.
 
-        The reading begins with this call, whatever the caller awaits first, and need not be awaited.
+        The read starts with this call, even before the caller awaits the result. The caller need not await
+        it.
         """
         ...
 
     async def read_last_good(self, key: str, options: CacheOptions) -> Entry | None:
-        """Return the last answer stored, fresh or not, if it is younger than `stale_seconds`."""
+        """Return the last stored answer, fresh or not, if it is younger than `stale_seconds`."""
         ...
 
     async def read_expired(self, key: str, options: CacheOptions, max_age_seconds: float) -> Entry | None:
-        """Return the last answer stored, if its entry ran out and it is younger than `max_age_seconds`.
+        """Return the last stored answer if its entry has expired and its age is below `max_age_seconds`.
 
-        One that was invalidated did not run out.
+        An invalidated entry does not count as expired.
         """
         ...
 
     async def take_lease(
         self, key: str, token: str, begun_within_seconds: float, options: CacheOptions
     ) -> Entry | Lease:
-        """Decide in one step who computes.
+        """Decide in one step which worker computes.
 
         Args:
-            key: Whose lease.
-            token: Tells this computation from every other.
-            begun_within_seconds: A fresh entry whose computation begun less than this long ago makes another
-                one needless; 0 for none, infinite for any.
-            options: For how long the lease is given.
+            key: The key of the answer.
+            token: The id of this computation, unique among all computations.
+            begun_within_seconds: If the computation of a fresh entry began less than this long ago, no
+                further computation is necessary. 0: no entry suffices. Infinity: every fresh entry suffices.
+            options: The options of the cache, with the length of the lease.
 
         Returns:
-            That entry if there is one; or else whether the lease is now the caller's.
+            The entry that suffices. Without one, whether the caller took the lease or another holder has it.
         """
         ...
 
     async def renew(self, key: str, token: str, options: CacheOptions) -> bool:
-        """Let a lease last for `lease_seconds` from now; return False if it was lost."""
+        """Renew a lease for `lease_seconds` from now. Return False if the lease was lost."""
         ...
 
     async def fill(self, key: str, token: str, body: bytes, options: CacheOptions) -> bool:
-        """Store an answer and end its lease; return False, storing nothing, if the lease was lost."""
+        """Store an answer and end its lease. If the lease was lost, store nothing and return False."""
         ...
 
     async def release(self, key: str, token: str) -> bool:
-        """End a lease that came to nothing; return False, leaving it to its new holder, if it was lost."""
+        """End a lease without storing an answer. If the lease was lost, change nothing and return False."""
         ...
 
     async def invalidate(self, keys: Sequence[str], *, last_good: bool = False) -> None:
-        """Drop the fresh entries and the leases of `keys`, and the last good copies if `last_good` is set."""
+        """Delete the fresh entries and the leases of `keys`, and also the last good copies if `last_good`."""
         ...

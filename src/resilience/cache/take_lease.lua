@@ -1,19 +1,20 @@
--- Decides who computes an answer: nobody if there is one already, or else the holder of the lease.
+-- Decides which worker computes an answer: no worker if a sufficient entry exists, otherwise the holder of the lease.
 --
 -- KEYS[1] lease  KEYS[2] entry  KEYS[3] cost
--- ARGV[1] token  ARGV[2] lease, ms  ARGV[3] ttl, ms  ARGV[4] an entry begun less than this long ago, ms, will do
+-- ARGV[1] token  ARGV[2] length of the lease, ms  ARGV[3] ttl, ms
+-- ARGV[4] an entry suffices if its computation began less than this many ms ago
 --
--- An entry was begun, which is to say its lease was taken, its age and its cost ago. Redis' milliseconds are
--- whole: that figure may be up to 1 ms short, which a limit rounded down to whole milliseconds makes good.
+-- The computation of an entry began `age + cost` ms ago. Redis rounds to whole ms, so that this sum may be up to 1 ms
+-- too small. The caller therefore rounds ARGV[4] down.
 --
--- Reply: {body, remaining ms, cost ms} of an entry that will do; 1 lease taken; 0 lease held by another.
+-- Reply: {body, remaining ms, cost ms} of a sufficient entry; 1 if the lease was taken; 0 if another worker holds it.
 --
 -- @include lease
 
 local body = redis.call('GET', KEYS[2])
 local cost = redis.call('GET', KEYS[3])
 local remaining = redis.call('PTTL', KEYS[2])
-local age = ARGV[3] - remaining -- negative if since then the ttl was made shorter, or the clock set back
+local age = ARGV[3] - remaining -- negative if the ttl option was shortened or the clock was set back since then
 if body and cost and remaining > 0 and age >= 0 and age + cost < tonumber(ARGV[4]) then
   return {body, remaining, cost}
 end

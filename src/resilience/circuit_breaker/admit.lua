@@ -1,8 +1,8 @@
--- Decides whether a call may be made now.
+-- Decides whether to admit a call.
 --
 -- KEYS, ARGV  those of breaker.lua
--- reply       {1, generation, probe or nil, transition or nil} when it may; else {0, reason, µs to wait: nil
---             where only an order lets a call through}
+-- Reply       {1, generation, probe or nil, transition or nil} if the call is admitted; otherwise {0, reason, µs to
+--             wait}. The wait is nil while the breaker is forced open.
 --
 -- @include breaker
 local function lend_permit(transition)
@@ -11,13 +11,13 @@ local function lend_permit(transition)
   return {1, generation, probe, transition}
 end
 
-local function let_through()
+local function admit_without_permit()
   prove_writable()
   return {1, generation, false, false}
 end
 
--- After the clock was set back, the open time begins again, and so does every lease.
-local function notice_a_clock_set_back()
+-- If the clock was set back, the open time and every lease begin again.
+local function correct_for_clock_set_back()
   if state == 'OPEN' and now < get('opened_us') then
     set('opened_us', now)
     set('until_us', now + get('open_for_us'))
@@ -29,8 +29,8 @@ local function notice_a_clock_set_back()
 end
 
 local admit = {
-  CLOSED = let_through,
-  FORCED_CLOSED = let_through,
+  CLOSED = admit_without_permit,
+  FORCED_CLOSED = admit_without_permit,
   FORCED_OPEN = function()
     return {0, 'the circuit is forced open', false}
   end,
@@ -54,5 +54,5 @@ local admit = {
 if not generation then
   begin('CLOSED')
 end
-notice_a_clock_set_back()
+correct_for_clock_set_back()
 return admit[state]()

@@ -1,18 +1,18 @@
--- What the circuit breaker's scripts share: the state, how it changes, and the record of the latest calls.
--- The rules are those of src/resilience/circuit_breaker/store.py.
+-- The shared part of the circuit breaker's scripts: the state, its changes, and the window of the most recent calls.
+-- src/resilience/circuit_breaker/store.py describes the rules.
 --
 -- KEYS[1]  hash: state, generation, opened_us, until_us, open_for_us, openings (in a row), failures_in_a_row,
---          failures and slow (of the count window), probes (begun, ever), probe_successes, probe_failures,
---          would_open (1: reported while forced closed)
--- KEYS[2]  sorted set: the probes that are out, by the time in µs at which their permit goes to another
+--          failures and slow (of the count window), probes (the number of all probes so far), probe_successes,
+--          probe_failures, would_open (1: WouldOpen was reported while forced closed)
+-- KEYS[2]  sorted set: the probes under way, scored by the time in µs at which their leases expire
 -- KEYS[3]  list: the last 20 changes of state as 'µs before after reason', oldest first
--- KEYS[4]  list: the window over the last calls, each 0 or 1 (failed) plus 2 (slow), oldest first
--- KEYS[5]  hash: the window over time, bucket number → 'calls failures slow'
--- ARGV     1 failure threshold, 2 failure rate, 3 slow call rate (0: not by that), 4 calls in the window,
---          5 µs in the window (0: the window counts calls), 6 minimum calls, 7 µs open, 8 its factor, 9 its
---          maximum (0: none), 10 permits, 11 successes to close, 12 µs of a lease, 13 failures in the
---          window (0: not by that), 14 µs open by opening, separated by spaces (empty: by 7 to 9); the
---          arguments of each script begin at 15
+-- KEYS[4]  list: the count window: one number for each call, 0 or 1 (failed) plus 2 (slow), oldest first
+-- KEYS[5]  hash: the time window: bucket number → 'calls failures slow'
+-- ARGV     1 failure threshold, 2 failure rate and 3 slow call rate (0: the rule is off), 4 calls in the window,
+--          5 µs in the window (0: the window counts calls), 6 minimum calls, 7 µs open, 8 factor of the µs open,
+--          9 maximum of the µs open (0: none), 10 permits, 11 successes to close, 12 µs of a lease, 13 failures in the
+--          window (0: the rule is off), 14 the µs open of each opening in a row, separated by spaces (empty: 7 to 9
+--          apply). The arguments of each script begin at 15.
 --
 -- @include ../redis/now
 local CIRCUIT, LEASES, TRANSITIONS, CALLS, TIME_BUCKETS = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
@@ -32,7 +32,7 @@ local open_us, open_factor, open_max_us = option[7], option[8], option[9]
 local permits, successes_to_close, lease_us = option[10], option[11], option[12]
 local failures_in_window, open_lengths = option[13], ARGV[14]
 
--- A whole number as text: Lua's own way keeps 14 digits, too few for µs.
+-- Returns a whole number as text. tostring keeps only 14 digits, which is too few for µs.
 local function whole(number)
   return string.format('%.0f', number)
 end
@@ -48,7 +48,7 @@ end
 local found = redis.call('HMGET', CIRCUIT, 'state', 'generation')
 local state, generation = found[1] or 'CLOSED', found[2]
 
--- Returns for how many µs the breaker is open the `opening`-th time in a row.
+-- Returns for how many µs the breaker stays open at the `opening`-th opening in a row.
 local function open_for_opening(opening)
   if open_lengths ~= '' then
     local length, number = 0, 0
@@ -67,7 +67,7 @@ local function open_for_opening(opening)
   return math.floor(length)
 end
 
--- What a state does when it begins. The closed ones begin with nothing counted.
+-- The action of each state when it begins. A closed state begins with empty counts.
 local on_begin = {
   CLOSED = function()
     redis.call('DEL', CALLS, TIME_BUCKETS)
@@ -77,8 +77,8 @@ local on_begin = {
   FORCED_OPEN = function()
     set('opened_us', now)
   end,
-  OPEN = function(ordered_us)
-    local open_for = ordered_us or open_for_opening(redis.call('HINCRBY', CIRCUIT, 'openings', 1))
+  OPEN = function(forced_us)
+    local open_for = forced_us or open_for_opening(redis.call('HINCRBY', CIRCUIT, 'openings', 1))
     set('opened_us', now)
     set('open_for_us', open_for)
     set('until_us', now + open_for)
@@ -89,38 +89,39 @@ local on_begin = {
 }
 on_begin.FORCED_CLOSED = on_begin.CLOSED
 
--- Begins a generation in `after`. Its number is the µs it began in, pushed on by one where two begin in the
--- same: a Redis that lost everything never takes an outcome from before for one of after.
-local function begin(after, ordered_us)
+-- Begins a generation in the state `after`. Its number is the time in µs, or one more than the last number if that is
+-- greater. A Redis that has lost its data therefore does not reuse an earlier number, and ignores earlier outcomes.
+-- `forced_us` is the open time if it was set by hand, otherwise nil.
+local function begin(after, forced_us)
   generation = whole(math.max(now, tonumber(generation or 0) + 1))
   state = after
   redis.call('DEL', LEASES)
-  on_begin[after](ordered_us)
+  on_begin[after](forced_us)
   redis.call('HSET', CIRCUIT, 'state', after, 'generation', generation)
 end
 
--- Fails where nothing can be written. Without it a closed breaker would let call after call through there and
--- count none; as it is, the workers' own breakers decide.
+-- Raises an error if Redis refuses writes. A closed breaker would otherwise admit calls whose outcomes cannot be
+-- counted. The error makes the caller use its local breaker.
 local function prove_writable()
   redis.call('HSET', CIRCUIT, 'state', state)
 end
 
--- Changes the state, and returns the change as it is kept. `ordered_us` is how long OPEN lasts by order.
-local function enter(after, reason, ordered_us)
+-- Changes the state to `after`, and returns the transition in its stored form. `forced_us` is as for `begin`.
+local function enter(after, reason, forced_us)
   local transition = table.concat({whole(now), READING[state], READING[after], reason}, ' ')
   redis.call('RPUSH', TRANSITIONS, transition)
   redis.call('LTRIM', TRANSITIONS, -TRANSITIONS_KEPT, -1)
-  begin(after, ordered_us)
+  begin(after, forced_us)
   return transition
 end
 
-local function running_bucket()
+local function current_bucket()
   return math.floor(now / (window_us / BUCKETS))
 end
 
--- A bucket of the future is from before the clock was set back.
+-- A bucket in the future was written before the clock was set back.
 local function is_in_window(bucket)
-  return tonumber(bucket) > running_bucket() - BUCKETS and tonumber(bucket) <= running_bucket()
+  return tonumber(bucket) > current_bucket() - BUCKETS and tonumber(bucket) <= current_bucket()
 end
 
 local function unpack_bucket(text)
@@ -128,7 +129,7 @@ local function unpack_bucket(text)
   return tonumber(calls), tonumber(failures), tonumber(slow)
 end
 
--- Returns how many calls the window holds, and how many of them failed and were slow.
+-- Returns the number of calls in the window, the number of failures, and the number of slow calls.
 local function health()
   if window_us == 0 then
     return redis.call('LLEN', CALLS), get('failures'), get('slow')
@@ -144,19 +145,19 @@ local function health()
   return calls, failures, slow
 end
 
--- Returns the µs until the open time is over, 0 or less where it is: never more than the open time, also after the
--- clock was set back.
+-- Returns the µs until the open time is over, or 0 or less if it is over. The result never exceeds the open time, even
+-- after the clock was set back.
 local function wait_for_half_open()
   return math.min(get('until_us') - now, get('open_for_us'))
 end
 
--- Returns the µs until a permit is free in half-open, 0 where one is: never more than a lease, also after the clock
--- was set back.
+-- Returns the µs until a half-open breaker has a free permit, or 0 if it has one. The result never exceeds a lease, even
+-- after the clock was set back.
 local function wait_for_permit()
-  local out = redis.call('ZCOUNT', LEASES, '(' .. whole(now), '+inf')
-  if get('probe_successes') + get('probe_failures') + out < permits then
+  local under_way = redis.call('ZCOUNT', LEASES, '(' .. whole(now), '+inf')
+  if get('probe_successes') + get('probe_failures') + under_way < permits then
     return 0
   end
-  local next_due = redis.call('ZRANGEBYSCORE', LEASES, '(' .. whole(now), '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
-  return math.min(tonumber(next_due[2]) - now, lease_us)
+  local next_expiry = redis.call('ZRANGEBYSCORE', LEASES, '(' .. whole(now), '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
+  return math.min(tonumber(next_expiry[2]) - now, lease_us)
 end

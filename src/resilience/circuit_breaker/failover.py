@@ -1,4 +1,4 @@
-"""A circuit breaker's store for when the shared one is unavailable."""
+"""A store of circuit breakers that uses a local store while the shared store is unavailable."""
 
 import logging
 
@@ -12,12 +12,12 @@ _log = logging.getLogger(__name__)
 class FailoverBreakerStore:
     """A `BreakerStore` that decides in `fleet`, and in `local` while `fleet` is unavailable.
 
-    A result goes to the store that admitted the call and to no other. If that is unavailable, the result is
-    dropped. Each store continues from the state that it had when it last decided.
+    An outcome is recorded only in the store that admitted the call. If that store is unavailable, the outcome
+    is not counted. Each store keeps its own state, and continues from it when it is used again.
 
     Args:
-        fleet: The store of all workers.
-        local: This worker's own store, which is always available.
+        fleet: The store that all workers share.
+        local: The store of this worker, which is always available.
     """
 
     def __init__(self, fleet: BreakerStore, local: BreakerStore) -> None:
@@ -26,7 +26,7 @@ class FailoverBreakerStore:
         self._is_fleet_available = True
 
     async def admit(self, name: str, options: CircuitBreakerOptions) -> Ticket | Refusal:
-        """Decide whether a call may be made now."""
+        """Decide whether to admit a call."""
         try:
             admission = await self._fleet.admit(name, options)
         except StoreUnavailableError:
@@ -38,7 +38,7 @@ class FailoverBreakerStore:
     async def record(
         self, name: str, options: CircuitBreakerOptions, ticket: Ticket, *, failed: bool, slow: bool
     ) -> Transition | WouldOpen | None:
-        """Count the outcome of a call where it was admitted."""
+        """Count the outcome of a call in the store that admitted it."""
         try:
             return await ticket.origin.record(name, options, ticket, failed=failed, slow=slow)
         except StoreUnavailableError:
@@ -46,29 +46,29 @@ class FailoverBreakerStore:
             return None
 
     async def renew(self, name: str, options: CircuitBreakerOptions, ticket: Ticket) -> bool:
-        """Let a probe keep its permit where it was admitted."""
+        """Renew the permit of a probe in the store that admitted it."""
         return await ticket.origin.renew(name, options, ticket)
 
     def release(self, name: str, ticket: Ticket) -> None:
-        """Give back the permit of a call that had no outcome where it was admitted."""
+        """Release the permit of a call without an outcome, in the store that admitted it."""
         ticket.origin.release(name, ticket)
 
     async def force(
         self,
         name: str,
         options: CircuitBreakerOptions,
-        order: ManualState,
+        manual_state: ManualState,
         open_seconds: float | None = None,
     ) -> Transition | None:
-        """Go to the state ordered, in the store that decides now."""
+        """Change the state by hand, in the store that decides now."""
         try:
-            return await self._fleet.force(name, options, order, open_seconds)
+            return await self._fleet.force(name, options, manual_state, open_seconds)
         except StoreUnavailableError:
             self._note(is_available=False)
-            return await self._local.force(name, options, order, open_seconds)
+            return await self._local.force(name, options, manual_state, open_seconds)
 
     async def status(self, name: str, options: CircuitBreakerOptions) -> BreakerStatus:
-        """Return how the breaker stands in the store that decides now."""
+        """Return the status of the breaker in the store that decides now."""
         try:
             return await self._fleet.status(name, options)
         except StoreUnavailableError:

@@ -1,18 +1,18 @@
--- Goes to the state ordered. CLOSED and OPEN begin again also where the breaker is in that state.
+-- Changes the state by hand. CLOSED and OPEN begin again if the breaker is already in that state.
 --
 -- KEYS, ARGV  those of breaker.lua
--- ARGV[15]    CLOSED, OPEN, FORCED_OPEN or FORCED_CLOSED
--- ARGV[16]    the reason kept with the transition
--- ARGV[17]    µs that OPEN lasts; 0: as long as the options say
--- reply       the transition, nil where the state is what it was
+-- ARGV[15]    the new state: CLOSED, OPEN, FORCED_OPEN or FORCED_CLOSED
+-- ARGV[16]    the reason, which is kept with the transition
+-- ARGV[17]    the open time in µs; 0: the options determine it
+-- Reply       the transition, or nil if the state did not change
 --
 -- @include breaker
-local ordered, ordered_us = ARGV[15], tonumber(ARGV[17])
-if ordered_us == 0 then
-  ordered_us = nil
+local forced_state, forced_us = ARGV[15], tonumber(ARGV[17])
+if forced_us == 0 then
+  forced_us = nil
 end
-if ordered ~= state then
-  return enter(ordered, ARGV[16], ordered_us)
-elseif ordered == 'CLOSED' or ordered == 'OPEN' then
-  begin(ordered, ordered_us)
+if forced_state ~= state then
+  return enter(forced_state, ARGV[16], forced_us)
+elseif forced_state == 'CLOSED' or forced_state == 'OPEN' then
+  begin(forced_state, forced_us)
 end

@@ -1,8 +1,7 @@
-"""How the latest calls went: over the last so many calls, or over the last so many seconds.
+"""The window of the most recent calls, by count or by time.
 
-Both windows forget what is too old when something new arrives, and hold a fixed amount of memory. They are
-resilience4j's two sliding windows; the time window is cut into ten buckets as in Polly's rolling health
-metrics, so its edge is exact to a tenth of its length.
+Both windows use a fixed amount of memory. They are the two sliding windows of resilience4j. The time window
+has ten buckets, as in the rolling health metrics of Polly, so that its length is exact to a tenth.
 """
 
 import math
@@ -12,11 +11,11 @@ from typing import NamedTuple, Protocol
 from ..clock import Clock
 
 BUCKETS = 10
-"""Parts a time window is cut into. A part leaves as a whole."""
+"""The number of buckets of a time window. A bucket leaves the window as a whole."""
 
 
 class Health(NamedTuple):
-    """How many calls a window holds, and how many of these failed and were slow; one call can be both."""
+    """The number of calls in a window, of failures and of slow calls. A call can be both failed and slow."""
 
     calls: int
     failures: int
@@ -24,19 +23,23 @@ class Health(NamedTuple):
 
 
 class HealthWindow(Protocol):
-    """A record of the latest calls."""
+    """The outcomes of the most recent calls."""
 
     def record(self, *, failed: bool, slow: bool) -> None:
         """Add the outcome of one call."""
         ...
 
     def health(self) -> Health:
-        """Return what the window holds now."""
+        """Return the counts of the calls in the window."""
         ...
 
 
 class CountWindow:
-    """The last `size` calls, at least 1."""
+    """A window over the last calls.
+
+    Args:
+        size: The number of calls, at least 1.
+    """
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -45,7 +48,7 @@ class CountWindow:
         self._slow = 0
 
     def record(self, *, failed: bool, slow: bool) -> None:
-        """Add the outcome of one call; the oldest leaves once there are more than `size`."""
+        """Add the outcome of one call. If there are more than `size` calls, the oldest is removed."""
         if len(self._calls) == self._size:
             was_failed, was_slow = self._calls.popleft()
             self._failures -= was_failed
@@ -55,17 +58,17 @@ class CountWindow:
         self._slow += slow
 
     def health(self) -> Health:
-        """Return the counts, kept up to date by `record`."""
+        """Return the counts of the calls in the window."""
         return Health(len(self._calls), self._failures, self._slow)
 
 
 class TimeWindow:
-    """The calls of the last `seconds`: of the bucket that runs, and of the nine before it.
+    """A window over time: the current bucket and the nine buckets before it.
 
     Args:
-        seconds: Length of the window, above 0. What is older is never counted; what is younger than nine
-            tenths of it always is.
-        clock: Tells the buckets apart, by its monotonic reading.
+        seconds: The length of the window, above 0. Calls older than this are not counted. Calls younger than
+            nine tenths of it are always counted.
+        clock: The clock whose monotonic time determines the bucket.
     """
 
     def __init__(self, seconds: float, clock: Clock) -> None:
@@ -74,10 +77,10 @@ class TimeWindow:
         self._buckets: deque[_Bucket] = deque()
 
     def record(self, *, failed: bool, slow: bool) -> None:
-        """Add the outcome of one call to the bucket that runs."""
-        running = self._forget()
-        if not self._buckets or self._buckets[-1].index != running:
-            self._buckets.append(_Bucket(running))
+        """Add the outcome of one call to the current bucket."""
+        current = self._drop_old_buckets()
+        if not self._buckets or self._buckets[-1].index != current:
+            self._buckets.append(_Bucket(current))
         bucket = self._buckets[-1]
         bucket.calls += 1
         bucket.failures += failed
@@ -85,7 +88,7 @@ class TimeWindow:
 
     def health(self) -> Health:
         """Return the sums over the buckets."""
-        self._forget()
+        self._drop_old_buckets()
         calls = failures = slow = 0
         for bucket in self._buckets:
             calls += bucket.calls
@@ -93,11 +96,12 @@ class TimeWindow:
             slow += bucket.slow
         return Health(calls, failures, slow)
 
-    def _forget(self) -> int:
-        running = math.floor(self._clock.monotonic() / self._bucket_seconds)
-        while self._buckets and self._buckets[0].index <= running - BUCKETS:
+    def _drop_old_buckets(self) -> int:
+        """Remove the buckets that have left the window, and return the index of the current bucket."""
+        current = math.floor(self._clock.monotonic() / self._bucket_seconds)
+        while self._buckets and self._buckets[0].index <= current - BUCKETS:
             self._buckets.popleft()
-        return running
+        return current
 
 
 class _Bucket:

@@ -1,7 +1,7 @@
-"""Circuit breakers of one process: the `BreakerStore` in memory, and its states as objects.
+"""The circuit breakers of one process: the `BreakerStore` in memory, with an object for each state.
 
-A state object lives for one generation; what it does is what the breaker does in that state. The scripts in
-this folder keep the same rules, and one contract suite holds both to them.
+A state object exists for one generation, and implements the behaviour of the breaker in that state. The Lua
+scripts in this folder implement the same rules. One contract suite tests both implementations.
 """
 
 import math
@@ -26,10 +26,10 @@ from .store import (
 
 
 class MemoryBreakerStore:
-    """Breakers of one process, on one event loop. Never suspends, so each decision is atomic.
+    """The breakers of one process, on one event loop. Its methods never suspend: each decision is atomic.
 
     Args:
-        clock: Durations go by its monotonic reading, the times shown by its time of day.
+        clock: Its monotonic time measures durations. Its Unix time dates the transitions.
     """
 
     def __init__(self, clock: Clock = SYSTEM_CLOCK) -> None:
@@ -37,7 +37,7 @@ class MemoryBreakerStore:
         self._circuits: dict[str, _Circuit] = {}
 
     async def admit(self, name: str, options: CircuitBreakerOptions) -> Ticket | Refusal:
-        """Decide whether a call may be made now."""
+        """Decide whether to admit a call."""
         return self._circuit(name, options).state.admit()
 
     async def record(
@@ -50,15 +50,15 @@ class MemoryBreakerStore:
         return circuit.state.record(ticket, failed=failed, slow=slow)
 
     async def renew(self, name: str, options: CircuitBreakerOptions, ticket: Ticket) -> bool:
-        """Let a probe keep its permit."""
+        """Renew the permit of a probe."""
         circuit = self._circuit(name, options)
         if ticket.probe is None or ticket.probe not in circuit.leases:
             return False
-        circuit.lend_until_renewal(ticket.probe)
+        circuit.start_lease(ticket.probe)
         return True
 
     def release(self, name: str, ticket: Ticket) -> None:
-        """Give back the permit of a call that had no outcome."""
+        """Release the permit of a call without an outcome."""
         circuit = self._circuits[name]
         if ticket.generation == circuit.generation:
             circuit.state.release(ticket)
@@ -67,23 +67,23 @@ class MemoryBreakerStore:
         self,
         name: str,
         options: CircuitBreakerOptions,
-        order: ManualState,
+        manual_state: ManualState,
         open_seconds: float | None = None,
     ) -> Transition | None:
-        """Go to the state ordered."""
+        """Change the state by hand."""
         circuit = self._circuit(name, options)
-        state = _STATE_ORDERED[order]
-        circuit.ordered_seconds = open_seconds if order is ManualState.OPEN else None
+        state = _STATE_TYPES[manual_state]
+        circuit.forced_seconds = open_seconds if manual_state is ManualState.OPEN else None
         if type(circuit.state) is not state:
-            return circuit.enter(state, order.value)
-        if order in {ManualState.CLOSED, ManualState.OPEN}:
+            return circuit.enter(state, manual_state.value)
+        if manual_state in {ManualState.CLOSED, ManualState.OPEN}:
             circuit.begin(state)
         return None
 
     async def status(self, name: str, options: CircuitBreakerOptions) -> BreakerStatus:
-        """Return how the breaker stands."""
+        """Return the status of the breaker."""
         circuit = self._circuit(name, options)
-        state, retry_after = circuit.state.outlook()
+        state, retry_after = circuit.state.current_status()
         health = circuit.window.health()
         return BreakerStatus(
             state=state,
@@ -104,7 +104,7 @@ class MemoryBreakerStore:
 
 
 class _Circuit:
-    """What the states of one breaker share. A state object lives for one generation."""
+    """The data of one breaker that its states share."""
 
     window: HealthWindow
     state: "_State"
@@ -117,8 +117,8 @@ class _Circuit:
         self.transitions: deque[Transition] = deque(maxlen=TRANSITIONS_KEPT)
         self.generation = 0
         self.probes = 0
-        self.leases: dict[str, float] = {}  # probe → when its permit goes to another
-        self.ordered_seconds: float | None = None  # how long it is open by order
+        self.leases: dict[str, float] = {}  # probe → the monotonic time at which its lease expires
+        self.forced_seconds: float | None = None  # the open time, if it was set by hand
         self.begin(_Closed)
 
     def begin(self, state: "type[_State]") -> None:
@@ -132,7 +132,7 @@ class _Circuit:
         self.transitions.append(transition)
         return transition
 
-    def clear(self) -> None:
+    def reset_counts(self) -> None:
         seconds = self.options.window_seconds
         self.window = (
             CountWindow(self.options.window_calls) if seconds is None else TimeWindow(seconds, self.clock)
@@ -148,13 +148,14 @@ class _Circuit:
     def lend_permit(self, transition: Transition | None = None) -> Ticket:
         self.probes += 1
         probe = f"{self.generation}-{self.probes}"
-        self.lend_until_renewal(probe)
+        self.start_lease(probe)
         return Ticket(self.store, self.generation, probe, transition)
 
-    def lend_until_renewal(self, probe: str) -> None:
+    def start_lease(self, probe: str) -> None:
         self.leases[probe] = self.clock.monotonic() + self.options.probe_renewal_seconds
 
-    def why_open(self) -> str | None:
+    def reason_to_open(self) -> str | None:
+        """Return why the breaker must open, or None if no rule applies."""
         options = self.options
         if self.failures_in_a_row >= self.failures_to_open:
             return f"failures in a row: {self.failures_in_a_row}"
@@ -174,7 +175,10 @@ class _Circuit:
 
 
 class _State(ABC):
-    """What a breaker does in one state. Only what is admitted in it is ever recorded or released in it."""
+    """The behaviour of a breaker in one state.
+
+    A state records and releases only the calls that it admitted.
+    """
 
     reading: ClassVar[BreakerState]
 
@@ -183,18 +187,18 @@ class _State(ABC):
 
     @abstractmethod
     def admit(self) -> Ticket | Refusal:
-        """Let a call through, or not."""
+        """Admit or refuse a call."""
 
-    def record(  # noqa: B027 -- not every state has something to do
+    def record(  # noqa: B027 -- the open states admit no calls, and have no outcomes to count
         self, ticket: Ticket, *, failed: bool, slow: bool
     ) -> Transition | WouldOpen | None:
-        """Count an outcome. The open states admit nothing, and so have nothing to count."""
+        """Count an outcome."""
 
-    def release(self, ticket: Ticket) -> None:  # noqa: B027 -- likewise
-        """Give back a permit. Only half-open has any."""
+    def release(self, ticket: Ticket) -> None:  # noqa: B027 -- only half-open has permits
+        """Release a permit."""
 
-    def outlook(self) -> tuple[BreakerState, float | None]:
-        """Return the state and the seconds to wait, as `BreakerStatus` has them."""
+    def current_status(self) -> tuple[BreakerState, float | None]:
+        """Return `state` and `retry_after` of the `BreakerStatus`."""
         return self.reading, None
 
 
@@ -203,8 +207,10 @@ class _ForcedClosed(_State):
 
     def __init__(self, circuit: _Circuit) -> None:
         super().__init__(circuit)
-        circuit.clear()
-        self.ticket = Ticket(circuit.store, circuit.generation)  # the same for all: a call costs no object
+        circuit.reset_counts()
+        self.ticket = Ticket(
+            circuit.store, circuit.generation
+        )  # shared by all calls, to save an allocation for each
         self.would_open = False
 
     def admit(self) -> Ticket:
@@ -212,7 +218,7 @@ class _ForcedClosed(_State):
 
     def record(self, _ticket: Ticket, *, failed: bool, slow: bool) -> Transition | WouldOpen | None:
         self.circuit.count(failed=failed, slow=slow)
-        reason, was_reported = self.circuit.why_open(), self.would_open
+        reason, was_reported = self.circuit.reason_to_open(), self.would_open
         self.would_open = reason is not None
         return None if reason is None or was_reported else WouldOpen(reason)
 
@@ -220,7 +226,7 @@ class _ForcedClosed(_State):
 class _Closed(_ForcedClosed):
     def record(self, _ticket: Ticket, *, failed: bool, slow: bool) -> Transition | None:
         self.circuit.count(failed=failed, slow=slow)
-        reason = self.circuit.why_open()
+        reason = self.circuit.reason_to_open()
         return None if reason is None else self.circuit.enter(_Open, reason)
 
 
@@ -238,7 +244,7 @@ class _ForcedOpen(_State):
 class _Open(_ForcedOpen):
     def __init__(self, circuit: _Circuit) -> None:
         super().__init__(circuit)
-        seconds, circuit.ordered_seconds = circuit.ordered_seconds, None
+        seconds, circuit.forced_seconds = circuit.forced_seconds, None
         if seconds is None:
             circuit.openings += 1
             seconds = circuit.options.open_seconds_at(circuit.openings)
@@ -250,7 +256,7 @@ class _Open(_ForcedOpen):
             return Refusal("the circuit is open", wait)
         return self.circuit.lend_permit(self.circuit.enter(_HalfOpen, "the open time is over"))
 
-    def outlook(self) -> tuple[BreakerState, float | None]:
+    def current_status(self) -> tuple[BreakerState, float | None]:
         wait = self.until - self.circuit.clock.monotonic()
         return (BreakerState.OPEN, wait) if wait > 0 else (BreakerState.HALF_OPEN, None)
 
@@ -264,12 +270,12 @@ class _HalfOpen(_State):
         self.failures = 0
 
     def admit(self) -> Ticket | Refusal:
-        _, wait = self.outlook()
+        _, wait = self.current_status()
         if wait is not None:
             return Refusal("the circuit is half-open and its probes are out", wait)
         now, leases = self.circuit.clock.monotonic(), self.circuit.leases
-        for overdue in [probe for probe, end in leases.items() if end <= now]:
-            del leases[overdue]
+        for expired in [probe for probe, end in leases.items() if end <= now]:
+            del leases[expired]
         return self.circuit.lend_permit()
 
     def record(self, ticket: Ticket, *, failed: bool, slow: bool) -> Transition | None:
@@ -291,14 +297,14 @@ class _HalfOpen(_State):
         if ticket.probe is not None:
             self.circuit.leases.pop(ticket.probe, None)
 
-    def outlook(self) -> tuple[BreakerState, float | None]:
+    def current_status(self) -> tuple[BreakerState, float | None]:
         now = self.circuit.clock.monotonic()
         waits = [end - now for end in self.circuit.leases.values() if end > now]
         is_free = self.successes + self.failures + len(waits) < self.circuit.options.half_open_permits
         return self.reading, None if is_free else min(waits)
 
 
-_STATE_ORDERED: dict[ManualState, type[_State]] = {
+_STATE_TYPES: dict[ManualState, type[_State]] = {
     ManualState.CLOSED: _Closed,
     ManualState.OPEN: _Open,
     ManualState.FORCED_OPEN: _ForcedOpen,

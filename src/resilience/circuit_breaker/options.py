@@ -1,4 +1,4 @@
-"""When a circuit breaker opens, for how long, and when it closes again."""
+"""The options of a circuit breaker: when it opens, how long it stays open, and when it closes."""
 
 import math
 from collections.abc import Callable
@@ -7,44 +7,47 @@ from dataclasses import dataclass, field
 DEFAULT_FAILURE_THRESHOLD = 5
 SHORTEST_RENEWAL_SECONDS = 1.0
 OPENINGS_COMPUTED = 20
-"""Openings in a row for which `open_seconds_of` is called; its last time holds for all further ones."""
+"""The number of openings in a row for which `open_seconds_of` is called. Further openings use the last
+time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CircuitBreakerOptions:
-    """When a breaker opens, for how long, and what it takes to close it again.
+    """The options. Every duration is in seconds, finite, and at least 0.001.
+
+    The breaker opens as soon as one of the four rules applies: `failure_threshold`, `failures_in_window`,
+    `failure_rate_threshold` or `slow_call_rate_threshold`. A rule that is None is off.
 
     Attributes:
-        failure_threshold: Opens at this many failures in a row, at least 1. A row never ages. None: 5 if no
-            other rule is set; otherwise failures in a row do not open it.
-        failures_in_window: Opens at this many failures in the window, at least 1: 5 failures within 60 s, or
-            3 of the last 10 calls. None: not by that.
-        failure_rate_threshold: Opens at this share of failed calls in the window, in (0, 1]; None: not by
-            that.
-        slow_call_rate_threshold: Opens at this share of slow calls in the window, in (0, 1]; None: not by
-            that. Where it is set, a slow probe does not close the breaker either.
-        slow_call_seconds: A call that took this long is slow; set exactly where the rate is.
-        window_calls: Length of the window in calls, at least 1, unless `window_seconds` is set.
-        window_seconds: Length of the window in seconds, exact to a tenth of it; None: it is told in calls.
-        minimum_calls: Calls the window must hold before a rate means anything, at least 1.
-        open_seconds: How long the breaker stays open.
-        open_seconds_factor: What that grows by each time probing fails, at least 1, which is not at all.
-        open_seconds_max: What it grows to; needed with a factor above 1.
-        open_seconds_of: Returns how long the breaker stays open, in seconds, in place of the three options
-            before: called with 1 for the first opening, 2 for the next one if probing failed, and so on up to
-            `OPENINGS_COMPUTED`, once, when the options are made.
-        half_open_permits: Calls let through to probe, at least 1; all the others are rejected meanwhile.
-        half_open_successes: How many of these must succeed, from 1 to all; None: all, or the share below.
-        half_open_success_rate: What share of them must succeed, in (0, 1], rounded up to whole probes; None:
-            all, or the number above. Only one of the two can be set.
-        probe_lease_seconds: How long a probe may take before its permit goes to another caller. Longer than
-            the longest call. If its process dies, that takes no longer than `open_seconds`: see
-            `probe_renewal_seconds`.
-
-    Every duration is finite and at least a millisecond.
+        failure_threshold: The number of failures in a row that opens the breaker, at least 1. The time
+            between these failures does not matter. None: 5 if no other rule is set; otherwise this rule is
+            off.
+        failures_in_window: The number of failures in the window that opens the breaker, at least 1.
+        failure_rate_threshold: The share of failed calls in the window that opens the breaker, in (0, 1].
+        slow_call_rate_threshold: The share of slow calls in the window that opens the breaker, in (0, 1]. If
+            this rule is set, a slow probe counts as failed.
+        slow_call_seconds: The duration from which a call is slow. Set it together with
+            `slow_call_rate_threshold`.
+        window_calls: The length of the window in calls, at least 1. It is ignored if `window_seconds` is set.
+        window_seconds: The length of the window in seconds, exact to a tenth. None: `window_calls` applies.
+        minimum_calls: The smallest number of calls in the window at which the two shares apply, at least 1.
+        open_seconds: The time for which the breaker stays open.
+        open_seconds_factor: The factor by which the open time grows after each failed probing, at least 1.
+        open_seconds_max: The longest open time. It is required if the factor is above 1.
+        open_seconds_of: Returns the open time, and replaces the three options above. The argument is 1 for
+            the first opening, 2 if the first probing failed, and so on. When the options are created, it is
+            called for 1 to `OPENINGS_COMPUTED`.
+        half_open_permits: The number of calls that a half-open breaker admits as probes, at least 1. It
+            rejects all other calls.
+        half_open_successes: The number of probes that must succeed, from 1 to `half_open_permits`. None:
+            `half_open_success_rate` applies, or all probes must succeed.
+        half_open_success_rate: The share of probes that must succeed, in (0, 1], rounded up to whole probes.
+            It cannot be combined with `half_open_successes`.
+        probe_lease_seconds: The longest time for which a probe keeps its permit. It should exceed the longest
+            call. If the process of a probe dies, its permit is free after `probe_renewal_seconds`.
 
     Raises:
-        ValueError: An option is out of its range; the message begins with its name.
+        ValueError: An option is out of its range. The message begins with the name of the option.
     """
 
     failure_threshold: int | None = None
@@ -131,36 +134,37 @@ class CircuitBreakerOptions:
 
     @property
     def failures_to_open(self) -> int | None:
-        """How many failures in a row open the breaker; None: no number of them."""
+        """The number of failures in a row that opens the breaker. None: this rule is off."""
         others = (self.failures_in_window, self.failure_rate_threshold, self.slow_call_rate_threshold)
         if self.failure_threshold is None and all(rule is None for rule in others):
             return DEFAULT_FAILURE_THRESHOLD
         return self.failure_threshold
 
     def open_seconds_at(self, opening: int) -> float:
-        """Return how long the breaker stays open the `opening`-th time in a row, from 1, in seconds."""
+        """Return the open time in seconds of the `opening`-th opening in a row, counted from 1."""
         if self.open_lengths:
             return self.open_lengths[min(opening, OPENINGS_COMPUTED) - 1]
         try:
-            grown = self.open_seconds * self.open_seconds_factor ** (opening - 1)
-        except OverflowError:  # past the largest float, and so past the maximum
-            grown = math.inf
-        return min(grown, self.open_seconds_max or math.inf)
+            length = self.open_seconds * self.open_seconds_factor ** (opening - 1)
+        except OverflowError:  # the time is above the largest float, and so above the maximum
+            length = math.inf
+        return min(length, self.open_seconds_max or math.inf)
 
     @property
     def probe_renewal_seconds(self) -> float:
-        """For how long a probe gets its permit, and again with each renewal, in seconds.
+        """The length of a probe's lease in seconds. Each renewal starts it again.
 
-        No longer than the breaker stays open, so that a probe whose process died holds it up no longer than a
-        failed one; but a second where that is shorter, since a worker cannot renew in time much sooner.
+        It is at most the open time: a probe whose process died delays recovery no longer than a failed probe.
+        It is at least `SHORTEST_RENEWAL_SECONDS` if `probe_lease_seconds` allows, so that a worker can renew
+        it in time.
         """
         return min(self.probe_lease_seconds, max(self.open_seconds_at(1), SHORTEST_RENEWAL_SECONDS))
 
     @property
     def successes_to_close(self) -> int:
-        """How many probes must succeed."""
+        """The number of probes that must succeed before the breaker closes."""
         if self.half_open_success_rate is not None:
-            # A hair less, or 0.07 of 100, which comes to 7.000000000000001, would be 8.
+            # The factor corrects rounding: 0.07 * 100 is 7.000000000000001, which would be rounded up to 8.
             return math.ceil(self.half_open_success_rate * self.half_open_permits * (1 - 1e-9))
         return self.half_open_successes or self.half_open_permits
 

@@ -1,8 +1,7 @@
-"""The circuit breaker: stop calls to a service that fails, and find out with few calls when it has recovered.
+"""The circuit breaker: stops calls to a failing service, and detects its recovery with few calls.
 
-`CircuitBreaker` asks its store whether a call may be made, runs the call, judges its outcome and reports
-changes of the state. The `BreakerStore` holds the state and decides, so that many workers can share one
-breaker.
+`CircuitBreaker` runs the calls that its store admits, judges their outcomes, and sends events. The
+`BreakerStore` holds the state and decides, so that several workers can share one breaker.
 """
 
 import math
@@ -45,7 +44,7 @@ _DEFAULT_OPTIONS: Final = CircuitBreakerOptions()
 
 
 def any_error_fails(error: Exception) -> bool | None:
-    """Judge every error a failure, except a rejection by an inner policy, which did not begin the call."""
+    """Return True (a failure) for every error, except None (neither) for a rejection by an inner policy."""
     return None if isinstance(error, RejectedError) else True
 
 
@@ -57,12 +56,13 @@ class CircuitBreaker(BlockPolicy, SyncPolicy):
         store: Holds the state and decides.
         options: When the breaker opens and closes.
         clock: Measures the calls.
-        listener: Receives `StateChanged`, `WouldHaveOpened`, `ProbeStarted`, `Rejected` and `OutcomeLost`. Of
-            the workers that share a store, the one whose call changed the state sends the event.
-        is_failure: Judges an error of a call. True: a failure. False: a success, because the service did
-            answer. None: neither. It is not called for a cancellation or any other `BaseException` that is no
-            `Exception`: those are neither.
-        is_failure_result: Returns whether a result of a call counts as a failure; None: no result does.
+        listener: Receives `StateChanged`, `WouldHaveOpened`, `ProbeStarted`, `Rejected` and `OutcomeLost`. If
+            several workers share a store, the worker whose call changed the state sends `StateChanged`.
+        is_failure: Judges an error of a call. True: a failure. False: a success, because the service
+            answered. None: neither. A cancellation, or another `BaseException` that is not an `Exception`, is
+            always neither.
+        is_failure_result: Returns whether a result of a call counts as a failure. None: no result counts as a
+            failure.
     """
 
     def __init__(
@@ -90,13 +90,14 @@ class CircuitBreaker(BlockPolicy, SyncPolicy):
     async def run(self, call: Call[T]) -> T:
         """Run `call` if the breaker admits it, and count its outcome.
 
-        If the store cannot count the outcome, the caller still gets it: see `OutcomeLost`.
+        If the store fails to count the outcome, the caller still gets its result or error, and the listener
+        receives `OutcomeLost`.
 
         Raises:
-            CircuitOpenError: The breaker is open, or half-open with all its probes under way. Its `__cause__`
-                is the last failure that this process saw since the breaker was closed, if there is one.
-            TypeError: `call` is a plain function; it is not run.
-            BaseException: The error of the call, unchanged; the error of the store where that cannot decide.
+            CircuitOpenError: The breaker is open, or half-open with all its probes under way. `__cause__` is
+                the last failure in this process since the breaker closed, if there was one.
+            TypeError: `call` is a plain function. It is not run.
+            BaseException: The error of the call, or the error of the store if the store cannot decide.
         """
         require_async(call)
         ticket = await self._store.admit(self.name, self._options)
@@ -128,27 +129,31 @@ class CircuitBreaker(BlockPolicy, SyncPolicy):
         return result
 
     async def force_open(self, seconds: float | None = None) -> None:
-        """Reject every call until `close` or `force_closed`, or for a time.
+        """Open the breaker by hand.
 
         Args:
-            seconds: How long, at least 0.001: then the breaker is half-open and probes. None: until the next
-                order.
+            seconds: The open time, at least 0.001. The breaker then becomes half-open. None: the breaker
+                stays open until `close` or `force_closed` is called.
 
         Raises:
             ValueError: `seconds` is out of range.
         """
         if seconds is not None and not 0.001 <= seconds < math.inf:
             raise ValueError(f"seconds must be finite and at least 0.001, not {seconds}")
-        order = ManualState.FORCED_OPEN if seconds is None else ManualState.OPEN
-        self._announce(await self._store.force(self.name, self._options, order, seconds))
+        manual_state = ManualState.FORCED_OPEN if seconds is None else ManualState.OPEN
+        self._notify_of(await self._store.force(self.name, self._options, manual_state, seconds))
 
     async def force_closed(self) -> None:
-        """Admit every call until `close` or `force_open`, and only count: see `WouldHaveOpened`."""
-        self._announce(await self._store.force(self.name, self._options, ManualState.FORCED_CLOSED))
+        """Admit every call until `close` or `force_open` is called.
+
+        Outcomes are still counted. The listener receives `WouldHaveOpened` when the breaker would have
+        opened.
+        """
+        self._notify_of(await self._store.force(self.name, self._options, ManualState.FORCED_CLOSED))
 
     async def close(self) -> None:
-        """Close the breaker with empty counts, and end an order by hand; it then decides by itself."""
-        self._announce(await self._store.force(self.name, self._options, ManualState.CLOSED))
+        """Close the breaker with empty counts, and end a forced state. The rules then apply again."""
+        self._notify_of(await self._store.force(self.name, self._options, ManualState.CLOSED))
 
     async def status(self) -> BreakerStatus:
         """Return the state of the breaker and its counts."""
@@ -159,7 +164,7 @@ class CircuitBreaker(BlockPolicy, SyncPolicy):
         return CircuitOpenError(self.name, refusal.reason, refusal.retry_after)
 
     def _begin_probe(self, ticket: Ticket) -> LeaseRenewal:
-        self._announce(ticket.transition)
+        self._notify_of(ticket.transition)
         notify(self._listener, ProbeStarted(policy=self.name))
         return LeaseRenewal(
             partial(self._store.renew, self.name, self._options, ticket),
@@ -172,12 +177,12 @@ class CircuitBreaker(BlockPolicy, SyncPolicy):
         slow = self._clock.monotonic() - began >= self._slow_seconds
         try:
             transition = await self._store.record(self.name, self._options, ticket, failed=failed, slow=slow)
-        except Exception as error:  # noqa: BLE001 -- the caller gets the call's outcome, whatever the store does
+        except Exception as error:  # noqa: BLE001 -- the caller must still get the outcome of the call
             notify(self._listener, OutcomeLost(policy=self.name, error=error))
         else:
-            self._announce(transition)
+            self._notify_of(transition)
 
-    def _announce(self, transition: Transition | WouldOpen | None) -> None:
+    def _notify_of(self, transition: Transition | WouldOpen | None) -> None:
         if isinstance(transition, WouldOpen):
             notify(self._listener, WouldHaveOpened(policy=self.name, reason=transition.reason))
         elif transition is not None:

@@ -1,7 +1,7 @@
-"""Circuit breakers that all workers share: decided in Redis by one script a call, by the server's clock.
+"""The circuit breakers that all workers share: Lua scripts in Redis decide, by the clock of the server.
 
-The five keys of a breaker share the tag `{name}` and so one slot. They never expire: an order to stay open
-must last, and there are as many breakers as the program has names for.
+The five keys of a breaker have the hash tag `{name}`, and so are in one slot. They never expire: a forced
+state must last, and a program has a fixed number of breakers.
 """
 
 import asyncio
@@ -26,8 +26,8 @@ class RedisBreakerStore:
     """A `BreakerStore` in Redis. Every method raises `StoreUnavailableError` if Redis is unavailable.
 
     Args:
-        redis: A client of `redis.asyncio`, or what else runs scripts.
-        time_source: Lua that defines `now_us()`.
+        redis: A client of `redis.asyncio`, or a `ScriptRunner`.
+        time_source: Lua code that defines `now_us()`.
     """
 
     def __init__(self, redis: ScriptRunner | Client, *, time_source: str = SERVER_TIME) -> None:
@@ -39,19 +39,22 @@ class RedisBreakerStore:
         self._background: set[asyncio.Task[object]] = set()
 
     async def admit(self, name: str, options: CircuitBreakerOptions) -> Ticket | Refusal:
-        """Decide whether a call may be made now. A caller cancelled meanwhile leaves no permit behind."""
-        await self._end_of_background()
-        asking = asyncio.ensure_future(self._ask(name, options))
+        """Decide whether to admit a call. If the caller is cancelled meanwhile, its permit is released."""
+        await self._wait_for_background_tasks()
+        admission = asyncio.ensure_future(self._run_admit(name, options))
         try:
-            return await asyncio.shield(asking)
+            return await asyncio.shield(admission)
         except BaseException:
-            self._begin_if_possible(self._give_back_what_comes(name, asking))
+            self._begin_if_possible(self._release_admission(name, admission))
             raise
 
     async def record(
         self, name: str, options: CircuitBreakerOptions, ticket: Ticket, *, failed: bool, slow: bool
     ) -> Transition | WouldOpen | None:
-        """Count the outcome of a call. A probe's is counted though its caller is cancelled meanwhile."""
+        """Count the outcome of a call.
+
+        That of a probe is counted even if its caller is cancelled meanwhile.
+        """
         outcome = (ticket.generation, ticket.probe or "", int(failed), int(slow))
         recording = self._run(self._record, name, options, outcome)
         reply = await (recording if ticket.probe is None else asyncio.shield(self._begin(recording)))
@@ -60,28 +63,28 @@ class RedisBreakerStore:
         return _transition(reply)
 
     async def renew(self, name: str, options: CircuitBreakerOptions, ticket: Ticket) -> bool:
-        """Let a probe keep its permit."""
+        """Renew the permit of a probe."""
         return bool(await self._run(self._renew, name, options, (ticket.probe or "",)))
 
     def release(self, name: str, ticket: Ticket) -> None:
-        """Give back the permit of a call that had no outcome, in the background."""
+        """Release the permit of a call without an outcome, in the background."""
         if ticket.probe is not None:
-            self._begin_if_possible(self._give_back(name, ticket.probe))
+            self._begin_if_possible(self._release_permit(name, ticket.probe))
 
     async def force(
         self,
         name: str,
         options: CircuitBreakerOptions,
-        order: ManualState,
+        manual_state: ManualState,
         open_seconds: float | None = None,
     ) -> Transition | None:
-        """Go to the state ordered."""
-        own = (order.name, order.value, _us(open_seconds))
-        return _transition(await self._run(self._force, name, options, own))
+        """Change the state by hand."""
+        arguments = (manual_state.name, manual_state.value, _us(open_seconds))
+        return _transition(await self._run(self._force, name, options, arguments))
 
     async def status(self, name: str, options: CircuitBreakerOptions) -> BreakerStatus:
-        """Return how the breaker stands."""
-        await self._end_of_background()
+        """Return the status of the breaker."""
+        await self._wait_for_background_tasks()
         reply = await self._run(self._status, name, options)
         state, in_a_row, calls, failures, opened_us, wait_us, transitions = reply
         return BreakerStatus(
@@ -92,60 +95,61 @@ class RedisBreakerStore:
             failure_rate=failures / calls if calls else 0.0,
             opened_at=opened_us / 1e6 if opened_us else None,
             retry_after=wait_us / 1e6 if wait_us else None,
-            transitions=tuple(map(_parse, transitions)),
+            transitions=tuple(map(_parse_transition, transitions)),
         )
 
-    async def _ask(self, name: str, options: CircuitBreakerOptions) -> Ticket | Refusal:
-        admitted, *reply = await self._run(self._admit, name, options)
-        if not admitted:
+    async def _run_admit(self, name: str, options: CircuitBreakerOptions) -> Ticket | Refusal:
+        is_admitted, *reply = await self._run(self._admit, name, options)
+        if not is_admitted:
             reason, wait_us = reply
             return Refusal(reason.decode(), None if wait_us is None else wait_us / 1e6)
         generation, probe, transition = reply
         return Ticket(self, int(generation), probe and probe.decode(), _transition(transition))
 
     def _begin(self, work: Coroutine[object, object, T]) -> "asyncio.Task[T]":
-        """Begin a task that continues when its caller has gone."""
+        """Begin a task that continues when its caller is cancelled."""
         task = asyncio.create_task(work)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
         return task
 
     def _begin_if_possible(self, work: Coroutine[object, object, None]) -> None:
-        """Begin `work`, unless the event loop has ended: then the permit is free when its lease runs out."""
+        """Begin `work`, unless the event loop has ended. The permit is then free when its lease expires."""
         try:
             self._begin(work)
         except RuntimeError:
             work.close()
 
-    async def _end_of_background(self) -> None:
-        """Wait until what this worker gave back or recorded before is taken into account."""
+    async def _wait_for_background_tasks(self) -> None:
+        """Wait for earlier releases and records of this worker: the next script must see them."""
         if self._background:
             await asyncio.wait(self._background)
 
-    async def _give_back(self, name: str, probe: str) -> None:
-        with suppress(StoreUnavailableError):  # the lease runs out
-            # The probe's name is unique, so no later generation's permit can be hit.
+    async def _release_permit(self, name: str, probe: str) -> None:
+        with suppress(StoreUnavailableError):  # the lease expires
+            # Probe ids are unique, so that this cannot release a permit of a later generation.
             await self._runner.run(COMMAND, [f"{_key(name)}:leases"], ["ZREM", probe])
 
-    async def _give_back_what_comes(self, name: str, asking: asyncio.Task[Ticket | Refusal]) -> None:
-        with suppress(StoreUnavailableError):  # as above
-            admission = await asking
-            if isinstance(admission, Ticket) and admission.probe is not None:
-                await self._give_back(name, admission.probe)
+    async def _release_admission(self, name: str, admission: asyncio.Task[Ticket | Refusal]) -> None:
+        """Wait for the decision about a cancelled caller, and release its permit."""
+        with suppress(StoreUnavailableError):  # the lease expires
+            ticket = await admission
+            if isinstance(ticket, Ticket) and ticket.probe is not None:
+                await self._release_permit(name, ticket.probe)
 
     async def _run(
-        self, script: Script, name: str, options: CircuitBreakerOptions, own: Sequence[Argument] = ()
+        self, script: Script, name: str, options: CircuitBreakerOptions, arguments: Sequence[Argument] = ()
     ) -> Reply:
         key = _key(name)
         keys = [key, f"{key}:leases", f"{key}:transitions", f"{key}:calls", f"{key}:buckets"]
-        return await self._runner.run(script, keys, (*_arguments(options), *own))
+        return await self._runner.run(script, keys, (*_option_arguments(options), *arguments))
 
 
 def _key(name: str) -> str:
     return f"breaker:{{{name}}}"
 
 
-def _arguments(options: CircuitBreakerOptions) -> tuple[Argument, ...]:
+def _option_arguments(options: CircuitBreakerOptions) -> tuple[Argument, ...]:
     return (
         options.failures_to_open or 0,
         options.failure_rate_threshold or 0,
@@ -169,9 +173,9 @@ def _us(seconds: float | None) -> int:
 
 
 def _transition(reply: bytes | None) -> Transition | None:
-    return None if reply is None else _parse(reply)
+    return None if reply is None else _parse_transition(reply)
 
 
-def _parse(transition: bytes) -> Transition:
+def _parse_transition(transition: bytes) -> Transition:
     at_us, before, after, reason = transition.decode().split(" ", 3)
     return Transition(int(at_us) / 1e6, BreakerState(before), BreakerState(after), reason)

@@ -1,8 +1,8 @@
--- Lets a probe keep its permit for another lease.
+-- Renews the lease of a probe's permit.
 --
 -- KEYS, ARGV  those of breaker.lua
 -- ARGV[15]    the probe
--- reply       1 renewed; 0 the permit is not the probe's any more
+-- Reply       1 if the lease was renewed; 0 if the probe has lost its permit
 --
 -- @include breaker
 if not redis.call('ZSCORE', LEASES, ARGV[15]) then

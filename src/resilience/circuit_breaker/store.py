@@ -1,4 +1,4 @@
-"""Where a circuit breaker has its state, and the rules by which that changes.
+"""The port `BreakerStore`: the states of circuit breakers, and the rules of their changes.
 
 ::
 
@@ -8,11 +8,13 @@
        │                            └───── too many probes fail ───┘   │
        └──────────────────────────────────── enough probes succeed ────┘
 
-By hand it can be forced open, and forced closed: then it counts and never opens. The states and their names
-are Polly's and resilience4j's. From gobreaker comes the generation: every change of state begins a new one,
-a call carries the one it was admitted in, and its outcome counts in no other.
+A breaker can also be forced open or forced closed by hand. A breaker that is forced closed counts outcomes
+but never opens. The states and their names are those of Polly and resilience4j.
 
-`BreakerStore` is the port; its form for one process is in `memory`.
+Generations are an idea of gobreaker: every change of state begins a new generation. A call belongs to the
+generation in which it was admitted, and its outcome counts only in that generation.
+
+`memory` and `redis` implement the port.
 """
 
 from dataclasses import dataclass
@@ -22,10 +24,11 @@ from typing import Protocol
 from .options import CircuitBreakerOptions
 
 TRANSITIONS_KEPT = 20
+"""The number of transitions that a store keeps for each breaker."""
 
 
 class BreakerState(StrEnum):
-    """What a breaker looks like from outside: forced open is OPEN, forced closed is CLOSED."""
+    """The visible state of a breaker. A breaker that is forced open is OPEN; forced closed is CLOSED."""
 
     CLOSED = "CLOSED"
     OPEN = "OPEN"
@@ -33,10 +36,10 @@ class BreakerState(StrEnum):
 
 
 class ManualState(Enum):
-    """What can be ordered by hand; the value is the reason given for the transition.
+    """A state that can be set by hand. The value is the reason of the transition.
 
-    The breaker also enters CLOSED and OPEN by itself, and leaves them by itself: OPEN after a time that is
-    given with the order. FORCED_OPEN and FORCED_CLOSED last until the next order.
+    The breaker leaves CLOSED and OPEN by itself, according to its rules. FORCED_OPEN and FORCED_CLOSED last
+    until another state is set by hand.
     """
 
     CLOSED = "closed by hand"
@@ -47,7 +50,7 @@ class ManualState(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """A change of state at the Unix time `at`, and why."""
+    """A change of state from `before` to `after` at the Unix time `at`."""
 
     at: float
     before: BreakerState
@@ -57,25 +60,29 @@ class Transition:
 
 @dataclass(frozen=True, slots=True)
 class WouldOpen:
-    """A breaker that is forced closed would have opened, and why. Reported once, until no rule says so."""
+    """The report that a breaker that is forced closed would have opened for `reason`.
+
+    It is reported once, and again only after a moment at which no rule would have opened the breaker.
+    """
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class BreakerStatus:
-    """A breaker at one moment.
+    """The status of a breaker at one moment.
 
     Attributes:
-        state: An open breaker whose time is up reads HALF_OPEN: the next call will be its probe.
-        name: The breaker's.
-        failure_count: Failures in a row, which `failure_threshold` is compared with. A success and closing
-            set it to 0; opening does not, so an open breaker still shows the count that opened it.
-        success_count: Calls in the window that did not fail. The window begins anew when the breaker closes.
-        failure_rate: Share of failed calls in the window, 0 where it is empty.
-        opened_at: Unix time at which it last opened; None while closed.
-        retry_after: Seconds until a call may be let through; None where one would be now, and where only
-            an order can change that.
+        state: The visible state. An open breaker whose open time is over is HALF_OPEN, since the next call is
+            a probe.
+        name: The name of the breaker.
+        failure_count: The number of failures in a row, which is compared with `failure_threshold`. A success
+            or closing sets it to 0. Opening does not, so that an open breaker shows the count that opened it.
+        success_count: The number of successful calls in the window. Closing the breaker empties the window.
+        failure_rate: The share of failed calls in the window, 0 if the window is empty.
+        opened_at: The Unix time of the last opening, or None while the breaker is closed.
+        retry_after: Seconds until a call may be admitted. None: a call would be admitted now, or the breaker
+            is forced open.
         transitions: The last 20 changes of state, oldest first.
     """
 
@@ -91,13 +98,13 @@ class BreakerStatus:
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
-    """Leave to make a call.
+    """The admission of a call.
 
     Attributes:
-        origin: The store that gave it. No other can make sense of it.
-        generation: The one the call belongs to.
-        probe: The permit it holds while the breaker is half-open, else None.
-        transition: The change of state that admitting it made.
+        origin: The store that admitted the call. Pass the ticket to no other store.
+        generation: The generation of the call.
+        probe: The id of the probe if the breaker is half-open, otherwise None. A probe holds a permit.
+        transition: The change of state that this admission caused, or None.
     """
 
     origin: "BreakerStore"
@@ -108,9 +115,11 @@ class Ticket:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """No leave: `reason` in words, and the seconds (above 0) after which a call may be let through.
+    """The refusal of a call.
 
-    `retry_after` is None where only an order lets a call through.
+    Attributes:
+        reason: The reason, as a text.
+        retry_after: Seconds, above 0, after which a call may be admitted. None: the breaker is forced open.
     """
 
     reason: str
@@ -118,35 +127,36 @@ class Refusal:
 
 
 class BreakerStore(Protocol):
-    """Where breakers, told apart by name, have their state. Each method is one atomic decision.
+    """Holds the states of breakers by name. Each method is one atomic decision.
 
-    Everybody who shares a breaker must bring the same options for it.
+    All callers of a breaker must pass the same options.
     """
 
     async def admit(self, name: str, options: CircuitBreakerOptions) -> Ticket | Refusal:
-        """Decide whether a call may be made now. Every ticket is to be recorded or released."""
+        """Decide whether to admit a call. The caller must pass the ticket to `record` or `release`."""
         ...
 
     async def record(
         self, name: str, options: CircuitBreakerOptions, ticket: Ticket, *, failed: bool, slow: bool
     ) -> Transition | WouldOpen | None:
-        """Count the outcome of a call, unless its generation is over or its permit was given to another.
+        """Count the outcome of a call, unless its generation or its lease has ended.
 
         Returns:
-            The change of state that this very outcome made, or would have made if the breaker were not forced
+            The change of state that this outcome caused, or would have caused if the breaker were not forced
             closed.
         """
         ...
 
     async def renew(self, name: str, options: CircuitBreakerOptions, ticket: Ticket) -> bool:
-        """Let a probe keep its permit for `probe_renewal_seconds` from now; return False if it is lost."""
+        """Renew the permit of a probe for `probe_renewal_seconds` from now. Return False if it was lost."""
         ...
 
     def release(self, name: str, ticket: Ticket) -> None:
-        """Give back the permit of a call that had no outcome.
+        """Release the permit of a call without an outcome.
 
-        It neither waits nor fails, since a coroutine that is being closed can do neither: a store that asks a
-        server does so in the background, and if that comes to nothing the permit's lease runs out.
+        This neither waits nor fails, because it may run while a coroutine is being closed. A store on a
+        server sends the release in the background. If the release fails, the permit is free when its lease
+        expires.
         """
         ...
 
@@ -154,23 +164,23 @@ class BreakerStore(Protocol):
         self,
         name: str,
         options: CircuitBreakerOptions,
-        order: ManualState,
+        manual_state: ManualState,
         open_seconds: float | None = None,
     ) -> Transition | None:
-        """Put the breaker into a state by hand, and return the transition if the state changed.
+        """Set the state by hand, and return the transition if the state changed.
 
         `ManualState.CLOSED` begins a new generation with empty counts, even if the breaker was closed before.
         `ManualState.OPEN` begins a new open time, even if the breaker was open before.
 
         Args:
-            name: The breaker's name.
-            options: Those of the breaker.
-            order: The state.
-            open_seconds: How long OPEN lasts, at least 0.001; None: as long as the options say. The other
-                orders ignore it.
+            name: The name of the breaker.
+            options: The options of the breaker.
+            manual_state: The new state.
+            open_seconds: The time for which OPEN lasts, at least 0.001. None: the options determine it. It is
+                ignored for other states.
         """
         ...
 
     async def status(self, name: str, options: CircuitBreakerOptions) -> BreakerStatus:
-        """Return how the breaker stands. Changes nothing."""
+        """Return the status of the breaker, without a change to it."""
         ...

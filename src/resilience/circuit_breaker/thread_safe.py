@@ -1,4 +1,4 @@
-"""Circuit breakers that several threads share: the `BreakerStore` in memory, with a lock."""
+"""Circuit breakers for several threads: the `BreakerStore` in memory, with a lock."""
 
 import threading
 
@@ -9,20 +9,22 @@ from .store import BreakerStatus, ManualState, Refusal, Ticket, Transition, Woul
 
 
 class ThreadSafeBreakerStore(MemoryBreakerStore):
-    """Breakers of one process for several threads, each with or without an event loop.
+    """The breakers of one process for several threads, each with or without an event loop.
 
-    The lock costs some hundred nanoseconds a call, so `MemoryBreakerStore` has none.
+    The lock costs some hundred nanoseconds for each call. `MemoryBreakerStore` therefore has no lock.
 
     Args:
-        clock: Durations go by its monotonic reading, the times shown by its time of day.
+        clock: Its monotonic time measures durations. Its Unix time dates the transitions.
     """
 
     def __init__(self, clock: Clock = SYSTEM_CLOCK) -> None:
         super().__init__(clock)
-        self._lock = threading.RLock()  # reentrant: garbage collection may close a coroutine
+        self._lock = (
+            threading.RLock()
+        )  # reentrant, because garbage collection may close a coroutine while the lock is held
 
     async def admit(self, name: str, options: CircuitBreakerOptions) -> Ticket | Refusal:
-        """Decide whether a call may be made now."""
+        """Decide whether to admit a call."""
         with self._lock:
             return await super().admit(name, options)
 
@@ -34,12 +36,12 @@ class ThreadSafeBreakerStore(MemoryBreakerStore):
             return await super().record(name, options, ticket, failed=failed, slow=slow)
 
     async def renew(self, name: str, options: CircuitBreakerOptions, ticket: Ticket) -> bool:
-        """Let a probe keep its permit."""
+        """Renew the permit of a probe."""
         with self._lock:
             return await super().renew(name, options, ticket)
 
     def release(self, name: str, ticket: Ticket) -> None:
-        """Give back the permit of a call that had no outcome."""
+        """Release the permit of a call without an outcome."""
         with self._lock:
             super().release(name, ticket)
 
@@ -47,14 +49,14 @@ class ThreadSafeBreakerStore(MemoryBreakerStore):
         self,
         name: str,
         options: CircuitBreakerOptions,
-        order: ManualState,
+        manual_state: ManualState,
         open_seconds: float | None = None,
     ) -> Transition | None:
-        """Go to the state ordered."""
+        """Change the state by hand."""
         with self._lock:
-            return await super().force(name, options, order, open_seconds)
+            return await super().force(name, options, manual_state, open_seconds)
 
     async def status(self, name: str, options: CircuitBreakerOptions) -> BreakerStatus:
-        """Return how the breaker stands."""
+        """Return the status of the breaker."""
         with self._lock:
             return await super().status(name, options)

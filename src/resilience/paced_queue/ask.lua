@@ -1,18 +1,19 @@
--- Takes note of how a worker's line stands, gives its newcomers places and perhaps it a turn.
+-- Records the offer of a worker, admits its newcomers to the queue, and assigns a slot to the worker if it is next.
 --
 -- KEYS      those of queue.lua
--- ARGV      1 interval in µs, 2 capacity, 3 µs of grace, 4 µs between polls, 5 worker, 6 callers in its line,
---           7 newcomers, 8 age in µs of the one who came first, 9 lead in µs of the first by priority,
---           10 number of the last turn it knows of, 11 the policy it knows, 12 the longest wait in µs
--- reply     {newcomers admitted, 1 if it has a turn, number of the last turn, policy, µs to wait,
---           callers in all lines, 1 if newcomers are not admitted since their turns would come too late}
+-- ARGV      1 interval in µs, 2 capacity, 3 grace period in µs, 4 µs between two offers of a worker that is not next,
+--           5 worker, 6 its callers in the queue, 7 its newcomers, 8 µs since the arrival of its earliest caller,
+--           9 lead in µs of its first caller by priority, 10 number of the last slot that it got, 11 its policy,
+--           12 longest wait in µs
+-- Reply     {newcomers admitted, 1 if a slot was assigned, number of the last slot, policy, µs until the next offer,
+--           callers in the queue over all workers, 1 if newcomers are refused because their slots would come too late}
 --
 -- @include queue
 local interval, capacity, grace, poll = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local max_wait = tonumber(ARGV[12])
 local worker, size, newcomers = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])
-local mine = {fifo = now - ARGV[8], priority = now - ARGV[9]}
-local known_turn = tonumber(ARGV[10])
+local ranks = {fifo = now - ARGV[8], priority = now - ARGV[9]}
+local known_slot = tonumber(ARGV[10])
 
 local policy = redis.call('HGET', PACE, 'policy')
 if not policy then
@@ -20,15 +21,15 @@ if not policy then
   redis.call('HSET', PACE, 'policy', policy)
 end
 
-local turn = get('turn') or 0
+local last_slot = get('slot') or 0
 local next_due = due_by_pace(interval)
-if known_turn > turn then
-  -- Redis has lost turns this worker knows of, and perhaps later ones: none was given later than now.
-  turn, next_due = known_turn, now + interval
-  redis.call('HSET', PACE, 'turn', whole(turn), 'next_us', whole(next_due), 'next_before_us', whole(next_due))
+if known_slot > last_slot then
+  -- Redis has lost its data. Slots may have been assigned up to now, so that the next one is due after an interval.
+  last_slot, next_due = known_slot, now + interval
+  redis.call('HSET', PACE, 'slot', whole(last_slot), 'next_us', whole(next_due), 'next_before_us', whole(next_due))
 end
 local not_before = postponed_until()
--- After the clock was set back, the interval and the delay begin again, once.
+-- After the clock was set back, the interval and the delay begin again.
 if next_due < (get('next_us') or next_due) then
   redis.call('HSET', PACE, 'next_us', whole(next_due))
 end
@@ -36,34 +37,34 @@ if now < (get('postponed_us') or now) then
   redis.call('HSET', PACE, 'not_before_us', whole(not_before), 'postponed_us', whole(now))
 end
 
-redis.call('HDEL', LINES, worker)
-local others, in_line, dead = live_lines(interval, grace)
-if #dead > 0 then
-  redis.call('HDEL', LINES, unpack(dead))
+redis.call('HDEL', OFFERS, worker)
+local other_offers, other_callers, expired_workers = valid_offers(interval, grace)
+if #expired_workers > 0 then
+  redis.call('HDEL', OFFERS, unpack(expired_workers))
 end
 
-local function is_first()
-  for other, line in pairs(others) do
-    -- A worker that waits for a later turn, since this one was given back, does not know of it.
-    local is_aware = line.due <= now
-    if is_aware and (line[policy] < mine[policy] or line[policy] == mine[policy] and other < worker) then
+local function is_next()
+  for other, offer in pairs(other_offers) do
+    -- An offer for a later slot does not count: this slot was given back, and its worker does not expect it yet.
+    local is_current = offer.due <= now
+    if is_current and (offer[policy] < ranks[policy] or offer[policy] == ranks[policy] and other < worker) then
       return false
     end
   end
   return true
 end
 
-local has_turn = size + newcomers > 0 and math.max(next_due, not_before) <= now and is_first()
-local first_wait = math.max(has_turn and interval or 0, next_due - now, not_before - now)
-local turns_in_time = math.max(math.floor((max_wait - first_wait) / interval) + 1, 0)
-local waiting = in_line + (has_turn and math.max(size - 1, 0) or size)
-local places = math.max(math.min(capacity, turns_in_time) - waiting, 0)
-local takes_turn = has_turn and size == 0 and 1 or 0 -- and so no place
-local admitted = math.min(places + takes_turn, newcomers)
-if has_turn then
-  turn = turn + 1
+local gets_slot = size + newcomers > 0 and math.max(next_due, not_before) <= now and is_next()
+local first_wait = math.max(gets_slot and interval or 0, next_due - now, not_before - now)
+local slots_in_time = math.max(math.floor((max_wait - first_wait) / interval) + 1, 0)
+local waiting = other_callers + (gets_slot and math.max(size - 1, 0) or size)
+local places = math.max(math.min(capacity, slots_in_time) - waiting, 0)
+local uses_slot = gets_slot and size == 0 and 1 or 0 -- the caller of this slot needs no place in the queue
+local admitted = math.min(places + uses_slot, newcomers)
+if gets_slot then
+  last_slot = last_slot + 1
   size = size - 1
-  redis.call('HSET', PACE, 'turn', whole(turn), 'next_us', whole(now + interval), 'next_before_us', whole(next_due))
+  redis.call('HSET', PACE, 'slot', whole(last_slot), 'next_us', whole(now + interval), 'next_before_us', whole(next_due))
   next_due = now + interval
 end
 
@@ -71,9 +72,9 @@ size = size + admitted
 local due = math.max(next_due, not_before)
 if size > 0 then
   local expires = math.max(now, due) + grace
-  local line = {whole(mine.fifo), whole(mine.priority), whole(size), whole(due), whole(expires)}
-  redis.call('HSET', LINES, worker, table.concat(line, ' '))
+  local offer = {whole(ranks.fifo), whole(ranks.priority), whole(size), whole(due), whole(expires)}
+  redis.call('HSET', OFFERS, worker, table.concat(offer, ' '))
 end
 local wait = due > now and due - now or poll
-local is_late = turns_in_time < capacity and 1 or 0
-return {admitted, has_turn and 1 or 0, turn, policy, wait, in_line + size, is_late}
+local is_late = slots_in_time < capacity and 1 or 0
+return {admitted, gets_slot and 1 or 0, last_slot, policy, wait, other_callers + size, is_late}

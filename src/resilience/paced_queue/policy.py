@@ -1,10 +1,11 @@
-"""Paced queue: calls start an interval apart, and calls that must wait do so in a bounded, ordered queue.
+"""The paced queue: calls start at least one interval apart, and callers wait in a bounded, ordered queue.
 
-With its callers in order, call k starts at max(its arrival, start of call k - 1 + interval). Calls may
-overlap, so a slow call delays no other.
+In the order of the queue, call k starts at max(its arrival, start of call k - 1 + interval). Calls may
+overlap, so that a slow call delays no other call.
 
-A waiting caller is a future and an entry in each of two heaps. One task of the queue acts for all callers: it
-asks the store for places and slots, one question at a time, and sleeps until the next slot is due.
+A waiting caller is a future and an entry in each of two heaps. One task, the worker, acts for all callers: it
+sends one offer at a time to the store, passes the assigned slots to callers, and sleeps until the next slot
+is due.
 """
 
 import asyncio
@@ -183,7 +184,7 @@ class PacedQueue(BlockPolicy):
             raise ValueError(f"seconds must be between 0 and {MAX_SECONDS:g}, not {seconds}")
         await self._store.postpone(seconds)
         if self._worker is not None and not self._worker.done():
-            self._has_changed.set()  # for some callers in the queue that may be too long
+            self._has_changed.set()  # the delay may be too long for some callers
 
     def close(self) -> None:
         """Reject all callers in the queue and all that come later. Calls under way go on."""
@@ -192,7 +193,7 @@ class PacedQueue(BlockPolicy):
         self._wake_worker()
 
     async def aclose(self) -> None:
-        """Close, and return as soon as the store knows that this worker's queue is empty."""
+        """Close the queue, and wait until the store has recorded that this worker's queue is empty."""
         self.close()
         if self._worker is not None:
             await self._worker
@@ -247,12 +248,12 @@ class PacedQueue(BlockPolicy):
     # ------------------------------------------------------------ the worker, one task
 
     def _wake_worker(self) -> None:
-        """Make the worker ask the store now, and not only when the next slot is due."""
+        """Let the worker send an offer now, and not only when the next slot is due."""
         if not self._is_on_its_loop():
             return
         self._has_changed.set()
         if self._worker is None or self._worker.done():
-            # The task belongs to no caller: a clean context.
+            # The task serves all callers: it must not inherit the context variables of one of them.
             self._worker = asyncio.create_task(self._work(), context=Context())
 
     def _is_on_its_loop(self) -> bool:
@@ -263,7 +264,7 @@ class PacedQueue(BlockPolicy):
             return False
 
     async def _work(self) -> None:
-        """Ask for places and slots and assign them, until no caller waits and the store knows that."""
+        """Send offers and assign slots until no caller waits and the store has recorded this."""
         try:
             await self._assign_slots()
         except BaseException:  # without this task no caller would ever get a slot or an error
@@ -276,8 +277,8 @@ class PacedQueue(BlockPolicy):
             await self._rest(wait_us)
             self._has_changed.clear()
             try:
-                decision = await self._ask()
-            except Exception as error:  # noqa: BLE001 -- whatever the error is, the callers in the queue wait on
+                decision = await self._send_offer()
+            except Exception as error:  # noqa: BLE001 -- the callers in the queue must not fail with the store
                 _log.warning("%s: the store failed: %r", self.name, error)
                 wait_us, no_slot_for_us = self._options.interval_us, 0
             else:
@@ -291,10 +292,10 @@ class PacedQueue(BlockPolicy):
         finally:
             alarm.cancel()
 
-    async def _ask(self) -> SlotDecision:
-        """Ask the store once, apply its decision, and return that."""
+    async def _send_offer(self) -> SlotDecision:
+        """Send one offer to the store, apply its decision, and return the decision."""
         self._newcomers = [place for place in self._newcomers if place.is_waiting]
-        asking = len(self._newcomers)
+        newcomers = len(self._newcomers)
         heads = self._heads()
         offer = self._offer(*heads)
         try:
@@ -302,13 +303,13 @@ class PacedQueue(BlockPolicy):
                 await self._store.give_back(self._unused.pop())
             decision = await self._store.ask(self._worker_name, offer)
         except Exception as error:
-            self._is_in_store = False  # if it is, that will expire
-            for place in self._take_newcomers(asking):
+            self._is_in_store = False  # an offer that the store did record expires
+            for place in self._take_newcomers(newcomers):
                 if place.is_waiting:
                     place.slot.set_exception(error)
             raise
         self._is_in_store = offer.size + decision.admitted - (decision.slot is not None) > 0
-        self._admit(self._take_newcomers(asking), decision)
+        self._admit(self._take_newcomers(newcomers), decision)
         if decision.slot is not None:
             self._hand_over(decision.slot, decision.policy)
         if self._heads() != heads:  # the offer in the store is out of date already

@@ -1,8 +1,8 @@
--- Gives no turn for a while. Never brings one forward.
+-- Postpones the next slot. Never makes a slot due sooner.
 --
 -- KEYS     those of queue.lua
--- ARGV[1]  µs
--- reply    µs until the first turn may be given
+-- ARGV[1]  the delay in µs
+-- Reply    the µs until the next slot may be assigned
 --
 -- @include queue
 local not_before = math.max(postponed_until(), now + ARGV[1])

@@ -45,7 +45,7 @@ class RedisPaceStore:
             load_script(_FOLDER / f"{task}.lua", time_source=time_source)
             for task in ("ask", "give_back", "postpone", "status")
         )
-        self._keys = [f"pace:{{{name}}}", f"pace:{{{name}}}:lines"]
+        self._keys = [f"pace:{{{name}}}", f"pace:{{{name}}}:offers"]
         self._known_slot = 0
         self._policy = options.policy
 

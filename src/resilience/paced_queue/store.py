@@ -5,18 +5,18 @@ by which policy it is assigned, and one *offer* for each worker that has callers
 callers wait, and how long the first of them has waited. A slot goes to the worker whose offer has the lowest
 rank.
 
-**Rank.** By "fifo", the rank of a caller is the time of its arrival. By "priority", it is that time plus
-`aging_seconds` for each level of priority; a lower level is sooner. Both ranks are fixed on arrival, so
-waiting needs no updates, and the policy can change without a caller losing its place. No caller starves: a
-caller of level p is overtaken by one of a lower level q only if that one arrives within (p - q) ·
-`aging_seconds` after it. So each `aging_seconds` of waiting compensates for one level.
+**Rank.** With "fifo", the rank of a caller is its arrival time. With "priority", the rank is the arrival time
+plus `aging_seconds` for each level of priority, so that a lower level is served sooner. Both ranks are fixed
+on arrival. Waiting therefore needs no updates, and the policy can change while callers wait. No caller
+starves: a caller of level p is overtaken by a caller of a lower level q only if that caller arrives within (p
+- q) · `aging_seconds`.
 
-**Liveness.** A worker with callers asks again when the slot that it waits for is due. If it does not, because
-its process ended, the others wait for a short grace period. After that its offer and its callers no longer
+**Liveness.** A worker with callers sends its next offer when the slot that it waits for is due. If its
+process has ended, the other workers wait for a short grace period. Then its offer and its callers no longer
 count.
 
-Times are whole microseconds. Offers carry ages and not times of day, because the clocks of workers differ.
-The form for one process is in `memory`.
+Times are whole microseconds. Offers contain durations and not times of day, because the clocks of workers
+differ. `memory` and `redis` implement the port.
 """
 
 from dataclasses import dataclass
@@ -30,13 +30,13 @@ class Offer:
     """The state of one worker's queue.
 
     Attributes:
-        size: The callers in the queue; 0 withdraws the worker's last offer.
-        newcomers: The callers that want a place in the queue, in order of arrival.
-        age_us: How long the caller that came first has waited.
-        lead_us: How long the first caller by priority has waited, less `aging_seconds` for each level of its
-            priority. The higher, the sooner; it may be negative.
+        size: The number of callers in the queue. 0 withdraws the last offer of the worker.
+        newcomers: The number of callers that are not in the queue yet.
+        age_us: The wait so far of the earliest caller.
+        lead_us: The wait so far of the first caller by priority, less `aging_seconds` for each level of its
+            priority. It may be negative. The highest lead is served first.
 
-    Both ages are of callers in the queue. Only where there is none, they are of the first newcomer.
+    `age_us` and `lead_us` are those of callers in the queue, or of the first newcomer if the queue is empty.
     """
 
     size: int
@@ -50,8 +50,8 @@ class Slot:
     """The right to start one call now.
 
     Attributes:
-        origin: The store that assigned the slot. No other store can take it back.
-        number: Counted from 1, over all workers.
+        origin: The store that assigned the slot. Only this store can take the slot back.
+        number: The number of the slot, counted from 1 over all workers.
     """
 
     origin: "PaceStore"
@@ -63,14 +63,13 @@ class SlotDecision:
     """The store's answer to an offer.
 
     Attributes:
-        admitted: The number of newcomers that have a place now, first come first; the others have none.
-        slot: Goes to the first caller by `policy`, of those in the queue and those admitted; None: no slot
-            yet.
-        policy: The present policy.
-        wait_us: When the worker must ask again, if nothing changes before.
-        retry_after: Seconds after which a newcomer without a place should come again.
-        late_after: Why newcomers have no place. None: the queue is full. Else their slots would not come
-            within this number of seconds, the longest wait.
+        admitted: The number of newcomers that were admitted to the queue, in order of arrival.
+        slot: The slot for the first caller by `policy`, including the admitted newcomers. None: no slot yet.
+        policy: The current policy.
+        wait_us: The time until the next offer of the worker, if its queue does not change before.
+        retry_after: Seconds after which a refused newcomer should try again.
+        late_after: The reason for refused newcomers. None: the queue is full. A number: their slots would not
+            come within this number of seconds, which is the longest wait.
     """
 
     admitted: int
@@ -83,14 +82,14 @@ class SlotDecision:
 
 @dataclass(frozen=True, slots=True)
 class PaceStatus:
-    """The queue, over all workers.
+    """The status of the queue over all workers.
 
     Attributes:
-        policy: Which caller is next.
-        size: The callers in the queue.
+        policy: The order of the callers.
+        size: The number of callers in the queue.
         capacity: The largest possible `size`.
-        oldest_age_seconds: How long the caller that came first has waited; None where no caller waits.
-        next_slot_seconds: The time until the next slot is due; 0 where it is due now.
+        oldest_age_seconds: The wait so far of the earliest caller. None: no caller waits.
+        next_slot_seconds: The time until the next slot is due. 0: a slot is due now.
     """
 
     policy: QueuePolicy
@@ -108,18 +107,18 @@ class PaceStore(Protocol):
     """
 
     async def ask(self, worker: str, offer: Offer) -> SlotDecision:
-        """Record the offer of `worker`, admit its newcomers, and assign a slot to it if it is next.
+        """Record the offer of `worker`, admit its newcomers, and assign a slot to the worker if it is next.
 
-        A slot is assigned when it is due and no other worker's offer has a lower rank; of equal ranks, the
-        lower worker's name counts. A worker has one such question under way at a time.
+        A slot is assigned when it is due and no other worker's offer has a lower rank. If two ranks are
+        equal, the name of the worker decides. A worker sends one offer at a time.
         """
         ...
 
     async def give_back(self, slot: Slot) -> None:
-        """Take back a slot that was not used: the next one is due as if it had not been assigned.
+        """Take back an unused slot. The next slot is then due as if this one had not been assigned.
 
-        If another slot was assigned since, this one is lost. A worker that waits for the next slot learns of
-        the change when it asks again; until then it does not hold up others.
+        If another slot was assigned since, this slot is lost. A worker that waits for the next slot sees the
+        change with its next offer. Until then it does not delay other workers.
         """
         ...
 
@@ -132,5 +131,5 @@ class PaceStore(Protocol):
         ...
 
     async def status(self) -> PaceStatus:
-        """Return the state of the queue. Changes nothing."""
+        """Return the status of the queue, without a change to it."""
         ...

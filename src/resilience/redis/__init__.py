@@ -3,7 +3,8 @@
     store = RedisBreakerStore(redis.asyncio.from_url("redis://localhost"))
     breaker = CircuitBreaker("payments", store, CircuitBreakerOptions(), SystemClock())
 
-Each takes a client (of one server, `Sentinel.master_for(…)`, or `RedisCluster`), or a `ScriptRunner`.
+Each store takes a redis-py client (of one server, `Sentinel.master_for(…)`, or `RedisCluster`), or a
+`ScriptRunner`.
 """
 
 from importlib import import_module
@@ -48,7 +49,7 @@ _MODULES = {
     "ScriptRunner": ".port",
     "load_script": ".scripts",
 }
-"""Where each name is. The Redis forms import modules of this package, which therefore imports them late."""
+"""The module of each name. The names are imported on first use, because these modules import this package."""
 
 
 def __getattr__(name: str) -> object:

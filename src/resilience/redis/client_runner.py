@@ -1,12 +1,14 @@
-"""Scripts through a client of redis-py: of one server, of the master that Sentinel names, or of a cluster.
+"""Runs scripts through a client of redis-py: of one server, of a master from Sentinel, or of a cluster.
 
-**Timeouts.** Each run ends after `timeout_seconds`, however the client is set up; the timeouts of the client
-may only be shorter. A client that retries sends a script again after a lost answer, so that a hit or an
-outcome may be counted twice: give the client `retry=Retry(NoBackoff(), 0)`.
+**Timeouts.** Each run ends after `timeout_seconds`. The client may have shorter timeouts of its own.
 
-**Replies** come as bytes, also from a client with `decode_responses=True`.
+**Retries.** A client that retries sends a script again after a lost answer, and may count a hit or an outcome
+twice. Create the client with `retry=Retry(NoBackoff(), 0)`.
 
-**Errors** of redis-py become errors of this package here and nowhere else. The log says why, once a minute.
+**Replies** are bytes, even from a client with `decode_responses=True`.
+
+**Errors.** This module alone converts the errors of redis-py into errors of this package. It logs the reason
+at most once a minute.
 """
 
 import logging
@@ -28,7 +30,7 @@ Client: TypeAlias = Redis | RedisCluster
 
 TIMEOUT_SECONDS = 1.0
 REMINDER_SECONDS = 60.0
-"""How often it is logged why runs fail, while they fail."""
+"""The shortest time between two log entries about failed runs."""
 
 _log = logging.getLogger(__name__)
 
@@ -37,10 +39,10 @@ class ClientRunner:
     """A `ScriptRunner` over a client of redis-py.
 
     Args:
-        client: A `redis.asyncio.Redis`, such as `Sentinel.master_for` returns, or a
-            `redis.asyncio.RedisCluster`. Its owner closes it.
-        clock: Measures the runs.
-        timeout_seconds: The longest that a run may take, above 0.
+        client: A `redis.asyncio.Redis`, for example from `Sentinel.master_for`, or a
+            `redis.asyncio.RedisCluster`. The caller closes it.
+        clock: The clock for the timeouts. None: the clock of the machine.
+        timeout_seconds: The longest time of a run, above 0.
 
     Raises:
         ValueError: `timeout_seconds` is not above 0.
@@ -57,7 +59,10 @@ class ClientRunner:
         self._logged_at = -math.inf
 
     async def run(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument] = ()) -> Reply:
-        """Run `script` on `keys` and return its reply. A server that does not have it gets its source."""
+        """Run `script` on `keys` and return its reply.
+
+        If the server does not have the script, send its source.
+        """
         tail = (len(keys), *keys, *arguments)
         try:
             async with self._clock.timeout(self._timeout_seconds):
@@ -69,7 +74,7 @@ class ClientRunner:
             self._raise(error)
 
     def checked(self, reply: Reply) -> Reply:
-        """Return `reply`, a part of a script's reply; raise as `run` does if it is an error of Redis."""
+        """Return `reply`, a part of a script's reply. If it is an error of Redis, raise it as `run` does."""
         if isinstance(reply, RedisError):
             self._raise(reply)
         return reply
@@ -92,14 +97,14 @@ class ClientRunner:
 
 
 def script_runner(redis: object) -> ScriptRunner:
-    """Return a runner over a client of redis-py, or the runner itself.
+    """Return `redis` if it is a `ScriptRunner`, or a `ClientRunner` over it if it is a client of redis-py.
 
     Raises:
-        TypeError: `redis` is neither, such as a client that is not of `redis.asyncio`.
+        TypeError: `redis` is neither a `ScriptRunner` nor a client of `redis.asyncio`.
     """
     if isinstance(redis, (Redis, RedisCluster)):
         return ClientRunner(redis)
     if isinstance(redis, ScriptRunner):
         return redis
     kind = f"{type(redis).__module__}.{type(redis).__qualname__}"
-    raise TypeError(f"a client of redis.asyncio or a ScriptRunner is needed, not {kind}")
+    raise TypeError(f"redis must be a client of redis.asyncio or a ScriptRunner, not {kind}")

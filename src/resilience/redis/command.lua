@@ -1,8 +1,8 @@
--- Runs one command, for a decision that needs no script of its own.
+-- Runs a single command, so that it can be sent like a script.
 --
 -- KEYS   the keys of the command
--- ARGV   its name; then the arguments that stand after the keys
--- Reply  that of the command
+-- ARGV   the name of the command, then its arguments after the keys
+-- Reply  the reply of the command
 local words = {ARGV[1], unpack(KEYS)}
 for index = 2, #ARGV do
   words[#words + 1] = ARGV[index]

@@ -1,7 +1,7 @@
-"""What a failure of Redis means: one table, from an error to its meaning.
+"""The meaning of each error of Redis, in one table.
 
-No other module looks at the text of an error. Redis 6.2, Redis 7 and Valkey 9 word the error of a script in
-three ways, and none of them sends a code where an ACL rule or a renamed command stopped the script.
+Only this module reads the text of an error. Redis 6.2, Redis 7 and Valkey 9 format the errors of scripts
+differently. None of them sends a code if an ACL rule or a renamed command stops a script.
 """
 
 import errno
@@ -18,28 +18,31 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 
 class Meaning(Enum):
-    """What follows from a failure."""
+    """The meaning of a failure for the callers."""
 
     UNAVAILABLE = auto()
-    """No command can be served at this address now: every caller fails until a probe gets an answer."""
+    """No command can be executed at this address. All callers fail until a probe gets an answer."""
 
     WRONG_SERVER = auto()
-    """The server answers, but is not, or no longer, the one to use: connect to the address again."""
+    """The server answered, but does not serve the key or accept writes.
+
+    Resolve the address and connect again.
+    """
 
     REFUSED = auto()
-    """The server answers and refuses, by its state or its rules: this caller fails, others may succeed."""
+    """The server refused the command because of its state or its rules. Other commands may succeed."""
 
     MISTAKE = auto()
-    """The command itself is wrong, or a key holds a value of another kind."""
+    """The command is wrong, or a key holds a value of another type."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """What an error stands for.
+    """A kind of failure.
 
     Attributes:
-        meaning: What follows from the error.
-        code: The fixed name of the failure: Redis' own code where there is one.
+        meaning: The meaning of the failure for the callers.
+        code: The name of the failure. It is the code that Redis sends, if Redis sends one.
     """
 
     meaning: Meaning
@@ -47,7 +50,7 @@ class Failure:
 
 
 def failure_of(error: BaseException) -> Failure:
-    """Return what `error` stands for: a reply of Redis, or the exception that ended a round trip."""
+    """Return the kind of failure of `error`: a reply of Redis, or the exception that ended a round trip."""
     ends_connection = isinstance(error, (RedisConnectionError, RedisTimeoutError, OSError))
     for cause in _causes(error):
         if (failure := _known_failure(cause)) is not None:
@@ -58,7 +61,7 @@ def failure_of(error: BaseException) -> Failure:
 
 
 def reply_error(text: str) -> RedisError:
-    """Return the error that a reply stands for: a `ConnectionError` where the connection is of no use."""
+    """Return the exception for an error reply. It is a `ConnectionError` if the connection cannot be used."""
     if text.startswith("NOSCRIPT"):
         return NoScriptError(text)
     failure = _failure_in(text)
@@ -68,12 +71,12 @@ def reply_error(text: str) -> RedisError:
 
 
 def reason_of(error: BaseException) -> str:
-    """Return the text of `error` for a log, without the arguments of a command, such as a password."""
+    """Return the text of `error` for a log, without the arguments of the command, which may be a password."""
     return _ARGUMENTS.sub("", _text(error)) or type(error).__name__
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield `error`, and what it was raised from: redis-py wraps the errors of the system and of Redis."""
+    """Yield `error` and its causes. redis-py wraps the errors of the system and of Redis."""
     seen: set[int] = set()
     cause: BaseException | None = error
     while cause is not None and id(cause) not in seen:
@@ -95,7 +98,7 @@ def _known_failure(error: BaseException) -> Failure | None:
 
 
 def _failure_by_number(error: OSError) -> Failure | None:
-    """Look up the error's number, or those in its text: asyncio joins the errors of several addresses."""
+    """Return the failure for the error's number, or for the numbers in its text."""
     numbers = {error.errno} if error.errno else {int(number) for number in _NUMBERS.findall(str(error))}
     return next((failure for failure, known in _BY_NUMBER.items() if not numbers.isdisjoint(known)), None)
 
@@ -106,7 +109,7 @@ def _failure_in(text: str) -> Failure | None:
 
 
 def _text(error: BaseException) -> str:
-    """Return what Redis said; redis-py takes the code off some errors and keeps it beside them."""
+    """Return the text of the reply. redis-py stores the code of some errors in a separate attribute."""
     code = getattr(error, "status_code", None)
     return f"{code} {error}" if code else str(error)
 
@@ -115,7 +118,7 @@ _WRAPPING = re.compile(
     r"^(?:ERR |-|EXECABORT Transaction discarded because of: "
     r"|Error running script \(call to \w+\): |@?user_script: ?[0-9]+: )+"
 )
-"""What stands before the error itself: words of EXEC, of Redis 6.2, and of Lua that raises an error again."""
+"""Matches the text that EXEC, Redis 6.2 or a Lua script puts before the error."""
 _ARGUMENTS = re.compile(r",? with args beginning with.*", re.DOTALL)
 _NUMBERS = re.compile(r"\[Errno (\d+)\]")
 
@@ -134,7 +137,7 @@ _BY_NUMBER: dict[Failure, set[int]] = {
     Failure(Meaning.UNAVAILABLE, "TOO_MANY_OPEN_FILES"): {errno.EMFILE, errno.ENFILE},
     Failure(Meaning.UNAVAILABLE, "UNREACHABLE"): {errno.EHOSTUNREACH, errno.ENETUNREACH},
 }
-"""What the numbers of the system's errors stand for."""
+"""The error numbers of the system for each failure."""
 
 _BY_START: dict[Failure, tuple[str, ...]] = {
     _CONNECTION_LOST: ("connection lost", "Connection closed by server"),
@@ -182,4 +185,4 @@ _BY_START: dict[Failure, tuple[str, ...]] = {
     ),
     Failure(Meaning.REFUSED, "EXECABORT"): ("EXECABORT ",),
 }
-"""How the text of an error begins, once what stands before it is taken off."""
+"""The beginnings of the error texts for each failure, without the text that `_WRAPPING` matches."""

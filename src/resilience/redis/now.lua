@@ -1,2 +1,2 @@
--- The time of a run: one instant for all decisions of the script, in µs.
+-- Reads the time once, so that all decisions of a run use the same time, in µs.
 local now = now_us()

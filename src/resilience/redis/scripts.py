@@ -1,14 +1,14 @@
 """Lua scripts: each is read once from its file, together with the files that it includes.
 
-Every decision that several workers must agree on is one script. A script takes the time from the server: it
-calls `now_us()`, which the time source defines before the script begins. A test passes another time source
-and moves the time by hand.
+Each decision that several workers share is one script. A script reads the server's time through `now_us()`.
+The time source defines this function at the beginning of the script. Tests pass a time source that they
+control.
 
-A file names the files that it includes, one a line, by the path from its own folder and without the ending:
+A file names each file that it includes on a line of its own, by the path from its folder and without `.lua`:
 
     -- @include ../redis/now
 
-Each included file stands once in the script, before the file that includes it.
+The script contains each included file once, before the file that includes it.
 """
 
 import hashlib
@@ -34,8 +34,8 @@ class Script:
     """A Lua script ready to be run by EVALSHA.
 
     Attributes:
-        source: The whole text, included files and time source first.
-        sha: SHA-1 of the source in hex, as Redis computes it.
+        source: The complete text: the time source, the included files, then the file itself.
+        sha: The SHA-1 digest of the source in hexadecimal, as EVALSHA needs it.
     """
 
     source: str
@@ -48,12 +48,13 @@ class Script:
 
 @cache
 def load_script(path: Path, *, after: Path | None = None, time_source: str = SERVER_TIME) -> Script:
-    """Read a script.
+    """Read a script and the files that it includes.
 
     Args:
-        path: Its file.
-        after: A file that defines what `path` and its included files leave open. It stands before them.
-        time_source: Lua that defines `now_us()`.
+        path: The file of the script.
+        after: A file whose text comes before that of `path`. It defines functions that `path` uses and does
+            not include. None: no such file.
+        time_source: Lua code that defines `now_us()`.
 
     Raises:
         OSError: A file is missing.
@@ -63,11 +64,11 @@ def load_script(path: Path, *, after: Path | None = None, time_source: str = SER
 
 
 def _with_included(path: Path) -> Iterator[Path]:
-    """Yield the files that `path` includes, theirs before them, and `path` last. A file may come twice."""
+    """Yield the files that `path` includes, recursively and in order, then `path`. A file may come twice."""
     for name in _INCLUDE.findall(path.read_text(encoding="utf-8")):
         yield from _with_included((path.parent / f"{name}.lua").resolve())
     yield path.resolve()
 
 
 COMMAND = load_script(Path(__file__).parent / "command.lua")
-"""Runs one command: ARGV are its name and the arguments that stand after the keys."""
+"""The script that runs a single command. ARGV holds the command's name and its arguments after the keys."""

@@ -1,1 +1,1 @@
-"""What the workers share besides metrics."""
+"""The data that all workers share, apart from metrics: counters, events, faults, leases and proxy totals."""

@@ -1,7 +1,7 @@
-"""The counters of all workers in Redis: a hash of counts for each second of the server's clock.
+"""The counters of all workers in Redis: one hash for each second of the server's clock.
 
-A hash holds values by their names and latencies by the numbers of their bins, and expires soon after the
-window has left it behind.
+The fields of a hash are the names of the counters and the bin numbers of the latencies. A hash expires soon
+after the window has moved past its second.
 """
 
 from typing import cast
@@ -30,9 +30,9 @@ class RedisCounterStore:
     """A `CounterStore` in Redis.
 
     Args:
-        link: To Redis.
-        worker: Tells this worker from all others of the fleet.
-        time_source: Lua that defines `now_us()`.
+        link: The connection to Redis.
+        worker: The id of this worker, unique among all workers.
+        time_source: Lua code that defines `now_us()`.
     """
 
     def __init__(self, link: RedisLink, worker: str, *, time_source: str = SERVER_TIME) -> None:
@@ -42,14 +42,17 @@ class RedisCounterStore:
         self._read = storage_script("counters_read", time_source=time_source)
 
     async def add(self, counts: CounterSnapshot) -> None:
-        """Add what this worker has counted, in one script."""
-        arguments = [
-            word for counted in (counts.values, counts.latencies) for pair in counted.items() for word in pair
+        """Add the counts of this worker, in one script."""
+        fields = [
+            argument
+            for counts_by_field in (counts.values, counts.latencies)
+            for field in counts_by_field.items()
+            for argument in field
         ]
-        await self._run(self._add, self._worker, LIVE_SECONDS, _KEPT_SECONDS, *arguments)
+        await self._run(self._add, self._worker, LIVE_SECONDS, _KEPT_SECONDS, *fields)
 
     async def read(self) -> CounterReading:
-        """Return the last whole window, by one script."""
+        """Return the counts of the last complete window, from one script."""
         workers, sums = await self._run(self._read, WINDOW_SECONDS, LIVE_SECONDS)
         values: dict[CounterName, int] = {}
         latencies: dict[int, int] = {}
@@ -63,5 +66,5 @@ class RedisCounterStore:
     async def _run(self, script: Script, *arguments: Argument) -> Reply:
         try:
             return await self._link.run(script, [_WORKERS], [_PREFIX, *arguments])
-        except RedisError as error:  # somebody else's value stands there
+        except RedisError as error:  # another program has stored a value under one of the keys
             raise StorageUnavailableError(str(error)) from error

@@ -1,7 +1,7 @@
-"""The log of resilience events: one capped stream, written and read by all workers.
+"""The log of resilience events: one Redis stream of limited length, which all workers write and read.
 
-A stream gives what a log for people needs: an order that all agree on, ids that only grow by the server's
-clock, so that a reader can go on where it was, and a length it keeps by itself.
+All readers see the events in the same order. The ids grow with the server's clock, so that a reader can
+continue after the last id that it has read. Redis limits the length of the stream.
 """
 
 import logging
@@ -22,36 +22,53 @@ _KEY = "events"
 _FIELD = "event"
 
 KEPT_EVENTS = 1000
-"""Kept at least; a few more where that saves Redis work (`MAXLEN ~`)."""
+"""The smallest number of events that the stream keeps. With `MAXLEN ~`, Redis may keep a few more."""
 
 
 class RedisEventLog:
     """An `EventLog` in Redis.
 
     Args:
-        link: To Redis.
+        link: The connection to Redis.
     """
 
     def __init__(self, link: RedisLink) -> None:
         self._link = link
 
     async def append(self, bodies: Sequence[bytes]) -> None:
-        """Write events, in order, in one round trip."""
-        await _or_unavailable(
+        """Append events in order, in one round trip.
+
+        Raises:
+            StorageUnavailableError: Redis is unavailable or refuses, or another program uses the key.
+        """
+        await _redis_error_as_unavailable(
             self._link.send_all(
                 [("XADD", _KEY, "MAXLEN", "~", KEPT_EVENTS, "*", _FIELD, body) for body in bodies]
             )
         )
 
     async def read(self, after: str | None, limit: int) -> list[LoggedEvent]:
-        """Return up to `limit` events, oldest first."""
+        """Return up to `limit` events, oldest first.
+
+        Args:
+            after: The id of the last event that was read. None: begin with the oldest event.
+            limit: The largest number of events.
+
+        Raises:
+            StorageUnavailableError: Redis is unavailable or refuses, or another program uses the key.
+        """
         start = "-" if after is None else f"({after}"
-        entries = await _or_unavailable(self._link.send("XRANGE", _KEY, start, "+", "COUNT", limit))
-        return [LoggedEvent(place.decode(), body) for place, (_, body) in entries]
+        entries = await _redis_error_as_unavailable(
+            self._link.send("XRANGE", _KEY, start, "+", "COUNT", limit)
+        )
+        return [LoggedEvent(event_id.decode(), body) for event_id, (_, body) in entries]
 
 
-async def _or_unavailable(reply: Awaitable[T]) -> T:
-    """Return `reply`; where the server refuses (its memory is full), the log is as good as away."""
+async def _redis_error_as_unavailable(reply: Awaitable[T]) -> T:
+    """Return `reply`.
+
+    Log an error of redis-py, such as a foreign value, and raise `StorageUnavailableError`.
+    """
     try:
         return await reply
     except RedisError as error:

@@ -1,4 +1,7 @@
-"""The faults that all workers agree on for a simulated service that each runs in process."""
+"""The injected faults of the simulated service.
+
+Each worker runs the service in its process with these faults.
+"""
 
 from src.services.simulated_faults import FaultChanges
 from src.storage.redis.link import RedisLink
@@ -10,23 +13,23 @@ class RedisFaultStore:
     """A `FaultStore` in Redis.
 
     Args:
-        link: To Redis.
+        link: The connection to Redis.
     """
 
     def __init__(self, link: RedisLink) -> None:
         self._link = link
 
     async def get(self) -> FaultChanges:
-        """Return what has been agreed, and nothing of what nobody has set."""
+        """Return the faults that were set. A fault that was never set is missing."""
         rate, latency = await self._link.send("HMGET", _KEY, "failure_rate", "latency_ms")
-        agreed = FaultChanges()
+        faults = FaultChanges()
         if rate is not None:
-            agreed["failure_rate"] = float(rate)
+            faults["failure_rate"] = float(rate)
         if latency is not None:
-            agreed["latency_ms"] = int(latency)
-        return agreed
+            faults["latency_ms"] = int(latency)
+        return faults
 
     async def set(self, changes: FaultChanges) -> None:
-        """Make `changes` what is agreed; the rest stays."""
+        """Store `changes`. The other faults keep their values."""
         fields = [word for name, value in changes.items() for word in (name, repr(value))]
         await self._link.send("HSET", _KEY, *fields)

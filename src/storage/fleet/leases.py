@@ -1,4 +1,4 @@
-"""The right to run the one load test of the fleet, as a key that runs out by itself."""
+"""The lease for load tests: one worker runs a load test at a time. The lease is a key that expires."""
 
 from contextlib import suppress
 
@@ -11,25 +11,33 @@ _KEY = "lab:stress"
 _TAKE = storage_script("lease_take")
 
 LONGEST_SECONDS = 120.0
-"""No stress test is given longer. A lease with more left is from before Redis' clock was set back."""
+"""The longest lease. A lease with more time left was taken before Redis' clock was set back, and is
+invalid."""
 
 
 class RedisStressLease:
     """A `StressLease` in Redis.
 
     Args:
-        link: To Redis.
+        link: The connection to Redis.
     """
 
     def __init__(self, link: RedisLink) -> None:
         self._link = link
 
     async def take(self, token: str, seconds: float) -> float:
-        """Take the lease, or return how long another has it.
+        """Take the lease, unless another holder has it.
+
+        Args:
+            token: The id of the holder.
+            seconds: The length of the lease, above 0 and at most `LONGEST_SECONDS`.
+
+        Returns:
+            0 if the lease was taken. Otherwise the seconds until the lease of the other holder expires.
 
         Raises:
             StorageUnavailableError: Redis is unavailable.
-            ValueError: `seconds` is not above 0 and at most `LONGEST_SECONDS`.
+            ValueError: `seconds` is out of range.
         """
         if not 0 < seconds <= LONGEST_SECONDS:
             raise ValueError(f"seconds must be above 0 and at most {LONGEST_SECONDS:g}, not {seconds}")
@@ -38,6 +46,6 @@ class RedisStressLease:
         return remaining_ms / 1000
 
     async def release(self, token: str) -> None:
-        """Give the lease back. While Redis is unavailable, the lease runs out."""
+        """Release the lease, if `token` holds it. If Redis is unavailable, the lease expires."""
         with suppress(StorageUnavailableError):
             await self._link.run(RELEASE, (_KEY,), (token,))

@@ -1,4 +1,4 @@
-"""The proxy's totals over all workers, as counters in one hash."""
+"""The totals of the proxy over all workers: the counters of one hash in Redis."""
 
 from dataclasses import astuple, fields
 
@@ -23,11 +23,15 @@ class RedisProxyTotals:
         self._link = link
 
     async def add(self, totals: ProxyTotals) -> ProxyTotals:
-        """Add `totals` to those of all workers, and return the sum, in one round trip."""
-        added = zip(_FIELDS, astuple(totals), strict=True)
+        """Add `totals` to those of all workers, and return the sums. This takes one round trip.
+
+        Raises:
+            StorageUnavailableError: Redis is unavailable, or another program uses the key.
+        """
+        amounts = zip(_FIELDS, astuple(totals), strict=True)
         try:
             return ProxyTotals(
-                *await self._link.send_all([("HINCRBY", _KEY, name, amount) for name, amount in added])
+                *await self._link.send_all([("HINCRBY", _KEY, name, amount) for name, amount in amounts])
             )
-        except RedisError as error:  # the key holds another program's value
+        except RedisError as error:  # another program has stored a value under the key
             raise StorageUnavailableError(str(error)) from error

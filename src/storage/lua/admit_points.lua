@@ -1,11 +1,10 @@
--- Decides hits, and stores the point that each came with, if all hits are allowed. Otherwise no point is stored: the
--- points of a type arrive as one, so that this script cannot separate them.
+-- Decides hits, and stores their points if all hits are allowed. If a hit is refused, no point is stored, because the
+-- points of a type are packed together and the script cannot separate them.
 --
--- KEYS   types                    as in metrics_add.lua
---        those of decide_hits.lua
--- ARGV   the index of the first argument of metrics_write.lua; then those of decide_hits.lua; then those of
---        metrics_write.lua
--- Reply  {the reply of plan_metrics or store_metrics, {0} if a hit or the points were refused, the decisions}
+-- KEYS   the set of types, as in metrics_add.lua; then the keys of decide_hits.lua
+-- ARGV   the index of the first argument of metrics_write.lua; the arguments of decide_hits.lua; those of metrics_write.lua
+-- Reply  {the reply of plan_metrics or store_metrics, the decisions}. The first part is {0} if a hit or the points were
+--        refused.
 --
 -- @include ../../resilience/rate_limiter/decide_hits
 -- @include metrics_write
@@ -19,5 +18,5 @@ local is_done, written = pcall(function()
   local types, reply = plan_metrics(KEYS[1], tonumber(ARGV[1]))
   return reply or store_metrics(KEYS[1], types)
 end)
--- If the points were refused, the decisions hold all the same, and each point is then stored in a run of its own.
+-- If the points were refused, the decisions are still valid. The caller then stores each point in a separate run.
 return {is_done and written or {0}, decisions}

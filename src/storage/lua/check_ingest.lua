@@ -1,10 +1,11 @@
--- Fails where a measurement could not be stored. Changes nothing: the key never exists, and no type has no name.
+-- Raises an error if a measurement could not be stored. Changes nothing, because the commands only update members and
+-- keys that exist: no type has an empty name, and the given key never exists.
 --
--- KEYS  types   as in metrics_add.lua
--- ARGV  a key like those of a type's measurements, which metrics_add.lua makes itself too
--- Reply 1
+-- KEYS   the set of types, as in metrics_add.lua
+-- ARGV   a key that never exists, with the prefix of the keys that metrics_add.lua writes
+-- Reply  1
 --
--- A write reads the time, so that this includes reading it.
+-- The script includes now.lua, because a write reads the server's time too.
 --
 -- @include ../../resilience/redis/now
 local absent = ARGV[1]

@@ -1,12 +1,11 @@
--- Add what a worker has counted to the second that it is now, and note that the worker lives.
+-- Adds the counts of a worker to the hash of the current second, and records that the worker is alive.
 --
--- KEYS  counters:{fleet}:workers   a sorted set of workers, by when they were last heard of, in µs
---       counters:{fleet}:<second>  is made here, a hash of counts; it carries the same tag
+-- KEYS   counters:{fleet}:workers: a sorted set of workers, scored by the time of their last report in µs
+-- ARGV   the prefix of the hashes' keys, the id of the worker, the seconds without a report after which a worker is
+--        removed, the seconds after which a hash expires, then field, amount, field, amount, …
+-- Reply  1
 --
--- ARGV  prefix of the seconds' keys, name of the worker, seconds after which it is forgotten,
---       seconds that a hash is kept, then field, amount, field, amount, …
---
--- Reply 1
+-- The script builds the key of the hash, counters:{fleet}:<second>. It has the same hash tag as KEYS[1].
 --
 -- @include ../../resilience/redis/now
 
@@ -14,7 +13,7 @@ local prefix, worker, live, kept = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
 
 redis.call('ZADD', KEYS[1], string.format('%.0f', now), worker)
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', string.format('%.0f', now - live * 1000000))
--- Last heard of in the future: before the clock was set back. A worker that lives is heard of again.
+-- A report in the future was made before the clock was set back. A worker that is alive reports again.
 redis.call('ZREMRANGEBYSCORE', KEYS[1], string.format('(%.0f', now), '+inf')
 redis.call('EXPIRE', KEYS[1], kept)
 

@@ -1,11 +1,11 @@
--- Sum up what all workers counted in the last whole seconds, and count the workers. Changes nothing.
+-- Sums the counts of all workers over the last complete seconds, and counts the workers. Changes nothing.
 --
--- KEYS  pulse:{fleet}:workers   a sorted set of workers, by when they were last heard of, in µs
---       pulse:{fleet}:<second>  are made here, hashes of counts; they carry the same tag
+-- KEYS   counters:{fleet}:workers: a sorted set of workers, scored by the time of their last report in µs
+-- ARGV   the prefix of the hashes' keys, the number of seconds, the seconds without a report after which a worker does
+--        not count
+-- Reply  {number of workers, {field, sum, field, sum, …}}
 --
--- ARGV  prefix of the seconds' keys, how many seconds, seconds after which a worker is forgotten
---
--- Reply {workers, {field, sum, field, sum, …}}
+-- The script builds the keys of the hashes, counters:{fleet}:<second>. They have the same hash tag as KEYS[1].
 --
 -- @include ../../resilience/redis/now
 

@@ -1,9 +1,9 @@
--- Takes a lease, or says for how long another has it.
+-- Takes a lease, or returns the remaining time of the lease of another holder.
 --
 -- KEYS[1] lease
--- ARGV[1] token  ARGV[2] for how long, ms  ARGV[3] the longest that any lease of this key is given for, ms
+-- ARGV[1] token  ARGV[2] length of the lease, ms  ARGV[3] longest length of any lease under this key, ms
 --
--- Reply: 0 taken; else the ms, at least 1, until the other's lease runs out.
+-- Reply: 0 if the lease was taken; otherwise the ms, at least 1, until the other lease expires.
 --
 -- @include ../../resilience/cache/lease
 

@@ -1,12 +1,12 @@
--- Runs commands that read, as one step. A transaction does the same and faster, but a server whose memory is full
--- takes none, not even one that only reads.
+-- Runs read commands in one atomic step. A transaction is faster, but a server with full memory refuses every
+-- transaction, even one with only read commands.
 --
--- ARGV   for each command the number of its words, then the words
+-- ARGV   for each command: the number of its words, then the words
 -- Reply  the reply of each command
-local replies, place = {}, 1
-while ARGV[place] do
-  local last = place + tonumber(ARGV[place])
-  replies[#replies + 1] = redis.call(unpack(ARGV, place + 1, last))
-  place = last + 1
+local replies, position = {}, 1
+while ARGV[position] do
+  local last = position + tonumber(ARGV[position])
+  replies[#replies + 1] = redis.call(unpack(ARGV, position + 1, last))
+  position = last + 1
 end
 return replies

@@ -1,1 +1,1 @@
-"""The Redis forms of the resilience patterns that batch by tick of the event loop."""
+"""Stores of the resilience patterns in Redis that batch the requests of one tick of the event loop."""

@@ -1,1 +1,1 @@
-"""The connection to Redis."""
+"""The connection to Redis, and the embedded server."""

@@ -1,18 +1,18 @@
-"""Commands of one loop tick share one round trip.
+"""Batching: the commands of one tick of the event loop share one round trip.
 
-A caller adds a command during a tick of the event loop and gets a future. At the end of the tick all commands
-that were added leave as one pipeline. While `MAX_IN_FLIGHT` pipelines are under way the next commands wait
-and gather, so that a burst costs fewer, larger round trips instead of more connections.
+A caller adds a command during a tick of the event loop and gets a future. At the end of the tick, the batcher
+sends all added commands as one pipeline. While `MAX_IN_FLIGHT` pipelines are under way, further commands wait
+and form the next pipeline. A burst therefore causes fewer, larger round trips and no additional connections.
 
-How long Redis may take is counted in short waits, between which the loop reads what has arrived. So a loop
-that is late under load does not blame Redis: Redis is slow when it is silent, wait after wait, and not when
-its reply has arrived and is not read yet.
+Timeouts are counted in short waits. The event loop reads the replies that have arrived between two waits. An
+event loop that is late under load therefore does not report a timeout while the reply is already in its
+buffer.
 
-Each command's timeout starts when the command is added and fails only its caller. After one command with a
-short deadline timed out, all of that kind fail at once until Redis answers. A round trip's timeout starts
-when it leaves, and its end means that Redis is lost.
+The timeout of a command starts when the command is added, and fails only its caller. After one command with a
+short deadline has timed out, all commands with a short deadline fail at once until Redis answers. The timeout
+of a round trip starts when it is sent. Its expiry means that Redis is unavailable.
 
-Whatever goes wrong when a round trip begins, is sent or is answered reaches every caller in it.
+An error while a round trip begins, is sent or is answered fails every caller in the round trip.
 """
 
 import asyncio
@@ -26,40 +26,42 @@ from redis.asyncio.connection import ConnectionPool
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from src.storage.redis.connection import Command, RedisConnection, packed
+from src.storage.redis.connection import Command, RedisConnection, pack_commands
 from src.storage.redis.round_trip import PendingCommands, Replies, RoundTrip, fail, round_trip_error
 
 RoundTripObserver: TypeAlias = Callable[[int, float], object]
 
 MAX_IN_FLIGHT = 2
-"""Round trips under way at once, those of long commands not counted: one that Redis works on, and one on its
-way. Redis does one thing at a time, so that more would only be smaller."""
+"""The largest number of round trips under way, without those of long commands: Redis executes one while the
+other travels. Redis executes one command at a time, so that more round trips would only be smaller."""
 
 MAX_DEDICATED = 2
-"""Long commands under way at once. Together with the others, the most connections one process opens."""
+"""The largest number of long commands under way. A process opens at most `MAX_IN_FLIGHT + MAX_DEDICATED`
+connections."""
 
 BUDGET_SECONDS = 0.25
-"""How long a command that is `short_deadline` waits for its answer."""
+"""The timeout of a command with a short deadline."""
 
 _WAIT_SECONDS = 0.025
 _TICK_SECONDS = 0.005
 _SILENT_TICKS = 3
-"""Ticks without a reply after which Redis counts as silent. A round trip may have left just before the first
-tick, and by the third the loop has read what had arrived at the second: the silence lasted for a tick."""
+"""The number of ticks without a reply after which Redis counts as silent: at least one whole tick has then
+passed. The first tick may follow the sending immediately, and the replies present at the second tick are read
+before the third."""
 
 
 class Batcher:
     """Joins commands into pipelines.
 
     Args:
-        pool: Makes the connections. They are kept here: to give each back after its round trip would cost
-            more than the round trip.
-        timeout_seconds: The longest a command may take from when it was added, and a round trip from when it
-            left, connecting included.
-        on_lost: Called once for each round trip that found Redis silent or not to be reached, before its
-            callers get their error, and even if none of them waits any more.
-        observe: Called after each round trip, failed or not, with its number of commands and its seconds.
-        on_silence: Called every `_TICK_SECONDS` while there has been no reply for some 10 ms.
+        pool: Makes the connections. The batcher keeps them open: returning a connection to the pool would
+            cost more than a round trip.
+        timeout_seconds: The timeout of a command, counted from when it is added, and of a round trip, counted
+            from when it is sent. The time to open a connection is included.
+        on_lost: Called with the error once for each round trip that failed because Redis was silent or
+            unreachable. The call comes before the callers get their error, even if no caller waits any more.
+        observe: Called after each round trip with the number of its commands and its duration in seconds.
+        on_silence: Called every `_TICK_SECONDS` while Redis has not replied for about 10 ms.
     """
 
     def __init__(
@@ -85,55 +87,67 @@ class Batcher:
         self._silent_ticks = 0
         self._flush_is_due = False
         self._timer: asyncio.TimerHandle | None = None
-        # Of whoever adds. Up to Python 3.11, to ask which one runs is a system call.
-        self._loop: asyncio.AbstractEventLoop
+        self._loop: (
+            asyncio.AbstractEventLoop
+        )  # that of the last caller: get_running_loop is slow in Python 3.11
         self._is_silent = False
         self.round_trips = 0
 
     def add(self, *commands: Command, short_deadline: bool = False) -> Replies:
-        """Send `commands` at the end of this tick, with nothing between them.
+        """Send `commands` at the end of this tick. No other command comes between them.
 
         Args:
-            commands: Each its name and arguments.
-            short_deadline: Fail the commands after `BUDGET_SECONDS`, or at once after others waited that
-                long in vain.
+            commands: The name and the arguments of each command.
+            short_deadline: Fail the commands after `BUDGET_SECONDS`. They fail at once if another command
+                with a short deadline has timed out and Redis has not answered since.
 
         Returns:
-            A future of their replies, of which each may be the server's refusal of that one command, a
-            `RedisError`. It raises the error of the connection, which then all commands of the round trip
-            share, or a `TimeoutError` of Redis when its time is over; what has not left by then never does.
+            A future of the replies. A reply is a `RedisError` if the server refused that command. The future
+            raises a `RedisError` if the connection failed, and redis-py's `TimeoutError` if the commands
+            timed out. Commands that time out before they are sent are never sent.
 
         Raises:
-            UnicodeEncodeError: An argument is text that can't be said, such as half a surrogate pair.
+            UnicodeEncodeError: An argument cannot be encoded as UTF-8, such as half a surrogate pair.
         """
-        future = self._future()
+        future = self._new_future()
         if short_deadline and self._is_silent:
-            fail(future, _over_budget())
+            fail(future, _short_deadline_timeout())
             return future
         ends_at = self._waits + (_BUDGET_WAITS if short_deadline else self._timeout_waits)
         self._waiting.append(
-            PendingCommands(packed(commands), len(commands), future, ends_at, short_deadline)
+            PendingCommands(pack_commands(commands), len(commands), future, ends_at, short_deadline)
         )
         self._flush_soon()
         return future
 
     def add_dedicated(self, *commands: Command, timeout_seconds: float) -> Replies:
-        """Send `commands` in a round trip of their own that may take `timeout_seconds` from when it leaves.
+        """Send long commands in a round trip of their own.
 
-        At most `MAX_DEDICATED` of these are under way at once; the next ones wait for as long as it takes.
-        While one is under way, other round trips that time out do not mean that Redis is lost.
+        At most `MAX_DEDICATED` such round trips are under way. Further ones wait without a timeout. While
+        such a round trip is under way, a timeout of another round trip does not mean that Redis is
+        unavailable.
+
+        Args:
+            commands: The name and the arguments of each command.
+            timeout_seconds: The timeout of the round trip, counted from when it is sent.
+
+        Returns:
+            A future of the replies, as for `add`.
+
+        Raises:
+            UnicodeEncodeError: As for `add`.
         """
-        future = self._future()
-        pending = PendingCommands(packed(commands), len(commands), future, math.inf)
+        future = self._new_future()
+        pending = PendingCommands(pack_commands(commands), len(commands), future, math.inf)
         self._waiting_dedicated.append((pending, _waits(timeout_seconds)))
         self._flush_soon()
         return future
 
     def abandon(self, error: RedisError) -> None:
-        """Answer everything that has not left yet with `error`.
+        """Fail the commands that have not been sent yet with `error`.
 
-        Where that is a timeout, end what is under way too, and every connection: all of them lead to the same
-        silent server, or to none.
+        If `error` is a timeout, also fail the round trips under way and close every connection: all
+        connections lead to the same silent server.
         """
         waiting = [*self._waiting, *(pending for pending, _ in self._waiting_dedicated)]
         self._waiting.clear()
@@ -146,14 +160,14 @@ class Batcher:
             self.reconnect()
 
     def reconnect(self) -> None:
-        """Use new connections from now on. The round trips under way end on those that they left by."""
-        for wire in self._idle:
-            wire.abort()
+        """Use new connections from now on. The round trips under way finish on their old connections."""
+        for connection in self._idle:
+            connection.abort()
         for trip in (*self._in_flight.values(), *self._dedicated.values()):
-            trip.wire.retire()
+            trip.connection.retire()
 
     async def aclose(self) -> None:
-        """Wait for every command that was added, and close every connection."""
+        """Wait until every added command is finished, then close every connection."""
         while unfinished := self._unfinished():
             await asyncio.wait(unfinished)
         self._waiting.clear()
@@ -161,20 +175,20 @@ class Batcher:
         if self._timer is not None:
             self._timer.cancel()
         idle, self._idle = self._idle, []
-        await asyncio.gather(*(wire.aclose() for wire in idle), return_exceptions=True)
+        await asyncio.gather(*(connection.aclose() for connection in idle), return_exceptions=True)
 
     def _unfinished(self) -> list[Replies]:
-        """Return the round trips under way, and the commands that have not left and are still waited for."""
+        """Return the futures of the round trips under way, and of unsent commands with waiting callers."""
         waiting = [*self._waiting, *(pending for pending, _ in self._waiting_dedicated)]
         futures = [pending.future for pending in waiting if not pending.future.done()]
         return [*self._in_flight, *self._dedicated, *futures]
 
-    def _future(self) -> Replies:
+    def _new_future(self) -> Replies:
         self._loop = asyncio.get_running_loop()
         return self._loop.create_future()
 
     def _flush_soon(self) -> None:
-        # Neither a round trip nor a wait belongs to the caller that happened to be first: clean contexts.
+        # The callbacks serve several callers: they must not inherit the context variables of the first one.
         if self._timer is None:
             self._silent_ticks = 0
             self._wait_began_at = self._loop.time()
@@ -194,23 +208,24 @@ class Batcher:
                 self._begin(self._dedicated, [pending], timeout_waits)
 
     def _begin(
-        self, lane: dict[Replies, RoundTrip], batch: list[PendingCommands], timeout_waits: int
+        self, trips: dict[Replies, RoundTrip], batch: list[PendingCommands], timeout_waits: int
     ) -> None:
         self.round_trips += 1
-        wire = None
+        connection = None
         try:
             commands = b"".join([pending.commands for pending in batch])
             replies = sum([pending.replies for pending in batch])
-            wire = self._idle.pop() if self._idle else RedisConnection(self._pool)
-            if wire.is_open:
-                sending = wire.send(commands, replies)
+            connection = self._idle.pop() if self._idle else RedisConnection(self._pool)
+            if connection.is_open:
+                sending = connection.send(commands, replies)
             else:
-                sending = self._loop.create_task(wire.open_and_send(commands, replies))
-            lane[sending] = RoundTrip(batch, replies, wire, self._loop.time(), self._waits + timeout_waits)
+                sending = self._loop.create_task(connection.open_and_send(commands, replies))
+            ends_at = self._waits + timeout_waits
+            trips[sending] = RoundTrip(batch, replies, connection, self._loop.time(), ends_at)
             sending.add_done_callback(self._end_round_trip)
         except BaseException as error:
-            if wire is not None:
-                self._drop(wire)
+            if connection is not None:
+                self._close(connection)
             self._fail_batch(batch, error)
             if not isinstance(error, Exception):
                 raise
@@ -218,31 +233,31 @@ class Batcher:
     def _end_round_trip(self, sending: Replies) -> None:
         trip = self._in_flight.pop(sending, None) or self._dedicated.pop(sending)
         try:
-            if sending.cancelled():  # given up, which has been reported
-                self._drop(trip.wire)
+            if sending.cancelled():  # it timed out, and `on_lost` was called
+                self._close(trip.connection)
                 for pending in trip.batch:
-                    fail(pending.future, RedisTimeoutError("no answer in time"))
+                    fail(pending.future, _round_trip_timeout())
             elif (error := sending.exception()) is not None:
-                self._drop(trip.wire)
+                self._close(trip.connection)
                 self._fail_batch(trip.batch, error)
             else:
-                self._idle.append(trip.wire)
+                self._idle.append(trip.connection)
                 self._is_silent = False
                 self._silent_ticks = 0
                 trip.finish(sending.result())
         finally:
             self._flush()
-        self._observe(trip.replies, self._loop.time() - trip.left_at)
+        self._observe(trip.replies, self._loop.time() - trip.sent_at)
 
-    def _drop(self, wire: RedisConnection) -> None:
-        wire.abort()
-        self._idle.insert(0, wire)  # to be used when no open one is left
+    def _close(self, connection: RedisConnection) -> None:
+        connection.abort()
+        self._idle.insert(0, connection)  # at the front: open connections are taken first, from the end
 
     def _fail_batch(self, batch: list[PendingCommands], cause: BaseException) -> None:
-        """Report that Redis is lost, and fail the callers of a round trip even if that fails."""
+        """Call `on_lost`, then fail the callers of a round trip even if `on_lost` raises."""
         error = round_trip_error(cause)
         try:
-            # A long command may be why a connection was not made in time.
+            # A long command can be the reason for a timeout while connecting.
             if not (self._dedicated and isinstance(error, RedisTimeoutError)):
                 self._on_lost(error)
         finally:
@@ -250,7 +265,10 @@ class Batcher:
                 fail(pending.future, error)
 
     def _tick(self) -> None:
-        """Look how long Redis has been silent, as often as there is something to wait for."""
+        """Count the ticks without a reply, and end a wait when it is over.
+
+        Repeat while commands are unfinished.
+        """
         self._timer = None
         now = self._loop.time()
         try:
@@ -266,30 +284,32 @@ class Batcher:
                 self._timer = self._loop.call_later(_TICK_SECONDS, self._tick)
 
     def _end_wait(self) -> None:
-        """Count one more wait, and give up whatever has had its last."""
+        """Count one more wait, and fail the round trips and commands that have timed out."""
         self._waits += 1
-        self._give_up_round_trips()
+        self._cancel_overdue_round_trips()
         batches = [self._waiting, *(trip.batch for trip in self._in_flight.values())]
         pending = [each for batch in batches for each in batch if not each.future.done()]
         self._is_silent |= any(each.has_short_deadline and each.ends_at <= self._waits for each in pending)
         for each in pending:
             if each.ends_at <= self._waits or (each.has_short_deadline and self._is_silent):
-                fail(each.future, _over_budget())
-        # Whose caller has gone, for that or another reason, need not leave.
+                fail(each.future, _short_deadline_timeout())
+        # Commands that nobody waits for are not sent.
         self._waiting = [pending for pending in self._waiting if not pending.future.done()]
 
-    def _give_up_round_trips(self) -> None:
-        over = {
+    def _cancel_overdue_round_trips(self) -> None:
+        overdue = {
             sending
-            for lane in (self._in_flight, self._dedicated)
-            for sending, trip in lane.items()
+            for trips in (self._in_flight, self._dedicated)
+            for sending, trip in trips.items()
             if trip.ends_at <= self._waits
         }
         try:
-            if over and over.issuperset(self._dedicated):  # else a long command may be what keeps Redis busy
-                self._on_lost(RedisTimeoutError("no answer in time"))
+            # A long command that may still take its time can be the reason for the timeout of another round
+            # trip.
+            if overdue and overdue.issuperset(self._dedicated):
+                self._on_lost(_round_trip_timeout())
         finally:
-            for sending in over:
+            for sending in overdue:
                 sending.cancel()
 
 
@@ -300,5 +320,9 @@ def _waits(seconds: float) -> int:
 _BUDGET_WAITS = _waits(BUDGET_SECONDS)
 
 
-def _over_budget() -> RedisTimeoutError:
-    return RedisTimeoutError("no answer within the budget")
+def _short_deadline_timeout() -> RedisTimeoutError:
+    return RedisTimeoutError(f"no answer within {BUDGET_SECONDS:g} s")
+
+
+def _round_trip_timeout() -> RedisTimeoutError:
+    return RedisTimeoutError("no answer in time")

@@ -1,7 +1,8 @@
-"""A connection to Redis: commands out, replies in.
+"""A connection to Redis that sends commands and reads replies.
 
-redis-py opens the connection, authenticates, encrypts and closes it. In between, the bytes that arrive go
-from the transport to hiredis, and the replies to the caller, without streams or coroutines (docs/adr/0008).
+redis-py opens, authenticates, encrypts and closes the connection. Between opening and closing,
+`ReplyProtocol` passes the received bytes from the transport directly to the hiredis parser. This avoids the
+cost of streams and coroutines (docs/adr/0008).
 """
 
 import asyncio
@@ -22,10 +23,10 @@ _INCOMPLETE = object()
 
 
 class RedisConnection:
-    """One connection: one round trip at a time. It is opened again where it was lost.
+    """One connection, which carries one round trip at a time. After a loss it can be opened again.
 
     Args:
-        pool: Makes the connection of redis-py.
+        pool: The pool that creates the redis-py connection.
     """
 
     def __init__(self, pool: ConnectionPool) -> None:
@@ -34,40 +35,47 @@ class RedisConnection:
 
     @property
     def is_open(self) -> bool:
-        """Whether `send` may be called; otherwise it takes `open_and_send`."""
+        """Whether the connection is open. Call `send` if it is, and `open_and_send` if it is not."""
         return self._protocol is not None and self._protocol.is_open
 
     def retire(self) -> None:
-        """Let the round trip under way end, and connect again for the next one."""
+        """Close the connection after the round trip under way. The next round trip opens a new one."""
         if self._protocol is not None:
             self._protocol.is_open = False
 
     def send(self, commands: bytes, replies: int) -> "asyncio.Future[list[Reply]]":
-        """Send `commands`, as `packed` returns them.
+        """Send `commands` on an open connection.
+
+        Args:
+            commands: The commands in the form that `pack_commands` returns.
+            replies: The number of their replies.
 
         Returns:
-            A future of the `replies` replies, of which each may be a `ResponseError`. The future raises
-            redis-py's `ConnectionError` where the connection is lost. A caller that cancels it must `abort`.
+            A future of the replies. Each reply may be a `ResponseError`. The future raises redis-py's
+            `ConnectionError` if the connection is lost. A caller that cancels the future must call `abort`.
         """
         assert self._protocol is not None
         return self._protocol.send(commands, replies)
 
     async def open_and_send(self, commands: bytes, replies: int) -> list[Reply]:
-        """Connect, and `send`. The name of the host is looked up each time.
+        """Open the connection, then send `commands` as `send` does. Each call resolves the host name again.
 
         Raises:
-            Exception: The connection could not be made: an error of redis-py, of the system or of Redis.
+            Exception: The connection could not be opened. The error is one of redis-py, of the system or of
+                Redis.
         """
-        # An earlier connection was lost, or given up while it was made: its reply to AUTH may still come.
+        # A connection attempt may have been cancelled before its reply to AUTH arrived. Close it first.
         await self._connection.disconnect(nowait=True)
         await self._connection.connect()  # type: ignore[no-untyped-call]
-        await _next_turn()
-        if await self._connection.can_read():  # Redis refuses before the first command: too many clients, …
-            raise RedisConnectionError(str(await self._streamed()))
-        transport = getattr(self._connection._writer, "transport", None)  # noqa: SLF001 -- there is no public way
-        if transport is None:  # fakeredis has none
+        await _wait_one_loop_cycle()
+        if (
+            await self._connection.can_read()
+        ):  # Redis sent an error before the first command: too many clients, …
+            raise RedisConnectionError(str(await self._read_reply()))
+        transport = getattr(self._connection._writer, "transport", None)  # noqa: SLF001 -- no public attribute
+        if transport is None:  # fakeredis has no transport
             await self._connection.send_packed_command(commands, check_health=False)
-            return [await self._streamed() for _ in range(replies)]
+            return [await self._read_reply() for _ in range(replies)]
         self._protocol = ReplyProtocol(transport)
         return await self._protocol.send(commands, replies)
 
@@ -80,7 +88,7 @@ class RedisConnection:
         """Close the connection."""
         await self._connection.disconnect()
 
-    async def _streamed(self) -> Reply:
+    async def _read_reply(self) -> Reply:
         try:
             return await self._connection.read_response(disable_decoding=True)
         except ResponseError as error:
@@ -88,7 +96,10 @@ class RedisConnection:
 
 
 class ReplyProtocol(asyncio.Protocol):
-    """Reads the replies from a transport that redis-py has opened.
+    """Parses the replies that arrive on a transport of redis-py.
+
+    Args:
+        transport: An open transport. Its protocol is replaced by this one.
 
     Attributes:
         is_open: Whether commands can be sent.
@@ -98,7 +109,7 @@ class ReplyProtocol(asyncio.Protocol):
         self.is_open = True
         self._loop = asyncio.get_running_loop()
         self._transport = transport
-        self._streams = transport.get_protocol()  # redis-py's own, which it waits for when it disconnects
+        self._redis_py_protocol = transport.get_protocol()  # redis-py waits for its end when it disconnects
         transport.set_protocol(self)
         self._reader = hiredis.Reader(
             protocolError=RedisConnectionError,
@@ -117,13 +128,13 @@ class ReplyProtocol(asyncio.Protocol):
         return future
 
     def abort(self) -> None:
-        """Close the connection and fail the caller that waits."""
-        self._lose(RedisConnectionError("given up"))
+        """Close the connection, and fail the caller that waits."""
+        self._fail(RedisConnectionError("the connection was closed by this service"))
 
     def data_received(self, data: bytes) -> None:
         """Parse `data`, and finish the round trip when all replies have arrived."""
         if self._future is None:
-            self._lose(_unexpected_reply())
+            self._fail(_unexpected_reply())
             return
         self._reader.feed(data)
         try:
@@ -132,25 +143,25 @@ class ReplyProtocol(asyncio.Protocol):
                 if reply is _INCOMPLETE:
                     return
                 self._replies.append(reply)
-                if isinstance(reply, RedisConnectionError):  # no reply, but the reason why none will come
+                if isinstance(reply, RedisConnectionError):  # the server says why it closes the connection
                     raise reply
         except RedisConnectionError as error:
-            self._lose(error)
+            self._fail(error)
             return
         future, self._future = self._future, None
-        if not future.done():  # else it was given up
+        if not future.done():  # a future that is done was cancelled
             future.set_result(self._replies)
-        if not self.is_open:  # retired meanwhile
+        if not self.is_open:  # `retire` was called during the round trip
             self._transport.abort()
         elif self._reader.has_data():
-            self._lose(_unexpected_reply())
+            self._fail(_unexpected_reply())
 
     def connection_lost(self, error: Exception | None) -> None:
         """Fail the caller that waits."""
-        self._lose(RedisConnectionError(f"connection lost: {error or 'closed by Redis'}"))
-        self._streams.connection_lost(error)
+        self._fail(RedisConnectionError(f"connection lost: {error or 'closed by Redis'}"))
+        self._redis_py_protocol.connection_lost(error)
 
-    def _lose(self, error: RedisConnectionError) -> None:
+    def _fail(self, error: RedisConnectionError) -> None:
         self.is_open = False
         self._transport.abort()
         future, self._future = self._future, None
@@ -158,18 +169,22 @@ class ReplyProtocol(asyncio.Protocol):
             future.set_exception(error)
 
 
-def packed(commands: Sequence[Command]) -> bytes:
-    """Return `commands` as Redis reads them. Raises UnicodeEncodeError where text has no UTF-8 form."""
+def pack_commands(commands: Sequence[Command]) -> bytes:
+    """Return `commands` in the Redis protocol.
+
+    Raises:
+        UnicodeEncodeError: A text cannot be encoded as UTF-8, such as half a surrogate pair.
+    """
     return b"".join(map(hiredis.pack_command, commands))  # type: ignore[arg-type]
 
 
-async def _next_turn() -> None:
-    """Wait for a turn of the event loop, in which it reads what has arrived."""
+async def _wait_one_loop_cycle() -> None:
+    """Wait for one cycle of the event loop, which reads the bytes that have arrived."""
     loop = asyncio.get_running_loop()
-    turn: asyncio.Future[None] = loop.create_future()
-    loop.call_soon(turn.cancel)
-    await asyncio.wait([turn])
+    next_cycle: asyncio.Future[None] = loop.create_future()
+    loop.call_soon(next_cycle.cancel)
+    await asyncio.wait([next_cycle])
 
 
 def _unexpected_reply() -> RedisConnectionError:
-    return RedisConnectionError("Redis sent a reply to no command")
+    return RedisConnectionError("Redis sent a reply without a command")

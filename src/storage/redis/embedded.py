@@ -1,16 +1,16 @@
-"""A private, real redis-server as a child process (`REDIS_URL=embedded://`).
+"""The embedded server: a private redis-server in a child process (`REDIS_URL=embedded://`).
 
-Several workers share one server. Locked files in its data folder show which processes run:
+Several workers share one server. File locks in the data folder show which processes run:
 
-- `workers.lock`, shared: held by every worker that needs the server. Only a holder starts the server.
-- `serving.lock`, shared: held by every worker whose start has succeeded.
-- `server.lock`, exclusive: inherited by the server.
-- `guard.lock`, exclusive: inherited by the guard, the process that stops the server after the last worker
-  (`embedded_guard.py`).
+- `workers.lock`, shared: every worker that needs the server holds it. Only a holder starts the server.
+- `serving.lock`, shared: every worker whose start has succeeded holds it.
+- `server.lock`, exclusive: the server inherits it.
+- `guard.lock`, exclusive: the guard inherits it. The guard is the process that stops the server after the
+  last worker has ended (`embedded_guard.py`).
 
-The last two hold the process id of their holder. The kernel drops a lock when its holder ends, however it
-ends, so nothing here can be stale. No worker waits for the server while it holds a lock that another worker's
-start needs.
+`server.lock` and `guard.lock` contain the process id of their holder. The kernel releases a lock when its
+holder ends, even if it is killed, so that no lock is stale. While a worker waits for the server, it holds no
+lock that the start of another worker needs.
 """
 
 import asyncio
@@ -35,48 +35,50 @@ SERVING_LOCK = "serving.lock"
 GUARD_LOCK = "guard.lock"
 
 START_WAIT_SECONDS = 5.0
-"""The longest that a worker's start waits for the server. Afterwards the worker starts without it."""
+"""The longest time that the start of a worker waits for the server. Then the worker starts without it."""
 STOP_WAIT_SECONDS = 2 * STOP_GRACE_SECONDS + 1
-"""The longest that a worker waits for the guard to stop the server."""
+"""The longest time that a worker waits until the guard has stopped the server."""
 REMINDER_SECONDS = 60.0
-"""How often it is logged that the server does not run, while the reason stays the same."""
+"""The shortest time between two log entries with the same reason."""
 POLL_SECONDS = 0.02
 
 
 class EmbeddedRedis:
-    """One worker's share in the redis-server of `folder`.
+    """The part of one worker: it starts the shared server where needed, and leaves the server at the end.
 
     Args:
-        folder: Holds the data, the log of the running server and the locks; made when missing.
-        appendfsync: When the server syncs its append-only file. With "always" a write is on the disk before
-            it is acknowledged.
-        clock: Times the waiting for the server; None is the machine's own.
+        folder: The data folder, with the log of the running server and the locks. A missing folder is
+            created.
+        appendfsync: When the server syncs its append-only file. With "always", a write is on the disk before
+            the server acknowledges it.
+        clock: Measures the wait for the server. None: the clock of the machine.
     """
 
     def __init__(self, folder: Path, appendfsync: FsyncPolicy = "always", clock: Clock | None = None) -> None:
         self._folder = EmbeddedFolder(folder)
         self._clock = clock or SystemClock()
         self._server = ServerProcess(self._folder, appendfsync, self._clock, self._report)
-        self._presence: int | None = None
-        self._serving: int | None = None
+        self._workers_lock: int | None = None
+        self._serving_lock: int | None = None
         self._guard: subprocess.Popen[bytes] | None = None
         self._reported: tuple[str, float] = ("", -math.inf)
 
     @property
     def url(self) -> str:
-        """Where the server listens, as a `unix://` URL."""
+        """The `unix://` URL of the server's socket."""
         return f"unix://{quote(str(self._folder.socket))}"
 
     async def start(self) -> str:
-        """Join the server, start it where it does not run, and return its URL.
+        """Join the server, start the server if it does not run, and return its URL.
 
-        Waits for the server's answer, but only for `START_WAIT_SECONDS`: while the server is frozen or still
-        loads its data, the worker starts without it. If the server cannot be started, the worker starts
-        without it too where another worker serves already, so that one worker's end cannot end the others.
+        This waits up to `START_WAIT_SECONDS` for an answer of the server. The worker then starts without the
+        server, for example if the server is frozen or still loads its data. The worker also starts without
+        the server if it cannot be started while another worker serves: one failed start must not end the
+        other workers.
 
         Raises:
-            EmbeddedRedisError: No worker serves yet, and the folder cannot be written, there is no
-                redis-server, or it cannot read the data.
+            EmbeddedRedisError: No other worker serves, and the server cannot be started: the folder cannot be
+                written, there is no redis-server, or the redis-server cannot read the data.
         """
         try:
             async with self._clock.timeout(START_WAIT_SECONDS):
@@ -88,19 +90,19 @@ class EmbeddedRedis:
             self._report("embedded_redis_silent", f"no answer within {START_WAIT_SECONDS:g} s")
         except EmbeddedRedisError:
             if not self._another_worker_serves():
-                with suppress(EmbeddedRedisError):  # of the same cause as the first, which is raised
+                with suppress(EmbeddedRedisError):  # it has the same cause as the error that is raised below
                     await self.stop()
                 raise
         except BaseException:
             self._leave()
             raise
-        self._serving = self._folder.lock(SERVING_LOCK, exclusive=False)
+        self._serving_lock = self._folder.lock(SERVING_LOCK, exclusive=False)
         return self.url
 
     async def ensure_running(self) -> None:
-        """Start the server and its guard where they do not run, in a new folder where theirs was deleted.
+        """Start the server and its guard if they do not run. A deleted data folder is created again.
 
-        Does not wait for the server's answer, and does nothing while the server's process lives.
+        This does not wait for an answer of the server, and does nothing while the server process runs.
 
         Raises:
             EmbeddedRedisError: The server cannot be started. The reason is logged.
@@ -115,9 +117,10 @@ class EmbeddedRedis:
             raise
 
     async def stop(self) -> None:
-        """Leave the server, and wait until the guard has stopped it where no other worker is left.
+        """Leave the server. If this was the last worker, wait until the guard has stopped the server.
 
-        A caller that never joined may use it too: it stops a server whose workers and guard were all killed.
+        A caller that has not joined the server may call this too. It stops a server whose workers and guard
+        were killed.
         """
         self._leave()
         if not self._folder.path.exists() or self._is_needed():
@@ -137,26 +140,31 @@ class EmbeddedRedis:
             self._guard.wait()
             self._guard = None
 
-    # ------------------------------------------------------------ which workers there are
+    # ------------------------------------------------------------ the locks of the workers
 
     def _join(self) -> bool:
-        """Hold `workers.lock`, and return False while the guard stops the server of earlier workers."""
-        if self._presence is not None and not is_same_file(self._presence, self._folder.path / WORKERS_LOCK):
+        """Lock `workers.lock`.
+
+        Return False while the guard holds it to stop the server of earlier workers.
+        """
+        if self._workers_lock is not None and not is_same_file(
+            self._workers_lock, self._folder.path / WORKERS_LOCK
+        ):
             self._report("embedded_redis_folder_deleted", f"{self._folder.path} was deleted, with all data")
             self._leave()
-        if self._presence is None:
-            self._presence = self._folder.lock(WORKERS_LOCK, exclusive=False)
-        return self._presence is not None
+        if self._workers_lock is None:
+            self._workers_lock = self._folder.lock(WORKERS_LOCK, exclusive=False)
+        return self._workers_lock is not None
 
     def _leave(self) -> None:
-        held = (self._serving, self._presence)
-        self._serving = self._presence = None
-        for descriptor in held:
+        descriptors = (self._serving_lock, self._workers_lock)
+        self._serving_lock = self._workers_lock = None
+        for descriptor in descriptors:
             if descriptor is not None:
                 os.close(descriptor)
 
     def _is_needed(self) -> bool:
-        """Return whether a worker holds `workers.lock`. If only the guard holds it, no worker can lock it."""
+        """Return whether a worker holds `workers.lock`: only an exclusive lock then fails."""
         can_lock = self._folder.can_lock
         return not can_lock(WORKERS_LOCK, exclusive=True) and can_lock(WORKERS_LOCK, exclusive=False)
 
@@ -173,7 +181,7 @@ class EmbeddedRedis:
             if lock is None:
                 return
             if self._guard is not None:
-                self._guard.wait()  # it was killed
+                self._guard.wait()  # the earlier guard was killed
             with (
                 self._folder.open_log() as log,
                 os.fdopen(self._folder.open_lock(WORKERS_LOCK)) as workers,
@@ -185,7 +193,10 @@ class EmbeddedRedis:
                 self._guard = spawn(self._folder, command, log, *inherited)
 
     async def _answers(self) -> bool:
-        """Return whether the server answers. A refusal is an answer, unless it says that data are loading."""
+        """Return whether the server answers.
+
+        A refusal counts as an answer, except while the data is loading.
+        """
         try:
             reader, writer = await asyncio.open_unix_connection(self._folder.socket)
         except OSError:
@@ -200,7 +211,7 @@ class EmbeddedRedis:
         return answer != b"" and not answer.startswith(b"-LOADING")
 
     def _report(self, event: str, reason: str) -> None:
-        """Log `reason`, but the same one only every `REMINDER_SECONDS`."""
+        """Log `reason`, but the same reason at most once in `REMINDER_SECONDS`."""
         now = self._clock.monotonic()
         if reason != self._reported[0] or now - self._reported[1] >= REMINDER_SECONDS:
             self._reported = (reason, now)

@@ -1,4 +1,4 @@
-"""The files of an embedded server: its data folder, its socket, its locks and its log."""
+"""The files of an embedded server: the data folder, the socket, the locks and the log."""
 
 import errno
 import hashlib
@@ -15,18 +15,20 @@ if sys.platform != "win32":
     import fcntl
 
 MAX_SOCKET_PATH_BYTES = 100
-"""The shortest limit among systems is macOS' 104, its closing NUL included (`sun_path` in unix(4))."""
+"""The longest socket path that is used. The lowest limit, on macOS, is 104 bytes with the NUL (unix(4),
+`sun_path`)."""
 
 LOG_BYTES = 2**16
+"""The number of bytes at the end of a log that `messages` reads."""
 
 _LOG_PREFIX = re.compile(r"^\d+:\w .*?\d [.\-*#] ")
-"""Process id, role, time and level before each message in the server's log."""
+"""Matches the process id, role, time and level before each message in the server's log."""
 
 
 class EmbeddedRedisError(OSError):
-    """The server cannot be run; the message names the folder and says why.
+    """The embedded server cannot be run. The message names the folder and the reason.
 
-    An `OSError`, as a refused connection is: a link that revives the server takes it for an outage.
+    This is an `OSError`, like a refused connection, so that `RedisLink` treats it as an outage.
     """
 
 
@@ -34,13 +36,13 @@ class EmbeddedFolder:
     """The data folder of an embedded server.
 
     Args:
-        path: Made by `make`, if it is missing.
+        path: The folder. `make` creates it if it is missing.
 
     Attributes:
-        path: Absolute.
-        socket: Where the server listens: in the folder, or in a temporary one of this user where the folder's
-            path is too long for a socket.
-        log: What the running server has logged.
+        path: The absolute path of the folder.
+        socket: The path of the server's unix socket: in the data folder, or in a temporary folder of this
+            user if the path of the data folder is too long.
+        log: The path of the running server's log.
     """
 
     def __init__(self, path: Path) -> None:
@@ -49,29 +51,29 @@ class EmbeddedFolder:
         self.log = self.path / "redis.log"
 
     def make(self) -> None:
-        """Make the folders that are missing.
+        """Create the data folder and the folder of the socket, if they are missing.
 
         Raises:
-            EmbeddedRedisError: One cannot be made, or others can write into the socket's folder.
+            EmbeddedRedisError: A folder cannot be created, or other users can write to the socket's folder.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
             self.socket.parent.mkdir(exist_ok=True, mode=0o700)
         except OSError as error:
-            raise self.error(f"cannot be made: {error.strerror}") from error
+            raise self.error(f"the folder cannot be created: {error.strerror}") from error
         if self.socket.parent == self.path:
             return
-        owner = self.socket.parent.lstat()  # /tmp is everybody's: the name may have been taken
-        if owner.st_uid != os.getuid() or owner.st_mode & 0o077 or self.socket.parent.is_symlink():
-            raise self.error(f"its socket's folder {self.socket.parent} is not ours alone")
+        found = self.socket.parent.lstat()  # another user may have created this name in /tmp
+        if found.st_uid != os.getuid() or found.st_mode & 0o077 or self.socket.parent.is_symlink():
+            raise self.error(f"the socket's folder {self.socket.parent} is not private to this user")
 
     def open_lock(self, name: str) -> int:
-        """Return a descriptor of the lock file `name`, which is made if it is missing.
+        """Open the lock file `name` and return its descriptor. A missing file is created.
 
-        On a file system that became read-only the descriptor can be locked but not written.
+        On a read-only file system, the descriptor can be locked but not written.
 
         Raises:
-            EmbeddedRedisError: The file can neither be opened nor made.
+            EmbeddedRedisError: The file can be neither opened nor created.
         """
         path, flags = self.path / name, os.O_CREAT | os.O_CLOEXEC
         try:
@@ -85,16 +87,16 @@ class EmbeddedFolder:
             raise self.cannot_be_written(error) from error
 
     def lock(self, name: str, *, exclusive: bool) -> int | None:
-        """Lock the file `name`, and return its descriptor; None if another process's lock forbids it.
+        """Lock the file `name` and return its descriptor, or None if another process has a conflicting lock.
 
-        The lock is held until the descriptor, and every copy that a process inherited, is closed.
+        The lock lasts until the descriptor and every inherited copy of it are closed.
 
         Args:
-            name: A file in the folder, which is made if it is missing.
-            exclusive: Whether no other process may hold it, or no other exclusively.
+            name: The name of a file in the folder. A missing file is created.
+            exclusive: True for an exclusive lock, False for a shared lock.
 
         Raises:
-            EmbeddedRedisError: The file can neither be opened nor made.
+            EmbeddedRedisError: The file can be neither opened nor created.
         """
         descriptor = self.open_lock(name)
         try:
@@ -113,7 +115,10 @@ class EmbeddedFolder:
 
     @contextmanager
     def try_lock(self, name: str) -> Iterator[int | None]:
-        """Hold the file `name` exclusively during the block, unless another process's lock forbids it."""
+        """Lock the file `name` exclusively during the block.
+
+        Yield None if another process has a lock on it.
+        """
         descriptor = self.lock(name, exclusive=True)
         try:
             yield descriptor
@@ -122,10 +127,13 @@ class EmbeddedFolder:
                 os.close(descriptor)
 
     def open_log(self, *, new: bool = False) -> IO[bytes]:
-        """Return the log, to be appended to.
+        """Open the log for appending.
 
         Args:
-            new: Whether it begins empty. Those who hold the earlier log can still read it.
+            new: Whether to begin an empty log. A process that has the earlier log open can still read it.
+
+        Raises:
+            EmbeddedRedisError: The log cannot be opened.
         """
         try:
             if new:
@@ -142,8 +150,8 @@ class EmbeddedFolder:
         return [_LOG_PREFIX.sub("", line.strip()) for line in text.splitlines()]
 
     def cannot_be_written(self, cause: OSError) -> EmbeddedRedisError:
-        """Return the error for a file that cannot be opened, made or written."""
-        return self.error(f"cannot be written: {cause.strerror}")
+        """Return the error for a file that cannot be opened, created or written."""
+        return self.error(f"the folder cannot be written: {cause.strerror}")
 
     def error(self, reason: str) -> EmbeddedRedisError:
         """Return an error whose message names the folder."""

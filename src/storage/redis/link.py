@@ -1,17 +1,17 @@
-"""The one way to Redis: connecting, running scripts, and knowing when Redis is unavailable.
+"""The stores' access to Redis: connections, commands, scripts, and a gate that closes during an outage.
 
-`RedisLink` is what the stores use. It turns every failure into an error of ours, by the one table of
+`RedisLink` converts every failure of Redis into an error of this service, by the table in
 `src.resilience.redis.failures`:
 
-- Redis is unavailable: each caller gets a `StorageUnavailableError`, or an `OutcomeUnknownError` if its
-  commands may have reached Redis. The first failure closes the gate, a background task sends a PING every
-  `PROBE_INTERVAL_SECONDS`, and the first answer opens the gate again. So an outage costs a caller
-  microseconds and not a timeout, and no caller's request is the probe.
-- Redis answers and refuses, for a reason of its own such as a full memory: this caller gets a
-  `StorageRefusedError`. The gate stays open, since Redis may grant another what it refuses to one.
-- Redis answers as a replica, or as a node that does not serve the key: this caller is refused likewise, and
-  new connections are opened, which look the address up again. After a failover they lead to the new primary.
-- The command is wrong: the error of Redis is raised as it is.
+- **Redis is unavailable.** Each caller gets a `StorageUnavailableError`, or an `OutcomeUnknownError` if its
+  commands may have reached Redis. The first failure closes the gate: all calls then fail at once, without a
+  timeout. A background task sends a PING every `PROBE_INTERVAL_SECONDS`. The first answer opens the gate
+  again.
+- **Redis refuses a command**, for example because its memory is full. The caller gets a
+  `StorageRefusedError`. The gate stays open, because Redis may accept other commands.
+- **The server is a replica, or does not serve the key.** The caller gets a `StorageRefusedError`, and new
+  connections are opened. They resolve the address again, so that after a failover they reach the new primary.
+- **The command is wrong.** The error of redis-py is raised unchanged.
 """
 
 import asyncio
@@ -45,18 +45,19 @@ A = TypeVar("A")
 
 CONNECT_TIMEOUT_SECONDS = 0.5
 CALL_TIMEOUT_SECONDS = 0.6
-"""With a short_deadline command's budget before it, an answer that Redis is away leaves within a second."""
+"""The timeout of a command. Together with `BUDGET_SECONDS` it is below one second, so that a request that
+waits for both still reports an outage within a second."""
 PROBE_INTERVAL_SECONDS = 0.25
 RECONNECT_INTERVAL_SECONDS = 1.0
-"""Least time between two replacements of the connections, however often the wrong server answers."""
+"""The shortest time between two replacements of the connections after answers of a wrong server."""
 
 
 @dataclass(frozen=True, slots=True)
 class RedisAddress:
-    """Where Redis is.
+    """The address of Redis.
 
     Attributes:
-        url: `redis://`, `rediss://` or `unix://`, credentials and database included.
+        url: A `redis://`, `rediss://` or `unix://` URL, with credentials and database.
     """
 
     url: str
@@ -74,10 +75,9 @@ class RedisAddress:
 
 
 def connect(address: RedisAddress) -> "Redis":
-    """Return a client for `address`. Nothing is sent yet.
+    """Return a client for `address` that speaks RESP2. This opens no connection.
 
-    It speaks RESP2, and nothing is retried: a command whose answer was lost may have been carried out,
-    and only its caller knows whether it may be sent twice.
+    The client does not retry: Redis may have executed a command whose answer was lost.
     """
     return Redis.from_url(
         address.url,
@@ -85,16 +85,16 @@ def connect(address: RedisAddress) -> "Redis":
         socket_connect_timeout=CONNECT_TIMEOUT_SECONDS,
         socket_timeout=None,  # the batcher's round trips have their own limits
         retry=Retry(NoBackoff(), 0),
-        driver_info=None,  # redis-py's version, which it would read from a file for each connection
+        driver_info=None,  # else redis-py reads its own version from a file for each connection
     )
 
 
 def connect_in_process() -> "Redis":
-    """Return a client for a Redis in this process's memory, for where no redis-server can be had.
+    """Return a client for a Redis in the memory of this process, for machines without a redis-server.
 
-    Its data ends with the process, and no other worker sees it.
+    The data ends with the process, and no other worker can read it.
     """
-    import fakeredis  # noqa: PLC0415 -- slow to import, and hardly ever wanted
+    import fakeredis  # noqa: PLC0415 -- the import is slow, and the module is rarely used
 
     os.environ.setdefault("LUA_PATH", f"{Path(__file__).parent / 'fake'}/?.lua;;")
     client: Redis = fakeredis.FakeAsyncRedis(protocol=2, lua_modules={"struct"})
@@ -105,13 +105,14 @@ class RedisLink:
     """Commands and scripts to one Redis, batched by loop tick.
 
     Args:
-        client: From `connect`, or a fake of the same kind: its pool makes the connections.
-        clock: Paces the probes during an outage.
-        revive: Awaited before each probe: starts a server that is ours to start.
-        observe: Called after each round trip with its number of commands and its seconds.
-        address: Where Redis is, without credentials, for the log.
-        check: Awaited by `check`, and each time Redis answers again, with a function that sends commands and
-            returns their replies, refusals included. As long as it raises, Redis counts as unavailable.
+        client: The client from `connect` or `connect_in_process`. Its pool makes the connections.
+        clock: Measures the time between two probes during an outage.
+        revive: Awaited before each probe, for example to start an embedded server. None does nothing.
+        observe: Called after each round trip with the number of its commands and its duration in seconds.
+        address: The address of Redis in the log, without credentials.
+        check: Awaited by the method `check`, and each time Redis answers again. Its argument is a function
+            that sends commands and returns their replies, including refusals. While it raises an error, Redis
+            counts as unavailable.
     """
 
     def __init__(
@@ -128,7 +129,9 @@ class RedisLink:
         self._revive = revive
         self._check = check
         pool = client.connection_pool
-        self._batcher = Batcher(pool, CALL_TIMEOUT_SECONDS, self._close_gate, observe, self._note_silence)
+        self._batcher = Batcher(
+            pool, CALL_TIMEOUT_SECONDS, self._close_gate, observe, self._notify_silence_observers
+        )
         self._failures = FailureLog(address, clock)
         self._loaders: list[TickLoader[Any, Any]] = []
         self._silence_observers: list[Callable[[], object]] = []
@@ -143,29 +146,29 @@ class RedisLink:
         return self._is_up
 
     async def until_up(self) -> None:
-        """Return when Redis answers again, or the link is closed; at once while Redis answers."""
+        """Wait until Redis answers again or the link is closed. While Redis answers, return at once."""
         if self._prober is not None:
             await asyncio.wait((self._prober,))
 
     async def check(self) -> None:
-        """Raise what the link's check raises. While Redis is unavailable, nothing is raised."""
+        """Run the check that was passed to the link, and raise its errors, except if Redis is unavailable."""
         with suppress(RedisError):
             if self._check is not None:
                 await self._check(self._batcher.add)
 
     @property
     def round_trips(self) -> int:
-        """Round trips begun so far."""
+        """The number of round trips that have begun."""
         return self._batcher.round_trips
 
     def tick_loader(self, load: Callable[[list[T]], Awaitable[Sequence[A]]]) -> TickLoader[T, A]:
-        """Return a loader whose requests are finished before the link closes."""
+        """Return a `TickLoader`. `aclose` waits for its requests before it closes the connections."""
         loader = TickLoader(load)
         self._loaders.append(loader)
         return loader
 
     def on_silence(self, observer: Callable[[], object]) -> None:
-        """Have `observer` called every few milliseconds while Redis has been silent for some 10 ms."""
+        """Call `observer` every few milliseconds while Redis has not replied for about 10 ms."""
         self._silence_observers.append(observer)
 
     async def send(self, *command: Argument) -> Reply:
@@ -174,7 +177,7 @@ class RedisLink:
         Raises:
             OutcomeUnknownError: Redis took longer than `CALL_TIMEOUT_SECONDS`, or the connection was lost.
             StorageUnavailableError: Redis is unavailable, and nothing was sent.
-            StorageRefusedError: Redis refuses: its memory is full, it is a replica, …
+            StorageRefusedError: Redis refuses the command: its memory is full, it is a replica, …
             RedisError: The command is wrong.
         """
         (reply,) = await self._send(command)
@@ -183,16 +186,21 @@ class RedisLink:
     async def send_all(self, commands: Iterable[Command], *, short_deadline: bool = False) -> list[Reply]:
         """Send several commands in one round trip and return their replies in order.
 
-        They are a pipeline, not a transaction. Raises as `send` does, for the first that failed.
+        The commands are a pipeline, not a transaction.
 
         Args:
-            commands: Each its name and arguments.
-            short_deadline: Fail the commands after `BUDGET_SECONDS`, or at once after others waited that
-                long in vain.
+            commands: The name and the arguments of each command.
+            short_deadline: Fail the commands after `BUDGET_SECONDS`. They fail at once if another command
+                with a short deadline has timed out and Redis has not answered since.
+
+        Raises:
+            StorageUnavailableError: As for `send`.
+            StorageRefusedError: Redis refused a command. The error is that of the first one.
+            RedisError: A command is wrong. The error is that of the first one.
         """
-        wanted = tuple(commands)
-        # To send nothing would be a round trip too.
-        return await self._send(*wanted, short_deadline=short_deadline) if wanted else []
+        pipeline = tuple(commands)
+        # An empty pipeline would still cost a round trip.
+        return await self._send(*pipeline, short_deadline=short_deadline) if pipeline else []
 
     async def run(
         self,
@@ -205,18 +213,24 @@ class RedisLink:
     ) -> Reply:
         """Run `script` on `keys` and return its reply.
 
-        The source is sent in one more round trip to a server that does not have the script: the server was
-        restarted, or its scripts were flushed.
+        If the server does not have the script, a second round trip sends the source. This happens after a
+        restart of the server, or after SCRIPT FLUSH.
 
         Args:
-            script: What to run.
-            keys: Its KEYS.
-            arguments: Its ARGV.
-            short_deadline: Fail the run after `BUDGET_SECONDS`, or at once after others waited that long
-                in vain.
-            timeout_seconds: How long the run may take from when it leaves, where that is longer than
-                `CALL_TIMEOUT_SECONDS`. The run has a round trip of its own then, after others of its kind.
-                While it lasts, others that time out do not mean that Redis is lost.
+            script: The script.
+            keys: The KEYS of the script.
+            arguments: The ARGV of the script.
+            short_deadline: Fail the run after `BUDGET_SECONDS`. It fails at once if another command with a
+                short deadline has timed out and Redis has not answered since.
+            timeout_seconds: The timeout of a long run, counted from when it is sent. The run then has a round
+                trip of its own, and waits if `MAX_DEDICATED` long runs are under way. While it is under way,
+                a timeout of another round trip does not close the gate. None: the run is a short one, with
+                the timeout `CALL_TIMEOUT_SECONDS`.
+
+        Raises:
+            StorageUnavailableError: As for `send`.
+            StorageRefusedError: As for `send`.
+            RedisError: As for `send`.
         """
         tail = (len(keys), *keys, *arguments)
         try:
@@ -230,13 +244,13 @@ class RedisLink:
         return reply
 
     def checked(self, reply: Reply) -> Reply:
-        """Return `reply`, or raise as `send` does where it is a refusal, as a part of a script's may be."""
+        """Return `reply`, a part of a script's reply. If it is an error, raise it as `send` does."""
         if isinstance(reply, RedisError):
             self._raise_refusal(reply)
         return reply
 
     async def ping(self, timeout_seconds: float = CALL_TIMEOUT_SECONDS) -> bool:
-        """Return whether Redis answers within `timeout_seconds`, be it with a refusal."""
+        """Return whether Redis answers within `timeout_seconds`. A refusal is an answer too."""
         try:
             async with self._clock.timeout(timeout_seconds):
                 return bool(await self.send("PING") == b"PONG")
@@ -246,7 +260,7 @@ class RedisLink:
             return False
 
     async def try_send(self, *command: Argument) -> Reply | None:
-        """Send a command that the service can do without; return None where it is refused or not answered."""
+        """Send an optional command and return its reply, or None if Redis refuses it or does not answer."""
         if not self._is_up:
             return None
         try:
@@ -256,7 +270,7 @@ class RedisLink:
         return None if isinstance(reply, RedisError) else reply
 
     async def aclose(self) -> None:
-        """Finish what is under way or being gathered, and close every connection; then nothing is sent."""
+        """Finish the commands that were added, and close every connection. Later calls fail."""
         self._is_closing = True
         await asyncio.gather(*(loader.finish() for loader in self._loaders))
         if self._prober is not None:
@@ -271,11 +285,11 @@ class RedisLink:
         if not self._is_up:
             raise StorageUnavailableError("Redis is unavailable")
         if dedicated is not None:
-            sent = self._batcher.add_dedicated(*commands, timeout_seconds=dedicated)
+            sending = self._batcher.add_dedicated(*commands, timeout_seconds=dedicated)
         else:
-            sent = self._batcher.add(*commands, short_deadline=short_deadline)
+            sending = self._batcher.add(*commands, short_deadline=short_deadline)
         try:
-            replies = await sent
+            replies = await sending
         except RedisError as error:
             raise OutcomeUnknownError(f"Redis does not answer: {reason_of(error)}") from error
         for reply in replies:
@@ -299,7 +313,7 @@ class RedisLink:
             self._reconnected_at = now
             self._batcher.reconnect()
 
-    def _note_silence(self) -> None:
+    def _notify_silence_observers(self) -> None:
         for observer in self._silence_observers:
             observer()
 
@@ -309,10 +323,10 @@ class RedisLink:
         self._batcher.abandon(error)
         if not self._is_closing:
             self._is_up = False
-            self._prober = asyncio.create_task(self._probe_until_back())
+            self._prober = asyncio.create_task(self._probe_until_answer())
             self._failures.lost(error)
 
-    async def _probe_until_back(self) -> None:
+    async def _probe_until_answer(self) -> None:
         while not await self._answers():
             await self._clock.sleep(PROBE_INTERVAL_SECONDS)
         self._prober = None
@@ -326,7 +340,7 @@ class RedisLink:
             await self._batcher.add(("PING",))  # a refusal is an answer
             if self._check is not None:
                 await self._check(self._batcher.add)
-        except Exception as error:  # noqa: BLE001 -- whatever fails, the next probe may succeed
+        except Exception as error:  # noqa: BLE001 -- the next probe may succeed, whatever the error is
             self._failures.still_lost(error)
             return False
         return True

@@ -20,10 +20,11 @@ class PendingCommands(NamedTuple):
 
     Attributes:
         commands: The commands as Redis reads them.
-        replies: How many replies they have.
-        future: What the caller waits for.
-        ends_at: Count of waits at which the caller's time is over.
-        has_short_deadline: Whether they fail at once while others of their kind wait in vain.
+        replies: The number of their replies.
+        future: The future that the caller waits for.
+        ends_at: The number of waits after which the commands time out.
+        has_short_deadline: Whether the commands fail at once after another command with a short deadline has
+            timed out, until Redis answers.
     """
 
     commands: bytes
@@ -37,37 +38,37 @@ class RoundTrip(NamedTuple):
     """A round trip under way.
 
     Attributes:
-        batch: The commands that travel together.
-        replies: How many replies they have.
-        wire: The connection that they left by.
-        left_at: When they left, in seconds of the event loop's clock.
-        ends_at: Count of waits at which the round trip is given up.
+        batch: The commands that were sent together.
+        replies: The number of their replies.
+        connection: The connection that the commands were sent on.
+        sent_at: When the commands were sent, in seconds of the event loop's clock.
+        ends_at: The number of waits after which the round trip times out.
     """
 
     batch: list[PendingCommands]
     replies: int
-    wire: RedisConnection
-    left_at: float
+    connection: RedisConnection
+    sent_at: float
     ends_at: int
 
     def finish(self, replies: Iterable[Reply]) -> None:
-        """Give each caller that still waits its own replies."""
-        rest = iter(replies)
+        """Give each caller that still waits the replies to its commands."""
+        remaining = iter(replies)
         for pending in self.batch:
-            own = list(islice(rest, pending.replies))
+            caller_replies = list(islice(remaining, pending.replies))
             if not pending.future.done():
-                pending.future.set_result(own)
+                pending.future.set_result(caller_replies)
 
 
 def fail(future: Replies, error: RedisError) -> None:
-    """Fail the caller that waits for `future`, if it still does."""
+    """Raise `error` in the caller that waits for `future`, unless the future is done."""
     if not future.done():
         future.set_exception(error)
-        future.exception()  # counts as seen, though its caller may not want it any more
+        future.exception()  # asyncio then logs no "exception was never retrieved" if the caller has gone
 
 
 def round_trip_error(error: BaseException) -> RedisError:
-    """Return `error` as one that every caller of a round trip can be given: none that ends their tasks."""
+    """Return `error` as an error of redis-py that every caller can raise, even if it is a cancellation."""
     if isinstance(error, (RedisConnectionError, RedisTimeoutError)):
         return error
     wrapped = RedisConnectionError(str(error) or type(error).__name__)

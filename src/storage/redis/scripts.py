@@ -8,5 +8,5 @@ _FOLDER = Path(__file__).parents[1] / "lua"
 
 
 def storage_script(name: str, *, after: Path | None = None, time_source: str = SERVER_TIME) -> Script:
-    """Read `src/storage/lua/<name>.lua`; the other arguments are those of `load_script`."""
+    """Read the script `src/storage/lua/<name>.lua`. `load_script` documents the other arguments."""
     return load_script(_FOLDER / f"{name}.lua", after=after, time_source=time_source)

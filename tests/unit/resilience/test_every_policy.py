@@ -1,4 +1,4 @@
-"""What every policy promises alike: which calls it takes, what it gives back, and on how many event loops."""
+"""The common behaviour of all policies: accepted calls, released resources and event loops."""
 
 import asyncio
 import functools
@@ -167,7 +167,7 @@ async def test_whatever_returns_an_awaitable_is_run(make, kind, clock):
 
 
 @every_policy
-async def test_a_lambda_that_returns_no_awaitable_is_run_once_and_nobody_answers_for_it(make, clock):
+async def test_a_lambda_that_returns_no_awaitable_is_run_once_and_its_error_is_not_replaced(make, clock):
     service = Service()
     with pytest.raises(TypeError, match="await"):
         await clock.drive(make(clock).run(lambda: service.plain()))  # noqa: PLW0108
@@ -328,7 +328,7 @@ async def test_a_coroutine_closed_while_it_waits_takes_no_permit(make, has_permi
 
 
 @pytest.mark.parametrize("is_next", [False, True], ids=["asleep", "behind"])
-async def test_a_coroutine_closed_while_it_waits_for_its_unit_keeps_nobody_up(is_next, clock):
+async def test_a_coroutine_closed_while_it_waits_for_its_unit_delays_no_other_call(is_next, clock):
     policy = rate_limit(clock)
     await policy.run(answer)
     waiting = [policy.run(answer) for _ in range(2)]
@@ -345,7 +345,7 @@ async def test_a_coroutine_closed_while_it_waits_for_its_unit_keeps_nobody_up(is
 
 
 @pytest.mark.parametrize("has_turn", [False, True], ids=["in line", "its turn has just come"])
-async def test_a_coroutine_closed_in_a_paced_queue_costs_no_turn(has_turn, clock):
+async def test_a_coroutine_closed_in_a_paced_queue_uses_no_slot(has_turn, clock):
     policy = paced(clock, capacity=1)
     await policy.run(answer)
     waiting = policy.run(answer)
@@ -363,7 +363,7 @@ async def test_a_coroutine_closed_in_a_paced_queue_costs_no_turn(has_turn, clock
     assert clock.monotonic() == 1
 
 
-async def test_a_listener_that_ends_the_program_costs_no_turn(clock):
+async def test_a_listener_that_raises_system_exit_uses_no_slot(clock):
     policy = paced(clock)
 
     def listener(event):
@@ -481,7 +481,7 @@ QUEUES = {name: POLICIES[name] for name in ("bulkhead", "rate-limiter", "paced-q
 
 
 @pytest.mark.parametrize("make", QUEUES.values(), ids=QUEUES)
-def test_callers_left_behind_by_an_event_loop_that_is_over_are_in_nobodys_way(make):
+def test_callers_of_a_closed_event_loop_do_not_delay_others(make):
     clock = FakeClock()
     policy = make(clock)
     callers = []

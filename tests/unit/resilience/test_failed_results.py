@@ -1,4 +1,4 @@
-"""Results that count as failures: a response with status 503 is no exception, and a failure all the same."""
+"""Results that count as failures, such as a response with status 503."""
 
 import asyncio
 from dataclasses import dataclass
@@ -146,7 +146,7 @@ class TestCircuitBreaker:
 
 
 class TestFallback:
-    async def test_a_failed_result_is_answered_instead(self, clock, listener):
+    async def test_a_failed_result_is_replaced_by_a_substitute(self, clock, listener):
         policy = Fallback(always(OK), is_failure_result=is_failure, listener=listener)
         assert await policy.run(in_turn(clock, UNAVAILABLE)) is OK
         assert failures(listener.of(FellBack)) == [UNAVAILABLE]

@@ -1,4 +1,4 @@
-"""Windows: what they hold, what they forget, and when."""
+"""The windows of the circuit breaker: which calls they count, and when a call leaves them."""
 
 import pytest
 
@@ -76,7 +76,7 @@ def test_a_time_window_forgets_bucket_by_bucket(ten_seconds, clock):
     assert seen == [18, 16, 14, 12, 10, 8, 6, 4, 2, 0]
 
 
-def test_a_time_window_that_slept_for_long_begins_anew(ten_seconds, clock):
+def test_a_time_window_is_empty_after_a_long_pause(ten_seconds, clock):
     fill(ten_seconds, "FFF")
     clock.jump(3600)
     fill(ten_seconds, ".")

@@ -1,4 +1,4 @@
-"""The latest latencies and their quantiles."""
+"""The most recent latencies and their quantiles."""
 
 import pytest
 from hypothesis import given

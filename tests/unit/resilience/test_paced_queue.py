@@ -1,4 +1,4 @@
-"""The paced queue, by example: who starts when, and what becomes of those who do not."""
+"""The paced queue: the starts of calls, and the ends of rejected and cancelled callers."""
 
 import asyncio
 import contextvars
@@ -126,7 +126,7 @@ async def test_the_answer_and_the_error_of_the_call_come_through(queue_of, clock
         await clock.drive(queue.run(fail))
 
 
-async def test_a_failed_call_has_used_its_turn(queue_of, bank, clock):
+async def test_a_failed_call_uses_its_slot(queue_of, bank, clock):
     queue = queue_of()
 
     async def fail():
@@ -147,7 +147,7 @@ async def test_it_is_a_policy_among_others(queue_of, bank, clock):
     assert await clock.drive(pipeline.run(bank.call("only"))) == "only"
 
 
-async def test_nothing_is_left_running_when_nobody_waits(queue_of, bank, clock):
+async def test_no_task_runs_when_no_caller_waits(queue_of, bank, clock):
     queue = queue_of()
     await line_up(queue, bank, clock, *"abc")
     await clock.advance(3)
@@ -155,14 +155,14 @@ async def test_nothing_is_left_running_when_nobody_waits(queue_of, bank, clock):
     assert await size_of(queue) == 0
 
 
-async def test_every_start_is_told_with_its_wait(queue_of, bank, clock, listener):
+async def test_every_start_sends_an_event_with_its_wait(queue_of, bank, clock, listener):
     queue = queue_of()
     await line_up(queue, bank, clock, *"abc")
     await clock.advance(2)
     assert listener.events == [SlotTaken(policy="bank", seconds=seconds) for seconds in (0, 1, 2)]
 
 
-async def test_a_call_runs_in_its_callers_context_and_the_queue_in_nobodys(queue_of, clock):
+async def test_a_call_runs_in_its_callers_context_and_the_worker_in_an_empty_one(queue_of, clock):
     request = contextvars.ContextVar("request", default=None)
     asked_by, answers = set(), []
 
@@ -188,7 +188,7 @@ async def test_a_call_runs_in_its_callers_context_and_the_queue_in_nobodys(queue
 # ---------------------------------------------------------------- leaving
 
 
-async def test_who_leaves_the_line_costs_no_turn(queue_of, bank, clock):
+async def test_a_caller_that_leaves_the_queue_uses_no_slot(queue_of, bank, clock):
     queue = queue_of()
     _, b, c, _ = await line_up(queue, bank, clock, *"abcd")
     assert await size_of(queue) == 3
@@ -203,7 +203,7 @@ async def test_who_leaves_the_line_costs_no_turn(queue_of, bank, clock):
 
 
 @pytest.mark.parametrize("ticks", range(8))
-async def test_a_turn_and_a_cancellation_close_together_lose_no_turn(queue_of, bank, clock, ticks):
+async def test_a_slot_and_a_cancellation_in_the_same_tick_lose_no_slot(queue_of, bank, clock, ticks):
     queue = queue_of()
     _, unlucky, after = await line_up(queue, bank, clock, *"abc")
     clock.jump(1)
@@ -266,9 +266,7 @@ def slow_store(clock):
     return SlowStore(PacedQueueOptions(capacity=3), clock)
 
 
-async def test_a_turn_that_comes_when_everybody_has_left_goes_to_the_next_who_comes(
-    queue_of, bank, clock, slow_store
-):
+async def test_a_slot_for_an_empty_queue_goes_to_the_next_caller(queue_of, bank, clock, slow_store):
     queue = queue_of(store=slow_store)
     slow_store.hold()
     (gone,) = await line_up(queue, bank, clock, "gone")
@@ -299,7 +297,7 @@ async def test_a_newcomer_that_leaves_while_the_store_is_asked_takes_no_place(
     assert await size_of(queue) == 3
 
 
-async def test_whoever_comes_while_the_store_is_asked_is_asked_for_next(queue_of, bank, clock, slow_store):
+async def test_callers_that_arrive_during_an_offer_are_in_the_next_offer(queue_of, bank, clock, slow_store):
     queue = queue_of(store=slow_store)
     slow_store.hold()
     await line_up(queue, bank, clock, *"abc")
@@ -312,7 +310,9 @@ async def test_whoever_comes_while_the_store_is_asked_is_asked_for_next(queue_of
 # ---------------------------------------------------------------- waiting too long
 
 
-async def test_who_is_overtaken_for_too_long_leaves_and_costs_no_turn(queue_of, bank, clock, listener):
+async def test_a_caller_that_is_overtaken_for_too_long_times_out_and_uses_no_slot(
+    queue_of, bank, clock, listener
+):
     queue = queue_of(policy="priority", max_wait_seconds=2.5, aging_seconds=100)
     *_, late = await line_up(queue, bank, clock, *"abc", priority=1)
     await clock.advance(1)
@@ -346,7 +346,9 @@ async def test_the_wait_ends_to_the_microsecond(queue_of, bank, clock):
 # ---------------------------------------------------------------- too late from the start
 
 
-async def test_of_a_hundred_and_ten_callers_none_waits_in_vain(queue_of, bank, clock, listener):
+async def test_of_a_hundred_and_ten_callers_each_is_served_or_rejected_at_once(
+    queue_of, bank, clock, listener
+):
     queue = queue_of()  # as it comes: one call a second, 100 in line, for 60 s at most
     callers = [Standing(queue, bank.call(number), clock) for number in range(110)]
     await settle()
@@ -362,7 +364,7 @@ async def test_of_a_hundred_and_ten_callers_none_waits_in_vain(queue_of, bank, c
     assert listener.of(TimedOut) == []
 
 
-async def test_one_whose_turn_would_come_too_late_is_told_so_at_once(queue_of, bank, clock):
+async def test_a_caller_whose_slot_would_come_too_late_is_rejected_at_once(queue_of, bank, clock):
     queue = queue_of(interval_seconds=10, max_wait_seconds=2.5)
     _, late = await line_up(queue, bank, clock, *"ab")
     when, error = late.outcome
@@ -374,7 +376,7 @@ async def test_one_whose_turn_would_come_too_late_is_told_so_at_once(queue_of, b
     assert again.outcome == (10, "again")
 
 
-async def test_while_the_line_is_held_up_for_too_long_it_takes_nobody(queue_of, bank, clock):
+async def test_a_queue_that_is_postponed_for_too_long_admits_no_caller(queue_of, bank, clock):
     queue = queue_of(max_wait_seconds=60)
     await queue.postpone(300)
     (caller,) = await line_up(queue, bank, clock, "a")
@@ -382,9 +384,7 @@ async def test_while_the_line_is_held_up_for_too_long_it_takes_nobody(queue_of, 
     assert caller.outcome[1].retry_after == 240
 
 
-async def test_those_in_line_are_told_at_once_that_it_is_held_up_for_too_long(
-    queue_of, bank, clock, listener
-):
+async def test_a_delay_that_is_too_long_rejects_waiting_callers_at_once(queue_of, bank, clock, listener):
     queue = queue_of(max_wait_seconds=60)
     first, *others = await line_up(queue, bank, clock, *"abc")
     await clock.advance(0.5)
@@ -462,7 +462,7 @@ async def test_callers_of_one_tick_are_refused_as_if_they_came_one_by_one(queue_
 
 
 @pytest.mark.parametrize(("max_wait", "expected"), [(60, 0.75), (6, 0.75), (5, 1.75), (2.5, 4.25), (1, 5.75)])
-async def test_the_refused_are_told_when_they_would_get_a_place_and_a_turn_in_time(
+async def test_retry_after_is_the_time_until_a_place_with_a_slot_in_time(
     queue_of, bank, clock, max_wait, expected
 ):
     options = PacedQueueOptions(capacity=6, max_wait_seconds=max_wait)
@@ -486,7 +486,9 @@ async def test_the_refused_are_told_when_they_would_get_a_place_and_a_turn_in_ti
 # ---------------------------------------------------------------- closing
 
 
-async def test_closing_turns_away_the_line_and_leaves_calls_under_way_alone(queue_of, bank, clock, listener):
+async def test_closing_rejects_waiting_callers_and_does_not_stop_calls_under_way(
+    queue_of, bank, clock, listener
+):
     queue = queue_of()
     call = OpenCall()
     under_way = Caller(queue, call, clock)
@@ -507,7 +509,7 @@ async def test_closing_turns_away_the_line_and_leaves_calls_under_way_alone(queu
     assert not bank.starts
 
 
-async def test_closing_tells_the_store_before_it_returns(queue_of, bank, clock, slow_store):
+async def test_closing_withdraws_the_offer_before_it_returns(queue_of, bank, clock, slow_store):
     queue = queue_of(store=slow_store)
     await line_up(queue, bank, clock, *"abc")
     slow_store.hold()
@@ -523,7 +525,7 @@ async def test_closing_tells_the_store_before_it_returns(queue_of, bank, clock, 
     assert queue._worker.done()
 
 
-async def test_who_left_in_the_tick_of_the_closing_is_cancelled_and_counted_once(queue_of, bank, clock):
+async def test_a_caller_cancelled_in_the_tick_of_the_closing_is_counted_once(queue_of, bank, clock):
     queue = queue_of()
     _, leaving, staying = await line_up(queue, bank, clock, *"abc")
     leaving.task.cancel()
@@ -561,7 +563,7 @@ async def test_by_priority_the_lower_goes_first_and_equals_in_order_of_arrival(q
     assert list(bank.starts) == ["first", "a", "b", "c", "d", "e"]
 
 
-async def test_switching_the_policy_loses_nobody_a_place(queue_of, bank, clock):
+async def test_changing_the_policy_keeps_the_places_of_all_callers(queue_of, bank, clock):
     queue = queue_of()
     await line_up(queue, bank, clock, "first")
     for name, priority in {"a": 3, "b": 2, "c": 1, "d": 2, "e": 0}.items():
@@ -578,7 +580,7 @@ async def test_switching_the_policy_loses_nobody_a_place(queue_of, bank, clock):
 
 
 @pytest.mark.parametrize(("levels", "aging"), [(1, 4), (3, 2), (5, 1.5)])
-async def test_nobody_starves(queue_of, bank, clock, levels, aging):
+async def test_no_caller_starves(queue_of, bank, clock, levels, aging):
     """A caller is overtaken by a more urgent one only if that came within so many agings after it."""
     queue = queue_of(policy="priority", aging_seconds=aging, capacity=1000)
     await line_up(queue, bank, clock, "first")
@@ -608,7 +610,7 @@ async def test_an_unknown_policy_is_refused_by_name(queue_of):
 # ---------------------------------------------------------------- postponing
 
 
-async def test_nobody_starts_while_postponed_and_the_pace_holds_after(queue_of, bank, clock):
+async def test_no_call_starts_while_postponed_and_the_pace_holds_after(queue_of, bank, clock):
     queue = queue_of()
     await line_up(queue, bank, clock, *"abc")
     await queue.postpone(5)
@@ -638,7 +640,7 @@ async def reject():
     raise CircuitOpenError("breaker", "the circuit is open", 30)
 
 
-async def test_behind_an_open_breaker_the_whole_line_is_told_at_once(queue_of, bank, clock):
+async def test_behind_an_open_breaker_all_waiting_callers_are_rejected_at_once(queue_of, bank, clock):
     queue = queue_of()
     await line_up(queue, bank, clock, "a")
     behind = [Caller(queue, reject, clock) for _ in range(20)]
@@ -741,7 +743,7 @@ async def test_a_turn_that_cannot_be_given_back_is_lost_and_nothing_else(queue_o
     assert bank.starts == {"a": 1}
 
 
-async def test_a_listener_that_raises_harms_nobody(clock, bank):
+async def test_an_error_of_a_listener_affects_no_call(clock, bank):
     def listener(event):
         raise ValueError(event)
 
@@ -788,7 +790,7 @@ async def test_callers_of_one_tick_share_a_question(queue_of, bank, clock, slow_
     assert slow_store.questions == 2  # one for places and a turn, one for who is first now
 
 
-async def test_those_who_left_do_not_pile_up_behind_one_who_waits(queue_of, bank, clock):
+async def test_entries_of_cancelled_callers_do_not_accumulate(queue_of, bank, clock):
     queue = queue_of(max_wait_seconds=1000)
     await queue.postpone(100)
     await line_up(queue, bank, clock, "patient")
@@ -850,6 +852,6 @@ def test_impossible_options_are_refused_by_name(option, value):
 @pytest.mark.parametrize(
     ("capacity", "workers", "share"), [(100, 1, 100), (100, 4, 25), (100, 3, 33), (2, 4, 1)]
 )
-def test_a_workers_share_is_its_part_of_the_pace_and_of_the_line(capacity, workers, share):
+def test_the_share_of_a_worker_divides_the_pace_and_the_capacity(capacity, workers, share):
     options = PacedQueueOptions(interval_seconds=0.5, capacity=capacity, max_wait_seconds=7).share(workers)
     assert options == PacedQueueOptions(interval_seconds=0.5 * workers, capacity=share, max_wait_seconds=7)

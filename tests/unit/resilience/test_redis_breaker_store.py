@@ -1,4 +1,4 @@
-"""The breaker's store in Redis where its event loop ends before its answer comes."""
+"""The breaker store in Redis when its event loop ends before the answer arrives."""
 
 import asyncio
 

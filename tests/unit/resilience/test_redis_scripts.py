@@ -1,4 +1,4 @@
-"""A script is its file, after the files that it includes."""
+"""A script consists of the files that it includes, then its own file."""
 
 import re
 from pathlib import Path

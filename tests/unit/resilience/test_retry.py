@@ -72,7 +72,7 @@ class TestAttempts:
         assert raised.value is call.error
         assert call.begun == 3
 
-    async def test_each_step_is_told(self, clock: FakeClock, listener: RecordingListener):
+    async def test_each_step_sends_an_event(self, clock: FakeClock, listener: RecordingListener):
         call = Flaky(failures=9)
 
         with pytest.raises(ConnectionError):
@@ -161,7 +161,7 @@ class TestTime:
         ("asked", "waited"),
         [(2.5, 2.5), (0.5, 1.0), (3, 3.0), (math.nan, 1.0), (-1, 1.0), (None, 1.0), ("soon", 1.0)],
     )
-    async def test_the_next_attempt_comes_no_sooner_than_the_error_asks(
+    async def test_the_next_attempt_waits_for_the_retry_after_of_the_error(
         self, clock: FakeClock, asked: object, waited: float
     ):
         await clock.drive(retry(clock).run(Flaky(failures=1, error=asks_for(asked))))
@@ -169,7 +169,7 @@ class TestTime:
         assert clock.sleeps == [waited]
 
     @pytest.mark.parametrize("asked", [30.0, math.inf])
-    async def test_an_error_that_asks_for_too_long_a_wait_is_raised_at_once(
+    async def test_an_error_whose_retry_after_exceeds_the_total_time_is_raised_at_once(
         self, clock: FakeClock, asked: float
     ):
         call = Flaky(failures=1, error=asks_for(asked))

@@ -1,4 +1,4 @@
-"""What a type checker sees of the ways to call: signatures are kept, and misuse is an error."""
+"""The types of the ways to call: signatures are kept, and misuse is a type error."""
 
 import subprocess
 import sys

@@ -336,7 +336,7 @@ async def test_a_permit_is_for_one_block(clock):
             pass
 
 
-async def test_a_permit_whose_block_has_not_begun_cannot_end(clock):
+async def test_ending_a_permit_before_its_block_begins_is_an_error(clock):
     with pytest.raises(RuntimeError, match="has not begun"):
         await Timeout(9, clock).permit().__aexit__(None, None, None)
 

@@ -1,4 +1,4 @@
-"""The embedded server's modules where there is no embedded server."""
+"""The modules of the embedded server on systems without an embedded server."""
 
 import subprocess
 import sys

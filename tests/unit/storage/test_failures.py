@@ -1,4 +1,4 @@
-"""The table of failures, on the words of Redis 6.2.14, Redis 7.0.15 and Valkey 9.1.2."""
+"""The table of failures, with the error texts of Redis 6.2.14, Redis 7.0.15 and Valkey 9.1.2."""
 
 import socket
 import ssl

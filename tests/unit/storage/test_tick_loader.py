@@ -8,20 +8,20 @@ from src.storage.redis.tick_loader import TickLoader
 
 
 class Store:
-    """Answers ten times what it is asked, when it is let."""
+    """Returns ten times each request, after `may_end` is set."""
 
     def __init__(self):
-        self.asked: list[list[int]] = []
+        self.loaded: list[list[int]] = []
         self.error: Exception | None = None
         self.may_end = asyncio.Event()
         self.may_end.set()
 
-    async def ask(self, questions):
-        self.asked.append(questions)
+    async def load(self, requests):
+        self.loaded.append(requests)
         await self.may_end.wait()
         if self.error:
             raise self.error
-        return [10 * question for question in questions]
+        return [10 * request for request in requests]
 
 
 async def let_others_run():
@@ -31,92 +31,92 @@ async def let_others_run():
 
 async def test_what_comes_in_one_tick_is_asked_at_once_in_order():
     store = Store()
-    gathering = TickLoader(store.ask)
-    answers = await asyncio.gather(*(gathering.add(number) for number in (3, 1, 2, 1)))
+    loader = TickLoader(store.load)
+    answers = await asyncio.gather(*(loader.add(number) for number in (3, 1, 2, 1)))
     assert answers == [30, 10, 20, 10], "each its own answer"
-    assert store.asked == [[3, 1, 2, 1]]
+    assert store.loaded == [[3, 1, 2, 1]]
 
 
 async def test_what_comes_later_does_not_wait_for_what_is_under_way():
     store = Store()
     store.may_end.clear()
-    gathering = TickLoader(store.ask)
-    first = gathering.add(1)
+    loader = TickLoader(store.load)
+    first = loader.add(1)
     await let_others_run()
-    second = gathering.add(2)
+    second = loader.add(2)
     await let_others_run()
-    assert store.asked == [[1], [2]]
-    assert [future.done() for future in (first, second)] == [False, False], "nobody is told too soon"
+    assert store.loaded == [[1], [2]]
+    assert [future.done() for future in (first, second)] == [False, False], "nobody is results too soon"
     store.may_end.set()
     assert await asyncio.gather(first, second) == [10, 20]
 
 
-async def test_a_failure_is_told_to_everyone_in_it_and_to_nobody_else():
+async def test_a_failure_reaches_every_caller_of_its_tick_and_no_other():
     store = Store()
     store.error = OSError("away")
-    gathering = TickLoader(store.ask)
-    failed = await asyncio.gather(gathering.add(1), gathering.add(2), return_exceptions=True)
+    loader = TickLoader(store.load)
+    failed = await asyncio.gather(loader.add(1), loader.add(2), return_exceptions=True)
     assert [type(error) for error in failed] == [OSError, OSError]
     store.error = None
-    assert await gathering.add(3) == 30
+    assert await loader.add(3) == 30
 
 
-async def test_who_leaves_harms_no_other():
+async def test_a_cancelled_caller_does_not_affect_the_others():
     store = Store()
-    gathering = TickLoader(store.ask)
+    loader = TickLoader(store.load)
 
     async def wait(number):
-        return await gathering.add(number)
+        return await loader.add(number)
 
     leaving, staying = asyncio.create_task(wait(1)), asyncio.create_task(wait(2))
     await asyncio.sleep(0)
     leaving.cancel()
     assert await staying == 20
-    assert store.asked == [[1, 2]]
+    assert store.loaded == [[1, 2]]
     with pytest.raises(asyncio.CancelledError):
         await leaving
 
 
-async def test_a_failure_nobody_waits_for_is_not_complained_of():
+async def test_a_failure_without_waiting_callers_is_not_logged_by_asyncio():
     complaints: list[dict[str, object]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _loop, context: complaints.append(context))
     store = Store()
     store.error = OSError("away")
-    gathering = TickLoader(store.ask)
-    gathering.add(1)
+    loader = TickLoader(store.load)
+    loader.add(1)
     await let_others_run()
     gc.collect()
     assert complaints == []
 
 
-async def test_too_few_answers_leave_nobody_waiting():
-    async def ask(questions):
-        return questions[1:]
+async def test_too_few_results_fail_the_callers_without_one():
+    async def load(requests):
+        return requests[1:]
 
-    gathering = TickLoader(ask)
-    told = await asyncio.gather(gathering.add(1), gathering.add(2), return_exceptions=True)
-    assert told[0] == 2
-    assert isinstance(told[1], ValueError)
+    loader = TickLoader(load)
+    results = await asyncio.gather(loader.add(1), loader.add(2), return_exceptions=True)
+    assert results[0] == 2
+    assert isinstance(results[1], ValueError)
 
 
-async def test_a_failure_is_gone_once_it_was_told():
-    """Each left a circle of references behind, for the collector to find."""
+async def test_a_failure_is_not_kept_alive_after_its_callers_got_it():
+    """Each failure would otherwise leave a reference cycle behind."""
 
-    class AwayError(Exception):
+    class UnavailableError(Exception):
         def __init__(self):
             errors.append(weakref.ref(self))
 
     errors = []
 
-    async def ask(_questions):
-        raise AwayError
+    async def load(_requests):
+        raise UnavailableError
 
-    gathering = TickLoader(ask)
+    loader = TickLoader(load)
     gc.disable()
     try:
         for _ in range(3):
-            with pytest.raises(AwayError):
-                await gathering.add(1)
+            with pytest.raises(UnavailableError):
+                await loader.add(1)
         await let_others_run()
         assert [error() for error in errors] == [None, None, None]
     finally:
@@ -126,7 +126,7 @@ async def test_a_failure_is_gone_once_it_was_told():
 async def test_requests_under_way_may_be_answered_from_elsewhere_in_order():
     store = Store()
     store.may_end.clear()
-    loader = TickLoader(store.ask)
+    loader = TickLoader(store.load)
     first, second = loader.add(1), loader.add(2)
     await let_others_run()
     third = loader.add(3)
@@ -152,7 +152,7 @@ async def test_requests_under_way_may_be_answered_from_elsewhere_in_order():
 async def test_finishing_waits_for_every_request():
     store = Store()
     store.may_end.clear()
-    loader = TickLoader(store.ask)
+    loader = TickLoader(store.load)
     requests = [loader.add(1)]
     await let_others_run()
     requests.append(loader.add(2))

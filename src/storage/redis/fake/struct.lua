@@ -1,4 +1,4 @@
--- The part of Redis' `struct` library that the scripts use, for fakeredis, which has none: little-endian d, i, I, and H to read.
+-- A part of Redis' `struct` library for fakeredis, which has none: the little-endian formats d, i and I, and H to read.
 local struct = {}
 
 local function pack_bytes(number, size)
