@@ -20,7 +20,6 @@ from importlib.metadata import PackageNotFoundError, version
 from src.resilience import (
     AdaptiveConcurrency,
     AdaptiveConcurrencyOptions,
-    Aimd,
     Bulkhead,
     BulkheadOptions,
     CacheOptions,
@@ -29,13 +28,11 @@ from src.resilience import (
     CircuitBreaker,
     CircuitBreakerOptions,
     Fallback,
-    Fault,
     Hedging,
     HedgingOptions,
     MemoryBreakerStore,
     MemoryCacheStore,
     Pipeline,
-    Policy,
     Quota,
     RateLimit,
     RateLimitOptions,
@@ -43,11 +40,14 @@ from src.resilience import (
     Retry,
     RetryOptions,
     SystemClock,
-    SystemRandomizer,
     Timeout,
     always,
     memory_rate_limiter,
 )
+from src.resilience.adaptive_concurrency import Aimd
+from src.resilience.chaos import Fault
+from src.resilience.clock import SystemRandomizer
+from src.resilience.policy import Policy
 
 OURS = "src.resilience"
 A_MILLION_A_SECOND = 1_000_000

@@ -8,9 +8,8 @@ import pytest
 pytest.importorskip("mypy")
 
 SETUP = """
-from src.resilience import (
-    Bulkhead, BulkheadOptions, Retry, RetryOptions, SystemClock, SystemRandomizer, Timeout,
-)
+from src.resilience import Bulkhead, BulkheadOptions, Retry, RetryOptions, SystemClock, Timeout
+from src.resilience.clock import SystemRandomizer
 
 clock = SystemClock()
 retry = Retry(RetryOptions(), clock, SystemRandomizer())
