@@ -1,5 +1,7 @@
 """The library `standfast` as its users get it: a wheel, built from this checkout, that needs nothing else."""
 
+import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -115,3 +117,89 @@ def test_an_edge_loads_its_framework_and_no_other_edge(installed: Path, edge: st
     assert {edge, framework} <= loaded
     assert loaded & EDGES.keys() <= {edge, "standfast.testing"}
     assert not any(name.startswith("src.") for name in loaded)
+
+
+README = (ROOT / "src/resilience/README.md").read_text("utf-8")
+SAMPLE = re.compile(
+    r"(?:^`(\w+\.py)`:\n\n)?^```python\n(.*?)^```$(?:\n\n```text\n(.*?)^```$)?", re.MULTILINE | re.DOTALL
+)
+SAMPLES = [(match[2], match[3]) for match in SAMPLE.finditer(README) if match[1] is None]
+SCRIPTS = {match[1]: match[2] for match in SAMPLE.finditer(README) if match[1] is not None}
+"""The samples that print what the page shows, and those that are scripts, by their names."""
+
+RUNS = re.findall(r"^```console\n\$ (.+)\n((?:.|\n)*?)^```$", README, re.MULTILINE)
+"""The commands that run the scripts, with what they print."""
+
+ROWS = re.findall(r"^\| (\w+) \| `(.+)`[^|`]* \| `(.+)` \|$", README, re.MULTILINE)
+"""The table of what is written in other packages and here."""
+
+
+def run_python(installed: Path, program: str, *arguments: str) -> str:
+    """Run `program` with the wheel as the only `standfast`, with warnings as errors; return its output."""
+    ran = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program, *arguments],
+        env=os.environ | {"PYTHONPATH": str(installed)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout
+
+
+@pytest.mark.parametrize(("sample", "output"), SAMPLES)
+def test_a_sample_of_its_page_prints_what_the_page_shows(installed: Path, sample: str, output: str) -> None:
+    assert run_python(installed, sample) == output
+
+
+def run_scripts(python: Path, folder: Path, server: RedisServer, **variables: str) -> list[str]:
+    """Run the scripts of the page in `folder` by its commands, on `server`; return what each prints."""
+    for name, script in SCRIPTS.items():
+        (folder / name).write_text(script)
+    return [
+        checked(
+            "sh",
+            "-c",
+            command.replace("python ", f"'{python}' -W error ").replace("redis://localhost", server.url),
+            cwd=folder,
+            **variables,
+        )
+        for command, _ in RUNS
+    ]
+
+
+def test_the_scripts_of_its_page_share_state_over_processes(
+    installed: Path, tmp_path: Path, redis_server: RedisServer
+) -> None:
+    printed = run_scripts(Path(sys.executable), tmp_path, redis_server, PYTHONPATH=str(installed))
+    assert printed == [output for _, output in RUNS]
+    assert sorted(SCRIPTS) == ["bank.py", "race.py"]
+
+
+def test_its_table_has_the_code_that_replaces_that_of_nine_packages(installed: Path) -> None:
+    """Evaluate each cell on the right, without what makes it a decorator or the head of a block."""
+    cells = [re.sub(r"^(@|async with |with )", "", cell) for _, _, cell in ROWS]
+    program = f"""
+import ast, asyncio, inspect, redis.asyncio
+from fastapi import Depends
+from standfast import *
+from standfast.circuit_breaker import ThreadSafeBreakerStore
+from standfast.clock import BlockingClock
+from standfast.fastapi import RequestLimit
+from standfast.redis import RedisBreakerStore, RedisRateLimiter
+from standfast.testing import policies_off
+
+client = redis.asyncio.Redis()
+is_busy = bool
+
+async def main():
+    for cell in {cells!r}:
+        result = eval(compile(cell, cell, "eval", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT))
+        if inspect.iscoroutine(result):
+            await result
+
+asyncio.run(main())
+"""
+    run_python(installed, program)
+    packages = "tenacity stamina pybreaker aiobreaker purgatory slowapi limits aiolimiter cashews"
+    assert [*dict.fromkeys(package for package, _, _ in ROWS)] == packages.split()
