@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.test_install import ROOT, checked, pythons
+from tests.end_to_end.test_install import ROOT, checked, needs_a_registry, pythons
+from tests.support.library import cpu_seconds
 from tests.support.redis_server import RedisServer
+from tests.unit.resilience.test_types import WRONG_FILES, files_in_error
 
 pytestmark = pytest.mark.skipif(find_spec("hatchling") is None, reason="there is no hatchling here")
 
@@ -56,17 +58,68 @@ def test_its_page_is_the_long_description_and_it_depends_on_nothing(wheel: Path)
     assert {"redis", "fastapi"} <= set(described.get_all("Provides-Extra"))
 
 
+LOADED_MODULES = "import sys, standfast; print(*{name.partition('.')[0] for name in sys.modules})"
+
+
 @pytest.mark.parametrize("python", pythons(), ids=str)
 def test_importing_it_loads_the_standard_library_alone(installed: Path, python: Path) -> None:
-    program = "import sys, standfast; print(*{name.partition('.')[0] for name in sys.modules})"
     ran = subprocess.run(
-        [python, "-S", "-W", "error", "-c", program],  # -S: what other packages load at start is not ours
+        [
+            python,
+            "-S",
+            "-W",
+            "error",
+            "-c",
+            LOADED_MODULES,
+        ],  # -S: what other packages load at start is not ours
         env={"PYTHONPATH": str(installed)},
         capture_output=True,
         text=True,
         check=True,
     )
     assert set(ran.stdout.split()) - sys.stdlib_module_names <= {"standfast", "__main__"}
+
+
+def environment_with(python: Path, folder: Path, *packages: str | Path) -> Path:
+    """Make a virtual environment in `folder`, install `packages`, and return its Python."""
+    checked(python, "-m", "venv", folder)
+    checked(folder / "bin" / "python", "-m", "pip", "install", "--quiet", *packages)
+    return folder / "bin" / "python"
+
+
+@needs_a_registry
+@pytest.mark.parametrize("python", pythons(), ids=str)
+def test_it_installs_alone_and_its_import_costs_less_than_that_of_asyncio(
+    wheel: Path, tmp_path: Path, python: Path
+) -> None:
+    fresh = environment_with(python, tmp_path, "--no-deps", wheel)
+    loaded = set(checked(fresh, "-W", "error", "-c", LOADED_MODULES, cwd=tmp_path).split())
+    known_at_start = set(checked(fresh, "-c", "import sys; print(*sys.modules)").split())
+    assert loaded - sys.stdlib_module_names - known_at_start == {"standfast"}
+    assert cpu_seconds(fresh, "import standfast") < cpu_seconds(fresh, "import asyncio")
+
+
+@needs_a_registry
+def test_with_redis_in_a_fresh_environment_the_scripts_of_its_page_share_state(
+    wheel: Path, tmp_path: Path, redis_server: RedisServer
+) -> None:
+    fresh = environment_with(Path(sys.executable), tmp_path / "venv", f"{wheel}[redis]")
+    assert run_scripts(fresh, tmp_path, redis_server) == [output for _, output in RUNS]
+
+
+@pytest.mark.slow
+def test_a_type_checker_sees_the_types_of_the_wheel(wheel: Path, tmp_path: Path) -> None:
+    pytest.importorskip("mypy")
+    checked(sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv")
+    python = tmp_path / "venv" / "bin" / "python"
+    packages = checked(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip()
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(packages)
+
+    rejected, output = files_in_error(tmp_path, "standfast", "--python-executable", python)
+
+    assert rejected == WRONG_FILES, output
+    assert "import-untyped" not in output
 
 
 def test_its_stores_in_redis_find_their_scripts_in_the_wheel(
