@@ -83,7 +83,7 @@ class CircuitBreaker(BlockPolicy, SyncPolicy):
         self._listener = listener
         self._is_failure = is_failure
         self._is_failure_result = is_failure_result
-        self._slow_seconds = options.slow_call_seconds or math.inf
+        self._slow_seconds = options.slow_call_seconds
         self._last_failure: Exception | None = None
         report_outcomes(self, clock, listener, is_failure, is_failure_result)
 
@@ -102,7 +102,7 @@ class CircuitBreaker(BlockPolicy, SyncPolicy):
         ticket = await self._store.admit(self.name, self._options)
         if isinstance(ticket, Refusal):
             raise self._rejection(ticket) from self._last_failure
-        began = self._clock.monotonic()
+        began = 0.0 if self._slow_seconds is None else self._clock.monotonic()
         failed: bool | None = None
         renewal: LeaseRenewal | None = None
         try:
@@ -169,13 +169,14 @@ class CircuitBreaker(BlockPolicy, SyncPolicy):
         )
 
     async def _record(self, ticket: Ticket, began: float, *, failed: bool) -> None:
-        slow = self._clock.monotonic() - began >= self._slow_seconds
+        slow = self._slow_seconds is not None and self._clock.monotonic() - began >= self._slow_seconds
         try:
             transition = await self._store.record(self.name, self._options, ticket, failed=failed, slow=slow)
         except Exception as error:  # noqa: BLE001 -- the caller gets the call's outcome, whatever the store does
             notify(self._listener, OutcomeLost(policy=self.name, error=error))
         else:
-            self._announce(transition)
+            if transition is not None:
+                self._announce(transition)
 
     def _announce(self, transition: Transition | WouldOpen | None) -> None:
         if isinstance(transition, WouldOpen):
