@@ -144,9 +144,11 @@ class _Circuit:
         self.openings = 0
         self.opened_at: float | None = None
 
-    def count(self, *, failed: bool, slow: bool) -> None:
+    def count(self, *, failed: bool, slow: bool) -> str | None:
+        """Count an outcome; return why the breaker opens now, or None."""
         self.window.record(failed=failed, slow=slow)
         self.failures_in_a_row = self.failures_in_a_row + 1 if failed else 0
+        return self.why_open() if failed or self.has_window_rule else None
 
     def lend_permit(self, transition: Transition | None = None) -> Ticket:
         self.probes += 1
@@ -214,16 +216,14 @@ class _ForcedClosed(_State):
         return self.ticket
 
     def record(self, _ticket: Ticket, *, failed: bool, slow: bool) -> Transition | WouldOpen | None:
-        self.circuit.count(failed=failed, slow=slow)
-        reason, was_reported = self.circuit.why_open(), self.would_open
+        reason, was_reported = self.circuit.count(failed=failed, slow=slow), self.would_open
         self.would_open = reason is not None
         return None if reason is None or was_reported else WouldOpen(reason)
 
 
 class _Closed(_ForcedClosed):
     def record(self, _ticket: Ticket, *, failed: bool, slow: bool) -> Transition | None:
-        self.circuit.count(failed=failed, slow=slow)
-        reason = self.circuit.why_open()
+        reason = self.circuit.count(failed=failed, slow=slow)
         return None if reason is None else self.circuit.enter(_Open, reason)
 
 
