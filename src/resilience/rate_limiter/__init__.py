@@ -9,10 +9,10 @@ from .memory import (
     TokenBucket,
     memory_rate_limiter,
 )
-from .options import Algorithm, Quota, RateLimitOptions
+from .options import Algorithm, Quota, RateLimitOptions, check_cost, quotas_in
 from .policy import RateLimit
 from .quota_text import parse_quotas
-from .store import Decision, RateLimiter
+from .store import Decision, RateLimiter, combine
 
 __all__ = [
     "Algorithm",
@@ -26,7 +26,10 @@ __all__ = [
     "SlidingWindowCounter",
     "SlidingWindowLog",
     "TokenBucket",
+    "check_cost",
+    "combine",
     "memory_rate_limiter",
     "parse_quotas",
+    "quotas_in",
     "seconds_until",
 ]
