@@ -21,7 +21,6 @@ from importlib.metadata import PackageNotFoundError, version
 from src.resilience import (
     AdaptiveConcurrency,
     AdaptiveConcurrencyOptions,
-    Aimd,
     Bulkhead,
     BulkheadOptions,
     CacheOptions,
@@ -30,13 +29,11 @@ from src.resilience import (
     CircuitBreaker,
     CircuitBreakerOptions,
     Fallback,
-    Fault,
     Hedging,
     HedgingOptions,
     MemoryBreakerStore,
     MemoryCacheStore,
     Pipeline,
-    Policy,
     Quota,
     RateLimit,
     RateLimitOptions,
@@ -44,11 +41,14 @@ from src.resilience import (
     Retry,
     RetryOptions,
     SystemClock,
-    SystemRandomizer,
     Timeout,
     always,
     memory_rate_limiter,
 )
+from src.resilience.adaptive_concurrency import Aimd
+from src.resilience.chaos import Fault
+from src.resilience.clock import SystemRandomizer
+from src.resilience.policy import Policy
 
 OURS = "src.resilience"
 A_MILLION_A_SECOND = 1_000_000
@@ -111,6 +111,9 @@ def ours() -> Iterator[Contestant]:
         "circuit breaker, in a row": CircuitBreaker("row", MemoryBreakerStore(clock), in_a_row, clock),
         "circuit breaker, by rate": breaker,
         "rate limiter, leaky bucket": rate_limit,
+        "rate limiter, fixed window": RateLimit(
+            memory_rate_limiter("fixed_window", quota, clock), RateLimitOptions(key="bench"), clock
+        ),
         "retry": retry,
         "timeout": timeout,
         "bulkhead": bulkhead,
@@ -167,6 +170,27 @@ def pybreaker() -> Iterator[Contestant]:
     yield Contestant("circuit breaker, in a row", "pybreaker", sync_call=partial(breaker.call, sync_work))
 
 
+def aiobreaker() -> Iterator[Contestant]:
+    """Yield aiobreaker's breaker, which is pybreaker's for asyncio."""
+    import aiobreaker as package  # noqa: PLC0415 -- may not be installed
+
+    breaker = package.CircuitBreaker(fail_max=5)
+    yield Contestant("circuit breaker, in a row", "aiobreaker", partial(breaker.call_async, work))
+
+
+def purgatory() -> Iterator[Contestant]:
+    """Yield purgatory's breaker, used as its documentation shows."""
+    import purgatory as package  # noqa: PLC0415 -- may not be installed
+
+    factory = package.AsyncCircuitBreakerFactory(default_threshold=5)
+
+    async def call() -> object:
+        async with await factory.get_breaker("bench"):
+            return await work()
+
+    yield Contestant("circuit breaker, in a row", "purgatory", call)
+
+
 def tenacity() -> Iterator[Contestant]:
     """Yield tenacity's retry, with the same number of attempts and the same kind of wait."""
     import tenacity as package  # noqa: PLC0415 -- may not be installed
@@ -176,6 +200,30 @@ def tenacity() -> Iterator[Contestant]:
         wait=package.wait_random_exponential(multiplier=0.1, max=5),
     )
     yield Contestant("retry", "tenacity", partial(retrying, work))
+
+
+def stamina() -> Iterator[Contestant]:
+    """Yield stamina's retry, with its own waits."""
+    import stamina as package  # noqa: PLC0415 -- may not be installed
+
+    yield Contestant("retry", "stamina", package.retry(on=Exception, attempts=THREE_ATTEMPTS)(work))
+
+
+def limits() -> Iterator[Contestant]:
+    """Yield limits' fixed window in memory. Its moving window takes longer with each hit that it keeps."""
+    import limits as package  # noqa: PLC0415 -- may not be installed
+    from limits.aio.strategies import FixedWindowRateLimiter  # noqa: PLC0415 -- likewise
+    from limits.storage import storage_from_string  # noqa: PLC0415 -- likewise
+
+    limiter = FixedWindowRateLimiter(storage_from_string("async+memory://"))
+    quota = package.RateLimitItemPerSecond(A_MILLION_A_SECOND)
+
+    async def call() -> object:
+        if not await limiter.hit(quota, "bench"):
+            raise RuntimeError("the quota is spent")
+        return await work()
+
+    yield Contestant("rate limiter, fixed window", "limits", call)
 
 
 def aiolimiter() -> Iterator[Contestant]:
@@ -194,7 +242,11 @@ def aiolimiter() -> Iterator[Contestant]:
 PEERS: dict[str, Callable[[], Iterator[Contestant]]] = {
     "interlock-cb": interlock_cb,
     "pybreaker": pybreaker,
+    "aiobreaker": aiobreaker,
+    "purgatory": purgatory,
     "tenacity": tenacity,
+    "stamina": stamina,
+    "limits": limits,
     "aiolimiter": aiolimiter,
 }
 

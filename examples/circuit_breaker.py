@@ -10,14 +10,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the checkout, which has `examples` and `src`
 
 from examples.stage import SimulatedClock, Timeline, console, play, table
-from src.resilience import (
-    CircuitBreaker,
-    CircuitBreakerOptions,
-    CircuitOpenError,
-    Clock,
-    MemoryBreakerStore,
-    Rejected,
-)
+from src.resilience import CircuitBreaker, CircuitBreakerOptions, CircuitOpenError, MemoryBreakerStore
+from src.resilience.clock import Clock
+from src.resilience.events import Rejected
 
 
 class ServiceDownError(Exception):

@@ -20,35 +20,31 @@ from examples.stage import SimulatedClock, Timeline, console, play, table
 from src.resilience import (
     Bulkhead,
     BulkheadOptions,
-    Call,
     Chaos,
     ChaosOptions,
     CircuitBreaker,
     CircuitBreakerOptions,
-    Clock,
-    Event,
     Exponential,
     Fallback,
-    Fault,
     FullJitter,
     Hedging,
     HedgingOptions,
-    Latency,
-    Listener,
     MemoryBreakerStore,
     Pipeline,
     Quota,
     RateLimit,
     RateLimitOptions,
     Retry,
-    RetryBudget,
     RetryOptions,
-    StateChanged,
-    SystemRandomizer,
     Timeout,
     always,
     memory_rate_limiter,
 )
+from src.resilience.chaos import Fault, Latency
+from src.resilience.clock import Clock, SystemRandomizer
+from src.resilience.events import Event, Listener, StateChanged
+from src.resilience.policy import Call
+from src.resilience.retry import RetryBudget
 
 FRESH, FALLBACK = "fresh price", "yesterday's price"
 

@@ -22,8 +22,6 @@ from examples.stage import SimulatedClock, console, play, table
 from src.resilience import (
     CircuitBreaker,
     CircuitBreakerOptions,
-    Clock,
-    Decision,
     Fixed,
     MemoryBreakerStore,
     Pipeline,
@@ -33,10 +31,11 @@ from src.resilience import (
     Retry,
     RetryOptions,
     SystemClock,
-    SystemRandomizer,
     Timeout,
     memory_rate_limiter,
 )
+from src.resilience.clock import Clock, SystemRandomizer
+from src.resilience.rate_limiter import Decision
 
 Upstream = Callable[[str], Awaitable[float]]
 """Asks somebody else for the price of an item."""

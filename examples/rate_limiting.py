@@ -11,14 +11,8 @@ from typing import get_args
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the checkout, which has `examples` and `src`
 
 from examples.stage import SimulatedClock, Timeline, console, play, table
-from src.resilience import (
-    Algorithm,
-    Quota,
-    RateLimit,
-    RateLimitedError,
-    RateLimitOptions,
-    memory_rate_limiter,
-)
+from src.resilience import Quota, RateLimit, RateLimitedError, RateLimitOptions, memory_rate_limiter
+from src.resilience.rate_limiter import Algorithm
 
 ALGORITHMS: tuple[Algorithm, ...] = get_args(Algorithm)
 QUOTA = Quota(limit=5, window_seconds=10.0)

@@ -12,21 +12,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the checkout, which has `examples` and `src`
 
 from examples.stage import SimulatedClock, Timeline, console, play, table
-from src.resilience import (
-    IMMEDIATE,
-    Backoff,
-    DecorrelatedJitter,
-    EqualJitter,
-    Exponential,
-    Fixed,
-    FullJitter,
-    Linear,
-    RateLimitedError,
-    Retry,
-    RetryBudget,
-    RetryOptions,
-    SystemRandomizer,
-)
+from src.resilience import Exponential, Fixed, FullJitter, RateLimitedError, Retry, RetryOptions
+from src.resilience.clock import SystemRandomizer
+from src.resilience.retry import IMMEDIATE, Backoff, DecorrelatedJitter, EqualJitter, Linear, RetryBudget
 
 EXPONENTIAL = Exponential(base_seconds=0.1, cap_seconds=2.0)
 BACKOFFS: dict[str, Backoff] = {

@@ -14,7 +14,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from src.resilience import CallFinished, Clock, Event
+from src.resilience.clock import Clock
+from src.resilience.events import CallFinished, Event
 
 T = TypeVar("T")
 

@@ -25,7 +25,8 @@ from src.cli.experiment import (
 from src.cli.transfer.exporting import STANDARD, ExportOptions, run_export
 from src.cli.transfer.importing import ImportOptions, run_import
 from src.cli.transfer.service_client import DEFAULT_URL, TransferError
-from src.resilience import SystemClock, SystemRandomizer
+from src.resilience import SystemClock
+from src.resilience.clock import SystemRandomizer
 
 API_KEY_VARIABLE = "RESILIENT_ANALYTICS_API_KEY"
 

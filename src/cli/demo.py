@@ -7,7 +7,7 @@ from rich.console import Console
 from src.cli import scenarios
 from src.cli.provider_client import connect
 from src.cli.stage import Stage
-from src.resilience import Clock, SystemRandomizer
+from src.resilience.clock import Clock, SystemRandomizer
 
 SCENARIOS: dict[str, Callable[[Stage], Awaitable[None]]] = {
     "breaker": scenarios.breaker,

@@ -16,18 +16,16 @@ from src.cli.outcomes import RESULT_STYLES, STATE_STYLES, ObservedCall, observe
 from src.cli.provider_client import ProviderClient, ProviderError, connect, is_failure
 from src.provider.faults import MAX_PATTERN_LENGTH, Faults
 from src.resilience import (
-    BreakerState,
     CallTimeoutError,
     CircuitBreaker,
     CircuitBreakerOptions,
-    Clock,
-    Event,
     MemoryBreakerStore,
     Pipeline,
-    Randomizer,
-    StateChanged,
     Timeout,
 )
+from src.resilience.circuit_breaker import BreakerState
+from src.resilience.clock import Clock, Randomizer
+from src.resilience.events import Event, StateChanged
 
 SPORADIC_FAILURE_RATE = 0.4
 CONTROL_SECONDS = 5.0

@@ -6,7 +6,10 @@ from enum import StrEnum
 import httpx
 
 from src.cli.provider_client import FailedAnswerError, NoAnswerError, RefusedAnswerError
-from src.resilience import BreakerState, Call, CallTimeoutError, Clock, RejectedError
+from src.resilience import CallTimeoutError, RejectedError
+from src.resilience.circuit_breaker import BreakerState
+from src.resilience.clock import Clock
+from src.resilience.policy import Call
 
 
 class CallResult(StrEnum):

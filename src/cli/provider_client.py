@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from src.provider.app import create_provider_app
 from src.provider.faults import Faults
-from src.resilience import Clock, Randomizer
+from src.resilience.clock import Clock, Randomizer
 
 NO_CONNECTION = "no connection"
 CUT_OFF = "cut off"

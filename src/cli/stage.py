@@ -9,19 +9,10 @@ from rich.text import Text
 
 from src.cli.outcomes import RESULT_STYLES, CallResult, ObservedCall, observe
 from src.cli.provider_client import ProviderClient
-from src.resilience import (
-    Call,
-    Clock,
-    Event,
-    FellBack,
-    Policy,
-    ProbeStarted,
-    Randomizer,
-    RejectedError,
-    Retried,
-    RetriesExhausted,
-    StateChanged,
-)
+from src.resilience import RejectedError
+from src.resilience.clock import Clock, Randomizer
+from src.resilience.events import Event, FellBack, ProbeStarted, Retried, RetriesExhausted, StateChanged
+from src.resilience.policy import Call, Policy
 
 
 class Stage:

@@ -4,330 +4,115 @@ A pattern is a module. A pattern that keeps its state in a store is a folder: po
 memory form, Redis form with its Lua scripts, and the form for when the shared store is unavailable. The
 patterns use only the protocols in `policy`, `clock` and `events`.
 
-Everything public can be had from here: `from src.resilience import Pipeline, Retry, RetryOptions`. The Redis
-forms are in `src.resilience.redis`, which needs redis-py.
+The names that most programs use are here: `from standfast import Retry, RetryOptions`. Every other name is in
+the module of its pattern: `from standfast.retry import Linear`, `from standfast.circuit_breaker import
+BreakerState`. The events are in `standfast.events`, all errors in `standfast.errors`, and the stores in Redis
+in `standfast.redis`, which needs redis-py.
+
+A name of this module is loaded when it is first used (PEP 562), so a program pays for the import of the
+patterns that it uses.
 """
 
-from .adaptive_concurrency import (
-    AdaptiveConcurrency,
-    AdaptiveConcurrencyOptions,
-    Aimd,
-    Gradient,
-    LimitAlgorithm,
-    Resizable,
-    Round,
-    unless_rejected,
-)
-from .bulkhead import (
-    Bulkhead,
-    BulkheadOptions,
-)
-from .cache.memory import MemoryCacheStore
-from .cache.options import CacheOptions
-from .cache.policy import Answer, CacheRead, Compute, ReadThroughCache
-from .cache.recent_entries import RecentEntries
-from .cache.store import CacheStore, Entry, Lease
-from .chaos import (
-    Chaos,
-    ChaosOptions,
-    Fault,
-    Injection,
-    Latency,
-    Outcome,
-)
-from .circuit_breaker.failover import FailoverBreakerStore
-from .circuit_breaker.health_window import CountWindow, Health, HealthWindow, TimeWindow
-from .circuit_breaker.memory import MemoryBreakerStore
-from .circuit_breaker.options import CircuitBreakerOptions
-from .circuit_breaker.policy import CircuitBreaker, any_error_fails
-from .circuit_breaker.store import (
-    BreakerState,
-    BreakerStatus,
-    BreakerStore,
-    ManualState,
-    Refusal,
-    Ticket,
-    Transition,
-    WouldOpen,
-)
-from .circuit_breaker.thread_safe import ThreadSafeBreakerStore
-from .clock import (
-    BlockingClock,
-    Clock,
-    Handle,
-    Randomizer,
-    SystemClock,
-    SystemRandomizer,
-)
-from .errors import (
-    BulkheadFullError,
-    CallTimeoutError,
-    CircuitOpenError,
-    FailedResultError,
-    QueueClosedError,
-    QueueFullError,
-    QueueTimeoutError,
-    RateLimitedError,
-    RejectedError,
-    ResilienceError,
-    StoreRefusedError,
-    StoreUnavailableError,
-)
-from .events import (
-    Bypassed,
-    CacheAnswered,
-    CacheRefreshed,
-    CacheRefreshFailed,
-    CallFinished,
-    Event,
-    FaultInjected,
-    FellBack,
-    Hedged,
-    HedgedAttemptFailed,
-    HedgeWon,
-    LimitChanged,
-    Listener,
-    OutcomeLost,
-    ProbeStarted,
-    Rejected,
-    Retried,
-    RetriesExhausted,
-    SlotTaken,
-    StateChanged,
-    TimedOut,
-    Waited,
-    WouldHaveOpened,
-    accepts,
-    each,
-    ignore,
-    notify,
-    without,
-)
-from .fallback import (
-    Fallback,
-    Substitute,
-    always,
-)
-from .hedging import (
-    Hedging,
-    HedgingOptions,
-)
-from .latencies import RecentLatencies
-from .lease import LeaseRenewal
-from .outcomes import report_outcomes
-from .paced_queue.failover import FailoverPaceStore
-from .paced_queue.memory import MemoryPaceStore
-from .paced_queue.options import PacedQueueOptions, QueuePolicy, check_policy
-from .paced_queue.policy import HeldSlot, PacedQueue
-from .paced_queue.store import Offer, PaceStatus, PaceStore, Slot, SlotDecision
-from .paced_queue.waiting_queue import QueuePlace, WaitingQueue
-from .permit import BlockPolicy, Permit
-from .permits import Permits
-from .pipeline import (
-    Pipeline,
-)
-from .policy import (
-    AsyncPartial,
-    BasePolicy,
-    Call,
-    Policy,
-    ResultJudge,
-    SyncPolicy,
-    is_misuse,
-    override,
-    require_async,
-)
-from .rate_limiter.foresight import seconds_until
-from .rate_limiter.memory import (
-    FixedWindow,
-    LeakyBucket,
-    SlidingWindowCounter,
-    SlidingWindowLog,
-    TokenBucket,
-    memory_rate_limiter,
-)
-from .rate_limiter.options import Algorithm, Quota, RateLimitOptions
-from .rate_limiter.policy import RateLimit
-from .rate_limiter.quota_text import parse_quotas
-from .rate_limiter.store import Decision, RateLimiter
-from .retry import (
-    IMMEDIATE,
-    Backoff,
-    DecorrelatedJitter,
-    EqualJitter,
-    Exponential,
-    Fixed,
-    FullJitter,
-    JitterAround,
-    Linear,
-    Retry,
-    RetryBudget,
-    RetryOptions,
-    at_least_retry_after,
-    every_error,
-    no_error,
-)
-from .shared_tasks import SharedTask, SharedTasks
-from .timeout import (
-    Timeout,
-)
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "IMMEDIATE",
-    "AdaptiveConcurrency",
-    "AdaptiveConcurrencyOptions",
-    "Aimd",
-    "Algorithm",
-    "Answer",
-    "AsyncPartial",
-    "Backoff",
-    "BasePolicy",
-    "BlockPolicy",
-    "BlockingClock",
-    "BreakerState",
-    "BreakerStatus",
-    "BreakerStore",
-    "Bulkhead",
-    "BulkheadFullError",
-    "BulkheadOptions",
-    "Bypassed",
-    "CacheAnswered",
-    "CacheOptions",
-    "CacheRead",
-    "CacheRefreshFailed",
-    "CacheRefreshed",
-    "CacheStore",
-    "Call",
-    "CallFinished",
-    "CallTimeoutError",
-    "Chaos",
-    "ChaosOptions",
-    "CircuitBreaker",
-    "CircuitBreakerOptions",
-    "CircuitOpenError",
-    "Clock",
-    "Compute",
-    "CountWindow",
-    "Decision",
-    "DecorrelatedJitter",
-    "Entry",
-    "EqualJitter",
-    "Event",
-    "Exponential",
-    "FailedResultError",
-    "FailoverBreakerStore",
-    "FailoverPaceStore",
-    "Fallback",
-    "Fault",
-    "FaultInjected",
-    "FellBack",
-    "Fixed",
-    "FixedWindow",
-    "FullJitter",
-    "Gradient",
-    "Handle",
-    "Health",
-    "HealthWindow",
-    "HedgeWon",
-    "Hedged",
-    "HedgedAttemptFailed",
-    "Hedging",
-    "HedgingOptions",
-    "HeldSlot",
-    "Injection",
-    "JitterAround",
-    "Latency",
-    "LeakyBucket",
-    "Lease",
-    "LeaseRenewal",
-    "LimitAlgorithm",
-    "LimitChanged",
-    "Linear",
-    "Listener",
-    "ManualState",
-    "MemoryBreakerStore",
-    "MemoryCacheStore",
-    "MemoryPaceStore",
-    "Offer",
-    "Outcome",
-    "OutcomeLost",
-    "PaceStatus",
-    "PaceStore",
-    "PacedQueue",
-    "PacedQueueOptions",
-    "Permit",
-    "Permits",
-    "Pipeline",
-    "Policy",
-    "ProbeStarted",
-    "QueueClosedError",
-    "QueueFullError",
-    "QueuePlace",
-    "QueuePolicy",
-    "QueueTimeoutError",
-    "Quota",
-    "Randomizer",
-    "RateLimit",
-    "RateLimitOptions",
-    "RateLimitedError",
-    "RateLimiter",
-    "ReadThroughCache",
-    "RecentEntries",
-    "RecentLatencies",
-    "Refusal",
-    "Rejected",
-    "RejectedError",
-    "ResilienceError",
-    "Resizable",
-    "ResultJudge",
-    "Retried",
-    "RetriesExhausted",
-    "Retry",
-    "RetryBudget",
-    "RetryOptions",
-    "Round",
-    "SharedTask",
-    "SharedTasks",
-    "SlidingWindowCounter",
-    "SlidingWindowLog",
-    "Slot",
-    "SlotDecision",
-    "SlotTaken",
-    "StateChanged",
-    "StoreRefusedError",
-    "StoreUnavailableError",
-    "Substitute",
-    "SyncPolicy",
-    "SystemClock",
-    "SystemRandomizer",
-    "ThreadSafeBreakerStore",
-    "Ticket",
-    "TimeWindow",
-    "TimedOut",
-    "Timeout",
-    "TokenBucket",
-    "Transition",
-    "Waited",
-    "WaitingQueue",
-    "WouldHaveOpened",
-    "WouldOpen",
-    "accepts",
-    "always",
-    "any_error_fails",
-    "at_least_retry_after",
-    "check_policy",
-    "each",
-    "every_error",
-    "ignore",
-    "is_misuse",
-    "memory_rate_limiter",
-    "no_error",
-    "notify",
-    "override",
-    "parse_quotas",
-    "report_outcomes",
-    "require_async",
-    "seconds_until",
-    "unless_rejected",
-    "without",
-]
+if TYPE_CHECKING:
+    from .adaptive_concurrency import AdaptiveConcurrency as AdaptiveConcurrency
+    from .adaptive_concurrency import AdaptiveConcurrencyOptions as AdaptiveConcurrencyOptions
+    from .bulkhead import Bulkhead as Bulkhead
+    from .bulkhead import BulkheadOptions as BulkheadOptions
+    from .cache import CacheOptions as CacheOptions
+    from .cache import MemoryCacheStore as MemoryCacheStore
+    from .cache import ReadThroughCache as ReadThroughCache
+    from .chaos import Chaos as Chaos
+    from .chaos import ChaosOptions as ChaosOptions
+    from .circuit_breaker import CircuitBreaker as CircuitBreaker
+    from .circuit_breaker import CircuitBreakerOptions as CircuitBreakerOptions
+    from .circuit_breaker import MemoryBreakerStore as MemoryBreakerStore
+    from .clock import SystemClock as SystemClock
+    from .errors import BulkheadFullError as BulkheadFullError
+    from .errors import CallTimeoutError as CallTimeoutError
+    from .errors import CircuitOpenError as CircuitOpenError
+    from .errors import QueueFullError as QueueFullError
+    from .errors import RateLimitedError as RateLimitedError
+    from .errors import RejectedError as RejectedError
+    from .errors import ResilienceError as ResilienceError
+    from .errors import StoreUnavailableError as StoreUnavailableError
+    from .fallback import Fallback as Fallback
+    from .fallback import always as always
+    from .hedging import Hedging as Hedging
+    from .hedging import HedgingOptions as HedgingOptions
+    from .paced_queue import MemoryPaceStore as MemoryPaceStore
+    from .paced_queue import PacedQueue as PacedQueue
+    from .paced_queue import PacedQueueOptions as PacedQueueOptions
+    from .pipeline import Pipeline as Pipeline
+    from .rate_limiter import Quota as Quota
+    from .rate_limiter import RateLimit as RateLimit
+    from .rate_limiter import RateLimitOptions as RateLimitOptions
+    from .rate_limiter import memory_rate_limiter as memory_rate_limiter
+    from .rate_limiter import parse_quotas as parse_quotas
+    from .retry import Exponential as Exponential
+    from .retry import Fixed as Fixed
+    from .retry import FullJitter as FullJitter
+    from .retry import Retry as Retry
+    from .retry import RetryOptions as RetryOptions
+    from .timeout import Timeout as Timeout
+
+_MODULES = {
+    "AdaptiveConcurrency": "adaptive_concurrency",
+    "AdaptiveConcurrencyOptions": "adaptive_concurrency",
+    "Bulkhead": "bulkhead",
+    "BulkheadFullError": "errors",
+    "BulkheadOptions": "bulkhead",
+    "CacheOptions": "cache",
+    "CallTimeoutError": "errors",
+    "Chaos": "chaos",
+    "ChaosOptions": "chaos",
+    "CircuitBreaker": "circuit_breaker",
+    "CircuitBreakerOptions": "circuit_breaker",
+    "CircuitOpenError": "errors",
+    "Exponential": "retry",
+    "Fallback": "fallback",
+    "Fixed": "retry",
+    "FullJitter": "retry",
+    "Hedging": "hedging",
+    "HedgingOptions": "hedging",
+    "MemoryBreakerStore": "circuit_breaker",
+    "MemoryCacheStore": "cache",
+    "MemoryPaceStore": "paced_queue",
+    "PacedQueue": "paced_queue",
+    "PacedQueueOptions": "paced_queue",
+    "Pipeline": "pipeline",
+    "QueueFullError": "errors",
+    "Quota": "rate_limiter",
+    "RateLimit": "rate_limiter",
+    "RateLimitOptions": "rate_limiter",
+    "RateLimitedError": "errors",
+    "ReadThroughCache": "cache",
+    "RejectedError": "errors",
+    "ResilienceError": "errors",
+    "Retry": "retry",
+    "RetryOptions": "retry",
+    "StoreUnavailableError": "errors",
+    "SystemClock": "clock",
+    "Timeout": "timeout",
+    "always": "fallback",
+    "memory_rate_limiter": "rate_limiter",
+    "parse_quotas": "rate_limiter",
+}
+"""The module of each name."""
+
+__all__ = [*_MODULES]  # noqa: PLE0604
+
+if not TYPE_CHECKING:  # a type checker would take this as leave to import any name
+
+    def __getattr__(name: str) -> object:
+        if name not in _MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        item = getattr(import_module(f".{_MODULES[name]}", __name__), name)
+        globals()[name] = item
+        return item
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

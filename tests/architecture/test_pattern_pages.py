@@ -12,9 +12,13 @@ from pathlib import Path
 import pytest
 
 import src.resilience as package
-from src.resilience import Event
+from src.resilience import retry
+from src.resilience.events import Event
+from src.resilience.permit import BlockPolicy
+from src.resilience.policy import BasePolicy, SyncPolicy
+from tests.support.library import PUBLIC
 
-FOLDER = Path("docs/patterns")
+FOLDER = Path("src/resilience/docs")
 GUIDES = [FOLDER / f"{name}.md" for name in ("fastapi", "httpx", "observing", "testing")]
 """Pages on the use of the patterns. Each shows what its sample prints."""
 
@@ -23,11 +27,7 @@ SECTIONS = ["Options", "What it emits", "Sample", "When not to use it", "Sources
 HANDED_IN = {"clock", "randomizer", "listener", "name"}
 """What every policy is given and no page's table repeats."""
 
-EVENTS = {
-    name
-    for name in package.__all__
-    if inspect.isclass(kind := getattr(package, name)) and issubclass(kind, Event)
-}
+EVENTS = {name for name, kind in PUBLIC.items() if inspect.isclass(kind) and issubclass(kind, Event)}
 
 pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 
@@ -44,7 +44,7 @@ def tables(page):
     """Yield, for each table of options: the class, and its rows as (option, default)."""
     for part in section(page, "Options").split("\n### ")[1:]:
         name = re.match(r"`(\w+)`", part)[1]
-        yield getattr(package, name), re.findall(r"^\| `(\w+)` \| ([^|]+?) \|", part, re.MULTILINE)
+        yield PUBLIC[name], re.findall(r"^\| `(\w+)` \| ([^|]+?) \|", part, re.MULTILINE)
 
 
 def default_of(parameter):
@@ -60,7 +60,7 @@ def test_a_page_has_a_diagram_and_every_section(page):
 
 @pages
 def test_its_tables_of_options_are_those_of_the_code(page):
-    names = vars(builtins) | {name: getattr(package, name) for name in package.__all__}
+    names = vars(builtins) | PUBLIC | vars(retry)
     for kind, rows in tables(page):
         parameters = inspect.signature(kind).parameters
         expected = {
@@ -76,9 +76,7 @@ def test_its_tables_of_options_are_those_of_the_code(page):
 
 def test_no_options_go_untold():
     told = {kind.__name__ for page in PAGES for kind, _ in tables(page)}
-    options = {
-        name for name in package.__all__ if name.endswith("Options") and is_dataclass(getattr(package, name))
-    }
+    options = {name for name, kind in PUBLIC.items() if name.endswith("Options") and is_dataclass(kind)}
     assert options <= told
 
 
@@ -119,11 +117,11 @@ def ways_to_call(page):
 def test_its_ways_to_call_are_those_of_the_code(page):
     names = ways_to_call(page)
     name = {"cache": "ReadThroughCache", "rate-limiter": "RateLimit"}.get(page.stem)
-    policy = getattr(package, name or page.stem.title().replace("-", ""))
+    policy = PUBLIC[name or page.stem.title().replace("-", "")]
     told = {
-        package.BasePolicy: "run" in names,
-        package.BlockPolicy: any(name.startswith("async with") for name in names),
-        package.SyncPolicy: "run_sync" in names,
+        BasePolicy: "run" in names,
+        BlockPolicy: any(name.startswith("async with") for name in names),
+        SyncPolicy: "run_sync" in names,
     }
     assert {kind: issubclass(policy, kind) for kind in told} == told
     options = [re.findall(r"\w+", name)[1:] for name in names if name.startswith("with_options")]
@@ -172,7 +170,9 @@ def test_every_policy_has_a_page():
     assert policies <= titles
 
 
-@pytest.mark.parametrize("page", [*PAGES, *GUIDES, FOLDER / "README.md"], ids=lambda page: page.stem)
+@pytest.mark.parametrize(
+    "page", [*PAGES, *GUIDES, FOLDER / "README.md", FOLDER.parent / "README.md"], ids=str
+)
 def test_its_links_lead_somewhere(page):
     links = re.findall(r"\]\((?!https?:)([^)#]+)", text_of(page))
     assert [link for link in links if not (page.parent / link).exists()] == []

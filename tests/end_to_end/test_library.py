@@ -1,5 +1,7 @@
 """The library `standfast` as its users get it: a wheel, built from this checkout, that needs nothing else."""
 
+import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -9,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.test_install import ROOT, checked, pythons
+from tests.end_to_end.test_install import ROOT, checked, needs_a_registry, pythons
+from tests.support.library import cpu_seconds
 from tests.support.redis_server import RedisServer
+from tests.unit.resilience.test_types import WRONG_FILES, files_in_error
 
 pytestmark = pytest.mark.skipif(find_spec("hatchling") is None, reason="there is no hatchling here")
 
@@ -32,12 +36,12 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_wheel_holds_every_file_of_the_library_and_nothing_else(wheel: Path) -> None:
+def test_the_wheel_holds_every_file_of_the_library_but_its_pages_and_nothing_else(wheel: Path) -> None:
     library = ROOT / "src" / "resilience"
     own = {
         f"standfast/{path.relative_to(library).as_posix()}"
         for path in library.rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
+        if path.is_file() and not {"__pycache__", "docs"} & set(path.relative_to(library).parts)
     }
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
@@ -54,17 +58,68 @@ def test_its_page_is_the_long_description_and_it_depends_on_nothing(wheel: Path)
     assert {"redis", "fastapi"} <= set(described.get_all("Provides-Extra"))
 
 
+LOADED_MODULES = "import sys, standfast; print(*{name.partition('.')[0] for name in sys.modules})"
+
+
 @pytest.mark.parametrize("python", pythons(), ids=str)
 def test_importing_it_loads_the_standard_library_alone(installed: Path, python: Path) -> None:
-    program = "import sys, standfast; print(*{name.partition('.')[0] for name in sys.modules})"
     ran = subprocess.run(
-        [python, "-S", "-W", "error", "-c", program],  # -S: what other packages load at start is not ours
+        [
+            python,
+            "-S",
+            "-W",
+            "error",
+            "-c",
+            LOADED_MODULES,
+        ],  # -S: what other packages load at start is not ours
         env={"PYTHONPATH": str(installed)},
         capture_output=True,
         text=True,
         check=True,
     )
     assert set(ran.stdout.split()) - sys.stdlib_module_names <= {"standfast", "__main__"}
+
+
+def environment_with(python: Path, folder: Path, *packages: str | Path) -> Path:
+    """Make a virtual environment in `folder`, install `packages`, and return its Python."""
+    checked(python, "-m", "venv", folder)
+    checked(folder / "bin" / "python", "-m", "pip", "install", "--quiet", *packages)
+    return folder / "bin" / "python"
+
+
+@needs_a_registry
+@pytest.mark.parametrize("python", pythons(), ids=str)
+def test_it_installs_alone_and_its_import_costs_less_than_that_of_asyncio(
+    wheel: Path, tmp_path: Path, python: Path
+) -> None:
+    fresh = environment_with(python, tmp_path, "--no-deps", wheel)
+    loaded = set(checked(fresh, "-W", "error", "-c", LOADED_MODULES, cwd=tmp_path).split())
+    known_at_start = set(checked(fresh, "-c", "import sys; print(*sys.modules)").split())
+    assert loaded - sys.stdlib_module_names - known_at_start == {"standfast"}
+    assert cpu_seconds(fresh, "import standfast") < cpu_seconds(fresh, "import asyncio")
+
+
+@needs_a_registry
+def test_with_redis_in_a_fresh_environment_the_scripts_of_its_page_share_state(
+    wheel: Path, tmp_path: Path, redis_server: RedisServer
+) -> None:
+    fresh = environment_with(Path(sys.executable), tmp_path / "venv", f"{wheel}[redis]")
+    assert run_scripts(fresh, tmp_path, redis_server) == [output for _, output in RUNS]
+
+
+@pytest.mark.slow
+def test_a_type_checker_sees_the_types_of_the_wheel(wheel: Path, tmp_path: Path) -> None:
+    pytest.importorskip("mypy")
+    checked(sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv")
+    python = tmp_path / "venv" / "bin" / "python"
+    packages = checked(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip()
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(packages)
+
+    rejected, output = files_in_error(tmp_path, "standfast", "--python-executable", python)
+
+    assert rejected == WRONG_FILES, output
+    assert "import-untyped" not in output
 
 
 def test_its_stores_in_redis_find_their_scripts_in_the_wheel(
@@ -115,3 +170,89 @@ def test_an_edge_loads_its_framework_and_no_other_edge(installed: Path, edge: st
     assert {edge, framework} <= loaded
     assert loaded & EDGES.keys() <= {edge, "standfast.testing"}
     assert not any(name.startswith("src.") for name in loaded)
+
+
+README = (ROOT / "src/resilience/README.md").read_text("utf-8")
+SAMPLE = re.compile(
+    r"(?:^`(\w+\.py)`:\n\n)?^```python\n(.*?)^```$(?:\n\n```text\n(.*?)^```$)?", re.MULTILINE | re.DOTALL
+)
+SAMPLES = [(match[2], match[3]) for match in SAMPLE.finditer(README) if match[1] is None]
+SCRIPTS = {match[1]: match[2] for match in SAMPLE.finditer(README) if match[1] is not None}
+"""The samples that print what the page shows, and those that are scripts, by their names."""
+
+RUNS = re.findall(r"^```console\n\$ (.+)\n((?:.|\n)*?)^```$", README, re.MULTILINE)
+"""The commands that run the scripts, with what they print."""
+
+ROWS = re.findall(r"^\| (\w+) \| `(.+)`[^|`]* \| `(.+)` \|$", README, re.MULTILINE)
+"""The table of what is written in other packages and here."""
+
+
+def run_python(installed: Path, program: str, *arguments: str) -> str:
+    """Run `program` with the wheel as the only `standfast`, with warnings as errors; return its output."""
+    ran = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program, *arguments],
+        env=os.environ | {"PYTHONPATH": str(installed)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout
+
+
+@pytest.mark.parametrize(("sample", "output"), SAMPLES)
+def test_a_sample_of_its_page_prints_what_the_page_shows(installed: Path, sample: str, output: str) -> None:
+    assert run_python(installed, sample) == output
+
+
+def run_scripts(python: Path, folder: Path, server: RedisServer, **variables: str) -> list[str]:
+    """Run the scripts of the page in `folder` by its commands, on `server`; return what each prints."""
+    for name, script in SCRIPTS.items():
+        (folder / name).write_text(script)
+    return [
+        checked(
+            "sh",
+            "-c",
+            command.replace("python ", f"'{python}' -W error ").replace("redis://localhost", server.url),
+            cwd=folder,
+            **variables,
+        )
+        for command, _ in RUNS
+    ]
+
+
+def test_the_scripts_of_its_page_share_state_over_processes(
+    installed: Path, tmp_path: Path, redis_server: RedisServer
+) -> None:
+    printed = run_scripts(Path(sys.executable), tmp_path, redis_server, PYTHONPATH=str(installed))
+    assert printed == [output for _, output in RUNS]
+    assert sorted(SCRIPTS) == ["bank.py", "race.py"]
+
+
+def test_its_table_has_the_code_that_replaces_that_of_nine_packages(installed: Path) -> None:
+    """Evaluate each cell on the right, without what makes it a decorator or the head of a block."""
+    cells = [re.sub(r"^(@|async with |with )", "", cell) for _, _, cell in ROWS]
+    program = f"""
+import ast, asyncio, inspect, redis.asyncio
+from fastapi import Depends
+from standfast import *
+from standfast.circuit_breaker import ThreadSafeBreakerStore
+from standfast.clock import BlockingClock
+from standfast.fastapi import RequestLimit
+from standfast.redis import RedisBreakerStore, RedisRateLimiter
+from standfast.testing import policies_off
+
+client = redis.asyncio.Redis()
+is_busy = bool
+
+async def main():
+    for cell in {cells!r}:
+        result = eval(compile(cell, cell, "eval", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT))
+        if inspect.iscoroutine(result):
+            await result
+
+asyncio.run(main())
+"""
+    run_python(installed, program)
+    packages = "tenacity stamina pybreaker aiobreaker purgatory slowapi limits aiolimiter cashews"
+    assert [*dict.fromkeys(package for package, _, _ in ROWS)] == packages.split()

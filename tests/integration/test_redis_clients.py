@@ -17,14 +17,14 @@ from src.resilience import (
     CacheOptions,
     CircuitBreaker,
     CircuitBreakerOptions,
-    FailoverBreakerStore,
     MemoryBreakerStore,
-    OutcomeLost,
     Quota,
-    StoreRefusedError,
     StoreUnavailableError,
     SystemClock,
 )
+from src.resilience.circuit_breaker import FailoverBreakerStore
+from src.resilience.errors import StoreRefusedError
+from src.resilience.events import OutcomeLost
 from src.resilience.redis import ClientRunner, RedisBreakerStore, RedisCacheStore, RedisRateLimiter
 from src.resilience.redis.scripts import COMMAND
 from src.storage.redis.server_binary import find_redis_server

@@ -127,7 +127,9 @@ async def test_after_one_timeout_short_deadlines_fail_at_once_until_redis_answer
     third = asyncio.create_task(link.run(ECHO, [], ["third"], short_deadline=True))
     for _ in range(3):
         await asyncio.sleep(0)
-    assert [isinstance(task.exception(), StorageUnavailableError) for task in (first, second, third)] == [True] * 3
+    assert [isinstance(task.exception(), StorageUnavailableError) for task in (first, second, third)] == [
+        True
+    ] * 3
     assert not patient.done()
     own_redis.thaw()
     assert await patient == b"patient"

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from src.resilience import BreakerState, CircuitBreaker, CircuitBreakerOptions, SystemClock
+from src.resilience import CircuitBreaker, CircuitBreakerOptions, SystemClock
+from src.resilience.circuit_breaker import BreakerState
 from src.resilience.circuit_breaker.redis import RedisBreakerStore
 from src.storage.redis.link import RedisLink
 

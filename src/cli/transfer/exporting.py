@@ -19,7 +19,7 @@ from src.cli.transfer.service_client import (
     check_service,
     connect_service,
 )
-from src.resilience import Clock
+from src.resilience.clock import Clock
 
 STANDARD = "-"
 """The name of standard output, and of standard input."""

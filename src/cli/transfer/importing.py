@@ -25,7 +25,7 @@ from src.cli.transfer.service_client import (
     check_service,
     connect_service,
 )
-from src.resilience import Clock
+from src.resilience.clock import Clock
 
 MAX_BATCH_BYTES = 1 << 20
 """Lines of a batch have no more than so many bytes together, unless one alone has more."""

@@ -9,7 +9,7 @@ import httpx
 
 from src.cli.base_url import check_base_url
 from src.cli.transfer.list_walk import walk_list
-from src.resilience import Clock
+from src.resilience.clock import Clock
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 

@@ -14,6 +14,10 @@ BUCKETS = 10
 """The number of buckets of a time window. A bucket leaves the window as a whole."""
 
 
+_NOTHING = (False, False)
+"""What a window that is not full loses with each call: no failed call, no slow call."""
+
+
 class Health(NamedTuple):
     """The number of calls in a window, of failures and of slow calls. A call can be both failed and slow."""
 
@@ -43,19 +47,19 @@ class CountWindow:
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._calls: deque[tuple[bool, bool]] = deque()
+        self._calls: deque[tuple[bool, bool]] = deque(maxlen=size)
         self._failures = 0
         self._slow = 0
 
     def record(self, *, failed: bool, slow: bool) -> None:
         """Add the outcome of one call. If there are more than `size` calls, the oldest is removed."""
-        if len(self._calls) == self._size:
-            was_failed, was_slow = self._calls.popleft()
-            self._failures -= was_failed
-            self._slow -= was_slow
-        self._calls.append((failed, slow))
-        self._failures += failed
-        self._slow += slow
+        calls = self._calls
+        was_failed, was_slow = calls[0] if len(calls) == self._size else _NOTHING
+        calls.append((failed, slow))
+        if failed != was_failed:
+            self._failures += 1 if failed else -1
+        if slow != was_slow:
+            self._slow += 1 if slow else -1
 
     def health(self) -> Health:
         """Return the counts of the calls in the window."""

@@ -38,20 +38,21 @@ class MemoryBreakerStore:
 
     async def admit(self, name: str, options: CircuitBreakerOptions) -> Ticket | Refusal:
         """Decide whether to admit a call."""
-        return self._circuit(name, options).state.admit()
+        circuit = self._circuits.get(name) or self._add_circuit(name, options)
+        return circuit.state.admit()
 
     async def record(
         self, name: str, options: CircuitBreakerOptions, ticket: Ticket, *, failed: bool, slow: bool
     ) -> Transition | WouldOpen | None:
         """Count the outcome of a call."""
-        circuit = self._circuit(name, options)
+        circuit = self._circuits.get(name) or self._add_circuit(name, options)
         if ticket.generation != circuit.generation:
             return None
         return circuit.state.record(ticket, failed=failed, slow=slow)
 
     async def renew(self, name: str, options: CircuitBreakerOptions, ticket: Ticket) -> bool:
         """Renew the permit of a probe."""
-        circuit = self._circuit(name, options)
+        circuit = self._circuits.get(name) or self._add_circuit(name, options)
         if ticket.probe is None or ticket.probe not in circuit.leases:
             return False
         circuit.start_lease(ticket.probe)
@@ -71,7 +72,7 @@ class MemoryBreakerStore:
         open_seconds: float | None = None,
     ) -> Transition | None:
         """Change the state by hand."""
-        circuit = self._circuit(name, options)
+        circuit = self._circuits.get(name) or self._add_circuit(name, options)
         state = _STATE_TYPES[manual_state]
         circuit.forced_seconds = open_seconds if manual_state is ManualState.OPEN else None
         if type(circuit.state) is not state:
@@ -82,7 +83,7 @@ class MemoryBreakerStore:
 
     async def status(self, name: str, options: CircuitBreakerOptions) -> BreakerStatus:
         """Return the status of the breaker."""
-        circuit = self._circuit(name, options)
+        circuit = self._circuits.get(name) or self._add_circuit(name, options)
         state, retry_after = circuit.state.current_status()
         health = circuit.window.health()
         return BreakerStatus(
@@ -96,10 +97,8 @@ class MemoryBreakerStore:
             transitions=tuple(circuit.transitions),
         )
 
-    def _circuit(self, name: str, options: CircuitBreakerOptions) -> "_Circuit":
-        circuit = self._circuits.get(name)
-        if circuit is None:
-            circuit = self._circuits[name] = _Circuit(self, options, self._clock)
+    def _add_circuit(self, name: str, options: CircuitBreakerOptions) -> "_Circuit":
+        circuit = self._circuits[name] = _Circuit(self, options, self._clock)
         return circuit
 
 
@@ -113,6 +112,10 @@ class _Circuit:
         self.store = store
         self.options = options
         self.failures_to_open = options.failures_to_open or math.inf
+        rates = (options.failure_rate_threshold, options.slow_call_rate_threshold)
+        self.has_window_rule = options.failures_in_window is not None or any(
+            rate is not None for rate in rates
+        )
         self.clock = clock
         self.transitions: deque[Transition] = deque(maxlen=TRANSITIONS_KEPT)
         self.generation = 0
@@ -141,9 +144,11 @@ class _Circuit:
         self.openings = 0
         self.opened_at: float | None = None
 
-    def count(self, *, failed: bool, slow: bool) -> None:
+    def count(self, *, failed: bool, slow: bool) -> str | None:
+        """Count an outcome; return why the breaker opens now, or None."""
         self.window.record(failed=failed, slow=slow)
         self.failures_in_a_row = self.failures_in_a_row + 1 if failed else 0
+        return self.reason_to_open() if failed or self.has_window_rule else None
 
     def lend_permit(self, transition: Transition | None = None) -> Ticket:
         self.probes += 1
@@ -156,12 +161,12 @@ class _Circuit:
 
     def reason_to_open(self) -> str | None:
         """Return why the breaker must open, or None if no rule applies."""
-        options = self.options
         if self.failures_in_a_row >= self.failures_to_open:
             return f"failures in a row: {self.failures_in_a_row}"
-        failure_rate, slow_rate = options.failure_rate_threshold, options.slow_call_rate_threshold
-        if failure_rate is None and slow_rate is None and options.failures_in_window is None:
+        if not self.has_window_rule:
             return None
+        options = self.options
+        failure_rate, slow_rate = options.failure_rate_threshold, options.slow_call_rate_threshold
         calls, failures, slow = self.window.health()
         if options.failures_in_window is not None and failures >= options.failures_in_window:
             return f"failures in the window: {failures}"
@@ -217,16 +222,14 @@ class _ForcedClosed(_State):
         return self.ticket
 
     def record(self, _ticket: Ticket, *, failed: bool, slow: bool) -> Transition | WouldOpen | None:
-        self.circuit.count(failed=failed, slow=slow)
-        reason, was_reported = self.circuit.reason_to_open(), self.would_open
+        reason, was_reported = self.circuit.count(failed=failed, slow=slow), self.would_open
         self.would_open = reason is not None
         return None if reason is None or was_reported else WouldOpen(reason)
 
 
 class _Closed(_ForcedClosed):
     def record(self, _ticket: Ticket, *, failed: bool, slow: bool) -> Transition | None:
-        self.circuit.count(failed=failed, slow=slow)
-        reason = self.circuit.reason_to_open()
+        reason = self.circuit.count(failed=failed, slow=slow)
         return None if reason is None else self.circuit.enter(_Open, reason)
 
 

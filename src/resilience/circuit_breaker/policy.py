@@ -83,7 +83,7 @@ class CircuitBreaker(BlockPolicy, SyncPolicy):
         self._listener = listener
         self._is_failure = is_failure
         self._is_failure_result = is_failure_result
-        self._slow_seconds = options.slow_call_seconds or math.inf
+        self._slow_seconds = options.slow_call_seconds
         self._last_failure: Exception | None = None
         report_outcomes(self, clock, listener, is_failure, is_failure_result)
 
@@ -103,7 +103,7 @@ class CircuitBreaker(BlockPolicy, SyncPolicy):
         ticket = await self._store.admit(self.name, self._options)
         if isinstance(ticket, Refusal):
             raise self._rejection(ticket) from self._last_failure
-        began = self._clock.monotonic()
+        began = 0.0 if self._slow_seconds is None else self._clock.monotonic()
         failed: bool | None = None
         renewal: LeaseRenewal | None = None
         try:
@@ -111,21 +111,27 @@ class CircuitBreaker(BlockPolicy, SyncPolicy):
                 renewal = self._begin_probe(ticket)
             result = await call()
         except Exception as error:
-            failed = None if is_misuse(error) else self._is_failure(error)
-            if failed:
-                self._last_failure = error
+            failed = self._judge_error(error)
             raise
         else:
-            failed = self._is_failure_result is not None and self._is_failure_result(result)
-            if failed:
-                self._last_failure = FailedResultError(result)
+            failed = self._is_failure_result is not None and self._judge_result(result)
         finally:
             if renewal is not None:
                 renewal.end()
             if failed is None:
                 self._store.release(self.name, ticket)
             else:
-                await self._record(ticket, began, failed=failed)
+                limit = self._slow_seconds
+                slow = limit is not None and self._clock.monotonic() - began >= limit
+                try:  # here and not in a method of its own, whose coroutine would cost a tenth of a call
+                    transition = await self._store.record(
+                        self.name, self._options, ticket, failed=failed, slow=slow
+                    )
+                except Exception as error:  # noqa: BLE001 -- the caller gets the call's outcome in any case
+                    notify(self._listener, OutcomeLost(policy=self.name, error=error))
+                else:
+                    if transition is not None:
+                        self._notify_of(transition)
         return result
 
     async def force_open(self, seconds: float | None = None) -> None:
@@ -163,6 +169,18 @@ class CircuitBreaker(BlockPolicy, SyncPolicy):
         notify(self._listener, Rejected(policy=self.name, retry_after=refusal.retry_after))
         return CircuitOpenError(self.name, refusal.reason, refusal.retry_after)
 
+    def _judge_error(self, error: Exception) -> bool | None:
+        failed = None if is_misuse(error) else self._is_failure(error)
+        if failed:
+            self._last_failure = error
+        return failed
+
+    def _judge_result(self, result: object) -> bool:
+        failed = self._is_failure_result is not None and self._is_failure_result(result)
+        if failed:
+            self._last_failure = FailedResultError(result)
+        return failed
+
     def _begin_probe(self, ticket: Ticket) -> LeaseRenewal:
         self._notify_of(ticket.transition)
         notify(self._listener, ProbeStarted(policy=self.name))
@@ -172,15 +190,6 @@ class CircuitBreaker(BlockPolicy, SyncPolicy):
             lease_seconds=self._options.probe_renewal_seconds,
             longest_seconds=self._options.probe_lease_seconds,
         )
-
-    async def _record(self, ticket: Ticket, began: float, *, failed: bool) -> None:
-        slow = self._clock.monotonic() - began >= self._slow_seconds
-        try:
-            transition = await self._store.record(self.name, self._options, ticket, failed=failed, slow=slow)
-        except Exception as error:  # noqa: BLE001 -- the caller must still get the outcome of the call
-            notify(self._listener, OutcomeLost(policy=self.name, error=error))
-        else:
-            self._notify_of(transition)
 
     def _notify_of(self, transition: Transition | WouldOpen | None) -> None:
         if isinstance(transition, WouldOpen):

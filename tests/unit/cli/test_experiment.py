@@ -9,7 +9,7 @@ from src.cli import experiment
 from src.cli.experiment import ExperimentOptions, ProviderUnreachableError, Scenario, run_experiment
 from src.cli.provider_client import NoAnswerError, ProviderClient
 from src.provider.faults import Faults
-from src.resilience import SystemRandomizer
+from src.resilience.clock import SystemRandomizer
 from tests.support.clock import FakeClock, FakeRandomizer
 from tests.unit.cli.conftest import Terminal
 

@@ -9,8 +9,6 @@ import pytest
 from src.resilience import (
     AdaptiveConcurrency,
     AdaptiveConcurrencyOptions,
-    Aimd,
-    AsyncPartial,
     Bulkhead,
     BulkheadOptions,
     Chaos,
@@ -18,7 +16,6 @@ from src.resilience import (
     CircuitBreaker,
     CircuitBreakerOptions,
     Fallback,
-    Fault,
     Fixed,
     Hedging,
     HedgingOptions,
@@ -26,20 +23,23 @@ from src.resilience import (
     MemoryPaceStore,
     PacedQueue,
     PacedQueueOptions,
-    Permits,
     Pipeline,
     Quota,
     RateLimit,
     RateLimitOptions,
     Retry,
-    RetryBudget,
     RetryOptions,
     SystemClock,
-    SystemRandomizer,
     Timeout,
     always,
     memory_rate_limiter,
 )
+from src.resilience.adaptive_concurrency import Aimd
+from src.resilience.chaos import Fault
+from src.resilience.clock import SystemRandomizer
+from src.resilience.permits import Permits
+from src.resilience.policy import AsyncPartial
+from src.resilience.retry import RetryBudget
 from tests.support.clock import FakeClock, settle
 
 ONE_A_SECOND = Quota(1, 1)

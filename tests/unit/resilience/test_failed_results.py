@@ -9,26 +9,28 @@ from src.resilience import (
     CircuitBreaker,
     CircuitBreakerOptions,
     CircuitOpenError,
-    FailedResultError,
     Fallback,
-    FellBack,
     Fixed,
-    Hedged,
-    HedgedAttemptFailed,
-    HedgeWon,
     Hedging,
     HedgingOptions,
     MemoryBreakerStore,
     Pipeline,
+    Retry,
+    RetryOptions,
+    always,
+)
+from src.resilience.clock import SystemRandomizer
+from src.resilience.errors import FailedResultError
+from src.resilience.events import (
+    FellBack,
+    Hedged,
+    HedgedAttemptFailed,
+    HedgeWon,
     ProbeStarted,
     Retried,
     RetriesExhausted,
-    Retry,
-    RetryBudget,
-    RetryOptions,
-    SystemRandomizer,
-    always,
 )
+from src.resilience.retry import RetryBudget
 from tests.support.calls import ScriptedCall
 from tests.support.listener import RecordingListener
 

@@ -12,19 +12,17 @@ from src.resilience import (
     BulkheadFullError,
     CallTimeoutError,
     CircuitOpenError,
-    Decision,
     MemoryPaceStore,
     PacedQueue,
     PacedQueueOptions,
-    QueueClosedError,
     QueueFullError,
-    QueueTimeoutError,
     Quota,
     RateLimitedError,
     RejectedError,
     ResilienceError,
     memory_rate_limiter,
 )
+from src.resilience.errors import QueueClosedError, QueueTimeoutError
 from src.resilience.fastapi import (
     RequestLimit,
     add_resilience,
@@ -32,6 +30,7 @@ from src.resilience.fastapi import (
     client_address_behind,
     closing_lifespan,
 )
+from src.resilience.rate_limiter import Decision
 
 
 def client_of(app, address="203.0.113.7", port=50_000):

@@ -21,9 +21,9 @@ from src.resilience import (
     Pipeline,
     Retry,
     RetryOptions,
-    SystemRandomizer,
     Timeout,
 )
+from src.resilience.clock import SystemRandomizer
 from src.resilience.httpx import FailureResponseError, ResendRefusedError, ResilientTransport
 
 URL = "https://bank.example/accounts"

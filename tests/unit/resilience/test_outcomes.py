@@ -7,19 +7,15 @@ import pytest
 from src.resilience import (
     AdaptiveConcurrency,
     AdaptiveConcurrencyOptions,
-    Aimd,
-    BlockingClock,
     Bulkhead,
     BulkheadFullError,
     BulkheadOptions,
-    CallFinished,
     CallTimeoutError,
     Chaos,
     ChaosOptions,
     CircuitBreaker,
     CircuitBreakerOptions,
     Fallback,
-    Fault,
     Fixed,
     Hedging,
     HedgingOptions,
@@ -27,22 +23,21 @@ from src.resilience import (
     MemoryPaceStore,
     PacedQueue,
     PacedQueueOptions,
-    QueueTimeoutError,
     Quota,
     RateLimit,
     RateLimitedError,
     RateLimitOptions,
-    Rejected,
     Retry,
     RetryOptions,
-    SystemRandomizer,
     Timeout,
     always,
-    each,
-    ignore,
     memory_rate_limiter,
-    without,
 )
+from src.resilience.adaptive_concurrency import Aimd
+from src.resilience.chaos import Fault
+from src.resilience.clock import BlockingClock, SystemRandomizer
+from src.resilience.errors import QueueTimeoutError
+from src.resilience.events import CallFinished, Rejected, each, ignore, without
 from src.resilience.testing import RecordingListener
 
 REJECTION = RateLimitedError("inner", "the quota is spent", 1.0)

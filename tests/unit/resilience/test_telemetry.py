@@ -5,7 +5,9 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from prometheus_client import CollectorRegistry
 
-from src.resilience import Fixed, Rejected, Retry, RetryOptions, SystemRandomizer
+from src.resilience import Fixed, Retry, RetryOptions
+from src.resilience.clock import SystemRandomizer
+from src.resilience.events import Rejected
 from src.resilience.telemetry.opentelemetry import OpenTelemetryListener
 from src.resilience.telemetry.prometheus import PrometheusListener
 

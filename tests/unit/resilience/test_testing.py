@@ -5,26 +5,23 @@ import asyncio
 import pytest
 
 from src.resilience import (
-    IMMEDIATE,
     AdaptiveConcurrency,
-    BlockingClock,
     Bulkhead,
     BulkheadOptions,
-    CallFinished,
     CallTimeoutError,
     Exponential,
     Fallback,
     Pipeline,
-    Retried,
     Retry,
     RetryOptions,
     SystemClock,
-    SystemRandomizer,
-    TimedOut,
     Timeout,
     always,
 )
 from src.resilience import testing as library
+from src.resilience.clock import BlockingClock, SystemRandomizer
+from src.resilience.events import CallFinished, Retried, TimedOut
+from src.resilience.retry import IMMEDIATE
 from src.resilience.testing import FakeClock, FakeRandomizer, RecordingListener, policies_off, quick_retries
 from tests.unit.resilience.test_every_policy import POLICIES
 
@@ -253,7 +250,7 @@ import asyncio
 import pytest
 
 from src.resilience import Bulkhead, BulkheadFullError, BulkheadOptions, Retry, RetryOptions, SystemClock
-from src.resilience import SystemRandomizer
+from src.resilience.clock import SystemRandomizer
 
 CALLS = []
 

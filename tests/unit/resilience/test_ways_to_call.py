@@ -12,9 +12,6 @@ import pytest
 from src.resilience import (
     AdaptiveConcurrency,
     AdaptiveConcurrencyOptions,
-    Aimd,
-    BlockingClock,
-    BlockPolicy,
     Bulkhead,
     BulkheadFullError,
     BulkheadOptions,
@@ -27,21 +24,22 @@ from src.resilience import (
     Hedging,
     HedgingOptions,
     MemoryBreakerStore,
-    Permit,
     Pipeline,
     Quota,
     RateLimit,
     RateLimitedError,
     RateLimitOptions,
     Retry,
-    RetryBudget,
     RetryOptions,
-    SystemRandomizer,
-    ThreadSafeBreakerStore,
     Timeout,
     always,
     memory_rate_limiter,
 )
+from src.resilience.adaptive_concurrency import Aimd
+from src.resilience.circuit_breaker import ThreadSafeBreakerStore
+from src.resilience.clock import BlockingClock, SystemRandomizer
+from src.resilience.permit import BlockPolicy, Permit
+from src.resilience.retry import RetryBudget
 from tests.support.clock import FakeClock, settle
 from tests.unit.resilience.test_every_policy import (
     POLICIES,
