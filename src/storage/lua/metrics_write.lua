@@ -46,18 +46,13 @@ local function points_length(key)
   return length
 end
 
-local function sketch_length(key)
-  local length = redis.call('STRLEN', key)
+local function check_sketch(length)
   assert(length == 0 or length >= SKETCH_HEADER and length % 4 == 0, 'a foreign value stands in place of a sketch')
   return length
 end
 
--- Redis has no command that says whether another command may be run. These commands change nothing, but they fail if
--- the user may not run them.
-local function check_commands(t)
-  redis.call('SETRANGE', t.prefix .. 'p:all', 0, '')
-  redis.call('SET', t.prefix .. 'none', '', 'XX')
-  redis.call('EXPIRE', t.prefix .. 'none', 1)
+local function sketch_length(key)
+  return check_sketch(redis.call('STRLEN', key))
 end
 
 local function take_hours()
@@ -84,8 +79,11 @@ local function plan_hour(t, hour)
   hour.slot_key = t.prefix .. 'h:' .. math.floor(hour.number / 24)
   hour.slot = hour.number % 24 * RECORD
   hour.sketch_key = t.prefix .. 'p:h:' .. hour.number
-  hour.is_closed = redis.call('EXISTS', hour.minutes_key) == 1
-  hour.length = points_length(hour.key)
+  local first = hour.minutes[1]
+  first.slot = first.number % 60 * RECORD
+  first.record = read_slot(hour.minutes_key, first.slot)
+  hour.is_closed = first.record ~= '' or redis.call('EXISTS', hour.minutes_key) == 1
+  hour.length = hour.is_closed and 0 or points_length(hour.key)
   hour.record = read_slot(hour.slot_key, hour.slot)
   hour.before = count_of(hour.record)
   hour.sketch_length = sketch_length(hour.sketch_key)
@@ -103,9 +101,13 @@ local function plan_hour(t, hour)
       minute.key = hour.key .. ':' .. place
       minute.sketch_key = t.prefix .. 'p:m:' .. minute.number
       minute.slot = place * RECORD
-      minute.record = hour.is_closed and read_slot(hour.minutes_key, minute.slot)
+      minute.record = minute.record or hour.is_closed and read_slot(hour.minutes_key, minute.slot)
       minute.length = points_length(minute.key)
       minute.sketch_length = sketch_length(minute.sketch_key)
+      minute.begins_sketch = minute.sketch_length == 0 and minute.length + minute.count * POINT >= MINUTE_SKETCH * POINT
+      if minute.begins_sketch then
+        redis.call('EXPIRE', minute.sketch_key, 1) -- there is no such key, but it fails if the user may not run EXPIRE
+      end
     end
   end
 end
@@ -166,7 +168,6 @@ local function plan_type()
     t.series[i] = {take(), take()}
   end
   local all_entries = take()
-  check_commands(t)
   local totals = redis.call('HMGET', t.prefix .. 'd', 'all', 'open', 'labelled', 'preparing')
   t.record = read_record(totals[1])
   t.open = totals[2] and read_number(totals[2])
@@ -174,7 +175,8 @@ local function plan_type()
   t.is_preparing = totals[4] and true
   t.is_folded = t.was_labelled or t.version ~= ''
   t.is_labelled = t.is_folded or t.is_preparing
-  t.sketch_length = sketch_length(t.prefix .. 'p:all')
+  -- Writes nothing and returns the length, but fails if the user may not run SETRANGE.
+  t.sketch_length = check_sketch(redis.call('SETRANGE', t.prefix .. 'p:all', 0, ''))
   if t.version ~= '' then
     t.is_stale = (redis.call('HGET', t.prefix .. 's', '#') or '0') ~= t.version
     t.known_series = redis.call('HLEN', t.prefix .. 's') - (t.version ~= '0' and 1 or 0)
@@ -244,8 +246,8 @@ end
 
 local function write_minute(hour, minute)
   redis.call('SETRANGE', hour.minutes_key, minute.slot, merge_into(minute.record, minute.rollup))
-  local length = redis.call('SETRANGE', minute.key, minute.length, minute.points)
-  if minute.sketch_length > 0 or length >= MINUTE_SKETCH * POINT then
+  redis.call('SETRANGE', minute.key, minute.length, minute.points)
+  if minute.sketch_length > 0 or minute.begins_sketch then
     local expires = (minute.number + 1) * 60 + RECENT
     if expires * 1000000 > now then
       add_entries(minute.sketch_key, minute.sketch_length, minute.length / POINT, minute.entries, expires)
@@ -378,12 +380,12 @@ end
 local function plan_metrics(registry, first)
   taken = first - 1
   local max_types, max_series = tonumber(take()), tonumber(take())
-  redis.call('ZADD', registry, 'XX', 0, '') -- changes nothing, but fails if types could not be added
   local types, stale, unprepared, new_types = {}, {-2}, {-5}, 0
   for i = 1, tonumber(take()) do
     local t = plan_type()
     types[i] = t
-    if not redis.call('ZSCORE', registry, t.name) then
+    -- Changes nothing, and returns the score of a type that is there. It fails if types could not be added.
+    if not redis.call('ZADD', registry, 'XX', 'INCR', 0, t.name) then
       new_types = new_types + 1
     end
     if t.is_stale then
@@ -398,8 +400,11 @@ local function plan_metrics(registry, first)
       return nil, reply
     end
   end
-  local free, full = max_types - redis.call('ZCARD', registry), {-3}
-  full[2] = new_types > free and free or -1
+  local full = {-3, -1}
+  if new_types > 0 then
+    local free = max_types - redis.call('ZCARD', registry)
+    full[2] = new_types > free and free or -1
+  end
   for _, t in ipairs(types) do
     if #t.series > 0 and t.known_series + #t.series > max_series then
       full[#full + 1] = t.name
