@@ -22,6 +22,7 @@ local MAX_NEW_LOG = 2048 -- the same of a new sketch: so much at once is often a
 local FOLD_POINTS = 50000 -- of an hour that no block of series has yet before they are added to one
 local MAX_FOLDS = 20    -- hours reported at once
 local MAX_HOURS = 500   -- hours of a type without labels that its first write with labels notes by itself
+local FIELDS_AT_ONCE = 1000 -- names and values of a hash that one command sets; an even number
 
 local hints = {} -- keys of sketches whose log is to be compacted
 local folds = {} -- type and hour, by turns, whose points are to be added to a block of series
@@ -277,6 +278,14 @@ local function write_hour(t, hour)
   return hour.minutes[#hour.minutes].number
 end
 
+-- Set the fields of a hash. `unpack` returns a few thousand values at most, so long lists are set in parts.
+local function set_fields(key, fields)
+  for first = 1, #fields, FIELDS_AT_ONCE do
+    redis.call('HSET', key, unpack(fields, first, math.min(first + FIELDS_AT_ONCE - 1, #fields)))
+    has_written = true
+  end
+end
+
 -- HSET comes first, because no check has proved that the user may run it.
 local function write_totals(t)
   local fields = {'all', merge_into(t.record, t.rollup)}
@@ -292,8 +301,7 @@ local function write_totals(t)
     fields[#fields + 1] = 'labelled'
     fields[#fields + 1] = 1
   end
-  redis.call('HSET', t.prefix .. 'd', unpack(fields))
-  has_written = true
+  set_fields(t.prefix .. 'd', fields)
 end
 
 -- Note which hours have points that no block of series has yet.
@@ -321,7 +329,7 @@ local function write_series(t)
     fields[#fields + 1] = series[2]
     fields[#fields + 1] = series[1]
   end
-  redis.call('HSET', t.prefix .. 's', unpack(fields))
+  set_fields(t.prefix .. 's', fields)
 end
 
 -- Begin a new minute. The strings of the minute before rarely grow any more.
