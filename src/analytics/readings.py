@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from src.analytics.window import DAY_US, HOUR_US, MINUTE_US, Window
 
-Detail: TypeAlias = Literal["day", "hour", "minutes", "points"]
+Detail: TypeAlias = Literal["day", "hour", "span", "minutes", "points"]
 
 
 class Reading(NamedTuple):
@@ -16,8 +16,8 @@ class Reading(NamedTuple):
         number: The number of the day or hour since 1970.
         first_us: The first µs that is needed, since the beginning of the day or hour.
         stop_us: The end of the needed time, exclusive, since the beginning of the day or hour.
-        detail: The needed data: the record of the day or hour, the records of its minutes, or its points. A
-            minute that is needed only partly is always read as points.
+        detail: The needed data: the record of the day or hour, the records of its minutes, together or one by
+            one, or its points. A minute that is needed only partly is always read as points.
     """
 
     number: int
@@ -65,5 +65,7 @@ def _hour_reading(hour: int, parts: Sequence[tuple[int, int]]) -> Reading:
     first, *inner, stop = (bound - start for part in parts for bound in part)
     if not inner and stop - first == HOUR_US:
         return Reading(hour, first, stop, "hour")
+    if not inner:
+        return Reading(hour, first, stop, "span")
     is_cut = any(bound % MINUTE_US for bound in inner)
     return Reading(hour, first, stop, "points" if is_cut else "minutes")

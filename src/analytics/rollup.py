@@ -5,7 +5,7 @@ A rollup is stored as a record of `RECORD_BYTES` bytes, which numpy and Lua can 
 
 import math
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -115,6 +115,17 @@ class Rollup:
             int(times[latest]),
             float(table["latest_value"][latest]),
         )
+
+    @classmethod
+    def each(cls, records: npt.NDArray[np.void]) -> Iterator["Rollup"]:
+        """Yield the rollup of each record, given as `RECORD_DTYPE`. No record has count 0."""
+        latest_us = records["latest_hour"].astype(np.int64) * HOUR_US + records["latest_offset"]
+        columns = (records[name].tolist() for name in ("sum", "compensation", "minimum", "maximum"))
+        counts = records["count"].astype(np.int64).tolist()
+        for count, total, lost, minimum, maximum, latest, value in zip(
+            counts, *columns, latest_us.tolist(), records["latest_value"].tolist(), strict=True
+        ):
+            yield cls(count, *exact_sum((total, lost)), minimum, maximum, latest, value)
 
     @classmethod
     def merge(cls, parts: Iterable["Rollup"]) -> "Rollup":

@@ -113,19 +113,19 @@ class SeriesBlock:
 
     def group(self, groups: Integers) -> "SeriesBlock":
         """Return a block with one series for each group. `groups` has the group of each series number."""
-        if not len(self.series):
-            return self
-        numbers, owners = np.unique(groups[self.series], return_inverse=True)
+        numbers = groups[self.series]
+        if (np.diff(numbers) > 0).all():  # a group for each series, in the same order: nothing to add up
+            return replace(self, series=numbers)
+        numbers, owners = np.unique(numbers, return_inverse=True)
         return self._sum([self], numbers, owners)
 
     def aggregates(self) -> Iterator[tuple[int, Rollup, LogBinSketch]]:
         """Yield the number, the rollup and the sketch of each series."""
         bounds = np.searchsorted(self.cell_series, np.arange(len(self.series) + 1)).tolist()
-        for index, number in enumerate(self.series.tolist()):
-            rollup = Rollup.from_records(self.records[index : index + 1].tobytes())
-            cells = slice(bounds[index], bounds[index + 1])
+        cells = map(slice, bounds, bounds[1:])
+        for number, rollup, some in zip(self.series.tolist(), Rollup.each(self.records), cells, strict=True):
             sketch = LogBinSketch(
-                self.cell_bins[cells], self.cell_counts[cells], rollup.minimum, rollup.maximum
+                self.cell_bins[some], self.cell_counts[some], rollup.minimum, rollup.maximum
             )
             yield number, rollup, sketch
 

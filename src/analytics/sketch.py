@@ -257,7 +257,8 @@ class LogBinSketch:
             raise ValueError(f"q must be from 0 to 1, not {q}")
         if not self.count:
             return None
-        rank = math.ceil(_fraction(q) * self.count)  # exact arithmetic: with doubles, 0.07 * 100 exceeds 7
+        numerator, denominator = _fraction(q).as_integer_ratio()
+        rank = -(-numerator * self.count // denominator)  # exact: with doubles, 0.07 * 100 exceeds 7
         estimate = _estimate_in_bin(int(self._bins[self._ranks.searchsorted(rank)]))
         return min(max(estimate, self._minimum), self._maximum)
 

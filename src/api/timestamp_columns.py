@@ -87,7 +87,11 @@ def _seconds(digits: npt.NDArray[np.uint8]) -> Integers | None:
     """Return the seconds since 1970 of rows of fourteen digits; None if a row is not a date and a time."""
     if digits.max() > 9:  # a character below "0" wraps around to a large number
         return None
-    year, month, day, hour, minute, second = (digits @ _FIELD_WEIGHTS).T.astype(np.int64)
+    dates, times = digits[:, :8], digits[:, 8:]
+    if (dates == dates[0]).all():  # most batches are of one day, which is then calculated once
+        dates = dates[:1]
+    year, month, day = (dates @ _FIELD_WEIGHTS[:8, :3]).T.astype(np.int64)
+    hour, minute, second = (times @ _FIELD_WEIGHTS[8:, 3:]).T.astype(np.int64)
     if not (
         year.min() > 0 and month.min() > 0 and month.max() < 13 and day.min() > 0
         and hour.max() < 24 and minute.max() < 60 and second.max() < 60

@@ -189,6 +189,14 @@ async def test_a_batch_of_ten_thousand_is_stored_whole(store):
     assert len(await store.newest("cpu", 10_001)) == 10_000
 
 
+async def test_a_batch_of_a_point_on_each_of_thousands_of_days_is_stored_whole(store):
+    await store.add(columns_of(points(*((day * DAY, 1.0) for day in range(4_500)))))
+
+    assert (await store.aggregate("cpu", None)).rollup.count == 4_500
+    last_days = Window(start_us=4_399 * DAY, end_us=4_499 * DAY)
+    assert (await store.aggregate("cpu", last_days)).rollup.count == 100
+
+
 async def test_percentiles_are_those_of_all_batches(store):
     values = [1.03**n for n in range(10)]
     for times in (250, 300, 1):

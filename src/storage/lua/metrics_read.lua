@@ -1,26 +1,41 @@
--- Reads what is stored of one type in some hours: whole hours as one record and sketch, other hours minute by
--- minute, and minutes that the window cuts as points. Writes nothing.
+-- Reads what is stored of one type in some hours: whole hours as one record and sketch, other hours by their minutes,
+-- and minutes that the window cuts as points. Writes nothing.
 --
 -- KEYS  m:{<type>}:d; the other keys of the type are made here, they carry the same hash tag
 -- ARGV  prefix of the keys; for each reading its number, the first µs within it, the µs after the last, and its
---       detail: 'day' a whole day, 'hour' a whole hour, 'minutes' an hour minute by minute, 'points' an hour as
---       points. The number is that of the day or of the hour.
+--       detail: 'day' a whole day, 'hour' a whole hour, 'span' the minutes of an hour together, 'minutes' an hour
+--       minute by minute, 'points' an hour as points. The number is that of the day or of the hour.
 --
--- Reply for each reading {points of the head, minute or -1, record, sketch, points, …}. A record is followed by a
---       sketch, if there is one, and by the points that the sketch leaves out. Without a record the points are all
---       points of the minute. The head holds points of any minute; it is empty for a whole hour and a whole day,
---       whose records cover it.
+-- Reply for each reading {points of the head, item, …}. An item is several elements: minute or -1; records; number of
+--       strings of entries; number of strings of points; these strings. The entries are those of the records' sketches,
+--       and the points those that these leave out. Without records the points are all points of the minute. With
+--       'span', the records are those of several minutes, of which the first is named. The head holds points of any
+--       minute; it is empty for a whole hour and a whole day, whose records cover it.
 
 local POINT, RECORD = 14, 56 -- bytes
+local SKETCH_HEADER = 8
+local MINUTE_SKETCH = 512 -- points of a minute without which it has no sketch
 local MINUTE_US = 60000000
 local prefix = ARGV[1]
 
--- The sketch and the points that it leaves out; all `count` points if there is no sketch.
-local function sketch_and_points(sketch_key, points_key, count)
+local function add_item(reply, minute, records, entries, points)
+  local size = #reply
+  reply[size + 1], reply[size + 2], reply[size + 3], reply[size + 4] = minute, records, #entries, #points
+  for i, part in ipairs(entries) do
+    reply[size + 4 + i] = part
+  end
+  for i, part in ipairs(points) do
+    reply[size + 4 + #entries + i] = part
+  end
+end
+
+-- Return the entries of a sketch and the points that it leaves out, which are all `count` points if there is no sketch;
+-- nil for what there is none of.
+local function entries_and_points(sketch_key, points_key, count)
   local sketch = redis.call('GET', sketch_key)
   local left_out = sketch and struct.unpack('<I', sketch) or count
-  local points = left_out > 0 and redis.call('GETRANGE', points_key, 0, left_out * POINT - 1) or ''
-  return sketch or '', points
+  local points = left_out > 0 and redis.call('GETRANGE', points_key, 0, left_out * POINT - 1) or nil
+  return sketch and sketch:sub(SKETCH_HEADER + 1) or nil, points
 end
 
 local function whole_hour(hour)
@@ -30,39 +45,63 @@ local function whole_hour(hour)
   if count == 0 then
     return {''}
   end
-  local sketch, points = sketch_and_points(prefix .. 'p:h:' .. hour, prefix .. 'r:' .. hour, count)
-  return {'', -1, record, sketch, points}
+  local entries, points = entries_and_points(prefix .. 'p:h:' .. hour, prefix .. 'r:' .. hour, count)
+  local reply = {'', -1, record, entries and 1 or 0, points and 1 or 0, entries or points}
+  reply[7] = entries and points
+  return reply
 end
 
-local function by_minute(hour, first, stop, all_points)
+-- Return the records of the minutes from `first` to `last`, their sketches' entries, and the points that these leave
+-- out. One command reads the points of all minutes that are too small for a sketch.
+local function whole_minutes(hour, records, first, last)
+  records = records:sub(first * RECORD + 1, (last + 1) * RECORD)
+  local entries, points, small = {}, {}, {}
+  for place = 1, #records, RECORD do
+    local count, minute = struct.unpack('<d', records, place), first + (place - 1) / RECORD
+    local key = prefix .. 'r:' .. hour .. ':' .. minute
+    if count >= MINUTE_SKETCH then
+      entries[#entries + 1], points[#points + 1] = entries_and_points(prefix .. 'p:m:' .. hour * 60 + minute, key, count)
+    elseif count > 0 then
+      small[#small + 1] = key
+    end
+  end
+  for _, some in ipairs(#small > 0 and redis.call('MGET', unpack(small)) or {}) do
+    points[#points + 1] = some or ''
+  end
+  return records, entries, points
+end
+
+-- `detail` is 'span', 'minutes' or 'points'.
+local function by_minute(hour, first, stop, detail)
   local key = prefix .. 'r:' .. hour
   local reply = {redis.call('GET', key) or ''}
   local records = redis.call('GET', prefix .. 'n:' .. hour)
   if not records then
     return reply
   end
-  for minute = math.floor(first / MINUTE_US), math.floor((stop - 1) / MINUTE_US) do
-    local record = records:sub(minute * RECORD + 1, (minute + 1) * RECORD)
-    local count = #record == RECORD and struct.unpack('<d', record) or 0
-    if count > 0 then
-      local start, size = minute * MINUTE_US, #reply
-      reply[size + 1] = minute
-      if all_points or start < first or start + MINUTE_US > stop then
-        reply[size + 2], reply[size + 3] = '', ''
-        reply[size + 4] = redis.call('GET', key .. ':' .. minute) or ''
-      else
-        reply[size + 2] = record
-        reply[size + 3], reply[size + 4] = sketch_and_points(prefix .. 'p:m:' .. hour * 60 + minute,
-          key .. ':' .. minute, count)
+  local minute, last = math.floor(first / MINUTE_US), math.floor((stop - 1) / MINUTE_US)
+  while minute <= last do
+    local next_minute = minute + 1
+    if detail == 'points' or minute * MINUTE_US < first or next_minute * MINUTE_US > stop then
+      local points = redis.call('GET', key .. ':' .. minute)
+      if points then
+        add_item(reply, minute, '', {}, {points})
       end
+    else
+      if detail == 'span' then
+        next_minute = math.floor(stop / MINUTE_US)
+      end
+      add_item(reply, minute, whole_minutes(hour, records, minute, next_minute - 1))
     end
+    minute = next_minute
   end
   return reply
 end
 
 local function whole_day(day)
   local record = redis.call('HGET', KEYS[1], day)
-  return record and {'', -1, record, redis.call('GET', prefix .. 'p:d:' .. day) or '', ''} or {''}
+  local sketch = redis.call('GET', prefix .. 'p:d:' .. day) or ''
+  return record and {'', -1, record, 1, 0, sketch:sub(SKETCH_HEADER + 1)} or {''}
 end
 
 local reply = {}
@@ -74,7 +113,7 @@ for i = 2, #ARGV, 4 do
   elseif detail == 'hour' then
     reading = whole_hour(number)
   else
-    reading = by_minute(number, first, stop, detail == 'points')
+    reading = by_minute(number, first, stop, detail)
   end
   reply[#reply + 1] = reading
 end

@@ -22,6 +22,7 @@ local MAX_NEW_LOG = 2048 -- the same of a new sketch: so much at once is often a
 local FOLD_POINTS = 50000 -- of an hour that no block of series has yet before they are added to one
 local MAX_FOLDS = 20    -- hours reported at once
 local MAX_HOURS = 500   -- hours of a type without labels that its first write with labels notes by itself
+local FIELDS_AT_ONCE = 1000 -- names and values of a hash that one command sets; an even number
 
 local hints = {} -- keys of sketches whose log is to be compacted
 local folds = {} -- type and hour, by turns, whose points are to be added to a block of series
@@ -46,18 +47,13 @@ local function points_length(key)
   return length
 end
 
-local function sketch_length(key)
-  local length = redis.call('STRLEN', key)
+local function check_sketch(length)
   assert(length == 0 or length >= SKETCH_HEADER and length % 4 == 0, 'a foreign value stands in place of a sketch')
   return length
 end
 
--- Redis has no command that says whether another command may be run. These commands change nothing, but they fail if
--- the user may not run them.
-local function check_commands(t)
-  redis.call('SETRANGE', t.prefix .. 'p:all', 0, '')
-  redis.call('SET', t.prefix .. 'none', '', 'XX')
-  redis.call('EXPIRE', t.prefix .. 'none', 1)
+local function sketch_length(key)
+  return check_sketch(redis.call('STRLEN', key))
 end
 
 local function take_hours()
@@ -84,8 +80,11 @@ local function plan_hour(t, hour)
   hour.slot_key = t.prefix .. 'h:' .. math.floor(hour.number / 24)
   hour.slot = hour.number % 24 * RECORD
   hour.sketch_key = t.prefix .. 'p:h:' .. hour.number
-  hour.is_closed = redis.call('EXISTS', hour.minutes_key) == 1
-  hour.length = points_length(hour.key)
+  local first = hour.minutes[1]
+  first.slot = first.number % 60 * RECORD
+  first.record = read_slot(hour.minutes_key, first.slot)
+  hour.is_closed = first.record ~= '' or redis.call('EXISTS', hour.minutes_key) == 1
+  hour.length = hour.is_closed and 0 or points_length(hour.key)
   hour.record = read_slot(hour.slot_key, hour.slot)
   hour.before = count_of(hour.record)
   hour.sketch_length = sketch_length(hour.sketch_key)
@@ -103,9 +102,13 @@ local function plan_hour(t, hour)
       minute.key = hour.key .. ':' .. place
       minute.sketch_key = t.prefix .. 'p:m:' .. minute.number
       minute.slot = place * RECORD
-      minute.record = hour.is_closed and read_slot(hour.minutes_key, minute.slot)
+      minute.record = minute.record or hour.is_closed and read_slot(hour.minutes_key, minute.slot)
       minute.length = points_length(minute.key)
       minute.sketch_length = sketch_length(minute.sketch_key)
+      minute.begins_sketch = minute.sketch_length == 0 and minute.length + minute.count * POINT >= MINUTE_SKETCH * POINT
+      if minute.begins_sketch then
+        redis.call('EXPIRE', minute.sketch_key, 1) -- there is no such key, but it fails if the user may not run EXPIRE
+      end
     end
   end
 end
@@ -166,7 +169,6 @@ local function plan_type()
     t.series[i] = {take(), take()}
   end
   local all_entries = take()
-  check_commands(t)
   local totals = redis.call('HMGET', t.prefix .. 'd', 'all', 'open', 'labelled', 'preparing')
   t.record = read_record(totals[1])
   t.open = totals[2] and read_number(totals[2])
@@ -174,7 +176,8 @@ local function plan_type()
   t.is_preparing = totals[4] and true
   t.is_folded = t.was_labelled or t.version ~= ''
   t.is_labelled = t.is_folded or t.is_preparing
-  t.sketch_length = sketch_length(t.prefix .. 'p:all')
+  -- Writes nothing and returns the length, but fails if the user may not run SETRANGE.
+  t.sketch_length = check_sketch(redis.call('SETRANGE', t.prefix .. 'p:all', 0, ''))
   if t.version ~= '' then
     t.is_stale = (redis.call('HGET', t.prefix .. 's', '#') or '0') ~= t.version
     t.known_series = redis.call('HLEN', t.prefix .. 's') - (t.version ~= '0' and 1 or 0)
@@ -244,8 +247,8 @@ end
 
 local function write_minute(hour, minute)
   redis.call('SETRANGE', hour.minutes_key, minute.slot, merge_into(minute.record, minute.rollup))
-  local length = redis.call('SETRANGE', minute.key, minute.length, minute.points)
-  if minute.sketch_length > 0 or length >= MINUTE_SKETCH * POINT then
+  redis.call('SETRANGE', minute.key, minute.length, minute.points)
+  if minute.sketch_length > 0 or minute.begins_sketch then
     local expires = (minute.number + 1) * 60 + RECENT
     if expires * 1000000 > now then
       add_entries(minute.sketch_key, minute.sketch_length, minute.length / POINT, minute.entries, expires)
@@ -275,6 +278,14 @@ local function write_hour(t, hour)
   return hour.minutes[#hour.minutes].number
 end
 
+-- Set the fields of a hash. `unpack` returns a few thousand values at most, so long lists are set in parts.
+local function set_fields(key, fields)
+  for first = 1, #fields, FIELDS_AT_ONCE do
+    redis.call('HSET', key, unpack(fields, first, math.min(first + FIELDS_AT_ONCE - 1, #fields)))
+    has_written = true
+  end
+end
+
 -- HSET comes first, because no check has proved that the user may run it.
 local function write_totals(t)
   local fields = {'all', merge_into(t.record, t.rollup)}
@@ -290,8 +301,7 @@ local function write_totals(t)
     fields[#fields + 1] = 'labelled'
     fields[#fields + 1] = 1
   end
-  redis.call('HSET', t.prefix .. 'd', unpack(fields))
-  has_written = true
+  set_fields(t.prefix .. 'd', fields)
 end
 
 -- Note which hours have points that no block of series has yet.
@@ -319,7 +329,7 @@ local function write_series(t)
     fields[#fields + 1] = series[2]
     fields[#fields + 1] = series[1]
   end
-  redis.call('HSET', t.prefix .. 's', unpack(fields))
+  set_fields(t.prefix .. 's', fields)
 end
 
 -- Begin a new minute. The strings of the minute before rarely grow any more.
@@ -378,12 +388,12 @@ end
 local function plan_metrics(registry, first)
   taken = first - 1
   local max_types, max_series = tonumber(take()), tonumber(take())
-  redis.call('ZADD', registry, 'XX', 0, '') -- changes nothing, but fails if types could not be added
   local types, stale, unprepared, new_types = {}, {-2}, {-5}, 0
   for i = 1, tonumber(take()) do
     local t = plan_type()
     types[i] = t
-    if not redis.call('ZSCORE', registry, t.name) then
+    -- Changes nothing, and returns the score of a type that is there. It fails if types could not be added.
+    if not redis.call('ZADD', registry, 'XX', 'INCR', 0, t.name) then
       new_types = new_types + 1
     end
     if t.is_stale then
@@ -398,8 +408,11 @@ local function plan_metrics(registry, first)
       return nil, reply
     end
   end
-  local free, full = max_types - redis.call('ZCARD', registry), {-3}
-  full[2] = new_types > free and free or -1
+  local full = {-3, -1}
+  if new_types > 0 then
+    local free = max_types - redis.call('ZCARD', registry)
+    full[2] = new_types > free and free or -1
+  end
   for _, t in ipairs(types) do
     if #t.series > 0 and t.known_series + #t.series > max_series then
       full[#full + 1] = t.name

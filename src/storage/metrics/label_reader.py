@@ -232,6 +232,8 @@ def _groups(stored: _Stored, windows: Sequence[Window], query: LabelQuery) -> li
     for number, rollup, sketch in SeriesBlock.merge(blocks).aggregates():
         window, place = divmod(number, width)
         by_window[window].append(Group(_labels(query, keys[place]), Aggregate(rollup, sketch)))
+    for some in by_window:
+        some.sort(key=lambda group: [group.labels.get(name, "") for name in query.group_by])
     if not query.group_by:
         return [Groups(some or [Group({}, _EMPTY)]) for some in by_window]
     return [Groups(some[:MAX_GROUPS], is_truncated=len(some) > MAX_GROUPS) for some in by_window]
@@ -253,20 +255,20 @@ def _counts(stored: _Stored) -> list[int]:
 def _numbered_groups(
     dictionary: SeriesDictionary, query: LabelQuery
 ) -> tuple[npt.NDArray[np.bool_], Integers, list[tuple[str | None, ...]]]:
-    """Return which series match, the number of each one's group, and the label values of the groups."""
+    """Return which series match, the number of each one's group, and the label values of the groups.
+
+    The groups are numbered in the order of their first series, so that blocks in which each series is a group
+    of its own keep their order.
+    """
     wanted = np.zeros(2**16, dtype=np.bool_)
     groups = np.zeros(2**16, dtype=np.int64)
-    key_of_series: dict[int, tuple[str | None, ...]] = {}
-    for number, text in dictionary.series():
+    places: dict[tuple[str | None, ...], int] = {}
+    for number, text in sorted(dictionary.series()):
         labels = orjson.loads(text) if text else {}
         if query.matches(labels):
             wanted[number] = True
-            key_of_series[number] = query.group_values(labels)
-    keys = sorted(set(key_of_series.values()), key=lambda key: [value or "" for value in key])
-    places = {key: place for place, key in enumerate(keys)}
-    for number, key in key_of_series.items():
-        groups[number] = places[key]
-    return wanted, groups, keys
+            groups[number] = places.setdefault(query.group_values(labels), len(places))
+    return wanted, groups, list(places)
 
 
 def _labels(query: LabelQuery, key: tuple[str | None, ...]) -> dict[str, str]:

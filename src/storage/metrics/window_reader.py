@@ -5,6 +5,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import NamedTuple
 
 import numpy as np
 
@@ -126,6 +127,30 @@ def _refuse_too_many(wanted: Sequence[Reading]) -> None:
         )
 
 
+class Item(NamedTuple):
+    """What `metrics_read.lua` returns of a day, an hour or some minutes.
+
+    Attributes:
+        minute: The first minute, or `_WHOLE` for an hour or a day.
+        records: Its records; empty if `points` are all its points.
+        entries: Entries of the sketches of `records`.
+        points: Points in `records` that `entries` leave out.
+    """
+
+    minute: int
+    records: bytes
+    entries: bytes
+    points: bytes
+
+
+def decode_items(reply: Sequence[Reply]) -> Iterator[Item]:
+    """Yield the items of the reply to one reading, which follow the points of the head."""
+    rest = iter(reply)
+    for minute in rest:
+        records, sketches, strings = islice(rest, 3)
+        yield Item(minute, records, b"".join(islice(rest, sketches)), b"".join(islice(rest, strings)))
+
+
 @dataclass(slots=True)
 class _WindowParts:
     """What was read of one window."""
@@ -173,15 +198,15 @@ class _Parts:
         head, *rest = reply
         for window, timestamps, values in self._split(reading.start_us, head):
             window.head.append((timestamps, values))
-        for minute, record, sketch, points in zip(*(iter(rest),) * 4, strict=True):
-            if not record:
+        for minute, records, entries, points in decode_items(rest):
+            if not records:
                 for window, timestamps, values in self._split(reading.start_us, points):
                     window.edges.append((timestamps, values))
                 continue
             start_us = reading.start_us + (0 if minute == _WHOLE else minute * MINUTE_US)
             window = self._windows[bisect_right(self._starts_list, start_us) - 1]
-            window.records.append(record)
-            window.entries.append(sketch[SKETCH_HEADER.size :])
+            window.records.append(records)
+            window.entries.append(entries)
             window.left_out.append(points)
 
     def _split(self, start_us: int, points: bytes) -> Iterator[tuple[_WindowParts, Integers, Floats]]:

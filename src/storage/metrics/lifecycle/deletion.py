@@ -18,7 +18,7 @@ import numpy as np
 
 from src.analytics.columns import POINT_BYTES, POINT_DTYPE
 from src.analytics.rollup import Rollup
-from src.analytics.sketch import BinCounts
+from src.analytics.sketch import BinCounts, decode_entries
 from src.analytics.window import HOUR_US
 from src.resilience.clock import Clock
 from src.resilience.redis.port import Argument
@@ -31,7 +31,6 @@ from src.storage.metrics.lifecycle.lease import DeletionLease, DeletionLeases, L
 from src.storage.metrics.lifecycle.removal import (
     Removal,
     added,
-    counts_of_sketch,
     counts_of_values,
     left_out_points,
     sketch_without,
@@ -39,6 +38,7 @@ from src.storage.metrics.lifecycle.removal import (
 from src.storage.metrics.lifecycle.series_cleanup import SeriesCleanup
 from src.storage.metrics.series_dictionary import SeriesDictionary
 from src.storage.metrics.series_folder import SeriesFolder
+from src.storage.metrics.window_reader import Item, decode_items
 from src.storage.redis.link import RedisLink
 from src.storage.redis.scripts import storage_script
 
@@ -52,6 +52,7 @@ MAX_ATTEMPTS = 50
 
 _COMMIT = storage_script("deletion_commit")
 _READ = storage_script("metrics_read")
+_NOTHING = Item(0, b"", b"", b"")
 _CHANGED, _LEASE_LOST, _EMPTY = 0, -1, 2
 
 
@@ -167,9 +168,9 @@ class _Deletion:
                 arguments += (hour, 0, HOUR_US, "hour")
             replies = await self._link.run(_READ, [key_of(self._type, "d")], arguments)
             for hour, (_, *found) in zip(some, replies, strict=True):
-                _, record, sketch, points = found or (0, b"", b"", b"")
+                _, record, entries, points = next(decode_items(found), _NOTHING)
                 records.append(record)
-                counts[hour // 24] += (counts_of_sketch(sketch), counts_of_values(_values(points)))
+                counts[hour // 24] += (decode_entries(entries), counts_of_values(_values(points)))
         by_day = {day: added(*some) for day, some in counts.items()}
         sketches = [SketchChange(f"p:d:{day}", some) for day, some in by_day.items()]
         sketches.append(SketchChange("p:all", added(*by_day.values())))
