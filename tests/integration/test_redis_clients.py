@@ -133,7 +133,7 @@ async def test_while_redis_is_unavailable_the_local_store_decides(own_redis, clo
 async def test_what_redis_refuses_is_told_apart_from_what_is_wrong(own_redis):
     async with from_url(own_redis.url) as client:
         limiter = RedisRateLimiter("fixed_window", Quota(2, 60), client, SystemClock())
-        await client.zadd("foreign:fixed_window", {"member": 1})
+        await client.zadd("{fixed_window:foreign}", {"member": 1})
         with pytest.raises(ResponseError, match="WRONGTYPE"):
             await limiter.hit("foreign")
         await client.config_set("maxmemory", 1)

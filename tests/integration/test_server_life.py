@@ -200,7 +200,7 @@ async def test_a_start_that_fails_ends_with_3_but_for_uvicorns_own_parent(tmp_pa
     (tmp_path / "data").write_text("no folder")
     server = Server("embedded://", tmp_path, command=command, workers=workers)
     assert await server.end(60) == code
-    assert f"embedded Redis in {tmp_path / 'data'}: cannot be made" in server.log.read_text()
+    assert f"embedded Redis in {tmp_path / 'data'}: the folder cannot be created" in server.log.read_text()
 
 
 def test_an_occupied_port_ends_the_process_with_3_and_a_reason():
