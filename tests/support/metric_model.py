@@ -126,8 +126,7 @@ class MemoryMetricStore:
         for name in {stored.point.type for stored in self._points}:
             some = self._of(name)
             latest = max(some, key=_place).point
-            # The series without labels counts, whether it has points or not.
-            series = len({stored.point.labels for stored in some} | {""})
+            series = max(1, len({stored.point.labels for stored in some} - {""}))
             overviews.append(TypeOverview(name, len(some), latest.timestamp_us, latest.value, series))
         return sorted(overviews, key=lambda overview: (-overview.latest_timestamp_us, overview.type))
 

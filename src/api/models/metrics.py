@@ -162,7 +162,7 @@ class MetricTypeOut(BaseModel):
     latest_timestamp: str = Field(examples=["2026-01-31T12:00:00Z"])
     latest_value: float = Field(examples=[42.5])
     series: int = Field(
-        description="The number of series: one per set of labels, one without labels", examples=[3]
+        description="The number of series: of sets of labels, and 1 for a type without labels", examples=[3]
     )
 
 

@@ -44,8 +44,11 @@ class TypeReader:
                 log_unreadable(name, error)
                 continue
             if rollup.count:  # the type may have been deleted between the two
+                series = max(
+                    1, fields - 1
+                )  # the dictionary has one field for each set of labels, and its version
                 overviews.append(
-                    TypeOverview(name, rollup.count, rollup.latest_us, rollup.latest_value, max(1, fields))
+                    TypeOverview(name, rollup.count, rollup.latest_us, rollup.latest_value, series)
                 )
         return sorted(overviews, key=lambda overview: (-overview.latest_timestamp_us, overview.type))
 
