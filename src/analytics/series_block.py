@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from src.analytics.exact_sums import sum_groups
 from src.analytics.rollup import RECORD_DTYPE, Floats, Integers, Rollup
-from src.analytics.sketch import LogBinSketch, decode_in_order, encode_cells, find_bins, sum_cells
+from src.analytics.sketch import LogBinSketch, decode_cells, encode_cells, find_bins, sum_cells
 from src.analytics.window import HOUR_US
 
 _HEAD: Final = struct.Struct("<II")
@@ -155,8 +155,7 @@ class SeriesBlock:
         offset += RECORD_DTYPE.itemsize * count
         sizes = np.frombuffer(data, "<u4", count, offset)
         offset += 4 * count
-        bins, counts = decode_in_order(data[offset : offset + 4 * size])
-        return cls(series, records, np.repeat(np.arange(count), sizes), bins, counts)
+        return cls(series, records, *decode_cells(data[offset : offset + 4 * size], sizes))
 
 
 def _sum_records(records: npt.NDArray[np.void], owners: Integers, size: int) -> npt.NDArray[np.void]:

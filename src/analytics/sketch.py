@@ -162,6 +162,20 @@ def encode_cells(
     return entries[np.argsort(owners, kind="stable")], np.bincount(owners, minlength=sketch_count)
 
 
+def decode_cells(entries: bytes, sizes: Integers) -> tuple[Integers, Integers, Integers]:
+    """Return the cells that `encode_cells` encoded, in order of owner and then bin.
+
+    Args:
+        entries: The entries in order of sketch.
+        sizes: The number of entries of each sketch.
+    """
+    bins, counts = decode_in_order(entries)
+    owners = np.repeat(np.arange(len(sizes)), sizes)
+    if counts.max(initial=0) <= _MAX_COUNT:
+        return owners, bins, counts
+    return sum_cells(owners, bins, counts, len(sizes))  # a large count is divided among several entries
+
+
 def sum_by_bin(bins: Integers, counts: Integers) -> BinCounts:
     """Return the distinct `bins` in ascending order, and the sum of the `counts` of each bin."""
     if not len(bins):
