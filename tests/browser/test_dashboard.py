@@ -94,8 +94,8 @@ class TestLooking:
     def test_an_open_breaker_is_told_on_top_and_an_event_says_why(self, page, api):
         api.post(OPEN)
         expect(page.locator("#truth")).to_have_attribute("data-level", "critical")
-        expect(page.locator("#message")).to_contain_text("Breaker held open by hand")
-        expect(page.locator("#announcement")).to_contain_text("Breaker held open by hand")
+        expect(page.locator("#message")).to_contain_text("Breaker forced open")
+        expect(page.locator("#announcement")).to_contain_text("Breaker forced open")
         expect(page.locator("#breaker-state")).to_have_text("Open")
         expect(page.locator("#transitions li").first).to_contain_text("closed → open")
         expect(page.locator("#events li").first).to_contain_text("CLOSED → OPEN")
@@ -174,7 +174,7 @@ class TestPushing:
 
     def test_the_breaker_is_opened_and_closed(self, page):
         page.get_by_role("button", name="Force open").click()
-        expect(page.locator("#message")).to_contain_text("Breaker held open by hand")
+        expect(page.locator("#message")).to_contain_text("Breaker forced open")
         page.get_by_role("button", name="Close and reset").click()
         expect(page.locator("#message")).to_have_text("All well")
 
@@ -406,7 +406,7 @@ class TestEverybody:
         page.set_viewport_size({"width": width, "height": 740})
         page.reload()
         api.post(OPEN)
-        expect(page.locator("#message")).to_contain_text("Breaker held open by hand")
+        expect(page.locator("#message")).to_contain_text("Breaker forced open")
         expect(page.locator("#types li")).to_have_count(1)
         assert page.evaluate("document.documentElement.scrollWidth") <= width
 
