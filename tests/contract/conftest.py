@@ -3,6 +3,7 @@
 The stores of the library's patterns run also through clients of redis-py: of one server, and of a cluster.
 """
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
@@ -82,11 +83,18 @@ def link(backend: str, request: pytest.FixtureRequest) -> RedisLink | ClientAcce
     return None if backend == "memory" else request.getfixturevalue(fixtures[backend])
 
 
+async def end_of_background() -> None:
+    """Wait for what stores do in the background, which would open connections after the client is closed."""
+    if others := asyncio.all_tasks() - {asyncio.current_task()}:
+        await asyncio.wait(others, timeout=5)
+
+
 @pytest.fixture
 async def client_access(redis_server: RedisServer) -> AsyncIterator[ClientAccess]:
     """A client of redis-py that decodes replies, as many programs set it up."""
     async with redis.asyncio.from_url(redis_server.url, decode_responses=True) as client:
         yield ClientAccess(client)
+        await end_of_background()
 
 
 @pytest.fixture
@@ -95,6 +103,7 @@ async def cluster_access(shared_cluster: RedisCluster) -> AsyncIterator[ClientAc
     shared_cluster.flush()
     async with shared_cluster.client() as client:
         yield ClientAccess(client)
+        await end_of_background()
 
 
 @pytest.fixture
