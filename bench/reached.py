@@ -21,13 +21,13 @@ def full_speed_row(work: Work, turns: Mapping[str, Sequence[Turn]]) -> list[str]
     ours = turns[OURS.name]
     rate = median_turn(ours).rate
     if work.units > 1:
-        told = [f"{rate * work.units:,.0f} a second"]
-        told += [
+        reached = [f"{rate * work.units:,.0f} a second"]
+        reached += [
             f"{written(times_as_fast(ours, turns[peer.name]))} {peer.name}"
             for peer in DATABASES
             if peer.name in turns
         ]
-        return [work.title, "; ".join(told), *work.target]
+        return [work.title, "; ".join(reached), *work.target]
     ratios = [times_as_fast(ours, turns[peer.name]) for peer in STACKS if peer.name in turns]
     best = f"{written(min(ratios))} the best peer" if ratios else f"{rate:,.0f} a second, no peer took part"
     return [work.title, best, *work.target]
@@ -35,10 +35,10 @@ def full_speed_row(work: Work, turns: Mapping[str, Sequence[Turn]]) -> list[str]
 
 def half_load_row(found: Sequence[HalfLoad]) -> list[str]:
     """Return the row of the latency at half load; FastAPI's is the last."""
-    told = "; ".join(f"{item.name}: {item.p99_ms:.1f} ms at {item.rate:,.0f} a second" for item in found)
+    reached = "; ".join(f"{item.name}: {item.p99_ms:.1f} ms at {item.rate:,.0f} a second" for item in found)
     theirs = found[-1].p99_ms
     worst = max(item.p99_ms for item in found[:-1])
-    return ["p99 at half load", f"{written(worst / theirs)} FastAPI's ({told})", f"≤ 2{TIMES}", ""]
+    return ["p99 at half load", f"{written(worst / theirs)} FastAPI's ({reached})", f"≤ 2{TIMES}", ""]
 
 
 def frozen_row(found: Mapping[str, Load]) -> list[str]:
@@ -46,9 +46,9 @@ def frozen_row(found: Mapping[str, Load]) -> list[str]:
     cached = found["cached"]
     hits = (cached.requests - cached.errors) / (cached.requests + cached.lost)
     refused = found["refused"]
-    told = f"429s {refused.p99_ms:.1f} ms; summaries {cached.p99_ms:.1f} ms, {hits:.0%} of them answered"
+    reached = f"429s {refused.p99_ms:.1f} ms; summaries {cached.p99_ms:.1f} ms, {hits:.0%} of them answered"
     title = f"p99 of the first {FROZEN_SECONDS} s with Redis stopped, {FROZEN_RATE:.0f} a second"
-    return [title, told, "≤ 20 ms", ""]
+    return [title, reached, "≤ 20 ms", ""]
 
 
 def redis_time_row(microseconds: float) -> list[str]:
@@ -58,31 +58,31 @@ def redis_time_row(microseconds: float) -> list[str]:
 
 def memory_row(found: Mapping[str, Footprint]) -> list[str]:
     """Return the row of the memory a point, by how points came."""
-    told = "; ".join(f"{name} {_bytes(footprint)}" for name, footprint in found.items())
-    return ["Redis memory a stored point", told, "≤ 20; 24; 28 bytes", "16; 20; 24"]
+    reached = "; ".join(f"{name} {_bytes(footprint)}" for name, footprint in found.items())
+    return ["Redis memory a stored point", reached, "≤ 20; 24; 28 bytes", "16; 20; 24"]
 
 
 def day_rows(day: SeriesDay) -> list[list[str]]:
     """Return the rows of a day of many series: memory, and the summaries."""
-    told = f"{1000 * day.matching_seconds:.0f} ms; {1000 * day.groups_seconds:.0f} ms"
+    reached = f"{1000 * day.matching_seconds:.0f} ms; {1000 * day.groups_seconds:.0f} ms"
     memory = f"Redis memory a point, {SERIES:,} series, a point every 10 s, over a day"
     reads = f"summary that matches {SERIES:,} series, daily, cold; with {SERIES:,} groups"
     return [
         [memory, _bytes(day.footprint), "≤ 32 bytes", "26"],
-        [reads, told, "≤ 120 ms; 150 ms", "60 ms"],
+        [reads, reached, "≤ 120 ms; 150 ms", "60 ms"],
     ]
 
 
 def cold_hour_row(seconds: Mapping[str, Sequence[float]], points: int) -> list[str]:
     """Return the row of the cold summary of an hour, beside each database."""
     ours = seconds[OURS.name]
-    told = [f"{1000 * median(ours):.1f} ms"]
+    reached = [f"{1000 * median(ours):.1f} ms"]
     for database in DATABASES:
         if theirs := seconds.get(database.name):
             times = median(their / our for their, our in zip(theirs, ours, strict=True))
-            told.append(f"{database.name} {1000 * median(theirs):,.0f} ms, {written(times)} as long")
+            reached.append(f"{database.name} {1000 * median(theirs):,.0f} ms, {written(times)} as long")
     title = f"cold summary of an hour, {points:,} points"
-    return [title, "; ".join(told), f"{INFLUXDB.name} ≥ 20{TIMES} as long", f"50{TIMES}"]
+    return [title, "; ".join(reached), f"{INFLUXDB.name} ≥ 20{TIMES} as long", f"50{TIMES}"]
 
 
 def growth_row(growth: Growth) -> list[str]:
@@ -90,9 +90,9 @@ def growth_row(growth: Growth) -> list[str]:
     small, large = growth.counts
     slowest = max(some[-1] for some in growth.seconds.values())
     of_all = written(growth.read_all_seconds / slowest)
-    told = f"{written(growth.worst)}; a read of all points takes {of_all} as long"
+    reached = f"{written(growth.worst)}; a read of all points takes {of_all} as long"
     title = f"cold summary over {large:,} points against {small:,}, at the worst time of day"
-    return [title, told, f"≤ 1.5{TIMES}", f"1.25{TIMES}"]
+    return [title, reached, f"≤ 1.5{TIMES}", f"1.25{TIMES}"]
 
 
 def _bytes(footprint: Footprint) -> str:
