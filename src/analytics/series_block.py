@@ -15,6 +15,9 @@ from src.analytics.window import HOUR_US
 
 _HEAD: Final = struct.Struct("<II")
 
+SERIES_RECORD_DTYPE = np.dtype([*RECORD_DTYPE.descr, ("latest_place", "<i8")])
+"""A rollup, and the place of its latest point in the order of arrival within the hour."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SeriesBlock:
@@ -22,7 +25,7 @@ class SeriesBlock:
 
     Attributes:
         series: int64, the numbers of the series, ascending and distinct.
-        records: The rollup of each series, as `RECORD_DTYPE`.
+        records: The rollup of each series, as `SERIES_RECORD_DTYPE`.
         cell_series: int64, the index in `series` of each cell's series, ascending.
         cell_bins: int64, the bin of each cell.
         cell_counts: int64, the count of each cell.
@@ -38,20 +41,32 @@ class SeriesBlock:
     def empty(cls) -> "SeriesBlock":
         """Return the block of no points."""
         nothing = np.empty(0, dtype=np.int64)
-        return cls(nothing, np.empty(0, dtype=RECORD_DTYPE), nothing, nothing, nothing)
+        return cls(nothing, np.empty(0, dtype=SERIES_RECORD_DTYPE), nothing, nothing, nothing)
 
     @classmethod
     def from_points(
-        cls, series: npt.NDArray[np.integer[Any]], timestamps_us: Integers, values: Floats
+        cls,
+        series: npt.NDArray[np.integer[Any]],
+        timestamps_us: Integers,
+        values: Floats,
+        first_place: int = 0,
     ) -> "SeriesBlock":
-        """Return the block of points in order of arrival."""
+        """Return the block of points of an hour, in order of arrival within equal timestamps.
+
+        Args:
+            series: The number of each point's series.
+            timestamps_us: int64, microseconds since 1970.
+            values: float64, finite.
+            first_place: The place of the first point. It is greater than those of the points of the same hour
+                that arrived before.
+        """
         if not len(series):
             return cls.empty()
         order = np.lexsort((timestamps_us, series))  # stable: equal timestamps stay in order of arrival
         series, timestamps_us, values = series[order], timestamps_us[order], values[order]
         starts = np.flatnonzero(np.diff(series.astype(np.int64), prepend=-1))
         ends = np.append(starts[1:], len(series)) - 1
-        records = np.empty(len(starts), dtype=RECORD_DTYPE)
+        records = np.empty(len(starts), dtype=SERIES_RECORD_DTYPE)
         records["count"] = np.diff(np.append(starts, len(series)))
         records["sum"], records["compensation"] = sum_groups(values, starts)
         records["minimum"], records["maximum"] = (
@@ -60,13 +75,14 @@ class SeriesBlock:
         )
         records["latest_value"] = values[ends]
         records["latest_hour"], records["latest_offset"] = np.divmod(timestamps_us[ends], HOUR_US)
+        records["latest_place"] = first_place + order[ends]
         owners = np.repeat(np.arange(len(starts)), records["count"].astype(np.int64))
         cells = sum_cells(owners, find_bins(values), np.ones(len(values), dtype=np.int64), len(starts))
         return cls(series[starts].astype(np.int64), records, *cells)
 
     @classmethod
     def merge(cls, blocks: Sequence["SeriesBlock"]) -> "SeriesBlock":
-        """Return the block of all points of `blocks`. The points of later blocks arrived later."""
+        """Return the block of all points of `blocks`."""
         blocks = [block for block in blocks if len(block.series)]
         if len(blocks) < 2:
             return blocks[0] if blocks else cls.empty()
@@ -151,17 +167,17 @@ class SeriesBlock:
         offset = _HEAD.size
         series = np.frombuffer(data, "<u2", count, offset).astype(np.int64)
         offset += 2 * count
-        records = np.frombuffer(data, RECORD_DTYPE, count, offset)
-        offset += RECORD_DTYPE.itemsize * count
+        records = np.frombuffer(data, SERIES_RECORD_DTYPE, count, offset)
+        offset += SERIES_RECORD_DTYPE.itemsize * count
         sizes = np.frombuffer(data, "<u4", count, offset)
         offset += 4 * count
         return cls(series, records, *decode_cells(data[offset : offset + 4 * size], sizes))
 
 
 def _sum_records(records: npt.NDArray[np.void], owners: Integers, size: int) -> npt.NDArray[np.void]:
-    """Return the sum of the records of each of `size` owners. The points of later records arrived later."""
+    """Return the sum of the records of each of `size` owners."""
     times = records["latest_hour"].astype(np.int64) * HOUR_US + records["latest_offset"]
-    order = np.lexsort((times, owners))
+    order = np.lexsort((records["latest_place"], times, owners))
     records, owners = records[order], owners[order]
     starts = np.searchsorted(owners, np.arange(size))
     ends = np.append(starts[1:], len(owners)) - 1

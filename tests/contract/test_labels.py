@@ -104,6 +104,27 @@ async def test_it_says_what_the_points_say(backend, store_time, batches, filters
 
 
 @on_redis
+@pytest.mark.parametrize("folded_after", [(), (4,), (0, 4), (2, 3), (0, 1, 2, 3, 4)])
+@pytest.mark.parametrize("deletion", [None, ({"host": frozenset("c")}, None), (None, NOW)])
+async def test_of_equal_timestamps_in_a_group_the_last_arrival_is_the_latest(store, folded_after, deletion):
+    """Series are numbered in the order of their first points, which is not that of their last ones."""
+    await add(store, [labelled({"host": host}, NOW - 1, 0.0) for host in "abc"])
+    await store._folder.fold("cpu", NOW // HOUR)
+    for n, host in enumerate("abcab"):
+        await add(store, [labelled({"host": host}, NOW, float(n))])
+        if n in folded_after:
+            await store._folder.fold("cpu", NOW // HOUR)
+        if n == 2 and deletion is not None:
+            await store.delete("cpu", *deletion)
+    start = NOW // HOUR * HOUR - 1
+    for some in (None, Window.rolling(NOW, 3600), Window(start, start + HOUR)):
+        (group,) = (await store.groups("cpu", some, LabelQuery({}, ("disk",)))).groups
+        assert group.aggregate.rollup.latest_value == 4.0
+        (group,) = (await store.groups("cpu", some, LabelQuery({"host": frozenset("a")}))).groups
+        assert group.aggregate.rollup.latest_value == 3.0
+
+
+@on_redis
 async def test_an_hour_that_has_no_new_points_is_folded_without_an_error(store_time):
     store = RedisMetricStore(store_time.link, store_time.clock, time_source=TEST_TIME)
     await store.add(columns_of([labelled({"host": "a"}, NOW, 1.0)]))

@@ -37,6 +37,9 @@ MAX_HOURS = 50_000
 MAX_POINT_HOURS = 60
 """Hours read for one answer at most, and those of which all points are read: the ones that a step divides."""
 
+UNFOLDED_PLACE = 2**62
+"""The place of the first point that no block has: it arrived later than those of the blocks."""
+
 NO_DICTIONARY = b"0"
 """The version of the series dictionary of a type without labels."""
 
@@ -227,7 +230,9 @@ def _groups(stored: _Stored, windows: Sequence[Window], query: LabelQuery) -> li
         places = starts.searchsorted(timestamps, side="right") - 1
         found = wanted[series] & (places >= 0) & (timestamps < stops[places])
         numbers = groups[series[found]] + places[found] * width
-        blocks.append(SeriesBlock.from_points(numbers, timestamps[found], values[found]))
+        blocks.append(
+            SeriesBlock.from_points(numbers, timestamps[found], values[found], first_place=UNFOLDED_PLACE)
+        )
     by_window: list[list[Group]] = [[] for _ in starts]
     for number, rollup, sketch in SeriesBlock.merge(blocks).aggregates():
         window, place = divmod(number, width)

@@ -32,7 +32,6 @@ POINTS_AT_ONCE = 100_000
 MAX_FOLDS = 10_000
 """How often the points of an hour are added to its block at most, while others arrive."""
 
-
 HOURS_AT_ONCE = 500
 """Hours that one run of a script notes for a type's first labels."""
 
@@ -99,6 +98,11 @@ def is_complete(stored_all: bytes) -> bool:
 def version_of(stored: bytes) -> int:
     """Return the version of a block; 0 if there is none."""
     return int(_VERSION.unpack_from(stored)[0]) if stored else 0
+
+
+def first_place(version: int) -> int:
+    """Return the place of the first of the points that version `version` of an hour's block adds."""
+    return version << 32
 
 
 class SeriesFolder:
@@ -210,7 +214,7 @@ def _fold(
     covered[1] += len(reply[0]) // POINT_DTYPE.itemsize
     for minute, some in zip(reply[1::2], reply[2::2], strict=True):
         covered[2 + minute] += len(some) // POINT_DTYPE.itemsize
-    new = SeriesBlock.from_points(*points)
+    new = SeriesBlock.from_points(*points, first_place=first_place(version + 1))
     block = SeriesBlock.merge((decode_hour_block(stored), new))
     all_block = None
     if is_complete(stored_all):

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from src.analytics.columns import POINT_BYTES, POINT_DTYPE
 from src.analytics.rollup import RECORD_DTYPE, Rollup
@@ -26,6 +27,7 @@ from src.storage.metrics.series_folder import (
     covered_points,
     decode_hour_block,
     encode_hour_block,
+    first_place,
     version_of,
 )
 from src.storage.redis.link import RedisLink
@@ -190,14 +192,15 @@ class HourReader:
             for minute, count in enumerate(counts)
             if count
         ]
-        blocks: list[SeriesBlock] | None = [] if is_labelled and self._is_cut(hour) else None
+        version = version_of(block)
+        rebuilt = _RebuiltBlock(first_place(version + 1)) if is_labelled and self._is_cut(hour) else None
         for pieces in _pieces(parts):
-            await self._read_pieces(hour, pieces, blocks)
-        change = HourChange(hour, version_of(block), parts[0], parts[1:])
+            await self._read_pieces(hour, pieces, rebuilt)
+        change = HourChange(hour, version, parts[0], parts[1:])
         if not change.changed:
             return None
         if is_labelled:
-            change.block = await asyncio.to_thread(self._block, block, blocks)
+            change.block = await asyncio.to_thread(self._block, block, rebuilt)
         return change
 
     def _concerns(self, block: bytes) -> bool:
@@ -210,25 +213,25 @@ class HourReader:
         before_us = self._removal.before_us
         return before_us is not None and before_us < (hour + 1) * HOUR_US
 
-    def _block(self, block: bytes, blocks: list[SeriesBlock] | None) -> SeriesBlock:
-        """Return the block of the kept points: from `blocks`, or from the stored one without some series."""
-        if blocks is not None:
-            return SeriesBlock.merge(blocks)
+    def _block(self, block: bytes, rebuilt: "_RebuiltBlock | None") -> SeriesBlock:
+        """Return the block of the kept points: the rebuilt one, or the stored one without some series."""
+        if rebuilt is not None:
+            return rebuilt.block
         if self._removal.series is None:
             return SeriesBlock.empty()
         return decode_hour_block(block).select(~self._removal.series)
 
     async def _read_pieces(
-        self, hour: int, pieces: Sequence["_Piece"], blocks: list[SeriesBlock] | None
+        self, hour: int, pieces: Sequence["_Piece"], rebuilt: "_RebuiltBlock | None"
     ) -> None:
-        """Read pieces of strings, put aside what is kept of them, and add it to their parts and `blocks`."""
+        """Read pieces of strings, put aside what is kept of them, and add it to their parts and `rebuilt`."""
         read = await self._link.send_all(
             [
                 ("GETRANGE", key_of(self._type, _suffix(hour, part.minute)), first, stop - 1)
                 for part, first, stop in pieces
             ]
         )
-        kept = await asyncio.to_thread(self._sift_all, hour, pieces, read, blocks)
+        kept = await asyncio.to_thread(self._sift_all, hour, pieces, read, rebuilt)
         await asyncio.gather(
             *(
                 self._stage(part.minute, part.kept * POINT_BYTES - len(points), points)
@@ -243,16 +246,12 @@ class HourReader:
         hour: int,
         pieces: Sequence["_Piece"],
         read: Sequence[bytes],
-        blocks: list[SeriesBlock] | None,
+        rebuilt: "_RebuiltBlock | None",
     ) -> list[bytes]:
-        """Return which points of each piece are kept, and add them to their parts and `blocks`."""
+        """Return which points of each piece are kept, and add them to their parts and `rebuilt`."""
         kept = [self._sift(hour, piece, points) for piece, points in zip(pieces, read, strict=True)]
-        if blocks is not None:
-            table = np.frombuffer(b"".join(kept), dtype=POINT_DTYPE)
-            timestamps = table["offset"].astype(np.int64) + hour * HOUR_US
-            values = np.ascontiguousarray(table["value"])
-            new = SeriesBlock.from_points(table["series"], timestamps, values)
-            blocks[:] = [SeriesBlock.merge((*blocks, new))]
+        if rebuilt is not None:
+            rebuilt.add(hour, np.frombuffer(b"".join(kept), dtype=POINT_DTYPE))
             for part, _, _ in pieces:
                 part.kept_folded = part.kept
         return kept
@@ -282,6 +281,27 @@ class HourReader:
         arguments = [*self._lease.arguments, place, points, STAGE_SECONDS]
         if not await self._link.run(_STAGE, keys, arguments):
             raise LeaseLostError
+
+
+@dataclass(slots=True)
+class _RebuiltBlock:
+    """A block of series that is made of all points that are kept of an hour.
+
+    Attributes:
+        next_place: The place of the next point.
+        block: The block of the points added.
+    """
+
+    next_place: int
+    block: SeriesBlock = field(default_factory=SeriesBlock.empty)
+
+    def add(self, hour: int, points: npt.NDArray[np.void]) -> None:
+        """Add points of the hour, given as `POINT_DTYPE`, in order of arrival within equal timestamps."""
+        timestamps = points["offset"].astype(np.int64) + hour * HOUR_US
+        values = np.ascontiguousarray(points["value"])
+        new = SeriesBlock.from_points(points["series"], timestamps, values, self.next_place)
+        self.block = SeriesBlock.merge((self.block, new))
+        self.next_place += len(points)
 
 
 class _Piece(NamedTuple):
