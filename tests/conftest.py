@@ -14,6 +14,7 @@ from src.resilience.clock import SystemClock
 from src.storage.redis.link import RedisAddress, RedisLink, connect, connect_in_process
 from src.storage.redis.server_binary import find_redis_server
 from tests.support.clock import FakeClock
+from tests.support.examples import register_profiles
 from tests.support.listener import RecordingListener
 from tests.support.redis_cluster import RedisCluster
 from tests.support.redis_server import RedisServer
@@ -25,6 +26,9 @@ for _name in Settings.model_fields:  # a test says what it sets; whoever runs it
 for _number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, signal.default_int_handler if _number == signal.SIGINT else signal.SIG_DFL)
+
+
+register_profiles()
 
 
 @pytest.fixture

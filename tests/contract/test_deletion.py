@@ -12,6 +12,7 @@ from src.storage.metrics.lifecycle import hour_change
 from src.storage.metrics.store import RedisMetricStore
 from tests.contract.conftest import TEST_TIME, StoreTime
 from tests.contract.test_metric_store import DAY, HOUR, MINUTE, NOW, add, on_redis, points, seen
+from tests.support.examples import examples
 from tests.support.metric_model import MemoryMetricStore
 from tests.support.metric_views import views
 
@@ -191,7 +192,7 @@ def expanded(additions):
 
 
 @on_redis
-@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(30), deadline=None, suppress_health_check=list(HealthCheck))
 @given(HISTORIES)
 async def test_after_any_history_it_says_what_the_model_says(backend, store_time, history):
     await store_time.link.send("FLUSHALL")

@@ -14,6 +14,7 @@ from src.storage.metrics import dense_minute, export_reader
 from src.storage.metrics.layout import HEAD_POINTS
 from src.storage.metrics.store import RedisMetricStore
 from tests.contract.test_metric_store import DAY, HOUR, MINUTE, NOW, SECOND, add, on_redis, store_on
+from tests.support.examples import examples
 from tests.support.metric_model import MemoryMetricStore
 
 THIS_MINUTE = NOW // MINUTE * MINUTE
@@ -160,7 +161,9 @@ BATCHES = st.lists(
 )
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=examples(30), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(BATCHES, st.booleans(), INSTANTS, INSTANTS)
 async def test_any_history_is_exported_as_the_model_has_it(
     store_time, small_pages, batches, is_closed, start, stop

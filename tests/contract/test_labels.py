@@ -15,6 +15,7 @@ from src.storage.metrics import series_folder
 from src.storage.metrics.store import Caps, RedisMetricStore
 from tests.contract.conftest import TEST_TIME
 from tests.contract.test_metric_store import HOUR, MINUTE, NOW, add, on_redis
+from tests.support.examples import examples
 
 LABELS = [
     {},
@@ -78,7 +79,9 @@ FILTERS = st.sampled_from(
 
 
 @on_redis
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=examples(40), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
     st.lists(st.tuples(POINTS, st.booleans()), max_size=4),
     FILTERS,

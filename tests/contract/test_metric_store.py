@@ -22,6 +22,7 @@ from src.storage.metrics.store import RedisMetricStore
 from src.storage.redis.link import RedisAddress, RedisLink, connect
 from tests.contract.conftest import TEST_TIME, StoreTime
 from tests.support.clock import FakeClock
+from tests.support.examples import examples
 from tests.support.metric_model import MemoryMetricStore
 
 NOW = 1_800_000_000_000_000
@@ -361,7 +362,9 @@ VALUES = st.integers(-(2**40), 2**40).map(lambda n: n / 8)  # so that sums are e
 BATCHES = st.lists(st.lists(st.tuples(st.sampled_from("ab"), INSTANTS, VALUES), max_size=12), max_size=5)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(BATCHES, st.integers(NOW - 10 * MINUTE, NOW), st.sampled_from([1, 60, 3600, 86400]))
 async def test_it_says_what_the_model_says(backend, store_time, batches, now, seconds):
     if store_time.link is not None:

@@ -22,6 +22,7 @@ from tests.contract.conftest import TEST_TIME, StoreTime
 from tests.contract.test_deletion import ADDITIONS, expanded, of_host
 from tests.contract.test_metric_store import DAY, HOUR, NOW, add, on_redis, points, seen
 from tests.support.clock import settle
+from tests.support.examples import examples
 from tests.support.metric_model import MemoryMetricStore, MemoryRetention
 from tests.support.metric_views import views
 
@@ -196,7 +197,7 @@ async def carry_out(deleting: Deleting, step):
 
 
 @on_redis
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(40), deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(STEPS, max_size=10))
 async def test_after_any_history_of_rules_and_time_it_says_what_the_model_says(backend, store_time, history):
     await store_time.link.send("FLUSHALL")

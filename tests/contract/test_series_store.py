@@ -27,6 +27,7 @@ from tests.contract.test_metric_store import (
     sent_at_once,
     store,
 )
+from tests.support.examples import examples
 from tests.support.metric_model import MemoryMetricStore
 
 __all__ = ["sent_at_once", "store"]
@@ -94,7 +95,9 @@ BATCH = st.lists(
 )
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=examples(80), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
     batch=BATCH,
     start=st.integers(NOW - 3 * DAY, NOW),

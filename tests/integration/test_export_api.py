@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from src.api.routes import export
 from tests.support.api import CALM, PLENTY, running_api
+from tests.support.examples import examples
 from tests.support.server import Server
 
 NDJSON = {"Content-Type": "application/x-ndjson"}
@@ -224,7 +225,9 @@ async def everything(api):
     return [*seen, (await api.get("/api/metrics/types")).json()]
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=examples(15), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(st.lists(st.lists(POINTS, min_size=1, max_size=40), min_size=1, max_size=4), st.booleans())
 async def test_an_export_posted_to_an_empty_service_makes_the_same_answers(
     api, redis_server, batches, is_dense

@@ -17,6 +17,7 @@ from src.resilience.adaptive_concurrency import (
 from src.resilience.bulkhead import Bulkhead, BulkheadOptions
 from src.resilience.clock import SystemRandomizer
 from tests.support.clock import FakeClock
+from tests.support.examples import examples
 
 MAX_LIMIT = 40
 CALLS = 1000
@@ -71,7 +72,7 @@ CAPACITIES = st.integers(2, 16)
 SEEDS = st.integers(0, 2**32)
 
 
-@settings(deadline=None, max_examples=8)
+@settings(deadline=None, max_examples=examples(8))
 @given(capacity=CAPACITIES, start=st.integers(1, MAX_LIMIT), seed=SEEDS)
 async def test_aimd_settles_where_calls_take_as_long_as_they_may(capacity: int, start: int, seed: int):
     clock = FakeClock()
@@ -83,7 +84,7 @@ async def test_aimd_settles_where_calls_take_as_long_as_they_may(capacity: int, 
     assert 0.7 * capacity <= limit <= 1.5 * capacity + 1
 
 
-@settings(deadline=None, max_examples=8)
+@settings(deadline=None, max_examples=examples(8))
 @given(capacity=CAPACITIES, start=st.integers(1, MAX_LIMIT), seed=SEEDS)
 async def test_gradient_settles_above_the_capacity_by_tolerance_and_queue(
     capacity: int, start: int, seed: int
@@ -100,7 +101,7 @@ async def test_gradient_settles_above_the_capacity_by_tolerance_and_queue(
 
 
 @pytest.mark.parametrize("make", [lambda: Aimd(1.5), lambda: Gradient(probe_every_rounds=5)])
-@settings(deadline=None, max_examples=4)
+@settings(deadline=None, max_examples=examples(4))
 @given(capacity=st.integers(8, 16), seed=SEEDS)
 async def test_it_follows_a_service_that_loses_capacity_and_regains_it(make, capacity: int, seed: int):
     clock = FakeClock()
@@ -117,7 +118,7 @@ async def test_it_follows_a_service_that_loses_capacity_and_regains_it(make, cap
     assert recovered == pytest.approx(healthy, rel=0.3)
 
 
-@settings(deadline=None, max_examples=4)
+@settings(deadline=None, max_examples=examples(4))
 @given(capacity=st.integers(4, 16), seed=SEEDS)
 async def test_aimd_stays_at_its_minimum_while_even_one_call_is_too_slow(capacity: int, seed: int):
     clock = FakeClock()

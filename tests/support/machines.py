@@ -20,6 +20,7 @@ from src.storage.redis.link import RedisLink
 from tests.contract.conftest import StoreTime
 from tests.support.calls import Caller
 from tests.support.clock import FakeClock, settle
+from tests.support.examples import FACTOR
 from tests.support.timeline import Life, Timeline
 
 T = TypeVar("T")
@@ -33,7 +34,7 @@ MakeClient = Callable[[], redis.asyncio.Redis]
 def prove(machine: Callable[[], RuleBasedStateMachine], *, examples: int, steps: int = 30) -> None:
     """Run a machine so many times, so many steps each."""
     run_state_machine_as_test(
-        machine, settings=settings(max_examples=examples, stateful_step_count=steps, deadline=None)
+        machine, settings=settings(max_examples=examples * FACTOR, stateful_step_count=steps, deadline=None)
     )
 
 

@@ -247,7 +247,13 @@ def test_the_image_is_built_for_the_same_python_with_and_without_compose() -> No
 
 
 @pytest.mark.parametrize(
-    "name", ["docker-compose.yml", ".github/workflows/ci.yml", ".pre-commit-config.yaml"]
+    "name",
+    [
+        "docker-compose.yml",
+        ".github/workflows/ci.yml",
+        ".github/workflows/nightly.yml",
+        ".pre-commit-config.yaml",
+    ],
 )
 def test_no_mapping_of_a_yaml_file_repeats_a_key(name: str) -> None:
     """Compose v2 and GitHub refuse a repeated key, while docker-compose 1.29 takes the last one."""

@@ -40,6 +40,7 @@ from src.services.event_feed import (
 )
 from src.services.external_service import ExternalServiceError
 from tests.support.clock import FakeClock, settle
+from tests.support.examples import examples
 
 AN_EVENT = TimedOut(policy="p", seconds=1.0)
 
@@ -429,7 +430,7 @@ STEPS = st.lists(
 @patch(
     "src.services.event_feed.QUIET_SECONDS", math.inf
 )  # or a follower that was forgotten would be helped on
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(STEPS)
 async def test_every_follower_gets_all_events_after_its_position_once_and_in_order(steps):
     clock = FakeClock()
