@@ -76,7 +76,7 @@ stop_local() {
     "$VENV/bin/python" -c '
 import asyncio
 from pathlib import Path
-from src.storage.redis.embedded import EmbeddedRedis
+from src.storage.redis.embedded.embedded_redis import EmbeddedRedis
 asyncio.run(EmbeddedRedis(Path("data")).stop())' || true
   fi
 }

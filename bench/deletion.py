@@ -24,7 +24,7 @@ from src.analytics.columns import PointColumns
 from src.analytics.points import labels_text
 from src.analytics.window import HOUR_US, MINUTE_US
 from src.resilience.clock import SystemClock
-from src.storage.metrics.series_folder import SeriesFolder
+from src.storage.metrics.series.series_folder import SeriesFolder
 from src.storage.metrics.store import RedisMetricStore
 from src.storage.redis.link import RedisAddress, RedisLink, connect
 

@@ -16,7 +16,7 @@ from statistics import mean
 from redis import Redis
 
 from src.resilience.clock import SystemClock
-from src.storage.redis.server_binary import find_redis_server
+from src.storage.redis.embedded.server_binary import find_redis_server
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 CORES = sorted(os.sched_getaffinity(0))

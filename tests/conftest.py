@@ -11,8 +11,8 @@ import pytest
 
 from src.config.settings import Settings
 from src.resilience.clock import SystemClock
+from src.storage.redis.embedded.server_binary import find_redis_server
 from src.storage.redis.link import RedisAddress, RedisLink, connect, connect_in_process
-from src.storage.redis.server_binary import find_redis_server
 from tests.support.clock import FakeClock
 from tests.support.examples import register_profiles
 from tests.support.listener import RecordingListener

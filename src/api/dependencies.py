@@ -8,10 +8,10 @@ from typing import TypedDict
 from starlette.requests import Request
 from starlette.types import Scope
 
-from src.api.admin_access import AdminAccess
+from src.api.access.admin_access import AdminAccess
 from src.resilience.circuit_breaker.policy import CircuitBreaker
-from src.resilience.client_address import ClientAddress
 from src.resilience.clock import Clock
+from src.resilience.http.client_address import ClientAddress
 from src.services.access.admission import Admission
 from src.services.event_feed import EventFeed
 from src.services.lab import Lab

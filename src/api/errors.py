@@ -13,8 +13,8 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from src.analytics.points import format_seconds
-from src.api.admin_access import AdminClosedError, AdminKeyError
-from src.api.ready_response import ReadyResponse
+from src.api.access.admin_access import AdminClosedError, AdminKeyError
+from src.api.responses.ready_response import ReadyResponse
 from src.resilience.errors import CircuitOpenError, QueueClosedError, QueueFullError, QueueTimeoutError
 from src.services.errors import StorageUnavailableError, WriteUnconfirmedError
 from src.services.external_service import ExternalServiceUnavailableError

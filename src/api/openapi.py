@@ -12,8 +12,7 @@ import orjson
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from src.api.admin_access import AdminClosedError, AdminKeyError
-from src.api.body import MAX_OBJECT_BYTES
+from src.api.access.admin_access import AdminClosedError, AdminKeyError
 from src.api.errors import (
     BAD_JSON,
     INTERNAL_ERROR,
@@ -29,6 +28,7 @@ from src.api.models.lifecycle import RetentionRule
 from src.api.models.metrics import MetricIn
 from src.api.models.problem import ProblemOut
 from src.api.models.proxy import ProxyPolicy
+from src.api.requests.body import MAX_OBJECT_BYTES
 from src.resilience.errors import CircuitOpenError, QueueClosedError, QueueFullError, QueueTimeoutError
 from src.services.errors import StorageUnavailableError
 from src.services.external_service import ExternalServiceUnavailableError

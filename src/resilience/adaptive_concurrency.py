@@ -18,11 +18,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
+from .building_blocks.outcomes import report_outcomes
+from .building_blocks.permit import BlockPolicy
 from .clock import SYSTEM_CLOCK, Clock
 from .errors import RejectedError
 from .events import LimitChanged, Listener, ignore, notify
-from .outcomes import report_outcomes
-from .permit import BlockPolicy
 from .policy import AsyncPartial, Call, is_misuse, require_async
 
 T = TypeVar("T")

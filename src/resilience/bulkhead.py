@@ -7,12 +7,12 @@ import math
 from dataclasses import dataclass
 from typing import Final, Self, TypeVar
 
+from .building_blocks.outcomes import report_outcomes
+from .building_blocks.permit import BlockPolicy
+from .building_blocks.permits import Permits
 from .clock import SYSTEM_CLOCK, Clock
 from .errors import BulkheadFullError
 from .events import Listener, Rejected, Waited, ignore, notify
-from .outcomes import report_outcomes
-from .permit import BlockPolicy
-from .permits import Permits
 from .policy import Call, override, require_async
 
 T = TypeVar("T")

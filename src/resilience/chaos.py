@@ -10,9 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, TypeVar, cast
 
+from .building_blocks.outcomes import report_outcomes
 from .clock import SYSTEM_CLOCK, SYSTEM_RANDOMIZER, Clock, Randomizer
 from .events import FaultInjected, Listener, ignore, notify
-from .outcomes import report_outcomes
 from .policy import BasePolicy, Call, require_async
 
 T = TypeVar("T")

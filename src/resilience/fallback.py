@@ -5,10 +5,10 @@ import logging
 from collections.abc import Callable
 from typing import TypeVar, cast
 
+from .building_blocks.outcomes import report_outcomes
 from .clock import Clock, SystemClock
 from .errors import FailedResultError
 from .events import FellBack, Listener, ignore, notify
-from .outcomes import report_outcomes
 from .policy import Call, ResultJudge, SyncPolicy, is_misuse, require_async
 
 _log = logging.getLogger(__name__)

@@ -38,7 +38,6 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .client_address import ClientAddress
 from .clock import Clock, SystemClock
 from .errors import (
     BulkheadFullError,
@@ -50,6 +49,7 @@ from .errors import (
     RateLimitedError,
     ResilienceError,
 )
+from .http.client_address import ClientAddress
 from .rate_limiter.headers import QuotaHeaders
 from .rate_limiter.options import check_cost
 from .rate_limiter.store import Decision, RateLimiter

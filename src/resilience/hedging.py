@@ -18,11 +18,11 @@ import math
 from dataclasses import dataclass
 from typing import Generic, Self, TypeAlias, TypeVar
 
+from .building_blocks.latencies import RecentLatencies
+from .building_blocks.outcomes import report_outcomes
 from .clock import SYSTEM_CLOCK, Clock
 from .errors import FailedResultError
 from .events import Hedged, HedgedAttemptFailed, HedgeWon, Listener, ignore, notify
-from .latencies import RecentLatencies
-from .outcomes import report_outcomes
 from .policy import BasePolicy, Call, ResultJudge, override, require_async
 
 T = TypeVar("T")

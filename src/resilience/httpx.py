@@ -34,7 +34,7 @@ import httpx
 
 from .clock import Clock, SystemClock
 from .errors import RejectedError
-from .http_date import retry_after_seconds
+from .http.http_date import retry_after_seconds
 from .policy import Policy
 
 FAILURE_STATUSES = frozenset({429, 500, 502, 503, 504})

@@ -18,10 +18,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol, Self, TypeVar
 
+from .building_blocks.outcomes import report_outcomes
 from .clock import SYSTEM_CLOCK, SYSTEM_RANDOMIZER, Clock, Randomizer
 from .errors import FailedResultError
 from .events import Listener, Retried, RetriesExhausted, ignore, notify
-from .outcomes import report_outcomes
 from .policy import Call, ResultJudge, SyncPolicy, is_misuse, override, require_async
 
 T = TypeVar("T")

@@ -3,11 +3,11 @@
 import math
 from typing import Self, TypeVar
 
+from .building_blocks.outcomes import report_outcomes
+from .building_blocks.permit import BlockPolicy
 from .clock import SYSTEM_CLOCK, Clock
 from .errors import CallTimeoutError
 from .events import Listener, TimedOut, ignore, notify
-from .outcomes import report_outcomes
-from .permit import BlockPolicy
 from .policy import Call, require_async
 
 T = TypeVar("T")

@@ -29,7 +29,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from src.api.errors import INTERNAL_ERROR, Problem
-from src.api.whole_response import EXTENSIONS, WHOLE_RESPONSE, parts_of
+from src.api.responses.whole_response import EXTENSIONS, WHOLE_RESPONSE, parts_of
 from src.server import refusal
 from src.server.connections import ClientWait, Connections
 from src.server.refusal import CLOSE_HEADER, RefusedRequestError

@@ -8,7 +8,7 @@ import orjson
 
 from src.resilience.clock import Clock
 from src.resilience.errors import CircuitOpenError, RejectedError, ResilienceError
-from src.resilience.http_date import retry_after_seconds
+from src.resilience.http.http_date import retry_after_seconds
 from src.resilience.pipeline import Pipeline
 from src.services.errors import ServiceError
 from src.services.failure_rate_command import set_failure_rate  # noqa: F401 -- the documented import path

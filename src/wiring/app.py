@@ -10,7 +10,7 @@ from functools import partial
 
 from fastapi import FastAPI
 
-from src.api.admin_access import AdminAccess
+from src.api.access.admin_access import AdminAccess
 from src.api.app import App
 from src.api.dependencies import BodyLimits, State
 from src.api.request_context import RequestContext
@@ -19,19 +19,14 @@ from src.api.routes import (
     circuit_breaker,
     dashboard,
     events,
-    export,
     health,
     index,
-    ingest,
     lab,
-    lifecycle,
-    metrics,
     overview,
-    page_reads,
     proxy,
-    series,
     telemetry,
 )
+from src.api.routes.metrics import export, ingest, lifecycle, page_reads, reads, series
 from src.config.settings import Settings, load_settings_or_exit
 from src.config.unknown_settings import unknown_settings
 from src.observation.coalescing import CoalescingListener
@@ -40,10 +35,10 @@ from src.observation.tick_batch import TickBatch
 from src.resilience.cache.options import CacheOptions
 from src.resilience.cache.policy import ReadThroughCache
 from src.resilience.cache.recent_entries import RecentEntries
-from src.resilience.client_address import ClientAddress
 from src.resilience.clock import Clock, SystemClock, SystemRandomizer
 from src.resilience.errors import CircuitOpenError
 from src.resilience.events import CallFinished, Listener, each, without
+from src.resilience.http.client_address import ClientAddress
 from src.resilience.pipeline import Pipeline
 from src.resilience.rate_limiter.memory import memory_rate_limiter
 from src.resilience.rate_limiter.options import Quota
@@ -133,12 +128,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     records = TickBatch[RequestRecord](each(observe_requests, counters.observe_requests, log_requests))
     app = App(
         RequestContext(clock, records.add, is_traced=is_traced),
-        (*ingest.HOT_ROUTES, *metrics.HOT_ROUTES, *series.HOT_ROUTES, *overview.HOT_ROUTES),
+        (*ingest.HOT_ROUTES, *reads.HOT_ROUTES, *series.HOT_ROUTES, *overview.HOT_ROUTES),
         lifespan=partial(_lifespan, used, clock, counters),
         telemetry=tracing.telemetry_config(on=is_traced),
     )
     for module in (
-        ingest, metrics, series, export, lifecycle, overview, health, circuit_breaker, admin, lab, events,
+        ingest, reads, series, export, lifecycle, overview, health, circuit_breaker, admin, lab, events,
         proxy, telemetry, dashboard, page_reads, index,
     ):  # fmt: skip
         app.include_router(module.router)

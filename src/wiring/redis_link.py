@@ -10,9 +10,9 @@ from src.config.settings import Settings
 from src.resilience.clock import Clock
 from src.storage.metrics.layout_version import OtherLayoutError, check_layout
 from src.storage.redis.batcher import RoundTripObserver
-from src.storage.redis.embedded import EmbeddedRedis
+from src.storage.redis.embedded.embedded_redis import EmbeddedRedis
+from src.storage.redis.embedded.server_binary import find_redis_server
 from src.storage.redis.link import RedisAddress, RedisLink, connect, connect_in_process
-from src.storage.redis.server_binary import find_redis_server
 from src.storage.redis.server_memory import warn_of_eviction
 
 DATA_FOLDER = Path("data")

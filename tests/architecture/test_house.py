@@ -5,6 +5,7 @@ import inspect
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,13 @@ def test_imports_go_down_only():
 @pytest.mark.parametrize("module", MODULES, ids=str)
 def test_a_module_opens_by_saying_what_it_is_for(module):
     assert ast.get_docstring(ast.parse(module.read_text(encoding="utf-8")))
+
+
+def test_a_folder_holds_at_most_a_dozen_modules():
+    """The modules at the top of the library are its public names, which programs import."""
+    modules = Counter(path.parent for path in MODULES if path.name != "__init__.py")
+    del modules[Path("src/resilience")]
+    assert {folder: count for folder, count in modules.items() if count > 12} == {}
 
 
 @pytest.mark.parametrize("script", sorted(Path("src").rglob("*.lua")), ids=str)

@@ -13,8 +13,8 @@ import pytest
 
 import src.resilience as package
 from src.resilience import retry
+from src.resilience.building_blocks.permit import BlockPolicy
 from src.resilience.events import Event
-from src.resilience.permit import BlockPolicy
 from src.resilience.policy import BasePolicy, SyncPolicy
 from tests.support.library import PUBLIC
 

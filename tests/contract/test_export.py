@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from src.analytics.points import Point, labels_text
 from src.services.errors import StorageUnavailableError
 from src.services.metrics.labels import LabelQuery
-from src.storage.metrics import dense_minute, export_reader
 from src.storage.metrics.layout import HEAD_POINTS
+from src.storage.metrics.readers import dense_minute, export_reader
 from src.storage.metrics.store import RedisMetricStore
 from tests.contract.test_metric_store import DAY, HOUR, MINUTE, NOW, SECOND, add, on_redis, store_on
 from tests.support.examples import examples

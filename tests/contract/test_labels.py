@@ -11,7 +11,7 @@ from src.analytics.columns import columns_of
 from src.analytics.points import Point, labels_text
 from src.analytics.window import Window
 from src.services.metrics.labels import LabelQuery
-from src.storage.metrics import series_folder
+from src.storage.metrics.series import series_folder
 from src.storage.metrics.store import Caps, RedisMetricStore
 from tests.contract.conftest import TEST_TIME
 from tests.contract.test_metric_store import HOUR, MINUTE, NOW, add, on_redis

@@ -10,9 +10,9 @@ from src.analytics.window import Window
 from src.resilience.clock import SystemClock
 from src.services.errors import StorageUnavailableError
 from src.services.metrics.series import SeriesError
-from src.storage.metrics import window_reader
+from src.storage.metrics.readers import window_reader
+from src.storage.metrics.readers.window_reader import WindowReader
 from src.storage.metrics.store import RedisMetricStore
-from src.storage.metrics.window_reader import WindowReader
 from src.storage.redis.link import RedisAddress, RedisLink, connect
 from tests.contract.conftest import StoreTime
 from tests.contract.test_metric_store import (

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 
 import pytest
 
-from src.storage.redis.server_binary import find_redis_server
+from src.storage.redis.embedded.server_binary import find_redis_server
 from tests.support.checkout import ROOT, Checkout, installed_checkout
 from tests.support.pages import Example, as_script, assert_output, read_page, shows
 

@@ -10,7 +10,7 @@ import sys
 import httpx
 import pytest
 
-from src.storage.redis.server_binary import find_redis_server
+from src.storage.redis.embedded.server_binary import find_redis_server
 from tests.support.checkout import Checkout
 from tests.support.foreign_environment import FOREIGN
 

@@ -12,7 +12,7 @@ import pytest
 import redis.asyncio
 
 from bench.slow_disk import slow_disk
-from src.storage.redis.server_binary import find_redis_server
+from src.storage.redis.embedded.server_binary import find_redis_server
 from tests.support.api import CALM, PLENTY, metric, running_api
 from tests.support.disks import fill, small_disk
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from src.storage.redis.server_binary import find_redis_server
+from src.storage.redis.embedded.server_binary import find_redis_server
 from tests.support.api import metric
 from tests.support.disks import fill, small_disk
 from tests.support.processes import runs, until

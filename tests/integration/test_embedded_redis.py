@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 import redis
 
-from src.storage.redis.embedded import EmbeddedRedis
-from src.storage.redis.embedded_folder import EmbeddedRedisError
-from src.storage.redis.server_binary import find_redis_server, find_redis_servers, server_version
+from src.storage.redis.embedded.embedded_redis import EmbeddedRedis
+from src.storage.redis.embedded.folder import EmbeddedRedisError
+from src.storage.redis.embedded.server_binary import find_redis_server, find_redis_servers, server_version
 from tests.support.disks import read_only
 from tests.support.processes import runs, until
 
@@ -31,7 +31,7 @@ pytestmark = [
 WORKER = """
 import asyncio, sys
 from pathlib import Path
-from src.storage.redis.embedded import EmbeddedRedis
+from src.storage.redis.embedded.embedded_redis import EmbeddedRedis
 
 async def main():
     server = EmbeddedRedis(Path(sys.argv[1]))
@@ -143,7 +143,7 @@ def command(url: str, *words: str) -> object:
 
 def serve_with(monkeypatch: pytest.MonkeyPatch, *servers: Path) -> None:
     """Let these be all servers of the machine, the first on PATH."""
-    monkeypatch.setattr("src.storage.redis.embedded_server.find_redis_servers", lambda: list(servers))
+    monkeypatch.setattr("src.storage.redis.embedded.server.find_redis_servers", lambda: list(servers))
 
 
 @pytest.fixture(scope="session")
@@ -403,7 +403,7 @@ async def test_a_worker_starts_while_the_server_is_frozen(
     first, second = worker(), EmbeddedRedis(folder)
     url = first.url()
     os.kill(server_pid(folder), signal.SIGSTOP)
-    monkeypatch.setattr("src.storage.redis.embedded.START_WAIT_SECONDS", 0.2)
+    monkeypatch.setattr("src.storage.redis.embedded.embedded_redis.START_WAIT_SECONDS", 0.2)
 
     assert await second.start() == url
 
@@ -453,7 +453,7 @@ async def test_a_worker_starts_while_the_server_loads_its_data(
     folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     refusing_server(folder, monkeypatch, "LOADING")
-    monkeypatch.setattr("src.storage.redis.embedded.START_WAIT_SECONDS", 0.5)
+    monkeypatch.setattr("src.storage.redis.embedded.embedded_redis.START_WAIT_SECONDS", 0.5)
     server = EmbeddedRedis(folder)
 
     await server.start()

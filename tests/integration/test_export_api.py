@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from src.api.routes import export
+from src.api.routes.metrics import export
 from tests.support.api import CALM, PLENTY, running_api
 from tests.support.examples import examples
 from tests.support.server import Server

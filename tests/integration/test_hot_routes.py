@@ -5,7 +5,8 @@ import asyncio
 import httpx
 import pytest
 
-from src.api.routes import ingest, metrics, overview, series
+from src.api.routes import overview
+from src.api.routes.metrics import ingest, reads, series
 from src.config.settings import Settings
 from src.wiring import create_app
 from tests.support.api import CALM, metric, running_api
@@ -113,7 +114,7 @@ async def test_each_hot_route_refuses_by_the_admission_of_its_handler(redis_serv
                 assert (status == 429) == (admission == spent), (method, path)
 
 
-HOT_ROUTES = [route for module in (ingest, metrics, series, overview) for route in module.HOT_ROUTES]
+HOT_ROUTES = [route for module in (ingest, reads, series, overview) for route in module.HOT_ROUTES]
 
 
 def test_every_hot_route_is_among_them():
@@ -124,7 +125,7 @@ def test_every_hot_route_is_among_them():
 
 async def test_the_documents_and_the_allowed_methods_are_those_of_the_same_handlers(api):
     """FastAPI registers each handler of a hot route, and nothing of its own."""
-    routers = (ingest.router, metrics.router, series.router, overview.router)
+    routers = (ingest.router, reads.router, series.router, overview.router)
     registered = {
         (method, route.path): route.endpoint
         for router in routers

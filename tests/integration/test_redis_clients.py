@@ -27,7 +27,7 @@ from src.resilience.errors import StoreRefusedError
 from src.resilience.events import OutcomeLost
 from src.resilience.redis import ClientRunner, RedisBreakerStore, RedisCacheStore, RedisRateLimiter
 from src.resilience.redis.scripts import COMMAND
-from src.storage.redis.server_binary import find_redis_server
+from src.storage.redis.embedded.server_binary import find_redis_server
 from tests.support.redis_cluster import free_ports
 
 ONCE = Retry(NoBackoff(), 0)

@@ -9,8 +9,8 @@ import uvloop
 
 from src.resilience.clock import SystemClock
 from src.services.errors import StorageUnavailableError
+from src.storage.redis.embedded.server_binary import find_redis_server
 from src.storage.redis.link import RedisAddress, RedisLink, connect
-from src.storage.redis.server_binary import find_redis_server
 from tests.support.certificate import make_certificate
 
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from src.analytics.points import format_timestamp, parse_timestamp
-from src.api.timestamp_columns import parse_timestamps
+from src.api.requests.timestamp_columns import parse_timestamps
 
 instants = st.one_of(
     st.integers(-62_135_596_800_000_000, 253_402_300_799_999_999),

@@ -11,9 +11,8 @@ import src.resilience as package
 EDGES = tuple(
     f"src.resilience.{name}"
     for name in (
-        "client_address",
         "fastapi",
-        "http_date",
+        "http",
         "httpx",
         "pytest_plugin",
         "rate_limiter.headers",

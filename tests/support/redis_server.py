@@ -7,8 +7,8 @@ from pathlib import Path
 
 import redis
 
+from src.storage.redis.embedded.server_binary import find_redis_server
 from src.storage.redis.link import RedisLink
-from src.storage.redis.server_binary import find_redis_server
 
 
 class RedisServer:

@@ -16,7 +16,7 @@ import tree_sitter_powershell
 from scripts.install import UV_VARIABLES, has_cache, pip_configuration, uv_environment
 from src.config.settings import Settings
 from src.server.options import longest_stop_seconds
-from src.storage.redis.embedded import STOP_GRACE_SECONDS
+from src.storage.redis.embedded.embedded_redis import STOP_GRACE_SECONDS
 from src.telemetry.tracing import LAST_EXPORT_SECONDS
 from tests.support.server import Server
 

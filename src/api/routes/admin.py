@@ -4,14 +4,14 @@ from typing import cast
 
 from fastapi import APIRouter, Request
 
-from src.api.admin_access import RequireAdmin
-from src.api.body import MAX_OBJECT_BYTES, body_too_large
+from src.api.access.admin_access import RequireAdmin
 from src.api.dependencies import state
-from src.api.json_object import read_json_object
 from src.api.models.circuit_breaker import BreakerOut
 from src.api.models.external_service import FailureRate, FaultChangesIn, FaultsOut
 from src.api.models.proxy import ProxyPolicy
 from src.api.openapi import ADMIN_ERRORS, BODY_ERRORS, json_body, problems, request_headers
+from src.api.requests.body import MAX_OBJECT_BYTES, body_too_large
+from src.api.requests.json_object import read_json_object
 from src.api.routes.circuit_breaker import breaker_out
 from src.services.simulated_faults import FaultChanges, SimulatedFaults
 

@@ -15,9 +15,9 @@ from pathlib import PurePath
 from fastapi import APIRouter, HTTPException, Request
 from starlette.responses import RedirectResponse, Response
 
-from src.api.etag import is_not_modified
 from src.api.header import header
-from src.api.negotiation import accepts_gzip
+from src.api.responses.etag import is_not_modified
+from src.api.responses.negotiation import accepts_gzip
 
 router = APIRouter(include_in_schema=False)
 

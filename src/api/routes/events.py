@@ -14,9 +14,9 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from src.api.dependencies import state
 from src.api.errors import Problem, ProblemError
 from src.api.header import header
-from src.api.negotiation import prefers_html
 from src.api.openapi import Responses, problems
 from src.api.rate_limit import admit
+from src.api.responses.negotiation import prefers_html
 from src.api.routes.dashboard import PAGE_HEADERS
 from src.services.event_feed import EventFeed, LoggedEvent, TooManyFollowersError
 

@@ -5,8 +5,8 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from src.api.header import header
 from src.api.models.index import IndexOut
-from src.api.negotiation import prefers_html
 from src.api.openapi import headers
+from src.api.responses.negotiation import prefers_html
 
 router = APIRouter(tags=["index"])
 

@@ -44,6 +44,8 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Final, Literal, NamedTuple, ParamSpec, get_args
 
+from ..building_blocks.lease import LeaseRenewal
+from ..building_blocks.shared_tasks import SharedTask, SharedTasks
 from ..clock import SYSTEM_CLOCK, SYSTEM_RANDOMIZER, Clock, Randomizer
 from ..events import (
     CacheAnswered,
@@ -53,9 +55,7 @@ from ..events import (
     ignore,
     notify,
 )
-from ..lease import LeaseRenewal
 from ..policy import AsyncPartial, is_misuse, require_async
-from ..shared_tasks import SharedTask, SharedTasks
 from .options import CacheOptions
 from .store import CacheStore, Entry, Lease
 

@@ -9,6 +9,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final, TypeVar
 
+from ..building_blocks.lease import LeaseRenewal
+from ..building_blocks.outcomes import report_outcomes
+from ..building_blocks.permit import BlockPolicy
 from ..clock import SYSTEM_CLOCK, Clock
 from ..errors import CircuitOpenError, FailedResultError, RejectedError
 from ..events import (
@@ -21,9 +24,6 @@ from ..events import (
     ignore,
     notify,
 )
-from ..lease import LeaseRenewal
-from ..outcomes import report_outcomes
-from ..permit import BlockPolicy
 from ..policy import Call, ResultJudge, SyncPolicy, is_misuse, require_async
 from .options import CircuitBreakerOptions
 from .store import (

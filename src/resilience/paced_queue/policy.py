@@ -17,6 +17,8 @@ from contextvars import Context
 from functools import partial
 from typing import Self, TypeVar
 
+from ..building_blocks.outcomes import report_outcomes
+from ..building_blocks.permit import BlockPolicy
 from ..clock import SYSTEM_CLOCK, Clock
 from ..errors import (
     QueueClosedError,
@@ -25,8 +27,6 @@ from ..errors import (
     RejectedError,
 )
 from ..events import Listener, Rejected, SlotTaken, TimedOut, ignore, notify
-from ..outcomes import report_outcomes
-from ..permit import BlockPolicy
 from ..policy import Call, require_async
 from .options import MAX_SECONDS, PacedQueueOptions, QueuePolicy, check_policy
 from .store import Offer, PaceStatus, PaceStore, Slot, SlotDecision

@@ -21,12 +21,12 @@ microseconds, here as in the scripts that do the same in Redis, so rounding erro
 from functools import partial
 from typing import Self, TypeVar
 
+from ..building_blocks.outcomes import report_outcomes
+from ..building_blocks.permit import BlockPolicy
+from ..building_blocks.permits import Permits
 from ..clock import SYSTEM_CLOCK, Clock
 from ..errors import RateLimitedError
 from ..events import Listener, Rejected, Waited, ignore, notify
-from ..outcomes import report_outcomes
-from ..permit import BlockPolicy
-from ..permits import Permits
 from ..policy import Call, override, require_async
 from .foresight import seconds_until
 from .options import _TICK_SECONDS, RateLimitOptions, check_cost

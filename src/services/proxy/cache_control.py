@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import chain
 
-from src.resilience.http_date import http_date
+from src.resilience.http.http_date import http_date
 from src.services.proxy.headers import SHARED_BY, Headers, first, listed, values
 
 MAX_SECONDS = 2**31

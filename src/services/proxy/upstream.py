@@ -17,7 +17,7 @@ from typing import Literal
 import httpx
 
 from src.resilience.clock import Clock
-from src.resilience.http_date import retry_after_seconds
+from src.resilience.http.http_date import retry_after_seconds
 from src.services.errors import ServiceError
 from src.services.external_service import ExternalServiceError
 from src.services.proxy.cache_control import reuse_rules

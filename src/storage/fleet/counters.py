@@ -38,8 +38,8 @@ class RedisCounterStore:
     def __init__(self, link: RedisLink, worker: str, *, time_source: str = SERVER_TIME) -> None:
         self._link = link
         self._worker = worker
-        self._add = storage_script("counters_add", time_source=time_source)
-        self._read = storage_script("counters_read", time_source=time_source)
+        self._add = storage_script("fleet/counters_add", time_source=time_source)
+        self._read = storage_script("fleet/counters_read", time_source=time_source)
 
     async def add(self, counts: CounterSnapshot) -> None:
         """Add the counts of this worker, in one script."""

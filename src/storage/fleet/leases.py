@@ -8,7 +8,7 @@ from src.storage.redis.link import RedisLink
 from src.storage.redis.scripts import storage_script
 
 _KEY = "lab:stress"
-_TAKE = storage_script("lease_take")
+_TAKE = storage_script("fleet/lease_take")
 
 LONGEST_SECONDS = 120.0
 """The longest lease. A lease with more time left was taken before Redis' clock was set back, and is

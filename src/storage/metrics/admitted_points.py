@@ -33,7 +33,7 @@ class AdmittedPoints:
         self._store = store
         self._link = link
         self._script = storage_script(
-            "admit_points", after=limiter.algorithm_file, time_source=limiter.time_source
+            "metrics/admit_points", after=limiter.algorithm_file, time_source=limiter.time_source
         )
         self._requests = link.tick_loader(self._run)
 

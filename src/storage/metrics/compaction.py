@@ -24,7 +24,7 @@ class SketchCompactor:
 
     def __init__(self, link: RedisLink) -> None:
         self._link = link
-        self._script = storage_script("metrics_compact")
+        self._script = storage_script("metrics/metrics_compact")
         self._waiting: dict[bytes, None] = {}
         self._task: asyncio.Task[None] | None = None
 

@@ -21,7 +21,7 @@ ABSENT_TYPES = ("?0", "?1", "?2", "?3")
 """No metric types have these names, so their keys never exist. The keys of each name are in another quarter
 of a Redis Cluster's slots, so that one node of several does not serve all of them."""
 
-_CHECK_INGEST = storage_script("check_ingest")
+_CHECK_INGEST = storage_script("metrics/check_ingest")
 
 
 class RedisReadiness:

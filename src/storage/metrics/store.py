@@ -27,15 +27,15 @@ from src.services.metrics.ingest import (
     WriteResult,
 )
 from src.storage.metrics.compaction import SketchCompactor
-from src.storage.metrics.export_reader import ExportReader
-from src.storage.metrics.label_reader import LabelReader
 from src.storage.metrics.layout import key_of
 from src.storage.metrics.lifecycle.deletion import PointDeleter
-from src.storage.metrics.list_reader import ListReader
-from src.storage.metrics.series_dictionary import SeriesDictionary
-from src.storage.metrics.series_folder import SeriesFolder
-from src.storage.metrics.type_reader import TypeReader
-from src.storage.metrics.window_reader import WindowReader
+from src.storage.metrics.readers.export_reader import ExportReader
+from src.storage.metrics.readers.label_reader import LabelReader
+from src.storage.metrics.readers.list_reader import ListReader
+from src.storage.metrics.readers.type_reader import TypeReader
+from src.storage.metrics.readers.window_reader import WindowReader
+from src.storage.metrics.series.series_dictionary import SeriesDictionary
+from src.storage.metrics.series.series_folder import SeriesFolder
 from src.storage.metrics.write import write_arguments
 from src.storage.redis.link import CALL_TIMEOUT_SECONDS, RedisLink
 from src.storage.redis.scripts import storage_script
@@ -89,8 +89,8 @@ class RedisMetricStore:
     ) -> None:
         self._link = link
         self._caps = caps
-        self._add_script = storage_script("metrics_add", time_source=time_source)
-        self._now_script = storage_script("read_now", time_source=time_source)
+        self._add_script = storage_script("metrics/metrics_add", time_source=time_source)
+        self._now_script = storage_script("metrics/read_now", time_source=time_source)
         self._singles = link.tick_loader(self._add_singles)
         self._windows = WindowReader(link)
         self._lists = ListReader(link, self._dictionary)

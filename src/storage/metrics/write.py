@@ -6,7 +6,7 @@ import numpy as np
 
 from src.analytics.columns import FEW, PointColumns, TypeFold, fold, fold_few
 from src.resilience.redis.port import Argument
-from src.storage.metrics.series_dictionary import SeriesDictionary
+from src.storage.metrics.series.series_dictionary import SeriesDictionary
 
 
 def write_arguments(

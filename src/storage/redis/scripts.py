@@ -1,12 +1,12 @@
-"""The Lua scripts in `src/storage/lua`."""
+"""The Lua scripts of the storage, each beside the module that runs it."""
 
 from pathlib import Path
 
 from src.resilience.redis.scripts import SERVER_TIME, Script, load_script
 
-_FOLDER = Path(__file__).parents[1] / "lua"
+_FOLDER = Path(__file__).parents[1]
 
 
 def storage_script(name: str, *, after: Path | None = None, time_source: str = SERVER_TIME) -> Script:
-    """Read the script `src/storage/lua/<name>.lua`. `load_script` documents the other arguments."""
+    """Read the script `src/storage/<name>.lua`. `load_script` documents the other arguments."""
     return load_script(_FOLDER / f"{name}.lua", after=after, time_source=time_source)

@@ -3,7 +3,7 @@
 import pytest
 from starlette.requests import Request
 
-from src.api.admin_access import AdminAccess, AdminClosedError, AdminKeyError
+from src.api.access.admin_access import AdminAccess, AdminClosedError, AdminKeyError
 
 
 def request(peer="127.0.0.1", host="localhost:8000", **headers):

@@ -8,11 +8,11 @@ from contextlib import suppress
 import pytest
 
 from src.analytics.points import Point
-from src.api import batch as batch_module
-from src.api.batch import MAX_DEPTH, MAX_ERRORS, SLICE_BYTES
-from src.api.batch_columns import LEAST_POINT_BYTES, UnusualBatchError, decode_array
-from src.api.body import MAX_OBJECT_BYTES
 from src.api.errors import ProblemError
+from src.api.requests import batch as batch_module
+from src.api.requests.batch import MAX_DEPTH, MAX_ERRORS, SLICE_BYTES
+from src.api.requests.batch_columns import LEAST_POINT_BYTES, UnusualBatchError, decode_array
+from src.api.requests.body import MAX_OBJECT_BYTES
 from src.resilience.clock import SystemClock
 
 GOOD = {"timestamp": "2026-01-31T12:00:00Z", "value": 1.5, "type": "cpu"}

@@ -8,9 +8,9 @@ import zlib
 import pytest
 from starlette.requests import Request
 
-from src.api.body import BODY_SECONDS, await_body, media_type, read_body
-from src.api.eager_coroutine import EagerCoroutine
 from src.api.errors import ProblemError
+from src.api.requests.body import BODY_SECONDS, await_body, media_type, read_body
+from src.api.requests.eager_coroutine import EagerCoroutine
 from tests.support.clock import FakeClock
 
 

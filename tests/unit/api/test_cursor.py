@@ -4,7 +4,7 @@ import base64
 
 import pytest
 
-from src.api.cursor import decode_cursor, encode_cursor
+from src.api.requests.cursor import decode_cursor, encode_cursor
 from src.services.metrics.ingest import Position
 
 

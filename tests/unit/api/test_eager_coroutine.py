@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from src.api.eager_coroutine import EagerCoroutine
+from src.api.requests.eager_coroutine import EagerCoroutine
 
 
 async def test_a_coroutine_without_waits_is_done_at_once():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from src.api.negotiation import accepts_gzip, prefers_html
+from src.api.responses.negotiation import accepts_gzip, prefers_html
 
 FIREFOX = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
 CHROME = (

@@ -6,7 +6,7 @@ from fastapi import FastAPI
 from pydantic import BaseModel, Field
 
 from src.api import openapi
-from src.api.admin_access import RequireAdmin
+from src.api.access.admin_access import RequireAdmin
 from src.api.errors import Problem
 from src.api.models.metrics import METRIC_IN, MetricIn
 from src.api.openapi import headers, json_batch_body, json_body, problems
@@ -16,19 +16,16 @@ from src.api.routes import (
     events,
     health,
     index,
-    ingest,
     lab,
-    lifecycle,
-    metrics,
     overview,
     proxy,
-    series,
     telemetry,
 )
+from src.api.routes.metrics import ingest, lifecycle, reads, series
 
 ROUTERS = (
     admin.router, circuit_breaker.router, events.router, health.router, index.router, ingest.router,
-    lab.router, lab.runs, lifecycle.router, metrics.router, overview.router, series.router, proxy.router,
+    lab.router, lab.runs, lifecycle.router, reads.router, overview.router, series.router, proxy.router,
     telemetry.router,
 )  # fmt: skip
 QUOTA_HEADERS = {

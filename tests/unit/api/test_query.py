@@ -5,7 +5,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 
 from src.api.errors import ProblemError
-from src.api.query import QueryReader
+from src.api.requests.query import QueryReader
 
 
 class Query(BaseModel):

@@ -14,7 +14,7 @@ from src.api.hot_routes import HotRoute, hot_route_table
 from src.api.request_context import RequestContext
 from src.api.request_middleware import RequestMiddleware
 from src.observation.request_record import RequestRecord
-from src.resilience.client_address import ClientAddress
+from src.resilience.http.client_address import ClientAddress
 from src.resilience.rate_limiter.memory import memory_rate_limiter
 from src.resilience.rate_limiter.options import Quota
 from src.services.access.admission import Admission

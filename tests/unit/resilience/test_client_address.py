@@ -6,8 +6,8 @@ from ipaddress import ip_network
 import pytest
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from src.api.local_peer import is_direct_loopback
-from src.resilience.client_address import ClientAddress
+from src.api.access.local_peer import is_direct_loopback
+from src.resilience.http.client_address import ClientAddress
 
 
 def scope(peer, *forwarded_for, **headers):

@@ -35,9 +35,9 @@ from src.resilience import (
     memory_rate_limiter,
 )
 from src.resilience.adaptive_concurrency import Aimd
+from src.resilience.building_blocks.permits import Permits
 from src.resilience.chaos import Fault
 from src.resilience.clock import SystemRandomizer
-from src.resilience.permits import Permits
 from src.resilience.policy import AsyncPartial
 from src.resilience.retry import RetryBudget
 from tests.support.clock import FakeClock, settle

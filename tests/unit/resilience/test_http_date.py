@@ -2,7 +2,7 @@
 
 import pytest
 
-from src.resilience.http_date import http_date
+from src.resilience.http.http_date import http_date
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src.resilience.latencies import RecentLatencies
+from src.resilience.building_blocks.latencies import RecentLatencies
 
 
 @given(st.lists(st.floats(0, 100), min_size=1), st.integers(1, 10), st.floats(0.01, 0.99))

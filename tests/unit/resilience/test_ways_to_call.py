@@ -36,9 +36,9 @@ from src.resilience import (
     memory_rate_limiter,
 )
 from src.resilience.adaptive_concurrency import Aimd
+from src.resilience.building_blocks.permit import BlockPolicy, Permit
 from src.resilience.circuit_breaker import ThreadSafeBreakerStore
 from src.resilience.clock import BlockingClock, SystemRandomizer
-from src.resilience.permit import BlockPolicy, Permit
 from src.resilience.retry import RetryBudget
 from tests.support.clock import FakeClock, settle
 from tests.unit.resilience.test_every_policy import (

@@ -8,7 +8,7 @@ import pytest
 
 from src.resilience.clock import SystemRandomizer
 from src.resilience.errors import CallTimeoutError, CircuitOpenError, RateLimitedError
-from src.resilience.http_date import MAX_RETRY_AFTER_SECONDS
+from src.resilience.http.http_date import MAX_RETRY_AFTER_SECONDS
 from src.resilience.pipeline import Pipeline
 from src.resilience.retry import Fixed, Retry, RetryOptions
 from src.services.errors import StorageUnavailableError

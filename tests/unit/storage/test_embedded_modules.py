@@ -9,8 +9,8 @@ sys.modules["fcntl"] = None
 for name in ("SIGKILL", "SIGHUP", "SIGALRM", "ITIMER_REAL", "setitimer"):
     delattr(signal, name)
 sys.platform = "win32"
-import src.storage.redis.embedded
-from src.storage.redis.server_binary import find_redis_server
+import src.storage.redis.embedded.embedded_redis
+from src.storage.redis.embedded.server_binary import find_redis_server
 assert find_redis_server() is None
 """
 

@@ -24,7 +24,6 @@ from src.resilience.clock import Clock
 from src.resilience.redis.port import Argument
 from src.services.errors import StorageUnavailableError
 from src.services.metrics.labels import LabelFilters, matches
-from src.storage.metrics.label_reader import LabelReader
 from src.storage.metrics.layout import key_of
 from src.storage.metrics.lifecycle.hour_change import HourChange, HourReader, SketchChange
 from src.storage.metrics.lifecycle.lease import DeletionLease, DeletionLeases, LeaseLostError
@@ -36,9 +35,10 @@ from src.storage.metrics.lifecycle.removal import (
     sketch_without,
 )
 from src.storage.metrics.lifecycle.series_cleanup import SeriesCleanup
-from src.storage.metrics.series_dictionary import SeriesDictionary
-from src.storage.metrics.series_folder import SeriesFolder
-from src.storage.metrics.window_reader import Item, decode_items
+from src.storage.metrics.readers.label_reader import LabelReader
+from src.storage.metrics.readers.window_reader import Item, decode_items
+from src.storage.metrics.series.series_dictionary import SeriesDictionary
+from src.storage.metrics.series.series_folder import SeriesFolder
 from src.storage.redis.link import RedisLink
 from src.storage.redis.scripts import storage_script
 
@@ -50,8 +50,8 @@ QUICK_ATTEMPTS = 3
 MAX_ATTEMPTS = 50
 """How often the commit of one hour is tried, while writes change its sketches."""
 
-_COMMIT = storage_script("deletion_commit")
-_READ = storage_script("metrics_read")
+_COMMIT = storage_script("metrics/lifecycle/deletion_commit")
+_READ = storage_script("metrics/readers/metrics_read")
 _NOTHING = Item(0, b"", b"", b"")
 _CHANGED, _LEASE_LOST, _EMPTY = 0, -1, 2
 

@@ -23,7 +23,7 @@ from src.resilience.redis.port import Argument
 from src.storage.metrics.layout import key_of
 from src.storage.metrics.lifecycle.lease import DeletionLease, LeaseLostError
 from src.storage.metrics.lifecycle.removal import NO_COUNTS, Removal, added, counts_of_values
-from src.storage.metrics.series_folder import (
+from src.storage.metrics.series.series_folder import (
     covered_points,
     decode_hour_block,
     encode_hour_block,
@@ -41,8 +41,8 @@ STAGE_SECONDS: Final = 120
 HEAD: Final = -1
 """The head of an hour, where its minutes are 0 to 59."""
 
-_READ = storage_script("deletion_read")
-_STAGE = storage_script("deletion_stage")
+_READ = storage_script("metrics/lifecycle/deletion_read")
+_STAGE = storage_script("metrics/lifecycle/deletion_stage")
 
 
 class SketchChange(NamedTuple):

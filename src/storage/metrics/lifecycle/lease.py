@@ -25,7 +25,7 @@ WAIT_SECONDS = 30
 """How long a deletion waits for another one of the same type."""
 POLL_SECONDS = 0.1
 
-_TAKE = storage_script("deletion_take")
+_TAKE = storage_script("metrics/lifecycle/deletion_take")
 
 
 class DeletionLease(NamedTuple):

@@ -8,8 +8,8 @@ from src.storage.redis.scripts import storage_script
 
 _RULES = "retention"
 _TURN = "retention:turn"
-_SET = storage_script("retention_set")
-_TAKE = storage_script("deletion_take")
+_SET = storage_script("metrics/lifecycle/retention_set")
+_TAKE = storage_script("metrics/lifecycle/deletion_take")
 
 
 class RedisRetention:

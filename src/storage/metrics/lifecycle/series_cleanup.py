@@ -6,11 +6,11 @@ from contextlib import suppress
 from src.analytics.series_block import SeriesBlock
 from src.resilience.redis.port import Argument
 from src.services.errors import StorageRefusedError, StorageUnavailableError
-from src.storage.metrics.label_reader import LabelReader
 from src.storage.metrics.layout import key_of
 from src.storage.metrics.lifecycle.lease import DeletionLease, LeaseLostError
-from src.storage.metrics.series_dictionary import UNLABELLED, retired_field
-from src.storage.metrics.series_folder import (
+from src.storage.metrics.readers.label_reader import LabelReader
+from src.storage.metrics.series.series_dictionary import UNLABELLED, retired_field
+from src.storage.metrics.series.series_folder import (
     SeriesFolder,
     decode_hour_block,
     encode_all_block,
@@ -24,9 +24,9 @@ MAX_ATTEMPTS = 10
 """How often the block of all hours, or the dictionary, is read again because it has changed meanwhile."""
 BLOCKS_AT_ONCE = 20
 
-_TOTAL = storage_script("deletion_total")
+_TOTAL = storage_script("metrics/lifecycle/deletion_total")
 _LEASE_LOST = -1
-_SERIES = storage_script("deletion_series")
+_SERIES = storage_script("metrics/lifecycle/deletion_series")
 
 
 class SeriesCleanup:

@@ -1,0 +1,1 @@
+"""Which callers may use which endpoints."""

@@ -1,0 +1,1 @@
+"""The routes of the metrics: ingest, reads, export, deletion and retention."""

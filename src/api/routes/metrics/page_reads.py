@@ -1,0 +1,71 @@
+"""The reads of the operator's page, which have their own quota.
+
+Many pages may share one client address, for example behind one router, so these reads do not count against
+the read quota. They are cheap: the list of types, and series over fixed ranges in steps of whole minutes.
+"""
+
+from functools import partial
+from typing import Final, Literal
+
+import orjson
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, ConfigDict
+from starlette.responses import Response
+
+from src.analytics.aggregate import Aggregate
+from src.api.admitted_read import ReadTask, admit_and_read
+from src.api.dependencies import state
+from src.api.models.metrics import MetricType
+from src.api.requests.query import QueryReader
+from src.api.routes.metrics.reads import types_response
+from src.api.routes.metrics.series import series_steps
+from src.services.metrics.ingest import TypeOverview
+
+router = APIRouter(prefix="/api/dashboard", include_in_schema=False)
+
+Range = Literal["15min", "1h", "6h", "24h"]
+
+RANGES: Final[dict[Range, tuple[int, int]]] = {
+    "15min": (900, 60),
+    "1h": (3600, 60),
+    "6h": (6 * 3600, 300),
+    "24h": (24 * 3600, 1200),
+}
+"""The length of each range and of its steps, in seconds."""
+
+
+class PageSeriesQuery(BaseModel):
+    """The series to show on the page."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    type: MetricType
+    range: Range
+
+
+_QUERY = QueryReader(PageSeriesQuery)
+
+
+@router.get("/types")
+async def types(request: Request) -> Response:
+    """List every metric type, like `GET /api/metrics/types`."""
+    read = partial(_begin_types, request)
+    return types_response(await admit_and_read(request, read, "page_admission"))
+
+
+@router.get("/series")
+async def series(request: Request) -> Response:
+    """Return the steps of a type over one of `RANGES`, like `GET /api/metrics/series`."""
+    steps = await admit_and_read(request, partial(_begin_series, request), "page_admission")
+    return Response(orjson.dumps(series_steps(steps)), media_type="application/json")
+
+
+def _begin_types(request: Request) -> ReadTask[list[TypeOverview]]:
+    return ReadTask(state(request)["metrics"].types())
+
+
+def _begin_series(request: Request) -> ReadTask[list[tuple[int, Aggregate]]]:
+    query, services = _QUERY.read(request), state(request)
+    seconds, step = RANGES[query.range]
+    start = int((services["clock"].now() - seconds) // step) * step
+    return ReadTask(services["series"].get(query.type, start * 1_000_000, None, step))

@@ -1,0 +1,109 @@
+"""The outcome of every call of a policy, as an event.
+
+A policy calls `report_outcomes` at the end of its constructor. Where the listener accepts the event, the
+policy gets a `run` of its own that measures and reports. The `run` of every other policy has no branch and no
+wrapper for it, since each would be noticed: the cheapest policies cost less than 0.2 µs.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol, TypeVar
+
+from ..clock import Clock
+from ..errors import CallTimeoutError, QueueTimeoutError, RejectedError
+from ..events import CallFinished, CallOutcome, Listener, accepts, notify
+from ..policy import Call, ResultJudge, is_misuse
+
+T = TypeVar("T")
+
+
+class _NamedPolicy(Protocol):
+    """A policy whose events have a name."""
+
+    name: str
+
+    async def run(self, call: Call[T]) -> T:
+        """Run `call`."""
+        ...
+
+
+def _every_error_fails(_error: Exception) -> bool:
+    return True
+
+
+def report_outcomes(
+    policy: _NamedPolicy,
+    clock: Clock,
+    listener: Listener,
+    is_failure: Callable[[Exception], bool | None] = _every_error_fails,
+    is_failure_result: ResultJudge | None = None,
+) -> None:
+    """Let each `run` of `policy` send a `CallFinished` to `listener` when it ends.
+
+    A plain function, which no policy runs, is no call and has no outcome.
+
+    Args:
+        policy: The policy.
+        clock: Measures the calls.
+        listener: Receives the events.
+        is_failure: Judges an error of a call. Where it does not return True, the call succeeded.
+        is_failure_result: Returns whether a result of `run` counts as a failure; None: no result does.
+    """
+    if accepts(listener, CallFinished):
+        reporter = _Reporter(clock, listener, is_failure, is_failure_result)
+        vars(policy)["run"] = partial(_run_and_report, policy, reporter)
+
+
+@dataclass(frozen=True, slots=True)
+class _Reporter:
+    """Reports the calls of one policy, and of its copies with other options."""
+
+    clock: Clock
+    listener: Listener
+    is_failure: Callable[[Exception], bool | None]
+    is_failure_result: ResultJudge | None
+
+    def report(
+        self, policy: _NamedPolicy, began: float, outcome: CallOutcome, error: BaseException | None
+    ) -> None:
+        event = CallFinished(
+            policy=policy.name,
+            pattern=type(policy).__name__,
+            outcome=outcome,
+            duration_seconds=self.clock.monotonic() - began,
+            error=error,
+        )
+        notify(self.listener, event)
+
+    def outcome_of_result(self, result: object) -> CallOutcome:
+        judge = self.is_failure_result
+        return "failed" if judge is not None and judge(result) else "succeeded"
+
+    def outcome_of_error(self, error: BaseException) -> CallOutcome:
+        match error:
+            case RejectedError():
+                return "rejected"
+            case CallTimeoutError() | QueueTimeoutError():
+                return "timed_out"
+            case Exception():
+                return "failed" if self.is_failure(error) else "succeeded"
+            case _:
+                return "cancelled"
+
+
+async def _run_and_report(
+    policy: _NamedPolicy,
+    reporter: _Reporter,
+    call: Call[T],
+    **options: Any,  # noqa: ANN401 -- those of the policy's own `run`
+) -> T:
+    began = reporter.clock.monotonic()
+    try:
+        result = await type(policy).run(policy, call, **options)
+    except BaseException as error:
+        if not is_misuse(error):
+            reporter.report(policy, began, reporter.outcome_of_error(error), error)
+        raise
+    reporter.report(policy, began, reporter.outcome_of_result(result), None)
+    return result

@@ -1,0 +1,1 @@
+"""HTTP for the library's edges: dates in headers, and the client's address."""
