@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import pytest
 import redis.asyncio
 
+from src.resilience.clock import SystemClock
 from src.resilience.redis.client_runner import ClientRunner
-from src.storage.redis.link import RedisLink
+from src.storage.redis.link import RedisAddress, RedisLink, connect, connect_in_process
 from tests.support.clock import FakeClock
 from tests.support.redis_cluster import CLUSTER_TIME, TIME_KEYS, ClientAccess, RedisCluster
 from tests.support.redis_server import RedisServer
@@ -22,6 +23,18 @@ local function now_us()
 end
 """
 """The time source of scripts under test: `StoreTime` writes what it reads."""
+
+
+TIMEOUT_SECONDS = 30.0
+"""The timeout of each command, so that a slow machine fails no contract."""
+
+
+class PatientClock(SystemClock):
+    """The clock of the machine, with timeouts that a slow machine keeps."""
+
+    def timeout(self, seconds: float | None) -> asyncio.Timeout:
+        """Return a timeout of at least `TIMEOUT_SECONDS`."""
+        return super().timeout(None if seconds is None else max(seconds, TIMEOUT_SECONDS))
 
 
 @dataclass
@@ -35,7 +48,7 @@ class StoreTime:
     def redis(self):
         """What a store of the library is made with."""
         if isinstance(self.link, ClientAccess):
-            return ClientRunner(self.link.client, timeout_seconds=30)  # a loaded machine fails no contract
+            return ClientRunner(self.link.client, timeout_seconds=TIMEOUT_SECONDS)
         return self.link
 
     @property
@@ -69,6 +82,22 @@ def backend(request: pytest.FixtureRequest) -> str:
 
 LIBRARY_BACKENDS = ["memory", "fakeredis", "redis", "client", "cluster"]
 """The backends of a store that is a part of the library."""
+
+
+@pytest.fixture
+async def redis_link(redis_server: RedisServer) -> AsyncIterator[RedisLink]:
+    """A link to the real redis-server."""
+    link = RedisLink(connect(RedisAddress(redis_server.url)), PatientClock())
+    yield link
+    await link.aclose()
+
+
+@pytest.fixture
+async def fake_link() -> AsyncIterator[RedisLink]:
+    """A link to fakeredis."""
+    link = RedisLink(connect_in_process(), PatientClock())
+    yield link
+    await link.aclose()
 
 
 @pytest.fixture
