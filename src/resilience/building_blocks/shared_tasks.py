@@ -25,6 +25,11 @@ class SharedTask(NamedTuple, Generic[T]):
     task: "asyncio.Task[T]"
     began_at: float
 
+    async def result(self) -> T:
+        """Wait for the task and return its result. Unlike `await`, a cancelled caller does not cancel it."""
+        await asyncio.wait((self.task,))
+        return self.task.result()
+
 
 class SharedTasks(Generic[K, T]):
     """The shared tasks by key. They run on one event loop at a time.

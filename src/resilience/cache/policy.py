@@ -250,7 +250,7 @@ class ReadThroughCache:
         if (failure := self._recent_failure(key)) is not None:
             return await self._last_good_or_raise(key, failure.error.with_traceback(failure.traceback))
         computation = self._join((key, False), compute)
-        return await self._answer_in_time(key, computation) or await _result(computation)
+        return await self._answer_in_time(key, computation) or await computation.result()
 
     async def _refresh(self, key: str, compute: Compute) -> Answer:
         task_key = key, True
@@ -260,7 +260,7 @@ class ReadThroughCache:
             await asyncio.wait((earlier.task,))
             if earlier.task.cancelled():  # `aclose` cancelled it, and no further computation may begin
                 raise asyncio.CancelledError
-        return await _result(self._join(task_key, compute))
+        return await self._join(task_key, compute).result()
 
     def _join(self, task_key: _TaskKey, compute: Compute) -> SharedTask[Answer]:
         """Return the task of `task_key` that is under way, or begin one."""
@@ -283,7 +283,7 @@ class ReadThroughCache:
         if seconds > 0:
             with suppress(TimeoutError):  # the computation itself may raise it too
                 async with self._clock.timeout(seconds):
-                    return await _result(computation)
+                    return await computation.result()
         if computation.task.done():
             return None
         expired = await self._store.read_expired(key, options, options.stale_seconds)
@@ -390,12 +390,3 @@ class ReadThroughCache:
             return failure
         del self._failures[key]
         return None
-
-
-async def _result(computation: SharedTask[Answer]) -> Answer:
-    """Wait for a computation.
-
-    Unlike `await`, a cancellation of the caller does not cancel the computation.
-    """
-    await asyncio.wait((computation.task,))
-    return computation.task.result()

@@ -9,6 +9,7 @@ import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from src.resilience.building_blocks.shared_tasks import SharedTasks
 from src.resilience.circuit_breaker.policy import CircuitBreaker
 from src.resilience.circuit_breaker.store import BreakerStatus
 from src.resilience.clock import Clock
@@ -83,26 +84,23 @@ class OverviewService:
         self._clock = clock
         self._proxy = proxy
         self._outage_policy: OutagePolicy = outage_policy
-        self._read_task: asyncio.Task[Overview] | None = None
-        self._last_read_monotonic = -math.inf
-        self._failure_rate_task: asyncio.Task[None] | None = None
-        self._last_failure_rate_monotonic = -math.inf
+        self._reads = SharedTasks[None, Overview](clock)
+        self._latest: Overview | None = None
+        self._latest_monotonic = -math.inf
+        self._failure_rate_reads = SharedTasks[None, None](clock)
+        self._failure_rate_monotonic = -math.inf
         self._failure_rate: float | None = None
 
     async def get(self) -> Overview:
         """Return an overview that is at most `REUSE_SECONDS` old."""
-        task = self._read_task
-        if task is None or (task.done() and self._has_passed(REUSE_SECONDS, self._last_read_monotonic)):
-            task = self._read_task = asyncio.create_task(self._read())
-        await asyncio.wait((task,))  # a cancelled caller does not cancel the shared task
-        return task.result()
+        if self._latest is not None and not self._has_passed(REUSE_SECONDS, self._latest_monotonic):
+            return self._latest
+        read = self._reads.get(None) or self._reads.begin(None, self._read())
+        return await read.result()
 
     async def aclose(self) -> None:
         """Stop all reads."""
-        tasks = [task for task in (self._read_task, self._failure_rate_task) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(self._reads.aclose(), self._failure_rate_reads.aclose())
 
     async def _read(self) -> Overview:
         # All reads send their commands in one round trip. `_read_proxy` starts first, because it needs the
@@ -110,31 +108,33 @@ class OverviewService:
         reads = asyncio.gather(
             self._read_proxy(), self._counter_store.read(), self._breaker.status(), self._memory_bytes()
         )
-        self._start_failure_rate_task()
+        self._begin_failure_rate_read()
         proxy, counters, breaker, memory_bytes = await reads
-        now, self._last_read_monotonic = self._clock.now(), self._clock.monotonic()
+        now, self._latest_monotonic = self._clock.now(), self._clock.monotonic()
         policy = self._outage_policy
         status = worst_finding(
-            counters, breaker, proxy, now=now, monotonic=self._last_read_monotonic, outage_policy=policy
+            counters, breaker, proxy, now=now, monotonic=self._latest_monotonic, outage_policy=policy
         )
-        return Overview(now, status, counters, breaker, proxy, memory_bytes, self._failure_rate, policy)
+        self._latest = Overview(
+            now, status, counters, breaker, proxy, memory_bytes, self._failure_rate, policy
+        )
+        return self._latest
 
     async def _read_proxy(self) -> ProxyStatus | None:
         return None if self._proxy is None else await self._proxy()
 
-    def _start_failure_rate_task(self) -> None:
-        task = self._failure_rate_task
-        if task is None or (
-            task.done() and self._has_passed(FAILURE_RATE_INTERVAL_SECONDS, self._last_failure_rate_monotonic)
-        ):
-            self._failure_rate_task = asyncio.create_task(self._read_failure_rate())
+    def _begin_failure_rate_read(self) -> None:
+        reads = self._failure_rate_reads
+        is_due = self._has_passed(FAILURE_RATE_INTERVAL_SECONDS, self._failure_rate_monotonic)
+        if is_due and reads.get(None) is None:
+            reads.begin(None, self._read_failure_rate())
 
     async def _read_failure_rate(self) -> None:
         try:
             self._failure_rate = (await self._faults()).failure_rate
         except ExternalServiceUnavailableError:
             self._failure_rate = None
-        self._last_failure_rate_monotonic = self._clock.monotonic()
+        self._failure_rate_monotonic = self._clock.monotonic()
 
     def _has_passed(self, seconds: float, since: float) -> bool:
         return self._clock.monotonic() - since >= seconds
