@@ -13,7 +13,7 @@ from src.resilience.circuit_breaker.policy import CircuitBreaker
 from src.resilience.clock import Clock
 from src.resilience.http.client_address import ClientAddress
 from src.services.access.admission import Admission
-from src.services.event_feed import EventFeed
+from src.services.events.feed import EventFeed
 from src.services.lab import Lab
 from src.services.metrics.export import ExportStore
 from src.services.metrics.ingest import MetricService

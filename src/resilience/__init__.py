@@ -1,8 +1,9 @@
 """Resilience patterns for asyncio: small, typed, framework-free.
 
-A pattern is a module. A pattern that keeps its state in a store is a folder: policy, options, store (port),
-memory form, Redis form with its Lua scripts, and the form for when the shared store is unavailable. The
-patterns use only the protocols in `policy`, `clock` and `events`.
+A pattern is a module, or a folder with modules for the policy and for its options. The folder of a pattern
+that keeps its state in a store also has the store (port), memory form, Redis form with its Lua scripts, and
+the form for when the shared store is unavailable. The patterns use only the protocols in `policy`, `clock`
+and `events`.
 
 The names that most programs use are here: `from standfast import Retry, RetryOptions`. Every other name is in
 the module of its pattern: `from standfast.retry import Linear`, `from standfast.circuit_breaker import

@@ -45,7 +45,8 @@ from src.resilience.rate_limiter.options import Quota
 from src.resilience.timeout import Timeout
 from src.services.access.admission import Admission
 from src.services.errors import StorageRefusedError
-from src.services.event_feed import EventFeed, EventRecorder
+from src.services.events.feed import EventFeed
+from src.services.events.recorder import EventRecorder
 from src.services.external_service import NAME as EXTERNAL_SERVICE
 from src.services.external_service import (
     ExternalService,

@@ -3,7 +3,7 @@
 import pytest
 
 from src.services.errors import StorageUnavailableError
-from src.services.event_feed import LoggedEvent
+from src.services.events.log import LoggedEvent
 from src.storage.fleet.event_log import KEPT_EVENTS, RedisEventLog
 from src.storage.fleet.leases import RedisStressLease
 

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from src.services.event_feed import TooManyFollowersError
+from src.services.events.feed import TooManyFollowersError
 from src.services.lab import LabBusyError
 from tests.integration.test_ingest import assert_problem
 from tests.support.api import CALM, PLENTY, metric, running_api

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import httpx
 import pytest
 
-from src.services import event_feed
+from src.services.events import feed
 from tests.integration.test_ingest import assert_problem
 from tests.support.api import CALM, PLENTY, running_api
 from tests.support.server import Server
@@ -265,7 +265,7 @@ class TestEvents:
             assert [event["after"] for _, event in sse(chunks)] == ["CLOSED"]
 
     async def test_a_stream_without_events_is_kept_alive(self, api, monkeypatch):
-        monkeypatch.setattr(event_feed, "QUIET_SECONDS", 0)
+        monkeypatch.setattr(feed, "QUIET_SECONDS", 0)
         async with client_of(api, "/api/events") as (_, chunks):
             await until(lambda: chunks.count(b": ping\n\n") > 1)
 
@@ -275,7 +275,7 @@ class TestEvents:
         assert_problem(answer, 422, "VALIDATION_ERROR")
 
     async def test_followers_are_limited_and_their_slots_are_released(self, api, monkeypatch):
-        monkeypatch.setattr(event_feed, "MAX_FOLLOWERS", 1)
+        monkeypatch.setattr(feed, "MAX_FOLLOWERS", 1)
         async with client_of(api, "/logs?follow=true") as (status, _):
             assert await status == 200
             for path in ("/api/events", "/logs?follow=true"):

@@ -18,7 +18,8 @@ from src.api.openapi import Responses, problems
 from src.api.rate_limit import admit
 from src.api.responses.negotiation import prefers_html
 from src.api.routes.dashboard import PAGE_HEADERS
-from src.services.event_feed import EventFeed, LoggedEvent, TooManyFollowersError
+from src.services.events.feed import EventFeed, TooManyFollowersError
+from src.services.events.log import LoggedEvent
 
 router = APIRouter(tags=["lab"])
 

@@ -1,8 +1,9 @@
 """The read-through cache."""
 
+from .answer import Answer, CacheRead
 from .memory import MemoryCacheStore
 from .options import CacheOptions
-from .policy import Answer, CacheRead, Compute, ReadThroughCache
+from .policy import Compute, ReadThroughCache
 from .recent_entries import RecentEntries
 from .store import CacheStore, Entry, Lease
 

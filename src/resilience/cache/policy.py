@@ -35,16 +35,14 @@ import asyncio
 import functools
 import math
 import uuid
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from contextvars import Context
-from dataclasses import dataclass
 from functools import partial
-from types import TracebackType
-from typing import Any, Final, Literal, NamedTuple, ParamSpec, get_args
+from typing import Any, Final, ParamSpec, get_args
 
 from ..building_blocks.lease import LeaseRenewal
+from ..building_blocks.recent_failures import RecentFailures
 from ..building_blocks.shared_tasks import SharedTask, SharedTasks
 from ..clock import SYSTEM_CLOCK, SYSTEM_RANDOMIZER, Clock, Randomizer
 from ..events import (
@@ -56,66 +54,21 @@ from ..events import (
     notify,
 )
 from ..policy import AsyncPartial, is_misuse, require_async
+from .answer import Answer, CacheRead, Outcome
 from .options import CacheOptions
 from .store import CacheStore, Entry, Lease
 
 P = ParamSpec("P")
 
-Outcome = Literal["hit", "miss", "updating", "stale"]
-
 POLL_INTERVAL_SECONDS = 0.02
 """The time between two checks of a worker that waits for the answer of the lease holder."""
-
-MAX_FAILURES = 1_000
-"""The largest number of keys with a remembered failure. Beyond it, the oldest failure is removed."""
 
 _TaskKey = tuple[str, bool]
 """The key of a shared task: the key of the answer, and whether the task is a refresh."""
 
 
-class Answer(NamedTuple):
-    """The answer to a caller.
-
-    Attributes:
-        body: The bytes.
-        outcome: "hit": the store had a fresh entry. "miss": the answer was computed while the caller waited,
-            in this worker or another. "updating": the entry has expired and the next one is being computed.
-            "stale": the computation failed, and this is the last good answer. (nginx uses these terms in
-            `$upstream_cache_status`.)
-        age_seconds: The time since the answer was stored, in seconds.
-        error: The error of the computation if the outcome is "stale", otherwise None.
-    """
-
-    body: bytes
-    outcome: Outcome
-    age_seconds: float = 0.0
-    error: BaseException | None = None
-
-    @property
-    def is_old(self) -> bool:
-        """Whether the answer is the last good one, because a newer answer is not available."""
-        return self.outcome in {"updating", "stale"}
-
-
 Compute = Callable[[], Awaitable[bytes]]
 """Computes an answer. It runs in a task of its own, at most once for each `get`."""
-
-
-class CacheRead(NamedTuple):
-    """A read that has begun.
-
-    Attributes:
-        result: Returns the answer. It raises the errors of `ReadThroughCache.get`. Call it at most once.
-    """
-
-    result: Callable[[], Coroutine[Any, Any, Answer]]
-
-
-@dataclass(frozen=True, slots=True)
-class _Failure:
-    error: Exception
-    traceback: TracebackType | None  # that of the error grows each time the error is raised
-    ends_at: float
 
 
 _DEFAULT_OPTIONS: Final = CacheOptions()
@@ -160,7 +113,7 @@ class ReadThroughCache:
         self._events = {outcome: CacheAnswered(policy=name, outcome=outcome) for outcome in get_args(Outcome)}
         self._computations = SharedTasks[_TaskKey, Answer](clock)
         self._replacements = SharedTasks[str, None](clock)
-        self._failures: OrderedDict[str, _Failure] = OrderedDict()
+        self._failures = RecentFailures(options.negative_seconds, clock)
         self._invalidations = 0
 
     def begin(self, key: str, compute: Compute, *, refresh: bool = False) -> CacheRead:
@@ -233,7 +186,7 @@ class ReadThroughCache:
         await self._store.invalidate(keys, last_good=last_good)
         self._invalidations += 1
         for key in keys:
-            self._failures.pop(key, None)
+            self._failures.forget(key)
             for refresh in (False, True):
                 self._computations.forget((key, refresh))
 
@@ -247,8 +200,8 @@ class ReadThroughCache:
             if expired is not None:
                 self._refresh_in_background(key, compute, expired)
                 return Answer(expired.body, "updating", expired.age_seconds)
-        if (failure := self._recent_failure(key)) is not None:
-            return await self._last_good_or_raise(key, failure.error.with_traceback(failure.traceback))
+        if (error := self._failures.get(key)) is not None:
+            return await self._last_good_or_raise(key, error)
         computation = self._join((key, False), compute)
         return await self._answer_in_time(key, computation) or await computation.result()
 
@@ -343,12 +296,13 @@ class ReadThroughCache:
             invalidations = self._invalidations
             is_held = await self._store.release(key, token)
             # An invalidation may have happened while this task waited for the reply of the store.
-            if is_held and invalidations == self._invalidations:
-                self._remember(key, error)
+            is_current = is_held and invalidations == self._invalidations
+            if is_current and isinstance(error, self._negative_on) and not is_misuse(error):
+                self._failures.add(key, error)
             raise
         # The callers get the answer after it is stored, so that their next call finds it.
         await self._store.fill(key, token, body, self._options)
-        self._failures.pop(key, None)
+        self._failures.forget(key)
         notify(self._listener, CacheRefreshed(policy=self.name, early=early))
         return body
 
@@ -360,7 +314,7 @@ class ReadThroughCache:
     def _refresh_in_background(self, key: str, compute: Compute, entry: Entry) -> None:
         """Begin a task that replaces `entry`, unless there is one or the computation failed recently."""
         require_async(compute)
-        if self._replacements.get(key) is None and self._recent_failure(key) is None:
+        if self._replacements.get(key) is None and self._failures.get(key) is None:
             # The task must not inherit the context variables of this request.
             self._replacements.begin(key, self._replace(key, compute, entry), Context())
 
@@ -373,20 +327,3 @@ class ReadThroughCache:
                 await self._compute(key, token, compute, early=early)
         except Exception as error:  # noqa: BLE001 -- no caller waits, and the old answer is still served
             notify(self._listener, CacheRefreshFailed(policy=self.name, error=error))
-
-    def _remember(self, key: str, error: BaseException) -> None:
-        if not (self._options.negative_seconds and isinstance(error, self._negative_on)) or is_misuse(error):
-            return
-        ends_at = self._clock.monotonic() + self._options.negative_seconds
-        self._failures[key] = _Failure(error, error.__traceback__, ends_at)
-        self._failures.move_to_end(key)
-        if len(self._failures) > MAX_FAILURES:
-            self._failures.popitem(last=False)
-
-    def _recent_failure(self, key: str) -> _Failure | None:
-        """Return the remembered failure of `key`. An expired failure is removed."""
-        failure = self._failures.get(key)
-        if failure is None or self._clock.monotonic() < failure.ends_at:
-            return failure
-        del self._failures[key]
-        return None

@@ -12,10 +12,9 @@ import asyncio
 import itertools
 import logging
 import uuid
-from collections.abc import Callable
 from contextvars import Context
 from functools import partial
-from typing import Self, TypeVar
+from typing import TypeVar
 
 from ..building_blocks.outcomes import report_outcomes
 from ..building_blocks.permit import BlockPolicy
@@ -24,12 +23,12 @@ from ..errors import (
     QueueClosedError,
     QueueFullError,
     QueueTimeoutError,
-    RejectedError,
 )
 from ..events import Listener, Rejected, SlotTaken, TimedOut, ignore, notify
 from ..policy import Call, require_async
+from .held_slot import HeldSlot
 from .options import MAX_SECONDS, PacedQueueOptions, QueuePolicy, check_policy
-from .store import Offer, PaceStatus, PaceStore, Slot, SlotDecision
+from .store import PaceStatus, PaceStore, Slot, SlotDecision
 from .waiting_queue import QueuePlace, WaitingQueue
 
 T = TypeVar("T")
@@ -38,36 +37,6 @@ MAX_PRIORITY = 1000
 """The largest distance of a priority from 0."""
 
 _log = logging.getLogger(__name__)
-
-
-class HeldSlot:
-    """The right to start one call now, as a context manager around the call.
-
-    If the body does not start a call, it gives the slot back. A body that ends with a `RejectedError` has not
-    started its call, because an inner policy rejected it.
-
-    Args:
-        pass_on: Called when the slot is given back.
-    """
-
-    def __init__(self, pass_on: Callable[[], None]) -> None:
-        self._pass_on = pass_on
-        self._is_held = True
-
-    def give_back(self) -> None:
-        """Let the next caller have the slot. Only the first time has an effect."""
-        if self._is_held:
-            self._is_held = False
-            self._pass_on()
-
-    def __enter__(self) -> Self:
-        """Return the slot."""
-        return self
-
-    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
-        """Give the slot back after a `RejectedError`."""
-        if isinstance(error, RejectedError):
-            self.give_back()
 
 
 class PacedQueue(BlockPolicy):
@@ -111,7 +80,6 @@ class PacedQueue(BlockPolicy):
         self._worker_name = uuid.uuid4().hex
         self._numbers = itertools.count()
         self._queue = WaitingQueue()
-        self._newcomers: list[QueuePlace] = []
         self._unused: list[Slot] = []
         self._is_in_store = False
         self._is_closed = False
@@ -208,7 +176,7 @@ class PacedQueue(BlockPolicy):
         rank_us = now_us + round(priority * self._options.aging_seconds * 1e6)
         slot: asyncio.Future[Slot] = loop.create_future()
         place = QueuePlace(slot, now_us, rank_us, next(self._numbers))
-        self._newcomers.append(place)
+        self._queue.join(place)
         self._wake_worker()
         return place
 
@@ -218,7 +186,7 @@ class PacedQueue(BlockPolicy):
             raise RuntimeError(f"{self.name} serves the callers of another event loop")
         self._loop, self._worker = loop, None
         self._has_changed = asyncio.Event()
-        self._queue, self._newcomers = WaitingQueue(), []
+        self._queue = WaitingQueue()
 
     def _leave(self, place: QueuePlace) -> None:
         slot = place.slot
@@ -235,7 +203,7 @@ class PacedQueue(BlockPolicy):
         self._wake_worker()
 
     def _reject_all(self) -> None:
-        for place in (*self._queue, *self._newcomers):
+        for place in self._queue:
             self._queue.count_out(place)
             if place.is_waiting:
                 place.slot.set_exception(self._closed_error())
@@ -273,7 +241,7 @@ class PacedQueue(BlockPolicy):
 
     async def _assign_slots(self) -> None:
         wait_us = 0
-        while self._queue.size or self._newcomers or self._unused or self._is_in_store:
+        while self._queue.has_callers or self._unused or self._is_in_store:
             await self._rest(wait_us)
             self._has_changed.clear()
             try:
@@ -294,25 +262,24 @@ class PacedQueue(BlockPolicy):
 
     async def _send_offer(self) -> SlotDecision:
         """Send one offer to the store, apply its decision, and return the decision."""
-        self._newcomers = [place for place in self._newcomers if place.is_waiting]
-        newcomers = len(self._newcomers)
-        heads = self._heads()
-        offer = self._offer(*heads)
+        queue = self._queue
+        offer = queue.offer(self._now_us())
+        heads = queue.heads()
         try:
             while self._unused:
                 await self._store.give_back(self._unused.pop())
             decision = await self._store.ask(self._worker_name, offer)
         except Exception as error:
             self._is_in_store = False  # an offer that the store did record expires
-            for place in self._take_newcomers(newcomers):
+            for place in queue.take_newcomers(offer.newcomers):
                 if place.is_waiting:
                     place.slot.set_exception(error)
             raise
         self._is_in_store = offer.size + decision.admitted - (decision.slot is not None) > 0
-        self._admit(self._take_newcomers(newcomers), decision)
+        self._admit(queue.take_newcomers(offer.newcomers), decision)
         if decision.slot is not None:
             self._hand_over(decision.slot, decision.policy)
-        if self._heads() != heads:  # the offer in the store is out of date already
+        if queue.heads() != heads:  # the offer in the store is out of date already
             self._has_changed.set()
         return decision
 
@@ -323,23 +290,6 @@ class PacedQueue(BlockPolicy):
         """
         options = self._options
         return decision.wait_us if decision.wait_us > max(options.interval_us, options.poll_us) else 0
-
-    def _heads(self) -> tuple[QueuePlace | None, QueuePlace | None]:
-        """Return the first place by arrival and by priority; the first newcomer where the queue is empty."""
-        newcomer = self._newcomers[0] if self._newcomers else None
-        return self._queue.first("fifo") or newcomer, self._queue.first("priority") or newcomer
-
-    def _offer(self, oldest: QueuePlace | None, foremost: QueuePlace | None) -> Offer:
-        if oldest is None or foremost is None:
-            return Offer(self._queue.size)
-        now_us = self._now_us()
-        return Offer(
-            self._queue.size, len(self._newcomers), now_us - oldest.arrived_us, now_us - foremost.rank_us
-        )
-
-    def _take_newcomers(self, count: int) -> list[QueuePlace]:
-        taken, self._newcomers = self._newcomers[:count], self._newcomers[count:]
-        return taken
 
     def _admit(self, newcomers: list[QueuePlace], decision: SlotDecision) -> None:
         for place in newcomers[: decision.admitted]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from .options import QueuePolicy
-from .store import Slot
+from .store import Offer, Slot
 
 _SWEEP_ABOVE = 64
 """The number of places of departed callers that are always tolerated."""
@@ -37,7 +37,9 @@ class QueuePlace:
 
 
 class WaitingQueue:
-    """The places of one worker's callers, by arrival and by priority.
+    """The places of one worker's callers, by arrival and by priority, and those of its newcomers.
+
+    A newcomer waits for the store to admit it to the queue.
 
     The place of a caller that leaves is no longer counted, and it is skipped when it comes to the front. When
     there are more such places than others, they are removed.
@@ -50,10 +52,43 @@ class WaitingQueue:
         self.size = 0
         self._by_arrival: list[tuple[int, int, QueuePlace]] = []
         self._by_rank: list[tuple[int, int, QueuePlace]] = []
+        self._newcomers: list[QueuePlace] = []
 
     def __iter__(self) -> Iterator[QueuePlace]:
-        """Yield the places that are counted, in no particular order."""
-        return (place for *_, place in self._by_arrival if place.is_counted)
+        """Yield the places that are counted, then those of the newcomers."""
+        yield from [place for *_, place in self._by_arrival if place.is_counted]
+        yield from self._newcomers
+
+    @property
+    def has_callers(self) -> bool:
+        """Whether there is a caller in the queue, or a newcomer."""
+        return self.size > 0 or bool(self._newcomers)
+
+    def join(self, place: QueuePlace) -> None:
+        """Add a newcomer."""
+        self._newcomers.append(place)
+
+    def take_newcomers(self, count: int) -> list[QueuePlace]:
+        """Remove the first `count` newcomers, and return them."""
+        taken, self._newcomers = self._newcomers[:count], self._newcomers[count:]
+        return taken
+
+    def heads(self) -> tuple[QueuePlace | None, QueuePlace | None]:
+        """Return the first place by arrival and by priority; the first newcomer where the queue is empty."""
+        newcomer = self._newcomers[0] if self._newcomers else None
+        return self.first("fifo") or newcomer, self.first("priority") or newcomer
+
+    def offer(self, now_us: int) -> Offer:
+        """Remove the newcomers that have left, and return the offer to the store.
+
+        Args:
+            now_us: The monotonic time in µs.
+        """
+        self._newcomers = [place for place in self._newcomers if place.is_waiting]
+        oldest, foremost = self.heads()
+        if oldest is None or foremost is None:
+            return Offer(self.size)
+        return Offer(self.size, len(self._newcomers), now_us - oldest.arrived_us, now_us - foremost.rank_us)
 
     def add(self, place: QueuePlace) -> None:
         """Count `place`, unless its caller has left."""

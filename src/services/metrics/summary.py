@@ -14,7 +14,8 @@ import orjson
 from src.analytics.aggregate import Aggregate
 from src.analytics.points import format_timestamp
 from src.analytics.window import Window
-from src.resilience.cache.policy import Answer, CacheRead, ReadThroughCache
+from src.resilience.cache.answer import Answer, CacheRead
+from src.resilience.cache.policy import ReadThroughCache
 from src.resilience.clock import Clock
 from src.services.external_service import ExternalService
 from src.services.metrics.ingest import MetricStore

@@ -11,7 +11,7 @@ from typing import TypeVar
 from redis.exceptions import RedisError
 
 from src.services.errors import StorageUnavailableError
-from src.services.event_feed import LoggedEvent
+from src.services.events.log import LoggedEvent
 from src.storage.redis.link import RedisLink
 
 T = TypeVar("T")

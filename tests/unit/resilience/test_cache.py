@@ -7,10 +7,11 @@ from contextvars import ContextVar
 
 import pytest
 
-from src.resilience.cache import policy as cache_module
+from src.resilience.building_blocks import recent_failures
+from src.resilience.cache.answer import Answer
 from src.resilience.cache.memory import MemoryCacheStore
 from src.resilience.cache.options import CacheOptions
-from src.resilience.cache.policy import Answer, Compute, ReadThroughCache
+from src.resilience.cache.policy import Compute, ReadThroughCache
 from src.resilience.cache.store import Lease
 from src.resilience.events import CacheAnswered, CacheRefreshed, CacheRefreshFailed
 from tests.support.clock import FakeClock, FakeRandomizer, settle
@@ -1032,7 +1033,7 @@ class TestNegativeCaching:
             clock.jump(5)
 
     async def test_so_many_are_remembered_and_no_more(self, fleet: Fleet, monkeypatch: pytest.MonkeyPatch):
-        monkeypatch.setattr(cache_module, "MAX_FAILURES", 2)
+        monkeypatch.setattr(recent_failures, "MAX_FAILURES", 2)
         cache, compute = fleet.worker(), at_once(ValueError("no"))
         for key in "abc":
             with pytest.raises(ValueError, match="no"):

@@ -24,20 +24,17 @@ from src.resilience.events import (
     Waited,
 )
 from src.services.errors import StorageUnavailableError
-from src.services.event_feed import (
-    BUFFERED_EVENTS,
+from src.services.events.feed import (
     FOLLOW_SECONDS,
-    GATHER_SECONDS,
     MAX_FOLLOWERS,
     PAGE_EVENTS,
     POLL_SECONDS,
     QUIET_SECONDS,
-    EventDropped,
     EventFeed,
-    EventRecorder,
-    LoggedEvent,
     TooManyFollowersError,
 )
+from src.services.events.log import LoggedEvent
+from src.services.events.recorder import BUFFERED_EVENTS, GATHER_SECONDS, EventDropped, EventRecorder
 from src.services.external_service import ExternalServiceError
 from tests.support.clock import FakeClock, settle
 from tests.support.examples import examples
@@ -151,7 +148,7 @@ class TestRecording:
     async def test_while_the_log_is_unavailable_events_are_dropped_and_counted(
         self, recorder, log, clock, listener, caplog
     ):
-        caplog.set_level("WARNING", "src.services.event_feed")
+        caplog.set_level("WARNING", "src.services.events.recorder")
         log.away = True
         for _ in range(3):
             recorder(AN_EVENT)
@@ -428,7 +425,7 @@ STEPS = st.lists(
 
 
 @patch(
-    "src.services.event_feed.QUIET_SECONDS", math.inf
+    "src.services.events.feed.QUIET_SECONDS", math.inf
 )  # or a follower that was forgotten would be helped on
 @settings(max_examples=examples(200), deadline=None)
 @given(STEPS)

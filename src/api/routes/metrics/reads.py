@@ -32,7 +32,7 @@ from src.api.requests.cursor import decode_cursor, encode_cursor
 from src.api.requests.query import QueryReader
 from src.api.responses.etag import is_not_modified
 from src.api.responses.ready_response import JSON_BYTES, ReadyResponse
-from src.resilience.cache.policy import Answer
+from src.resilience.cache.answer import Answer
 from src.services.metrics.ingest import Position, StoredPoint, TypeOverview
 from src.services.metrics.labels import ALL_SERIES
 from src.services.metrics.summary import SummaryRead
