@@ -14,7 +14,7 @@ from src.api import errors
 from src.api.hot_routes import HotRouteTable
 from src.api.rate_limit import known_rejection
 from src.api.request_context import RequestContext
-from src.api.responses.whole_response import WHOLE_RESPONSE, parts_of, whole_response
+from src.api.responses.ready_response import WHOLE_RESPONSE, parts_of, whole_response
 
 _UNMATCHED = "unmatched"
 

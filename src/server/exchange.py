@@ -10,7 +10,7 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
-from src.api.responses.whole_response import WHOLE_RESPONSE, parts_of
+from src.api.responses.ready_response import WHOLE_RESPONSE, parts_of
 from src.server.refusal import CLOSE_HEADER
 
 DRAINED_BYTES = 64 * 1024

@@ -26,7 +26,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from src.api.errors import INTERNAL_ERROR, Problem
-from src.api.responses.whole_response import EXTENSIONS
+from src.api.responses.ready_response import EXTENSIONS
 from src.server import refusal
 from src.server.connections import ClientWait, Connections
 from src.server.exchange import Exchange

@@ -1,4 +1,4 @@
-"""Content negotiation: the form of an answer that the client prefers (RFC 9110, section 12.5)."""
+"""The form of an answer that the client prefers (RFC 9110, section 12.5), and whether the client has it."""
 
 import re
 
@@ -27,6 +27,19 @@ def prefers_html(accept: str | None, alternative: str = "application/json") -> b
     """
     weights = _weights(accept)
     return _media_weight(weights, "text/html") > _media_weight(weights, alternative)
+
+
+def is_not_modified(if_none_match: str | None, etag: str) -> bool:
+    """Compare `If-None-Match` with the tag of the current representation (RFC 9110, section 13.1.2).
+
+    Args:
+        if_none_match: The value of the header; None if there is none.
+        etag: A strong tag with its quotes.
+    """
+    if if_none_match is None:
+        return False
+    candidates = [candidate.strip().removeprefix("W/") for candidate in if_none_match.split(",")]
+    return etag in candidates or "*" in candidates
 
 
 def _media_weight(weights: dict[str, float], media_type: str) -> float:

@@ -16,8 +16,7 @@ from fastapi import APIRouter, HTTPException, Request
 from starlette.responses import RedirectResponse, Response
 
 from src.api.header import header
-from src.api.responses.etag import is_not_modified
-from src.api.responses.negotiation import accepts_gzip
+from src.api.responses.negotiation import accepts_gzip, is_not_modified
 
 router = APIRouter(include_in_schema=False)
 

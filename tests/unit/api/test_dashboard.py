@@ -8,7 +8,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from src.api.responses.etag import is_not_modified
+from src.api.responses.negotiation import is_not_modified
 from src.api.routes import dashboard
 
 FOLDER = Path("src/dashboard")

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from src.api.responses.whole_response import WHOLE_RESPONSE, parts_of, whole_response
+from src.api.responses.ready_response import WHOLE_RESPONSE, parts_of, whole_response
 from src.server.protocol import Exchange
 from src.server.refusal import CLOSE_HEADER
 from tests.unit.server.conftest import whole_body

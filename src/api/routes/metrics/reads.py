@@ -30,7 +30,7 @@ from src.api.openapi import headers, problems, query_parameters
 from src.api.request_context import add_headers
 from src.api.requests.cursor import decode_cursor, encode_cursor
 from src.api.requests.query import QueryReader
-from src.api.responses.etag import is_not_modified
+from src.api.responses.negotiation import is_not_modified
 from src.api.responses.ready_response import JSON_BYTES, ReadyResponse
 from src.resilience.cache.answer import Answer
 from src.services.metrics.ingest import Position, StoredPoint, TypeOverview
