@@ -12,7 +12,7 @@ from src.api.models.proxy import ProxyPolicy
 from src.api.openapi import ADMIN_ERRORS, BODY_ERRORS, json_body, problems, request_headers
 from src.api.requests.body import MAX_OBJECT_BYTES, body_too_large
 from src.api.requests.json_object import read_json_object
-from src.api.routes.circuit_breaker import breaker_out
+from src.api.routes import circuit_breaker
 from src.services.simulated_faults import FaultChanges, SimulatedFaults
 
 router = APIRouter(prefix="/api/admin", tags=["admin"])
@@ -83,9 +83,7 @@ async def change_faults(request: Request) -> FaultsOut:
 )
 async def open_breaker(request: Request) -> BreakerOut:
     """Open the breaker. It stays open until an operator closes it, even if the external service answers."""
-    breaker = state(request)["breaker"]
-    await breaker.force_open()
-    return await breaker_out(breaker)
+    return await circuit_breaker.force_open(request)
 
 
 @router.post(
@@ -96,9 +94,7 @@ async def open_breaker(request: Request) -> BreakerOut:
 )
 async def close_breaker(request: Request) -> BreakerOut:
     """Close the breaker and reset its counts."""
-    breaker = state(request)["breaker"]
-    await breaker.close()
-    return await breaker_out(breaker)
+    return await circuit_breaker.close(request)
 
 
 @router.get("/proxy/policy", summary="Policy of the proxy's queue")

@@ -1,4 +1,4 @@
-"""The state of the external service's circuit breaker."""
+"""The external service's circuit breaker: its state, and its control by hand, for admin and lab."""
 
 from fastapi import APIRouter, Request
 
@@ -12,9 +12,22 @@ router = APIRouter(prefix="/api/circuit-breaker", tags=["circuit breaker"])
 @router.get("/status", summary="State of the circuit breaker")
 async def status(request: Request) -> BreakerOut:
     """Return the state of the breaker, which all workers share."""
-    return await breaker_out(state(request)["breaker"])
+    return await _breaker_out(state(request)["breaker"])
 
 
-async def breaker_out(breaker: CircuitBreaker) -> BreakerOut:
-    """Return the answer for `breaker`."""
+async def force_open(request: Request) -> BreakerOut:
+    """Open the breaker until an operator closes it, and return its state."""
+    breaker = state(request)["breaker"]
+    await breaker.force_open()
+    return await _breaker_out(breaker)
+
+
+async def close(request: Request) -> BreakerOut:
+    """Close the breaker, reset its counts, and return its state."""
+    breaker = state(request)["breaker"]
+    await breaker.close()
+    return await _breaker_out(breaker)
+
+
+async def _breaker_out(breaker: CircuitBreaker) -> BreakerOut:
     return BreakerOut.from_status(await breaker.status())

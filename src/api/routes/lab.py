@@ -14,11 +14,11 @@ from src.api.access.admin_access import RequireAdmin
 from src.api.dependencies import state
 from src.api.disconnect import CLIENT_CLOSED_REQUEST, while_client_waits
 from src.api.errors import Problem, ProblemError
+from src.api.models.circuit_breaker import BreakerOut
 from src.api.models.lab import CircuitStateOut, LabRun, StressOut
 from src.api.openapi import ADMIN_ERRORS, problems
 from src.api.rate_limit import ReadRoute, admit
-from src.api.routes.circuit_breaker import breaker_out
-from src.resilience.circuit_breaker.policy import CircuitBreaker
+from src.api.routes import circuit_breaker
 from src.services.lab import FAILING, MAX_CALLS, MIXED, SLOW, LabBusyError
 from src.services.lab_report import RunReport
 
@@ -107,7 +107,7 @@ async def stress(
 @router.get("/circuit_state", summary="Short state of the circuit breaker")
 async def circuit_state(request: Request) -> CircuitStateOut:
     """Return the state of the breaker, which all workers share. `/api/circuit-breaker/status` has more."""
-    return await _circuit_state(state(request)["breaker"])
+    return _circuit_state(await circuit_breaker.status(request))
 
 
 @router.post(
@@ -118,9 +118,7 @@ async def circuit_state(request: Request) -> CircuitStateOut:
 )
 async def force_open(request: Request) -> CircuitStateOut:
     """Open the breaker. It stays open until `/reset_circuit`, even if the provider answers."""
-    breaker = state(request)["breaker"]
-    await breaker.force_open()
-    return await _circuit_state(breaker)
+    return _circuit_state(await circuit_breaker.force_open(request))
 
 
 @router.post(
@@ -131,9 +129,7 @@ async def force_open(request: Request) -> CircuitStateOut:
 )
 async def reset_circuit(request: Request) -> CircuitStateOut:
     """Close the breaker and reset its counts."""
-    breaker = state(request)["breaker"]
-    await breaker.close()
-    return await _circuit_state(breaker)
+    return _circuit_state(await circuit_breaker.close(request))
 
 
 async def _run(request: Request, count: int, paths: Sequence[str]) -> RunReport | Response:
@@ -153,6 +149,5 @@ async def _report_or_problem(
     return report or Response(status_code=CLIENT_CLOSED_REQUEST)
 
 
-async def _circuit_state(breaker: CircuitBreaker) -> CircuitStateOut:
-    status = await breaker_out(breaker)
+def _circuit_state(status: BreakerOut) -> CircuitStateOut:
     return CircuitStateOut(state=status.state, fail_count=status.failure_count, opened_at=status.opened_at)
