@@ -335,6 +335,19 @@ async def test_every_permit_must_come_back_well(half_open):
 TWO_OF_THREE = [{"half_open_successes": 2}, {"half_open_success_rate": 0.5}]
 
 
+async def test_with_fewer_permits_than_probes_have_ended_it_still_admits_probes_and_closes(half_open, drive):
+    """A new version of a program may lower the options while the breaker in Redis is half-open."""
+    breaker = await half_open(half_open_permits=3)
+    await breaker.record(await breaker.enter(), failed=False)
+    lowered = drive(failure_threshold=1, half_open_permits=1)
+
+    for _ in range(2):
+        assert (await lowered.status()).retry_after is None
+        await lowered.record(await lowered.enter(), failed=False)
+
+    assert await lowered.state() is CLOSED
+
+
 @pytest.mark.parametrize("enough", TWO_OF_THREE, ids=["number", "share"])
 async def test_it_opens_again_as_soon_as_too_few_can_still_succeed(half_open, enough):
     breaker = await half_open(half_open_permits=3, **enough)

@@ -152,12 +152,13 @@ local function wait_for_half_open()
 end
 
 -- Returns the µs until a half-open breaker has a free permit, or 0 if it has one. The result never exceeds a lease, even
--- after the clock was set back.
+-- after the clock was set back. Without a probe under way, no outcome can end the state: then a permit is free even if
+-- all have been used, which happens after the number of permits was lowered.
 local function wait_for_permit()
   local under_way = redis.call('ZCOUNT', LEASES, '(' .. whole(now), '+inf')
   if get('probe_successes') + get('probe_failures') + under_way < permits then
     return 0
   end
   local next_expiry = redis.call('ZRANGEBYSCORE', LEASES, '(' .. whole(now), '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
-  return math.min(tonumber(next_expiry[2]) - now, lease_us)
+  return next_expiry[2] and math.min(tonumber(next_expiry[2]) - now, lease_us) or 0
 end
