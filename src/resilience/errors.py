@@ -16,11 +16,23 @@
         └── QueueClosedError         the paced queue is closed
 
 An error of the call itself is never wrapped: a retry that gives up raises the last error unchanged.
+
+All errors can be copied and pickled, for example for a pool of processes.
 """
+
+from typing import Any
 
 
 class ResilienceError(Exception):
     """The base of all errors that policies raise themselves. Errors of the call have other types."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Describe the copy for `copy` and `pickle`. It is made without `__init__`, which takes no message."""
+        return _new_error, (type(self), *self.args), vars(self)
+
+
+def _new_error(kind: type[ResilienceError], *args: object) -> ResilienceError:
+    return kind.__new__(kind, *args)
 
 
 class CallTimeoutError(ResilienceError):
