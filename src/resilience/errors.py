@@ -13,7 +13,8 @@
         ├── RateLimitedError         the quota is used up
         ├── BulkheadFullError        all permits are in use, and the queue is full
         ├── QueueFullError           the paced queue is full
-        └── QueueClosedError         the paced queue is closed
+        ├── QueueClosedError         the paced queue is closed
+        └── AttemptRefusedError      another attempt of the call must not be made
 
 An error of the call itself is never wrapped: a retry that gives up raises the last error unchanged.
 
@@ -27,7 +28,7 @@ class ResilienceError(Exception):
     """The base of all errors that policies raise themselves. Errors of the call have other types."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Describe the copy for `copy` and `pickle`. It is made without `__init__`, which takes no message."""
+        """Describe the copy for `copy` and `pickle`, made without `__init__`, whose arguments are others."""
         return _new_error, (type(self), *self.args), vars(self)
 
 
@@ -132,3 +133,11 @@ class QueueFullError(RejectedError):
 
 class QueueClosedError(RejectedError):
     """The paced queue is closed. It has rejected the calls that waited, and rejects all later ones."""
+
+
+class AttemptRefusedError(RejectedError):
+    """Another attempt of a call must not be made, because an earlier attempt may have had its effect.
+
+    A call raises it instead of beginning that attempt. `Retry` then ends with the outcome of the attempt
+    before.
+    """

@@ -19,8 +19,9 @@ when to come back, nor whether its request may be sent again.
 
 **Which requests are sent again.** Those for which `may_resend` returns True, and whose body is known:
 bytes, or a streamed body of at most `max_buffered_bytes`, which is read before the first attempt. Every
-other request is sent at most once, unless no connection was made: its errors make `Retry` stop, and a
-further attempt by any other policy raises `ResendRefusedError`.
+other request is sent at most once, unless no connection was made: its errors make `Retry` stop. A further
+attempt raises `ResendRefusedError`, for example after a timeout; `Retry` then raises the error of the attempt
+before.
 
 **Bodies of responses.** The body of a response with a failure status is read up to `max_buffered_bytes`, so
 that its connection is free while a retry waits. A longer body, and that of every other response, stays
@@ -33,7 +34,7 @@ from collections.abc import AsyncIterator, Callable, Collection
 import httpx
 
 from .clock import Clock, SystemClock
-from .errors import RejectedError
+from .errors import AttemptRefusedError
 from .http.http_date import retry_after_seconds
 from .policy import Policy
 
@@ -61,7 +62,7 @@ class FailureResponseError(httpx.HTTPStatusError):
         self.retry_after = retry_after
 
 
-class ResendRefusedError(RejectedError):
+class ResendRefusedError(AttemptRefusedError):
     """The request must not be sent again, and an earlier attempt may have reached the server."""
 
     def __init__(self, request: httpx.Request) -> None:
@@ -111,7 +112,7 @@ class ResilientTransport(httpx.AsyncBaseTransport):
 
         Raises:
             ResilienceError: The policy's own verdict, such as a rejection or a timeout.
-            ResendRefusedError: A policy tried to send a request again that must not be.
+            ResendRefusedError: A policy other than `Retry` tried to send a request again that must not be.
             httpx.TransportError: The error of the last attempt.
         """
         request.stream = await _buffer(request.stream, self._max_buffered_bytes)
@@ -171,9 +172,7 @@ class _Exchange:
     async def attempt(self) -> httpx.Response:
         """Send the request, or refuse to send it again."""
         if self._may_have_been_received and not self._is_repeatable:
-            refusal = ResendRefusedError(self._request)
-            refusal.retry_after = _NEVER
-            raise refusal
+            raise ResendRefusedError(self._request)
         if self._abandoned is not None:
             await self._close(self._abandoned)
         self._may_have_been_received = True

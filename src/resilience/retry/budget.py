@@ -40,7 +40,7 @@ class RetryBudget:
             return True
 
     def give_back_retry(self) -> None:
-        """Give back the token of a retry that was not made since its caller was cancelled."""
+        """Give back the token of a retry that was not made."""
         self._add(1)
 
     def _add(self, tokens: float) -> None:

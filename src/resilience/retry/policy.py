@@ -8,11 +8,11 @@ no attempt is left, the caller gets the last outcome unchanged: the error is rai
 (Polly and resilience4j do the same.)
 """
 
-from typing import Final, Self, TypeVar
+from typing import Final, Self, TypeVar, cast
 
 from ..building_blocks.outcomes import report_outcomes
 from ..clock import SYSTEM_CLOCK, SYSTEM_RANDOMIZER, Clock, Randomizer
-from ..errors import FailedResultError
+from ..errors import AttemptRefusedError, FailedResultError
 from ..events import Listener, Retried, RetriesExhausted, ignore, notify
 from ..policy import Call, SyncPolicy, is_misuse, override, require_async
 from .budget import RetryBudget
@@ -27,7 +27,8 @@ class Retry(SyncPolicy):
     """The policy.
 
     An error or a result whose `retry_after` is a number of seconds is not retried sooner, unless `delay_of`
-    says otherwise. A cancellation is not an error and is never retried.
+    says otherwise. A cancellation is not an error and is never retried. If the call refuses another attempt
+    with an `AttemptRefusedError`, the attempt before was the last.
 
     Args:
         options: When to retry.
@@ -82,33 +83,61 @@ class Retry(SyncPolicy):
         began = self._clock.monotonic()
         attempt = 1
         wait = 0.0
-        while True:
-            try:
-                result = await call()
-            except Exception as error:
-                if is_misuse(error) or not self._options.retry_on(error) or self._options.abort_on(error):
-                    raise
-                wait = self._options.backoff.delay(attempt, wait, self._randomizer)
-                delay = self._options.delay_of(error, wait)
-                if not self._may_go_on(attempt, began, delay, error):
-                    raise
-            else:
-                if is_failure_result is None or not is_failure_result(result):
-                    return result
-                wait = self._options.backoff.delay(attempt, wait, self._randomizer)
-                delay = self._options.delay_of(result, wait)
-                if not self._may_go_on(attempt, began, delay, FailedResultError(result)):
-                    return result
-            await self._wait(delay)
-            attempt += 1
+        failure: Exception | None = None  # of the attempt before
+        try:
+            while True:
+                try:
+                    result = await call()
+                except AttemptRefusedError as refusal:
+                    return cast("T", self._outcome_before(refusal, attempt, failure))
+                except Exception as error:
+                    if is_misuse(error) or not self._options.retry_on(error) or self._options.abort_on(error):
+                        raise
+                    wait = self._options.backoff.delay(attempt, wait, self._randomizer)
+                    delay = self._options.delay_of(error, wait)
+                    if not self._may_go_on(attempt, began, delay, error):
+                        raise
+                    failure = error
+                else:
+                    if is_failure_result is None or not is_failure_result(result):
+                        return result
+                    wait = self._options.backoff.delay(attempt, wait, self._randomizer)
+                    delay = self._options.delay_of(result, wait)
+                    failure = FailedResultError(result)
+                    if not self._may_go_on(attempt, began, delay, failure):
+                        return result
+                await self._wait(delay)
+                attempt += 1
+        finally:
+            del failure  # its traceback refers to this frame
 
     async def _wait(self, seconds: float) -> None:
         try:
             await self._clock.sleep(seconds)
         except BaseException:
-            if self._budget is not None:
-                self._budget.give_back_retry()
+            self._give_back_retry()
             raise
+
+    def _give_back_retry(self) -> None:
+        if self._budget is not None:
+            self._budget.give_back_retry()
+
+    def _outcome_before(
+        self, refusal: AttemptRefusedError, attempt: int, failure: Exception | None
+    ) -> object:
+        """Return the result, or raise the error, of the attempt before `attempt`, which the call refused."""
+        if failure is None:
+            raise refusal
+        self._give_back_retry()
+        notify(self._listener, RetriesExhausted(policy=self.name, attempts=attempt - 1, error=failure))
+        if isinstance(failure, FailedResultError) and failure.__traceback__ is None:  # it was never raised
+            return failure.result
+        context = failure.__context__
+        try:
+            raise failure
+        finally:
+            failure.__context__ = context  # and not the refusal
+            del failure
 
     def _may_go_on(self, attempt: int, began: float, delay: float, error: Exception) -> bool:
         """Return whether there is another attempt, and report the decision."""

@@ -239,13 +239,44 @@ async def test_a_post_that_was_stopped_is_not_sent_again(clock, retry):
     server.clock = SlowClock()
     policy = Pipeline(retry, Timeout(5, StoppingClock()))
     async with client(server, policy) as http:
-        with pytest.raises(
-            ResendRefusedError, match=r"POST https://bank.example/accounts is not sent again"
-        ) as no:
+        with pytest.raises(CallTimeoutError):
             await http.post(URL, json={})
-    assert no.value.retry_after is None
     assert len(server.requests) == 1
     assert clock.sleeps == [1]
+
+
+async def test_a_post_that_was_stopped_is_a_failure_to_the_breaker(clock, retry):
+    server = Server(clock, (9, 201))
+    server.clock = SlowClock()
+    breaker = CircuitBreaker(
+        "bank", MemoryBreakerStore(clock), CircuitBreakerOptions(failure_threshold=1), clock
+    )
+    async with client(server, Pipeline(breaker, retry, Timeout(5, StoppingClock()))) as http:
+        with pytest.raises(CallTimeoutError):
+            await http.post(URL, json={})
+        with pytest.raises(CircuitOpenError):
+            await http.post(URL, json={})
+
+
+async def test_another_attempt_at_a_post_by_any_other_policy_is_refused(clock):
+    server = Server(clock, 503)
+    async with client(server, TriesTwice()) as http:
+        with pytest.raises(
+            ResendRefusedError, match=r"POST https://bank.example/accounts is not sent again"
+        ) as refused:
+            await http.post(URL, json={})
+    assert refused.value.retry_after is None
+    assert len(server.requests) == 1
+
+
+class TriesTwice:
+    """Makes a second attempt whatever the error of the first."""
+
+    async def run(self, call):
+        try:
+            return await call()
+        except Exception:
+            return await call()
 
 
 class SlowClock:

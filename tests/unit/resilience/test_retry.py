@@ -1,10 +1,13 @@
 """The retry policy and its backoffs."""
 
 import asyncio
+import gc
 import math
+import weakref
 
 import pytest
 
+from src.resilience.errors import AttemptRefusedError
 from src.resilience.events import Retried, RetriesExhausted
 from src.resilience.retry import (
     IMMEDIATE,
@@ -176,6 +179,70 @@ class TestTime:
 
         with pytest.raises(ConnectionError):
             await retry(clock).run(call)
+
+
+class TestARefusedAttempt:
+    async def test_the_error_of_the_attempt_before_is_raised(self, clock: FakeClock):
+        listener, call = RecordingListener(), RefusesAnother()
+        with pytest.raises(ConnectionError, match="no") as raised:
+            await clock.drive(retry(clock, listener=listener).run(call))
+        assert raised.value.__context__ is None
+        assert [type(event) for event in listener.events][-2:] == [Retried, RetriesExhausted]
+        assert listener.of(RetriesExhausted)[0].attempts == 1
+
+    async def test_a_failed_result_of_the_attempt_before_is_returned(self, clock: FakeClock):
+        answers = iter([503])
+
+        async def call():
+            for answer in answers:
+                return answer
+            raise AttemptRefusedError("bank", "it may have been paid", None)
+
+        policy = retry(clock, is_failure_result=lambda answer: answer == 503)
+        assert await clock.drive(policy.run(call)) == 503
+
+    async def test_it_gives_back_its_part_of_the_budget(self, clock: FakeClock):
+        budget = RetryBudget(share=0.001, reserve=1)
+        with pytest.raises(ConnectionError):
+            await clock.drive(retry(clock, budget).run(RefusesAnother()))
+        assert budget.take_retry()
+
+    async def test_without_an_attempt_before_it_is_raised_and_not_retried(self, clock: FakeClock):
+        call = Flaky(9, AttemptRefusedError("bank", "it may have been paid", None))
+        with pytest.raises(AttemptRefusedError):
+            await clock.drive(retry(clock).run(call))
+        assert call.begun == 1
+
+    async def test_no_error_is_left_for_the_garbage_collector(self, clock: FakeClock):
+        errors = []
+
+        class NotedError(ConnectionError):
+            def __init__(self) -> None:
+                errors.append(weakref.ref(self))
+
+        async def call():
+            if len(errors) == 2:
+                return "answer"
+            raise NotedError
+
+        gc.disable()
+        try:
+            assert await clock.drive(retry(clock).run(call)) == "answer"
+            assert [error() for error in errors] == [None, None]
+        finally:
+            gc.enable()
+
+
+class RefusesAnother(Flaky):
+    """Fails once, and refuses another attempt."""
+
+    def __init__(self) -> None:
+        super().__init__(failures=1)
+
+    async def __call__(self) -> int:
+        if self.begun:
+            raise AttemptRefusedError("bank", "it may have been paid", None)
+        return await super().__call__()
 
 
 class TestBudget:
