@@ -132,7 +132,7 @@ class RedisBreakerStore:
 
     async def _release_admission(self, name: str, admission: asyncio.Task[Ticket | Refusal]) -> None:
         """Wait for the decision about a cancelled caller, and release its permit."""
-        with suppress(StoreUnavailableError):  # the lease expires
+        with suppress(Exception):  # the caller got the error, or has gone and its lease expires
             ticket = await admission
             if isinstance(ticket, Ticket) and ticket.probe is not None:
                 await self._release_permit(name, ticket.probe)

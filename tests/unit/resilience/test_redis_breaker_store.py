@@ -1,9 +1,14 @@
 """The breaker store in Redis when its event loop ends before the answer arrives."""
 
 import asyncio
+import gc
+
+import pytest
+from redis.exceptions import ResponseError
 
 from src.resilience.circuit_breaker.options import CircuitBreakerOptions
 from src.resilience.circuit_breaker.redis import RedisBreakerStore
+from tests.support.clock import settle
 
 
 class SilentRunner:
@@ -24,3 +29,21 @@ def test_an_admission_that_is_closed_after_its_event_loop_raises_nothing():
 
     asyncio.run(begin())
     admission.close()
+
+
+class FailingRunner(SilentRunner):
+    """A connection whose scripts fail, as they do on a key of another program."""
+
+    async def run(self, script, keys, arguments=()):
+        raise ResponseError("WRONGTYPE Operation against a key holding the wrong kind of value")
+
+
+async def test_an_error_of_the_admission_is_raised_and_reported_nowhere_else():
+    reports = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, report: reports.append(report))
+    with pytest.raises(ResponseError):
+        await RedisBreakerStore(FailingRunner()).admit("name", CircuitBreakerOptions())
+    await settle()
+    gc.collect()
+    await settle()
+    assert reports == []
