@@ -40,6 +40,8 @@ ResultJudge = Callable[[Any], bool]
 
 _IS_COROUTINE = inspect.CO_COROUTINE
 _LAMBDA = "<lambda>"
+_NO_LOOP = "no running event loop"
+"""The text of asyncio's error where a function needs an event loop."""
 _PACKAGE = f"{__name__.rpartition('.')[0]}."
 
 
@@ -75,7 +77,7 @@ class BasePolicy(ABC):
         """Decorate an async function: each call of the function runs under this policy.
 
         Raises:
-            TypeError: `function` is a plain function.
+            TypeError: `function` is a plain function or an asynchronous generator.
         """
         require_async(function)
 
@@ -110,32 +112,41 @@ class SyncPolicy(BasePolicy):
             What `run` returns for such a call.
 
         Raises:
-            TypeError: `call` is an async function; it is not run.
+            TypeError: `call` is an async function or a generator, which is not run, or returns a coroutine.
             RuntimeError: The policy has to suspend, because its clock or its store needs an event loop.
             BaseException: What `run` raises for such a call.
         """
         _require_sync(call)
 
         async def awaited() -> T:
-            return call()
+            result = call()
+            if inspect.iscoroutine(result):
+                result.close()
+                raise TypeError("the call returned a coroutine; use run or the policy as a decorator")
+            return result
 
         running = self.run(awaited)
+        needs = (
+            f"{type(self).__name__} cannot wait without an event loop: give it a BlockingClock, "
+            "and a circuit breaker a ThreadSafeBreakerStore"
+        )
         try:
             running.send(None)
         except StopIteration as end:
             result: T = end.value
             return result
+        except RuntimeError as error:
+            if str(error) == _NO_LOOP:
+                error.add_note(needs)
+            raise
         running.close()
-        raise RuntimeError(
-            f"{type(self).__name__} cannot wait without an event loop: give it a BlockingClock, "
-            "and a circuit breaker a ThreadSafeBreakerStore"
-        )
+        raise RuntimeError(needs)
 
     def sync(self, function: Callable[P, T]) -> Callable[P, T]:
         """Decorate a plain function: each call of the function runs under this policy, as in `run_sync`.
 
         Raises:
-            TypeError: `function` is an async function.
+            TypeError: `function` is an async function or a generator.
         """
         _require_sync(function)
 
@@ -183,15 +194,18 @@ def require_async(call: Callable[..., object]) -> None:
         and function.__name__ != _LAMBDA
         and not inspect.iscoroutinefunction(inspect.unwrap(function))
     ):
-        raise TypeError(
-            f"{function.__qualname__} is a plain function; a policy awaits its call, so make it an async def"
-        )
+        name = function.__qualname__
+        if inspect.isasyncgenfunction(function):
+            raise TypeError(f"{name} is an asynchronous generator; a policy awaits one result of its call")
+        raise TypeError(f"{name} is a plain function; a policy awaits its call, so make it an async def")
 
 
 def _require_sync(call: Callable[..., object]) -> None:
     function = _function_in(call)
     if inspect.iscoroutinefunction(function):
         raise TypeError(f"{function.__qualname__} is an async function; use run or the policy as a decorator")
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise TypeError(f"{function.__qualname__} is a generator; its code would run after the policy's end")
 
 
 def _function_in(call: object) -> object:

@@ -60,7 +60,7 @@ class Permit:
         try:
             await _resume(self._running, self._block, outcome)
         except BaseException as raised:
-            if raised is not outcome:
+            if raised is not outcome and not _stands_for(raised, outcome):
                 raise
             if error is not None:
                 error.__traceback__ = traceback  # without the frames of the policy
@@ -135,6 +135,11 @@ def _current_task() -> "asyncio.Task[object] | None":
         return asyncio.current_task()
     except RuntimeError:  # no event loop runs
         return None
+
+
+def _stands_for(raised: BaseException, outcome: BaseException | None) -> bool:
+    """Return whether `raised` is what a generator raises in place of a `StopIteration` (PEP 479)."""
+    return isinstance(outcome, StopIteration) and raised.__cause__ is outcome
 
 
 @coroutine

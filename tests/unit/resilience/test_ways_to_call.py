@@ -95,6 +95,15 @@ def test_a_plain_function_cannot_be_decorated(make, kind, clock):
         make(clock)(plain)
 
 
+@every_policy
+def test_an_asynchronous_generator_cannot_be_decorated(make, clock):
+    async def prices():
+        yield 42
+
+    with pytest.raises(TypeError, match="prices is an asynchronous generator; a policy awaits one result"):
+        make(clock)(prices)
+
+
 async def test_a_decorated_call_is_rejected_and_retried_like_any_other(clock):
     attempts = []
 
@@ -161,6 +170,18 @@ async def test_an_error_of_the_block_goes_to_the_caller_unchanged(make, form, er
             raise raised
     assert caught.value is raised
     assert len(caught.traceback) == 1, "frames of the policy"
+
+
+@every_block_policy
+@short_and_long
+async def test_a_stop_iteration_of_the_block_stays_one(make, form, clock):
+    found = None
+    try:
+        async with form(make(clock)):
+            next(iter([]))
+    except StopIteration as stop:  # and not the RuntimeError into which a coroutine converts it
+        found = stop
+    assert isinstance(found, StopIteration)
 
 
 @every_holder
@@ -582,6 +603,38 @@ def test_an_async_function_is_refused_without_asyncio():
         retry.run_sync(answer)
     with pytest.raises(TypeError, match="answer is an async function"):
         retry.sync(functools.partial(answer))
+
+
+def test_a_generator_is_refused_without_asyncio():
+    """Its code would run after the policy has ended."""
+
+    def prices():
+        yield 42
+
+    async def quotes():
+        yield 42
+
+    for generator in (prices, quotes):
+        with pytest.raises(TypeError, match=f"{generator.__name__} is a generator"):
+            POLICIES["retry"](Blocking()).sync(generator)
+
+
+def test_a_coroutine_that_a_plain_call_returns_is_refused_and_not_retried():
+    clock = Blocking()
+    with pytest.raises(TypeError, match="the call returned a coroutine; use run"):
+        POLICIES["retry"](clock).run_sync(lambda: answer() or None)
+    assert clock.sleeps == []
+
+
+def test_a_retry_whose_clock_needs_an_event_loop_says_so():
+    retry = Retry()
+
+    def fail():
+        raise ConnectionError
+
+    with pytest.raises(RuntimeError, match="no running event loop") as raised:
+        retry.run_sync(fail)
+    assert "give it a BlockingClock" in raised.value.__notes__[0]
 
 
 def test_a_policy_that_has_to_suspend_says_what_it_needs():
