@@ -89,7 +89,7 @@ async def show_what_ends_a_retry() -> None:
     clock = SimulatedClock()
     timeline = Timeline("What ends a retry", clock)
     four_attempts = RetryOptions(attempts=4, backoff=Fixed(0.5))
-    without_value_errors = RetryOptions(attempts=4, abort_on=lambda error: isinstance(error, ValueError))
+    without_value_errors = RetryOptions(attempts=4, abort_on=ValueError)
     two_seconds = RetryOptions(attempts=100, total_seconds=2.0, backoff=Fixed(0.7))
     stories = (
         ("two failures", four_attempts, Service(2)),

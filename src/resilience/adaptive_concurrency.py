@@ -14,7 +14,6 @@ the next limit from a round:
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
@@ -23,7 +22,7 @@ from .building_blocks.permit import BlockPolicy
 from .clock import SYSTEM_CLOCK, Clock
 from .errors import RejectedError
 from .events import LimitChanged, Listener, ignore, notify
-from .policy import AsyncPartial, Call, is_misuse, require_async
+from .policy import AsyncPartial, Call, ErrorJudge, is_misuse, require_async, require_judge, selects
 
 T = TypeVar("T")
 
@@ -195,13 +194,14 @@ class AdaptiveConcurrencyOptions:
         max_limit: The highest limit, at least `min_limit`.
         round_calls: The smallest number of calls in a round, at least 1, also where the limit is lower. A
             round of few calls shows little.
-        overload_on: Returns whether an error indicates overload. A call with another error is not counted.
+        overload_on: The errors that indicate overload: their classes, or a function that returns whether an
+            error does. A call with another error is not counted.
     """
 
     min_limit: int = 1
     max_limit: int = 100
     round_calls: int = 10
-    overload_on: Callable[[Exception], bool] = unless_rejected
+    overload_on: ErrorJudge = unless_rejected
 
     def __post_init__(self) -> None:
         if not self.min_limit >= 1:
@@ -210,6 +210,7 @@ class AdaptiveConcurrencyOptions:
             raise ValueError(f"max_limit must be at least min_limit, not {self.max_limit}")
         if not self.round_calls >= 1:
             raise ValueError(f"round_calls must be at least 1, not {self.round_calls}")
+        require_judge("overload_on", self.overload_on)
 
 
 class AdaptiveConcurrency(BlockPolicy):
@@ -286,7 +287,7 @@ class AdaptiveConcurrency(BlockPolicy):
         return answer
 
     def _indicates_overload(self, error: Exception) -> bool:
-        return not is_misuse(error) and self._options.overload_on(error)
+        return not is_misuse(error) and selects(self._options.overload_on, error)
 
     def _end_round(self) -> None:
         before = self._bulkhead.permits

@@ -21,13 +21,11 @@ An error of the call itself is never wrapped: a retry that gives up raises the l
 All errors can be copied and pickled, for example for a pool of processes.
 """
 
-from typing import Any
-
 
 class ResilienceError(Exception):
     """The base of all errors that policies raise themselves. Errors of the call have other types."""
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         """Describe the copy for `copy` and `pickle`, made without `__init__`, whose arguments are others."""
         return _new_error, (type(self), *self.args), vars(self)
 

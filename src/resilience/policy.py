@@ -23,7 +23,7 @@ from copy import copy
 from dataclasses import replace
 from functools import partial
 from types import FunctionType, MethodType
-from typing import Any, ClassVar, ParamSpec, Protocol, Self, TypeVar
+from typing import Any, ClassVar, ParamSpec, Protocol, Self, TypeAlias, TypeVar
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -37,6 +37,12 @@ with such a `__call__`. A plain `def` is not a call: see `require_async`.
 
 ResultJudge = Callable[[Any], bool]
 """Returns whether a result of the call counts as a failure, such as an HTTP response with status 503."""
+
+ErrorKinds: TypeAlias = type[Exception] | tuple[type[Exception], ...]
+"""An exception class, or several."""
+
+ErrorJudge: TypeAlias = Callable[[Exception], bool] | ErrorKinds
+"""Selects errors: a function that returns whether an error is one of them, or their classes."""
 
 _IS_COROUTINE = inspect.CO_COROUTINE
 _LAMBDA = "<lambda>"
@@ -171,6 +177,26 @@ def override(options: O, **values: object) -> O:
         ValueError: A value is out of its range.
     """
     return replace(options, **{name: value for name, value in values.items() if value is not None})
+
+
+def selects(judge: ErrorJudge, error: Exception) -> bool:
+    """Return whether `judge` selects `error`."""
+    return isinstance(error, judge) if isinstance(judge, (type, tuple)) else judge(error)
+
+
+def require_judge(option: str, judge: object) -> None:
+    """Reject what is no `ErrorJudge` before there is an error to judge.
+
+    Raises:
+        TypeError: `judge` is neither a function nor an exception class nor a tuple of such classes.
+    """
+    kinds = judge if isinstance(judge, tuple) else (judge,)
+    if isinstance(judge, (type, tuple)):
+        is_valid = all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in kinds)
+    else:
+        is_valid = callable(judge)
+    if not is_valid:
+        raise TypeError(f"{option} must be a function or exception classes, not {judge!r}")
 
 
 def require_async(call: Callable[..., object]) -> None:

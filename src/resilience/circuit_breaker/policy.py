@@ -24,7 +24,7 @@ from ..events import (
     ignore,
     notify,
 )
-from ..policy import Call, ResultJudge, SyncPolicy, is_misuse, require_async
+from ..policy import Call, ErrorKinds, ResultJudge, SyncPolicy, is_misuse, require_async, require_judge
 from .options import CircuitBreakerOptions
 from .store import (
     BreakerState,
@@ -48,6 +48,11 @@ def any_error_fails(error: Exception) -> bool | None:
     return None if isinstance(error, RejectedError) else True
 
 
+def _only(kinds: ErrorKinds) -> Callable[[Exception], bool | None]:
+    """Return a judge to whom these errors are failures, and others successes unless they are rejections."""
+    return lambda error: isinstance(error, kinds) or (None if isinstance(error, RejectedError) else False)
+
+
 class CircuitBreaker(BlockPolicy, SyncPolicy):
     """Runs calls while the service is healthy, and rejects them while it is not.
 
@@ -60,7 +65,8 @@ class CircuitBreaker(BlockPolicy, SyncPolicy):
             several workers share a store, the worker whose call changed the state sends `StateChanged`.
         is_failure: Judges an error of a call. True: a failure. False: a success, because the service
             answered. None: neither. A cancellation, or another `BaseException` that is not an `Exception`, is
-            always neither.
+            always neither. Exception classes instead of a function: these errors are failures, a rejection by
+            an inner policy is neither, and every other error is a success.
         is_failure_result: Returns whether a result of a call counts as a failure. None: no result counts as a
             failure.
     """
@@ -73,9 +79,12 @@ class CircuitBreaker(BlockPolicy, SyncPolicy):
         clock: Clock = SYSTEM_CLOCK,
         *,
         listener: Listener = ignore,
-        is_failure: Callable[[Exception], bool | None] = any_error_fails,
+        is_failure: Callable[[Exception], bool | None] | ErrorKinds = any_error_fails,
         is_failure_result: ResultJudge | None = None,
     ) -> None:
+        require_judge("is_failure", is_failure)
+        if isinstance(is_failure, (type, tuple)):
+            is_failure = _only(is_failure)
         self.name = name
         self._store = store
         self._options = options

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from ..policy import ResultJudge
+from ..policy import ErrorJudge, ResultJudge, require_judge, selects
 from .backoffs import Backoff, Exponential, FullJitter
 
 
@@ -40,8 +40,8 @@ class RetryOptions:
         backoff: Determines the delay between attempts.
         delay_of: Returns the delay before the next attempt in seconds, at least 0, from the error or the
             failed result of an attempt, and from what `backoff` returned.
-        retry_on: Returns whether an error is retried.
-        abort_on: Returns whether an error is not retried although `retry_on` says so.
+        retry_on: The errors that are retried: their classes, or a function that returns whether an error is.
+        abort_on: The errors that are not retried although `retry_on` selects them, in the same two forms.
         is_failure_result: Returns whether a result counts as a failure and is retried; None: no result does.
     """
 
@@ -49,8 +49,8 @@ class RetryOptions:
     total_seconds: float = 30.0
     backoff: Backoff = _DEFAULT_BACKOFF
     delay_of: Callable[[object, float], float] = at_least_retry_after
-    retry_on: Callable[[Exception], bool] = every_error
-    abort_on: Callable[[Exception], bool] = no_error
+    retry_on: ErrorJudge = every_error
+    abort_on: ErrorJudge = no_error
     is_failure_result: ResultJudge | None = None
 
     def __post_init__(self) -> None:
@@ -58,3 +58,9 @@ class RetryOptions:
             raise ValueError(f"attempts must be at least 1, not {self.attempts}")
         if not 0 < self.total_seconds < math.inf:
             raise ValueError(f"total_seconds must be finite and above 0, not {self.total_seconds}")
+        require_judge("retry_on", self.retry_on)
+        require_judge("abort_on", self.abort_on)
+
+    def retries(self, error: Exception) -> bool:
+        """Return whether `error` is retried while there are attempts left."""
+        return selects(self.retry_on, error) and not selects(self.abort_on, error)

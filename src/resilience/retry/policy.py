@@ -91,7 +91,7 @@ class Retry(SyncPolicy):
                 except AttemptRefusedError as refusal:
                     return cast("T", self._outcome_before(refusal, attempt, failure))
                 except Exception as error:
-                    if is_misuse(error) or not self._options.retry_on(error) or self._options.abort_on(error):
+                    if is_misuse(error) or not self._options.retries(error):
                         raise
                     wait = self._options.backoff.delay(attempt, wait, self._randomizer)
                     delay = self._options.delay_of(error, wait)

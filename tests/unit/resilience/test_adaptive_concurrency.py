@@ -129,8 +129,11 @@ class TestWhatCounts:
 
         assert policy.limit == 4
 
-    async def test_an_error_that_does_not_point_to_overload_does_not(self, clock: FakeClock):
-        policy = adaptive(clock, overload_on=lambda error: isinstance(error, TimeoutError))
+    @pytest.mark.parametrize(
+        "overload_on", [lambda error: isinstance(error, TimeoutError), TimeoutError, (TimeoutError, KeyError)]
+    )
+    async def test_an_error_that_does_not_point_to_overload_does_not(self, clock: FakeClock, overload_on):
+        policy = adaptive(clock, overload_on=overload_on)
 
         await run(policy, clock, 4, error=ValueError())
         assert policy.limit == 4

@@ -140,6 +140,27 @@ async def test_an_error_judged_no_failure_is_a_success(make):
     assert await counts(breaker) == (1, 1)
 
 
+async def test_errors_of_these_classes_are_failures_and_others_successes(make):
+    breaker = make(is_failure=(ConnectionError, TimeoutError), failure_threshold=2)
+    for error in (ConnectionError(), NotFoundError(), TimeoutError()):
+        await run_failing(breaker, error)
+    assert (await breaker.status()).failure_count == 1
+    await run_failing(breaker, ConnectionError())
+    assert (await breaker.status()).state == "OPEN"
+
+
+async def test_beside_classes_of_failures_a_rejection_further_in_is_still_neither(make):
+    breaker = make(is_failure=ConnectionError, failure_threshold=2)
+    for error in (ConnectionError(), BulkheadFullError("inner", "full", 1), ConnectionError()):
+        await run_failing(breaker, error)
+    assert (await breaker.status()).state == "OPEN"
+
+
+def test_what_judges_no_errors_is_refused(make):
+    with pytest.raises(TypeError, match="is_failure must be a function or exception classes, not"):
+        make(is_failure=["ConnectionError"])
+
+
 async def test_an_excluded_error_is_neither_success_nor_failure(make):
     breaker = make(is_failure=lambda _: None)
     await run_failing(breaker)

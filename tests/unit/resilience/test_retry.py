@@ -100,6 +100,10 @@ class TestWhichErrors:
             {"retry_on": lambda error: isinstance(error, TimeoutError)},
             {"abort_on": lambda error: isinstance(error, ConnectionError)},
             {"retry_on": lambda error: True, "abort_on": lambda error: True},
+            {"retry_on": TimeoutError},
+            {"abort_on": OSError},
+            {"retry_on": OSError, "abort_on": (ValueError, ConnectionError)},
+            {"retry_on": ()},
         ],
     )
     async def test_an_error_not_worth_it_is_raised_at_once(
@@ -112,6 +116,16 @@ class TestWhichErrors:
 
         assert call.begun == 1
         assert listener.events == []
+
+    async def test_errors_of_these_classes_are_retried(self, clock: FakeClock):
+        policy = retry(clock, retry_on=(TimeoutError, OSError), abort_on=ValueError)
+        assert await clock.drive(policy.run(Flaky(failures=1))) == 2
+
+    @pytest.mark.parametrize("option", ["retry_on", "abort_on"])
+    @pytest.mark.parametrize("wrong", [None, [OSError], (OSError, "OSError"), int])
+    def test_what_selects_no_errors_is_refused(self, option: str, wrong: object):
+        with pytest.raises(TypeError, match=f"{option} must be a function or exception classes, not"):
+            RetryOptions(**{option: wrong})
 
     @pytest.mark.parametrize("error", [asyncio.CancelledError(), KeyboardInterrupt()])
     async def test_what_is_no_error_is_never_retried(self, clock: FakeClock, error: BaseException):

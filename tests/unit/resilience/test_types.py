@@ -34,6 +34,7 @@ from collections.abc import Coroutine
 
 async def use() -> int:
     task: asyncio.Task[int] = asyncio.create_task(total(2, discount=1))
+    RetryOptions(retry_on=OSError, abort_on=(ConnectionError, TimeoutError))
     patient: Bulkhead = bulkhead.with_options(max_wait_seconds=9)
     async with patient as permit:
         permit.fail(ValueError("failed"))
@@ -53,6 +54,8 @@ WRONG = [
     "async def use() -> None:\n    async with retry:\n        pass",
     "bulkhead.run_sync(lambda: 42)",
     "from src.resilience import Linear",
+    "RetryOptions(retry_on=[OSError])",
+    "RetryOptions(abort_on=(OSError, int))",
 ]
 
 
