@@ -20,9 +20,15 @@ class Pipeline(SyncPolicy):
 
     Args:
         policies: The policies, outermost first.
+
+    Raises:
+        TypeError: One of them is no policy, for example a list of policies, or the class of a policy.
     """
 
     def __init__(self, *policies: Policy) -> None:
+        for policy in policies:
+            if isinstance(policy, type) or not callable(getattr(policy, "run", None)):
+                raise TypeError(f"policies must have an async run(call), unlike {policy!r}")
         self.policies = policies
 
     async def run(self, call: Call[T]) -> T:

@@ -126,7 +126,8 @@ async def test_a_plain_function_is_refused_before_it_is_run(make, kind, clock):
         "async generator": async_generator,
     }[kind]
 
-    with pytest.raises(TypeError, match="is a plain function"):
+    is_what = "an asynchronous generator" if call is async_generator else "a plain function"
+    with pytest.raises(TypeError, match=f"is {is_what}; a policy awaits"):
         await make(clock).run(call)
     assert service.calls == 0
 
@@ -581,3 +582,11 @@ def test_a_second_event_loop_beside_one_with_waiting_callers_is_refused_at_once(
         tasks = runner.run(wait_in_vain())
         asyncio.run(come())
         runner.run(cancel(tasks))
+
+
+@pytest.mark.parametrize(
+    "wrong", [[Timeout(1)], Timeout, None, answer], ids=["list", "class", "None", "call"]
+)
+def test_a_pipeline_is_made_of_policies(wrong):
+    with pytest.raises(TypeError, match=r"policies must have an async run\(call\), unlike"):
+        Pipeline(Timeout(1), wrong)
