@@ -54,5 +54,12 @@ class QuotaHeaders:
 
 
 def figures(decision: Decision, now: float) -> tuple[int, int, int]:
-    """Return the units left, the seconds until all are free again, and the Unix time of that."""
-    return decision.remaining, math.ceil(decision.reset_after), math.ceil(now + decision.reset_after)
+    """Return the units left, the seconds until all are free again, and the Unix time of that.
+
+    All three are those of the quota that limits most.
+    """
+    reset_after = decision.reset_after
+    for part in decision.parts:
+        if part.quota is decision.quota:
+            reset_after = part.reset_after
+    return decision.remaining, math.ceil(reset_after), math.ceil(now + reset_after)

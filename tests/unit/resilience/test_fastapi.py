@@ -74,6 +74,15 @@ async def test_of_several_quotas_the_one_that_limits_most_is_in_the_headers(cloc
     assert policies == [(200, '"orders";q=1;w=60'), (200, day), (429, day)]
 
 
+async def test_of_several_quotas_the_headers_have_the_remaining_units_and_the_time_of_the_same_one(clock):
+    limiter = memory_rate_limiter("sliding_window_log", (Quota(1, 60), Quota(9, 3600)), clock)
+    async with client_of(limited_app(RequestLimit(limiter, name="orders", clock=clock))) as http:
+        answer = await http.get("/orders")
+    assert answer.headers["RateLimit-Policy"] == '"orders";q=1;w=60'
+    assert answer.headers["RateLimit"] == '"orders";r=0;t=60'
+    assert answer.headers["X-RateLimit-Reset"] == str(int(clock.now()) + 60)
+
+
 async def test_a_limited_answer_has_the_headers_of_its_quota(clock):
     async with client_of(limited_app(limit_of(clock))) as http:
         answer = await http.get("/orders")
