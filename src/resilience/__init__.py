@@ -116,4 +116,4 @@ if not TYPE_CHECKING:  # a type checker would take this as leave to import any n
 
 
 def __dir__() -> list[str]:
-    return [*globals(), *__all__]
+    return sorted({*globals(), *__all__})

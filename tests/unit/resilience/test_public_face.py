@@ -59,6 +59,13 @@ def test_the_package_has_these_names_and_no_others():
         name: f"src.resilience.{module}" for name, module in FACE.items()
     }
     assert set(package.__all__) <= set(dir(package))
+    package.Retry  # noqa: B018 -- loaded, it is a global name too
+    assert dir(package).count("Retry") == 1
+
+
+def test_the_stores_in_redis_are_listed_before_they_are_loaded():
+    names = "import src.resilience.redis as r; print(set(r.__all__) <= set(dir(r)))"
+    assert subprocess.check_output([sys.executable, "-c", names], text=True).strip() == "True"
 
 
 def test_a_name_that_it_has_not_is_an_attribute_error():
