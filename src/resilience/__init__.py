@@ -103,9 +103,8 @@ _MODULES = {
 }
 """The module of each name."""
 
-__all__ = [*_MODULES]  # noqa: PLE0604
-
-if not TYPE_CHECKING:  # a type checker would take this as leave to import any name
+if not TYPE_CHECKING:  # a type checker knows the names by their imports above, and must know of no others
+    __all__ = [*_MODULES]  # noqa: PLE0604
 
     def __getattr__(name: str) -> object:
         if name not in _MODULES:
@@ -116,4 +115,4 @@ if not TYPE_CHECKING:  # a type checker would take this as leave to import any n
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *_MODULES})

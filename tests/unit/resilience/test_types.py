@@ -31,6 +31,10 @@ RIGHT = """
 import asyncio
 from collections.abc import Coroutine
 
+from src.resilience import *
+
+every_name_is_imported: Exponential = Exponential(0.1, 5.0)
+
 
 async def use() -> int:
     task: asyncio.Task[int] = asyncio.create_task(total(2, discount=1))
