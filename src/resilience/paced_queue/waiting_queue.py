@@ -107,6 +107,7 @@ class WaitingQueue:
             if place.is_counted and place.is_waiting:
                 return place
             heapq.heappop(order)
+            self.count_out(place)  # its caller was cancelled, and its task has not run since
         return None
 
     def count_out(self, place: QueuePlace) -> None:

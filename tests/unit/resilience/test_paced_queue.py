@@ -239,6 +239,38 @@ async def test_a_caller_that_leaves_as_it_comes_leaves_nothing_behind(queue_of, 
     assert bank.starts == {"a": 0, "c": 1}
 
 
+class ImpatientStore(MemoryPaceStore):
+    """Fails after many questions, which would otherwise be asked without an end."""
+
+    questions = 0
+
+    async def ask(self, worker, offer):
+        self.questions += 1
+        if self.questions > 50:
+            raise AssertionError("the worker asks again and again, and no other task runs")
+        return await super().ask(worker, offer)
+
+
+@pytest.mark.parametrize("callers", ["b", "bc"])
+async def test_a_cancellation_that_the_callers_task_does_not_know_yet_leaves_no_place(
+    queue_of, bank, clock, callers
+):
+    store = ImpatientStore(PacedQueueOptions(), clock)
+    queue = queue_of(store=store)
+    _, *leaving = await line_up(queue, bank, clock, "a", *callers)
+    clock.jump(1)  # the slot is due
+
+    await queue.postpone(0)  # wakes the worker, which runs before the tasks that are cancelled here
+    for caller in leaving:
+        caller.task.cancel()
+    await settle()
+
+    assert store.questions < 10
+    assert await size_of(queue) == 0
+    await line_up(queue, bank, clock, "z")
+    assert bank.starts == {"a": 0, "z": 1}
+
+
 class SlowStore(MemoryPaceStore):
     """Answers a question when told to."""
 
