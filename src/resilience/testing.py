@@ -103,7 +103,12 @@ class FakeClock:
         return _FakeHandle(self._timers, self._set_timer(seconds, in_context))
 
     async def advance(self, seconds: float) -> None:
-        """Move time by `seconds`, stopping at each timer on the way until the tasks it woke wait again."""
+        """Move time by `seconds`, stopping at each timer on the way until the tasks it woke wait again.
+
+        Raises:
+            ValueError: `seconds` is below 0.
+        """
+        _require_forward(seconds)
         target = self._elapsed + seconds
         await settle()
         while self._timers and self._timers[0][0] <= target:
@@ -113,7 +118,12 @@ class FakeClock:
         await settle()
 
     def jump(self, seconds: float) -> None:
-        """Move time by `seconds` where no task waits for it: none runs meanwhile."""
+        """Move time by `seconds` where no task waits for it: none runs meanwhile.
+
+        Raises:
+            ValueError: `seconds` is below 0.
+        """
+        _require_forward(seconds)
         self._elapsed += seconds
 
     def shift_time_of_day(self, seconds: float) -> None:
@@ -148,6 +158,11 @@ class FakeClock:
         when, _, callback = heapq.heappop(self._timers)
         self._elapsed = max(self._elapsed, when)
         callback()
+
+
+def _require_forward(seconds: float) -> None:
+    if not seconds >= 0:
+        raise ValueError(f"seconds must be at least 0, not {seconds}; `shift_time_of_day` sets a clock back")
 
 
 class _FakeHandle:

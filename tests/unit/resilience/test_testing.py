@@ -94,6 +94,16 @@ async def test_time_of_day_may_jump_and_durations_do_not():
     assert (clock.now(), clock.monotonic()) == (601.5, 1.5)
 
 
+@pytest.mark.parametrize("seconds", [-1, float("nan")])
+async def test_time_does_not_pass_backward(seconds):
+    clock = FakeClock()
+    with pytest.raises(ValueError, match="seconds must be at least 0"):
+        clock.jump(seconds)
+    with pytest.raises(ValueError, match="seconds must be at least 0"):
+        await clock.advance(seconds)
+    assert clock.monotonic() == 0
+
+
 async def test_the_event_loop_says_whether_a_task_can_run():
     assert not asyncio.get_running_loop()._ready
     asyncio.get_running_loop().call_soon(int)
