@@ -126,8 +126,8 @@ class Retried(Event):
 class RetriesExhausted(Event):
     """The last of `attempts` attempts failed with `error`.
 
-    No further attempt is allowed: the limit is reached, the time is too short, or the retry budget is used
-    up.
+    No further attempt is allowed: the limit is reached, the time is too short, the retry budget is used up,
+    or the call refused another attempt.
     """
 
     attempts: int

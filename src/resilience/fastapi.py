@@ -100,11 +100,11 @@ class _LimitDecision:
 class RequestLimit:
     """A dependency that counts each request against a quota, for each client apart.
 
-    The answer to the request, whatever it is, has the headers `RateLimit-Policy`, `RateLimit` and
-    `X-RateLimit-*`. With several limits on a request, `X-RateLimit-*` is that with the fewest units left. A
-    rejected request takes nothing. If the limiter has several quotas, the headers are those of the quota that
-    limits most. Where the store of the limiter fails, its error is the answer, unless the
-    limiter has a store to fall back to.
+    Every answer to the request, except the 500 of an error that no handler catches, has the headers
+    `RateLimit-Policy`, `RateLimit` and `X-RateLimit-*`. With several limits on a request, `X-RateLimit-*` is
+    that with the fewest units left. A rejected request takes nothing. If the limiter has several quotas, the
+    headers are those of the quota that limits most. Where the store of the limiter fails, its error is the
+    answer, unless the limiter has a store to fall back to.
 
     Args:
         limiter: Keeps the quotas.

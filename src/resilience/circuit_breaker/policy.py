@@ -104,7 +104,8 @@ class CircuitBreaker(BlockPolicy, SyncPolicy):
 
         Raises:
             CircuitOpenError: The breaker is open, or half-open with all its probes under way. `__cause__` is
-                the last failure in this process since the breaker closed, if there was one.
+                the last failure in this process, if there was one since a call of this process closed the
+                breaker.
             TypeError: `call` is a plain function. It is not run.
             BaseException: The error of the call, or the error of the store if the store cannot decide.
         """
