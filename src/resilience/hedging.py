@@ -245,9 +245,10 @@ class _Race(Generic[T]):
         self._timer.cancel()
 
     def cancel_others(self) -> None:
-        """Cancel the attempts beside the first."""
+        """Cancel the attempts beside the first, unless their event loop has ended and they with it."""
         for other in self.others:
-            other.cancel()
+            if not other.get_loop().is_closed():
+                other.cancel()
 
     async def end_of_others(self) -> None:
         """Return when all of them have ended; a cancellation is raised only then."""

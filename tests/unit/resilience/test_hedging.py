@@ -460,3 +460,20 @@ async def test_a_call_that_answers_in_time_leaves_no_timer_and_takes_no_task(clo
 def test_impossible_options_are_refused_by_name(option: str, value: float):
     with pytest.raises(ValueError, match=option):
         HedgingOptions(**{"delay_seconds": 1.0, option: value})
+
+
+def test_a_call_that_is_closed_after_its_event_loop_raises_nothing():
+    loop = asyncio.new_event_loop()
+    loop.set_exception_handler(lambda _loop, _context: None)  # asyncio reports that tasks were pending
+
+    async def begin():
+        call = Hedging(HedgingOptions(0.001)).run(asyncio.Event().wait)
+        task = asyncio.ensure_future(call)
+        while len(asyncio.all_tasks()) < 3:  # this one, the first attempt and the second
+            await asyncio.sleep(0.001)
+        return call, task
+
+    call, task = loop.run_until_complete(begin())
+    loop.close()
+    call.close()
+    assert not task.done()
