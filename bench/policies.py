@@ -1,12 +1,12 @@
 """Measures the time that each policy adds to a successful call, beside other packages that do the same work.
 
 It measures calls through each policy, and subtracts the time of a call without a policy. The policies are
-measured one after another in each round, and the result is the median of the rounds. The patterns need only
-Python. The other packages are in `bench/requirements.txt`, and a package that is not installed is omitted.
-Run it from the checkout::
+measured one after another in each round, and the result is the median of the rounds. A round is short, so that
+other work on the machine seldom interrupts it. The patterns need only Python. The other packages are in
+`bench/requirements.txt`, and a package that is not installed is omitted. Run it from the checkout::
 
     python -m bench.policies
-    python -m bench.policies --calls 2000 --rounds 5
+    python -m bench.policies --rounds 200
 """
 
 import argparse
@@ -300,8 +300,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--calls", type=int, default=10_000, help="calls of each in a round")
-    parser.add_argument("--rounds", type=int, default=15, help="rounds")
+    parser.add_argument("--calls", type=int, default=100, help="calls of each in a round")
+    parser.add_argument("--rounds", type=int, default=1500, help="rounds")
     options = parser.parse_args()
     asyncio.run(measure(options.calls, options.rounds))
 
