@@ -6,7 +6,7 @@ other work on the machine seldom interrupts it. The patterns need only Python. T
 `bench/requirements.txt`, and a package that is not installed is omitted. Run it from the checkout::
 
     python -m bench.policies
-    python -m bench.policies --rounds 200
+    python -m bench.policies --rounds 50
 """
 
 import argparse
@@ -300,8 +300,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--calls", type=int, default=100, help="calls of each in a round")
-    parser.add_argument("--rounds", type=int, default=1500, help="rounds")
+    parser.add_argument("--calls", type=int, default=1000, help="calls of each in a round")
+    parser.add_argument("--rounds", type=int, default=150, help="rounds")
     options = parser.parse_args()
     asyncio.run(measure(options.calls, options.rounds))
 
