@@ -7,6 +7,7 @@ What RFC 9111 says of HTTP itself (`Age`, `no-store`, `must-revalidate`) concern
 `tests/unit/services/test_proxy_caching.py`.
 """
 
+import asyncio
 import math
 
 import pytest
@@ -95,3 +96,41 @@ def test_xfetch_refreshes_early_as_often_as_the_paper_says(clock, beta: float, r
     entry = Entry(b"x", age_seconds=0.0, remaining_seconds=remaining, cost_seconds=cost)
     early = sum(cache._is_due_early(entry) for _ in range(DRAWS))
     assert early / DRAWS == pytest.approx(math.exp(-remaining / (cost * beta)), rel=0.05)
+
+
+@pytest.mark.parametrize("callers", [1, 2, 10])
+@pytest.mark.parametrize("result", [b"bar", LookupError("some error")], ids=["TestDo", "TestDoErr"])
+async def test_calls_of_a_key_at_once_share_one_computation(cache, callers: int, result) -> None:
+    """golang.org/x/sync/singleflight, TestDo, TestDoErr and TestDoDupSuppress; groupcache has the same."""
+    cached, computations = cache(stale_seconds=0), 0
+
+    async def compute() -> bytes:
+        nonlocal computations
+        computations += 1
+        await settle()
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    ended = await asyncio.gather(
+        *(cached.get("key", compute) for _ in range(callers)), return_exceptions=True
+    )
+    assert [getattr(one, "body", one) for one in ended] == [result] * callers
+    assert computations == 1
+
+
+async def test_a_key_that_was_forgotten_is_computed_again(cache) -> None:
+    """singleflight, TestForget: a call after `Forget` does not join the computation under way."""
+    cached, first_may_end = cache(stale_seconds=0), asyncio.Event()
+
+    async def first() -> bytes:
+        await first_may_end.wait()
+        return b"first"
+
+    earlier = asyncio.create_task(cached.get("key", first))
+    await settle()
+    await cached.invalidate(["key"])
+    assert (await cached.get("key", computation(b"second"))).body == b"second"
+    first_may_end.set()
+    assert (await earlier).body == b"first"
+    assert (await cached.get("key", first)).body == b"second"
