@@ -1,9 +1,9 @@
 """Measures the time that each policy adds to a successful call, beside other packages that do the same work.
 
 It measures calls through each policy, and subtracts the time of a call without a policy. The policies are
-measured one after another in each round, and the result is the median of the rounds. A round is short, so that
-other work on the machine seldom interrupts it. The patterns need only Python. The other packages are in
-`bench/requirements.txt`, and a package that is not installed is omitted. Run it from the checkout::
+measured one after another in each round, and the result is the median of the rounds. The rounds are short, so
+that other work on the machine affects all policies alike. The patterns need only Python. The other packages
+are in `bench/requirements.txt`, and a package that is not installed is omitted. Run it from the checkout::
 
     python -m bench.policies
     python -m bench.policies --rounds 50

@@ -2,7 +2,7 @@
 
 import pytest
 
-from src.resilience.http_date import retry_after_seconds
+from src.resilience.http.http_date import retry_after_seconds
 from src.resilience.rate_limiter.headers import QuotaHeaders
 from src.resilience.rate_limiter.options import Quota
 from src.resilience.rate_limiter.quota_text import parse_quotas
