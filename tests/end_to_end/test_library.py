@@ -145,6 +145,18 @@ assert "src" not in sys.modules
     subprocess.run(command, cwd=installed, check=True)
 
 
+def test_each_of_its_modules_is_imported_without_the_checkout(installed: Path) -> None:
+    program = """
+import importlib, pkgutil, sys, standfast
+for module in pkgutil.walk_packages(standfast.__path__, "standfast."):
+    importlib.import_module(module.name)
+    print(module.name)
+assert not [name for name in sys.modules if name.partition(".")[0] in {"src", "tests"}]
+"""
+    files = [*(installed / "standfast").rglob("*.py")]
+    assert len(run_python(installed, program).split()) == len(files) - 1  # all but the package itself
+
+
 EDGES = {
     "standfast.fastapi": "fastapi",
     "standfast.httpx": "httpx",
