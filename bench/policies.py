@@ -6,7 +6,7 @@ the machine only makes a round slower. The patterns need only Python. The other 
 `bench/requirements.txt`, and a package that is not installed is omitted. Run it from the checkout::
 
     python -m bench.policies
-    python -m bench.policies --rounds 200
+    python -m bench.policies --rounds 30
 """
 
 import argparse
@@ -302,8 +302,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--calls", type=int, default=120, help="calls of each in a round")
-    parser.add_argument("--rounds", type=int, default=1200, help="rounds")
+    parser.add_argument("--calls", type=int, default=1000, help="calls of each in a round")
+    parser.add_argument("--rounds", type=int, default=150, help="rounds")
     options = parser.parse_args()
     asyncio.run(measure(options.calls, options.rounds))
 
