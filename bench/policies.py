@@ -1,12 +1,12 @@
 """Measures the time that each policy adds to a successful call, beside other packages that do the same work.
 
 It measures calls through each policy, and subtracts the time of a call without a policy. The policies are
-measured one after another in each round, and the result is the median of the rounds. The patterns need only
-Python. The other packages are in `bench/requirements.txt`, and a package that is not installed is omitted.
-Run it from the checkout::
+measured one after another in each round, and the result is the first quartile of the rounds: other work on
+the machine only makes a round slower. The patterns need only Python. The other packages are in
+`bench/requirements.txt`, and a package that is not installed is omitted. Run it from the checkout::
 
     python -m bench.policies
-    python -m bench.policies --calls 2000 --rounds 5
+    python -m bench.policies --rounds 30
 """
 
 import argparse
@@ -264,6 +264,11 @@ async def seconds_a_call(contestant: Contestant, calls: int) -> float:
     return (clock.monotonic() - began) / calls
 
 
+def cost(contestant: Contestant) -> float:
+    """Return what a call of `contestant` takes, in seconds: the first quartile of its rounds."""
+    return statistics.quantiles(contestant.seconds, n=4)[0]
+
+
 async def measure(calls: int, rounds: int) -> None:
     """Time everybody in turn, and print the table."""
     contestants = list(ours())
@@ -279,14 +284,11 @@ async def measure(calls: int, rounds: int) -> None:
     for _ in range(rounds):
         for contestant in (bare, bare_sync, *contestants):
             contestant.seconds.append(await seconds_a_call(contestant, calls))
-    bare_cost = statistics.median(bare.seconds)
-    bare_sync_cost = statistics.median(bare_sync.seconds)
+    bare_cost, bare_sync_cost = cost(bare), cost(bare_sync)
     cells: dict[tuple[str, str], str] = {}
     for contestant in contestants:
         base = bare_sync_cost if contestant.call is None else bare_cost
-        cells[contestant.work, contestant.package] = (
-            f"{1e6 * (statistics.median(contestant.seconds) - base):.2f}"
-        )
+        cells[contestant.work, contestant.package] = f"{1e6 * (cost(contestant) - base):.2f}"
     where = f"{platform.python_implementation()} {platform.python_version()}, {platform.machine()}"
     print(f"µs a call, above the {1e6 * bare_cost:.2f} µs of the bare call; {where}\n")
     print("| work |", *(f"{package} |" for package in packages))
@@ -300,8 +302,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--calls", type=int, default=10_000, help="calls of each in a round")
-    parser.add_argument("--rounds", type=int, default=15, help="rounds")
+    parser.add_argument("--calls", type=int, default=1000, help="calls of each in a round")
+    parser.add_argument("--rounds", type=int, default=150, help="rounds")
     options = parser.parse_args()
     asyncio.run(measure(options.calls, options.rounds))
 

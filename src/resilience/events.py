@@ -43,6 +43,8 @@ class Event:
 class CallFinished(Event):
     """A call of a policy ended. Every policy reports this once for each `run`, however it is called.
 
+    A cache reports it once for each answer or error that a caller gets.
+
     Attributes:
         pattern: Class of the policy, such as "CircuitBreaker".
         outcome: "succeeded" where the policy returned, also a substitute. "rejected" where this policy or an
@@ -50,7 +52,8 @@ class CallFinished(Event):
             "cancelled" where the caller did. "failed" for every other error, and for a result that the
             policy's `is_failure_result` calls a failure. An error that the `is_failure` of a circuit breaker
             calls no failure is "succeeded".
-        duration_seconds: From the start of `run` to its end, waits and retries included; at least 0.
+        duration_seconds: From the start of `run` to its end, waits and retries included; at least 0. For a
+            cache, from the moment at which the caller waits for the answer.
         error: What the policy raised; None where it returned.
     """
 

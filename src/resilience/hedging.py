@@ -118,9 +118,10 @@ class Hedging(BasePolicy):
                 any more. Errors of attempts that were cancelled after the answer of another are dropped.
         """
         require_async(call)
-        is_measured = self._options.delay_quantile is not None
-        delay_seconds = self._measured_delay() if is_measured else self._options.delay_seconds
-        race = _Race(call, self._options, delay_seconds, self._clock, name=self.name, listener=self._listener)
+        options = self._options
+        is_measured, has_judge = options.delay_quantile is not None, options.is_failure_result is not None
+        delay_seconds = self._measured_delay() if is_measured else options.delay_seconds
+        race = _Race(call, options, delay_seconds, self._clock, self.name, self._listener)
         may_wait = True
         began = self._clock.monotonic() if is_measured else 0.0
         try:
@@ -128,7 +129,7 @@ class Hedging(BasePolicy):
                 answer = await call()
                 if is_measured:
                     self._latencies.add(self._clock.monotonic() - began)
-                failure = race.failure_in(answer)
+                failure = race.failure_in(answer) if has_judge else None
             except (Exception, asyncio.CancelledError) as error:
                 if is_measured and race.is_decided_by_another:  # it was slower than that, and counts as slow
                     self._latencies.add(self._clock.monotonic() - began)
@@ -177,13 +178,12 @@ class _Race(Generic[T]):
         "others",
     )
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 -- keywords would take a twentieth of the policy's time
         self,
         call: Call[T],
         options: HedgingOptions,
         delay_seconds: float,
         clock: Clock,
-        *,
         name: str,
         listener: Listener,
     ) -> None:

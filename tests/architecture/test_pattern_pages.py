@@ -99,7 +99,7 @@ def test_every_event_is_told_of_somewhere():
     assert told >= EVENTS - {"Event"}
 
 
-async def run_sample(page, title="Sample"):
+async def run_sample(page, title):
     [sample] = re.findall(r"```python\n(.*?)```", section(page, title), re.DOTALL)
     code = compile(sample, str(page), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
     outcome = eval(code, {"__name__": page.stem})
@@ -131,17 +131,12 @@ def test_its_ways_to_call_are_those_of_the_code(page):
 
 @pytest.mark.parametrize(
     ("page", "title"),
-    [(FOLDER / "README.md", "Ways to call"), *((page, "Sample") for page in PAGES)],
+    [(FOLDER / "README.md", "Ways to call"), *((page, "Sample") for page in [*PAGES, *GUIDES])],
     ids=lambda value: value.stem if isinstance(value, Path) else "",
 )
-async def test_its_sample_runs(page, title):
+async def test_a_sample_prints_what_its_page_shows(page, title, capsys):
     await run_sample(page, title)
-
-
-@pytest.mark.parametrize("page", GUIDES, ids=lambda page: page.stem)
-async def test_the_sample_of_a_guide_prints_what_the_page_shows(page, capsys):
-    await run_sample(page)
-    [shown] = re.findall(r"```text\n(.*?)```", section(page, "Sample"), re.DOTALL)
+    [shown] = re.findall(r"```text\n(.*?)```", section(page, title), re.DOTALL)
     assert capsys.readouterr().out == shown
 
 

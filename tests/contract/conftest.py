@@ -4,7 +4,7 @@ The stores of the library's patterns run also through clients of redis-py: of on
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
 import pytest
@@ -16,6 +16,9 @@ from src.storage.redis.link import RedisAddress, RedisLink, connect, connect_in_
 from tests.support.clock import FakeClock
 from tests.support.redis_cluster import CLUSTER_TIME, TIME_KEYS, ClientAccess, RedisCluster
 from tests.support.redis_server import RedisServer
+
+Advance = Callable[[float], Awaitable[None]]
+"""Moves the time of a store by a number of seconds."""
 
 TEST_TIME = """
 local function now_us()
@@ -133,6 +136,19 @@ async def cluster_access(shared_cluster: RedisCluster) -> AsyncIterator[ClientAc
     async with shared_cluster.client() as client:
         yield ClientAccess(client)
         await end_of_background()
+
+
+@pytest.fixture
+def advance(link: RedisLink | ClientAccess | None, clock: FakeClock) -> Advance:
+    """Moves the time of a cache store. In Redis all goes by expiry, so every expiry is brought nearer."""
+
+    async def age(seconds: float) -> None:
+        clock.jump(seconds)
+        for key in await link.send("KEYS", "*") if link is not None else ():
+            remaining_ms = await link.send("PTTL", key)
+            await link.send("PEXPIRE", key, remaining_ms - round(seconds * 1000))  # in the past: deletes
+
+    return age
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import asyncio
 import gc
 import logging
 import math
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 import pytest
@@ -20,7 +19,7 @@ from src.services.errors import StorageUnavailableError
 from src.storage.patterns.batched_cache_store import BatchedCacheStore
 from src.storage.patterns.batched_rate_limiter import BatchedRateLimiter
 from src.storage.redis.link import RedisAddress, RedisLink, connect
-from tests.contract.conftest import LIBRARY_BACKENDS
+from tests.contract.conftest import LIBRARY_BACKENDS, Advance
 from tests.support.clock import FakeClock
 from tests.support.redis_cluster import ClientAccess
 from tests.support.redis_server import RedisServer, calls
@@ -30,8 +29,6 @@ OPTIONS = CacheOptions(ttl_seconds=300, stale_seconds=3600, lease_seconds=100)
 ANY_FRESH = math.inf
 LEEWAY_SECONDS = 30.0
 """Redis' own clock goes on while a test runs; no test is as slow as this."""
-
-Advance = Callable[[float], Awaitable[None]]
 
 
 @pytest.fixture(params=LIBRARY_BACKENDS)
@@ -44,19 +41,6 @@ def store(link: RedisLink | ClientAccess | None, clock: FakeClock) -> CacheStore
     if isinstance(link, ClientAccess):
         return RedisCacheStore(link.client)
     return MemoryCacheStore(clock) if link is None else BatchedCacheStore(link)
-
-
-@pytest.fixture
-def advance(link: RedisLink | ClientAccess | None, clock: FakeClock) -> Advance:
-    """Moves the store's time. In Redis everything goes by expiry, so every expiry is brought nearer."""
-
-    async def age(seconds: float) -> None:
-        clock.jump(seconds)
-        for key in await link.send("KEYS", "*") if link is not None else ():
-            remaining_ms = await link.send("PTTL", key)
-            await link.send("PEXPIRE", key, remaining_ms - round(seconds * 1000))  # in the past: deletes
-
-    return age
 
 
 @pytest.fixture

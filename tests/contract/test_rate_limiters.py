@@ -152,11 +152,22 @@ async def test_a_cost_is_taken_whole_or_not_at_all(make, algorithm):
 
 
 @every_algorithm
+@pytest.mark.parametrize("quotas", [Quota(5, 60), (Quota(9, 60), Quota(5, 3600))], ids=["one", "two"])
+async def test_a_hit_without_the_store_takes_its_cost_or_nothing(make, backend, algorithm, quotas):
+    limiter = make(algorithm, quotas)
+    allowed = [limiter.try_hit("k", 2) for _ in range(3)]
+    assert allowed == ([True, True, False] if backend == "memory" else [False] * 3)
+    assert (await limiter.peek("k")).remaining == 5 - 2 * sum(allowed)
+
+
+@every_algorithm
 @pytest.mark.parametrize("cost", [0, -1, 6])
 async def test_a_cost_that_could_never_be_let_through_is_an_error(make, algorithm, cost):
     limiter = make(algorithm, Quota(5, 60))
     with pytest.raises(ValueError, match="cost"):
         limiter.refusal("k", cost)
+    with pytest.raises(ValueError, match="cost"):
+        limiter.try_hit("k", cost)
     with pytest.raises(ValueError, match="cost"):
         await limiter.hit("k", cost)
     with pytest.raises(ValueError, match="cost"):
@@ -712,6 +723,8 @@ async def test_a_cost_above_the_smallest_limit_is_an_error(make, algorithm):
         await limiter.hit("k", 4)
     with pytest.raises(ValueError, match="limit of 3"):
         limiter.refusal("k", 4)
+    with pytest.raises(ValueError, match="limit of 3"):
+        limiter.try_hit("k", 4)
 
 
 @every_algorithm

@@ -25,7 +25,13 @@ from src.resilience import (
 from src.resilience.circuit_breaker import FailoverBreakerStore
 from src.resilience.errors import StoreRefusedError
 from src.resilience.events import OutcomeLost
-from src.resilience.redis import ClientRunner, RedisBreakerStore, RedisCacheStore, RedisRateLimiter
+from src.resilience.redis import (
+    ClientRunner,
+    FailoverRateLimiter,
+    RedisBreakerStore,
+    RedisCacheStore,
+    RedisRateLimiter,
+)
 from src.resilience.redis.scripts import COMMAND
 from src.storage.redis.embedded.server_binary import find_redis_server
 from tests.support.redis_cluster import free_ports
@@ -128,6 +134,21 @@ async def test_while_redis_is_unavailable_the_local_store_decides(own_redis, clo
         await breaker.force_open()
         own_redis.start()
         assert (await breaker.status()).state == "CLOSED", "the shared store decides again"
+
+
+async def test_while_redis_is_unavailable_the_share_of_the_worker_is_the_quota(own_redis, clock, caplog):
+    async with from_url(own_redis.url, retry=ONCE) as client:
+        shared = RedisRateLimiter("fixed_window", Quota(4, 60), client, clock)
+        limiter = FailoverRateLimiter(shared, clock, workers=2)
+        assert [(await limiter.hit("k")).remaining for _ in range(2)] == [3, 2]
+        own_redis.kill()
+        assert [(await limiter.hit("k")).allowed for _ in range(3)] == [True, True, False]
+        own_redis.start()
+        assert (await limiter.hit("k")).remaining == 1, "the shared count goes on"
+    assert [record.message for record in caplog.records if record.message.startswith("limiter_")] == [
+        "limiter_local",
+        "limiter_shared_again",
+    ]
 
 
 async def test_what_redis_refuses_is_told_apart_from_what_is_wrong(own_redis):

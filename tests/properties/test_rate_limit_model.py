@@ -96,13 +96,18 @@ class Model:
 
 
 class AskedLimiter:
-    """Passes questions on, and counts the hits."""
+    """Passes questions on, and counts the hits. One that `try_hit` does not allow is followed by `hit`."""
 
     def __init__(self, limiter):
         self._limiter = limiter
         self.algorithm = limiter.algorithm
         self.quotas = limiter.quotas
         self.hits = 0
+
+    def try_hit(self, key, cost):
+        allowed = self._limiter.try_hit(key, cost)
+        self.hits += allowed
+        return allowed
 
     async def hit(self, key, cost):
         self.hits += 1

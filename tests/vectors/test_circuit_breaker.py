@@ -15,6 +15,9 @@ A vector's steps are words:
 `+30`      30 seconds go by
 `OPEN`     the state now, or `CLOSED`, or `HALF_OPEN`
 `8*F`      a step, 8 times
+`hold`     the breaker is held open by hand; `open/7`: opened for 7 seconds
+`allow`    it is held closed by hand
+`close`    it is closed by hand
 ========== =========================================================
 """
 
@@ -301,6 +304,159 @@ VECTORS = {
         "is a success, "
         "None, as here, neither.",
     ),
+    "pybreaker: after three failures and a success, three more open it": Vector(
+        "pybreaker, test_several_failed_calls_setting_absent", "F F S F F F OPEN R R",
+        {"failure_threshold": 3},
+    ),
+    "pybreaker: it is closed by hand": Vector(
+        "pybreaker, test_close", "3*F OPEN R close CLOSED S CLOSED", {"failure_threshold": 3}
+    ),
+    "pybreaker: open by hand, a failure after the timeout opens it": Vector(
+        "pybreaker, test_failed_call_when_halfopen", "open/1 R +1 HALF_OPEN F OPEN", {"failure_threshold": 3}
+    ),
+    "pybreaker: open by hand, a success after the timeout closes it": Vector(
+        "pybreaker, test_successful_call_when_halfopen", "open/1 R +1 HALF_OPEN S CLOSED",
+        {"failure_threshold": 3},
+    ),
+    "pybreaker: half-open, callers at the same time": Vector(
+        "pybreaker, test_half_open_thread_safety", "3*F +30 begin R R fail OPEN R", {"failure_threshold": 3},
+        differs="pybreaker holds a lock during the call, so the others wait for the probe and are then "
+        "rejected. Ours rejects them at once.",
+    ),
+    # ------------------------------------------------------------ aiobreaker
+    "aiobreaker: the failure that opens it": Vector(
+        "aiobreaker 1.2.0, CircuitClosedState.on_failure", "F OPEN R", {"failure_threshold": 1},
+        differs="As with pybreaker, the call that opens it raises CircuitBreakerError there.",
+    ),
+    "aiobreaker: half-open, callers at the same time": Vector(
+        "aiobreaker 1.2.0, CircuitHalfOpenState", "5*F +60 begin R R end CLOSED",
+        {"failure_threshold": 5, "open_seconds": 60.0},
+        differs="aiobreaker admits every call while it is half-open, ten of ten. Ours admits its permits.",
+    ),
+    "aiobreaker: a failure of a call from before the opening": Vector(
+        "aiobreaker 1.2.0, CircuitBreakerBaseState.call_async", "begin F OPEN +60 S CLOSED fail CLOSED",
+        {"failure_threshold": 1, "open_seconds": 60.0},
+        differs="In aiobreaker the late failure opens the breaker that has recovered. Ours counts an outcome "
+        "only in the state in which the call began.",
+    ),
+    # ------------------------------------------------------------ purgatory
+    "purgatory: five failures open it for thirty seconds": Vector(
+        "purgatory 3.0.1, AsyncCircuitBreakerFactory's defaults", "5*F OPEN R +30.1 HALF_OPEN S CLOSED",
+        {"failure_threshold": 5, "open_seconds": 30.0},
+    ),
+    "purgatory: a success starts the count of failures again": Vector(
+        "purgatory 3.0.1, ClosedState.handle_end_request", "4*F S 4*F CLOSED F OPEN", {"failure_threshold": 5}
+    ),
+    "purgatory: half-open, a failure opens it": Vector(
+        "purgatory 3.0.1, HalfOpenedState.handle_exception", "5*F +30.1 F OPEN R", {"failure_threshold": 5}
+    ),
+    "purgatory: an excluded error is a success": Vector(
+        "purgatory 3.0.1, Context.handle_exception", "4*F X F OPEN", {"failure_threshold": 5},
+        differs="purgatory counts an excluded error as a success, as pybreaker does.",
+    ),
+    "purgatory: half-open, callers at the same time": Vector(
+        "purgatory 3.0.1, HalfOpenedState.handle_new_request", "5*F +30.1 begin R end CLOSED",
+        {"failure_threshold": 5},
+        differs="purgatory admits every call while it is half-open. Ours admits its permits.",
+    ),
+    # ------------------------------------------------------------ states by hand
+    "resilience4j: open by hand, it rejects calls": Vector(
+        "resilience4j, shouldThrowCallNotPermittedExceptionWhenStateIsOpen", "open/5 OPEN R", RESILIENCE4J
+    ),
+    "resilience4j: forced open, it rejects calls however long": Vector(
+        "resilience4j, shouldForceOpenCircuitBreaker", "hold OPEN R +9999 OPEN R close CLOSED S", RESILIENCE4J
+    ),
+    "resilience4j: disabled, it admits calls however many fail": Vector(
+        "resilience4j, shouldDisableCircuitBreaker", "allow 20*F CLOSED S F CLOSED", RESILIENCE4J
+    ),
+    "resilience4j: open for a time that is given by hand": Vector(
+        "resilience4j, shouldTransitionToHalfOpenAfterPassedWaitDuration",
+        "open/7200 +7199.9 OPEN R +0.1 HALF_OPEN", RESILIENCE4J,
+    ),
+    "resilience4j: a reset closes it with empty counts": Vector(
+        "resilience4j, shouldResetToClosedState", "5*F OPEN close CLOSED 4*F CLOSED F OPEN", RESILIENCE4J
+    ),
+    "resilience4j: a reset empties the counts of a closed one": Vector(
+        "resilience4j, shouldResetClosedState", "4*F close 4*F CLOSED F OPEN", RESILIENCE4J
+    ),
+    "resilience4j: the wait grows with each failed probing": Vector(
+        "resilience4j, shouldTransitionToHalfOpenAfterWaitInterval",
+        "5*F +5 F F OPEN +9.9 OPEN +0.1 HALF_OPEN F F OPEN +19.9 OPEN +0.1 HALF_OPEN 3*S CLOSED "
+        "5*F +5 HALF_OPEN",
+        RESILIENCE4J | {"open_seconds_factor": 2.0, "open_seconds_max": 3600.0},
+    ),
+    "resilience4j: half-open, no further calls are permitted": Vector(
+        "resilience4j, shouldThrowCallNotPermittedExceptionWhenNotFurtherTestCallsArePermitted",
+        "5*F +5 4*begin R end R", RESILIENCE4J,
+    ),
+    "Polly: isolated, it rejects calls however long": Vector(
+        "Polly, IsolateAsync_Ok", "hold OPEN R +1 R +999 OPEN close CLOSED S", POLLY_EXAMPLE
+    ),
+    "Polly: half-open, a success closes it": Vector(
+        "Polly, Flow_Closed_HalfOpen_Closed", "8*F +30 HALF_OPEN S CLOSED", POLLY_EXAMPLE
+    ),
+    "Polly: half-open, a failure opens it for the break again": Vector(
+        "Polly, Flow_Closed_HalfOpen_Open_HalfOpen_Closed",
+        "8*F +30 F OPEN +0.001 R +60 HALF_OPEN S CLOSED", POLLY_EXAMPLE,
+    ),
+    "Polly: eleven calls with three failures": Vector(
+        "Polly, OnActionFailure_WhenClosed_EnsureCorrectBehavior", "8*S F CLOSED F OPEN",
+        TEN_PERCENT_OF_TEN,
+        differs="Polly's case begins with eleven counted calls. A breaker that sees each call opens at the "
+        "tenth.",
+    ),
+    "failsafe-go: opened by hand, it rejects the next call": Vector(
+        "failsafe-go, TestCircuitBreaker, should reject initial execution when circuit open",
+        "open/60 R OPEN", {"failure_threshold": 1},
+    ),
+    "failsafe-go: half-open, three executions at once and no more": Vector(
+        "failsafe-go, TestCircuitBreaker, should reject excessive attempts when breaker half-open",
+        "F +30 3*begin 5*R", THREE_SUCCEED,
+    ),
+    "failsafe-go: two failures within a period": Vector(
+        "failsafe-go, TestCircuitBreaker, should support time based failure threshold",
+        "F S +21 F S +5 CLOSED F OPEN +1 F OPEN +1 S CLOSED",
+        {"failures_in_window": 2, "window_seconds": 20.0, "open_seconds": 1.0},
+    ),
+    "failsafe-go: half of three or more within a period": Vector(
+        "failsafe-go, TestCircuitBreaker, should support time based failure rate thresholding",
+        "F S +21 F S +5 S CLOSED F OPEN +1 F OPEN +1 S CLOSED",
+        {"failure_rate_threshold": 0.5, "minimum_calls": 3, "window_seconds": 20.0, "open_seconds": 1.0},
+        differs="failsafe-go applies the rate to the probes too, and closes after two successes. Ours has a "
+        "number of probes, 1 by default.",
+    ),
+    "failsafe-go: k of the last n executions": Vector(
+        "failsafe-go, documentation of WithFailureThresholdRatio(3, 5)", "F S F S S S F CLOSED F F OPEN",
+        {"failures_in_window": 3, "window_calls": 5},
+    ),
+    # ------------------------------------------------------------ Hystrix, Akka, Envoy
+    "Hystrix: half of twenty requests within ten seconds, and five seconds of rest": Vector(
+        "Hystrix, documentation of the defaults of the circuit breaker",
+        "10*S 9*F CLOSED F OPEN R +4.9 OPEN +0.1 HALF_OPEN begin R end CLOSED",
+        {"failure_rate_threshold": 0.5, "minimum_calls": 20, "window_seconds": 10.0, "open_seconds": 5.0},
+    ),
+    "Hystrix: nineteen failures are below the request volume": Vector(
+        "Hystrix, documentation of circuitBreaker.requestVolumeThreshold", "19*F CLOSED F OPEN",
+        {"failure_rate_threshold": 0.5, "minimum_calls": 20, "window_seconds": 10.0, "open_seconds": 5.0},
+    ),
+    "Akka: five failures, a minute, and the first call decides": Vector(
+        "Akka, documentation of the circuit breaker", "5*F OPEN +60 begin R end CLOSED",
+        {"failure_threshold": 5, "open_seconds": 60.0},
+    ),
+    "Akka: a success resets the count of failures": Vector(
+        "Akka, documentation of the circuit breaker, closed state", "4*F S 4*F CLOSED F OPEN",
+        {"failure_threshold": 5, "open_seconds": 60.0},
+    ),
+    "Akka: an exponential backoff of the reset timeout": Vector(
+        "Akka, documentation of withExponentialBackoff",
+        "F +1 F +1.9 OPEN +0.1 F +3.9 OPEN +0.1 S CLOSED",
+        {"failure_threshold": 1, "open_seconds": 1.0, "open_seconds_factor": 2.0, "open_seconds_max": 36.0},
+    ),
+    "Envoy: five consecutive errors eject a host for thirty seconds": Vector(
+        "Envoy, documentation of outlier detection, consecutive_5xx and base_ejection_time",
+        "5*F OPEN +29.9 R +0.1 S CLOSED",
+        {"failure_threshold": 5, "open_seconds": 30.0},
+    ),
 }  # fmt: skip
 
 
@@ -336,6 +492,12 @@ class Caller:
             await self._begin()
         elif step in {"end", "fail"}:
             await self._end(fails=step == "fail")
+        elif name in {"hold", "open"}:
+            await self.breaker.force_open(float(seconds) if seconds else None)
+        elif step == "allow":
+            await self.breaker.force_closed()
+        elif step == "close":
+            await self.breaker.close()
         else:
             raise ValueError(step)
 

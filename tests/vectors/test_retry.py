@@ -17,6 +17,7 @@ from src.resilience.retry import (
     FullJitter,
     Linear,
     Retry,
+    RetryBudget,
     RetryOptions,
 )
 from tests.support.clock import FakeClock, FakeRandomizer
@@ -122,3 +123,28 @@ async def test_it_stops_where_the_source_stops(
     with pytest.raises(ConnectionError):
         await clock.drive(Retry(options, clock, FakeRandomizer()).run(call))
     assert begun == expected
+
+
+BUDGETS = {
+    # Finagle, RetryBudgetTest: a share of the calls, after a reserve. `D` a call, `W` a retry, `w` none left.
+    "no calls yet: the reserve alone": (0.5, 2.0, "W W w"),
+    "half of the calls": (0.5, 1.0, "W w D w D W w"),
+    "a fifth of the calls": (0.2, 1.0, "W w 4*D w D W w"),
+    "as many retries as calls": (1.0, 1.0, "W D W D W w"),
+    "calls without retries save no more than the reserve": (0.5, 2.0, "100*D W W w"),
+}
+
+
+@pytest.mark.parametrize(("share", "reserve", "steps"), BUDGETS.values(), ids=BUDGETS.keys())
+def test_a_budget_lets_through_the_share_of_retries_that_finagle_does(
+    share: float, reserve: float, steps: str
+) -> None:
+    """Finagle also has a time after which calls are forgotten, and saves without a limit until then."""
+    budget = RetryBudget(share, reserve)
+    for step in steps.split():
+        times, _, name = step.rpartition("*")
+        for _ in range(int(times or 1)):
+            if name == "D":
+                budget.count_call()
+            else:
+                assert budget.take_retry() is (name == "W"), step

@@ -42,6 +42,7 @@ from functools import partial
 from typing import Any, Final, ParamSpec, get_args
 
 from ..building_blocks.lease import LeaseRenewal
+from ..building_blocks.outcomes import report_outcomes
 from ..building_blocks.recent_failures import RecentFailures
 from ..building_blocks.shared_tasks import SharedTask, SharedTasks
 from ..clock import SYSTEM_CLOCK, SYSTEM_RANDOMIZER, Clock, Randomizer
@@ -86,7 +87,8 @@ class ReadThroughCache:
         negative_on: The errors of a computation that are remembered for `negative_seconds`.
         name: The name of this cache in events.
         listener: Receives `CacheAnswered` for every answer, `CacheRefreshed` for every successful computation
-            and `CacheRefreshFailed` for every failed computation in the background.
+            and `CacheRefreshFailed` for every failed computation in the background. The calls of
+            `CallFinished` are those of `get` and of the `result` of a read.
     """
 
     def __init__(
@@ -115,6 +117,7 @@ class ReadThroughCache:
         self._replacements = SharedTasks[str, None](clock)
         self._failures = RecentFailures(options.negative_seconds, clock)
         self._invalidations = 0
+        report_outcomes(self, clock, listener, method="_finish")
 
     def begin(self, key: str, compute: Compute, *, refresh: bool = False) -> CacheRead:
         """Begin to read the answer under `key`. The read from the store starts with this call.

@@ -29,7 +29,7 @@ class Health(NamedTuple):
 class HealthWindow(Protocol):
     """The outcomes of the most recent calls."""
 
-    def record(self, *, failed: bool, slow: bool) -> None:
+    def record(self, failed: bool, slow: bool) -> None:
         """Add the outcome of one call."""
         ...
 
@@ -51,7 +51,7 @@ class CountWindow:
         self._failures = 0
         self._slow = 0
 
-    def record(self, *, failed: bool, slow: bool) -> None:
+    def record(self, failed: bool, slow: bool) -> None:
         """Add the outcome of one call. If there are more than `size` calls, the oldest is removed."""
         calls = self._calls
         was_failed, was_slow = calls[0] if len(calls) == self._size else _NOTHING
@@ -80,7 +80,7 @@ class TimeWindow:
         self._clock = clock
         self._buckets: deque[_Bucket] = deque()
 
-    def record(self, *, failed: bool, slow: bool) -> None:
+    def record(self, failed: bool, slow: bool) -> None:
         """Add the outcome of one call to the current bucket."""
         current = self._drop_old_buckets()
         if not self._buckets or self._buckets[-1].index != current:

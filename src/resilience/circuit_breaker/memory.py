@@ -48,7 +48,7 @@ class MemoryBreakerStore:
         circuit = self._circuits.get(name) or self._add_circuit(name, options)
         if ticket.generation != circuit.generation:
             return None
-        return circuit.state.record(ticket, failed=failed, slow=slow)
+        return circuit.state.record(ticket, failed, slow)
 
     async def renew(self, name: str, options: CircuitBreakerOptions, ticket: Ticket) -> bool:
         """Renew the permit of a probe."""
@@ -144,9 +144,9 @@ class _Circuit:
         self.openings = 0
         self.opened_at: float | None = None
 
-    def count(self, *, failed: bool, slow: bool) -> str | None:
+    def count(self, failed: bool, slow: bool) -> str | None:
         """Count an outcome; return why the breaker opens now, or None."""
-        self.window.record(failed=failed, slow=slow)
+        self.window.record(failed, slow)
         self.failures_in_a_row = self.failures_in_a_row + 1 if failed else 0
         return self.reason_to_open() if failed or self.has_window_rule else None
 
@@ -195,7 +195,7 @@ class _State(ABC):
         """Admit or refuse a call."""
 
     def record(  # noqa: B027 -- the open states admit no calls, and have no outcomes to count
-        self, ticket: Ticket, *, failed: bool, slow: bool
+        self, ticket: Ticket, failed: bool, slow: bool
     ) -> Transition | WouldOpen | None:
         """Count an outcome."""
 
@@ -221,15 +221,15 @@ class _ForcedClosed(_State):
     def admit(self) -> Ticket:
         return self.ticket
 
-    def record(self, _ticket: Ticket, *, failed: bool, slow: bool) -> Transition | WouldOpen | None:
-        reason, was_reported = self.circuit.count(failed=failed, slow=slow), self.would_open
+    def record(self, _ticket: Ticket, failed: bool, slow: bool) -> Transition | WouldOpen | None:
+        reason, was_reported = self.circuit.count(failed, slow), self.would_open
         self.would_open = reason is not None
         return None if reason is None or was_reported else WouldOpen(reason)
 
 
 class _Closed(_ForcedClosed):
-    def record(self, _ticket: Ticket, *, failed: bool, slow: bool) -> Transition | None:
-        reason = self.circuit.count(failed=failed, slow=slow)
+    def record(self, _ticket: Ticket, failed: bool, slow: bool) -> Transition | None:
+        reason = self.circuit.count(failed, slow)
         return None if reason is None else self.circuit.enter(_Open, reason)
 
 
@@ -281,11 +281,11 @@ class _HalfOpen(_State):
             del leases[expired]
         return self.circuit.lend_permit()
 
-    def record(self, ticket: Ticket, *, failed: bool, slow: bool) -> Transition | None:
+    def record(self, ticket: Ticket, failed: bool, slow: bool) -> Transition | None:
         circuit, options = self.circuit, self.circuit.options
         if ticket.probe is None or circuit.leases.pop(ticket.probe, None) is None:
             return None
-        circuit.count(failed=failed, slow=slow)
+        circuit.count(failed, slow)
         if failed or slow:
             self.failures += 1
         else:

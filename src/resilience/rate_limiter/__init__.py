@@ -1,5 +1,6 @@
 """The rate limiter."""
 
+from .failover import FailoverRateLimiter
 from .foresight import seconds_until
 from .memory import (
     FixedWindow,
@@ -17,6 +18,7 @@ from .store import Decision, RateLimiter, combine
 __all__ = [
     "Algorithm",
     "Decision",
+    "FailoverRateLimiter",
     "FixedWindow",
     "LeakyBucket",
     "Quota",

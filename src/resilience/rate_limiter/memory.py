@@ -70,6 +70,12 @@ class _MemoryRateLimiter(ABC, Generic[S]):
             self._decide_all(key, cost, spend=True) if self._further else self.decide(key, cost, spend=True)
         )
 
+    def try_hit(self, key: str, cost: int = 1) -> bool:
+        """Take `cost` units of each quota of `key`, all or none; return whether they were taken."""
+        if self._further:
+            return self._decide_all(key, cost, spend=True).allowed
+        return self._apply(key, cost, True)[2] <= 0
+
     async def peek(self, key: str, cost: int = 1) -> Decision:
         """Return the decision that a hit would get, and take nothing."""
         return self._decide_all(key, cost, spend=False)
@@ -90,6 +96,13 @@ class _MemoryRateLimiter(ABC, Generic[S]):
 
     def decide(self, key: str, cost: int, *, spend: bool) -> Decision:
         """Decide a hit by the first quota alone, and take its cost if `spend`."""
+        state, now, wait = self._apply(key, cost, spend)
+        allowed, remaining = wait <= 0, self._remaining(state, now)
+        retry_after = 0.0 if allowed else wait / _US
+        return Decision(allowed, self._quota, remaining, retry_after, self._until_free(state, now) / _US)
+
+    def _apply(self, key: str, cost: int, spend: bool) -> tuple[S, int, int]:
+        """Decide as `decide` does; return the new state, the time in µs, and what `_wait` returned."""
         if cost != 1:
             self._quota.check(cost)
         now = round(self._clock.monotonic() * _US)
@@ -98,14 +111,12 @@ class _MemoryRateLimiter(ABC, Generic[S]):
         if self._must_convert and known is not None:
             self._states[key] = state
         wait = self._wait(state, now, cost)
-        if spend and not wait:
+        if spend and wait <= 0:
             state = self._states[key] = self._spend(state, now, cost)
             if len(self._states) > 1:
                 self._states.move_to_end(key)
                 self._forget_idle(now)
-        return Decision(
-            not wait, self._quota, self._remaining(state, now), wait / _US, self._until_free(state, now) / _US
-        )
+        return state, now, wait
 
     def _limiters(self) -> "list[_MemoryRateLimiter[S]]":
         return [self, *self._further]
@@ -134,7 +145,7 @@ class _MemoryRateLimiter(ABC, Generic[S]):
 
     @abstractmethod
     def _wait(self, state: S, now: int, cost: int) -> int:
-        """Return µs until there is room for `cost`."""
+        """Return µs until there is room for `cost`; not above 0 where there is room now."""
 
     @abstractmethod
     def _spend(self, state: S, now: int, cost: int) -> S:
@@ -317,7 +328,7 @@ class _Bucket(_MemoryRateLimiter[tuple[int, int]]):
         return now + min(debt, self._capacity), self._interval
 
     def _wait(self, state: tuple[int, int], now: int, cost: int) -> int:
-        return max(0, state[0] + cost * self._interval - self._capacity - now)
+        return state[0] - now + cost * self._interval - self._capacity
 
     def _spend(self, state: tuple[int, int], _now: int, cost: int) -> tuple[int, int]:
         return state[0] + cost * self._interval, self._interval

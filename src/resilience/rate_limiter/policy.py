@@ -114,6 +114,12 @@ class RateLimit(BlockPolicy):
             BaseException: The error of the limiter or of the call.
         """
         require_async(call)
+        options = self._options
+        if self._queue.in_use or not self._limiter.try_hit(options.key, options.cost):
+            await self._wait_for_units()
+        return await call()
+
+    async def _wait_for_units(self) -> None:
         arrived = self._clock.monotonic()
         deadline = arrived + self._options.max_wait_seconds
         has_waited = not self._queue.try_take()
@@ -127,7 +133,6 @@ class RateLimit(BlockPolicy):
             self._queue.give_back()
         if has_waited:
             notify(self._listener, Waited(policy=self.name, seconds=self._clock.monotonic() - arrived))
-        return await call()
 
     async def _sleep(self, seconds: float, deadline: float) -> None:
         if self._clock.monotonic() + seconds > deadline + _TICK_SECONDS:

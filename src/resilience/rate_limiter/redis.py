@@ -162,6 +162,11 @@ class RedisRateLimiter:
         """
         return self.refusal(key, cost) or await self._decide(Hit(key, cost, True, self._quotas), decide)
 
+    def try_hit(self, key: str, cost: int = 1) -> bool:  # noqa: ARG002 -- Redis knows the keys
+        """Return False, whatever the key: only Redis can allow a hit."""
+        check_cost(self._quotas, cost)
+        return False
+
     async def peek(self, key: str, cost: int = 1) -> Decision:
         """Return the decision that a hit would get, and take nothing."""
         return self.refusal(key, cost) or await self._decide(Hit(key, cost, False, self._quotas))

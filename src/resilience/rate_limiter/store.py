@@ -102,6 +102,14 @@ class RateLimiter(Protocol):
         """
         ...
 
+    def try_hit(self, key: str, cost: int = 1) -> bool:
+        """Take `cost` units of each quota of `key` at once and return True, or take nothing and return False.
+
+        It does not ask the store, so False does not mean that the hit would be rejected: `hit` decides that.
+        Raises ValueError as `hit` does.
+        """
+        ...
+
     async def peek(self, key: str, cost: int = 1) -> Decision:
         """Return the decision on a hit of `cost`, and take nothing. Raises as `hit` does."""
         ...

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ..circuit_breaker.redis import RedisBreakerStore
     from ..paced_queue.failover import FailoverPaceStore
     from ..paced_queue.redis import RedisPaceStore
+    from ..rate_limiter.failover import FailoverRateLimiter
     from ..rate_limiter.redis import RedisRateLimiter
     from .client_runner import ClientRunner
     from .port import ScriptRunner
@@ -26,6 +27,7 @@ __all__ = [
     "ClientRunner",
     "FailoverBreakerStore",
     "FailoverPaceStore",
+    "FailoverRateLimiter",
     "RecentEntries",
     "RedisBreakerStore",
     "RedisCacheStore",
@@ -40,6 +42,7 @@ _MODULES = {
     "ClientRunner": ".client_runner",
     "FailoverBreakerStore": "..circuit_breaker.failover",
     "FailoverPaceStore": "..paced_queue.failover",
+    "FailoverRateLimiter": "..rate_limiter.failover",
     "RecentEntries": "..cache.recent_entries",
     "RedisBreakerStore": "..circuit_breaker.redis",
     "RedisCacheStore": "..cache.redis",

@@ -10,6 +10,7 @@ from src.resilience import (
     Bulkhead,
     BulkheadFullError,
     BulkheadOptions,
+    CacheOptions,
     CallTimeoutError,
     Chaos,
     ChaosOptions,
@@ -20,6 +21,7 @@ from src.resilience import (
     Hedging,
     HedgingOptions,
     MemoryBreakerStore,
+    MemoryCacheStore,
     MemoryPaceStore,
     PacedQueue,
     PacedQueueOptions,
@@ -27,6 +29,7 @@ from src.resilience import (
     RateLimit,
     RateLimitedError,
     RateLimitOptions,
+    ReadThroughCache,
     Retry,
     RetryOptions,
     Timeout,
@@ -37,7 +40,7 @@ from src.resilience.adaptive_concurrency import Aimd
 from src.resilience.chaos import Fault
 from src.resilience.clock import BlockingClock, SystemRandomizer
 from src.resilience.errors import QueueTimeoutError
-from src.resilience.events import CallFinished, Rejected, each, ignore, without
+from src.resilience.events import CacheAnswered, CallFinished, Rejected, each, ignore, without
 from src.resilience.testing import RecordingListener
 
 REJECTION = RateLimitedError("inner", "the quota is spent", 1.0)
@@ -291,6 +294,82 @@ def test_a_policy_measures_nothing_for_a_listener_that_leaves_the_event_out(kind
     unheard = without(RecordingListener(), CallFinished) if leave_out else ignore
     assert "run" not in vars(MAKE[kind](clock, listener=unheard))
     assert "run" not in vars(MAKE[kind](clock))
+
+
+def cache(clock, **known):
+    options = CacheOptions(ttl_seconds=60, stale_seconds=3600, negative_seconds=10)
+    return ReadThroughCache(MemoryCacheStore(clock), options, clock, stale_on=(TimeoutError,), **known)
+
+
+async def test_every_answer_of_a_cache_is_a_call_that_succeeded(clock, listener):
+    prices = cache(clock, listener=listener, name="prices")
+
+    @prices.cached(lambda item: item)
+    async def price(item):
+        await clock.sleep(0.25)
+        return b"9"
+
+    await clock.drive(price("tea"))
+    await prices.begin("tea", price).result()
+    prices.begin("tea", price)  # nobody waits for this answer
+    clock.jump(61)  # the entry has expired
+    await prices.get("tea", ends_after(clock, 0, TimeoutError()))
+
+    assert [event.outcome for event in listener.of(CacheAnswered)] == ["miss", "hit", "stale"]
+    assert listener.of(CallFinished) == [
+        CallFinished(
+            policy="prices", pattern="ReadThroughCache", outcome="succeeded", duration_seconds=seconds
+        )
+        for seconds in (0.25, 0, 0)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("ending", "outcome"),
+    [
+        (ConnectionError(), "failed"),
+        (REJECTION, "rejected"),
+        (CallTimeoutError(1.0), "timed_out"),
+        (asyncio.CancelledError(), "cancelled"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
+@pytest.mark.parametrize("refresh", [False, True], ids=["read", "refresh"])
+async def test_every_other_end_of_a_read_is_an_event_too(refresh, ending, outcome, clock, listener):
+    reading = cache(clock, listener=listener).get("tea", ends_after(clock, 0.25, ending), refresh=refresh)
+    with pytest.raises(type(ending)):
+        await clock.drive(reading)
+    [event] = listener.of(CallFinished)
+    assert (event.pattern, event.outcome, event.duration_seconds) == ("ReadThroughCache", outcome, 0.25)
+    assert type(event.error) is type(ending)
+
+
+async def test_a_read_whose_caller_leaves_is_cancelled_though_the_computation_goes_on(clock, listener):
+    prices = cache(clock, listener=listener)
+    caller = asyncio.create_task(prices.get("tea", ends_after(clock, 1, b"9")))
+    await clock.advance(0.25)
+    caller.cancel()
+    await clock.advance(1)
+    assert (await prices.get("tea", plain)).outcome == "hit"
+    assert outcomes(listener) == [
+        ("ReadThroughCache", "cancelled", 0.25),
+        ("ReadThroughCache", "succeeded", 0.0),
+    ]
+
+
+async def test_a_remembered_failure_fails_each_call_and_a_plain_function_is_no_call(clock, listener):
+    prices = cache(clock, listener=listener)
+    for _ in range(2):
+        with pytest.raises(ConnectionError):
+            await prices.get("tea", ends_after(clock, 0, ConnectionError()))
+    with pytest.raises(TypeError, match="plain function"):
+        await prices.get("coffee", plain)
+    assert [outcome for _, outcome, _ in outcomes(listener)] == ["failed", "failed"]
+
+
+@pytest.mark.parametrize("known", [{}, {"listener": without(RecordingListener(), CallFinished)}])
+def test_a_cache_measures_nothing_for_a_listener_that_leaves_the_event_out(known, clock):
+    assert "_finish" not in vars(cache(clock, **known))
 
 
 async def test_a_listener_can_leave_kinds_out(clock, listener):

@@ -94,6 +94,9 @@ class AwayError(Exception):
 class LimiterOfAStoreThatIsAway:
     quotas = (Quota(1, 1),)
 
+    def try_hit(self, key, cost=1):
+        return False
+
     async def hit(self, key, cost=1):
         raise AwayError
 
@@ -222,6 +225,9 @@ class SlowLimiter:
         self.algorithm = limiter.algorithm
         self.quotas = limiter.quotas
 
+    def try_hit(self, key, cost=1):
+        return False
+
     async def hit(self, key, cost=1):
         decision = await self._limiter.hit(key, cost)
         await asyncio.sleep(0)
@@ -239,6 +245,25 @@ async def test_a_burst_within_the_quota_is_let_through_though_the_limiter_takes_
     outcomes = await asyncio.gather(*(policy.run(answer) for _ in range(11)), return_exceptions=True)
     assert outcomes[:10] == ["answer"] * 10
     assert isinstance(outcomes[10], RateLimitedError)
+
+
+async def test_a_call_that_arrives_while_another_waits_does_not_overtake_it_without_the_store(clock):
+    limiter = memory_rate_limiter("token_bucket", Quota(2, 2), clock)
+    policy = rate_limit(clock, limiter, max_wait_seconds=10)
+    started = []
+
+    def call(number, cost=1):
+        async def start():
+            started.append(number)
+
+        return asyncio.create_task(policy.with_options(cost=cost).run(start))
+
+    first, dear = call("first"), call("dear", cost=2)  # one unit is left, and two are needed
+    cheap = call("cheap")  # the limiter would allow it now
+    await settle()
+    assert started == ["first"]
+    await clock.drive(asyncio.gather(first, dear, cheap))
+    assert started == ["first", "dear", "cheap"]
 
 
 async def test_a_call_cancelled_while_it_waits_takes_nothing_and_the_next_moves_up(clock):
