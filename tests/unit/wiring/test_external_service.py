@@ -18,9 +18,13 @@ def settings(**options):
     return Settings(_env_file=None, **options)
 
 
-async def breaker_options(**options):
+def breaker(limits):
     link = RedisLink(connect(RedisAddress("redis://127.0.0.1:1")), SystemClock())
-    return create_breaker(settings(**options), link=link, clock=SystemClock(), listener=print)._options
+    return create_breaker(limits, link=link, clock=SystemClock(), listener=print)
+
+
+def breaker_options(**options):
+    return breaker(settings(**options))._options
 
 
 @pytest.mark.parametrize(
@@ -34,19 +38,19 @@ def test_a_call_takes_no_longer_than_its_attempts_and_the_waits_between_them(att
 
 def test_no_attempt_begins_that_would_end_later():
     limits = settings()
-    protection = create_policies(limits, breaker=None, clock=SystemClock(), listener=print).protection
-    (retry,) = (policy for policy in protection.policies if isinstance(policy, Retry))
+    policies = create_policies(limits, breaker(limits), clock=SystemClock(), listener=print)
+    (retry,) = (policy for policy in policies.protection.policies if isinstance(policy, Retry))
     latest_end = retry._options.total_seconds + limits.external_service_timeout
     assert latest_end == pytest.approx(longest_call_seconds(limits))
 
 
 async def test_a_dead_prober_holds_the_breaker_up_for_no_longer_than_a_call_may_take():
-    options = await breaker_options()
+    options = breaker_options()
     assert options.probe_lease_seconds == pytest.approx(16.3)
     assert options.probe_renewal_seconds == options.probe_lease_seconds < options.open_seconds
 
 
 async def test_a_permit_is_renewed_within_the_open_time():
-    options = await breaker_options(circuit_breaker_reset_timeout=4)
+    options = breaker_options(circuit_breaker_reset_timeout=4)
     assert options.probe_renewal_seconds == 4
     assert options.probe_lease_seconds == pytest.approx(16.3)
