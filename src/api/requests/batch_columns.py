@@ -6,8 +6,10 @@ each fault.
 """
 
 import re
+from collections import defaultdict
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import count
 from typing import Final
 
 import msgspec
@@ -97,15 +99,18 @@ def _columns(points: Sequence[_Measurement], latest_us: int) -> list[PointColumn
         raise UnusualBatchError from None
     if timestamps.max() > latest_us:
         raise UnusualBatchError
-    values = np.array([point.value for point in points])
+    values = np.fromiter([point.value for point in points], np.float64, len(points))
     labels = _label_texts([point.labels for point in points])
-    types = [point.type for point in points]
-    if types.count(types[0]) == len(types):
-        return [_type_columns(types[0], np.arange(len(types)), timestamps, values, labels)]
-    numbers = {name: number for number, name in enumerate(dict.fromkeys(types))}
-    types_of_points = np.array([numbers[name] for name in types])
-    order = np.argsort(types_of_points, kind="stable")
-    ends = np.cumsum(np.bincount(types_of_points)).tolist()
+    numbers = defaultdict[str, int](count().__next__)  # numbers the types in order of first occurrence
+    types = np.fromiter(
+        map(numbers.__getitem__, [point.type for point in points]),
+        np.min_scalar_type(len(points)),  # numpy sorts small integers faster
+        len(points),
+    )
+    if len(numbers) == 1:
+        return [_type_columns(points[0].type, np.arange(len(points)), timestamps, values, labels)]
+    order = np.argsort(types, kind="stable")
+    ends = np.cumsum(np.bincount(types)).tolist()
     timestamps, values = timestamps[order], values[order]
     if labels is not None:
         labels = [labels[index] for index in order.tolist()]
