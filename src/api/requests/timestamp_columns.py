@@ -4,6 +4,7 @@ The common forms of RFC 3339 are parsed with numpy. `parse_timestamp` parses a t
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -92,21 +93,32 @@ def _seconds(digits: npt.NDArray[np.uint8]) -> Integers | None:
         return None
     times = (digits[:, 11:] @ _TIME_WEIGHTS).astype(np.int64)
     dates = digits[:, :10]
-    if (dates == dates[0]).all():  # most batches are of one day, which is then calculated once
-        dates = dates[:1]
-    year, month, day = (dates @ _DATE_WEIGHTS).T.astype(np.int64)
-    if times.max() >= _DAY_SECONDS or not (
-        year.min() > 0 and month.min() > 0 and month.max() < 13 and day.min() > 0
-    ):
+    is_one_day = bool((dates == dates[0]).all())  # as in most batches
+    days = _day(dates[0].tobytes()) if is_one_day else _days(dates)
+    if days is None or times.max() >= _DAY_SECONDS:
+        return None
+    seconds: Integers = days * _DAY_SECONDS + times
+    return seconds
+
+
+@lru_cache
+def _day(digits: bytes) -> Integers | None:
+    """Return the result of `_days` for one row."""
+    return _days(np.frombuffer(digits, dtype=np.uint8).reshape(1, -1))
+
+
+def _days(digits: npt.NDArray[np.uint8]) -> Integers | None:
+    """Return the days since 1970 of rows of dates; None if a row is not a date."""
+    year, month, day = (digits @ _DATE_WEIGHTS).T.astype(np.int64)
+    if year.min() < 1 or month.min() < 1 or month.max() > 12 or day.min() < 1:
         return None
     is_leap = (year % 4 == 0) & ((year % 100 != 0) | (year % 400 == 0))
     if (day > _DAYS_IN_MONTH[month] + (is_leap & (month == 2))).any():
         return None
     before = year - 1
-    days = before * 365 + before // 4 - before // 100 + before // 400 - _EPOCH_DAY
+    days: Integers = before * 365 + before // 4 - before // 100 + before // 400 - _EPOCH_DAY
     days += _DAYS_BEFORE_MONTH[month] + (is_leap & (month > 2)) + day - 1
-    seconds: Integers = days * _DAY_SECONDS + times
-    return seconds
+    return days
 
 
 def _fraction(characters: npt.NDArray[np.uint8]) -> Integers | int | None:
@@ -130,12 +142,24 @@ def _offset(characters: npt.NDArray[np.uint8]) -> tuple[int, Integers | int | No
     begin = length - _OFFSET_LENGTH
     if begin < len(_LOWEST) or (characters[:, -3] != _COLON).any():
         return length, 0  # there is no offset: the fraction extends to the end
-    if (characters[:, begin:] == characters[0, begin:]).all():  # most batches have one offset
-        characters = characters[:1]
-    signs, digits = characters[:, begin], characters[:, begin + _OFFSET_DIGITS] - _ZERO
+    offsets = characters[:, begin:]
+    if (offsets == offsets[0]).all():  # as in most batches
+        return begin, _one_offset(offsets[0].tobytes())
+    return begin, _offset_seconds(offsets)
+
+
+@lru_cache
+def _one_offset(characters: bytes) -> Integers | None:
+    """Return the result of `_offset_seconds` for one row."""
+    return _offset_seconds(np.frombuffer(characters, dtype=np.uint8).reshape(1, -1))
+
+
+def _offset_seconds(characters: npt.NDArray[np.uint8]) -> Integers | None:
+    """Return the seconds of rows such as `+02:00`; None if a row is invalid. The colon was checked before."""
+    signs, digits = characters[:, 0], characters[:, _OFFSET_DIGITS] - _ZERO
     hours, minutes = (digits @ _OFFSET_WEIGHTS).T.astype(np.int64)
     is_sign = (signs == _PLUS) | (signs == _MINUS)
     if not is_sign.all() or digits.max() > 9 or hours.max() > 23 or minutes.max() > 59:
-        return begin, None
+        return None
     seconds: Integers = (hours * 3600 + minutes * 60) * np.where(signs == _PLUS, 1, -1)
-    return begin, seconds
+    return seconds
