@@ -134,7 +134,7 @@ def fold(parts: Sequence[tuple[Integers, Floats, SeriesNumbers]]) -> list[TypeFo
     groups = owners * (int(minutes.max()) - first + 1) + (minutes - first)
     order = np.argsort(groups, kind="stable")
     timestamps, values, groups = timestamps[order], values[order], groups[order]
-    starts = np.flatnonzero(np.diff(groups, prepend=-1))
+    starts = np.concatenate(([0], np.flatnonzero(groups[1:] != groups[:-1]) + 1))
     ends = np.append(starts[1:], len(groups))
     numbers = np.repeat(np.arange(len(starts)), ends - starts)
     minute_entries = _split_cells(*sum_cells(numbers, bins[order], ones, len(starts)), len(starts))

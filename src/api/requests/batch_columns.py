@@ -66,9 +66,12 @@ def decode_ndjson(body: bytes, max_points: int, latest_us: int) -> list[PointCol
     # of points is compared with the number of line breaks below.
     if (characters[breaks - 1] != _END).any() or (characters[breaks + 1] != _BEGIN).any():
         raise UnusualBatchError
-    longest = int(np.diff(breaks, prepend=-1, append=len(text)).max()) - 1
-    if len(breaks) >= max_points or longest > MAX_OBJECT_BYTES:
+    if len(breaks) >= max_points:
         raise UnusualBatchError
+    if _most_bytes_of_one(text, len(breaks) + 1) > MAX_OBJECT_BYTES:
+        longest = int(np.diff(breaks, prepend=-1, append=len(text)).max()) - 1
+        if longest > MAX_OBJECT_BYTES:
+            raise UnusualBatchError
     try:
         points = _LINES.decode_lines(text)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
@@ -86,10 +89,15 @@ def decode_array(body: bytes, max_points: int, latest_us: int) -> list[PointColu
         raise UnusualBatchError from None
     if not 0 < len(points) <= max_points:
         raise UnusualBatchError
-    most_bytes_of_one = len(body) - LEAST_POINT_BYTES * (len(points) - 1)
-    if most_bytes_of_one > MAX_OBJECT_BYTES and max(map(len, _ELEMENTS.decode(body))) > MAX_OBJECT_BYTES:
+    is_short = _most_bytes_of_one(body, len(points)) <= MAX_OBJECT_BYTES
+    if not is_short and max(map(len, _ELEMENTS.decode(body))) > MAX_OBJECT_BYTES:
         raise UnusualBatchError
     return _columns(points, latest_us)
+
+
+def _most_bytes_of_one(body: bytes, points: int) -> int:
+    """Return an upper bound of the length of each of so many valid points in `body`."""
+    return len(body) - LEAST_POINT_BYTES * (points - 1)
 
 
 def _columns(points: Sequence[_Measurement], latest_us: int) -> list[PointColumns]:
