@@ -56,6 +56,12 @@ def redis_time_row(microseconds: float) -> list[str]:
     return ["Redis time for one measurement stored alone", f"{microseconds:.0f} µs", "≤ 50 µs", "40 µs"]
 
 
+def many_types_row(milliseconds: float, types: int) -> list[str]:
+    """Return the row of the longest time at a stretch that a batch of many types takes Redis."""
+    title = f"Redis time at a stretch for a batch of {types:,} points of {types:,} types"
+    return [title, f"{milliseconds:.0f} ms", "< 1,000 ms", ""]
+
+
 def memory_row(found: Mapping[str, Footprint]) -> list[str]:
     """Return the row of the memory a point, by how points came."""
     reached = "; ".join(f"{name} {_bytes(footprint)}" for name, footprint in found.items())
