@@ -78,8 +78,8 @@ def _many_types(everything: Bench, sizes: Sizes) -> list[list[str]]:
     return [many_types_row(redis_time.measure_many_types(everything, sizes.share), types)]
 
 
-def _growth(_everything: Bench, sizes: Sizes) -> list[list[str]]:
-    return [growth_row(summary_growth.run(list(sizes.growth_points), sizes.growth_rounds))]
+def _growth(everything: Bench, sizes: Sizes) -> list[list[str]]:
+    return [growth_row(summary_growth.run(everything, list(sizes.growth_points), sizes.growth_rounds))]
 
 
 PARTS: dict[str, Callable[[Bench, Sizes], list[list[str]]]] = {

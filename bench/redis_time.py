@@ -59,4 +59,4 @@ def measure_many_types(bench: Bench, share: float = 1.0) -> float:
                     raise WrongAnswerError(f"{OURS.name} answers a batch of many types with {answer}")
         with redis.client() as observer:
             commands = observer.slowlog_get(observer.slowlog_len())
-    return max(command["duration"] for command in commands) / 1000
+    return float(max(command["duration"] for command in commands)) / 1000
