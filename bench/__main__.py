@@ -33,12 +33,13 @@ from bench.reached import (
     full_speed_row,
     growth_row,
     half_load_row,
+    many_types_row,
     memory_row,
     redis_time_row,
 )
 from bench.rounds import Bench, bench
 from bench.undisturbed import TOLERATED
-from bench.works import BATCH_CONNECTIONS, CONNECTIONS, works
+from bench.works import BATCH_CONNECTIONS, CONNECTIONS, LARGE_BATCH_POINTS, works
 
 PAGE = CHECKOUT / "docs" / "performance.md"
 GROWTH_POINTS, GROWTH_ROUNDS = (5_000, 5_000_000), 100
@@ -72,14 +73,20 @@ def _cold_hour(everything: Bench, sizes: Sizes) -> list[list[str]]:
     return [cold_hour_row(cold_hour.measure(everything, points), points)]
 
 
-def _growth(_everything: Bench, sizes: Sizes) -> list[list[str]]:
-    return [growth_row(summary_growth.run(list(sizes.growth_points), sizes.growth_rounds))]
+def _many_types(everything: Bench, sizes: Sizes) -> list[list[str]]:
+    types = round(LARGE_BATCH_POINTS * sizes.share)
+    return [many_types_row(redis_time.measure_many_types(everything, sizes.share), types)]
+
+
+def _growth(everything: Bench, sizes: Sizes) -> list[list[str]]:
+    return [growth_row(summary_growth.run(everything, list(sizes.growth_points), sizes.growth_rounds))]
 
 
 PARTS: dict[str, Callable[[Bench, Sizes], list[list[str]]]] = {
     "half-load": lambda everything, _: [half_load_row(everything.at_half_load())],
     "frozen": lambda everything, _: [frozen_row(everything.while_redis_is_stopped())],
     "redis-time": lambda everything, sizes: [redis_time_row(redis_time.measure(everything, sizes.share))],
+    "many-types": _many_types,
     "memory": lambda everything, sizes: [memory_row(memory.measure(everything, sizes.share))],
     "series-day": lambda everything, sizes: day_rows(series_day.measure(everything, sizes.share)),
     "cold-hour": _cold_hour,

@@ -90,14 +90,12 @@ class MinuteFold(NamedTuple):
 
     Attributes:
         minute: The number of the minute since 1970.
-        size: The number of points.
         points: The points in order of arrival, as `POINT_DTYPE`.
         rollup: The record of the points' rollup.
         entries: The entries of the points' sketch.
     """
 
     minute: int
-    size: int
     points: bytes
     rollup: bytes
     entries: bytes
@@ -134,7 +132,7 @@ def fold(parts: Sequence[tuple[Integers, Floats, SeriesNumbers]]) -> list[TypeFo
     groups = owners * (int(minutes.max()) - first + 1) + (minutes - first)
     order = np.argsort(groups, kind="stable")
     timestamps, values, groups = timestamps[order], values[order], groups[order]
-    starts = np.flatnonzero(np.diff(groups, prepend=-1))
+    starts = np.concatenate(([0], np.flatnonzero(groups[1:] != groups[:-1]) + 1))
     ends = np.append(starts[1:], len(groups))
     numbers = np.repeat(np.arange(len(starts)), ends - starts)
     minute_entries = _split_cells(*sum_cells(numbers, bins[order], ones, len(starts)), len(starts))
@@ -148,7 +146,6 @@ def fold(parts: Sequence[tuple[Integers, Floats, SeriesNumbers]]) -> list[TypeFo
     folds = [
         MinuteFold(
             minute,
-            end - start,
             packed[start * POINT_BYTES : end * POINT_BYTES],
             records[index * RECORD_BYTES : (index + 1) * RECORD_BYTES],
             minute_entries[index],
@@ -222,4 +219,4 @@ def _fold_few(minute: int, points: Sequence[tuple[int, float, int]]) -> MinuteFo
     )
     entries = b"".join([encode_one(find_bin(value)).to_bytes(4, "little") for _, value, _ in points])
     rollup = Rollup.from_points([(timestamp, value) for timestamp, value, _ in points])
-    return MinuteFold(minute, len(points), packed, rollup.encode(), entries)
+    return MinuteFold(minute, packed, rollup.encode(), entries)

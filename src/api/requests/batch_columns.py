@@ -6,8 +6,10 @@ each fault.
 """
 
 import re
+from collections import defaultdict
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import count
 from typing import Final
 
 import msgspec
@@ -64,9 +66,12 @@ def decode_ndjson(body: bytes, max_points: int, latest_us: int) -> list[PointCol
     # of points is compared with the number of line breaks below.
     if (characters[breaks - 1] != _END).any() or (characters[breaks + 1] != _BEGIN).any():
         raise UnusualBatchError
-    longest = int(np.diff(breaks, prepend=-1, append=len(text)).max()) - 1
-    if len(breaks) >= max_points or longest > MAX_OBJECT_BYTES:
+    if len(breaks) >= max_points:
         raise UnusualBatchError
+    if _most_bytes_of_one(text, len(breaks) + 1) > MAX_OBJECT_BYTES:
+        longest = int(np.diff(breaks, prepend=-1, append=len(text)).max()) - 1
+        if longest > MAX_OBJECT_BYTES:
+            raise UnusualBatchError
     try:
         points = _LINES.decode_lines(text)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
@@ -84,10 +89,15 @@ def decode_array(body: bytes, max_points: int, latest_us: int) -> list[PointColu
         raise UnusualBatchError from None
     if not 0 < len(points) <= max_points:
         raise UnusualBatchError
-    most_bytes_of_one = len(body) - LEAST_POINT_BYTES * (len(points) - 1)
-    if most_bytes_of_one > MAX_OBJECT_BYTES and max(map(len, _ELEMENTS.decode(body))) > MAX_OBJECT_BYTES:
+    is_short = _most_bytes_of_one(body, len(points)) <= MAX_OBJECT_BYTES
+    if not is_short and max(map(len, _ELEMENTS.decode(body))) > MAX_OBJECT_BYTES:
         raise UnusualBatchError
     return _columns(points, latest_us)
+
+
+def _most_bytes_of_one(body: bytes, points: int) -> int:
+    """Return an upper bound of the length of each of so many valid points in `body`."""
+    return len(body) - LEAST_POINT_BYTES * (points - 1)
 
 
 def _columns(points: Sequence[_Measurement], latest_us: int) -> list[PointColumns]:
@@ -97,15 +107,18 @@ def _columns(points: Sequence[_Measurement], latest_us: int) -> list[PointColumn
         raise UnusualBatchError from None
     if timestamps.max() > latest_us:
         raise UnusualBatchError
-    values = np.array([point.value for point in points])
+    values = np.fromiter([point.value for point in points], np.float64, len(points))
     labels = _label_texts([point.labels for point in points])
-    types = [point.type for point in points]
-    if types.count(types[0]) == len(types):
-        return [_type_columns(types[0], np.arange(len(types)), timestamps, values, labels)]
-    numbers = {name: number for number, name in enumerate(dict.fromkeys(types))}
-    types_of_points = np.array([numbers[name] for name in types])
-    order = np.argsort(types_of_points, kind="stable")
-    ends = np.cumsum(np.bincount(types_of_points)).tolist()
+    numbers = defaultdict[str, int](count().__next__)  # numbers the types in order of first occurrence
+    types = np.fromiter(
+        map(numbers.__getitem__, [point.type for point in points]),
+        np.min_scalar_type(len(points)),  # numpy sorts small integers faster
+        len(points),
+    )
+    if len(numbers) == 1:
+        return [_type_columns(points[0].type, np.arange(len(points)), timestamps, values, labels)]
+    order = np.argsort(types, kind="stable")
+    ends = np.cumsum(np.bincount(types)).tolist()
     timestamps, values = timestamps[order], values[order]
     if labels is not None:
         labels = [labels[index] for index in order.tolist()]

@@ -11,7 +11,7 @@
 --       each type its name; latest timestamp in µs; version of the series
 --       dictionary ('' if only points without labels come); number of new series, and for each its number and
 --       text; sketch entries of all its points ('' if they are those of its only minute); number of minutes in
---       ascending order, and for each its number, number of points, points, rollup record, sketch entries
+--       ascending order, and for each its number, points, rollup record, sketch entries
 
 local HEAD = 1024       -- points of an hour that are kept in its head
 local HOUR_SKETCH = 64  -- points of an hour before it has a sketch
@@ -56,16 +56,32 @@ local function sketch_length(key)
   return check_sketch(redis.call('STRLEN', key))
 end
 
-local function take_hours()
+-- The tables of hours, days, minutes and types get all members at once: Lua takes longer to add them one by one.
+
+local function take_minute()
+  local name = take()
+  return {name = name, number = tonumber(name), points = take(), rollup = take(), entries = take(), count = 0, slot = 0,
+    record = false, key = '', sketch_key = '', length = 0, sketch_length = 0, begins_sketch = false}
+end
+
+local function new_hour(t, number)
+  local name, day = tostring(number), tostring(math.floor(number / 24))
+  return {number = number, day = day, count = 0, minutes = {}, rollup = false, entries = false,
+    key = t.prefix .. 'r:' .. name, minutes_key = t.prefix .. 'n:' .. name, sketch_key = t.prefix .. 'p:h:' .. name,
+    slot_key = t.prefix .. 'h:' .. day, slot = number % 24 * RECORD, length = 0, record = false, before = 0,
+    sketch_length = 0, is_in_head = false}
+end
+
+local function take_hours(t)
   local hours, hour = {}, nil
   for _ = 1, tonumber(take()) do
-    local minute = {number = tonumber(take()), count = tonumber(take()), points = take(), rollup = take(),
-      entries = take()}
+    local minute = take_minute()
     local number = math.floor(minute.number / 60)
     if not hour or hour.number ~= number then
-      hour = {number = number, count = 0, minutes = {}}
+      hour = new_hour(t, number)
       hours[#hours + 1] = hour
     end
+    minute.count = #minute.points / POINT
     hour.minutes[#hour.minutes + 1] = minute
     hour.count = hour.count + minute.count
     hour.rollup = hour.rollup and merged(hour.rollup, minute.rollup) or minute.rollup
@@ -75,16 +91,11 @@ local function take_hours()
 end
 
 local function plan_hour(t, hour)
-  hour.key = t.prefix .. 'r:' .. hour.number
-  hour.minutes_key = t.prefix .. 'n:' .. hour.number
-  hour.slot_key = t.prefix .. 'h:' .. math.floor(hour.number / 24)
-  hour.slot = hour.number % 24 * RECORD
-  hour.sketch_key = t.prefix .. 'p:h:' .. hour.number
   local first = hour.minutes[1]
   first.slot = first.number % 60 * RECORD
   first.record = read_slot(hour.minutes_key, first.slot)
-  hour.is_closed = first.record ~= '' or redis.call('EXISTS', hour.minutes_key) == 1
-  hour.length = hour.is_closed and 0 or points_length(hour.key)
+  local is_closed = first.record ~= '' or redis.call('EXISTS', hour.minutes_key) == 1
+  hour.length = is_closed and 0 or points_length(hour.key)
   hour.record = read_slot(hour.slot_key, hour.slot)
   hour.before = count_of(hour.record)
   hour.sketch_length = sketch_length(hour.sketch_key)
@@ -95,14 +106,14 @@ local function plan_hour(t, hour)
     local unfolded = redis.call('HGET', t.prefix .. 'u', hour.number)
     hour.unfolded = unfolded and read_number(unfolded)
   end
-  hour.is_in_head = not hour.is_closed and hour.length + hour.count * POINT <= HEAD * POINT
+  hour.is_in_head = not is_closed and hour.length + hour.count * POINT <= HEAD * POINT
   if not hour.is_in_head then
     for _, minute in ipairs(hour.minutes) do
       local place = minute.number % 60
       minute.key = hour.key .. ':' .. place
-      minute.sketch_key = t.prefix .. 'p:m:' .. minute.number
+      minute.sketch_key = t.prefix .. 'p:m:' .. minute.name
       minute.slot = place * RECORD
-      minute.record = minute.record or hour.is_closed and read_slot(hour.minutes_key, minute.slot)
+      minute.record = minute.record or is_closed and read_slot(hour.minutes_key, minute.slot)
       minute.length = points_length(minute.key)
       minute.sketch_length = sketch_length(minute.sketch_key)
       minute.begins_sketch = minute.sketch_length == 0 and minute.length + minute.count * POINT >= MINUTE_SKETCH * POINT
@@ -113,15 +124,16 @@ local function plan_hour(t, hour)
   end
 end
 
-local function plan_days(t, all_entries)
-  t.days = {}
+local function plan_days(t, all_entries, first_record)
   local day
   for _, hour in ipairs(t.hours) do
-    local number = math.floor(hour.number / 24)
-    if not day or day.number ~= number then
-      day = {number = number, key = t.prefix .. 'p:d:' .. number}
-      day.sketch_length = sketch_length(day.key)
-      day.record = read_record(redis.call('HGET', t.prefix .. 'd', number))
+    if not day or day.number ~= hour.day then
+      local key, record = t.prefix .. 'p:d:' .. hour.day, first_record
+      if day then
+        record = read_record(redis.call('HGET', t.prefix .. 'd', hour.day))
+      end
+      day = {number = hour.day, key = key, record = record, sketch_length = sketch_length(key), rollup = false,
+        entries = false}
       t.days[#t.days + 1] = day
     end
     day.rollup = day.rollup and merged(day.rollup, hour.rollup) or hour.rollup
@@ -163,13 +175,17 @@ local function plan_unfolded(t)
 end
 
 local function plan_type()
-  local t = {name = take(), latest = take(), version = take(), series = {}}
+  local t = {name = take(), latest = take(), version = take(), series = {}, prefix = '', hours = false, days = {},
+    record = false, rollup = false, entries = '', sketch_length = 0, open = false, was_labelled = false,
+    is_preparing = false, is_folded = false, is_labelled = false, is_stale = false, known_series = 0, unique = false,
+    registered = false}
   t.prefix = 'm:{' .. t.name .. '}:'
   for i = 1, tonumber(take()) do
     t.series[i] = {take(), take()}
   end
   local all_entries = take()
-  local totals = redis.call('HMGET', t.prefix .. 'd', 'all', 'open', 'labelled', 'preparing')
+  t.hours = take_hours(t)
+  local totals = redis.call('HMGET', t.prefix .. 'd', 'all', 'open', 'labelled', 'preparing', t.hours[1].day)
   t.record = read_record(totals[1])
   t.open = totals[2] and read_number(totals[2])
   t.was_labelled = totals[3] and true
@@ -185,11 +201,10 @@ local function plan_type()
   if not t.record or t.version == '0' then
     t.unique = unique()
   end
-  t.hours = take_hours()
   for _, hour in ipairs(t.hours) do
     plan_hour(t, hour)
   end
-  plan_days(t, all_entries)
+  plan_days(t, all_entries, read_record(totals[5]))
   if t.is_labelled then
     plan_unfolded(t)
   end
@@ -365,7 +380,9 @@ local function write_type(registry, t)
   if not t.open or newest > t.open then
     open_minute(t, newest)
   end
-  redis.call('ZADD', registry, 'GT', t.latest, t.name)
+  if not t.registered or tonumber(t.latest) > tonumber(t.registered) then
+    redis.call('ZADD', registry, t.latest, t.name)
+  end
 end
 
 local function write_all(registry, types, record_key, record, life)
@@ -393,7 +410,8 @@ local function plan_metrics(registry, first)
     local t = plan_type()
     types[i] = t
     -- Changes nothing, and returns the score of a type that is there. It fails if types could not be added.
-    if not redis.call('ZADD', registry, 'XX', 'INCR', 0, t.name) then
+    t.registered = redis.call('ZADD', registry, 'XX', 'INCR', 0, t.name)
+    if not t.registered then
       new_types = new_types + 1
     end
     if t.is_stale then

@@ -14,7 +14,7 @@ import numpy as np
 import orjson
 from redis.exceptions import ResponseError
 
-from src.analytics.columns import PointColumns, columns_of
+from src.analytics.columns import MinuteFold, PointColumns, columns_of
 from src.analytics.points import Point
 from src.resilience.clock import Clock
 from src.resilience.redis.port import Argument, Reply
@@ -200,7 +200,7 @@ class RedisMetricStore:
         arguments: list[Argument] = [self._caps.types, self._caps.series_per_type, len(batch)]
         points = write_arguments(batch, self._dictionaries)
         arguments += points
-        minutes = len(points) // 5
+        minutes = len(points) // len(MinuteFold._fields)
         if minutes <= FEW_MINUTES:
             return arguments, None
         return arguments, CALL_TIMEOUT_SECONDS + minutes / MINUTES_PER_SECOND
