@@ -4,10 +4,11 @@ Linux only.
 """
 
 import os
+import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,10 +131,28 @@ def free_port() -> int:
 
 def cpu_seconds(pid: int) -> float:
     """Return the processor time, user and system, that a process and its children have used."""
-    total = seconds_of_stat(Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace"))
+    stats = (Path(f"/proc/{one}/stat") for one in _with_children(pid))
+    return sum(seconds_of_stat(stat.read_text(encoding="ascii", errors="replace")) for stat in stats)
+
+
+@contextmanager
+def suspended(pids: Iterable[int]) -> Iterator[None]:
+    """Suspend processes and their children until the block ends, so that their background work waits too."""
+    stopped = [one for pid in pids for one in _with_children(pid)]
+    try:
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
+        yield
+    finally:
+        for pid in stopped:
+            os.kill(pid, signal.SIGCONT)
+
+
+def _with_children(pid: int) -> Iterator[int]:
+    yield pid
     for children in Path(f"/proc/{pid}/task").glob("*/children"):
-        total += sum(cpu_seconds(int(child)) for child in children.read_text(encoding="ascii").split())
-    return total
+        for child in children.read_text(encoding="ascii").split():
+            yield from _with_children(int(child))
 
 
 def stolen_seconds() -> float:

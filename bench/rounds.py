@@ -13,7 +13,7 @@ from statistics import median
 from bench.contestants import FASTAPI, OURS, Contestant, programs, serving
 from bench.figures import Turn
 from bench.load import Load, Request, drive, send
-from bench.processes import LOAD_CORE, RedisServer, cpu_seconds, free_port, running, running_redis
+from bench.processes import LOAD_CORE, RedisServer, cpu_seconds, free_port, running, running_redis, suspended
 from bench.undisturbed import Undisturbed
 from bench.works import LIMITS, ONE_AN_HOUR, Work, works
 from src.resilience.clock import SystemClock
@@ -89,7 +89,10 @@ class Bench:
     undisturbed: Undisturbed
 
     def at_full_speed(self, work: Work) -> dict[str, list[Turn]]:
-        """Return what each contestant did of `work` in each round, one after the other."""
+        """Return what each contestant did of `work` in each round, one after the other.
+
+        Meanwhile the others are suspended: they share its core, and a database works on after a load.
+        """
         turns: dict[str, list[Turn]] = {}
         with ExitStack() as stack:
             contestants = [item for item in work.contestants if item in self.programs]
@@ -98,7 +101,8 @@ class Bench:
                 self._any_turn(one, work, seconds=1)
             for _ in range(self.rounds):
                 for one in served:
-                    turns.setdefault(one.contestant.name, []).append(self._turn(one, work, self.seconds))
+                    with suspended(other.pid for other in served if other is not one):
+                        turns.setdefault(one.contestant.name, []).append(self._turn(one, work, self.seconds))
         return turns
 
     def at_half_load(self) -> list[HalfLoad]:
