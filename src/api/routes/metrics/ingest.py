@@ -37,7 +37,7 @@ from src.services.metrics.ingest import CardinalityLimitError, Idempotency
 LARGE_BODY_BYTES = 256 * 1024
 """Of batches with a larger body, a worker has only a few in memory at a time."""
 MANY_TYPES = 1_000
-"""Batches with more types are stored one at a time: the commands of one that has 10,000 take 20 MB of memory."""
+"""Batches with more types are stored one at a time: the commands of one with 10,000 take 20 MB of memory."""
 
 router = APIRouter(prefix="/api/metrics", tags=["metrics"])
 
