@@ -12,7 +12,7 @@ import pytest
 pytestmark = pytest.mark.slow
 
 MAX_BODY = 5 * 1024 * 1024
-MAX_RSS_MB = 120
+MAX_GROWTH_MB = 60
 NDJSON = {"Content-Type": "application/x-ndjson"}
 JSON = {"Content-Type": "application/json"}
 SETTINGS = {"RATE_LIMIT_REQUESTS": "100000", "RATE_LIMIT_READ_REQUESTS": "100000"}
@@ -91,6 +91,7 @@ async def worker(start_server):
 
 
 async def test_the_memory_of_a_worker_stays_small_under_hostile_batches(worker):
+    """Eight at once took a worker 146 MB."""
     server, client = worker
     batches = {
         f"{name}, {form}": (make, headers, FORMS[form])
@@ -98,7 +99,7 @@ async def test_the_memory_of_a_worker_stays_small_under_hostile_batches(worker):
         for name, (make, headers) in BATCHES.items()
     }
     batches |= {name: (make, headers, FORMS["plain"]) for name, (make, headers) in BOMBS.items()}
-    peaks = {}
+    before, peaks = peak_rss_mb(server.process.pid), {}
     for name, (make, headers, change) in batches.items():
         body = change(make())
         assert len(body) <= MAX_BODY, name
@@ -109,7 +110,6 @@ async def test_the_memory_of_a_worker_stays_small_under_hostile_batches(worker):
         )
         statuses = {answer.status_code for answer in await asyncio.gather(*sent)}
         assert statuses <= {201, 207, 400, 413, 422, 503}, name
-        peaks[name] = round(peak_rss_mb(server.process.pid))
-    print(peaks)
-    assert max(peaks.values()) <= MAX_RSS_MB, peaks
+        peaks[name] = round(peak_rss_mb(server.process.pid) - before)
+    assert max(peaks.values()) <= MAX_GROWTH_MB, peaks
     assert (await client.get("/health")).status_code == 200

@@ -37,7 +37,8 @@ from src.services.metrics.ingest import CardinalityLimitError, Idempotency
 LARGE_BODY_BYTES = 256 * 1024
 """Of batches with a larger body, a worker has only a few in memory at a time."""
 MANY_TYPES = 1_000
-"""Batches with more types are stored one at a time: the commands of one with 10,000 take 20 MB of memory."""
+HEAVY_BODY_BYTES = 2 * 1024 * 1024
+"""Batches with more types, or a larger body, are stored one at a time: each may take 20 MB of memory."""
 
 router = APIRouter(prefix="/api/metrics", tags=["metrics"])
 
@@ -147,10 +148,11 @@ async def ingest_batch(request: Request) -> Response:
                 read = read_ndjson if kind == NDJSON else read_json_array
                 batch = await read(body, limits.max_points, latest_us, clock)
                 columns = columns_of(batch.points, batch.indexes)
+            is_heavy = len(columns) > MANY_TYPES or len(body) > HEAVY_BODY_BYTES
             del body, sent
-            if len(columns) > MANY_TYPES:
+            if columns and is_heavy:
                 result = await store(columns, idempotency)
-    if 0 < len(columns) <= MANY_TYPES:
+    if columns and not is_heavy:
         result = await store(columns, idempotency)
     if columns:
         _mark_replayed(request, is_new=result.is_new)
