@@ -82,6 +82,19 @@ async def test_a_series_over_time_filters_and_groups(api):
     ]
 
 
+@pytest.mark.parametrize("read", ["summary?", "series?from=2026-01-31T12:00:00Z&to=2026-01-31T12:01:00Z&"])
+async def test_groups_are_ordered_by_label_values_in_the_order_of_the_names(api, read):
+    """Those of `series` were ordered by their JSON: `{}` came last, and `a!` before `a`."""
+    some = [{"host": "a!"}, {"host": "a", "disk": "y"}, {"host": "a", "disk": "x"}]
+    await post(api, *(point(n, labels) for n, labels in enumerate(some)), point(3))
+    for names, expected in (
+        ("host,disk", [None, *some[::-1]]),
+        ("disk,host", [None, some[0], some[2], some[1]]),
+    ):
+        answer = await api.get(f"/api/metrics/{read}type=cpu&group_by={names}")
+        assert [group["labels"] or None for group in answer.json()["groups"]] == expected
+
+
 async def test_a_series_over_the_cap_is_an_error_of_its_point(api):
     labelled = [point(n, {"host": str(n)}) for n in range(5)]
     answer = await api.post("/api/metrics/batch", json=labelled)
@@ -93,6 +106,17 @@ async def test_a_series_over_the_cap_is_an_error_of_its_point(api):
     answer = await api.post("/api/metrics", json=labelled[4])
     assert (answer.status_code, answer.json()["code"]) == (422, "CARDINALITY_LIMIT")
     assert (await api.post("/api/metrics", json=labelled[0])).status_code == 201
+
+
+async def test_the_first_errors_of_a_batch_are_those_of_its_first_points(api):
+    """Errors of caps came after all other errors, and type by type."""
+    wrong = {"timestamp": 1}
+    batch = [point(n, {"host": str(n)}) if n % 2 else wrong for n in range(300)]
+    batch[0], batch[4] = point(0), point(4) | {"type": "mem"}
+    errors = (await api.post("/api/metrics/batch", json=batch)).json()["errors"]
+    assert len(errors) == 100
+    assert [each["index"] for each in errors] == sorted(each["index"] for each in errors)
+    assert {each["index"] for each in errors if each["field"] == "labels"} > {7, 9, 11}
 
 
 @pytest.mark.parametrize(
