@@ -1,7 +1,7 @@
-"""The headers by which a server says how much of a quota a client has left.
+"""The HTTP headers with the state of a client's quota.
 
-`RateLimit-Policy` and `RateLimit` are those of draft-ietf-httpapi-ratelimit-headers; `X-RateLimit-*` is
-older, and its reset is Unix time. All figures are whole numbers.
+`RateLimit-Policy` and `RateLimit` are defined by draft-ietf-httpapi-ratelimit-headers. The `X-RateLimit-*`
+headers are older, and `X-RateLimit-Reset` is Unix time. All numbers are whole.
 """
 
 import math
@@ -11,7 +11,7 @@ from .options import Quota
 from .store import Decision
 
 Headers: TypeAlias = tuple[tuple[bytes, bytes], ...]
-"""Names in small letters, and values, as ASGI has them."""
+"""Names in lower case, each with its value: the form of ASGI."""
 
 
 class QuotaHeaders:
@@ -23,10 +23,10 @@ class QuotaHeaders:
 
     Attributes:
         quota: As given.
-        policy: The `RateLimit-Policy` header, for an answer without a decision.
+        policy: The `RateLimit-Policy` header, for a response without a decision.
 
     Raises:
-        ValueError: The name cannot be sent.
+        ValueError: The name contains a character that the header cannot carry, or is empty.
     """
 
     def __init__(self, name: str, quota: Quota) -> None:
