@@ -23,7 +23,7 @@ GUIDES = [FOLDER / f"{name}.md" for name in ("fastapi", "httpx", "observing", "t
 """Pages on the use of the patterns. Each shows what its sample prints."""
 
 PAGES = sorted(path for path in FOLDER.glob("*.md") if path.name != "README.md" and path not in GUIDES)
-SECTIONS = ["Options", "What it emits", "Sample", "When not to use it", "Sources"]
+SECTIONS = ["Options", "Events", "Sample", "When not to use it", "Sources"]
 HANDED_IN = {"clock", "randomizer", "listener", "name"}
 """What every policy is given and no page's table repeats."""
 
@@ -90,11 +90,11 @@ def test_it_names_every_event_that_its_pattern_emits(page):
         if isinstance(node, ast.ImportFrom) and node.module == "events"
         for alias in node.names
     }
-    assert imported & EVENTS <= set(re.findall(r"`(\w+)`", section(page, "What it emits")))
+    assert imported & EVENTS <= set(re.findall(r"`(\w+)`", section(page, "Events")))
 
 
 def test_every_event_is_told_of_somewhere():
-    told = {name for page in PAGES for name in re.findall(r"`(\w+)`", section(page, "What it emits"))}
+    told = {name for page in PAGES for name in re.findall(r"`(\w+)`", section(page, "Events"))}
     told |= set(re.findall(r"`(\w+)`", text_of(FOLDER / "observing.md")))
     assert told >= EVENTS - {"Event"}
 
