@@ -175,6 +175,6 @@ async def test_a_provider_that_never_answers_is_unreachable(
         ("url", "http://127.0.0.1:99999"),
     ],
 )
-def test_impossible_options_are_rejected_by_name(option: str, value: object):
+def test_an_error_names_the_invalid_option(option: str, value: object):
     with pytest.raises(ValueError, match=rf"^{option} must"):
         ExperimentOptions(**{option: value})

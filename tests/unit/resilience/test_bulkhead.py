@@ -64,7 +64,7 @@ async def test_a_call_that_had_to_wait_is_reported_with_its_wait(
     await dismiss([second])
 
 
-async def test_a_call_beyond_the_line_is_refused_at_once(clock: FakeClock, listener: RecordingListener):
+async def test_a_call_beyond_the_queue_is_rejected_at_once(clock: FakeClock, listener: RecordingListener):
     room = bulkhead(clock, listener)
     callers = await enter(clock, room, 3)
 
@@ -76,7 +76,7 @@ async def test_a_call_beyond_the_line_is_refused_at_once(clock: FakeClock, liste
     await dismiss(callers)
 
 
-async def test_a_wait_that_is_too_long_ends_in_refusal(clock: FakeClock, listener: RecordingListener):
+async def test_a_call_that_waits_too_long_is_rejected(clock: FakeClock, listener: RecordingListener):
     room = bulkhead(clock, listener)
     inside, waiting = await enter(clock, room, 2)
 
@@ -89,7 +89,7 @@ async def test_a_wait_that_is_too_long_ends_in_refusal(clock: FakeClock, listene
     await dismiss([inside])
 
 
-async def test_the_time_inside_is_not_limited(clock: FakeClock):
+async def test_the_duration_of_a_call_is_not_limited(clock: FakeClock):
     room = bulkhead(clock)
     first, second = await enter(clock, room, 2)
     first.call.end()
@@ -113,7 +113,7 @@ async def test_a_failed_call_gives_its_permit_back(clock: FakeClock):
     assert room.in_use == 0
 
 
-async def test_a_timeout_error_of_the_call_is_no_refusal(clock: FakeClock):
+async def test_a_timeout_error_of_the_call_is_raised_unchanged(clock: FakeClock):
     room = bulkhead(clock)
     (first,) = await enter(clock, room, 1)
 
@@ -141,7 +141,7 @@ async def test_a_cancelled_call_gives_its_permit_to_the_next(clock: FakeClock):
     assert room.in_use == 0
 
 
-async def test_a_cancelled_wait_gives_its_place_up(clock: FakeClock):
+async def test_a_cancelled_wait_frees_its_place_in_the_queue(clock: FakeClock):
     room = bulkhead(clock)
     inside, leaver, waiting = await enter(clock, room, 3)
 
@@ -176,7 +176,7 @@ async def test_a_permit_and_a_cancellation_in_one_tick_lose_no_permit(clock: Fak
 
 
 class TestResizing:
-    async def test_more_permits_let_waiting_calls_in(self, clock: FakeClock):
+    async def test_more_permits_start_waiting_calls(self, clock: FakeClock):
         room = bulkhead(clock)
         callers = await enter(clock, room, 3)
 
@@ -187,7 +187,7 @@ class TestResizing:
         assert room.permits == 3
         await dismiss(callers)
 
-    async def test_fewer_permits_stop_no_call_under_way_and_limit_later_calls(self, clock: FakeClock):
+    async def test_fewer_permits_limit_only_later_calls(self, clock: FakeClock):
         room = bulkhead(clock, permits=3)
         first, second, third, fourth = await enter(clock, room, 4)
 
@@ -202,7 +202,7 @@ class TestResizing:
         assert fourth.call.is_under_way
         await dismiss([fourth])
 
-    def test_no_permits_at_all_are_refused(self, clock: FakeClock):
+    def test_zero_permits_are_rejected(self, clock: FakeClock):
         with pytest.raises(ValueError, match="permits"):
             bulkhead(clock).resize(0)
 
@@ -228,6 +228,6 @@ async def test_retry_after_is_the_mean_time_until_a_permit_is_free(clock: FakeCl
         *(("max_wait_seconds", value) for value in (0, -1, math.inf, math.nan)),
     ],
 )
-def test_impossible_options_are_refused_by_name(option: str, value: float):
+def test_an_error_names_the_invalid_option(option: str, value: float):
     with pytest.raises(ValueError, match=option):
         BulkheadOptions(**{option: value})

@@ -1,4 +1,4 @@
-"""The breaker store in Redis when its event loop ends before the answer arrives."""
+"""The breaker store in Redis when its event loop ends before a reply arrives."""
 
 import asyncio
 
@@ -7,7 +7,7 @@ from src.resilience.circuit_breaker.redis import RedisBreakerStore
 
 
 class SilentRunner:
-    """A connection on which no answer comes."""
+    """A connection on which no reply arrives."""
 
     async def run(self, script, keys, arguments=()):
         await asyncio.Event().wait()
@@ -16,7 +16,7 @@ class SilentRunner:
         return reply
 
 
-def test_an_admission_that_is_closed_after_its_event_loop_raises_nothing():
+def test_closing_an_admission_after_its_event_loop_raises_nothing():
     admission = RedisBreakerStore(SilentRunner()).admit("name", CircuitBreakerOptions())
 
     async def begin():

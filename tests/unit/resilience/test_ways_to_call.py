@@ -46,9 +46,9 @@ from tests.unit.resilience.test_every_policy import (
     answer,
     every_ending,
     every_policy,
-    first_step,
     half_open,
     rate_limit,
+    run_to_first_wait,
 )
 
 # ---------------------------------------------------------------- decorator
@@ -95,7 +95,7 @@ def test_a_plain_function_cannot_be_decorated(make, kind, clock):
         make(clock)(plain)
 
 
-async def test_a_decorated_call_is_rejected_and_retried_like_any_other(clock):
+async def test_a_decorated_call_is_rejected_and_retried(clock):
     attempts = []
 
     @Retry(RetryOptions(attempts=3, backoff=Fixed(1)), clock, SystemRandomizer())
@@ -133,12 +133,12 @@ short_and_long = pytest.mark.parametrize(
 )
 
 
-async def made(make, clock):
+async def make_policy(make, clock):
     policy = make(clock)
     return await policy if asyncio.iscoroutine(policy) else policy
 
 
-def test_the_policies_that_run_a_call_at_most_once_take_a_block(clock):
+def test_policies_that_run_a_call_at_most_once_accept_a_block(clock):
     assert {name for name, make in POLICIES.items() if isinstance(make(clock), BlockPolicy)} == {
         *BLOCK_POLICIES
     }
@@ -154,7 +154,7 @@ async def test_a_block_runs_under_the_policy(make, form, clock):
 @every_block_policy
 @short_and_long
 @pytest.mark.parametrize("error", [ValueError, StopAsyncIteration, TimeoutError, *every_ending.args[1]])
-async def test_an_error_of_the_block_goes_to_the_caller_unchanged(make, form, error, clock):
+async def test_an_error_of_the_block_is_raised_unchanged(make, form, error, clock):
     raised = error()
     with pytest.raises(error) as caught:
         async with form(make(clock)):
@@ -165,8 +165,8 @@ async def test_an_error_of_the_block_goes_to_the_caller_unchanged(make, form, er
 
 @every_holder
 @every_ending
-async def test_however_a_block_ends_what_it_held_is_free_at_once(make, ending, clock):
-    policy = await made(make, clock)
+async def test_a_block_gives_back_its_permits_however_it_ends(make, ending, clock):
+    policy = await make_policy(make, clock)
     with pytest.raises(ending):
         async with policy:
             raise ending
@@ -175,15 +175,15 @@ async def test_however_a_block_ends_what_it_held_is_free_at_once(make, ending, c
 
 @every_holder
 @short_and_long
-async def test_a_coroutine_closed_in_its_block_gives_back_what_it_held(make, form, clock):
-    policy = await made(make, clock)
+async def test_a_coroutine_closed_in_its_block_gives_back_its_permits(make, form, clock):
+    policy = await make_policy(make, clock)
 
     async def use():
         async with form(policy):
             await asyncio.Event().wait()
 
     running = use()
-    await first_step(running)
+    await run_to_first_wait(running)
     running.close()
 
     assert await policy.run(answer) == "answer"
@@ -191,8 +191,8 @@ async def test_a_coroutine_closed_in_its_block_gives_back_what_it_held(make, for
 
 @every_holder
 @short_and_long
-async def test_an_abandoned_asynchronous_generator_gives_back_what_it_held(make, form, clock):
-    policy = await made(make, clock)
+async def test_an_abandoned_asynchronous_generator_gives_back_its_permits(make, form, clock):
+    policy = await make_policy(make, clock)
 
     async def generate():
         async with form(policy):
@@ -211,7 +211,7 @@ async def test_an_abandoned_asynchronous_generator_gives_back_what_it_held(make,
 
 
 @every_holder
-def test_a_coroutine_closed_after_its_event_loop_gives_back_what_it_held(make):
+def test_a_coroutine_closed_after_its_event_loop_gives_back_its_permits(make):
     clock = FakeClock()
 
     async def use(policy):
@@ -219,9 +219,9 @@ def test_a_coroutine_closed_after_its_event_loop_gives_back_what_it_held(make):
             await asyncio.Event().wait()
 
     async def begin():
-        policy = await made(make, clock)
+        policy = await make_policy(make, clock)
         running = use(policy)
-        await first_step(running)
+        await run_to_first_wait(running)
         return policy, running
 
     policy, running = asyncio.run(begin())
@@ -270,7 +270,7 @@ async def test_blocks_of_several_tasks_and_nested_blocks_each_have_their_own_per
     assert outcomes == [3, 5, "the call took longer than 9 s"]
 
 
-async def test_a_block_that_takes_too_long_is_stopped(clock):
+async def test_a_block_that_exceeds_its_timeout_is_stopped(clock):
     async def use():
         async with Timeout(2, clock):
             await clock.sleep(5)
@@ -280,7 +280,7 @@ async def test_a_block_that_takes_too_long_is_stopped(clock):
     assert clock.monotonic() == 2
 
 
-async def test_a_cancellation_of_a_block_stays_one_and_an_outer_timeout_too(clock):
+async def test_a_cancellation_and_an_outer_timeout_of_a_block_are_raised(clock):
     async def use():
         async with Timeout(9, clock):
             await asyncio.Event().wait()
@@ -300,7 +300,7 @@ async def test_a_cancellation_of_a_block_stays_one_and_an_outer_timeout_too(cloc
     assert clock.monotonic() == 2
 
 
-async def test_a_block_waits_for_its_permit_and_is_rejected_where_there_is_none(clock):
+async def test_a_block_waits_for_its_permit_or_is_rejected(clock):
     bulkhead = Bulkhead(BulkheadOptions(permits=1, max_waiting=1, max_wait_seconds=60), clock)
     began = []
 
@@ -364,7 +364,7 @@ async def test_a_block_can_be_marked_as_failed_without_an_error(clock):
     assert (await policy.status()).state == "OPEN"
 
 
-async def test_the_marked_error_is_judged_like_a_raised_one(clock):
+async def test_a_marked_error_counts_like_a_raised_one(clock):
     policy = breaker(clock, is_failure=lambda error: isinstance(error, ConnectionError))
     async with policy as permit:
         permit.fail(LookupError("status 404"))
@@ -372,7 +372,7 @@ async def test_the_marked_error_is_judged_like_a_raised_one(clock):
     assert (status.state, status.success_count) == ("CLOSED", 1)
 
 
-async def test_an_error_of_the_block_counts_more_than_a_marked_one(clock):
+async def test_an_error_of_the_block_takes_precedence_over_a_marked_one(clock):
     policy = breaker(clock, is_failure=lambda error: isinstance(error, ConnectionError))
 
     async def use():
@@ -414,7 +414,7 @@ async def test_a_retry_with_other_options_shares_its_budget(clock):
     assert attempts == [0, 0, 1], "the budget has one retry for both"
 
 
-async def test_a_timeout_with_another_limit_leaves_the_first_as_it_is(clock):
+async def test_a_timeout_with_another_limit_does_not_change_the_first(clock):
     timeout = Timeout(9, clock)
     with pytest.raises(CallTimeoutError, match="longer than 1 s"):
         await clock.drive(timeout.with_options(seconds=1).run(lambda: clock.sleep(5)))
@@ -497,7 +497,7 @@ def test_other_options_are_checked_too(make, options, clock):
         make(clock).with_options(**options)
 
 
-async def test_other_options_hold_for_a_decorator_and_a_block_too(clock):
+async def test_other_options_apply_to_a_decorator_and_a_block(clock):
     timeout = Timeout(9, clock)
 
     @timeout.with_options(seconds=1)
@@ -540,7 +540,7 @@ def test_a_retry_runs_a_plain_function_without_an_event_loop():
     assert attempts == [0, 2, 4]
 
 
-def test_a_breaker_decides_on_plain_functions_like_on_calls():
+def test_a_breaker_counts_plain_functions_like_calls():
     clock = Blocking()
     policy = breaker(clock)
 
@@ -584,7 +584,7 @@ def test_an_async_function_is_refused_without_asyncio():
         retry.sync(functools.partial(answer))
 
 
-def test_a_policy_that_has_to_suspend_says_what_it_needs():
+def test_a_policy_that_must_suspend_raises_an_error_with_instructions():
     class Suspend:
         def __await__(self):
             yield
@@ -626,7 +626,7 @@ def test_a_probe_without_an_event_loop_holds_its_permit_for_one_lease():
     assert policy.run_sync(probe) == "answer"
 
 
-def test_one_probe_is_let_through_to_many_threads():
+def test_of_many_threads_one_runs_the_probe():
     clock = Blocking()
     policy = breaker(clock)
 
