@@ -1,4 +1,4 @@
-"""Who may use the admin endpoints."""
+"""The access to the admin endpoints."""
 
 import pytest
 from starlette.requests import Request

@@ -58,7 +58,7 @@ def test_an_invalid_parameter_is_named(query, field, message):
         assert problem.errors == [{"field": field, "message": message}]
 
 
-def test_a_short_query_is_read_once_and_a_long_one_is_not_kept():
+def test_a_short_query_is_cached_and_a_long_one_is_not():
     assert read(b"type=cpu") is read(b"type=cpu")
     long = b"type=" + b"a" * 300
     assert read(long) is not read(long)

@@ -1,4 +1,4 @@
-"""A server's connections in this process, with a clock that stands still."""
+"""Connections of a server in this process, with a clock that the test moves."""
 
 import asyncio
 import json
@@ -52,14 +52,14 @@ async def echo(scope, receive, send):
 
 
 async def until(condition):
-    """Let the connections' bytes pass until `condition` holds."""
+    """Run the event loop until `condition` returns True."""
     async with asyncio.timeout(10):
         while not condition():
             await asyncio.sleep(0.001)
 
 
 @asynccontextmanager
-async def listening(app, clock, protocol=HttpConnection, **changes):
+async def listening_socket(app, clock, protocol=HttpConnection, **changes):
     config = uvicorn.Config(app, lifespan="off", log_config=None)
     config.load()
     connections = Connections(options(**changes), clock)
@@ -95,7 +95,7 @@ async def serve(clock):
     running = []
 
     async def start(app=echo, **changes):
-        running.append(listening(app, clock, **changes))
+        running.append(listening_socket(app, clock, **changes))
         return await running[-1].__aenter__()
 
     yield start

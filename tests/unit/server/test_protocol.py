@@ -21,14 +21,14 @@ PIECES = {
 
 
 @pytest.mark.parametrize("pieces", PIECES.values(), ids=PIECES)
-async def test_trailers_are_no_headers(serve, pieces):
+async def test_trailers_are_not_read_as_headers(serve, pieces):
     server = await serve()
     told = json.loads((await exchange(server.port, *pieces)).body)
     assert told["headers"] == [["host", "x"], ["transfer-encoding", "chunked"]]
     assert told["body"] == "abc"
 
 
-async def test_the_trailers_of_a_request_are_no_headers_of_the_next(serve):
+async def test_trailers_are_not_read_as_headers_of_the_next_request(serve):
     server = await serve()
     connection = await server.connect()
     await connection.send(CHUNKED + TRAILERS + GET)
@@ -129,7 +129,7 @@ async def test_an_upgrade_is_ignored_and_neither_the_body_nor_the_next_request_i
         assert json.loads((await connection.answer()).body)["method"] == "GET"
 
 
-async def test_many_requests_at_once_that_ask_for_an_upgrade_are_answered_each(serve):
+async def test_each_of_many_pipelined_upgrade_requests_is_answered(serve):
     server = await serve()
     connection = await server.connect()
     await connection.send((GET[:-2] + b"Connection: Upgrade\r\nUpgrade: h2c\r\n\r\n") * 2000)
@@ -146,14 +146,14 @@ async def test_a_request_is_answered_even_if_the_next_one_is_malformed(serve):
     assert await connection.ends() == b""
 
 
-async def test_requests_sent_at_once_are_answered_in_turn(serve):
+async def test_pipelined_requests_are_answered_in_order(serve):
     server = await serve()
     connection = await server.connect()
     await connection.send(GET + GET.replace(b"/a", b"/b") + GET.replace(b"/a", b"/c"))
     assert [json.loads((await connection.answer()).body)["path"] for _ in range(3)] == ["/a", "/b", "/c"]
 
 
-async def test_a_body_that_becomes_malformed_is_rejected_and_the_application_gets_a_disconnect(serve):
+async def test_a_malformed_body_is_rejected_and_the_application_gets_a_disconnect(serve):
     bodies = []
 
     async def app(scope, receive, send):
@@ -171,11 +171,11 @@ async def test_a_body_that_becomes_malformed_is_rejected_and_the_application_get
 # ------------------------------------------------------------------ answers before the whole request is there
 
 
-async def refusing(scope, receive, send):
+async def rejecting_app(scope, receive, send):
     await answer(send, 413, {})
 
 
-def posting(length, *headers):
+def request_with_body(length, *headers):
     lines = [b"POST /a HTTP/1.1", b"Host: x", b"Content-Length: %d" % length, *headers, b"", b""]
     return b"\r\n".join(lines)
 
@@ -183,14 +183,14 @@ def posting(length, *headers):
 @pytest.mark.parametrize(
     "head",
     [
-        posting(10_000_000),
-        posting(3, b"Expect: 100-continue"),
+        request_with_body(10_000_000),
+        request_with_body(3, b"Expect: 100-continue"),
         b"POST /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n",
     ],
     ids=["a long body", "a body that waits for a 100", "a body of unknown length"],
 )
-async def test_an_answer_before_the_body_ends_the_connection(serve, head):
-    server = await serve(refusing)
+async def test_an_early_response_ends_the_connection(serve, head):
+    server = await serve(rejecting_app)
     connection = await server.connect()
     await connection.send(head)
     told = await connection.answer()
@@ -200,9 +200,9 @@ async def test_an_answer_before_the_body_ends_the_connection(serve, head):
 
 
 async def test_the_client_can_read_an_early_answer_while_it_is_still_sending(serve):
-    server = await serve(refusing)
+    server = await serve(rejecting_app)
     connection = await server.connect()
-    await connection.send(posting(10_000_000))
+    await connection.send(request_with_body(10_000_000))
     for _ in range(50):
         await connection.send(b"x" * 65536)
     told = await connection.answer()
@@ -220,7 +220,7 @@ async def test_a_short_body_that_comes_after_its_answer_is_dropped_and_the_conne
     server = await serve(app)
     connection = await server.connect()
     for _ in range(2):
-        await connection.send(posting(3))
+        await connection.send(request_with_body(3))
         told = await connection.answer()
         assert (told.status, told.closes) == (429, False)
         await connection.send(b"abc")

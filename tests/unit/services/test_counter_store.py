@@ -1,4 +1,4 @@
-"""Beats, and the store that does without the fleet's."""
+"""Snapshots of counters, and the store that uses local counts while the fleet's store is unavailable."""
 
 import logging
 
@@ -16,7 +16,7 @@ from src.services.overview.counter_store import (
 
 
 class FleetStore:
-    """A fleet's store whose errors a test sets."""
+    """A store of the fleet with errors set by a test."""
 
     def __init__(self) -> None:
         self.add_error: Exception | None = None

@@ -38,14 +38,14 @@ def judge(counters=QUIET, breaker=CLOSED, proxy=None, **options) -> Finding:
     return worst_finding(counters, breaker, proxy, now=NOW, monotonic=MONOTONIC, **options)
 
 
-def counted(**values) -> CounterReading:
+def counters_with(**values) -> CounterReading:
     return CounterReading(CounterSnapshot(values), 1)
 
 
 UNAVAILABLE = replace(QUIET, outage=Outage(MONOTONIC - 75, "unavailable"))
 REFUSES = replace(QUIET, outage=Outage(MONOTONIC - 3, "refuses"))
-FAILING = counted(requests=100, errors=12)
-BYPASSING = counted(requests=100, bypassed=25)
+FAILING = counters_with(requests=100, errors=12)
+BYPASSING = counters_with(requests=100, bypassed=25)
 PROXY_OPEN = proxy_status(breaker=BreakerState.OPEN)
 PROXY_FULL = proxy_status(queue_size=52, oldest_age_seconds=43.9, is_full=True)
 PROXY_HELD = proxy_status(queue_size=3, next_slot_seconds=238.4)
@@ -64,7 +64,7 @@ PROXY_HALF_OPEN = proxy_status(breaker=BreakerState.HALF_OPEN)
         proxy_status(interval_seconds=300, next_slot_seconds=238.4),
     ],
 )
-def test_without_findings_all_is_well(proxy):
+def test_without_findings_the_status_is_healthy(proxy):
     assert judge(proxy=proxy) == Finding("ok", "ALL_WELL", "All well")
 
 
@@ -142,7 +142,7 @@ def test_each_finding_has_a_message(given, level, code, message):
 
 
 def test_the_status_is_the_worst_finding():
-    everything = replace(counted(requests=100, errors=50, bypassed=9), outage=UNAVAILABLE.outage)
+    everything = replace(counters_with(requests=100, errors=50, bypassed=9), outage=UNAVAILABLE.outage)
     both = proxy_status(100, is_full=True, breaker=BreakerState.OPEN)
     held = {"next_slot_seconds": 99, "breaker": BreakerState.HALF_OPEN}
     said = [
@@ -171,7 +171,7 @@ def test_the_status_is_the_worst_finding():
     [(5, 100, "ALL_WELL"), (6, 100, "SERVER_ERRORS"), (1, 1, "SERVER_ERRORS"), (0, 0, "ALL_WELL")],
 )
 def test_a_small_share_of_errors_is_not_a_finding(errors, requests, code):
-    assert judge(counted(requests=requests, errors=errors)).code == code
+    assert judge(counters_with(requests=requests, errors=errors)).code == code
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ TIMEOUT_SECONDS = 5.0
 
 
 class Provider:
-    """Answers `/get`, `/delay/3` and `/status/500`, or as a test sets, and counts the attempts."""
+    """A provider that answers `/get`, `/delay/3` and `/status/500`, or as set by a test."""
 
     def __init__(self, clock):
         self._clock = clock
@@ -109,7 +109,7 @@ def breaker(clock):
 
 @pytest.fixture
 def finished():
-    """One element for each finished call."""
+    """Return a list with one element for each finished call."""
     return []
 
 
@@ -149,19 +149,19 @@ def counts(report):
     return {name: value for name in names if (value := getattr(report, name))}
 
 
-async def hang():
+async def answer_never():
     await asyncio.Event().wait()
 
 
-async def cut():
-    raise ConnectionResetError("cut")
+async def cut_connection():
+    raise ConnectionResetError("cut_connection")
 
 
 async def unreachable():
     raise httpx.ConnectError("refused")
 
 
-class TestWhatBecameOfACall:
+class TestCallReports:
     async def test_a_mixed_run_reports_each_call(self, make_lab, clock):
         report = await clock.drive(make_lab().run(4, MIXED))
         assert counts(report) == {"succeeded": 3, "fallback": 1}
@@ -177,14 +177,14 @@ class TestWhatBecameOfACall:
         assert report.duration_ms == 3000.0
 
     async def test_a_call_saved_by_a_retry_is_recovered(self, make_lab, clock, provider):
-        provider.instead = [cut, unreachable]
+        provider.instead = [cut_connection, unreachable]
         report = await clock.drive(make_lab().run(1, ("/get",)))
         assert counts(report) == {"recovered": 1}
         assert report.calls[0].attempts == 3
         assert report.calls[0].error is None
 
     async def test_a_call_that_hangs_is_stopped_each_time(self, make_lab, clock, provider):
-        provider.instead = [hang] * 3
+        provider.instead = [answer_never] * 3
         report = await clock.drive(make_lab().run(1, ("/get",)))
         assert counts(report) == {"fallback": 1}
         assert report.calls[0].error == "the call took longer than 5 s"
@@ -225,7 +225,7 @@ class TestWhatBecameOfACall:
         ] * 2
 
 
-class TestWhoRefused:
+class TestRejections:
     async def test_failures_open_the_breaker_and_then_the_service_is_not_called(
         self, make_lab, clock, provider, breaker
     ):
@@ -262,8 +262,8 @@ class TestWhoRefused:
         assert counts(crowded) == {"succeeded": 1, "rejected": 1}
 
 
-class TestHowManyThereMayBe:
-    async def test_few_of_a_run_are_in_the_pipeline_at_a_time(self, make_lab, clock, provider):
+class TestLimits:
+    async def test_the_concurrent_calls_of_a_run_are_limited(self, make_lab, clock, provider):
         report = await clock.drive(make_lab(at_once=3).run(7, SLOW))
         assert provider.most_open == 3
         assert counts(report) == {"succeeded": 7}
@@ -305,11 +305,11 @@ class TestHowManyThereMayBe:
 
 class TestStress:
     async def test_a_stress_test_keeps_its_concurrency_for_its_duration(self, make_lab, clock, provider):
-        async def takes_a_tenth():
+        async def answer_after_a_tenth():
             await clock.sleep(0.1)
             return httpx.Response(200)
 
-        provider.instead = [takes_a_tenth] * 1000
+        provider.instead = [answer_after_a_tenth] * 1000
         report = await clock.drive(make_lab().stress(2, 3))
         assert provider.most_open == 3
         assert provider.open == 0
@@ -321,7 +321,9 @@ class TestStress:
         assert report.p50_ms == pytest.approx(100, rel=0.01)
         assert report.p50_ms == report.p95_ms == report.p99_ms
 
-    async def test_an_open_breaker_does_not_make_it_a_busy_loop(self, make_lab, clock, provider, breaker):
+    async def test_an_open_breaker_does_not_turn_a_stress_test_into_a_busy_loop(
+        self, make_lab, clock, provider, breaker
+    ):
         await breaker.force_open()
         report = await clock.drive(make_lab(rate=10).stress(2, 5))
         assert provider.calls == 0
@@ -343,7 +345,7 @@ class TestStress:
         assert report.rejected_p50_ms is None
 
     async def test_hanging_calls_are_cancelled_at_the_end(self, make_lab, clock, provider):
-        provider.instead = [hang] * 4
+        provider.instead = [answer_never] * 4
         report = await clock.drive(make_lab().stress(1, 4))
         assert counts(report) == {"unfinished": 4}
         assert report.count == 0
@@ -370,7 +372,7 @@ class TestStress:
         await clock.drive(lab.stress(1, 1))
         assert lease.holders == []
         await clock.advance(1)  # the limiter has let through all it could
-        provider.instead = [hang] * 9
+        provider.instead = [answer_never] * 9
         running = asyncio.create_task(lab.stress(60, 9))
         await settle()
         assert len(lease.holders) == 1
