@@ -34,7 +34,7 @@ from src.cli.experiment import Scenario
         ("import points --batch-points many", "--batch-points"),
     ],
 )
-def test_an_invalid_command_line_ends_with_one_line_that_names_the_fault(
+def test_an_invalid_command_line_causes_one_line_that_names_the_error(
     line: str, named: str, capsys: pytest.CaptureFixture[str]
 ):
     with pytest.raises(SystemExit) as ended:
@@ -48,7 +48,7 @@ def test_an_invalid_command_line_ends_with_one_line_that_names_the_fault(
 
 
 @pytest.mark.parametrize("dash", ["-", "_"])
-def test_dashes_and_underscores_are_one(dash: str, capsys: pytest.CaptureFixture[str]):
+def test_dashes_and_underscores_are_equivalent(dash: str, capsys: pytest.CaptureFixture[str]):
     flags = {"fail-max": "2", "reset-timeout": "5", "number-requests": "3"}
     written = [part for flag, value in flags.items() for part in (f"--{flag.replace('-', dash)}", value)]
 

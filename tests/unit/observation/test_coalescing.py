@@ -20,7 +20,7 @@ async def test_hits_and_misses_are_coalesced_at_the_end_of_the_tick(listener):
 
 
 async def test_other_events_are_passed_on_at_once(listener):
-    """In the context of the request, so that a log line of the event has the request's id."""
+    """The context is that of the request, so that a log line of the event has the request's id."""
     events = [
         CacheAnswered(policy="summary", outcome="stale"),
         Rejected(policy="external-service", retry_after=1.0),

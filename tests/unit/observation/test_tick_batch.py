@@ -26,12 +26,12 @@ async def test_the_items_of_a_tick_are_processed_at_its_end_in_order():
 async def test_items_that_are_added_during_processing_are_processed_next():
     told = []
 
-    def tell(happened):
+    def record(happened):
         told.append(happened)
         if len(told) == 1:
             tick.add("because of it")
 
-    tick = TickBatch(tell)
+    tick = TickBatch(record)
     tick.add("first")
     await settle()
     assert told == [["first"], ["because of it"]]

@@ -1,4 +1,4 @@
-"""What this service adds to prometheus-client's metrics."""
+"""The service's additions to prometheus-client."""
 
 import subprocess
 import sys
@@ -17,7 +17,7 @@ BOUNDS = (0.001, 0.5, 1, 10)
 
 
 @given(st.lists(st.sampled_from([0, 0.001, 0.0011, 0.5, 1, 7, 10, 11]) | st.floats(0, 100)))
-def test_many_observations_at_once_are_as_many(amounts):
+def test_observe_all_counts_each_value(amounts):
     told = []
     for kind in (Histogram, prometheus_client.Histogram):
         registry = CollectorRegistry()

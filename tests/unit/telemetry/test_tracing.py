@@ -56,7 +56,7 @@ async def test_an_invalid_telemetry_setting_is_logged_and_ignored(clock, setting
     assert value in record.reason
 
 
-async def test_without_exports_nothing_is_sent(clock):
+async def test_with_exporters_none_nothing_is_sent(clock):
     settings = {"OTEL_TRACES_EXPORTER": "none", "OTEL_METRICS_EXPORTER": "none"}
     provider = trace.get_tracer_provider()
     async with run_exporters(settings | {"OTEL_EXPORTER_OTLP_ENDPOINT": COLLECTOR}, clock):
@@ -70,7 +70,7 @@ def test_probes_are_left_out():
 
 
 class Recorder:
-    """A tracer provider of this test's own; the global one can be set only once."""
+    """A tracer provider for one test, since the global one can be set only once."""
 
     def __init__(self):
         self._exporter = InMemorySpanExporter()
@@ -90,7 +90,7 @@ def recorder(monkeypatch):
     recorder.provider.shutdown()
 
 
-async def test_a_call_is_a_span_of_the_trace_it_is_made_in(recorder):
+async def test_a_call_is_a_span_of_its_trace(recorder):
     async def call():
         return "answer"
 

@@ -1,4 +1,4 @@
-"""The import: each point once, however often it is interrupted, and each rejected one is named."""
+"""The import: each point is stored once, also after interruptions, and each rejected point is named."""
 
 import gzip
 import io
@@ -48,7 +48,7 @@ async def test_a_file_is_stored_in_batches(service, terminal, path):
     assert "Imported 25 points" in terminal.text
 
 
-async def test_a_batch_has_no_more_bytes_than_the_service_takes(service, path, monkeypatch):
+async def test_a_batch_has_at_most_the_bytes_that_the_service_accepts(service, path, monkeypatch):
     monkeypatch.setattr(importing, "MAX_BATCH_BYTES", 200)
     points = [point(n) for n in range(9)]
     write(path, points)
@@ -218,7 +218,7 @@ async def test_a_file_that_cannot_be_read_is_named(name, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("state", [b"{", b"[]", b'{"http://127.0.0.1:8000": {"line": 1}}'])
-async def test_a_state_that_is_none_is_named(tmp_path, state):
+async def test_an_invalid_state_file_is_named(tmp_path, state):
     path = tmp_path / "points.ndjson"
     write(path, [point(0)])
     path.with_name("points.ndjson.import.json").write_bytes(state)

@@ -25,7 +25,7 @@ def test_imports_go_down_only():
 
 
 @pytest.mark.parametrize("module", MODULES, ids=str)
-def test_a_module_opens_by_saying_what_it_is_for(module):
+def test_every_module_begins_with_a_docstring(module):
     assert ast.get_docstring(ast.parse(module.read_text(encoding="utf-8")))
 
 
@@ -37,17 +37,17 @@ def test_a_folder_holds_at_most_a_dozen_modules():
 
 
 @pytest.mark.parametrize("script", sorted(Path("src").rglob("*.lua")), ids=str)
-def test_a_script_opens_by_saying_what_it_decides(script):
+def test_every_script_begins_with_a_comment(script):
     assert script.read_text(encoding="utf-8").startswith("-- ")
 
 
-def test_the_drawn_tree_of_errors_is_the_tree():
+def test_the_tree_of_errors_in_the_docstring_is_complete():
     drawn = set(re.findall(r"\b(\w+Error)\b", inspect.getdoc(errors) or ""))
     defined = {name for name, item in vars(errors).items() if inspect.isclass(item)}
     assert drawn == defined
 
 
-def test_the_picture_of_the_house_names_every_room():
+def test_the_architecture_page_names_every_folder():
     picture = Path("docs/architecture.md").read_text(encoding="utf-8")
     missing = [
         str(module)
@@ -73,8 +73,8 @@ HTTPX_CALLS = {
 
 
 @pytest.mark.parametrize("module", MODULES, ids=str)
-def test_outgoing_calls_go_where_the_settings_say(module):
-    """And not to a proxy, nor with a certificate or a credential, out of the environment."""
+def test_outgoing_calls_ignore_the_environment(module):
+    """Outgoing calls use no proxy, certificate or credential from the environment."""
     calls = [
         node
         for node in ast.walk(ast.parse(module.read_text(encoding="utf-8")))
