@@ -1,4 +1,4 @@
-"""The contract of retention: what is too old vanishes from every view at once, and nothing else."""
+"""The contract of retention: every view excludes exactly the points that are too old."""
 
 import asyncio
 
@@ -27,7 +27,7 @@ from tests.support.metric_model import MemoryMetricStore, MemoryRetention
 from tests.support.metric_views import views
 
 
-class Deleting:
+class LifecycleWithRecordedDrops:
     """A lifecycle service with its store, and the types whose summaries it dropped."""
 
     def __init__(self, store_time: StoreTime, default_seconds: int = 0) -> None:
@@ -44,8 +44,8 @@ class Deleting:
 
 
 @pytest.fixture
-async def deleting(store_time: StoreTime) -> Deleting:
-    return Deleting(store_time)
+async def deleting(store_time: StoreTime) -> LifecycleWithRecordedDrops:
+    return LifecycleWithRecordedDrops(store_time)
 
 
 async def test_without_rules_everything_is_kept(deleting):
@@ -55,7 +55,7 @@ async def test_without_rules_everything_is_kept(deleting):
     assert deleting.discarded == []
 
 
-async def test_a_rule_holds_for_points_that_are_stored_already(deleting):
+async def test_a_rule_applies_to_stored_points(deleting):
     await add(deleting.store, [*points((NOW - 2 * DAY, 1.0), (NOW, 2.0)), Point("mem", NOW - 2 * DAY, 3.0)])
     await deleting.lifecycle.set_rule("cpu", 86_400)
     assert await deleting.lifecycle.rules() == {"cpu": 86_400}
@@ -64,13 +64,13 @@ async def test_a_rule_holds_for_points_that_are_stored_already(deleting):
     assert deleting.discarded == ["cpu"]
 
 
-async def test_a_type_of_which_all_is_too_old_is_gone_and_leaves_room_for_another(deleting):
+async def test_a_type_whose_points_are_all_too_old_is_removed(deleting):
     await add(deleting.store, points((NOW - 2 * DAY, 1.0)))
     await deleting.lifecycle.set_rule("*", 86_400)
     assert await deleting.store.types() == []
 
 
-async def test_a_series_of_which_all_is_too_old_is_gone(deleting):
+async def test_a_series_whose_points_are_all_too_old_is_removed(deleting):
     await add(deleting.store, [*of_host("a", (NOW - 2 * DAY, 1.0)), *of_host("b", (NOW, 2.0))])
     await deleting.lifecycle.set_rule("cpu", 86_400)
     assert await deleting.store.series("cpu") == [({"host": "b"}, 1)]
@@ -86,8 +86,8 @@ async def test_points_are_kept_until_their_hour_is_too_old(deleting, store_time)
     assert seen(await deleting.store.newest("cpu", 10)) == [(NOW + HOUR, 3.0)]
 
 
-async def test_a_rule_that_is_removed_or_says_0_deletes_nothing(store_time):
-    deleting = Deleting(store_time, default_seconds=86_400)
+async def test_a_removed_rule_and_a_rule_of_0_days_delete_nothing(store_time):
+    deleting = LifecycleWithRecordedDrops(store_time, default_seconds=86_400)
     await deleting.lifecycle.set_rule("cpu*", 0)
     await add(deleting.store, points((NOW - 2 * DAY, 1.0)))
     await deleting.lifecycle.sweep()
@@ -97,7 +97,7 @@ async def test_a_rule_that_is_removed_or_says_0_deletes_nothing(store_time):
     assert not await deleting.lifecycle.remove_rule("cpu*")
 
 
-async def test_there_are_not_more_rules_than_there_may_be(deleting):
+async def test_the_number_of_rules_is_limited(deleting):
     for n in range(MAX_RULES):
         await deleting.lifecycle.set_rule(f"type-{n}", 60)
     with pytest.raises(TooManyRulesError):
@@ -119,7 +119,7 @@ async def test_there_are_not_more_rules_than_there_may_be(deleting):
         ("disk.a", 0),
     ],
 )
-def test_the_longest_pattern_wins_and_a_name_before_a_prefix(name, seconds):
+def test_the_longest_pattern_applies_and_a_name_precedes_a_prefix(name, seconds):
     rules = {"cpu": 1, "cpu*": 2, "cpu.user.*": 3, "*": 5, "mem": 6, "disk*": 0}
     assert RetentionRules(rules, 7).seconds_for(name) == seconds
     assert RetentionRules({}, 7).seconds_for(name) == 7
@@ -137,7 +137,7 @@ async def test_a_type_with_foreign_values_does_not_stop_the_sweep_of_others(dele
 
 
 async def test_of_several_workers_one_sweeps_at_a_time(store_time):
-    workers = [Deleting(store_time, default_seconds=86_400) for _ in range(3)]
+    workers = [LifecycleWithRecordedDrops(store_time, default_seconds=86_400) for _ in range(3)]
     if store_time.link is None:
         for worker in workers[1:]:
             worker.retention = workers[0].retention
@@ -145,18 +145,18 @@ async def test_of_several_workers_one_sweeps_at_a_time(store_time):
 
 
 async def test_the_sweeper_sweeps_and_survives_an_outage(store_time, clock):
-    deleting = Deleting(store_time, default_seconds=86_400)
+    deleting = LifecycleWithRecordedDrops(store_time, default_seconds=86_400)
     await add(deleting.store, points((NOW - 2 * DAY, 1.0)))
     attempts = []
 
-    class Turn:
+    class LeaseTurn:
         async def take_turn(self, seconds):
             attempts.append(seconds)
             if len(attempts) == 1:
                 raise StorageUnavailableError("away")
             return True
 
-    sweeper = RetentionSweeper(deleting.lifecycle, Turn(), clock)
+    sweeper = RetentionSweeper(deleting.lifecycle, LeaseTurn(), clock)
     sweeper.start()
     await settle()
     assert (await deleting.store.aggregate("cpu", None)).rollup.count == 1
@@ -180,8 +180,8 @@ STEPS = st.one_of(
 )
 
 
-async def carry_out(deleting: Deleting, step):
-    """Carry out a step of a history and sweep; return what the step answers."""
+async def carry_out(deleting: LifecycleWithRecordedDrops, step):
+    """Run a step of a history and sweep; return the result of the step."""
     answer = None
     match step:
         case list():
@@ -199,10 +199,15 @@ async def carry_out(deleting: Deleting, step):
 @on_redis
 @settings(max_examples=examples(40), deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(STEPS, max_size=10))
-async def test_after_any_history_of_rules_and_time_it_says_what_the_model_says(backend, store_time, history):
+async def test_after_any_history_of_rules_and_time_the_store_agrees_with_the_model(
+    backend, store_time, history
+):
     await store_time.link.send("FLUSHALL")
     await store_time.publish()
-    ours, model = Deleting(store_time), Deleting(StoreTime(store_time.clock, None))
+    ours, model = (
+        LifecycleWithRecordedDrops(store_time),
+        LifecycleWithRecordedDrops(StoreTime(store_time.clock, None)),
+    )
     for step in history:
         if step[0] == "advance":
             await store_time.advance(step[1])
