@@ -22,7 +22,7 @@ def running_chromium() -> Iterator[Browser]:
 
 
 @dataclass
-class Record:
+class PageRecord:
     """Everything a page asked for, and everything it complained of."""
 
     requests: list[Request] = field(default_factory=list)
@@ -31,7 +31,7 @@ class Record:
 
     def follow(self, context: BrowserContext) -> None:
         context.on("request", self._note)
-        context.on("console", self._hear)
+        context.on("console", self._add_console_message)
         context.on("weberror", lambda error: self.complaints.append(str(error.error)))
 
     def forget(self) -> None:
@@ -42,7 +42,7 @@ class Record:
     def _note(self, request: Request) -> None:
         self.requests.append(request)
 
-    def _hear(self, message: ConsoleMessage) -> None:
+    def _add_console_message(self, message: ConsoleMessage) -> None:
         if message.text.startswith(HTTP_ERROR):
             self.http_errors.append(message.text)
         elif message.type in {"error", "warning"}:

@@ -15,7 +15,7 @@ from tests.support.server import Server
 if TYPE_CHECKING:  # the fixtures import it: where there is no playwright, the tests are skipped before
     from playwright.sync_api import Browser, BrowserContext, Page
 
-    from tests.browser.browser import Record
+    from tests.browser.browser import PageRecord
 
 TIMEOUT_MS = 20_000
 
@@ -72,10 +72,10 @@ def api(server, redis_server) -> Iterator[httpx.Client]:
 
 
 @pytest.fixture
-def record() -> Record:
-    from tests.browser.browser import Record
+def record() -> PageRecord:
+    from tests.browser.browser import PageRecord
 
-    return Record()
+    return PageRecord()
 
 
 @pytest.fixture

@@ -71,7 +71,7 @@ def _take(browser: Browser, url: str) -> None:
     traffic = Traffic(url)
     traffic.start()
     try:
-        pages = {scheme: _watching(browser, url, scheme) for scheme in ("light", "dark")}
+        pages = {scheme: _open_page(browser, url, scheme) for scheme in ("light", "dark")}
         pages["light"].get_by_role("button", name="Post sample points").click()
         pages["light"].wait_for_timeout(WARM_UP_SECONDS * 1000)
         for page in pages.values():
@@ -87,7 +87,7 @@ def _take(browser: Browser, url: str) -> None:
         traffic.stop()
 
 
-def _watching(browser: Browser, url: str, scheme: str) -> Page:
+def _open_page(browser: Browser, url: str, scheme: str) -> Page:
     context = browser.new_context(viewport=SIZE, color_scheme=scheme)
     return open_page(context, url)
 

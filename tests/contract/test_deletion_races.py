@@ -14,7 +14,7 @@ from src.storage.metrics.lifecycle import deletion, hour_change, lease, series_c
 from src.storage.metrics.lifecycle.retention import RedisRetention
 from src.storage.metrics.store import RedisMetricStore
 from src.storage.redis.link import RedisAddress, RedisLink, connect
-from tests.contract.test_deletion import A, B, keys_of, of_host
+from tests.contract.test_deletion import A, B, keys_of, points_of_host
 from tests.contract.test_metric_store import DAY, HOUR, MINUTE, NOW, SECOND, add, on_redis
 from tests.support.clock import FakeClock
 from tests.support.metric_model import MemoryMetricStore
@@ -120,10 +120,10 @@ async def test_writes_during_deletions_are_neither_lost_nor_doubled(store_time, 
     async def write():
         nonlocal written
         while not is_over:
-            batch = [*of_host("b", *((NOW + n * SECOND, 2.0) for n in range(25)))]
+            batch = [*points_of_host("b", *((NOW + n * SECOND, 2.0) for n in range(25)))]
             await add(writer, batch)
             written += 50.0
-            await add(writer, of_host("a", (NOW - HOUR, 1.0)))
+            await add(writer, points_of_host("a", (NOW - HOUR, 1.0)))
 
     writing = asyncio.create_task(write())
     for _ in range(5):
@@ -146,7 +146,7 @@ async def test_a_type_that_is_written_to_while_it_is_deleted_stays_consistent(st
 
     async def write():
         for n in range(40):
-            await add(writer, of_host("ab"[n % 2], (NOW + n * SECOND, 2.0), (NOW - DAY, 1.0)))
+            await add(writer, points_of_host("ab"[n % 2], (NOW + n * SECOND, 2.0), (NOW - DAY, 1.0)))
 
     async def delete():
         for _ in range(4):

@@ -19,7 +19,7 @@ from src.services.metrics.lifecycle import (
 from src.storage.metrics.lifecycle.retention import RedisRetention
 from src.storage.metrics.store import RedisMetricStore
 from tests.contract.conftest import TEST_TIME, StoreTime
-from tests.contract.test_deletion import ADDITIONS, expanded, of_host
+from tests.contract.test_deletion import ADDITIONS, points_of_host, repeated_points
 from tests.contract.test_metric_store import DAY, HOUR, NOW, add, on_redis, points, seen
 from tests.support.clock import settle
 from tests.support.examples import examples
@@ -71,7 +71,7 @@ async def test_a_type_whose_points_are_all_too_old_is_removed(deleting):
 
 
 async def test_a_series_whose_points_are_all_too_old_is_removed(deleting):
-    await add(deleting.store, [*of_host("a", (NOW - 2 * DAY, 1.0)), *of_host("b", (NOW, 2.0))])
+    await add(deleting.store, [*points_of_host("a", (NOW - 2 * DAY, 1.0)), *points_of_host("b", (NOW, 2.0))])
     await deleting.lifecycle.set_rule("cpu", 86_400)
     assert await deleting.store.series("cpu") == [({"host": "b"}, 1)]
 
@@ -185,7 +185,7 @@ async def carry_out(deleting: LifecycleWithRecordedDrops, step):
     answer = None
     match step:
         case list():
-            answer = await add(deleting.store, expanded(step))
+            answer = await add(deleting.store, repeated_points(step))
         case ("set", pattern, seconds):
             await deleting.lifecycle.set_rule(pattern, seconds)
         case ("remove", pattern):

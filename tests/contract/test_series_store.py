@@ -22,15 +22,15 @@ from tests.contract.test_metric_store import (
     NOW,
     SECOND,
     add,
+    commands_per_round_trip,
     on_redis,
     points,
-    sent_at_once,
     store,
 )
 from tests.support.examples import examples
 from tests.support.metric_model import MemoryMetricStore
 
-__all__ = ["sent_at_once", "store"]
+__all__ = ["commands_per_round_trip", "store"]
 
 
 @pytest.fixture
@@ -126,35 +126,37 @@ async def test_the_store_agrees_with_the_model(store_time, batch, start, seconds
 
 
 @on_redis
-async def test_an_hour_of_minutes_is_read_in_one_round_trip(store, series, sent_at_once):
+async def test_an_hour_of_minutes_is_read_in_one_round_trip(store, series, commands_per_round_trip):
     await add(store, points(*((NOW + n * 10_000, float(n)) for n in range(9_000))))
     await series.aggregates("cpu", windows_over(NOW, NOW + MINUTE, MINUTE))  # loads the script
-    sent_at_once.clear()
+    commands_per_round_trip.clear()
     aggregates = await series.aggregates("cpu", windows_over(NOW - 58 * MINUTE, NOW + 2 * MINUTE, MINUTE))
     assert [rollup.count for rollup, _ in aggregates[-2:]] == [6_000, 3_000]
-    assert sent_at_once == [1]
+    assert commands_per_round_trip == [1]
 
 
 @on_redis
-async def test_days_are_read_as_days(store, series, sent_at_once):
+async def test_days_are_read_as_days(store, series, commands_per_round_trip):
     await add(store, points(*((NOW + n * HOUR, 1.0) for n in range(24 * 20))))
     start = NOW // DAY * DAY
     await series.aggregates("cpu", windows_over(start, start + DAY, DAY))
-    sent_at_once.clear()
+    commands_per_round_trip.clear()
     aggregates = await series.aggregates("cpu", windows_over(start, start + 20 * DAY, DAY))
     assert sum(rollup.count for rollup, _ in aggregates) == 24 * 20 - 8  # NOW is eight o'clock
-    assert sent_at_once == [1]
+    assert commands_per_round_trip == [1]
 
 
 @on_redis
-async def test_too_many_points_are_rejected_before_they_are_read(store, series, sent_at_once, monkeypatch):
+async def test_too_many_points_are_rejected_before_they_are_read(
+    store, series, commands_per_round_trip, monkeypatch
+):
     monkeypatch.setattr(window_reader, "MAX_POINTS", 100)
     await add(store, points(*((NOW, float(n)) for n in range(101))))
-    sent_at_once.clear()
+    commands_per_round_trip.clear()
     with pytest.raises(SeriesError, match="101 points") as refused:
         await series.aggregates("cpu", windows_over(NOW, NOW + MINUTE, SECOND))
     assert refused.value.field == "step"
-    assert sent_at_once == [2]
+    assert commands_per_round_trip == [2]
     assert figures(await series.aggregates("cpu", windows_over(NOW, NOW + MINUTE, MINUTE))) == [
         (101, 50.0, 0.0, 100.0)
     ]
@@ -166,11 +168,13 @@ async def test_too_many_points_are_rejected_before_they_are_read(store, series, 
     [(NOW + 2000 * (DAY - MINUTE), DAY - MINUTE), (NOW + 130_000 * DAY, 130_000 * DAY)],
     ids=["steps that fit neither hours nor days", "centuries"],
 )
-async def test_too_many_rollups_are_rejected_before_they_are_read(store, series, sent_at_once, stop, step):
+async def test_too_many_rollups_are_rejected_before_they_are_read(
+    store, series, commands_per_round_trip, stop, step
+):
     with pytest.raises(SeriesError, match="request a shorter time") as refused:
         await series.aggregates("cpu", windows_over(NOW // step * step, stop // step * step, step))
     assert refused.value.field == "step"
-    assert sent_at_once == []
+    assert commands_per_round_trip == []
 
 
 @pytest.mark.parametrize("step", [59 * MINUTE, 45 * MINUTE, 23 * HOUR, 30 * DAY])

@@ -50,7 +50,7 @@ def test_the_demonstration_needs_no_server_and_no_terminal():
         assert told in ended.stdout
 
 
-def test_an_experiment_fails_the_provider_and_leaves_it_as_it_was(provider: Provider):
+def test_an_experiment_restores_the_faults_of_the_provider(provider: Provider):
     found = {"pattern": "SF", "latency_ms": 1, "status": 500, "kind": "cut", "failure_rate": 0.5}
     httpx.put(f"{provider.url}/faults", json=found)
 
@@ -61,7 +61,7 @@ def test_an_experiment_fails_the_provider_and_leaves_it_as_it_was(provider: Prov
     assert faults_of(provider) == found
 
 
-def test_an_experiment_takes_a_provider_as_it_is():
+def test_an_experiment_can_use_the_faults_of_the_provider():
     with running_provider("--pattern", "SF", "--kind", "hang") as provider:
         ended = run(
             "experiment", "--url", provider.url, "--number_requests", "4", "--interval", "0",
@@ -72,7 +72,7 @@ def test_an_experiment_takes_a_provider_as_it_is():
     assert len(re.findall("timed out after 0.2 s", ended.stdout)) == 2
 
 
-def test_a_provider_that_goes_away_meanwhile_is_what_is_tried(provider: Provider):
+def test_an_outage_of_the_provider_is_part_of_the_experiment(provider: Provider):
     with _experiment("--url", provider.url, "--interval", "0.2", "--number_requests", "8") as experiment:
         _await_line(experiment, "failed 503")
         provider.stop()
@@ -83,7 +83,7 @@ def test_a_provider_that_goes_away_meanwhile_is_what_is_tried(provider: Provider
     assert "could not be restored" in said
 
 
-def test_an_unreachable_provider_is_told_of_in_one_line():
+def test_an_unreachable_provider_is_reported_in_one_line():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # not listening
         url = f"http://127.0.0.1:{taken.getsockname()[1]}"
@@ -93,7 +93,7 @@ def test_an_unreachable_provider_is_told_of_in_one_line():
     assert ended.stderr == f"python -m src.cli: no provider at {url}: no connection\n"
 
 
-def test_a_server_that_says_nothing_is_no_provider(silent_server: str):
+def test_a_server_that_does_not_respond_is_an_error(silent_server: str):
     ended = run("experiment", "--url", silent_server)
 
     assert (ended.returncode, ended.stdout) == (1, "")
@@ -102,7 +102,7 @@ def test_a_server_that_says_nothing_is_no_provider(silent_server: str):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals a program could catch here")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_it_with_what_was_done_and_the_faults_restored(
+def test_a_signal_ends_an_experiment_with_its_results_and_restored_faults(
     provider: Provider, number: signal.Signals, code: int
 ):
     found = faults_of(provider)

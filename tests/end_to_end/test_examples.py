@@ -61,13 +61,13 @@ FACTS = {
 }
 
 
-def test_no_example_goes_untried():
+def test_every_example_is_tested():
     assert {path.stem for path in Path("examples").glob("*.py")} - {"__init__"} == FACTS.keys()
 
 
 @pytest.mark.parametrize("as_module", [True, False], ids=["as a module", "as a file"])
 @pytest.mark.parametrize("name", FACTS)
-def test_the_example_runs_alone_and_shows_it_on_80_columns(name, as_module):
+def test_an_example_runs_and_prints_at_most_80_columns(name, as_module):
     program = ["-m", f"examples.{name}"] if as_module else [f"examples/{name}.py"]
     ran = subprocess.run(
         [sys.executable, "-W", "error", *program],

@@ -50,7 +50,7 @@ def run(*command: str | Path, cwd: Path = ROOT, **variables: str) -> "subprocess
     )
 
 
-def checked(*command: str | Path, cwd: Path = ROOT, **variables: str) -> str:
+def run_checked(*command: str | Path, cwd: Path = ROOT, **variables: str) -> str:
     result = run(*command, cwd=cwd, **variables)
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout
@@ -90,21 +90,21 @@ class Environment:
             shutil.copy(ROOT / name, folder)
         self.folder = folder
         self.python = folder / ".venv" / "bin" / "python"
-        checked(python, "-m", "venv", folder / ".venv")
+        run_checked(python, "-m", "venv", folder / ".venv")
         wanted = ["--upgrade", "pip"] if pip == "newest" else [f"pip=={pip}"]
-        checked(self.python, "-m", "pip", "install", "--quiet", *wanted)
+        run_checked(self.python, "-m", "pip", "install", "--quiet", *wanted)
 
     def install(self, requirements: str, **variables: str) -> "subprocess.CompletedProcess[str]":
         script = '. scripts/environment.sh; make_venv "$1"'
         return run("bash", "-c", script, "bash", requirements, cwd=self.folder, VENV=".venv", **variables)
 
     def installed(self) -> dict[str, str]:
-        frozen = checked(self.python.with_name("uv"), "pip", "freeze", "--python", self.python)
+        frozen = run_checked(self.python.with_name("uv"), "pip", "freeze", "--python", self.python)
         return dict(line.split("==") for line in frozen.splitlines())
 
     def pinned(self, requirements: str) -> dict[str, str]:
         """The pins of a file that hold on this Python."""
-        version = checked(self.python, "-c", "import platform; print(platform.python_version())").strip()
+        version = run_checked(self.python, "-c", "import platform; print(platform.python_version())").strip()
         marks = {"python_full_version": version, "python_version": version.rpartition(".")[0]}
         lines = (self.folder / requirements).read_text().splitlines()
         pins = [Requirement(line.rstrip(" \\")) for line in lines if line[:1].isalpha()]
@@ -118,7 +118,7 @@ class Environment:
 @needs_a_registry
 @pytest.mark.parametrize("pip", PIPS)
 @pytest.mark.parametrize("python", pythons(), ids=str)
-def test_the_pins_are_installed_and_nothing_else(tmp_path: Path, python: Path, pip: str) -> None:
+def test_exactly_the_pinned_packages_are_installed(tmp_path: Path, python: Path, pip: str) -> None:
     if pip == OLDEST_PIP and minor_version(python) > (3, 11):
         pytest.skip("pip before 23.1.2 does not run on CPython 3.12, which has no pkgutil.ImpImporter")
     environment = Environment(tmp_path, python, pip)
@@ -129,7 +129,7 @@ def test_the_pins_are_installed_and_nothing_else(tmp_path: Path, python: Path, p
         beside = {"pip", "setuptools", "uv"}
         found = {name: version for name, version in environment.installed().items() if name not in beside}
         assert found == environment.pinned(requirements)
-    checked(environment.python, "-W", "error", "-c", "import src.main, src.provider.app")
+    run_checked(environment.python, "-W", "error", "-c", "import src.main, src.provider.app")
 
 
 @needs_a_registry
@@ -154,7 +154,7 @@ def test_a_newer_release_of_a_pinned_package_changes_nothing(tmp_path: Path) -> 
     environment = Environment(tmp_path / "checkout", Path(sys.executable), oldest_that_runs)
     index = index_with_newer_releases(tmp_path / "index", "coverage", "fakeredis", "uv")
     download = [environment.python, "-m", "pip", "download", "--no-deps", "--dest", tmp_path]
-    checked(*download, "coverage", PIP_EXTRA_INDEX_URL=index)
+    run_checked(*download, "coverage", PIP_EXTRA_INDEX_URL=index)
     assert (tmp_path / "coverage-999.0-py3-none-any.whl").exists(), "pip finds the newer release"
 
     result = environment.install("requirements-dev.txt", PIP_EXTRA_INDEX_URL=index)
@@ -202,9 +202,7 @@ def mirror() -> Iterator[tuple[str, list[str]]]:
 
 
 @pytest.mark.skipif(find_spec("uv") is None, reason="there is no uv here")
-def test_the_index_that_pip_is_configured_to_use_is_where_uv_looks(
-    tmp_path: Path, mirror: tuple[str, list[str]]
-) -> None:
+def test_uv_uses_the_index_of_pips_configuration(tmp_path: Path, mirror: tuple[str, list[str]]) -> None:
     url, paths = mirror
     (tmp_path / "pip.conf").write_text(f"[global]\nindex-url = {url}\n")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "UV_"))}

@@ -8,7 +8,7 @@ from tests.support.server import Server
 
 
 @pytest.fixture(autouse=True)
-def no_reports(monkeypatch):
+def without_counter_flushes(monkeypatch):
     """Keep the counters's reports out of the round trips that a test counts."""
     monkeypatch.setattr("src.services.overview.counters.FLUSH_SECONDS", 3600)
 

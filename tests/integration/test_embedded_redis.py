@@ -63,7 +63,7 @@ class Worker:
         self._process.communicate("leave\n", timeout=20)
         assert self._process.returncode == 0
 
-    def complaint(self) -> str:
+    def error_output(self) -> str:
         """What a worker that could not start has written."""
         _, written = self._process.communicate(timeout=20)
         assert self._process.returncode != 0
@@ -76,7 +76,7 @@ class Worker:
         assert self._process.returncode == -number
 
     @property
-    def is_there(self) -> bool:
+    def is_running(self) -> bool:
         return self._process.poll() is None
 
 
@@ -101,7 +101,7 @@ def worker(folder: Path) -> Iterator[Callable[[], Worker]]:
 
     yield make
     for each in workers:
-        if each.is_there:
+        if each.is_running:
             each.end()
 
 
@@ -510,7 +510,7 @@ def test_a_server_that_cannot_be_started_ends_all_workers_that_start_together(
 
     for each in (worker(), worker()):
         assert each.url() == ""
-        assert "redis-server ended" in each.complaint()
+        assert "redis-server ended" in each.error_output()
 
 
 async def test_a_server_that_does_not_stop_is_killed(folder: Path) -> None:

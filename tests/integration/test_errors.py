@@ -92,7 +92,7 @@ async def test_every_get_has_its_head(api, path):
             assert answer.headers["content-length"] == got.headers["content-length"]
 
 
-async def test_every_get_is_among_them(api):
+async def test_every_get_route_is_tested(api):
     document = (await api.get("/openapi.json")).json()
     gets = {path for path, methods in document["paths"].items() if "get" in methods}
     tried = {path.partition("?")[0] for path in HEADS}

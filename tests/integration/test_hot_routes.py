@@ -57,7 +57,7 @@ async def test_a_cached_summary_is_one_round_trip_and_so_is_a_measurement(api, r
     assert round_trips() == before + 2
 
 
-async def test_measurements_that_come_at_once_share_their_round_trips(api, round_trips):
+async def test_concurrent_measurements_share_their_round_trips(api, round_trips):
     await api.post("/api/metrics", json=metric())
     before = round_trips()
     answers = await asyncio.gather(*(api.post("/api/metrics", json=metric(n)) for n in range(20)))
@@ -101,7 +101,7 @@ BY_ADMISSION = {
 
 
 @pytest.mark.parametrize("spent", ["ingest", "read"])
-async def test_each_hot_route_refuses_by_the_admission_of_its_handler(redis_server, spent):
+async def test_each_hot_route_uses_the_quota_of_its_handler(redis_server, spent):
     limits = {"rate_limit_requests": 100, "rate_limit_read_requests": 100}
     limits["rate_limit_requests" if spent == "ingest" else "rate_limit_read_requests"] = 1
     async with running_api(redis_server.url, **limits, **CALM) as api:
@@ -117,7 +117,7 @@ async def test_each_hot_route_refuses_by_the_admission_of_its_handler(redis_serv
 HOT_ROUTES = [route for module in (ingest, reads, series, overview) for route in module.HOT_ROUTES]
 
 
-def test_every_hot_route_is_among_them():
+def test_every_hot_route_is_tested():
     assert {(route.method, route.path) for route in HOT_ROUTES} == {
         (method, path.partition("?")[0]) for some in BY_ADMISSION.values() for method, path in some
     }

@@ -21,7 +21,7 @@ def link(request) -> RedisLink:
     return request.getfixturevalue(request.param)
 
 
-async def store_in_layout_1(link, metric_type="cpu"):
+async def write_layout_1(link, metric_type="cpu"):
     """Leave what one point left in the first layout."""
     prefix = f"m:{{{metric_type}}}:"
     await link.send("ZADD", "types", 1_769_860_800_000_000, metric_type)
@@ -60,7 +60,7 @@ async def test_metrics_without_a_version_in_our_layout_get_it(link):
 async def test_metrics_of_the_first_layout_are_known_by_their_keys(link, others):
     for number in range(others):
         await link.send("ZADD", "types", number, f"t{number}")
-    await store_in_layout_1(link)
+    await write_layout_1(link)
     before = await keys(link)
 
     with pytest.raises(OtherLayoutError, match=r"layout 1, and this version reads layout 2.*export.*import"):
@@ -76,13 +76,13 @@ async def test_another_version_is_named(link, version):
         await check(link)
 
 
-async def test_a_foreign_value_in_place_of_the_version_stops_nothing(link):
+async def test_a_foreign_value_as_the_version_is_ignored(link):
     await link.send("RPUSH", VERSION_KEY, "x")
 
     await check(link)
 
 
-async def test_a_user_without_the_right_to_look_may_serve(start_redis):
+async def test_a_user_without_permission_to_read_the_version_can_serve(start_redis):
     redis = start_redis()
     with redis.connect() as client:
         client.execute_command("ACL", "SETUSER", "default", "-get", "-zrange")
@@ -96,7 +96,7 @@ async def test_a_user_without_the_right_to_look_may_serve(start_redis):
 
 @pytest.mark.parametrize("workers", [1, 2])
 async def test_a_service_refuses_to_start_on_another_layout(redis_link, redis_server, tmp_path, workers):
-    await store_in_layout_1(redis_link)
+    await write_layout_1(redis_link)
     before = await keys(redis_link)
 
     server = Server(redis_server.url, tmp_path, workers=workers, command=("src",))

@@ -27,12 +27,12 @@ async def figures(client):
     }
 
 
-def of(found, name, /, **labels):
+def value_of(found, name, /, **labels):
     return found.get((name, frozenset(labels.items())), 0)
 
 
 def rise(before, after, name, /, **labels):
-    return of(after, name, **labels) - of(before, name, **labels)
+    return value_of(after, name, **labels) - value_of(before, name, **labels)
 
 
 def decisions(before, after, quota):
@@ -155,7 +155,7 @@ async def test_a_round_trip_that_fails_is_observed_too(own_redis):
 
 
 @pytest.mark.slow
-async def test_two_workers_answer_as_one(start_server):
+async def test_two_workers_return_the_same_totals(start_server):
     server = start_server(RATE_LIMIT_REQUESTS="1000", RATE_LIMIT_READ_REQUESTS="1000")
     async with httpx.AsyncClient(base_url=server.url, timeout=20) as client:
         await server.until_healthy(client)
@@ -168,17 +168,17 @@ async def test_two_workers_answer_as_one(start_server):
 
     # whichever worker is asked
     for found in [await asked() for _ in range(10)]:
-        assert of(found, "ingested_points_total") == 60
-        assert of(found, "ingest_batch_points_count") == 60
-        assert of(found, "ingest_batch_points_bucket", le="+Inf") == 60
-        assert of(found, "http_requests_total", status="201", **KEPT) == 60
-        assert of(found, "http_request_duration_seconds_count", **KEPT) == 60
+        assert value_of(found, "ingested_points_total") == 60
+        assert value_of(found, "ingest_batch_points_count") == 60
+        assert value_of(found, "ingest_batch_points_bucket", le="+Inf") == 60
+        assert value_of(found, "http_requests_total", status="201", **KEPT) == 60
+        assert value_of(found, "http_request_duration_seconds_count", **KEPT) == 60
         limiter = {"quota": "ingest", "algorithm": "sliding_window_log"}
-        assert of(found, "rate_limiter_decisions_total", outcome="allowed", **limiter) == 60
+        assert value_of(found, "rate_limiter_decisions_total", outcome="allowed", **limiter) == 60
         # the other worker reports its counters, and may have done so between the reading of its two files
-        assert of(found, "redis_round_trips_total") > 0
-        assert of(found, "redis_round_trip_duration_seconds_count") == pytest.approx(
-            of(found, "redis_round_trips_total"), abs=1
+        assert value_of(found, "redis_round_trips_total") > 0
+        assert value_of(found, "redis_round_trip_duration_seconds_count") == pytest.approx(
+            value_of(found, "redis_round_trips_total"), abs=1
         )
         assert breaker_states(found) == {"CLOSED": 0, "OPEN": 1, "HALF_OPEN": 0}
 

@@ -43,7 +43,7 @@ async def connect(server):
     return await asyncio.open_connection(host, int(port))
 
 
-async def ask(connection, method, path, body=b""):
+async def status_of_request(connection, method, path, body=b""):
     """Return the status of the answer to a request over a connection that is open."""
     reader, writer = connection
     head = f"{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
@@ -63,7 +63,7 @@ async def test_without_a_descriptor_every_request_is_answered(server):
     async with httpx.AsyncClient(base_url=server.url) as client:
         await server.until_healthy(client)
     connections = [await connect(server) for _ in range(KEPT)]
-    assert {await ask(connection, "GET", "/health/live") for connection in connections} == {200}
+    assert {await status_of_request(connection, "GET", "/health/live") for connection in connections} == {200}
     limit = descriptors(server)
     unlimited = resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE)
     resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (limit, unlimited[1]))
@@ -77,8 +77,8 @@ async def test_without_a_descriptor_every_request_is_answered(server):
     async def one(number, connection):
         async with asyncio.timeout(10):
             if number % 2:
-                return await ask(connection, "GET", "/api/metrics/summary?type=cpu")
-            return await ask(connection, "POST", "/api/metrics", json.dumps(metric()).encode())
+                return await status_of_request(connection, "GET", "/api/metrics/summary?type=cpu")
+            return await status_of_request(connection, "POST", "/api/metrics", json.dumps(metric()).encode())
 
     for _ in range(2):
         statuses = Counter(await asyncio.gather(*(one(*pair) for pair in enumerate(connections))))

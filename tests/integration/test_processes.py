@@ -66,7 +66,7 @@ async def test_a_head_leaves_its_connection_usable(start_server):
             assert (await client.get("/health/live")).json() == {"status": "alive"}, path
 
 
-async def test_a_worker_that_is_killed_loses_nothing_acknowledged(start_server):
+async def test_a_killed_worker_loses_no_acknowledged_point(start_server):
     server = start_server(RATE_LIMIT_REQUESTS="1000")
     async with httpx.AsyncClient(base_url=server.url, timeout=20) as client:
         await server.until_healthy(client)

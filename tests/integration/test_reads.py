@@ -29,7 +29,7 @@ class TestSummary:
         assert summary["latest_timestamp"].endswith("Z")
         assert summary["generated_at"].endswith("Z")
 
-    async def test_without_data_it_says_so(self, api):
+    async def test_without_data_the_summary_is_empty(self, api):
         summary = (await api.get("/api/metrics/summary?type=nothing")).json()
         assert summary["period"] == "all"
         assert summary["count"] == 0
@@ -74,7 +74,7 @@ class TestSummary:
         changed = await api.get("/api/metrics/summary?type=cpu", headers={"If-None-Match": '"other"'})
         assert changed.status_code == 200
 
-    async def test_cold_and_concurrent_is_computed_once(self, api):
+    async def test_concurrent_requests_without_a_cached_summary_compute_once(self, api):
         asked = (f"/api/metrics/summary?type=cpu_usage&period={p}" for p in ["all"] * 50)
         answers = await asyncio.gather(*map(api.get, asked))
         assert len({answer.content for answer in answers}) == 1
@@ -138,7 +138,7 @@ async def test_the_decision_needs_no_additional_round_trip(api, path, round_trip
 
 
 class TestList:
-    async def test_newest_first_of_one_type_or_all(self, api):
+    async def test_the_list_is_newest_first_for_one_type_and_for_all(self, api):
         await post(api, metric(1, "a", ago=3), metric(2, "b", ago=2), metric(3, "a", ago=1))
         everything = (await api.get("/api/metrics/list")).json()
         assert [item["value"] for item in everything] == [3, 2, 1]

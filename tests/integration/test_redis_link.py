@@ -208,11 +208,11 @@ async def test_a_connection_that_redis_closed_is_opened_again(link, own_redis):
 
 
 async def test_a_connection_that_cannot_be_made_in_time_is_an_outage(link, monkeypatch):
-    async def connect_in_vain(self):
+    async def connect_without_success(self):
         raise TimeoutError
 
     with monkeypatch.context() as patch:
-        patch.setattr(redis.asyncio.UnixDomainSocketConnection, "_connect", connect_in_vain)
+        patch.setattr(redis.asyncio.UnixDomainSocketConnection, "_connect", connect_without_success)
         with pytest.raises(StorageUnavailableError):
             await link.send("PING")
         assert not link.is_up
@@ -264,7 +264,7 @@ async def test_a_server_that_rejects_commands_is_connected_and_accepts_them_late
 async def test_a_server_with_a_busy_script_rejects_commands(link, own_redis):
     with own_redis.connect() as outside, own_redis.connect() as culprit:
         outside.config_set("lua-time-limit", 1)
-        script = threading.Thread(target=run_for_ever, args=(culprit,))
+        script = threading.Thread(target=run_endlessly, args=(culprit,))
         script.start()
         await until(lambda: not answers(outside))
         with pytest.raises(StorageRefusedError, match="BUSY"):
@@ -275,7 +275,7 @@ async def test_a_server_with_a_busy_script_rejects_commands(link, own_redis):
     assert await link.send("PING") == b"PONG"
 
 
-def run_for_ever(client):
+def run_endlessly(client):
     with pytest.raises(redis.ResponseError, match="killed"):
         client.eval("while true do end", 0)
 
@@ -341,7 +341,7 @@ async def test_the_printed_address_has_no_password():
     assert "secret" not in repr(RedisAddress("redis://:secret@localhost/0"))
 
 
-async def test_nothing_to_send_is_no_round_trip(redis_link):
+async def test_an_empty_list_of_commands_takes_no_round_trip(redis_link):
     before = redis_link.round_trips
     assert await redis_link.send_all([]) == []
     assert redis_link.round_trips == before

@@ -18,7 +18,7 @@ from tests.support.server import free_port
 ECHO = Script("return ARGV[1]")
 
 
-class StopEverything(BaseException):
+class UnknownBaseException(BaseException):
     """What no `except Exception` sees."""
 
 
@@ -28,7 +28,7 @@ CAUSES = [
     TypeError("unexpected keyword argument"),
     RuntimeError("no running event loop"),
     StopIteration(),
-    StopEverything(),
+    UnknownBaseException(),
 ]
 
 

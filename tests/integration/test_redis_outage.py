@@ -56,7 +56,7 @@ async def assert_honest(api):
         assert (await api.get(path)).status_code == 200
 
 
-async def test_killed_and_back_nothing_acknowledged_is_lost(api, own_redis):
+async def test_a_killed_and_restarted_redis_keeps_all_acknowledged_points(api, own_redis):
     assert (await api.post("/api/metrics", json=metric())).status_code == 201
     own_redis.kill()
     await assert_honest(api)
@@ -67,7 +67,7 @@ async def test_killed_and_back_nothing_acknowledged_is_lost(api, own_redis):
     assert (await api.post("/api/metrics", json=metric())).status_code == 201
 
 
-async def test_frozen_and_thawed(api, own_redis):
+async def test_the_service_recovers_after_a_frozen_redis(api, own_redis):
     await api.post("/api/metrics", json=metric())
     own_redis.freeze()
     await assert_honest(api)
@@ -77,7 +77,7 @@ async def test_frozen_and_thawed(api, own_redis):
 
 
 @pytest.mark.parametrize("how", ["freeze", "kill"])
-async def test_cached_summaries_are_served_until_they_run_out(api, own_redis, how):
+async def test_cached_summaries_are_served_until_they_expire(api, own_redis, how):
     await api.post("/api/metrics", json=metric())
     for _ in range(2):
         hit = await api.get("/api/metrics/summary?type=cpu")
@@ -191,7 +191,7 @@ async def test_a_repeated_write_that_redis_rejected_is_not_reported_as_stored(ow
 
 @pytest.mark.parametrize("headers", [KEY, {}], ids=["keyed", "unkeyed"])
 @pytest.mark.parametrize("path", ["/api/metrics", "/api/metrics/batch"])
-async def test_a_write_without_a_reply_is_said_to_be_perhaps_stored(api, own_redis, headers, path):
+async def test_a_write_without_a_reply_is_reported_as_possibly_stored(api, own_redis, headers, path):
     async def write():
         body = [metric()] if path.endswith("batch") else metric()
         answer = await api.post(path, json=body, headers=headers)
@@ -213,7 +213,7 @@ async def test_a_write_without_a_reply_is_said_to_be_perhaps_stored(api, own_red
     assert "stored" not in not_sent
 
 
-async def test_a_write_that_redis_refuses_is_not_said_to_be_perhaps_stored(api, own_redis):
+async def test_a_write_that_redis_rejects_is_reported_as_not_stored(api, own_redis):
     with own_redis.connect() as client:
         client.config_set("maxmemory", 1)
     answer = await api.post("/api/metrics", json=metric(), headers=KEY)
@@ -221,7 +221,7 @@ async def test_a_write_that_redis_refuses_is_not_said_to_be_perhaps_stored(api, 
     assert "stored" not in answer.json()["message"]
 
 
-async def test_redis_is_emptied_including_its_scripts(api, own_redis):
+async def test_the_service_recovers_after_redis_lost_data_and_scripts(api, own_redis):
     await api.post("/api/metrics", json=metric())
     with own_redis.connect() as client:
         client.flushall()

@@ -47,7 +47,7 @@ def cluster_node(start: StartRedis):
     return server.url
 
 
-def unable_to_save(start: StartRedis):
+def redis_without_snapshots(start: StartRedis):
     server = start()
     (server.folder / "dump.rdb").mkdir()
     with server.connect() as client:
@@ -86,7 +86,7 @@ SERVERS: dict[str, tuple[Callable[[StartRedis], str], tuple[bool, bool, bool]]] 
     "a cluster of one node": (cluster_node, (True, True, True)),
     "a replica": (lambda start: run(start(), "REPLICAOF 127.0.0.1 1"), (True, False, True)),
     "no replicas": (lambda start: run(start(), "CONFIG SET min-replicas-to-write 1"), (True, False, True)),
-    "a disk that cannot be saved to": (unable_to_save, (True, False, True)),
+    "a disk that cannot be saved to": (redis_without_snapshots, (True, False, True)),
 }
 """Servers, with whether each is connected, stores and reads."""
 
@@ -98,7 +98,7 @@ PEERS = {
 """What answers every connection like this, and closes it."""
 
 
-async def exercise(api) -> None:
+async def call_all_routes(api) -> None:
     """Call all that comes near Redis, writes with a key. No answer is the server's own error."""
     requests = [
         ("POST", "/api/metrics", metric()),
@@ -166,7 +166,7 @@ async def test_a_command_that_redis_rejects_is_reported_as_rejected(start_redis,
     prepare, expected = SERVERS[name]
     async with api_on(prepare(start_redis)) as api:
         await assert_consistent(api, *expected)
-        await exercise(api)
+        await call_all_routes(api)
 
 
 @pytest.mark.parametrize("node", range(NODES))
@@ -187,7 +187,7 @@ async def test_one_node_of_several_is_not_ready(shared_cluster, node):
                 if answer.status_code == 503:
                     assert_problem(answer, 503, "REDIS_UNAVAILABLE")
         assert slots == set(range(NODES))
-        await exercise(api)
+        await call_all_routes(api)
 
 
 @pytest.mark.parametrize("name", PEERS)
@@ -200,7 +200,7 @@ async def test_a_server_that_rejects_commands_is_unavailable(name):
     listening = await asyncio.start_server(serve, "127.0.0.1", 0)
     async with api_on(f"redis://127.0.0.1:{listening.sockets[0].getsockname()[1]}") as api:
         await assert_consistent(api, *NOT_CONNECTED)
-        await exercise(api)
+        await call_all_routes(api)
     listening.close()
 
 
@@ -219,7 +219,7 @@ async def test_a_full_memory_rejects_only_writes(own_redis):
         assert ready.json() | {"timestamp": ""} == {
             "status": "degraded", "redis_connected": True, "ingest": False, "reads": True, "timestamp": "",
         }  # fmt: skip
-        await exercise(api)
+        await call_all_routes(api)
         run(own_redis, "CONFIG SET maxmemory 0")
         await assert_consistent(api, True, True, True)
 
@@ -230,7 +230,7 @@ async def test_too_many_clients_are_an_outage_until_there_is_room(own_redis):
         holder.config_set("maxclients", 1)
         api = await stack.enter_async_context(api_on(own_redis.url))
         await assert_consistent(api, *NOT_CONNECTED)
-        await exercise(api)
+        await call_all_routes(api)
         holder.config_set("maxclients", 100)
         async with asyncio.timeout(5):
             while (await api.get("/health")).status_code != 200:

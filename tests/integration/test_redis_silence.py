@@ -117,7 +117,7 @@ async def test_a_limiter_that_was_reset_decides_again(link, own_redis):
         await limiter.hit("known")
 
 
-async def test_a_busy_event_loop_is_no_silence_of_redis(link):
+async def test_a_busy_event_loop_does_not_count_as_silence_of_redis(link):
     silences = []
     link.on_silence(lambda: silences.append(1))
     for _ in range(10):
@@ -129,7 +129,7 @@ async def test_a_busy_event_loop_is_no_silence_of_redis(link):
     assert not silences
 
 
-async def test_a_long_command_of_another_caller_is_no_outage(link):
+async def test_a_long_command_of_another_caller_does_not_count_as_an_outage(link):
     silences = []
     link.on_silence(lambda: silences.append(1))
     busy = Script("local n = 0 while n < 10000000 do n = n + 1 end return n")

@@ -116,13 +116,13 @@ class Racer:
             text=True,
         )
 
-    def hear(self) -> object:
+    def read_line(self) -> object:
         """The next line of its output."""
         line = self._process.stdout.readline()
         assert line, "it ended without a word"
         return json.loads(line)
 
-    def go(self) -> None:
+    def start_race(self) -> None:
         self._process.stdin.write("go\n")
         self._process.stdin.flush()
 
@@ -155,10 +155,10 @@ def racer(redis_server) -> Iterator[StartRacer]:
 
 def release(racers: list[Racer]) -> list[object]:
     """Start all processes at once, and return the output of each."""
-    assert [each.hear() for each in racers] == ["ready"] * len(racers)
+    assert [each.read_line() for each in racers] == ["ready"] * len(racers)
     for each in racers:
-        each.go()
-    return [each.hear() for each in racers]
+        each.start_race()
+    return [each.read_line() for each in racers]
 
 
 async def opened_breaker(link: RedisLink, **options: object) -> CircuitBreaker:
@@ -200,7 +200,7 @@ async def test_three_half_open_permits_admit_three_of_twenty_callers(
 
     assert Counter(itertools.chain.from_iterable(outcomes)) == {"probed": 3, "rejected": 17}
     for each in racers:
-        each.go()
+        each.start_race()
     async with asyncio.timeout(10):
         while (await breaker.status()).state is not BreakerState.CLOSED:
             await asyncio.sleep(0.001)
@@ -213,14 +213,14 @@ async def test_the_permit_of_a_killed_prober_goes_to_another_as_soon_as_its_leas
     options = {"failure_threshold": 1, "open_seconds": 0.001, "probe_lease_seconds": lease_seconds}
     breaker = await opened_breaker(redis_link, **options)
     prober, traffic = racer("hang", options), racer("insist", options)
-    assert (prober.hear(), traffic.hear()) == ("ready", "ready")
+    assert (prober.read_line(), traffic.read_line()) == ("ready", "ready")
 
-    prober.go()
-    asked, probing = prober.hear()
-    traffic.go()
-    assert traffic.hear() == "refused"
+    prober.start_race()
+    asked, probing = prober.read_line()
+    traffic.start_race()
+    assert traffic.read_line() == "refused"
     prober.kill()
-    told = traffic.hear()
+    told = traffic.read_line()
 
     # Measured by calls and not by a stopwatch, so that a slow machine can't fail it: the lease began between
     # `asked` and `probing`, nobody got through before it was over, and nobody was refused after that.
@@ -238,16 +238,16 @@ async def test_a_live_prober_keeps_its_permit_and_that_of_a_dead_one_expires_soo
     options = {"failure_threshold": 1, "open_seconds": 0.001, "probe_lease_seconds": 600.0}
     breaker = await opened_breaker(redis_link, **options)
     prober, traffic = racer("hang", options), racer("insist", options)
-    assert (prober.hear(), traffic.hear()) == ("ready", "ready")
+    assert (prober.read_line(), traffic.read_line()) == ("ready", "ready")
 
-    prober.go()
-    prober.hear()
-    traffic.go()
-    assert traffic.hear() == "refused"
+    prober.start_race()
+    prober.read_line()
+    traffic.start_race()
+    assert traffic.read_line() == "refused"
     await asyncio.sleep(3 * renewal_seconds)
     ended = time.monotonic()
     end(prober)
-    told = await asyncio.to_thread(traffic.hear)
+    told = await asyncio.to_thread(traffic.read_line)
 
     # As above. The last renewal may have been under way when the prober ended.
     *refused, _ = told["began"]

@@ -114,7 +114,7 @@ async def test_a_process_that_hangs_at_its_end_is_ended_with_a_traceback(start):
     assert "Timeout (" in server.log.read_text()
 
 
-async def test_a_signal_before_anything_is_started_is_a_clean_end(start):
+async def test_a_signal_during_the_import_ends_the_process_cleanly(start):
     server = start(RATE_LIMIT_REQUEST="10")  # no such setting, which is logged while the application is made
     await server.until_logged("unknown_setting")
     server.process.terminate()
@@ -129,7 +129,7 @@ async def test_a_signal_before_anything_is_started_is_a_clean_end(start):
     ("number", "workers"),
     [(signal.SIGTERM, 1), (signal.SIGINT, 1), (signal.SIGQUIT, 1), (signal.SIGTERM, 2), (signal.SIGQUIT, 2)],
 )
-async def test_a_signal_stops_it_cleanly_with_exit_code_0(start, number, workers):
+async def test_a_signal_stops_the_service_cleanly_with_exit_code_0(start, number, workers):
     server = start(workers=workers)
     await serving(server, workers)
     server.process.send_signal(number)
@@ -146,7 +146,7 @@ async def test_a_single_process_stops_gracefully_when_its_terminal_closes(start)
     assert server.lines("Application shutdown complete.")
 
 
-async def test_under_nohup_a_lost_terminal_is_nothing(redis_server, tmp_path):
+async def test_under_nohup_the_end_of_the_terminal_is_ignored(redis_server, tmp_path):
     handler = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # inherited
     try:
         server = Server(redis_server.url, tmp_path, command=SRC, workers=1)

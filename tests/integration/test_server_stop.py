@@ -100,7 +100,7 @@ async def until_ready(server):
         await server.until_healthy(client)
 
 
-async def none_was_cut_off(load, server):
+async def assert_no_request_was_cut_off(load, server):
     assert load.cut_off == []
     assert set(load.answers) == {200, 201}
     assert load.stored > 50
@@ -124,7 +124,7 @@ async def test_rolling_restarts_by_sigterm_cut_off_no_request(redis_server, tmp_
             fleet[number % 2] = start(redis_server, tmp_path, port=old.port)
             await until_ready(fleet[number % 2])
         await load.end()
-        await none_was_cut_off(load, fleet[0])
+        await assert_no_request_was_cut_off(load, fleet[0])
     finally:
         for server in fleet:
             server.stop()
@@ -140,7 +140,7 @@ async def test_rolling_restarts_by_sighup_cut_off_no_request_and_refuse_no_conne
             server.process.send_signal(signal.SIGHUP)
             await server.until_logged("Application shutdown complete.", 2 * number)
         await load.end()
-        await none_was_cut_off(load, server)
+        await assert_no_request_was_cut_off(load, server)
         assert load.refused == 0
         assert len(server.lines("Application startup complete.")) == 2 * (RESTARTS + 1)
     finally:

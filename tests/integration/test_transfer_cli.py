@@ -77,9 +77,7 @@ async def summaries(client):
 
 
 @pytest.mark.parametrize("name", ["points.ndjson", "points.ndjson.gz"])
-async def test_an_export_that_is_killed_again_and_again_ends_as_if_it_never_was(
-    service, client, tmp_path, name
-):
+async def test_an_export_that_is_killed_repeatedly_is_complete_in_the_end(service, client, tmp_path, name):
     await store_points(client)
     whole, path = tmp_path / "whole.ndjson", tmp_path / name
     assert run("export", "--url", service.url, "--output", whole).returncode == 0
@@ -111,7 +109,7 @@ def size_of(path: Path) -> int:
 
 
 @pytest.mark.parametrize("name", ["points.ndjson", "points.ndjson.gz"])
-async def test_an_import_that_is_killed_again_and_again_stores_each_point_once(
+async def test_an_import_that_is_killed_repeatedly_stores_each_point_once(
     service, client, redis_server, tmp_path, name
 ):
     await store_points(client, 60_000)
@@ -153,7 +151,7 @@ async def test_an_export_goes_through_a_pipe_into_an_import(service, client, sta
     assert b"\x1b" not in exported.stdout + exported.stderr + imported.stdout + imported.stderr
 
 
-async def test_a_reader_that_has_enough_ends_the_export(service, client):
+async def test_the_export_ends_when_its_reader_closes_the_pipe(service, client):
     await store_points(client, 20_000)
     with begin("export", "--url", service.url, stdout=subprocess.PIPE) as process:
         assert process.stdout.readline().startswith(b'{"timestamp":')
@@ -177,7 +175,7 @@ async def test_points_that_the_service_rejects_are_named_and_counted(service, cl
     assert "The service rejected 2 points." in told
 
 
-async def test_a_quota_is_waited_for(start_server, tmp_path):
+async def test_the_import_waits_for_the_quota(start_server, tmp_path):
     service = start_server(workers=1, RATE_LIMIT_REQUESTS="2", RATE_LIMIT_WINDOW_SECONDS="1")
     async with httpx.AsyncClient(base_url=service.url, timeout=30) as client:
         await service.until_healthy(client)
@@ -192,7 +190,7 @@ async def test_a_quota_is_waited_for(start_server, tmp_path):
 
 
 @pytest.mark.parametrize("command", [("export",), ("import", "-")])
-def test_without_a_service_it_says_so_in_a_line(command):
+def test_without_a_service_the_error_is_one_line(command):
     ended = run(*command, "--url", f"http://127.0.0.1:{free_port()}", input=b"{}")
 
     assert ended.returncode == 1

@@ -18,7 +18,7 @@ from src.resilience.errors import BulkheadFullError, RateLimitedError
 from src.resilience.events import LimitChanged
 from tests.support.calls import OpenCall
 from tests.support.listener import RecordingListener
-from tests.support.machines import CallsMachine, prove
+from tests.support.machines import CallsMachine, run_machine
 
 OVERLOAD = ConnectionError("overloaded")
 REFUSED_FURTHER_IN = RateLimitedError("inner", "the quota is spent", 1)
@@ -171,7 +171,7 @@ class AdaptiveConcurrencyMachine(CallsMachine):
     def both_say_the_same(self):
         assert self.policy.limit == self.room.permits == self.model.limit
         assert {
-            n for n, caller in enumerate(self.callers) if caller.call.is_under_way
+            n for n, caller in enumerate(self.callers) if caller.call.is_running
         } == self.model.inside.keys()
         refused = [
             number
@@ -184,4 +184,4 @@ class AdaptiveConcurrencyMachine(CallsMachine):
 
 @pytest.mark.parametrize("law", [(Aimd, AimdModel, aimds), (Gradient, GradientModel, gradients)])
 def test_adaptive_concurrency_keeps_to_the_model(law):
-    prove(lambda: AdaptiveConcurrencyMachine(law), examples=80, steps=15)
+    run_machine(lambda: AdaptiveConcurrencyMachine(law), examples=80, steps=15)

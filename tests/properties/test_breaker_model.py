@@ -11,7 +11,7 @@ from src.resilience.circuit_breaker.options import OPENINGS_COMPUTED, CircuitBre
 from src.resilience.circuit_breaker.redis import RedisBreakerStore
 from src.resilience.circuit_breaker.store import ManualState, Ticket, Transition, WouldOpen
 from tests.contract.conftest import TEST_TIME
-from tests.support.machines import StoreMachine, prove
+from tests.support.machines import StoreMachine, run_machine
 
 NAME = "upstream"
 
@@ -288,4 +288,4 @@ class BreakerMachine(StoreMachine):
 
 
 def test_every_store_keeps_to_the_model(make_client):
-    prove(lambda: BreakerMachine(make_client), examples=80 if make_client is None else 20, steps=40)
+    run_machine(lambda: BreakerMachine(make_client), examples=80 if make_client is None else 20, steps=40)

@@ -8,7 +8,7 @@ from src.resilience.errors import BulkheadFullError
 from src.resilience.events import Rejected
 from tests.support.calls import CANCELLED, OpenCall
 from tests.support.listener import RecordingListener
-from tests.support.machines import CallsMachine, prove
+from tests.support.machines import CallsMachine, run_machine
 
 FIRST_GUESS_SECONDS = 1
 
@@ -123,7 +123,7 @@ class BulkheadMachine(CallsMachine):
         inside, line = self.model.inside, self.model.line
         # In order, but for those who were let in and gave up in the same tick.
         assert self.entered == [caller for caller in self.model.entered if caller in self.entered]
-        assert {n for n, caller in enumerate(self.callers) if caller.call.is_under_way} == inside.keys()
+        assert {n for n, caller in enumerate(self.callers) if caller.call.is_running} == inside.keys()
         assert {n for n, caller in enumerate(self.callers) if caller.outcome is None} == inside.keys() | line
         assert (self.room.in_use, self.room.waiting) == (len(inside), len(line))
         assert self.room.permits == self.model.permits
@@ -146,4 +146,4 @@ class BulkheadMachine(CallsMachine):
 
 
 def test_the_bulkhead_keeps_to_the_model():
-    prove(BulkheadMachine, examples=150)
+    run_machine(BulkheadMachine, examples=150)

@@ -17,7 +17,7 @@ from src.resilience.cache.memory import MemoryCacheStore
 from src.resilience.cache.options import CacheOptions
 from src.resilience.cache.store import Entry, Lease
 from src.storage.patterns.batched_cache_store import BatchedCacheStore
-from tests.support.machines import StoreMachine, prove
+from tests.support.machines import StoreMachine, run_machine
 
 KEYS = ("summary:cpu:hourly", "summary:cpu:all")
 LEEWAY_SECONDS = 4.9
@@ -245,4 +245,4 @@ def about(seconds):
 
 
 def test_every_store_keeps_to_the_model(make_client):
-    prove(lambda: CacheMachine(make_client), examples=30, steps=25)
+    run_machine(lambda: CacheMachine(make_client), examples=30, steps=25)

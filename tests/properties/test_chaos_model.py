@@ -11,7 +11,7 @@ from src.resilience.pipeline import Pipeline
 from tests.support.calls import ScriptedCall
 from tests.support.clock import CyclingRandomizer
 from tests.support.listener import RecordingListener
-from tests.support.machines import TimelineMachine, prove, quarters
+from tests.support.machines import TimelineMachine, quarters, run_machine
 
 ERROR = ConnectionError("made up")
 INJECTIONS = {
@@ -68,7 +68,7 @@ class ChaosMachine(TimelineMachine):
 
     @rule(seconds=quarters)
     def call(self, seconds):
-        self.begin_beside(
+        self.begin_with_life(
             lambda number: self.model.life(number, seconds),
             Pipeline(*self.policies),
             lambda: ScriptedCall(self.clock, (seconds, "the real answer")),
@@ -89,4 +89,4 @@ class ChaosMachine(TimelineMachine):
 
 
 def test_chaos_keeps_to_the_model():
-    prove(ChaosMachine, examples=150, steps=20)
+    run_machine(ChaosMachine, examples=150, steps=20)

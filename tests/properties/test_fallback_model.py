@@ -10,7 +10,7 @@ from src.resilience.fallback import Fallback
 from src.resilience.pipeline import Pipeline
 from tests.support.calls import ScriptedCall
 from tests.support.listener import RecordingListener
-from tests.support.machines import TimelineMachine, prove, quarters
+from tests.support.machines import TimelineMachine, quarters, run_machine
 
 errors = st.sampled_from([ConnectionError, TimeoutError, ValueError])
 handles = st.sampled_from([(Exception,), (ConnectionError,), (ConnectionError, TimeoutError)])
@@ -95,7 +95,7 @@ class FallbackMachine(TimelineMachine):
     @rule(seconds=quarters, error=st.none() | errors)
     def call(self, seconds, error):
         ending = "the real answer" if error is None else error("no")
-        self.begin_beside(
+        self.begin_with_life(
             lambda _number: self.model.life(seconds, ending),
             self.policy,
             lambda: ScriptedCall(self.clock, (seconds, ending)),
@@ -108,4 +108,4 @@ class FallbackMachine(TimelineMachine):
 
 
 def test_fallbacks_keep_to_the_model():
-    prove(FallbackMachine, examples=250, steps=15)
+    run_machine(FallbackMachine, examples=250, steps=15)

@@ -13,7 +13,7 @@ from src.resilience.events import Hedged, HedgedAttemptFailed, HedgeWon
 from src.resilience.hedging import Hedging, HedgingOptions
 from tests.support.calls import CANCELLED, ScriptedCall
 from tests.support.listener import RecordingListener
-from tests.support.machines import CallsMachine, prove
+from tests.support.machines import CallsMachine, run_machine
 
 MOST_ATTEMPTS = 4
 
@@ -100,4 +100,4 @@ class HedgingMachine(CallsMachine):
 
 
 def test_hedging_keeps_to_the_model():
-    prove(HedgingMachine, examples=150, steps=20)
+    run_machine(HedgingMachine, examples=150, steps=20)

@@ -14,7 +14,7 @@ from src.resilience.paced_queue.store import Offer, PaceStatus
 from tests.contract.conftest import TEST_TIME
 from tests.support.calls import CANCELLED, Caller
 from tests.support.clock import settle
-from tests.support.machines import AsyncMachine, StoreMachine, prove
+from tests.support.machines import AsyncMachine, StoreMachine, run_machine
 
 
 def us(seconds):
@@ -202,7 +202,7 @@ class PaceStoreMachine(StoreMachine):
 
 
 def test_every_store_keeps_to_the_model(make_client):
-    prove(lambda: PaceStoreMachine(make_client), examples=200 if make_client is None else 40, steps=40)
+    run_machine(lambda: PaceStoreMachine(make_client), examples=200 if make_client is None else 40, steps=40)
 
 
 # ---------------------------------------------------------------- the queue
@@ -381,4 +381,4 @@ def kind(outcome):
 
 
 def test_the_queue_keeps_to_the_model():
-    prove(PacedQueueMachine, examples=150, steps=40)
+    run_machine(PacedQueueMachine, examples=150, steps=40)

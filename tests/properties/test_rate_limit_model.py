@@ -13,7 +13,7 @@ from src.resilience.rate_limiter.policy import RateLimit
 from tests.support.calls import CANCELLED, OpenCall
 from tests.support.clock import FakeClock
 from tests.support.listener import RecordingListener
-from tests.support.machines import CallsMachine, prove
+from tests.support.machines import CallsMachine, run_machine
 from tests.support.rate_limiter_model import RateLimiterModel
 
 KEY = "all"
@@ -177,4 +177,4 @@ class RateLimitMachine(CallsMachine):
 
 
 def test_the_waiting_queue_keeps_to_the_model():
-    prove(RateLimitMachine, examples=150)
+    run_machine(RateLimitMachine, examples=150)

@@ -14,7 +14,7 @@ from src.resilience.rate_limiter.store import Decision, combine
 from src.storage.patterns.batched_rate_limiter import BatchedRateLimiter
 from tests.contract.conftest import TEST_TIME
 from tests.support.clock import FakeClock
-from tests.support.machines import StoreMachine, prove
+from tests.support.machines import StoreMachine, run_machine
 from tests.support.rate_limiter_model import RateLimiterModel
 
 US = 1e-6
@@ -255,7 +255,9 @@ class RateLimiterMachine(StoreMachine):
 
 @pytest.mark.parametrize("algorithm", get_args(Algorithm))
 def test_every_limiter_says_what_the_model_says(algorithm, make_client):
-    prove(lambda: RateLimiterMachine(algorithm, make_client), examples=25 if make_client is None else 12)
+    run_machine(
+        lambda: RateLimiterMachine(algorithm, make_client), examples=25 if make_client is None else 12
+    )
 
 
 class SteppingClockMachine(StoreMachine):
@@ -306,7 +308,7 @@ class SteppingClockMachine(StoreMachine):
 @pytest.mark.parametrize("algorithm", get_args(Algorithm))
 def test_a_clock_that_is_set_back_breaks_no_bound(algorithm, make_client):
     examples = 10 if make_client is None else 25
-    prove(lambda: SteppingClockMachine(algorithm, make_client), examples=examples)
+    run_machine(lambda: SteppingClockMachine(algorithm, make_client), examples=examples)
 
 
 @pytest.mark.parametrize(

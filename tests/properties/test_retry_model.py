@@ -26,7 +26,7 @@ from src.resilience.retry import (
 from tests.support.calls import ScriptedCall
 from tests.support.clock import CyclingRandomizer
 from tests.support.listener import RecordingListener
-from tests.support.machines import TimelineMachine, prove
+from tests.support.machines import TimelineMachine, run_machine
 
 # Each backoff beside its formula: of the attempt that failed, the wait before and what draws a lot.
 BACKOFFS = [
@@ -141,7 +141,7 @@ class RetryMachine(TimelineMachine):
     def call_and_pass_time(self, script, policy, then):
         attempts = [(seconds, self.ending(ending, asked)) for seconds, ending, asked in script]
         attempts += [(0.25, attempts[-1][1])] * 5  # it goes on as it ended
-        self.begin_beside(
+        self.begin_with_life(
             lambda number: self.model.life(number, attempts),
             self.policies[policy],
             lambda: ScriptedCall(self.clock, *attempts),
@@ -169,4 +169,4 @@ class RetryMachine(TimelineMachine):
 
 @pytest.mark.parametrize(("backoff", "formula"), BACKOFFS)
 def test_retries_keep_to_the_model(backoff, formula):
-    prove(lambda: RetryMachine(backoff, formula), examples=60, steps=12)
+    run_machine(lambda: RetryMachine(backoff, formula), examples=60, steps=12)

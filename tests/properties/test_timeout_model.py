@@ -14,7 +14,7 @@ from src.resilience.pipeline import Pipeline
 from src.resilience.timeout import Timeout
 from tests.support.calls import CANCELLED, ScriptedCall
 from tests.support.listener import RecordingListener
-from tests.support.machines import CallsMachine, prove, quarters
+from tests.support.machines import CallsMachine, quarters, run_machine
 
 endings = st.sampled_from(["done", ConnectionError, TimeoutError])
 outer_limits = st.integers(0, 4).map(lambda n: n + 1 / 8)
@@ -94,4 +94,4 @@ class TimeoutMachine(CallsMachine):
 
 
 def test_timeouts_keep_to_the_model():
-    prove(TimeoutMachine, examples=150)
+    run_machine(TimeoutMachine, examples=150)

@@ -68,7 +68,7 @@ class OpenCall:
     """
 
     def __init__(self, on_begin: Callable[[], object] = lambda: None) -> None:
-        self.is_under_way = False
+        self.is_running = False
         self._on_begin = on_begin
         self._ending = asyncio.get_running_loop().create_future()
 
@@ -77,12 +77,12 @@ class OpenCall:
             self._ending.set_result(ending)
 
     async def __call__(self) -> object:
-        self.is_under_way = True
+        self.is_running = True
         self._on_begin()
         try:
             return _end(await self._ending)
         finally:
-            self.is_under_way = False
+            self.is_running = False
 
 
 class Caller:
@@ -99,8 +99,8 @@ class Caller:
         self.outcome: tuple[float, object] | None = None
         self._clock = clock
         self.task = asyncio.create_task(policy.run(call))
-        self.task.add_done_callback(self._note)
+        self.task.add_done_callback(self._record_outcome)
 
-    def _note(self, task: asyncio.Task[object]) -> None:
+    def _record_outcome(self, task: asyncio.Task[object]) -> None:
         ending = CANCELLED if task.cancelled() else task.exception() or task.result()
         self.outcome = self._clock.monotonic(), ending

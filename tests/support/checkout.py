@@ -91,7 +91,7 @@ class Checkout:
     def pid(self, name: str) -> int:
         return int((self.folder / "run" / f"{name}.pid").read_text().split()[0])
 
-    def sets_the_failure_rate(self, key: str | None) -> int:
+    def status_of_setting_the_failure_rate(self, key: str | None) -> int:
         """The status of an attempt to do so with `key`."""
         url = f"{self.url}/api/admin/external-service/failure-rate"
         headers = {} if key is None else {"X-API-Key": key}

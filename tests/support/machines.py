@@ -31,7 +31,7 @@ quarters = st.integers(0, 24).map(lambda n: n / 4)
 MakeClient = Callable[[], redis.asyncio.Redis]
 
 
-def prove(machine: Callable[[], RuleBasedStateMachine], *, examples: int, steps: int = 30) -> None:
+def run_machine(machine: Callable[[], RuleBasedStateMachine], *, examples: int, steps: int = 30) -> None:
     """Run a machine so many times, so many steps each."""
     run_state_machine_as_test(
         machine, settings=settings(max_examples=examples * FACTOR, stateful_step_count=steps, deadline=None)
@@ -109,7 +109,7 @@ class CallsMachine(AsyncMachine):
 
     @precondition(lambda self: self.callers)
     @rule(place=st.integers(0, 30))
-    def somebody_hangs_up(self, place: int) -> None:
+    def cancel_any_call(self, place: int) -> None:
         self.hang_up(place % len(self.callers))
 
     @precondition(lambda self: self.callers)  # a run without any call is not worth its time
@@ -130,7 +130,7 @@ class TimelineMachine(CallsMachine):
         super().__init__()
         self.timeline = Timeline()
 
-    def begin_beside(
+    def begin_with_life(
         self, life: Callable[[int], Life], policy: Policy, make_call: Callable[[], Call[object]]
     ) -> None:
         number = self.begin(policy, make_call)
@@ -145,6 +145,6 @@ class TimelineMachine(CallsMachine):
         self.timeline.go_on_until(self.now)
 
     @invariant()
-    def each_ends_when_and_as_it_should(self) -> None:
+    def every_outcome_agrees_with_the_model(self) -> None:
         for number, caller in enumerate(self.callers):
             assert caller.outcome == self.timeline.outcomes.get(number)

@@ -87,7 +87,9 @@ async def test_stale_if_error(cache, clock: FakeClock, age: float, outcome: str 
 
 
 @pytest.mark.parametrize(("beta", "remaining"), [(1.0, 1.0), (1.0, 2.0), (2.0, 2.0), (0.5, 1.0)])
-def test_xfetch_refreshes_early_as_often_as_the_paper_says(clock, beta: float, remaining: float) -> None:
+def test_xfetch_refreshes_early_with_the_probability_of_the_paper(
+    clock, beta: float, remaining: float
+) -> None:
     """Vattani et al., PVLDB 8(8), 2015: of cost δ, at τ before the expiry, with odds of exp(-τ / (δ · β))."""
     cost = 1.5
     options = CacheOptions(early_refresh_beta=beta)

@@ -309,7 +309,7 @@ class Uncounted(Exception):  # noqa: N818 -- an outcome, not an error of the tes
 
 
 @dataclass
-class Caller:
+class VectorRunner:
     """Takes the steps of a vector on one breaker."""
 
     breaker: CircuitBreaker
@@ -383,7 +383,7 @@ class Caller:
 
 
 @pytest.mark.parametrize("vector", VECTORS.values(), ids=VECTORS.keys())
-async def test_it_does_what_the_source_says(vector: Vector, store_time: StoreTime) -> None:
+async def test_the_breaker_agrees_with_the_source(vector: Vector, store_time: StoreTime) -> None:
     link = store_time.link
     store = (
         MemoryBreakerStore(store_time.clock)
@@ -397,7 +397,7 @@ async def test_it_does_what_the_source_says(vector: Vector, store_time: StoreTim
         store_time.clock,
         is_failure=lambda error: None if isinstance(error, Uncounted) else True,
     )
-    caller = Caller(breaker, store_time)
+    caller = VectorRunner(breaker, store_time)
     try:
         for step in vector.steps.split():
             await caller.take(step)

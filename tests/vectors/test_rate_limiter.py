@@ -253,7 +253,7 @@ CASES = {
 
 
 @pytest.mark.parametrize(("vector", "algorithm"), CASES.values(), ids=CASES.keys())
-async def test_it_decides_as_the_source(
+async def test_the_limiter_agrees_with_the_source(
     vector: Vector, algorithm: Algorithm, make, store_time: StoreTime
 ) -> None:
     limiter = make(algorithm, Quota(vector.quota.limit, vector.quota.window_seconds * SCALE))

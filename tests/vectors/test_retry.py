@@ -71,7 +71,7 @@ WAITS: dict[str, tuple[Backoff, dict[int, float]]] = {
 
 
 @pytest.mark.parametrize(("backoff", "waits"), WAITS.values(), ids=WAITS.keys())
-def test_it_waits_as_long_as_the_source(backoff: Backoff, waits: dict[int, float]) -> None:
+def test_the_waits_agree_with_the_source(backoff: Backoff, waits: dict[int, float]) -> None:
     randomizer = FakeRandomizer()
     assert {attempt: backoff.delay(attempt, 0.0, randomizer) for attempt in waits} == pytest.approx(waits)
 
@@ -108,7 +108,7 @@ def test_jitters_as_the_aws_blog_defines_them(attempt: int, ceiling: float, jitt
         (100, 3.0, 3),
     ],
 )
-async def test_it_stops_where_the_source_stops(
+async def test_the_number_of_attempts_agrees_with_the_source(
     clock: FakeClock, attempts: int, total_seconds: float, expected: int
 ) -> None:
     begun = 0

@@ -40,11 +40,11 @@ async def test_calls_beyond_the_permits_wait_in_order(clock: FakeClock):
 
     first.call.end()
     await settle()
-    assert (second.call.is_under_way, third.call.is_under_way) == (True, False)
+    assert (second.call.is_running, third.call.is_running) == (True, False)
 
     second.call.end()
     await settle()
-    assert third.call.is_under_way
+    assert third.call.is_running
 
     third.call.end()
     assert await third.task == "done"
@@ -97,7 +97,7 @@ async def test_the_duration_of_a_call_is_not_limited(clock: FakeClock):
 
     await clock.advance(60)
 
-    assert second.call.is_under_way
+    assert second.call.is_running
     await dismiss([second])
 
 
@@ -135,7 +135,7 @@ async def test_a_cancelled_call_gives_its_permit_to_the_next(clock: FakeClock):
     inside.task.cancel()
     await settle()
 
-    assert waiting.call.is_under_way
+    assert waiting.call.is_running
     assert room.in_use == 1
     await dismiss([waiting])
     assert room.in_use == 0
@@ -151,7 +151,7 @@ async def test_a_cancelled_wait_frees_its_place_in_the_queue(clock: FakeClock):
     inside.call.end()
     await settle()
 
-    assert waiting.call.is_under_way
+    assert waiting.call.is_running
     await dismiss([waiting])
 
 
@@ -169,7 +169,7 @@ async def test_a_permit_and_a_cancellation_in_one_tick_lose_no_permit(clock: Fak
     await settle()
 
     assert unlucky.task.cancelled()
-    assert waiting.call.is_under_way
+    assert waiting.call.is_running
     assert (room.in_use, room.waiting) == (2, 0)
     await dismiss([inside, waiting])
     assert room.in_use == 0
@@ -183,7 +183,7 @@ class TestResizing:
         room.resize(3)
         await settle()
 
-        assert all(caller.call.is_under_way for caller in callers)
+        assert all(caller.call.is_running for caller in callers)
         assert room.permits == 3
         await dismiss(callers)
 
@@ -195,11 +195,11 @@ class TestResizing:
         first.call.end()
         second.call.end()
         await settle()
-        assert (third.call.is_under_way, fourth.call.is_under_way) == (True, False)
+        assert (third.call.is_running, fourth.call.is_running) == (True, False)
 
         third.call.end()
         await settle()
-        assert fourth.call.is_under_way
+        assert fourth.call.is_running
         await dismiss([fourth])
 
     def test_zero_permits_are_rejected(self, clock: FakeClock):

@@ -107,7 +107,7 @@ async def test_a_slow_call_does_not_delay_others(queue_of, clock):
 
     await clock.advance(2)
 
-    assert all(call.is_under_way for call in calls)
+    assert all(call.is_running for call in calls)
     for call in calls:
         call.end()
     await settle()
