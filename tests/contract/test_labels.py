@@ -263,7 +263,7 @@ async def test_writes_and_deletions_work_while_a_type_is_prepared_for_labels(sto
     await add_some(({"host": "a"}, NOW, 7.0))
     await store._folder.fold_all("cpu")
     assert await store_time.link.send("EXISTS", "m:{cpu}:u") == 0
-    assert await store_time.link.send("HMGET", "m:{cpu}:d", "labelled_points", "preparing") == [b"1", None]
+    assert await store_time.link.send("HMGET", "m:{cpu}:d", "labelled", "preparing") == [b"1", None]
     for query in (HOSTS, LabelQuery({}, ())):
         assert await figures(store, None, query) == expected(everything, None, query)
 

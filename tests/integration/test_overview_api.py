@@ -14,7 +14,7 @@ QUICK = 0.02
 
 
 @pytest.fixture(autouse=True)
-def frequent_flushes(no_reports, monkeypatch):
+def frequent_flushes(without_counter_flushes, monkeypatch):
     monkeypatch.setattr("src.services.overview.service.REUSE_SECONDS", 0)
     monkeypatch.setattr("src.services.overview.counters.FLUSH_SECONDS", QUICK)
 
