@@ -13,7 +13,7 @@ from bench.figures import (
     percentile,
     times_as_fast,
     with_section,
-    written,
+    format_ratio,
 )
 
 
@@ -51,7 +51,7 @@ def test_a_percentile_is_the_nearest_rank(values, percent, expected):
     ("times", "told"), [(4.1, "4.1"), (0.2, "0.2"), (0.048, "0.048"), (11.2, "11"), (1234.5, "1234")]
 )
 def test_a_ratio_has_two_digits_or_all_before_the_point(times, told):
-    assert written(times) == told + TIMES
+    assert format_ratio(times) == told + TIMES
 
 
 def test_the_ratio_is_the_median_of_the_ratios_of_all_rounds():
