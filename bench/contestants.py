@@ -107,8 +107,8 @@ def programs(peers: Path | None) -> dict[Contestant, Path]:
 def _peer_python() -> Path | None:
     """Return an interpreter with the peers. Return None after a message on stderr if that fails.
 
-    The environment is created on first use, in the user's cache folder. Its name is a hash of the requirements
-    and of the Python version.
+    The environment is created on first use, in the user's cache folder. Its name is a hash of the
+    requirements and of the Python version.
     """
     known = REQUIREMENTS.read_bytes() + sys.version.encode()
     folder = CACHE / hashlib.sha256(known).hexdigest()[:12]

@@ -1,4 +1,4 @@
-"""Generates the load on a server with `wrk`. Without `wrk`, or at a given pace, it uses the bundled driver."""
+"""Generates the load on a server with `wrk`, or with the bundled driver if `wrk` is missing or at a pace."""
 
 import http.client
 import json

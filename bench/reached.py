@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 
 from bench.contestants import OURS, STACKS
-from bench.figures import TIMES, Turn, median_turn, times_as_fast, format_ratio
+from bench.figures import TIMES, Turn, format_ratio, median_turn, times_as_fast
 from bench.load import Load
 from bench.memory import Footprint
 from bench.peers.databases import DATABASES, INFLUXDB

@@ -8,12 +8,12 @@ from bench.figures import (
     TIMES,
     Turn,
     figures_rows,
+    format_ratio,
     markdown,
     median_turn,
     percentile,
     times_as_fast,
     with_section,
-    format_ratio,
 )
 
 
