@@ -5,6 +5,7 @@ import inspect
 import re
 import subprocess
 import sys
+import tomllib
 from collections import Counter
 from pathlib import Path
 
@@ -47,14 +48,31 @@ def test_the_tree_of_errors_in_the_docstring_is_complete():
     assert drawn == defined
 
 
-def test_the_architecture_page_names_every_folder():
-    picture = Path("docs/architecture.md").read_text(encoding="utf-8")
+def test_the_architecture_page_names_every_module():
+    page = Path("docs/architecture.md").read_text(encoding="utf-8")
     missing = [
         str(module)
         for module in MODULES
-        if module.name != "__init__.py" and "provider" not in module.parts and module.name not in picture
+        if module.name != "__init__.py" and "provider" not in module.parts and module.name not in page
     ]
     assert missing == []
+
+
+def test_the_diagram_of_the_layers_shows_existing_modules_and_every_layer():
+    page = Path("docs/architecture.md").read_text(encoding="utf-8")
+    [diagram] = re.findall(r"```mermaid\n(.*?)```", page, re.DOTALL)
+    modules = re.findall(r"[\w/]+\.py", diagram)
+    assert [module for module in modules if not (Path("src") / module).exists()] == []
+    contracts = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]
+    [layers] = [
+        contract["layers"]
+        for contract in contracts["contracts"]
+        if contract["name"].startswith("Layers: imports go down only")
+    ]
+    titles = re.findall(r'subgraph \w+\["([\w, ]+)"\]', diagram)
+    shown = {name for title in titles for name in title.split(", ")}
+    # The simulated provider and the instruments are beside this path.
+    assert shown == set(re.findall(r"\w+", " ".join(layers[1:]))) - {"provider", "telemetry"}
 
 
 HTTPX_CALLS = {
