@@ -4,8 +4,8 @@
 --
 -- @include ../metrics_record
 -- @include deletion_lease
--- KEYS  types; m:{<type>}:x, the lease; the other keys of the type are made here, they carry the same hash tag
--- ARGV  token of the lease, its life in ms, name of the type, prefix of its keys; number of sketches, and for each its
+-- KEYS  types; m:{<type>}:x, the lease; the script builds the other keys of the type, with the same hash tag
+-- ARGV  token of the lease, its length in ms, name of the type, prefix of its keys; number of sketches, and for each its
 --       key without the prefix, its beginning as it was read ('' if it did not exist), what replaces the beginning;
 --       number of hours that lose all points, and for each its number and its record as it was read; and, if another
 --       hour loses some points: its number, version of its block of series that was read, the new block or '', number

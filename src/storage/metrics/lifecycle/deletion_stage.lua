@@ -2,7 +2,7 @@
 --
 -- @include deletion_lease
 -- KEYS  m:{<type>}:x, the lease; the key where the points are put
--- ARGV  token of the lease, its life in ms, where in the string the points begin, the points, seconds to keep them
+-- ARGV  token of the lease, its length in ms, where in the string the points begin, the points, seconds to keep them
 -- Reply 1 done, 0 the lease is lost
 if not holds_lease(KEYS[1], ARGV[1], ARGV[2]) then
   return 0

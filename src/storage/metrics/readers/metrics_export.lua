@@ -1,6 +1,6 @@
 -- Reads points of one type in order of time: as many whole minutes as have `most` points together, or a few more.
 --
--- KEYS  m:{<type>}:hours; the other keys of the type are made here, they carry the same hash tag
+-- KEYS  m:{<type>}:hours; the script builds the other keys of the type, with the same hash tag
 -- ARGV  prefix of the keys, number of the first hour, its first minute (0 to 59), number of the last hour, most points
 -- Reply {generation of the type or '', version of its series dictionary, next hour or '' at the end, its first minute,
 --       hour, points of its head, {minute, number of its points, its points, …}, hour, …}. A minute with more than

@@ -1,7 +1,7 @@
 -- Reads what a summary by labels of one type is made of. Writes nothing.
 --
 -- @include ../series/series_points
--- KEYS  m:{<type>}:u; the other keys of the type are made here, they carry the same hash tag
+-- KEYS  m:{<type>}:u; the script builds the other keys of the type, with the same hash tag
 -- ARGV  prefix of the keys; nothing more for all points, or for each hour its number, the first µs within it, the µs
 --       after the last, and 'block' if the whole hour is needed, 'points' if only its points will do
 -- Reply {version of the series dictionary, the block of all hours or '', {hour, block of the hour or '', points as
