@@ -103,5 +103,5 @@ def test_outgoing_calls_ignore_the_environment(module):
         and node.func.attr in HTTPX_CALLS
     ]
     for call in calls:
-        told = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
-        assert told.get("trust_env") == "False", f"line {call.lineno}"
+        arguments = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
+        assert arguments.get("trust_env") == "False", f"line {call.lineno}"

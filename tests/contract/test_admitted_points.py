@@ -67,8 +67,8 @@ def make_ingest(store_time):
 @every_algorithm
 async def test_an_allowed_point_is_stored_and_a_rejected_one_is_not(make_ingest, algorithm):
     ingest = make_ingest(algorithm)
-    told = [await ingest(value) for value in range(5)]
-    assert [decision.allowed for decision in told] == [True] * 3 + [False] * 2
+    decisions = [await ingest(value) for value in range(5)]
+    assert [decision.allowed for decision in decisions] == [True] * 3 + [False] * 2
     assert await ingest.stored() == [0, 1, 2]
     assert (await ingest.store.aggregate("cpu", None)).rollup.total == 3
 
@@ -84,10 +84,10 @@ async def test_the_decision_is_that_of_the_limiter(make_ingest, store_time, algo
 @every_algorithm
 async def test_of_concurrent_points_only_those_within_the_quota_are_stored(make_ingest, algorithm):
     ingest = make_ingest(algorithm)
-    told = await asyncio.gather(*(ingest(value) for value in range(10)))
-    let_through = [value for value, decision in enumerate(told) if decision.allowed]
-    assert len(let_through) == 3
-    assert await ingest.stored() == let_through
+    decisions = await asyncio.gather(*(ingest(value) for value in range(10)))
+    allowed = [value for value, decision in enumerate(decisions) if decision.allowed]
+    assert len(allowed) == 3
+    assert await ingest.stored() == allowed
     assert (await ingest.limiter.peek("k")).remaining == 0
 
 
@@ -95,8 +95,8 @@ async def test_a_rejected_client_does_not_affect_others(make_ingest):
     ingest = make_ingest(limit=1)
     await ingest.limiter.hit("spent")
     keys = ["a", "spent", "b", "spent", "c"]
-    told = await asyncio.gather(*(ingest(value, key) for value, key in enumerate(keys)))
-    assert [decision.allowed for decision in told] == [True, False, True, False, True]
+    decisions = await asyncio.gather(*(ingest(value, key) for value, key in enumerate(keys)))
+    assert [decision.allowed for decision in decisions] == [True, False, True, False, True]
     assert await ingest.stored() == [0, 2, 4]
 
 

@@ -670,7 +670,7 @@ async def test_a_rejection_midway_leaves_the_result_of_the_write_unknown(restric
         pytest.skip("Redis 6.2 does not tell reading from writing a key")
     restrict("resetkeys", "%R~*", "~types", "~idem:*", "~m:{cpu}:[^r]*")  # all but m:{cpu}:r:<hour>
     for _ in range(2):
-        with pytest.raises(StorageUnavailableError, match="not known") as told:
+        with pytest.raises(StorageUnavailableError, match="not known") as error:
             await add(store, points((NOW, 1.5)), WRITE)
-        assert not isinstance(told.value, StorageRefusedError)
+        assert not isinstance(error.value, StorageRefusedError)
     assert "metric_write_unfinished" in [record.getMessage() for record in caplog.records]

@@ -221,9 +221,9 @@ async def test_repeated_hits_after_a_clock_set_back_do_not_extend_the_refusal(
 ):
     await spend(make_limiter(algorithm, Quota(5, 60)), 5)
     await store_time.shift(-back)
-    told = await make_limiter(algorithm, Quota(5, 60)).peek("k")
+    result = await make_limiter(algorithm, Quota(5, 60)).peek("k")
     for _ in range(10):
-        await store_time.advance(told.retry_after / 10)
+        await store_time.advance(result.retry_after / 10)
         last = await make_limiter(algorithm, Quota(5, 60)).hit("k")
     assert last.allowed
 
@@ -306,21 +306,21 @@ async def test_log_units_of_a_hit_leave_together(make_limiter, store_time, costs
 
 
 @pytest.mark.parametrize(
-    ("at", "gone"), [(59, 0), (60 + TICK, 1), (60 + 250 * TICK, 250), (60 + 500 * TICK, 500), (61, 500)]
+    ("at", "elapsed"), [(59, 0), (60 + TICK, 1), (60 + 250 * TICK, 250), (60 + 500 * TICK, 500), (61, 500)]
 )
 @pytest.mark.parametrize(
     "backend", [each for each in LIBRARY_BACKENDS if each != "cluster"]
 )  # too slow there
-async def test_log_after_many_hits_have_left_is_exact(make_limiter, store_time, at, gone):
+async def test_log_after_many_hits_have_left_is_exact(make_limiter, store_time, at, elapsed):
     limiter = make_limiter("sliding_window_log", Quota(600, 60))
     await allow_in_steps(limiter, store_time, 500)
     await store_time.advance(30)
     await allow_in_steps(limiter, store_time, 50)
     await store_time.advance(at - 30 - 550 * TICK)
-    assert (await limiter.peek("k")).remaining == 50 + gone
-    next_leaves_at = 60 + (gone + 1) * TICK if gone < 500 else 90 + 501 * TICK
-    told = (await limiter.peek("k", 51 + gone)).retry_after
-    assert told == pytest.approx(next_leaves_at - at, abs=TICK / 10)
+    assert (await limiter.peek("k")).remaining == 50 + elapsed
+    next_leaves_at = 60 + (elapsed + 1) * TICK if elapsed < 500 else 90 + 501 * TICK
+    result = (await limiter.peek("k", 51 + elapsed)).retry_after
+    assert result == pytest.approx(next_leaves_at - at, abs=TICK / 10)
 
 
 # ---------------------------------------------------------------- what each promises
@@ -447,8 +447,8 @@ async def test_hits_of_one_tick_are_decided_in_order_by_one_run(redis_link, algo
     await limiter.peek("k")  # teaches the server the script
     before = await calls(redis_link, "evalsha")
     hits = [limiter.hit("k"), limiter.hit("other"), limiter.peek("k"), limiter.hit("k", 2), limiter.hit("k")]
-    told = [(decision.allowed, decision.remaining) for decision in await asyncio.gather(*hits)]
-    assert told == [(True, 2), (True, 2), (True, 2), (True, 0), (False, 0)]
+    result = [(decision.allowed, decision.remaining) for decision in await asyncio.gather(*hits)]
+    assert result == [(True, 2), (True, 2), (True, 2), (True, 0), (False, 0)]
     assert await calls(redis_link, "evalsha") == before + 1
 
 
@@ -473,10 +473,10 @@ async def test_a_full_memory_fails_only_hits_that_need_memory(own_redis, algorit
     await limiter.hit("spent")
     await link.send("CONFIG", "SET", "maxmemory", 1)
     hits = (limiter.hit("k"), limiter.hit("spent"), limiter.peek("k"))
-    stored, refused, told = await asyncio.gather(*hits, return_exceptions=True)
+    stored, refused, result = await asyncio.gather(*hits, return_exceptions=True)
     await link.aclose()
     assert isinstance(stored, StorageRefusedError)
-    assert (refused.allowed, told.allowed) == (False, True)
+    assert (refused.allowed, result.allowed) == (False, True)
 
 
 @every_algorithm

@@ -46,8 +46,8 @@ def test_the_demonstration_needs_no_server_and_no_terminal():
 
     assert (ended.returncode, ended.stderr) == (0, "")
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f]", ended.stdout)  # no control codes
-    for told in ("HALF_OPEN -> CLOSED", "/delay/3: timed out", "ok         60", "fallback answers"):
-        assert told in ended.stdout
+    for text in ("HALF_OPEN -> CLOSED", "/delay/3: timed out", "ok         60", "fallback answers"):
+        assert text in ended.stdout
 
 
 def test_an_experiment_restores_the_faults_of_the_provider(provider: Provider):
@@ -76,11 +76,11 @@ def test_an_outage_of_the_provider_is_part_of_the_experiment(provider: Provider)
     with _experiment("--url", provider.url, "--interval", "0.2", "--number_requests", "8") as experiment:
         _await_line(experiment, "failed 503")
         provider.stop()
-        said, _ = experiment.communicate(timeout=30)
+        output, _ = experiment.communicate(timeout=30)
 
     assert experiment.returncode == 0
-    assert "no answer (no connection)" in said
-    assert "could not be restored" in said
+    assert "no answer (no connection)" in output
+    assert "could not be restored" in output
 
 
 def test_an_unreachable_provider_is_reported_in_one_line():
@@ -109,10 +109,10 @@ def test_a_signal_ends_an_experiment_with_its_results_and_restored_faults(
     with _experiment("--url", provider.url, "--interval", "60") as experiment:
         _await_line(experiment, "failed 503")
         experiment.send_signal(number)
-        said, complaints = experiment.communicate(timeout=30)
+        output, errors = experiment.communicate(timeout=30)
 
-    assert (experiment.returncode, complaints) == (code, "")
-    assert "Stopped after 1 of 10 calls." in said
+    assert (experiment.returncode, errors) == (code, "")
+    assert "Stopped after 1 of 10 calls." in output
     assert faults_of(provider) == found
 
 

@@ -82,10 +82,10 @@ async def test_a_client_known_to_be_over_its_quota_is_rejected_before_the_handle
         for name in ("content-type", "ratelimit-policy", "x-ratelimit-limit", "x-ratelimit-remaining"):
             assert known.headers[name] == asked.headers[name]
         assert abs(int(known.headers["retry-after"]) - int(asked.headers["retry-after"])) <= 1
-        told, ever = known.json(), asked.json()
-        assert (told["request_id"], told.keys()) == ("abc", ever.keys())
-        assert {name: told[name] for name in told.keys() - NOBODYS} == {
-            name: ever[name] for name in ever.keys() - NOBODYS
+        known_problem, new_problem = known.json(), asked.json()
+        assert (known_problem["request_id"], known_problem.keys()) == ("abc", new_problem.keys())
+        assert {name: known_problem[name] for name in known_problem.keys() - NOBODYS} == {
+            name: new_problem[name] for name in new_problem.keys() - NOBODYS
         }
         counted = (await api.get("/metrics")).text
         for route in ("/api/metrics/list", "/api/metrics/summary"):

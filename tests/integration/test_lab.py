@@ -109,8 +109,8 @@ async def client_of(api, path, method="GET", **headers):
 
     Its client hangs up at the end.
     """
-    heard, chunks, status = asyncio.Queue(), [], asyncio.get_running_loop().create_future()
-    heard.put_nowait({"type": "http.request", "body": b"", "more_body": False})
+    messages, chunks, status = asyncio.Queue(), [], asyncio.get_running_loop().create_future()
+    messages.put_nowait({"type": "http.request", "body": b"", "more_body": False})
 
     async def send(message):
         if message["type"] == "http.response.start":
@@ -126,10 +126,10 @@ async def client_of(api, path, method="GET", **headers):
         "raw_path": path.encode(), "query_string": query.encode(), "headers": sent,
         "client": ("127.0.0.1", 50000), "server": ("localhost", 80), "asgi": {"spec_version": "2.3"},
     }  # fmt: skip
-    serving = asyncio.create_task(api._transport.app(scope, heard.get, send))
+    serving = asyncio.create_task(api._transport.app(scope, messages.get, send))
     async with asyncio.timeout(30):
         yield status, chunks
-        heard.put_nowait({"type": "http.disconnect"})
+        messages.put_nowait({"type": "http.disconnect"})
         await serving
 
 

@@ -104,8 +104,8 @@ async def test_a_service_refuses_to_start_on_another_layout(redis_link, redis_se
     assert await server.end() == STARTUP_FAILURE
     log = server.log.read_text("utf-8")
     assert "Traceback" not in log
-    told = [line for line in log.splitlines() if "export" in line and "import" in line]
-    assert 1 <= len(told) <= workers
+    reasons = [line for line in log.splitlines() if "export" in line and "import" in line]
+    assert 1 <= len(reasons) <= workers
     assert await keys(redis_link) == before
 
 

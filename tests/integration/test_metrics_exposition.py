@@ -92,10 +92,10 @@ async def test_every_round_trip_is_counted(redis_server):
         for _ in range(5):
             await api.post("/api/metrics", json=metric())
         made, after = link.round_trips, await figures(api)  # the last is under way while it is written
-    told = rise(before, after, "redis_round_trips_total")
-    assert told >= made - made_before >= 5
-    assert rise(before, after, "redis_round_trip_duration_seconds_count") == told
-    assert rise(before, after, "redis_commands_total") >= told
+    observed = rise(before, after, "redis_round_trips_total")
+    assert observed >= made - made_before >= 5
+    assert rise(before, after, "redis_round_trip_duration_seconds_count") == observed
+    assert rise(before, after, "redis_commands_total") >= observed
     assert 0 < rise(before, after, "redis_round_trip_duration_seconds_sum") < 60
 
 
@@ -106,8 +106,8 @@ async def test_no_label_has_a_value_that_a_client_chooses(redis_server):
         await api.get("/telltale-path")
         await api.request("TELLTALE-METHOD", "/api/metrics")
         text = (await api.get("/metrics")).text
-    for told in ("telltale", "TELLTALE", "203.0.113"):
-        assert told not in text
+    for observed in ("telltale", "TELLTALE", "203.0.113"):
+        assert observed not in text
 
 
 async def test_the_gauge_has_the_current_state_of_the_breaker(redis_server):
@@ -136,7 +136,7 @@ async def test_without_redis_the_overview_counts_bypassed_requests(own_redis):
 async def test_a_round_trip_that_fails_is_observed_too(own_redis):
     seen = []
     address = RedisAddress(own_redis.url)
-    link = RedisLink(connect(address), SystemClock(), observe=lambda *told: seen.append(told))
+    link = RedisLink(connect(address), SystemClock(), observe=lambda *observed: seen.append(observed))
     try:
         await asyncio.gather(link.send("PING"), link.send("ECHO", "a"))
         assert [commands for commands, _ in seen] == [2]
@@ -145,7 +145,7 @@ async def test_a_round_trip_that_fails_is_observed_too(own_redis):
     own_redis.kill()
     lost = []
     client = connect(address)
-    batcher = Batcher(client.connection_pool, 0.6, lost.append, lambda *told: seen.append(told))
+    batcher = Batcher(client.connection_pool, 0.6, lost.append, lambda *observed: seen.append(observed))
     await asyncio.gather(batcher.add(("PING",)), return_exceptions=True)
     await batcher.aclose()
     await client.aclose()

@@ -183,12 +183,12 @@ async def test_a_closed_link_sends_nothing(own_redis):
 
 async def test_closing_does_not_wait_for_callers_that_have_gone(own_redis):
     link = RedisLink(connect(RedisAddress(own_redis.url)), SystemClock())
-    gone = asyncio.create_task(link.send("PING"))
+    cancelled = asyncio.create_task(link.send("PING"))
     await asyncio.sleep(0)
-    gone.cancel()
+    cancelled.cancel()
     async with asyncio.timeout(5):
         await link.aclose()
-    await asyncio.wait([gone])
+    await asyncio.wait([cancelled])
     assert asyncio.all_tasks() - {asyncio.current_task()} == set()
 
 

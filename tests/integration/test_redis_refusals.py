@@ -148,10 +148,11 @@ async def assert_consistent(api, connected: bool, ingest: bool, reads: bool) -> 
     assert health.status_code == (200 if ingest and reads else 503)
     assert health.json()["redis_connected"] is connected
     assert ready.status_code == (200 if ingest or reads else 503)
-    told = ready.json()
-    assert (told["redis_connected"], told["ingest"], told["reads"]) == (connected, ingest, reads)
+    readiness = ready.json()
+    parts = (readiness["redis_connected"], readiness["ingest"], readiness["reads"])
+    assert parts == (connected, ingest, reads)
     status = {2: "healthy", 1: "degraded", 0: "unhealthy"}[ingest + reads]
-    assert told["status"] == status
+    assert readiness["status"] == status
     assert health.json()["status"] == ("healthy" if status == "healthy" else "unhealthy")
 
 
@@ -171,7 +172,7 @@ async def test_a_command_that_redis_rejects_is_reported_as_rejected(start_redis,
 
 @pytest.mark.parametrize("node", range(NODES))
 async def test_one_node_of_several_is_not_ready(shared_cluster, node):
-    """The node that had all keys that were tried said that it was."""
+    """In the past, a node that had all the tested keys was reported as ready."""
     shared_cluster.flush()
     async with api_on(f"redis://127.0.0.1:{shared_cluster.ports[node]}") as api:
         for path in ("/health", "/health/ready"):
@@ -250,7 +251,7 @@ async def test_readiness_checks_leave_no_key(own_redis):
 async def test_a_foreign_value_in_place_of_the_registry_is_not_ready(own_redis):
     async with api_on(own_redis.url) as api:
         run(own_redis, "SET types foreign")
-        told = (await api.get("/health/ready")).json()
-        assert (told["redis_connected"], told["ingest"], told["reads"]) == (True, False, False)
+        readiness = (await api.get("/health/ready")).json()
+        assert (readiness["redis_connected"], readiness["ingest"], readiness["reads"]) == (True, False, False)
         run(own_redis, "DEL types")
         await assert_consistent(api, True, True, True)

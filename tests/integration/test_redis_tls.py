@@ -64,7 +64,7 @@ def test_an_encrypted_connection_works_and_is_opened_again(address, run):
 
 async def test_a_wrong_password_is_an_outage_and_is_not_revealed(address, caplog):
     link = RedisLink(connect(RedisAddress(address.replace("secret", "guess"))), SystemClock())
-    with pytest.raises(StorageUnavailableError) as told:
+    with pytest.raises(StorageUnavailableError) as error:
         await link.send("PING")
     await link.aclose()
-    assert "guess" not in f"{told.value} {caplog.text}"
+    assert "guess" not in f"{error.value} {caplog.text}"

@@ -32,20 +32,20 @@ from src.storage.patterns.batched_rate_limiter import BatchedRateLimiter
 def tell(what):
     print(json.dumps(what), flush=True)
 
-async def told():
+async def wait_for_command():
     return await asyncio.to_thread(sys.stdin.readline)
 
 def bank(link, options):
     return CircuitBreaker("bank", RedisBreakerStore(link), CircuitBreakerOptions(**options), SystemClock())
 
 async def hit(link, algorithm, callers):
-    "Take a unit of a quota of 10, so many at once; tell how many were allowed."
+    "Take units of a quota of 10, as `callers` concurrent callers, and send the number of allowed ones."
     limiter = BatchedRateLimiter(algorithm, Quota(10, 3600), link, SystemClock())
     decisions = await asyncio.gather(*(limiter.hit("alice") for _ in range(callers)))
     tell(sum(decision.allowed for decision in decisions))
 
 async def probe(link, options, callers):
-    "Call, so many at once; tell how many were let through, and let them succeed when told to."
+    "Make `callers` concurrent calls, send their outcomes, and let the probes succeed on command."
     breaker, outcomes, finish = bank(link, options), [], asyncio.Event()
 
     async def call():
@@ -64,11 +64,11 @@ async def probe(link, options, callers):
         while len(outcomes) < callers:
             await asyncio.sleep(0.001)
         tell(outcomes)
-        await told()
+        await wait_for_command()
         finish.set()
 
 async def hang(link, options):
-    "Call once, tell when that was begun and let through, and never come back."
+    "Make one call, send the times at which it began and was admitted, and never end it."
     began = time.monotonic()
 
     async def call():
@@ -78,7 +78,7 @@ async def hang(link, options):
     await bank(link, options).run(call)
 
 async def insist(link, options):
-    "Call until let through; tell of the first refusal, then when each call began and when the last was in."
+    "Call until admitted. Send the first refusal, then the time of each call and of the admission."
     breaker, began = bank(link, options), []
 
     async def call():
@@ -98,7 +98,7 @@ async def main(url, part, *arguments):
     async with aclosing(RedisLink(connect(RedisAddress(url)), SystemClock())) as link:
         assert await link.ping(timeout_seconds=10)
         tell("ready")
-        await told()
+        await wait_for_command()
         await globals()[part](link, *map(json.loads, arguments))
 
 asyncio.run(main(*sys.argv[1:]))
@@ -106,7 +106,7 @@ asyncio.run(main(*sys.argv[1:]))
 
 
 class Racer:
-    """A process that plays one part of `RACER`, from the word go."""
+    """A process that runs one function of `RACER` after the start signal."""
 
     def __init__(self, url: str, part: str, *arguments: object) -> None:
         self._process = subprocess.Popen(
@@ -220,12 +220,12 @@ async def test_the_permit_of_a_killed_prober_goes_to_another_as_soon_as_its_leas
     traffic.start_race()
     assert traffic.read_line() == "refused"
     prober.kill()
-    told = traffic.read_line()
+    result = traffic.read_line()
 
     # Measured by calls and not by a stopwatch, so that a slow machine can't fail it: the lease began between
     # `asked` and `probing`, nobody got through before it was over, and nobody was refused after that.
-    *refused, _ = told["began"]
-    assert told["let_through"] >= asked + lease_seconds
+    *refused, _ = result["began"]
+    assert result["let_through"] >= asked + lease_seconds
     assert [began for began in refused if began > probing + lease_seconds] == []
     assert (await breaker.status()).state is BreakerState.CLOSED
 
@@ -247,10 +247,10 @@ async def test_a_live_prober_keeps_its_permit_and_that_of_a_dead_one_expires_soo
     await asyncio.sleep(3 * renewal_seconds)
     ended = time.monotonic()
     end(prober)
-    told = await asyncio.to_thread(traffic.read_line)
+    result = await asyncio.to_thread(traffic.read_line)
 
     # As above. The last renewal may have been under way when the prober ended.
-    *refused, _ = told["began"]
-    assert told["let_through"] >= ended
+    *refused, _ = result["began"]
+    assert result["let_through"] >= ended
     assert [began for began in refused if began > ended + 1.5 * renewal_seconds] == []
     assert (await breaker.status()).state is BreakerState.CLOSED

@@ -156,9 +156,9 @@ async def test_the_export_ends_when_its_reader_closes_the_pipe(service, client):
     with begin("export", "--url", service.url, stdout=subprocess.PIPE) as process:
         assert process.stdout.readline().startswith(b'{"timestamp":')
         process.stdout.close()
-        said = process.stderr.read()
+        output = process.stderr.read()
 
-    assert said == b"python -m src.cli: standard output was closed\n"
+    assert output == b"python -m src.cli: standard output was closed\n"
     assert process.returncode == 1
 
 
@@ -169,10 +169,10 @@ async def test_points_that_the_service_rejects_are_named_and_counted(service, cl
     ended = run("import", "--url", service.url, path)
 
     assert ended.returncode == POINTS_REJECTED
-    told = ended.stderr.decode()
-    assert "line 2: timestamp: Field required" in told
-    assert "line 3: body: " in told
-    assert "The service rejected 2 points." in told
+    output = ended.stderr.decode()
+    assert "line 2: timestamp: Field required" in output
+    assert "line 3: body: " in output
+    assert "The service rejected 2 points." in output
 
 
 async def test_the_import_waits_for_the_quota(start_server, tmp_path):

@@ -1,4 +1,4 @@
-"""Calls that do as they are told, and callers that note what became of them."""
+"""Calls whose behaviour a test controls, and callers that record the outcomes."""
 
 import asyncio
 from collections.abc import Callable
@@ -19,7 +19,7 @@ def _end(ending: object) -> object:
 
 
 class ScriptedCall:
-    """Takes and ends each attempt as told: so many seconds, then an answer, an error or `CANCELLED`.
+    """A call whose attempts take given seconds and end with an answer, an error or `CANCELLED`.
 
     Args:
         clock: To take time by.
@@ -58,7 +58,7 @@ class ScriptedCall:
 
 
 class OpenCall:
-    """Goes on until it is told how to end: with an answer, an error or `CANCELLED`.
+    """A call that continues until the test ends it with an answer, an error or `CANCELLED`.
 
     Args:
         on_begin: Called when it begins.

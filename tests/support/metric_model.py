@@ -1,4 +1,4 @@
-"""The metric store as plainly as it can be said: keep every point, look at all of them each time."""
+"""The simplest metric store: it keeps every point, and looks at all points for each result."""
 
 import math
 from collections import Counter

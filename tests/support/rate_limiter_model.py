@@ -1,4 +1,4 @@
-"""The rate limiters as plainly as they can be said: keep every allowed hit, go through all each time.
+"""The simplest rate limiters: they keep every allowed hit, and look at all hits for each decision.
 
 Each algorithm is one function, the units for which there is room at a time; when there will be room is found
 by looking. Times are in whole µs.

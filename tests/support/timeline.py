@@ -1,4 +1,4 @@
-"""What should become of calls, told as generators: what happens, with a `yield` of the seconds it waits."""
+"""Predictions of calls as generators, which yield the seconds that they wait."""
 
 import heapq
 import itertools

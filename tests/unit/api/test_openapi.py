@@ -246,8 +246,10 @@ def test_the_documents_reference_a_header_by_name():
 
 def test_503_is_documented_for_each_route_that_can_answer_it(document):
     reasons = {"REDIS_UNAVAILABLE", "CIRCUIT_OPEN", "EXTERNAL_SERVICE_UNAVAILABLE"}
-    told = {name: problem_codes(operation) & reasons for name, operation in operations(document).items()}
-    assert {name: codes for name, codes in told.items() if codes} == {
+    documented = {
+        name: problem_codes(operation) & reasons for name, operation in operations(document).items()
+    }
+    assert {name: codes for name, codes in documented.items() if codes} == {
         "POST /api/metrics": {"REDIS_UNAVAILABLE"},
         "POST /api/metrics/batch": {"REDIS_UNAVAILABLE"},
         "GET /api/metrics/summary": reasons,

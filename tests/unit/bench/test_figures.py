@@ -48,10 +48,10 @@ def test_a_percentile_is_the_nearest_rank(values, percent, expected):
 
 
 @pytest.mark.parametrize(
-    ("times", "told"), [(4.1, "4.1"), (0.2, "0.2"), (0.048, "0.048"), (11.2, "11"), (1234.5, "1234")]
+    ("times", "text"), [(4.1, "4.1"), (0.2, "0.2"), (0.048, "0.048"), (11.2, "11"), (1234.5, "1234")]
 )
-def test_a_ratio_has_two_digits_or_all_before_the_point(times, told):
-    assert format_ratio(times) == told + TIMES
+def test_a_ratio_has_two_digits_or_all_before_the_point(times, text):
+    assert format_ratio(times) == text + TIMES
 
 
 def test_the_ratio_is_the_median_of_the_ratios_of_all_rounds():

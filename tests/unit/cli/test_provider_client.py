@@ -52,18 +52,18 @@ async def test_a_cut_connection_is_an_error(provider: ProviderClient):
 
 
 @pytest.mark.parametrize(
-    ("raised", "said"),
+    ("raised", "message"),
     [
         (httpx.ConnectError("refused"), "no connection"),
         (httpx.RemoteProtocolError("incomplete"), "cut off"),
         (httpx.ReadError("reset"), "cut off"),
     ],
 )
-async def test_a_network_error_is_an_unavailable_provider(raised: httpx.HTTPError, said: str):
+async def test_a_network_error_is_an_unavailable_provider(raised: httpx.HTTPError, message: str):
     def raise_network_error(_request: httpx.Request) -> httpx.Response:
         raise raised
 
-    with pytest.raises(NoAnswerError, match=said):
+    with pytest.raises(NoAnswerError, match=message):
         await client_of(raise_network_error).call("GET", "/get")
 
 

@@ -292,11 +292,11 @@ async def test_a_probe_gives_its_permit_back_if_the_failure_predicate_raises(clo
 
 
 async def test_a_probe_gives_its_permit_back_if_the_listener_raises(clock):
-    heard = []
+    events = []
 
     def listener(event):
-        heard.append(type(event).__name__)
-        if heard.count("ProbeStarted") == 1 and heard[-1] == "ProbeStarted":
+        events.append(type(event).__name__)
+        if events.count("ProbeStarted") == 1 and events[-1] == "ProbeStarted":
             raise SystemExit
 
     policy = await half_open(clock)

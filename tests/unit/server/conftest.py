@@ -47,8 +47,13 @@ async def echo(scope, receive, send):
     body = await whole_body(receive)
     if body is not None:
         headers = [[name.decode(), value.decode()] for name, value in scope["headers"]]
-        told = {"method": scope["method"], "path": scope["path"], "headers": headers, "body": body.decode()}
-        await answer(send, 200, told)
+        response = {
+            "method": scope["method"],
+            "path": scope["path"],
+            "headers": headers,
+            "body": body.decode(),
+        }
+        await answer(send, 200, response)
 
 
 async def until(condition):

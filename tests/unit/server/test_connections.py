@@ -56,11 +56,11 @@ async def test_an_incomplete_head_is_answered_408_and_its_connection_closed(serv
     for end in (-10, -6, -2):
         await slow.send(GET[end - 4 : end] if end > -10 else GET[:end])
         await until(lambda end=end: only_connection(server)._pending_bytes == len(GET) + end)
-        wait(server, clock, 3)  # each piece is something done, but not what is awaited
+        wait(server, clock, 3)  # a piece does not restart the timeout of the head
     wait(server, clock, 1)
-    told = await slow.answer()
-    assert (told.status, told.closes) == (408, True)
-    assert json.loads(told.body)["code"] == "REQUEST_TIMEOUT"
+    response = await slow.answer()
+    assert (response.status, response.closes) == (408, True)
+    assert json.loads(response.body)["code"] == "REQUEST_TIMEOUT"
     assert await slow.ends() == b""
 
 
@@ -141,7 +141,7 @@ async def test_a_connection_beyond_the_limit_closes_the_longest_idle_one(serve, 
     wait(server, clock, 2)
     assert await is_open(await server.connect())
     assert await first.ends() == b""
-    assert await is_open(second)  # so it does not wait any more as the server saw it
+    assert await is_open(second)  # this request makes it newer than the third connection
     assert await is_open(await server.connect())
     assert await third.ends() == b""
 
@@ -160,9 +160,9 @@ async def test_a_connection_with_a_request_is_not_closed_for_another_connection(
     await until(lambda: has_request(server))
     wait(server, clock, 2)
     refused = await RawConnection.open(server.port)
-    told = await refused.answer()
-    assert (told.status, told.closes, told.headers["retry-after"]) == (503, True, "1")
-    assert json.loads(told.body)["code"] == "TOO_MANY_CONNECTIONS"
+    response = await refused.answer()
+    assert (response.status, response.closes, response.headers["retry-after"]) == (503, True, "1")
+    assert json.loads(response.body)["code"] == "TOO_MANY_CONNECTIONS"
     await refused.close()
     may_answer.set()
     assert [(await connection.answer()).status for connection in busy] == [200, 200]
@@ -197,9 +197,9 @@ async def test_an_aborted_request_without_an_answer_gets_a_503(serve):
     await until(lambda: any(connection.cycle for connection in server.connections.all()))
     for connection in server.connections.all():
         connection.abort_request()
-    told = await half_sent.answer()
-    assert (told.status, told.closes, told.headers["retry-after"]) == (503, True, "1")
-    assert json.loads(told.body)["code"] == "STOPPING"
+    response = await half_sent.answer()
+    assert (response.status, response.closes, response.headers["retry-after"]) == (503, True, "1")
+    assert json.loads(response.body)["code"] == "STOPPING"
     assert await half_sent.ends() == b""
     assert bodies == [None]
     assert await silent.ends() == b""

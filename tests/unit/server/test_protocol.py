@@ -23,9 +23,9 @@ PIECES = {
 @pytest.mark.parametrize("pieces", PIECES.values(), ids=PIECES)
 async def test_trailers_are_not_read_as_headers(serve, pieces):
     server = await serve()
-    told = json.loads((await exchange(server.port, *pieces)).body)
-    assert told["headers"] == [["host", "x"], ["transfer-encoding", "chunked"]]
-    assert told["body"] == "abc"
+    response = json.loads((await exchange(server.port, *pieces)).body)
+    assert response["headers"] == [["host", "x"], ["transfer-encoding", "chunked"]]
+    assert response["body"] == "abc"
 
 
 async def test_trailers_are_not_read_as_headers_of_the_next_request(serve):
@@ -90,11 +90,11 @@ async def test_an_ambiguous_head_is_rejected_and_ends_the_connection(serve, requ
     server = await serve(app)
     connection = await server.connect()
     await connection.send(request_bytes + GET)
-    told = await connection.answer()
-    assert (told.status, told.closes) == (status, True)
-    assert told.headers["content-type"] == "application/problem+json"
-    assert json.loads(told.body)["status"] == status
-    assert json.loads(told.body)["request_id"] == told.headers["x-request-id"]
+    response = await connection.answer()
+    assert (response.status, response.closes) == (status, True)
+    assert response.headers["content-type"] == "application/problem+json"
+    assert json.loads(response.body)["status"] == status
+    assert json.loads(response.body)["request_id"] == response.headers["x-request-id"]
     assert await connection.ends() == b""  # so what followed was not read as a request
     assert calls == []
 
@@ -112,9 +112,9 @@ async def test_an_ambiguous_head_is_rejected_and_ends_the_connection(serve, requ
 )
 async def test_a_valid_head_is_served(serve, request_bytes):
     server = await serve()
-    told = await exchange(server.port, request_bytes)
-    assert told.status == 200
-    assert json.loads(told.body)["path"] == "/a"
+    response = await exchange(server.port, request_bytes)
+    assert response.status == 200
+    assert json.loads(response.body)["path"] == "/a"
 
 
 @pytest.mark.parametrize("upgrade", ["h2c", "websocket", "TLS/1.3"])
@@ -141,8 +141,8 @@ async def test_a_request_is_answered_even_if_the_next_one_is_malformed(serve):
     server = await serve()
     connection = await server.connect()
     await connection.send(GET + b"no request\r\n\r\n")
-    told = await connection.answer()
-    assert (told.status, told.closes) == (200, True)
+    response = await connection.answer()
+    assert (response.status, response.closes) == (200, True)
     assert await connection.ends() == b""
 
 
@@ -162,8 +162,8 @@ async def test_a_malformed_body_is_rejected_and_the_application_gets_a_disconnec
     server = await serve(app)
     connection = await server.connect()
     await connection.send(CHUNKED[: -len(b"0\r\n")], b"no chunk\r\n")
-    told = await connection.answer()
-    assert (told.status, told.closes) == (400, True)
+    response = await connection.answer()
+    assert (response.status, response.closes) == (400, True)
     assert await connection.ends() == b""
     assert bodies == [None]
 
@@ -193,8 +193,8 @@ async def test_an_early_response_ends_the_connection(serve, head):
     server = await serve(rejecting_app)
     connection = await server.connect()
     await connection.send(head)
-    told = await connection.answer()
-    assert (told.status, told.closes) == (413, True)
+    response = await connection.answer()
+    assert (response.status, response.closes) == (413, True)
     await connection.send(GET)  # by a client that does not look
     assert await connection.ends() == b""
 
@@ -205,8 +205,8 @@ async def test_the_client_can_read_an_early_answer_while_it_is_still_sending(ser
     await connection.send(request_with_body(10_000_000))
     for _ in range(50):
         await connection.send(b"x" * 65536)
-    told = await connection.answer()
-    assert told.status == 413
+    response = await connection.answer()
+    assert response.status == 413
     assert await connection.ends() == b""  # a reset would raise
 
 
@@ -221,8 +221,8 @@ async def test_a_short_body_that_comes_after_its_answer_is_dropped_and_the_conne
     connection = await server.connect()
     for _ in range(2):
         await connection.send(request_with_body(3))
-        told = await connection.answer()
-        assert (told.status, told.closes) == (429, False)
+        response = await connection.answer()
+        assert (response.status, response.closes) == (429, False)
         await connection.send(b"abc")
     await connection.send(GET)
     assert (await connection.answer()).status == 429
@@ -248,8 +248,8 @@ async def test_a_head_or_trailers_of_more_than_the_limit_are_rejected(serve, hea
     server = await serve()
     connection = await server.connect()
     sending = asyncio.create_task(connection.send(head))
-    told = await connection.answer()
-    assert (told.status, told.closes) == (431, True)
+    response = await connection.answer()
+    assert (response.status, response.closes) == (431, True)
     assert await connection.ends() == b""
     sending.cancel()
     await asyncio.gather(sending, return_exceptions=True)
@@ -258,6 +258,6 @@ async def test_a_head_or_trailers_of_more_than_the_limit_are_rejected(serve, hea
 async def test_a_head_up_to_the_limit_is_served_with_a_body_of_any_length(serve):
     server = await serve()
     head = b"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 200000\r\nX: " + b"a" * 60_000 + b"\r\n\r\n"
-    told = await exchange(server.port, head + b"b" * 200_000)
-    assert told.status == 200
-    assert len(json.loads(told.body)["body"]) == 200_000
+    response = await exchange(server.port, head + b"b" * 200_000)
+    assert response.status == 200
+    assert len(json.loads(response.body)["body"]) == 200_000

@@ -77,9 +77,10 @@ def test_without_findings_the_status_is_healthy(proxy):
     ],
 )
 def test_the_finding_of_an_outage_describes_the_quotas(policy, quotas):
-    said = judge(counters=UNAVAILABLE, outage_policy=policy)
+    finding = judge(counters=UNAVAILABLE, outage_policy=policy)
     assert (
-        said.message == f"Redis unavailable for 75 s: nothing is stored, {quotas}; figures of one worker only"
+        finding.message
+        == f"Redis unavailable for 75 s: nothing is stored, {quotas}; figures of one worker only"
     )
 
 
@@ -145,7 +146,7 @@ def test_the_status_is_the_worst_finding():
     everything = replace(counters_with(requests=100, errors=50, bypassed=9), outage=UNAVAILABLE.outage)
     both = proxy_status(100, is_full=True, breaker=BreakerState.OPEN)
     held = {"next_slot_seconds": 99, "breaker": BreakerState.HALF_OPEN}
-    said = [
+    findings = [
         judge(everything, OPEN, both).code,
         judge(replace(everything, outage=REFUSES.outage), OPEN, both).code,
         judge(replace(everything, outage=None), OPEN, both).code,
@@ -158,12 +159,12 @@ def test_the_status_is_the_worst_finding():
         judge(QUIET, CLOSED, PROXY_HALF_OPEN).code,
         judge().code,
     ]
-    assert said == [
+    assert findings == [
         "REDIS_UNAVAILABLE", "REDIS_REFUSES", "BREAKER_OPEN", "SERVER_ERRORS", "BREAKER_HALF_OPEN",
         "LIMITER_OPEN", "PROXY_BREAKER_OPEN", "PROXY_QUEUE_FULL", "PROXY_QUEUE_PAUSED",
         "PROXY_BREAKER_HALF_OPEN", "ALL_WELL",
     ]  # fmt: skip
-    assert said == list(get_args(Code))
+    assert findings == list(get_args(Code))
 
 
 @pytest.mark.parametrize(
@@ -175,7 +176,7 @@ def test_a_small_share_of_errors_is_not_a_finding(errors, requests, code):
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"),
+    ("seconds", "text"),
     [
         (-5, "0 s"),
         (0, "0 s"),
@@ -186,7 +187,7 @@ def test_a_small_share_of_errors_is_not_a_finding(errors, requests, code):
         (90_000, "25 h"),
     ],
 )
-def test_durations_are_in_seconds_minutes_or_hours(seconds, said):
+def test_durations_are_in_seconds_minutes_or_hours(seconds, text):
     assert judge(breaker=replace(OPEN, opened_at=NOW - seconds)).message.startswith(
-        f"Breaker open for {said}:"
+        f"Breaker open for {text}:"
     )

@@ -172,5 +172,5 @@ def test_every_failure_of_the_table_has_advice():
 
 
 def test_the_arguments_of_an_unknown_command_are_not_logged():
-    told = "ERR unknown command `AUTH`, with args beginning with: `default`, `hunter2`, "
-    assert reason_of(reply_error(told)) == "ERR unknown command `AUTH`"
+    message = "ERR unknown command `AUTH`, with args beginning with: `default`, `hunter2`, "
+    assert reason_of(reply_error(message)) == "ERR unknown command `AUTH`"

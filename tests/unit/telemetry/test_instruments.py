@@ -39,22 +39,22 @@ def value(name, **labels):
 
 
 def documented_instruments(metric):
-    (told,) = metric.describe()
-    name = f"{told.name}_total" if told.type == "counter" else told.name
-    return name, told.type, metric._labelnames, told.documentation
+    (description,) = metric.describe()
+    name = f"{description.name}_total" if description.type == "counter" else description.name
+    return name, description.type, metric._labelnames, description.documentation
 
 
-# The metrics
+# The documented metrics
 
 
 def test_the_documentation_page_lists_every_metric():
     rows = re.findall(
         r"^\| `(\w+)` \| (\w+) \|(.*?)\| [^|]+ \| (.+) \|$", PAGE.read_text("utf-8"), re.MULTILINE
     )
-    told = [
+    description = [
         (name, kind, tuple(re.findall(r"`(\w+)`", labels)), meaning) for name, kind, labels, meaning in rows
     ]
-    assert told == [documented_instruments(metric) for metric in METRICS]
+    assert description == [documented_instruments(metric) for metric in METRICS]
 
 
 def test_the_alerts_use_existing_metrics_and_labels():
@@ -76,7 +76,7 @@ def test_durations_are_in_seconds(metric):
     assert metric._type != "histogram" or metric._name.endswith(("_seconds", "_points", "_commands"))
 
 
-# Who counts
+# The functions that count
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def test_a_wait_in_the_queue_is_counted():
     assert value("proxy_queue_wait_seconds_sum") == before + 1.5
 
 
-# What is read when it is asked for
+# Gauges, which are updated when they are read
 
 
 async def test_a_breaker_is_in_one_state_at_a_time(clock):

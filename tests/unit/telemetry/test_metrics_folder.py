@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no 
 @pytest.fixture(autouse=True)
 def temporary_folder(monkeypatch, tmp_path):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setenv(MULTIPROC_DIR, "")  # deleting what is not set would restore nothing afterwards
+    monkeypatch.setenv(MULTIPROC_DIR, "")  # so that monkeypatch restores the variable after the test
     monkeypatch.delenv(MULTIPROC_DIR)
     return tmp_path
 
@@ -87,7 +87,7 @@ def test_a_worker_that_starts_while_the_last_one_stops_has_a_folder(worker, temp
 
     def overtaken(descriptor, operation):
         if operation == fcntl.LOCK_SH and next(once, False):
-            leave()  # between the making of the folder and its lock
+            leave()  # after the folder was created and before it is locked
         flock(descriptor, operation)
 
     monkeypatch.setattr(fcntl, "flock", overtaken)

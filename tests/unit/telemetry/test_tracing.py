@@ -121,6 +121,6 @@ async def test_the_called_service_gets_the_trace(recorder):
     async with httpx.AsyncClient(transport=httpx.MockTransport(answer), event_hooks=hooks) as client:
         assert (await client.get("http://provider/")).text == "none"
         with recorder.provider.get_tracer("test").start_as_current_span("attempt") as span:
-            told = (await client.get("http://provider/")).text
+            traceparent = (await client.get("http://provider/")).text
     context = span.get_span_context()
-    assert told.startswith(f"00-{context.trace_id:032x}-{context.span_id:016x}-")
+    assert traceparent.startswith(f"00-{context.trace_id:032x}-{context.span_id:016x}-")
