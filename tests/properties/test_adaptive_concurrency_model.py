@@ -1,4 +1,4 @@
-"""Adaptive concurrency against a plain model: what is counted in a round, and what limit follows from it."""
+"""Adaptive concurrency against a simple model: the counted calls of a round, and the resulting limit."""
 
 import math
 from statistics import fmean
@@ -29,12 +29,12 @@ durations = st.sampled_from([0.25, 0, 0.5, 1, 3])
 
 
 class AimdModel:
-    """One more after a good round that was full, a share less after a bad one."""
+    """Increases the limit by one after a good and full round, and reduces it by a share after a bad one."""
 
     def __init__(self, target, tolerance, backoff):
         self.target, self.tolerance, self.backoff = target, tolerance, backoff
 
-    def wanted(self, limit, calls, was_full):
+    def next_limit_of_model(self, limit, calls, was_full):
         bad = [seconds for seconds in calls if seconds is None or seconds > self.target]
         if len(bad) / len(calls) > self.tolerance:
             return limit * self.backoff
@@ -42,7 +42,7 @@ class AimdModel:
 
 
 class GradientModel:
-    """Measures for a round at the lowest limit, then follows the latency for so many rounds, and so on."""
+    """Measures a baseline for a round at the lowest limit, then follows the latency for some rounds."""
 
     def __init__(self, tolerance, rounds):
         self.tolerance, self.rounds = tolerance, rounds
@@ -50,7 +50,7 @@ class GradientModel:
         self.unloaded = None
         self.limit_before = None  # while measuring
 
-    def wanted(self, limit, calls, was_full):
+    def next_limit_of_model(self, limit, calls, was_full):
         succeeded = [seconds for seconds in calls if seconds is not None]
         if self.limit_before is not None:
             if not succeeded:
@@ -80,7 +80,7 @@ gradients = st.tuples(st.sampled_from([0, 0.25, 1]), st.integers(1, 3))
 
 
 class Model:
-    """Calls under way, and those of the round that count: their seconds, or None for an overload."""
+    """The running calls, and the counted calls of the round: their seconds, or None for an overload."""
 
     def __init__(self, law, limit, options):
         self.law, self.limit, self.options = law, limit, options
@@ -107,8 +107,8 @@ class Model:
             self.end_round()
 
     def end_round(self):
-        wanted = math.floor(self.law.wanted(self.limit, self.round, self.was_full))
-        after = max(self.options.min_limit, min(self.options.max_limit, wanted))
+        next_limit_of_model = math.floor(self.law.next_limit_of_model(self.limit, self.round, self.was_full))
+        after = max(self.options.min_limit, min(self.options.max_limit, next_limit_of_model))
         self.round, self.was_full = [], False
         if after != self.limit:
             self.changes.append(LimitChanged(policy="adaptive-concurrency", before=self.limit, after=after))
@@ -155,7 +155,7 @@ class AdaptiveConcurrencyMachine(CallsMachine):
         crowds=st.lists(st.tuples(durations, endings, endings), min_size=1, max_size=5),
         spare=st.sampled_from([0, 0, 1]),
     )
-    def crowds_come_and_leave(self, crowds, spare):
+    def many_calls_begin_and_end(self, crowds, spare):
         for seconds, ending, first_ending in crowds:
             while len(self.model.inside) < self.model.limit - spare:
                 self.come()
@@ -163,12 +163,12 @@ class AdaptiveConcurrencyMachine(CallsMachine):
             for place, number in enumerate(list(self.model.inside)):
                 self.end(number, ending if place else first_ending)
 
-    def hang_up(self, number):
-        super().hang_up(number)
+    def cancel_call(self, number):
+        super().cancel_call(number)
         self.model.leave(number, "cancelled", self.now)
 
     @invariant()
-    def both_say_the_same(self):
+    def store_agrees_with_the_model(self):
         assert self.policy.limit == self.room.permits == self.model.limit
         assert {
             n for n, caller in enumerate(self.callers) if caller.call.is_running
@@ -183,5 +183,5 @@ class AdaptiveConcurrencyMachine(CallsMachine):
 
 
 @pytest.mark.parametrize("law", [(Aimd, AimdModel, aimds), (Gradient, GradientModel, gradients)])
-def test_adaptive_concurrency_keeps_to_the_model(law):
+def test_adaptive_concurrency_agrees_with_the_model(law):
     run_machine(lambda: AdaptiveConcurrencyMachine(law), examples=80, steps=15)

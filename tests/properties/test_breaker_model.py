@@ -1,4 +1,4 @@
-"""Circuit breakers against a plain model: whatever happens in whatever order, both say the same."""
+"""Circuit breakers against a simple model, in random sequences of events."""
 
 import itertools
 import math
@@ -56,7 +56,7 @@ def breaker_options(draw):
 
 
 class Model:
-    """The breaker as one would explain it: it remembers every call and looks through them all."""
+    """The simplest breaker: it keeps every call, and looks at all calls for each decision."""
 
     def __init__(self, options, clock):
         self.options, self.clock = options, clock
@@ -96,7 +96,7 @@ class Model:
         return min(longer, self.options.open_seconds_max)
 
     def wait(self):
-        """Seconds until a call is let through; None when forced open."""
+        """Return the seconds until a call is admitted; None if the breaker is forced open."""
         if self.state == "FORCED_OPEN":
             return None
         if self.state == "OPEN":
@@ -108,7 +108,7 @@ class Model:
         return 0
 
     def admit(self, ticket):
-        """Let `ticket` in, or return the wait."""
+        """Admit `ticket`, or return the wait."""
         wait = self.wait()
         if wait != 0:
             return wait
@@ -122,7 +122,7 @@ class Model:
         return 0
 
     def record(self, era, ticket, failed, slow):
-        """Count an outcome. Return whether a breaker that is forced closed would open now and not before."""
+        """Count an outcome. Return whether a breaker that is forced closed would open because of it."""
         if era != self.era:
             return False
         if self.state == "HALF_OPEN":
@@ -201,7 +201,7 @@ class Model:
 
 
 class BreakerMachine(StoreMachine):
-    """Does the same to a store and to the model, and compares what it can see of them after every step."""
+    """Runs the same steps on a store and on the model, and compares their states after every step."""
 
     tickets = Bundle("tickets")
 
@@ -261,7 +261,7 @@ class BreakerMachine(StoreMachine):
 
     @precondition(lambda self: self.model.wait())
     @rule()
-    def wait_as_long_as_told(self):
+    def wait_for_retry_after(self):
         self.pass_time(self.model.wait())
 
     @precondition(lambda self: len(self.model.transitions) % 4 == 3)  # seldom, or little else would happen
@@ -274,7 +274,7 @@ class BreakerMachine(StoreMachine):
             self.model.begin(order.name, seconds)
 
     @invariant()
-    def both_say_the_same(self):
+    def store_agrees_with_the_model(self):
         status = self.do(self.store.status(NAME, self.options))
         assert self.model.status() == (
             status.state,
@@ -287,5 +287,5 @@ class BreakerMachine(StoreMachine):
         )
 
 
-def test_every_store_keeps_to_the_model(make_client):
+def test_every_store_agrees_with_the_model(make_client):
     run_machine(lambda: BreakerMachine(make_client), examples=80 if make_client is None else 20, steps=40)

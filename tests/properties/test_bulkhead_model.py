@@ -110,8 +110,8 @@ class BulkheadMachine(CallsMachine):
         self.act(lambda: self.bulkhead.resize(permits))
         self.model.resize(permits, self.now)
 
-    def hang_up(self, number):
-        super().hang_up(number)
+    def cancel_call(self, number):
+        super().cancel_call(number)
         self.model.leave([number], self.now)
 
     def advance(self, seconds):

@@ -1,4 +1,4 @@
-"""The proxy can read any headers of an upstream or a client, and misses no directive among them."""
+"""The proxy can parse any headers of an upstream or a client, and finds every directive in them."""
 
 from hypothesis import example, given
 from hypothesis import strategies as st

@@ -1,7 +1,7 @@
-"""Cache stores against a plain model: whatever happens in whatever order, both say the same.
+"""Cache stores against a simple model, in random sequences of events.
 
-Redis' own clock goes on while a test runs. So time here passes by tens of seconds and what runs out does so
-halfway between two of them: neither that nor a rounding to milliseconds can put anything on the other side.
+The clock of Redis runs during the test. So time moves in steps of ten seconds, and every expiry lies halfway
+between two steps. Neither the clock nor a rounding to milliseconds can then move an expiry over a step.
 """
 
 import asyncio
@@ -49,7 +49,7 @@ class Claim:
 
 
 class Model:
-    """One key as one would explain it: an answer, the last good copy of one, and who computes."""
+    """One key of the simplest cache: an answer, the last good copy, and the holder of the lease."""
 
     def __init__(self, options, clock):
         self.options, self.clock = options, clock
@@ -110,7 +110,7 @@ class Model:
 
 
 class CacheMachine(StoreMachine):
-    """Does the same to a store and to the model, and compares what it can see of them after every step."""
+    """Runs the same steps on a store and on the model, and compares their states after every step."""
 
     leases = Bundle("leases")
 
@@ -194,9 +194,9 @@ class CacheMachine(StoreMachine):
     def pass_time(self, seconds):
         self.clock.jump(seconds)
         if self.link is not None:
-            self.do(self.bring_expiries_nearer(seconds))
+            self.do(self.shorten_expiries(seconds))
 
-    async def bring_expiries_nearer(self, seconds):
+    async def shorten_expiries(self, seconds):
         stored = await self.link.send("KEYS", "*")
         remaining_ms = await self.link.send_all([("PTTL", key) for key in stored])
         assert all(left_ms != -1 for left_ms in remaining_ms), "something never runs out"
@@ -208,7 +208,7 @@ class CacheMachine(StoreMachine):
         )
 
     @invariant()
-    def both_say_the_same(self):
+    def store_agrees_with_the_model(self):
         for key, model in self.models.items():
             fresh, *expired, last_good = self.do(self.read_all(key))
             self.check(key, fresh, model.read(), self.options.ttl_seconds)
@@ -244,5 +244,5 @@ def about(seconds):
     return pytest.approx(seconds, abs=LEEWAY_SECONDS)
 
 
-def test_every_store_keeps_to_the_model(make_client):
+def test_every_store_agrees_with_the_model(make_client):
     run_machine(lambda: CacheMachine(make_client), examples=30, steps=25)

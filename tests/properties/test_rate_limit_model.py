@@ -150,8 +150,8 @@ class RateLimitMachine(CallsMachine):
         self.do(self.limiter.hit(KEY, cost))
         self.model.spend(cost)
 
-    def hang_up(self, number):
-        super().hang_up(number)
+    def cancel_call(self, number):
+        super().cancel_call(number)
         self.model.leave({number}, self.now)
 
     def advance(self, seconds):

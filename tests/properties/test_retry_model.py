@@ -1,4 +1,4 @@
-"""The retry against a plain model: when each attempt begins, and why the last one was the last.
+"""The retry against a simple model: the start of each attempt, and the reason for the end.
 
 Calls overlap, and two policies share one budget. Every time, draw and share is a multiple of a power of two,
 so that sums are exact.
@@ -48,7 +48,7 @@ def between(low, high, share):
 
 
 class WorthItError(Exception):
-    """May be retried; says when, if it has a `retry_after`."""
+    """An error that may be retried, with or without `retry_after`."""
 
 
 class NotWorthItError(Exception):
@@ -70,7 +70,7 @@ draws = st.lists(st.integers(0, 7).map(lambda n: n / 8), min_size=1, max_size=6)
 
 
 class Model:
-    """Says what becomes of a call from its first attempt to its last."""
+    """Predicts a call from its first attempt to its last."""
 
     def __init__(self, options, formula, budget, draws, timeline):
         self.options, self.formula, self.draw, self.timeline = options, formula, draws.random, timeline
@@ -90,7 +90,7 @@ class Model:
             if not isinstance(ending, WorthItError) or isinstance(ending, AbortedError):
                 return ending
             wait = self.formula(attempt, wait, self.draw)
-            delay = self.no_sooner_than_asked(wait, ending)
+            delay = self.at_least_retry_after(wait, ending)
             gone = self.timeline.now - first
             is_last = attempt == self.options.attempts or gone + delay >= self.options.total_seconds
             if is_last or self.tokens < 1:
@@ -107,7 +107,7 @@ class Model:
                 raise
         raise AssertionError("the script is too short")
 
-    def no_sooner_than_asked(self, wait, error):
+    def at_least_retry_after(self, wait, error):
         asked = getattr(error, "retry_after", None)
         return wait if asked in (None, "soon") or math.isnan(asked) else max(wait, asked)
 
@@ -157,7 +157,7 @@ class RetryMachine(TimelineMachine):
         return error
 
     @invariant()
-    def attempts_begin_when_they_should(self):
+    def attempts_agree_with_the_model(self):
         for number, caller in enumerate(self.callers):
             assert caller.call.began == self.model.began[number]
         assert self.listener.events == self.model.events
@@ -168,5 +168,5 @@ class RetryMachine(TimelineMachine):
 
 
 @pytest.mark.parametrize(("backoff", "formula"), BACKOFFS)
-def test_retries_keep_to_the_model(backoff, formula):
+def test_retries_agree_with_the_model(backoff, formula):
     run_machine(lambda: RetryMachine(backoff, formula), examples=60, steps=12)

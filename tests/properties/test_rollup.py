@@ -1,4 +1,4 @@
-"""Whatever the points and however they are split: the same rollup."""
+"""The rollup of any points is the same for each division into parts."""
 
 import math
 import sys
@@ -45,5 +45,5 @@ def test_arrays_and_lists_have_the_same_rollup_and_a_record_keeps_it(points):
 
 
 @given(timestamps)
-def test_timestamps_survive_their_text(timestamp_us):
+def test_a_formatted_timestamp_is_parsed_back(timestamp_us):
     assert parse_timestamp(format_timestamp(timestamp_us)) == timestamp_us

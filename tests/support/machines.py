@@ -85,7 +85,7 @@ class StoreMachine(AsyncMachine):
 class CallsMachine(AsyncMachine):
     """A machine with calls through a policy. Each call has its own caller, which can be cancelled.
 
-    `begin` begins a call. A subclass with a model extends `hang_up` and `advance`.
+    `begin` begins a call. A subclass with a model extends `cancel_call` and `advance`.
     """
 
     def __init__(self) -> None:
@@ -101,7 +101,7 @@ class CallsMachine(AsyncMachine):
         self.callers.append(self.act(lambda: Caller(policy, make_call(), self.clock)))
         return len(self.callers) - 1
 
-    def hang_up(self, number: int) -> None:
+    def cancel_call(self, number: int) -> None:
         self.act(self.callers[number].task.cancel)
 
     def advance(self, seconds: float) -> None:
@@ -110,7 +110,7 @@ class CallsMachine(AsyncMachine):
     @precondition(lambda self: self.callers)
     @rule(place=st.integers(0, 30))
     def cancel_any_call(self, place: int) -> None:
-        self.hang_up(place % len(self.callers))
+        self.cancel_call(place % len(self.callers))
 
     @precondition(lambda self: self.callers)  # without a call, time has no effect
     @rule(seconds=quarters)
@@ -136,13 +136,13 @@ class TimelineMachine(CallsMachine):
         number = self.begin(policy, make_call)
         self.timeline.begin(number, life(number))
 
-    def hang_up(self, number: int) -> None:
-        super().hang_up(number)
+    def cancel_call(self, number: int) -> None:
+        super().cancel_call(number)
         self.timeline.cancel(number)
 
     def advance(self, seconds: float) -> None:
         super().advance(seconds)
-        self.timeline.go_on_until(self.now)
+        self.timeline.advance_to(self.now)
 
     @invariant()
     def every_outcome_agrees_with_the_model(self) -> None:

@@ -36,7 +36,7 @@ class Timeline:
             heapq.heapify(self._waiting)
             self.outcomes[who] = self.now, CANCELLED
 
-    def go_on_until(self, now: float) -> None:
+    def advance_to(self, now: float) -> None:
         while self._waiting and self._waiting[0][0] <= now:
             self.now, _, who, life = heapq.heappop(self._waiting)
             self._play(who, life)
