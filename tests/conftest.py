@@ -1,4 +1,4 @@
-"""Fixtures every floor of the suite may use."""
+"""Fixtures for all parts of the suite."""
 
 import os
 import signal
@@ -43,7 +43,7 @@ def listener() -> RecordingListener:
 
 @pytest.fixture(scope="session")
 def shared_redis() -> Iterator[RedisServer]:
-    """One real redis-server for the whole session. A unix socket's path must stay short."""
+    """Run a real redis-server for the whole session. The path of its unix socket must be short."""
     _need_a_redis_server()
     with tempfile.TemporaryDirectory(prefix="redis-") as folder:
         server = RedisServer(Path(folder)).start()
@@ -53,7 +53,7 @@ def shared_redis() -> Iterator[RedisServer]:
 
 @pytest.fixture
 def redis_server(shared_redis: RedisServer) -> RedisServer:
-    """The real redis-server, empty."""
+    """Return the real redis-server, emptied."""
     with shared_redis.connect() as client:
         client.flushall()
     return shared_redis
@@ -61,13 +61,13 @@ def redis_server(shared_redis: RedisServer) -> RedisServer:
 
 @pytest.fixture
 def own_redis(start_redis: Callable[..., RedisServer]) -> RedisServer:
-    """A real redis-server of this test's own, to be mistreated; its data outlives a restart."""
+    """Run a real redis-server for this test, which may stop it. Its data survives a restart."""
     return start_redis(keep=True)
 
 
 @pytest.fixture
 def start_redis() -> Iterator[Callable[..., RedisServer]]:
-    """Start a real redis-server of this test's own with the options given, as often as it is called."""
+    """Return a function that starts a real redis-server with the given options for this test."""
     _need_a_redis_server()
     with ExitStack() as stack:
 
@@ -82,7 +82,7 @@ def start_redis() -> Iterator[Callable[..., RedisServer]]:
 
 @pytest.fixture(scope="session")
 def shared_cluster() -> Iterator[RedisCluster]:
-    """One cluster of three nodes for the whole session."""
+    """Run a cluster of three nodes for the whole session."""
     try:
         with RedisCluster() as cluster:
             yield cluster

@@ -7,7 +7,7 @@ from src.resilience.policy import Call, Policy
 from tests.support.clock import FakeClock
 
 CANCELLED = "cancelled"
-"""How a call ends that is cancelled."""
+"""The outcome of a cancelled call."""
 
 
 def _end(ending: object) -> object:

@@ -1,4 +1,4 @@
-"""The logging module as it was, whatever the code under test configures."""
+"""Restores the configuration of the logging module after a test."""
 
 import logging
 from collections.abc import Iterator

@@ -30,7 +30,7 @@ from src.services.metrics.labels import Group, Groups, LabelFilters, LabelQuery,
 
 
 class MemoryMetricStore:
-    """A `MetricStore`, `SeriesStore` and `DeletableStore` in memory: the oracle of the others."""
+    """A `MetricStore`, `SeriesStore` and `DeletableStore` in memory, with which tests compare the others."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock

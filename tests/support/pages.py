@@ -46,7 +46,7 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """What a page shows.
+    """The content of a page.
 
     Attributes:
         examples: Commands, in order.

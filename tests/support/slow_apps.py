@@ -1,4 +1,4 @@
-"""Applications that take their time, under our server: `python -m uvicorn tests.support.slow_apps:NAME`."""
+"""Slow applications for the server of this project: `python -m uvicorn tests.support.slow_apps:NAME`."""
 
 import asyncio
 import sys
@@ -27,7 +27,7 @@ def say(event):
 
 
 async def start_without_end(scope, receive, send):
-    """Never start, but give back what the start took."""
+    """Never start, but release the resources of the start."""
     await receive()
     say("starting")
     try:
@@ -38,7 +38,7 @@ async def start_without_end(scope, receive, send):
 
 
 async def start_in_a_thread(scope, receive, send):
-    """Never start, and leave a thread that nothing can stop, as a name that does not resolve does."""
+    """Never start, and leave a thread that cannot be stopped, like a slow name resolution."""
     await receive()
     say("starting")
     await asyncio.get_running_loop().run_in_executor(None, time.sleep, 3600)

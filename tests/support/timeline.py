@@ -7,11 +7,11 @@ from collections.abc import Generator, Hashable
 from tests.support.calls import CANCELLED
 
 Life = Generator[float, None, object]
-"""What should become of one call. It yields seconds and returns the answer, or the error, of the call."""
+"""The prediction of one call. It yields seconds, and returns the answer or the error of the call."""
 
 
 class Timeline:
-    """Plays lives side by side, in order of time and then of who began to wait first.
+    """Runs predictions concurrently, in order of time and then of the start of the wait.
 
     Attributes:
         now: The time.
@@ -28,7 +28,7 @@ class Timeline:
         self._play(who, life)
 
     def cancel(self, who: Hashable) -> None:
-        """End a life that is not over."""
+        """End a prediction that has not ended."""
         if who not in self.outcomes:
             for waiting in [waiting for waiting in self._waiting if waiting[2] == who]:
                 self._waiting.remove(waiting)
