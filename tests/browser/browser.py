@@ -1,4 +1,4 @@
-"""A real browser, and what it saw."""
+"""A real browser, and a record of its requests and errors."""
 
 import shutil
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ def running_chromium() -> Iterator[Browser]:
 
 @dataclass
 class PageRecord:
-    """Everything a page asked for, and everything it complained of."""
+    """The requests, errors and warnings of a page."""
 
     requests: list[Request] = field(default_factory=list)
     complaints: list[str] = field(default_factory=list)
@@ -35,7 +35,7 @@ class PageRecord:
         context.on("weberror", lambda error: self.complaints.append(str(error.error)))
 
     def forget(self) -> None:
-        """Forget what was meant to go wrong."""
+        """Forget the expected errors."""
         self.requests.clear()
         self.complaints.clear()
 
@@ -53,7 +53,7 @@ class PageRecord:
 
 
 def open_page(context: BrowserContext, url: str) -> Page:
-    """Open the dashboard, and wait until it has heard from the service."""
+    """Open the dashboard, and wait until it shows data of the service."""
     page = context.new_page()
     page.goto(f"{url}/dashboard")
     page.locator("#freshness[data-state=live]").wait_for()

@@ -1,4 +1,4 @@
-"""The operator's page in a real browser, on a real API: what is seen, what can be pushed, what it costs."""
+"""The operator's page in a real browser with a real API: its display, its controls and its cost."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -25,7 +25,7 @@ NOTHING = "\N{EN DASH}"
 
 @pytest.fixture(scope="module")
 def formats(browser, server):
-    """The page's module of that name."""
+    """Return the functions of the page's module `format.js`."""
     with browser.new_context() as context:
         page = open_page(context, server.url)
         yield page.evaluate_handle(f"import('{server.url}/dashboard/format.js')")
@@ -382,7 +382,7 @@ class TestFailures:
 
 
 class TestAccessibility:
-    """Whatever their eyes, hands, screens and settings."""
+    """The page with assistive technology, keyboards, small screens and different settings."""
 
     @pytest.mark.parametrize("scheme", ["light", "dark"])
     def test_axe_finds_no_serious_violation_in_any_state(self, page, api, scheme):
@@ -475,7 +475,7 @@ class TestCost:
 
 
 def test_the_page_works_below_any_path(context: BrowserContext, server, api, record):
-    """As behind a proxy that serves the API below /tools/analytics, and takes that off."""
+    """The proxy of this test serves the API below /tools/analytics, and removes this prefix."""
     context.route(
         "**/tools/analytics/**",
         lambda route: route.continue_(url=route.request.url.replace("/tools/analytics", "", 1)),
@@ -490,7 +490,7 @@ def test_the_page_works_below_any_path(context: BrowserContext, server, api, rec
 
 
 def _violations(page: Page) -> list[str]:
-    """What axe-core, whose rules are those of WCAG, calls serious or worse."""
+    """Return the violations of WCAG that axe-core rates as serious or critical."""
     return [
         f"{fault['id']}: {node['html'][:120]}"
         for fault in Axe().run(page).response["violations"]
@@ -500,7 +500,7 @@ def _violations(page: Page) -> list[str]:
 
 
 def _hide(page: Page, *, hidden: bool) -> None:
-    """Tell the page that it is hidden, or seen: a browser without a screen has no tabs to switch."""
+    """Simulate that the page is hidden or visible, since a headless browser cannot switch tabs."""
     page.evaluate(
         """(hidden) => {
             Object.defineProperty(document, "hidden", { configurable: true, get: () => hidden });

@@ -26,7 +26,7 @@ def provider() -> Iterator[Provider]:
 
 @pytest.fixture
 def silent_server() -> Iterator[str]:
-    """The URL of something that accepts connections and never says a word."""
+    """Yield the URL of a server that accepts connections and never responds."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         yield f"http://127.0.0.1:{listening.getsockname()[1]}"
 

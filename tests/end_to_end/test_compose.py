@@ -1,4 +1,4 @@
-"""The containers, built and driven as a user would. Takes minutes: only with RUN_COMPOSE_TESTS=1."""
+"""The containers, built and used like by a user. These tests take minutes and need RUN_COMPOSE_TESTS=1."""
 
 import os
 import re
@@ -25,7 +25,7 @@ SUITE_TIMEOUT_SECONDS = 1200
 
 
 def compose_command() -> list[str] | None:
-    """Either spelling of compose, or None where no engine answers."""
+    """Return the command of Compose v2 or v1, or None without a running engine."""
     if shutil.which("docker") is None:
         return None
     engine = subprocess.run(
@@ -52,7 +52,7 @@ needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="there is n
 
 
 class Containers(Checkout):
-    """The services of docker-compose.yml, started by start.sh, under a project name of this test's own."""
+    """The services of docker-compose.yml, started by start.sh, with a separate project name."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -89,7 +89,7 @@ class Containers(Checkout):
         return self.command("docker", "inspect", "--format", template, self.container(service)).strip()
 
     async def restart_with_empty_redis(self) -> None:
-        """Empty Redis and restart the API, which remembers whom it refused: quotas are unspent."""
+        """Empty Redis and restart the API, which keeps refusals in memory, so that all quotas are free."""
         self.compose("exec", "-T", "redis", "redis-cli", "flushall")
         self.compose("restart", "app")
         await self.until_healthy()
@@ -103,7 +103,7 @@ class Containers(Checkout):
 
 
 def first_of_two_free_ports() -> int:
-    """A port for Redis. The next port is free too, and stays so: no client gets a port below 32768."""
+    """Return a free port, followed by another free port. Both are below 32768, the first client port."""
     candidates = range(20_000 + 2 * (os.getpid() % 5_000), 32_000)
     return next(port for port in candidates if is_free(port) and is_free(port + 1))
 

@@ -1,6 +1,6 @@
-"""What is installed is what this repository pins, whatever the pip, the Python and the day.
+"""The installation has exactly the pinned packages, with each version of pip and Python, at any time.
 
-Most of these tests take a package registry and about a minute: only with RUN_INSTALL_TESTS=1.
+Most of these tests need a package registry, about a minute, and RUN_INSTALL_TESTS=1.
 """
 
 import os
@@ -57,7 +57,7 @@ def run_checked(*command: str | Path, cwd: Path = ROOT, **variables: str) -> str
 
 
 def minor_version(python: str | Path) -> tuple[int, int] | None:
-    """The version of a Python, or None where the command runs none."""
+    """Return the version of a Python, or None if the command runs no Python."""
     try:
         answer = run(python, "-c", "import sys; print(sys.version_info[1])")
     except OSError:
@@ -67,7 +67,7 @@ def minor_version(python: str | Path) -> tuple[int, int] | None:
 
 @cache
 def pythons() -> list[Path]:
-    """One CPython of each version from 3.11 on that this machine has."""
+    """Return the installed CPythons from 3.11 on, one of each version."""
     if not RUN:
         return [Path(sys.executable)]  # looking for the others takes time that only these tests need
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
@@ -82,7 +82,7 @@ def pythons() -> list[Path]:
 
 
 class Environment:
-    """A virtual environment with a pip of a given version, beside a copy of what the scripts need."""
+    """A virtual environment with a given version of pip, and a copy of the scripts' files."""
 
     def __init__(self, folder: Path, python: Path, pip: str) -> None:
         shutil.copytree(ROOT / "scripts", folder / "scripts")
@@ -103,7 +103,7 @@ class Environment:
         return dict(line.split("==") for line in frozen.splitlines())
 
     def pinned(self, requirements: str) -> dict[str, str]:
-        """The pins of a file that hold on this Python."""
+        """Return the pins of a file that apply to this Python."""
         version = run_checked(self.python, "-c", "import platform; print(platform.python_version())").strip()
         marks = {"python_full_version": version, "python_version": version.rpartition(".")[0]}
         lines = (self.folder / requirements).read_text().splitlines()
@@ -164,7 +164,7 @@ def test_a_newer_release_of_a_pinned_package_changes_nothing(tmp_path: Path) -> 
 
 
 def index_with_newer_releases(folder: Path, *names: str) -> str:
-    """The address of a package index that has a release 999.0 of each package."""
+    """Yield the URL of a package index with a release 999.0 of each package."""
     for name in names:
         (folder / name).mkdir(parents=True)
         wheel = folder / name / f"{name}-999.0-py3-none-any.whl"
@@ -181,7 +181,7 @@ def index_with_newer_releases(folder: Path, *names: str) -> str:
 
 @pytest.fixture
 def mirror() -> Iterator[tuple[str, list[str]]]:
-    """The address of a package index that has nothing, and the paths that it is asked for."""
+    """Yield the URL of an empty package index, and the list of requested paths."""
     paths: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):

@@ -1,4 +1,4 @@
-"""The library `standfast` as its users get it: a wheel, built from this checkout, that needs nothing else."""
+"""The library `standfast` as a wheel that is built from this checkout and has no dependencies."""
 
 import os
 import re
@@ -29,7 +29,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of site-packages with the wheel in it and nothing else."""
+    """Return a folder with only the installed wheel."""
     folder = tmp_path_factory.mktemp("site-packages")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(folder)
@@ -81,7 +81,7 @@ def test_importing_the_library_loads_only_the_standard_library(installed: Path, 
 
 
 def environment_with(python: Path, folder: Path, *packages: str | Path) -> Path:
-    """Make a virtual environment in `folder`, install `packages`, and return its Python."""
+    """Create a virtual environment in `folder`, install `packages`, and return its Python."""
     run_checked(python, "-m", "venv", folder)
     run_checked(folder / "bin" / "python", "-m", "pip", "install", "--quiet", *packages)
     return folder / "bin" / "python"
@@ -206,7 +206,7 @@ def test_a_sample_of_the_page_prints_the_shown_output(installed: Path, sample: s
 
 
 def run_scripts(python: Path, folder: Path, server: RedisServer, **variables: str) -> list[str]:
-    """Run the scripts of the page in `folder` by its commands, on `server`; return what each prints."""
+    """Run the commands of the page in `folder`, with `server`, and return the output of each script."""
     for name, script in SCRIPTS.items():
         (folder / name).write_text(script)
     return [
@@ -230,7 +230,7 @@ def test_the_scripts_of_the_page_share_state_between_processes(
 
 
 def test_the_table_has_code_that_replaces_nine_packages(installed: Path) -> None:
-    """Evaluate each cell on the right, without what makes it a decorator or the head of a block."""
+    """Evaluate each cell on the right, without the syntax of a decorator or of a block."""
     cells = [re.sub(r"^(@|async with |with )", "", cell) for _, _, cell in ROWS]
     program = f"""
 import ast, asyncio, inspect, redis.asyncio

@@ -1,4 +1,4 @@
-"""The commands of README and of the pages in docs/ do what the pages say and print what they show."""
+"""The commands in README and in docs/ work as described and print the shown output."""
 
 import re
 import shutil
@@ -26,12 +26,12 @@ NEEDS_MEASUREMENTS = "it needs a service with measurements: test_export_api.py, 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """How the commands of a page are run.
+    """The settings for running the commands of a page.
 
     Attributes:
-        not_run: The commands that are left out, and why.
-        settings: Settings of the service; None where the page starts what it needs.
-        replaced: Text of commands that is replaced, and the text in its place.
+        not_run: The omitted commands, with the reasons.
+        settings: Settings of the service; None if the page starts the service itself.
+        replaced: Replacements of text in commands.
         volatile: Patterns of output that differs from run to run.
         log: The command whose output holds the page's excerpts of a log.
     """
@@ -135,7 +135,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def results(request: pytest.FixtureRequest) -> Iterator[dict[str, Future[tuple[str, str]]]]:
-    """The output of each page's commands, and its log. The pages run side by side, as they mostly wait."""
+    """Return the output of each page's commands, and its log. The pages run concurrently."""
     calls = [getattr(item, "callspec", None) for item in request.session.items]
     pages = {call.params["page"] for call in calls if call is not None and call.params.get("page") in RUNS}
     with ThreadPoolExecutor(len(RUNS)) as threads:
@@ -143,7 +143,7 @@ def results(request: pytest.FixtureRequest) -> Iterator[dict[str, Future[tuple[s
 
 
 def run_page(page: str) -> tuple[str, str]:
-    """Run the commands of a page in a checkout of its own, and return their output and the log."""
+    """Run the commands of a page in a new checkout, and return their output and the log."""
     run = RUNS[page]
     with installed_checkout() as checkout:
         if run.settings is not None:

@@ -1,4 +1,4 @@
-"""start.sh --local and demo.sh, run as a user would, on a copy of the checkout."""
+"""start.sh --local and demo.sh in a copy of the checkout."""
 
 import os
 import shutil

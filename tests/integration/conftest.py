@@ -9,7 +9,7 @@ from tests.support.server import Server
 
 @pytest.fixture(autouse=True)
 def without_counter_flushes(monkeypatch):
-    """Keep the counters's reports out of the round trips that a test counts."""
+    """Disable the flushes of the counters, so that a test counts only its own round trips."""
     monkeypatch.setattr("src.services.overview.counters.FLUSH_SECONDS", 3600)
 
 

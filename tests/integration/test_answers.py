@@ -1,4 +1,4 @@
-"""Every JSON answer has exactly the members that the documents give it, in their order."""
+"""Every JSON answer has exactly the members of the OpenAPI document, in the same order."""
 
 import pytest
 
@@ -67,7 +67,7 @@ REQUESTS = [
 
 
 class Documents:
-    """The OpenAPI document, to hold answers against."""
+    """The OpenAPI document, with which answers are compared."""
 
     def __init__(self, document):
         self._document = document
@@ -81,7 +81,7 @@ class Documents:
         }
 
     def differences(self, answer, path):
-        """What is otherwise in `answer` than in the documents."""
+        """Return the differences between `answer` and the document."""
         operation = self._document["paths"][path][answer.request.method.lower()]
         content = operation["responses"][str(answer.status_code)]["content"]
         return list(self._differences(content[answer.headers["content-type"]]["schema"], answer.json(), "$"))

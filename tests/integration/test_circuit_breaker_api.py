@@ -1,4 +1,4 @@
-"""The breaker around the external service: seen, pushed, and doing its work."""
+"""The breaker around the external service: its status, manual control, and effects."""
 
 import pytest
 

@@ -64,13 +64,13 @@ class Worker:
         assert self._process.returncode == 0
 
     def error_output(self) -> str:
-        """What a worker that could not start has written."""
+        """Return the output of a worker that could not start."""
         _, written = self._process.communicate(timeout=20)
         assert self._process.returncode != 0
         return written
 
     def end(self, number: signal.Signals = signal.SIGKILL) -> None:
-        """End it by a signal that it does not handle."""
+        """End the worker by a signal that it does not handle."""
         self._process.send_signal(number)
         self._process.communicate(timeout=20)
         assert self._process.returncode == -number
@@ -82,7 +82,7 @@ class Worker:
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A data folder whose path is short enough for a socket; its server does not outlive the test."""
+    """Yield a data folder with a path short enough for a socket. Its server ends with the test."""
     with tempfile.TemporaryDirectory(prefix="embedded-") as name:
         yield Path(name)
         for lock in Path(name).rglob("*.lock"):
@@ -92,7 +92,7 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture
 def worker(folder: Path) -> Iterator[Callable[[], Worker]]:
-    """Makes workers on `folder`; none outlives the test."""
+    """Return a function that creates workers on `folder`. All of them end with the test."""
     workers: list[Worker] = []
 
     def make() -> Worker:
@@ -142,7 +142,7 @@ def command(url: str, *words: str) -> object:
 
 
 def serve_with(monkeypatch: pytest.MonkeyPatch, *servers: Path) -> None:
-    """Let these be all servers of the machine, the first on PATH."""
+    """Let the machine have only these servers. The first is on PATH."""
     monkeypatch.setattr("src.storage.redis.embedded.server.find_redis_servers", lambda: list(servers))
 
 
@@ -631,7 +631,7 @@ async def test_data_of_a_newer_redis_is_reported(folder: Path, monkeypatch: pyte
 
 
 async def stored_with(monkeypatch: pytest.MonkeyPatch, folder: Path, server: Path) -> None:
-    """Keep a value in `folder`, written by `server`."""
+    """Store a value in `folder` with `server`."""
     serve_with(monkeypatch, server)
     embedded = EmbeddedRedis(folder)
     url = await embedded.start()

@@ -1,4 +1,4 @@
-"""Exports over HTTP: what is stored comes out once, and going back in makes the same summaries."""
+"""Exports over HTTP: each stored point once, and an import of the export gives the same summaries."""
 
 import asyncio
 import gzip
@@ -208,7 +208,7 @@ POINTS = st.builds(
 
 
 async def everything(api):
-    """What a reader sees of both types."""
+    """Return all answers about both types."""
     seen = []
     for metric in ("cpu", "mem/used"):
         for path in (

@@ -1,4 +1,4 @@
-"""The environment names proxies and certificates, as in many companies, and the calls ignore them."""
+"""Outgoing calls ignore the proxies and certificates of the environment."""
 
 import asyncio
 import subprocess

@@ -1,4 +1,4 @@
-"""The busiest routes, on a whole API."""
+"""The hot routes of the complete API."""
 
 import asyncio
 
@@ -124,7 +124,7 @@ def test_every_hot_route_is_tested():
 
 
 async def test_the_documents_and_the_allowed_methods_are_those_of_the_same_handlers(api):
-    """FastAPI registers each handler of a hot route, and nothing of its own."""
+    """FastAPI registers the handlers of the hot routes, and no others for these paths."""
     routers = (ingest.router, reads.router, series.router, overview.router)
     registered = {
         (method, route.path): route.endpoint

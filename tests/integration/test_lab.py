@@ -24,7 +24,7 @@ async def api(redis_server):
 
 
 async def lines_with_events(api, *kinds):
-    """The lines of /logs, once there is one of each of `kinds`."""
+    """Return the lines of /logs, once it has a line of each of `kinds`."""
     async with asyncio.timeout(10):
         while True:
             lines = (await api.get("/logs")).text.splitlines()
@@ -105,9 +105,9 @@ class TestInvoke:
 
 @asynccontextmanager
 async def client_of(api, path, method="GET", **headers):
-    """A request served as a server does it: the status, once there is one, and the chunks of the body so far.
+    """Send a request like a server, and yield the status and the list of received chunks.
 
-    Its client hangs up at the end.
+    The client disconnects at the end of the block.
     """
     messages, chunks, status = asyncio.Queue(), [], asyncio.get_running_loop().create_future()
     messages.put_nowait({"type": "http.request", "body": b"", "more_body": False})
@@ -207,7 +207,7 @@ class TestManualControl:
 
 
 def sse(chunks):
-    """The events in a stream's chunks, as (id, data)."""
+    """Return the events in the chunks of a stream, as pairs of id and data."""
     events = []
     for block in b"".join(chunks).decode().split("\n\n"):
         fields = dict(line.split(": ", 1) for line in block.splitlines() if not line.startswith(":"))

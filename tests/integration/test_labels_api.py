@@ -1,4 +1,4 @@
-"""Labels over HTTP: in, and out again by filter and by group."""
+"""Labels over HTTP: ingest, filters and groups."""
 
 import pytest
 

@@ -22,7 +22,7 @@ def link(request) -> RedisLink:
 
 
 async def write_layout_1(link, metric_type="cpu"):
-    """Leave what one point left in the first layout."""
+    """Store the keys of one point in the first layout."""
     prefix = f"m:{{{metric_type}}}:"
     await link.send("ZADD", "types", 1_769_860_800_000_000, metric_type)
     await link.send("INCRBY", prefix + "seq", 1)

@@ -1,4 +1,4 @@
-"""GET /metrics of a running service: the figures of all workers."""
+"""GET /metrics of a running service, with the instruments of all workers."""
 
 import asyncio
 
@@ -16,7 +16,7 @@ KEPT = {"method": "POST", "route": "/api/metrics"}
 
 
 async def figures(client):
-    """All series with their values, as a scraper sees them."""
+    """Return all series with their values, from the text format."""
     answer = await client.get("/metrics")
     assert answer.status_code == 200
     assert answer.headers["content-type"].startswith("text/plain; version=")

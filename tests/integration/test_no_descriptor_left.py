@@ -24,7 +24,7 @@ pytestmark = [
 
 @pytest.fixture(params=["tcp", "unix"])
 def server(request, start_redis, tmp_path):
-    """One worker of the API, with the Redis behind it."""
+    """Run one worker of the API, with its Redis."""
     port = str(free_port())
     redis = start_redis("--port", port)
     url = redis.url if request.param == "unix" else f"redis://localhost:{port}/0"

@@ -1,4 +1,4 @@
-"""The overview of the fleet over HTTP: figures, findings, and the cost of many pages."""
+"""The overview of the fleet over HTTP: its values, its findings, and the cost of many requests."""
 
 import asyncio
 import math

@@ -1,4 +1,4 @@
-"""The reads of the operator's page: a quota of their own, and cheap questions only."""
+"""The reads of the operator's page, which have their own quota and a few fixed ranges."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The API as real processes: two workers, one truth; and a start that fails plainly."""
+"""The API as real processes: two workers with the same state, and a failed start."""
 
 import asyncio
 import os
@@ -49,7 +49,7 @@ async def test_two_workers_are_one_service(start_server):
 
 
 async def test_a_head_leaves_its_connection_usable(start_server):
-    """Whatever stands behind it: a hot route, a route of the framework, a stream, an error."""
+    """The cases: a hot route, a route of FastAPI, a stream, and an error."""
     server = start_server()
     limits = httpx.Limits(max_connections=1, max_keepalive_connections=1)
     async with httpx.AsyncClient(base_url=server.url, timeout=20, limits=limits) as client:

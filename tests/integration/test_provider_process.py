@@ -1,4 +1,4 @@
-"""The provider as the process that operators start."""
+"""The provider as a process, with its flags and signals."""
 
 import signal
 import subprocess

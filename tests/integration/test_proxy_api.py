@@ -33,7 +33,7 @@ async def api(start_api, upstream):
 
 
 async def until_waiting(api, size):
-    """Return when the queue holds so many calls."""
+    """Wait until the given number of calls is in the queue."""
     async with asyncio.timeout(5):
         while (await api.get("/api/proxy/status")).json()["queue_size"] != size:
             await asyncio.sleep(0.005)

@@ -1,4 +1,4 @@
-"""The internal proxy in front of an upstream that breaks the rules of HTTP, over real sockets."""
+"""The internal proxy over real sockets, with an upstream whose responses violate HTTP."""
 
 import asyncio
 

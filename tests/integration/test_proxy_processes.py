@@ -1,4 +1,4 @@
-"""The internal proxy as two processes in front of one upstream: one pace, one order, no request lost."""
+"""The internal proxy as two processes with one upstream: a common pace and order, and no lost request."""
 
 import asyncio
 import functools
@@ -21,7 +21,7 @@ INTERVAL = 1.0
 
 
 class Instance(Server):
-    """One process of the API, and a client of it."""
+    """One process of the API, with a client."""
 
     def __init__(self, redis_url, folder, **settings):
         super().__init__(redis_url, folder, workers=1, **settings)
@@ -42,7 +42,7 @@ class Instance(Server):
 
 @pytest.fixture
 def start_two_instances(redis_server, tmp_path):
-    """Starts two processes on one Redis."""
+    """Return a function that starts two processes on one Redis."""
 
     @asynccontextmanager
     async def start(**settings):
@@ -64,7 +64,7 @@ def start_two_instances(redis_server, tmp_path):
 
 
 def send_to_each(instances, paths):
-    """Send a request for each path, to one instance after the other, and return the tasks."""
+    """Send a request for each path, to the instances in turn, and return the tasks."""
     pairs = zip(itertools.cycle(instances), paths, strict=False)
     return [asyncio.create_task(instance.get(path)) for instance, path in pairs]
 
@@ -90,7 +90,7 @@ async def wait_for_calls(upstream, times):
 
 
 async def status_contains(instance, **figures):
-    """Return whether the status of an instance shows these. The other one's counts arrive a little later."""
+    """Return whether the status of an instance has these values. Its view of the other one lags."""
     found = (await instance.get("/api/proxy/status")).json()
     return found | figures == found
 

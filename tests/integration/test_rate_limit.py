@@ -110,7 +110,7 @@ READS_THAT_ARE_WRONG = [
 
 @pytest.mark.parametrize("path", READS_THAT_ARE_WRONG)
 async def test_an_invalid_read_counts_and_gets_its_quota_headers(redis_server, path):
-    """Parameters were looked at before the limiter: such requests were free, and had no headers."""
+    """In the past, parameters were validated before the limiter, so such requests had no quota headers."""
     async with running_api(redis_server.url, rate_limit_read_requests=2, **CALM) as api:
         answers = [await api.get(path) for _ in range(3)]
     assert [answer.status_code for answer in answers] == [422, 422, 429]

@@ -1,4 +1,4 @@
-"""Which Redis: one that is named, a private one, or a stand-in where there is none."""
+"""The Redis of the service: one in the settings, an embedded one, or a store in the process."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""The library's stores over clients of redis-py: what the contract suites do not show."""
+"""The library's stores over clients of redis-py: cases beyond the contract suites."""
 
 import asyncio
 import subprocess
@@ -177,7 +177,7 @@ async def test_unawaited_reads_of_the_cache_leave_no_task(client):
 
 @pytest.fixture
 def sentinel(start_redis, tmp_path):
-    """A primary, its replica, and a Sentinel that watches them."""
+    """Run a primary, its replica, and a Sentinel for both."""
     ports = free_ports(3)
     servers = [
         start_redis("--bind", "127.0.0.1", "--port", str(ports[0])),

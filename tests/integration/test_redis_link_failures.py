@@ -19,7 +19,7 @@ ECHO = Script("return ARGV[1]")
 
 
 class UnknownBaseException(BaseException):
-    """What no `except Exception` sees."""
+    """An error that `except Exception` does not catch."""
 
 
 CAUSES = [
@@ -204,7 +204,7 @@ def logged(caplog):
 
 
 async def serving(answer):
-    """Start a server that answers whatever it is sent with `answer`, and return it with its port."""
+    """Start a server that answers everything with `answer`, and return the server and its port."""
 
     async def serve(reader, writer):
         if answer is None:

@@ -1,4 +1,4 @@
-"""Redis killed, frozen, emptied and brought back, under a running API."""
+"""A running API while Redis is killed, frozen, emptied and restarted."""
 
 import asyncio
 import json

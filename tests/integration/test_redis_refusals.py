@@ -99,7 +99,7 @@ PEERS = {
 
 
 async def call_all_routes(api) -> None:
-    """Call all that comes near Redis, writes with a key. No answer is the server's own error."""
+    """Call all routes that use Redis, writes with a key, and assert that no answer is an internal error."""
     requests = [
         ("POST", "/api/metrics", metric()),
         ("POST", "/api/metrics/batch", [metric(), metric(kind="disk")]),
@@ -129,7 +129,7 @@ async def call_all_routes(api) -> None:
 
 
 async def assert_consistent(api, connected: bool, ingest: bool, reads: bool) -> None:
-    """Health and readiness agree with the requests."""
+    """Assert that health and readiness agree with the results of requests."""
     writes = [
         await api.post("/api/metrics", json=metric()),
         await api.post("/api/metrics/batch", json=[metric()]),

@@ -1,4 +1,4 @@
-"""Redis is silent for a few milliseconds, and the worker answers from its own memory meanwhile."""
+"""Redis is silent for a short time, and the worker answers from its own memory."""
 
 import asyncio
 import time
@@ -32,7 +32,7 @@ async def link(own_redis):
 
 
 def waits(link):
-    """Waits of 25 ms that the link has counted. A busy machine makes them longer."""
+    """Return the number of waits of 25 ms that the link has counted. On a busy machine they are longer."""
     return link._batcher._waits
 
 

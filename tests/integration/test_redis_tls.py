@@ -1,4 +1,4 @@
-"""An encrypted Redis with a password: redis-py opens the connection, and our protocol uses it."""
+"""A Redis with TLS and a password: redis-py opens the connection, and the project's protocol uses it."""
 
 import asyncio
 import socket
@@ -16,7 +16,7 @@ from tests.support.certificate import make_certificate
 
 @pytest.fixture
 def address(tmp_path):
-    """A redis-server that accepts only encrypted connections, and requires a password."""
+    """Run a redis-server that accepts only TLS and requires a password, and yield its URL."""
     server = find_redis_server()
     if server is None:
         pytest.skip("no redis-server")

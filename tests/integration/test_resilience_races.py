@@ -1,4 +1,4 @@
-"""Several processes race for limited resources in one real Redis."""
+"""Several processes compete for limited resources in one real Redis."""
 
 import asyncio
 import itertools
@@ -117,7 +117,7 @@ class Racer:
         )
 
     def read_line(self) -> object:
-        """The next line of its output."""
+        """Return the next line of its output."""
         line = self._process.stdout.readline()
         assert line, "it ended without a word"
         return json.loads(line)
@@ -127,11 +127,11 @@ class Racer:
         self._process.stdin.flush()
 
     def freeze(self) -> None:
-        """SIGSTOP: the process keeps its resources, and does nothing."""
+        """Stop the process with SIGSTOP. It keeps its resources."""
         self._process.send_signal(signal.SIGSTOP)
 
     def kill(self) -> None:
-        """SIGKILL: no goodbye."""
+        """End the process with SIGKILL."""
         self._process.kill()
         self._process.communicate(timeout=20)
 
@@ -141,7 +141,7 @@ StartRacer = Callable[..., Racer]
 
 @pytest.fixture
 def racer(redis_server) -> Iterator[StartRacer]:
-    """Starts racers; none outlives the test."""
+    """Return a function that starts racers. All of them end with the test."""
     racers: list[Racer] = []
 
     def start(part: str, *arguments: object) -> Racer:
@@ -162,7 +162,7 @@ def release(racers: list[Racer]) -> list[object]:
 
 
 async def opened_breaker(link: RedisLink, **options: object) -> CircuitBreaker:
-    """The breaker of the racers, opened by a failure, its open time over."""
+    """Return the breaker of the racers after a failure and the end of its open time."""
     store = RedisBreakerStore(link)
     breaker = CircuitBreaker("bank", store, CircuitBreakerOptions(**options), SystemClock())
 

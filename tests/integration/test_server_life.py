@@ -1,4 +1,4 @@
-"""The processes of the server: start, signals, end, and clean-up."""
+"""The processes of the server: their start, signals, end and clean-up."""
 
 import asyncio
 import os
@@ -45,7 +45,7 @@ async def serving(server, workers=1):
 
 
 def pids(server):
-    """The processes that serve."""
+    """Return the ids of the processes that serve."""
     return [int(str(line["event"]).split("[")[1][:-1]) for line in started(server)]
 
 

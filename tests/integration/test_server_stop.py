@@ -33,10 +33,10 @@ def post():
 
 
 class Load:
-    """Clients that send request after request to whichever of `ports` answers, as a load balancer does.
+    """Clients that send requests one after another to any of `ports` that answers, like a load balancer.
 
-    A request is cut off if it was sent and no whole answer came. To be refused a connection is no harm where
-    there is another port, and no client sends on a connection whose last answer said that it closes.
+    A request counts as cut off if it was sent and got no complete answer. A refused connection does not count
+    if there is another port. No client sends on a connection after an answer with `Connection: close`.
     """
 
     def __init__(self, *ports, kept=6, single=2):

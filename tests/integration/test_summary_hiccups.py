@@ -27,14 +27,14 @@ be several seconds; the original fault took 32 to 34 s on an idle machine."""
 
 @dataclass
 class Fleet:
-    """Two separate workers, of which one can be killed, with their Redis and provider."""
+    """Two separate workers with their Redis and provider. A test can kill a worker."""
 
     redis: RedisServer
     provider: Provider
     servers: list[Server]
 
     async def read(self, server: Server, metric_type: str) -> tuple[float, httpx.Response]:
-        """Return the time that a reader waited, and the answer."""
+        """Return the waiting time of a reader, and the answer."""
         began = time.monotonic()
         async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
             answer = await client.get(f"/api/metrics/summary?type={metric_type}")
@@ -56,7 +56,7 @@ class Fleet:
                     await asyncio.sleep(0.005)
 
     async def kill_one_that_computes(self) -> Server:
-        """Kill a worker while it computes every type, and return the other one."""
+        """Kill the worker that computes all types, and return the other one."""
         doomed, other = self.servers
         lost = asyncio.create_task(self.read_all(doomed, times=1))
         await self.until_computing()
@@ -67,7 +67,7 @@ class Fleet:
 
 @pytest.fixture
 async def fleet(own_redis: RedisServer, tmp_path) -> AsyncIterator[Fleet]:
-    """A fleet whose summaries have been computed once, and have expired."""
+    """Return a fleet whose summaries have been computed once and have expired."""
     servers = []
     with running_provider() as provider:
         for name in ("a", "b"):

@@ -102,7 +102,7 @@ async def test_an_unavailable_collector_does_not_affect_requests(start_server):
 
 @pytest.fixture(params=["refuses", "is silent"])
 def no_collector(request):
-    """Where a collector should be."""
+    """Return an endpoint without a collector."""
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         if request.param == "is silent":

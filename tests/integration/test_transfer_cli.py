@@ -1,4 +1,4 @@
-"""`python -m src.cli export` and `import` as processes, against a real service, killed midway."""
+"""`python -m src.cli export` and `import` as processes that are killed, with a real service."""
 
 import gzip
 import json
@@ -54,7 +54,7 @@ def lines_of(path: Path) -> bytes:
 
 
 async def store_points(client, count=POINTS):
-    """Store points with many equal timestamps, of two types, in no order of time."""
+    """Store points of two types with many equal timestamps, not ordered by time."""
     chance = random.Random(5)
     for first in range(0, count, 10_000):
         body = "".join(
@@ -98,7 +98,7 @@ async def test_an_export_that_is_killed_repeatedly_is_complete_in_the_end(servic
 
 
 def kill_once(process: subprocess.Popen, condition: Callable[[], bool]) -> None:
-    """Kill a process as soon as something holds."""
+    """Kill a process as soon as a condition is met."""
     until(lambda: process.poll() is not None or condition(), 30)
     process.kill()
     process.communicate()
@@ -138,7 +138,7 @@ def lines_sent(state: Path, url: str) -> int:
 
 
 async def test_an_export_goes_through_a_pipe_into_an_import(service, client, start_server):
-    """Two services on one Redis would be one; so the second has a type of its own."""
+    """Two services on one Redis share their points, so the second uses another type."""
     await store_points(client, 10_000)
 
     exported = run("export", "--url", service.url, "--type", "cpu", "--label", "host:h1")
@@ -198,7 +198,7 @@ def test_without_a_service_the_error_is_one_line(command):
 
 
 def test_the_key_of_the_environment_is_sent_and_no_proxy_of_it_is_used(tmp_path):
-    """The key goes to a server that refuses everybody."""
+    """The server of this test records the key and rejects every request."""
     with recording_server() as (url, seen):
         variables = {API_KEY_VARIABLE: "from-environment", "HTTP_PROXY": "http://127.0.0.1:9"}
         run("export", "--url", url, variables=variables)
@@ -209,7 +209,7 @@ def test_the_key_of_the_environment_is_sent_and_no_proxy_of_it_is_used(tmp_path)
 
 @contextmanager
 def recording_server():
-    """A server that answers 403 and keeps the keys that it was sent."""
+    """Run a server that answers 403 and records the received keys."""
     seen = []
 
     class Handler(BaseHTTPRequestHandler):

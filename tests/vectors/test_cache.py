@@ -1,4 +1,4 @@
-"""How long RFC 5861 and RFC 9111 let a stale answer be served, and how long our cache serves one.
+"""The time for which a stale answer may be served by RFC 5861 and RFC 9111, and is served by the cache.
 
 RFC 5861, "HTTP Cache-Control Extensions for Stale Content", sections 3.1 and 4.1. The cache's `ttl_seconds`
 is `max-age`, `revalidate_seconds` is `stale-while-revalidate`, and `stale_seconds` is `max-age` plus
@@ -32,7 +32,7 @@ def cache(clock: FakeClock):
 
 
 def computation(*bodies: bytes | Exception):
-    """Returns the bodies in turn, and the last one from then on."""
+    """Return a computation that returns the bodies in order, and then repeats the last one."""
     left = list(bodies)
 
     async def compute() -> bytes:

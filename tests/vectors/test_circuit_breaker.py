@@ -1,7 +1,7 @@
-"""What the circuit breakers of other projects do, call by call, and what ours does in the same situation.
+"""The behaviour of circuit breakers of other projects and of this library, in the same situations.
 
-The behaviour is that of the test suites and the documentation that each vector names. Where ours differs, the
-vector holds what ours does, and `differs` says what the other project does and why ours does not.
+Each vector names its source: a test suite or a page. If this library differs, the vector has the behaviour of
+this library, and `differs` has the other behaviour with the reason for the difference.
 
 A vector's steps are words:
 
@@ -33,11 +33,11 @@ from tests.contract.conftest import TEST_TIME, StoreTime
 
 @dataclass(frozen=True)
 class Vector:
-    """Steps on a breaker of `options`.
+    """The steps of a vector, with a breaker of `options`.
 
     Attributes:
         source: The project and the test or page.
-        differs: What the source does instead and why; None where ours agrees.
+        differs: The behaviour of the source and the reason for the difference; None if both agree.
     """
 
     source: str
@@ -310,7 +310,7 @@ class Uncounted(Exception):  # noqa: N818 -- an outcome, not an error of the tes
 
 @dataclass
 class VectorRunner:
-    """Takes the steps of a vector on one breaker."""
+    """Runs the steps of a vector on one breaker."""
 
     breaker: CircuitBreaker
     time: StoreTime

@@ -1,6 +1,6 @@
-"""How long other projects wait between attempts, and how long our backoffs wait.
+"""The waits between attempts in other projects and in this library.
 
-Where ours differs, the row holds what ours does. Its comment says what the source does.
+If this library differs, the row has the wait of this library, and its comment has that of the source.
 """
 
 import math
