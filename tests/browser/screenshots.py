@@ -1,8 +1,8 @@
 """Take the screenshots of the dashboard for the documentation: `python -m tests.browser.screenshots`.
 
-The program starts two workers and sends some minutes of traffic to them. It takes one picture in light colours
-during normal operation, and one in dark colours after the external service has begun to fail. Run it from the
-root of the checkout, on a machine with a sans-serif font.
+The program starts two workers and sends some minutes of traffic to them. It takes one picture in light
+colours during normal operation, and one in dark colours after the external service has begun to fail. Run it
+from the root of the checkout, on a machine with a sans-serif font.
 """
 
 import math

@@ -1,7 +1,7 @@
 """The decisions of rate limiters of other projects and of this library, in the same situations.
 
 Each vector names its source: a test suite or a page. The rows use the terms of this library: a window of
-`limit` units. If this library differs, the row has its decision, and `differs` has the source's with a reason.
+`limit` units. If this library differs, the row has its decision, and `differs` has the other with a reason.
 """
 
 from dataclasses import dataclass
