@@ -111,7 +111,7 @@ async def test_while_redis_is_frozen_many_requests_are_answered_within_a_second(
 
 
 @pytest.mark.parametrize(
-    ("refuse", "relent"),
+    ("refuse", "accept"),
     [
         (["CONFIG", "SET", "maxmemory", "1"], ["CONFIG", "SET", "maxmemory", "0"]),
         (["REPLICAOF", "127.0.0.1", "1"], ["REPLICAOF", "NO", "ONE"]),
