@@ -35,7 +35,7 @@ class Round:
     Attributes:
         seconds: The duration of each call that succeeded.
         failures: The number of calls that failed in a way that indicates overload.
-        was_full: Whether at some time as many calls were under way as the limit allowed. If not, their
+        was_full: Whether at some time as many calls were running as the limit allowed. If not, their
             success is no reason to raise the limit. (RFC 7661 on TCP's window.)
     """
 
@@ -109,7 +109,7 @@ class Gradient:
     that is slow during the measurement is considered that slow until the next one.
 
     Args:
-        tolerance: How much longer a call may take than without load, as a share of that time; finite, at
+        tolerance: The tolerated increase of the latency over that without load, as a share; finite, at
             least 0.
         probe_every_rounds: Rounds from one measurement to the next, at least 1.
     """
@@ -122,7 +122,7 @@ class Gradient:
         self._tolerance = tolerance
         self._probe_every_rounds = probe_every_rounds
         self._rounds_to_probe = 0
-        self._resume_at: int | None = None  # the limit before the measurement under way
+        self._resume_at: int | None = None  # the limit before the running measurement
         self._unloaded_seconds = 0.0
 
     def next_limit(self, limit: int, ended: Round) -> float:
@@ -160,16 +160,16 @@ def _mean(values: list[float]) -> float:
 
 
 class Resizable(Protocol):
-    """A policy that limits the calls under way at once by a limit that can change: a bulkhead."""
+    """A policy that limits the concurrent calls by a limit that can change: a bulkhead."""
 
     @property
     def permits(self) -> int:
-        """Calls that may be under way at once."""
+        """The limit of concurrent calls."""
         ...
 
     @property
     def in_use(self) -> int:
-        """Calls under way."""
+        """The number of running calls."""
         ...
 
     def resize(self, permits: int) -> None:
@@ -254,7 +254,7 @@ class AdaptiveConcurrency(BlockPolicy):
 
     @property
     def limit(self) -> int:
-        """Calls that may be under way at once."""
+        """The limit of concurrent calls."""
         return self._bulkhead.permits
 
     async def run(self, call: Call[T]) -> T:

@@ -181,7 +181,7 @@ def add_resilience(app: FastAPI, *, default_retry_seconds: float = 30.0) -> None
 _ANSWERS: dict[type[Exception], tuple[int, str, str]] = {
     RateLimitedError: (429, "RATE_LIMIT_EXCEEDED", "Rate limit exceeded"),
     CircuitOpenError: (503, "CIRCUIT_OPEN", "A service that this request needs is unavailable"),
-    BulkheadFullError: (503, "BULKHEAD_FULL", "Too many calls of this kind are under way"),
+    BulkheadFullError: (503, "BULKHEAD_FULL", "Too many calls of this kind are running"),
     QueueFullError: (503, "QUEUE_FULL", "Too many calls of this kind wait"),
     QueueClosedError: (503, "QUEUE_CLOSED", "This server is stopping"),
     QueueTimeoutError: (504, "QUEUE_TIMEOUT", "The call did not start in time"),

@@ -45,7 +45,7 @@ class HedgingOptions:
         delay_seconds: The wait for an answer before each further attempt; finite, above 0.
         attempts: The number of all attempts, the first included; at least 2.
         is_failure_result: Returns whether a result counts as a failure; None: no result does. Such a result
-            is the answer only where no other attempt is under way any more.
+            is the answer only where no other attempt is running.
         delay_quantile: In (0, 1): the wait is this quantile of the latencies of the latest `LATENCIES_KEPT`
             first attempts that were answered or overtaken; `delay_seconds` holds for the first
             `LATENCIES_NEEDED` calls. None: `delay_seconds` always holds.
@@ -76,7 +76,7 @@ class Hedging(BasePolicy):
         clock: Measures the delay.
         name: The policy's name in events.
         listener: Receives `Hedged` for each attempt but the first, `HedgedAttemptFailed` for each failure
-            while another attempt is under way, and `HedgeWon` where the answer is not that of the first
+            while another attempt is running, and `HedgeWon` where the answer is not that of the first
             attempt.
     """
 
@@ -104,7 +104,7 @@ class Hedging(BasePolicy):
         return self._derive(_options=override(self._options, delay_seconds=delay_seconds, attempts=attempts))
 
     async def run(self, call: Call[T]) -> T:
-        """Run `call`, several times at once if need be, and return the first answer.
+        """Run `call`, if necessary several times concurrently, and return the first answer.
 
         After a cancellation from outside, `run` ends as the first attempt does.
 
@@ -114,7 +114,7 @@ class Hedging(BasePolicy):
 
         Raises:
             TypeError: `call` is a plain function; it is not run.
-            BaseException: The error of the attempt that failed last, unchanged, when no attempt is under way
+            BaseException: The error of the attempt that failed last, unchanged, when no attempt is running
                 any more. Errors of attempts that were cancelled after the answer of another are dropped.
         """
         require_async(call)

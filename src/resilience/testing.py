@@ -125,7 +125,7 @@ class FakeClock:
 
         Raises:
             RuntimeError: All tasks wait, and for no timer of this clock.
-            BaseException: What `awaitable` raises.
+            BaseException: The error of `awaitable`.
         """
         task = asyncio.ensure_future(awaitable)
         try:

@@ -164,7 +164,7 @@ class Lab:
         return run_report(calls, count=count, seconds=self._clock.monotonic() - began)
 
     async def stress(self, seconds: float, concurrency: int) -> StressReport:
-        """Call `/get` for `seconds`, with `concurrency` calls under way at any time.
+        """Call `/get` for `seconds`, with `concurrency` concurrent calls.
 
         The rate limiter sets the pace, so an open breaker does not make the test a busy loop; a caller that
         the limiter itself rejects pauses. Calls that are still open at the end are stopped. A cancelled test

@@ -28,7 +28,7 @@ async def running_lifecycle(
     """Return the service that deletes metrics, while points are swept that are too old.
 
     Args:
-        settings: What to go by.
+        settings: The settings.
         link: To Redis.
         clock: Paces the sweeps.
         store: The points.

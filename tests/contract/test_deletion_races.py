@@ -185,7 +185,7 @@ async def test_a_deletion_waits_for_another_one_and_gives_up(store_time, monkeyp
     store = RedisMetricStore(store_time.link, SystemClock(), time_source=STOPPED_TIME)
     await add(store, history())
     await store_time.link.send("SET", "m:{cpu}:x", "another", "PX", 9_000)
-    with pytest.raises(StorageUnavailableError, match="under way"):
+    with pytest.raises(StorageUnavailableError, match="is running"):
         await store.delete("cpu")
     assert (await store.aggregate("cpu", None)).rollup.count == len(history())
     await store.aclose()

@@ -101,7 +101,7 @@ async def test_summaries_by_labels_match_the_points(backend, store_time, batches
             while hours := await store_time.link.send("HKEYS", "m:{cpu}:u"):
                 await store._folder.fold(
                     "cpu", int(hours[0])
-                )  # in the background it may be under way as well
+                )  # in the background the fold may be running as well
         assert await figures(store, window, query) == expected(everything, window, query)
     await store.aclose()
 

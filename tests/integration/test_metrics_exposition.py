@@ -91,7 +91,10 @@ async def test_every_round_trip_is_counted(redis_server):
         before, made_before = await figures(api), link.round_trips
         for _ in range(5):
             await api.post("/api/metrics", json=metric())
-        made, after = link.round_trips, await figures(api)  # the last is under way while it is written
+        made, after = (
+            link.round_trips,
+            await figures(api),
+        )  # the last round trip is running while the answer is written
     observed = rise(before, after, "redis_round_trips_total")
     assert observed >= made - made_before >= 5
     assert rise(before, after, "redis_round_trip_duration_seconds_count") == observed

@@ -249,7 +249,7 @@ async def test_a_live_prober_keeps_its_permit_and_that_of_a_dead_one_expires_soo
     end(prober)
     result = await asyncio.to_thread(traffic.read_line)
 
-    # As above. The last renewal may have been under way when the prober ended.
+    # As above. The last renewal may have been running when the prober ended.
     *refused, _ = result["began"]
     assert result["let_through"] >= ended
     assert [began for began in refused if began > ended + 1.5 * renewal_seconds] == []

@@ -36,7 +36,7 @@ class Model:
         """Say what has come of it by `now`.
 
         Returns:
-            When attempts began; the numbers of those under way; of those stopped; the events; the outcome.
+            The starts of attempts; the running ones; the cancelled ones; the events; the outcome.
         """
         began, under_way, events = [], [], []
         for at, number, has_ended in self.plan():

@@ -28,7 +28,7 @@ class ScriptedCall:
 
     Attributes:
         began: When each attempt began.
-        running: Attempts under way.
+        running: The running attempts.
         cancelled: Numbers, from 1, of those that were cancelled.
     """
 

@@ -27,7 +27,7 @@ STANDARD = "-"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportOptions:
-    """What is exported, and where to. The names are those of the flags.
+    """The options of an export, with the names of the flags.
 
     Attributes:
         url: Base URL of the service, http or https.
@@ -63,9 +63,9 @@ async def run_export(options: ExportOptions, console: Console, clock: Clock, std
     """Export, with a progress bar if `console` is a terminal.
 
     Args:
-        options: What is exported, and where to.
+        options: The options.
         console: Shows the progress and the result.
-        clock: Waits where the service asks for that.
+        clock: The clock for the waits that the service requests.
         stdout: Standard output.
 
     Raises:

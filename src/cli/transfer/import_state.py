@@ -1,4 +1,4 @@
-"""How far a file has been imported, service by service, in `FILE.import.json` beside it."""
+"""The progress of the imports of a file, for each service, in `FILE.import.json` in the same folder."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -12,7 +12,7 @@ from src.cli.transfer.service_client import TransferError
 
 @dataclass(frozen=True, slots=True)
 class ImportState:
-    """How far a file has been imported into one service.
+    """The progress of the import of a file into one service.
 
     Attributes:
         batch_points: Points in a batch. It stays the same while a batch may have been stored whose answer was

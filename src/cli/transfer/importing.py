@@ -28,14 +28,14 @@ from src.cli.transfer.service_client import (
 from src.resilience.clock import Clock
 
 MAX_BATCH_BYTES = 1 << 20
-"""Lines of a batch have no more than so many bytes together, unless one alone has more."""
+"""The most bytes of the lines of a batch, unless a single line is longer."""
 
 MAX_BATCH_POINTS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImportOptions:
-    """What is imported, and where to. The names are those of the flags.
+    """The options of an import, with the names of the flags.
 
     Attributes:
         file: The file, with a point a line; `STANDARD` for standard input. A name that ends with `.gz` stands
@@ -66,9 +66,9 @@ async def run_import(options: ImportOptions, console: Console, clock: Clock, std
     whose answer was lost is stored once.
 
     Args:
-        options: What is imported, and where to.
+        options: The options.
         console: Shows the progress, the points that are rejected, and the result.
-        clock: Waits where the service asks for that.
+        clock: The clock for the waits that the service requests.
         stdin: Standard input.
 
     Returns:
@@ -135,7 +135,7 @@ async def _store(
 
 
 class _Source(NamedTuple):
-    """What is imported.
+    """The source of an import.
 
     Attributes:
         lines: Its lines. One that is longer than `MAX_BATCH_BYTES` comes in pieces.
@@ -210,7 +210,7 @@ class _Batches:
         """Pass over the lines that have been imported.
 
         Raises:
-            TransferError: The file does not begin with these lines any more.
+            TransferError: The file no longer begins with these lines.
         """
         while self.count < state.lines and self._take():
             pass

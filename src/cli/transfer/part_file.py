@@ -29,7 +29,7 @@ _GZIP_WINDOW_BITS = 31
 
 
 class LineSink(Protocol):
-    """Where the lines of an export go."""
+    """The destination of the lines of an export."""
 
     def write(self, lines: bytes) -> None:
         """Write whole lines."""
@@ -77,8 +77,8 @@ class PartFile:
     """The file of an export, while it is open.
 
     Args:
-        path: Where the complete export will be.
-        description: What is exported.
+        path: The path of the complete export.
+        description: A description of the export, which a continued export must match.
 
     Attributes:
         tail: The end of the lines that an earlier export has left.

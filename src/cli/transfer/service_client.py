@@ -14,21 +14,21 @@ from src.resilience.clock import Clock
 DEFAULT_URL = "http://127.0.0.1:8000"
 
 MAX_ATTEMPTS = 5
-"""How often a request is sent to a service that fails, or no longer answers."""
+"""The number of attempts for a request to a service that fails or no longer responds."""
 
 CONNECT_SECONDS = 5.0
 SILENT_SECONDS = 60.0
-"""How long the service may send nothing of an answer."""
+"""The longest time without data from the service during a response."""
 
 RETRY_SECONDS = 1.0
-"""When a request is sent again if the answer does not say when."""
+"""The wait before a request is sent again, if the answer has no `Retry-After`."""
 
 _NDJSON = "application/x-ndjson"
 _CONTINUE = "run the same command again to continue"
 
 
 class TransferError(Exception):
-    """An export or import could not begin or end. The message is one line that says why and what to do."""
+    """An export or import could not begin or end. The message is one line with the reason and a remedy."""
 
 
 class NotFoundError(TransferError):
@@ -96,7 +96,7 @@ class BatchResult:
 
 
 class ServiceClient:
-    """Calls a service, and waits where the service asks for that.
+    """Calls a service, and waits if the service requests it.
 
     A request over the quota is sent again after `Retry-After`. A request that finds the service failing, or
     no connection, is sent again a few times, but only once the service has answered.

@@ -191,7 +191,7 @@ class ReadThroughCache:
                 self._computations.forget((key, refresh))
 
     async def aclose(self) -> None:
-        """Cancel every computation under way. The callers that wait for one are cancelled too."""
+        """Cancel every running computation. The callers that wait for one are cancelled too."""
         await asyncio.gather(self._computations.aclose(), self._replacements.aclose())
 
     async def _answer_without_entry(self, key: str, compute: Compute) -> Answer:
@@ -216,7 +216,7 @@ class ReadThroughCache:
         return await self._join(task_key, compute).result()
 
     def _join(self, task_key: _TaskKey, compute: Compute) -> SharedTask[Answer]:
-        """Return the task of `task_key` that is under way, or begin one."""
+        """Return the running task of `task_key`, or begin one."""
         require_async(compute)
         return self._computations.get(task_key) or self._computations.begin(
             task_key, self._find_or_compute(task_key, compute)

@@ -94,7 +94,7 @@ class CircuitBreaker(BlockPolicy, SyncPolicy):
         receives `OutcomeLost`.
 
         Raises:
-            CircuitOpenError: The breaker is open, or half-open with all its probes under way. `__cause__` is
+            CircuitOpenError: The breaker is open, or half-open with all its probes running. `__cause__` is
                 the last failure in this process since the breaker closed, if there was one.
             TypeError: `call` is a plain function. It is not run.
             BaseException: The error of the call, or the error of the store if the store cannot decide.

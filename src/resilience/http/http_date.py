@@ -20,10 +20,10 @@ def http_date(value: str) -> float | None:
 
 
 def retry_after_seconds(value: str, now: float) -> float | None:
-    """Return the seconds that a `Retry-After` asks for (RFC 9110, section 10.2.3).
+    """Return the seconds of a `Retry-After` header (RFC 9110, section 10.2.3).
 
     Args:
-        value: Of the header: whole seconds, or a date.
+        value: The value of the header: whole seconds, or a date.
         now: Unix time.
 
     Returns:

@@ -74,7 +74,7 @@ class WaitingQueue:
         return taken
 
     def heads(self) -> tuple[QueuePlace | None, QueuePlace | None]:
-        """Return the first place by arrival and by priority; the first newcomer where the queue is empty."""
+        """Return the first place by arrival and by priority, or the first newcomer if the queue is empty."""
         newcomer = self._newcomers[0] if self._newcomers else None
         return self.first("fifo") or newcomer, self.first("priority") or newcomer
 

@@ -21,7 +21,7 @@ async def seconds_until(limiter: RateLimiter, key: str, units: int) -> float:
     Args:
         limiter: Keeps the quotas.
         key: The key of the quotas.
-        units: How many units, at least 1; no limit bounds them.
+        units: The number of units, at least 1. It may exceed the limit.
 
     Raises:
         BaseException: The error of the limiter.
@@ -37,7 +37,7 @@ async def seconds_until(limiter: RateLimiter, key: str, units: int) -> float:
 
 
 def _cost_to_peek(algorithm: Algorithm, quota: Quota, units: int) -> int:
-    """Return the cost of the hit whose decision says when `units` units of `quota` are free."""
+    """Return the cost of the hit from whose decision the time for `units` units is calculated."""
     match algorithm:
         case "sliding_window_log":
             return (units - 1) % quota.limit + 1

@@ -362,7 +362,7 @@ def memory_rate_limiter(
     """Return a rate limiter for one process.
 
     Args:
-        algorithm: How hits are counted.
+        algorithm: The algorithm that counts hits.
         quotas: The quotas of every key: one, or up to `MAX_QUOTAS`.
         clock: Its monotonic reading counts.
 

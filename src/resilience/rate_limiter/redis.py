@@ -99,7 +99,7 @@ class RedisRateLimiter:
     Every method that needs Redis raises `StoreUnavailableError` while Redis is unavailable.
 
     Args:
-        algorithm: How hits are counted.
+        algorithm: The algorithm that counts hits.
         quotas: The quotas of every key: one, or up to `MAX_QUOTAS`.
         redis: A client of `redis.asyncio`, or another `ScriptRunner`.
         clock: Measures the time since a refusal in this process.

@@ -36,12 +36,12 @@ class RetryOptions:
     Attributes:
         attempts: The number of all attempts, the first included; at least 1.
         total_seconds: Time since the first attempt began after which no further attempt begins; finite, above
-            0. It stops no attempt under way; a timeout inside the retry does that.
+            0. It stops no running attempt; a timeout inside the retry does that.
         backoff: Determines the delay between attempts.
         delay_of: Returns the delay before the next attempt in seconds, at least 0, from the error or the
             failed result of an attempt, and from what `backoff` returned.
         retry_on: Returns whether an error is retried.
-        abort_on: Returns whether an error is not retried although `retry_on` says so.
+        abort_on: Returns whether an error is not retried even if `retry_on` returns True.
         is_failure_result: Returns whether a result counts as a failure and is retried; None: no result does.
     """
 

@@ -1,4 +1,4 @@
-"""How long metrics are kept, and their deletion.
+"""The retention and the deletion of metrics.
 
 Retention is a deletion that runs by itself: every `SWEEP_SECONDS` one worker deletes the hours that are older
 than their type's retention. So points that are too old vanish from all reads at the same time, and a new rule
@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 MAX_RULES: Final = 100
 """The most retention rules there may be."""
 SWEEP_SECONDS: Final = 60
-"""How often points that are too old are deleted."""
+"""The time between two deletions of points that are too old."""
 
 
 class TooManyRulesError(ServiceError):

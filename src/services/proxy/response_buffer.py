@@ -19,7 +19,7 @@ CHUNK_BYTES = 64 * 1024
 
 
 class ResponseCutError(ServiceError):
-    """The answer broke off after its head. The message says why."""
+    """The answer ended early, after its head. The message has the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Head:
     Attributes:
         status: HTTP status.
         headers: The headers for the caller.
-        rules: How the answer may be used again.
+        rules: The rules for the reuse of the answer.
     """
 
     status: int

@@ -20,7 +20,7 @@ _SCHEME = re.compile(rb"/[A-Za-z][A-Za-z0-9+.-]*:")
 
 
 class UnsafeTargetError(ValueError):
-    """The path tries to leave the upstream, or is not allowed in a request line. The message says which."""
+    """The path leads out of the upstream, or is not allowed in a request line. The message has the reason."""
 
 
 class UpstreamTarget:

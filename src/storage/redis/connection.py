@@ -39,7 +39,7 @@ class RedisConnection:
         return self._protocol is not None and self._protocol.is_open
 
     def retire(self) -> None:
-        """Close the connection after the round trip under way. The next round trip opens a new one."""
+        """Close the connection after the running round trip. The next round trip opens a new one."""
         if self._protocol is not None:
             self._protocol.is_open = False
 
@@ -80,7 +80,7 @@ class RedisConnection:
         return await self._protocol.send(commands, replies)
 
     def abort(self) -> None:
-        """Close the connection at once, and fail the round trip under way."""
+        """Close the connection at once, and fail the running round trip."""
         if self._protocol is not None:
             self._protocol.abort()
 
@@ -143,7 +143,9 @@ class ReplyProtocol(asyncio.Protocol):
                 if reply is _INCOMPLETE:
                     return
                 self._replies.append(reply)
-                if isinstance(reply, RedisConnectionError):  # the server says why it closes the connection
+                if isinstance(
+                    reply, RedisConnectionError
+                ):  # the reply has the reason why the server closes the connection
                     raise reply
         except RedisConnectionError as error:
             self._fail(error)

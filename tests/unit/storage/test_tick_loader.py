@@ -146,7 +146,7 @@ async def test_pending_requests_can_be_answered_from_another_source():
     assert (first.result(), third.result()) == (-1, -3)
     await loader.finish()
     loader.resolve(answer)
-    assert seen == [1, 2, 3] * 2, "nothing is under way any more"
+    assert seen == [1, 2, 3] * 2, "no request is pending"
 
 
 async def test_finishing_waits_for_every_request():

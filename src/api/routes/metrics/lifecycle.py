@@ -38,7 +38,7 @@ async def delete_metrics(request: Request) -> Deleted:
 
     They vanish from lists, summaries, series, labels, caps and the cache, hour by hour, in all of them at the
     same time. If the answer is not 200, some hours may be deleted: the same request again deletes the rest.
-    Measurements that arrive meanwhile are deleted or kept, in all reads alike.
+    A measurement that arrives during the deletion is deleted or kept, and all reads agree about it.
     """
     query = _DELETION_QUERY.read(request)
     lifecycle = state(request)["lifecycle"]

@@ -1,6 +1,5 @@
--- Removes points of some hours of a type from all that is stored of the type, in one step: strings of points,
--- rollups, sketches, blocks of series and indexes. The totals of days and of all time are merged again from what
--- remains; nothing is subtracted here.
+-- Removes points of some hours from all data of a type, in one step: from strings of points, rollups, sketches, blocks
+-- of series and indexes. The totals of days and of all time are merged again from the remaining data.
 --
 -- @include ../metrics_record
 -- @include deletion_lease
@@ -162,7 +161,7 @@ local function read_changed_hour()
   return hour
 end
 
--- Redis has no command that says whether another command may be run. These commands change nothing, but they fail if
+-- Redis has no command that returns the permissions for another command. These commands change nothing, but they fail if
 -- the user may not run them.
 local function check_commands()
   local none = prefix .. 'none'

@@ -1,4 +1,4 @@
--- Reads where the points of one hour lie, for a deletion.
+-- Reads the data about one hour that a deletion needs.
 --
 -- @include deletion_lease
 -- KEYS  m:{<type>}:x, the lease; the script builds the other keys of the type, with the same hash tag

@@ -1,4 +1,4 @@
-"""Summaries by labels, from blocks of series and from the points that no block has yet."""
+"""Summaries by labels, from blocks of series and from points that are in no block yet."""
 
 import asyncio
 from collections import Counter
@@ -33,17 +33,18 @@ from src.storage.redis.scripts import storage_script
 
 READ_TIMEOUT_SECONDS = 5.0
 MAX_ATTEMPTS = 5
-"""How often a read is repeated whose series change meanwhile."""
+"""The number of attempts to read while the series change."""
 
 HOURS_AT_ONCE = 50
-"""Hours read in one round trip while there is no block of all hours."""
+"""The number of hours that are read in one round trip if there is no block of all hours."""
 
 MAX_HOURS = 50_000
 MAX_POINT_HOURS = 60
-"""Hours read for one answer at most, and those of which all points are read: the ones that a step divides."""
+"""The most hours that are read for one answer, and the most hours that a step divides. All points of the
+latter are read."""
 
 UNFOLDED_PLACE = 2**62
-"""The place of the first point that no block has: it arrived later than those of the blocks."""
+"""The place of the first point that is in no block. Points in blocks arrived earlier."""
 
 NO_DICTIONARY = b"0"
 """The version of the series dictionary of a type without labels."""
@@ -55,9 +56,9 @@ class LabelReader:
     """Reads summaries by labels.
 
     Args:
-        link: To Redis.
+        link: The link to Redis.
         windows: Reads the summaries of types without labels.
-        dictionary: Returns the series dictionary of a type, of at least the version that is given.
+        dictionary: Returns the series dictionary of a type, in at least the given version.
     """
 
     def __init__(
@@ -76,8 +77,8 @@ class LabelReader:
 
         Args:
             metric_type: The type.
-            window: What to summarize; None is all points.
-            query: Which series, and how they are grouped. Without `group_by` there is exactly one group.
+            window: The window; None for all points.
+            query: The filter and the grouping of the series. Without `group_by` there is exactly one group.
 
         Raises:
             StorageUnavailableError: Redis is unavailable, or the series change too fast to be read.
@@ -92,11 +93,11 @@ class LabelReader:
 
         Args:
             metric_type: The type.
-            windows: In order of time; they do not overlap. Or just None, which is all points.
-            query: Which series, and how they are grouped. Without `group_by` there is one group a window.
+            windows: Windows in order of time that do not overlap, or one None for all points.
+            query: The filter and the grouping of the series. Without `group_by`, each window has one group.
 
         Raises:
-            SeriesError: That would take too much reading.
+            SeriesError: Too many hours would have to be read.
             StorageUnavailableError: Redis is unavailable, or the series change too fast to be read.
         """
         bounded = [window for window in windows if window is not None]
@@ -106,7 +107,7 @@ class LabelReader:
         return await asyncio.to_thread(_groups, found, bounded, query)
 
     async def series(self, metric_type: str) -> list[tuple[Mapping[str, str], int]]:
-        """Return the labels of each series of `metric_type`, and how many points it has."""
+        """Return the labels of each series of `metric_type`, and its number of points."""
         counted = await self.counts(metric_type)
         if counted is None:
             return []
@@ -117,17 +118,17 @@ class LabelReader:
         return [(orjson.loads(text) if text else {}, count) for text, count in found.items() if count]
 
     async def counts(self, metric_type: str) -> tuple[SeriesDictionary, list[int]] | None:
-        """Return the series of `metric_type`, and how many points each has by its number.
+        """Return the series of `metric_type`, and the number of points by the number of the series.
 
-        None if the type has no labels.
+        Return None if the type has no labels.
         """
         found = await self._read(metric_type, [])
         return None if found is None else (found.dictionary, await asyncio.to_thread(_counts, found))
 
     async def _read(self, metric_type: str, windows: Sequence[Window]) -> "_Stored | None":
-        """Read what is stored of `windows`, or of all time if there are none.
+        """Read the stored data of `windows`, or of all time without windows.
 
-        None if the type has no labels.
+        Return None if the type has no labels.
 
         Raises:
             StorageUnavailableError: Redis is unavailable, or the series change too fast to be read.
@@ -167,7 +168,7 @@ class LabelReader:
     async def _unlabelled(
         self, metric_type: str, windows: Sequence[Window | None], query: LabelQuery
     ) -> list[Groups]:
-        """Summarize a type of which no point has labels."""
+        """Summarize a type whose points have no labels."""
         bounded = [window for window in windows if window is not None]
         if not query.matches({}):
             aggregates = [_EMPTY] * len(windows)
@@ -182,7 +183,7 @@ class LabelReader:
 
 
 def _hours_of(windows: Sequence[Window]) -> list[Argument]:
-    """Return number, first µs, µs after the last and detail of each hour that `windows` touch."""
+    """Return the number, the first µs, the µs after the last, and the detail of each hour in `windows`."""
     arguments: list[Argument] = []
     points_only = 0
     bounds = [(some.start_us + 1, some.end_us + 1) for some in windows if some.end_us > some.start_us]
@@ -202,19 +203,19 @@ def _hours_of(windows: Sequence[Window]) -> list[Argument]:
 
 
 def _parts(bounds: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int, int]]:
-    """Yield hour, first µs and µs after the last of each part of an hour that one window covers."""
+    """Yield the hour, the first µs and the µs after the last of each part of an hour in one window."""
     for first, stop in bounds:
         for hour in range(first // HOUR_US, (stop - 1) // HOUR_US + 1):
             yield hour, max(first, hour * HOUR_US), min(stop, (hour + 1) * HOUR_US)
 
 
 class _Stored(NamedTuple):
-    """What is stored of a type.
+    """The stored data of a type.
 
     Attributes:
-        dictionary: Its series.
-        all_block: Their block of all hours; empty if `hours` has all points.
-        hours: Number, block, and points that are in neither block, of each hour that is read.
+        dictionary: The series.
+        all_block: The block of all hours; empty if `hours` has all points.
+        hours: For each hour, its number, its block, and the points that are in neither block.
     """
 
     dictionary: SeriesDictionary
@@ -265,10 +266,10 @@ def _counts(stored: _Stored) -> list[int]:
 def _numbered_groups(
     dictionary: SeriesDictionary, query: LabelQuery
 ) -> tuple[npt.NDArray[np.bool_], Integers, list[tuple[str | None, ...]]]:
-    """Return which series match, the number of each one's group, and the label values of the groups.
+    """Return a mask of the matching series, the group of each series, and the label values of the groups.
 
-    The groups are numbered in the order of their first series, so that blocks in which each series is a group
-    of its own keep their order.
+    The groups are numbered in the order of their first series. So a block keeps its order if each series is a
+    separate group.
     """
     wanted = np.zeros(2**16, dtype=np.bool_)
     groups = np.zeros(2**16, dtype=np.int64)
