@@ -26,7 +26,7 @@ _VOLATILE = (
     (r"\d+m[\d.]+s", "<figure>"),
     (r"(?<![\w.]) *\d+(?:\.\d+)? (s|ms|milliseconds)\b", r" <figure> \1"),
 )
-"""What differs from run to run: times, processes and durations."""
+"""Patterns of text that differs from run to run: times, processes and durations."""
 
 
 @dataclass(frozen=True, slots=True)

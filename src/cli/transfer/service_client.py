@@ -40,7 +40,7 @@ class BatchTooLargeError(TransferError):
 
 
 def check_service(url: str, api_key: str | None) -> None:
-    """Check where a service is, and its key.
+    """Check the URL of a service, and its key.
 
     Raises:
         ValueError: One of them can't be used; the message begins with its name.

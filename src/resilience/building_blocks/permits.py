@@ -42,7 +42,7 @@ class Permits:
         self._hand_out()
 
     def try_take(self) -> bool:
-        """Take a permit and return True, or return False where the caller has to wait.
+        """Take a permit and return True, or return False if the caller must wait.
 
         While callers wait, every permit is in use, so no caller is overtaken.
         """

@@ -110,7 +110,7 @@ class WaitingQueue:
         return None
 
     def count_out(self, place: QueuePlace) -> None:
-        """Stop counting `place`. This has no effect where it is not counted."""
+        """Stop counting `place`. This has no effect if the place is not counted."""
         if not place.is_counted:
             return
         place.is_counted = False

@@ -252,7 +252,7 @@ class SlidingWindowCounter(_MemoryRateLimiter[tuple[int, int, int]]):
         return start + windows * self._window - now if windows else 0
 
     def _free(self, state: tuple[int, int, int], now: int) -> int:
-        """Return the units for which there is room; negative where the limit was lowered."""
+        """Return the units for which there is room; negative if the limit was lowered."""
         start, previous, current = state
         return self._limit - current + previous * (now - start - self._window) // self._window
 

@@ -42,7 +42,7 @@ class _Refusal:
     figures: Sequence[int]
 
     def repeated(self, cost: int, now_us: int) -> Decision | None:
-        """Return what Redis would decide for `cost`; None where Redis might allow it."""
+        """Return the decision of Redis on a hit of `cost`; None if Redis might allow the hit."""
         if cost != self.cost or now_us >= self.asked_at_us + self.retry_after_us:
             return None  # Redis' retry time began after the script was sent
         return _decision(self.quotas, self.figures, now_us - self.answered_at_us)

@@ -20,7 +20,7 @@ def no_error(_error: Exception) -> bool:
 
 
 def at_least_retry_after(outcome: object, wait: float) -> float:
-    """Return `wait`, or the `retry_after` of `outcome` in seconds where that is longer."""
+    """Return the longer of `wait` and the `retry_after` of `outcome`, in seconds."""
     retry_after = getattr(outcome, "retry_after", None)
     # Written so that NaN, which compares false, has no effect.
     return float(retry_after) if isinstance(retry_after, (int, float)) and retry_after > wait else wait

@@ -69,7 +69,7 @@ class Retry(SyncPolicy):
         """Run `call` until it succeeds.
 
         Returns:
-            The result of the last attempt, also where that counts as a failure and no attempt is left.
+            The result of the last attempt, even if it counts as a failure.
 
         Raises:
             TypeError: `call` is a plain function; it is not run.

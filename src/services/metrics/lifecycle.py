@@ -47,7 +47,7 @@ class DeletableStore(Protocol):
         ...
 
     async def oldest(self) -> Sequence[tuple[str, int]]:
-        """Return each type, and where the hour of its oldest point begins, in µs since 1970."""
+        """Return each type, and the start of the hour of its oldest point, in µs since 1970."""
         ...
 
     async def now_us(self) -> int:
@@ -104,7 +104,7 @@ class RetentionRules:
         return self._default_seconds
 
     def expired(self, oldest: Sequence[tuple[str, int]], now_us: int) -> list[tuple[str, int]]:
-        """Return each type that has hours to be deleted, and where the first hour begins that is kept.
+        """Return each type with hours to delete, and the start of the first hour that is kept.
 
         Args:
             oldest: Each type, and where the hour of its oldest point begins, in µs since 1970.

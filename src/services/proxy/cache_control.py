@@ -29,7 +29,7 @@ _ONE_REQUEST = frozenset({b"private", b"no-store", b"no-cache"})
 sections 5.2.2.4, 5.2.2.5 and 5.2.2.7)."""
 
 _NEVER_STALE = frozenset({b"must-revalidate", b"proxy-revalidate", b"s-maxage"})
-"""Directives that forbid a stale copy even where the upstream can't be reached (RFC 9111, section 4.2.4)."""
+"""Directives that forbid a stale copy even if the upstream is unreachable (RFC 9111, section 4.2.4)."""
 
 
 @dataclass(frozen=True, slots=True)

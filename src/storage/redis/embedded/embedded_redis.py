@@ -44,7 +44,7 @@ POLL_SECONDS = 0.02
 
 
 class EmbeddedRedis:
-    """The part of one worker: it starts the shared server where needed, and leaves the server at the end.
+    """The part of one worker: it starts the shared server if necessary, and leaves the server at the end.
 
     Args:
         folder: The data folder, with the log of the running server and the locks. A missing folder is
