@@ -28,7 +28,7 @@ class Fallback(SyncPolicy):
         handles: Errors, of the call or of a substitute, after which the next substitute is tried. Any other
             error is raised to the caller, and so is a cancellation.
         is_failure_result: Returns whether a result of the call counts as a failure; None: no result does.
-        clock: Measures the calls, for `CallFinished`; None for the machine's clock.
+        clock: Measures the calls, for `CallFinished`; None for the system clock.
         name: The policy's name in events.
         listener: Receives `FellBack` for each call that a substitute answered.
     """

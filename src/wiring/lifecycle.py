@@ -30,7 +30,7 @@ async def running_lifecycle(
     Args:
         settings: The settings.
         link: To Redis.
-        clock: Paces the sweeps.
+        clock: The clock for the sweeps.
         store: The points.
         discard: Drops the cached summaries of a type.
     """

@@ -31,7 +31,7 @@ class Retry(SyncPolicy):
 
     Args:
         options: When to retry.
-        clock: Measures the time and waits.
+        clock: Measures the time, and sleeps.
         randomizer: Draws the jitter.
         budget: Limits retries further; None for no such limit.
         name: The policy's name in events.

@@ -43,7 +43,7 @@ class EventFeed:
 
     Args:
         log: The log of all workers.
-        clock: Paces the followers.
+        clock: The clock for the followers.
     """
 
     def __init__(self, log: EventLog, clock: Clock) -> None:

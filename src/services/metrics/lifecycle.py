@@ -220,7 +220,7 @@ class RetentionSweeper:
     Args:
         lifecycle: Deletes the points.
         retention: Says whose turn it is.
-        clock: Paces the sweeps.
+        clock: The clock for the sweeps.
     """
 
     def __init__(self, lifecycle: LifecycleService, retention: RetentionStore, clock: Clock) -> None:
