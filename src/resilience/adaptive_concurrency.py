@@ -5,7 +5,7 @@ that number, more calls at once bring more answers; above it, calls only wait fo
 Therefore the limit is treated as TCP treats its congestion window: it is raised while calls succeed, and
 lowered when they do not. (The idea is that of Netflix's concurrency-limits, on the base of Little's law.)
 
-Calls are judged in rounds. A round has as many calls as the limit allows at once. A `LimitAlgorithm` computes
+Calls are evaluated in rounds. A round has as many calls as the limit allows at once. A `LimitAlgorithm` computes
 the next limit from a round:
 
 - `Aimd` needs a target for the latency. Begin with this one.
@@ -213,7 +213,7 @@ class AdaptiveConcurrencyOptions:
 
 
 class AdaptiveConcurrency(BlockPolicy):
-    """The policy. It runs calls in a bulkhead and changes the limit of the bulkhead.
+    """A policy that runs calls in a bulkhead, and adapts the limit of the bulkhead to their latencies.
 
     A call that began before the limit was last lowered shows the load before that. Such a call is not
     counted, so that one overload does not lower the limit several times. A cancelled call is not counted

@@ -55,7 +55,7 @@ _DEFAULT_OPTIONS: Final = BulkheadOptions()
 
 
 class Bulkhead(BlockPolicy):
-    """The policy.
+    """A policy that limits the number of concurrent calls.
 
     Args:
         options: The limits.

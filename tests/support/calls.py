@@ -22,14 +22,14 @@ class ScriptedCall:
     """A call whose attempts take given seconds and end with an answer, an error or `CANCELLED`.
 
     Args:
-        clock: To take time by.
-        attempts: Seconds and ending of each.
-        leaving: Seconds it still takes once it is cancelled.
+        clock: The clock for the durations.
+        attempts: The duration in seconds and the ending of each attempt.
+        leaving: The duration of a cancelled attempt after the cancellation, in seconds.
 
     Attributes:
-        began: When each attempt began.
-        running: The running attempts.
-        cancelled: Numbers, from 1, of those that were cancelled.
+        began: The start of each attempt.
+        running: The number of running attempts.
+        cancelled: The numbers, from 1, of cancelled attempts.
     """
 
     def __init__(self, clock: FakeClock, *attempts: tuple[float, object], leaving: float = 0.0) -> None:
@@ -61,10 +61,10 @@ class OpenCall:
     """A call that continues until the test ends it with an answer, an error or `CANCELLED`.
 
     Args:
-        on_begin: Called when it begins.
+        on_begin: Called at the start of the call.
 
     Attributes:
-        is_under_way: Whether it has begun and not ended.
+        is_running: Whether the call has begun and not ended.
     """
 
     def __init__(self, on_begin: Callable[[], object] = lambda: None) -> None:
@@ -86,12 +86,12 @@ class OpenCall:
 
 
 class Caller:
-    """Runs a call through a policy, in a task of its own.
+    """Runs a call through a policy, in a new task.
 
     Attributes:
         call: The call.
         task: The task.
-        outcome: None until it has ended; then when, and how: an answer, an error or `CANCELLED`.
+        outcome: None while the call runs; then the time of its end, and an answer, an error or `CANCELLED`.
     """
 
     def __init__(self, policy: Policy, call: Call[object], clock: FakeClock) -> None:

@@ -15,7 +15,7 @@ class RawAnswer(NamedTuple):
 
     @property
     def closes(self) -> bool:
-        """Whether its headers announce the end of the connection."""
+        """Whether the headers announce that the server closes the connection."""
         return self.headers.get("connection") == "close"
 
 

@@ -27,7 +27,7 @@ def say(event):
 
 
 async def start_without_end(scope, receive, send):
-    """Never start, but release the resources of the start."""
+    """An application whose start never ends. A cancelled start releases its resources."""
     await receive()
     say("starting")
     try:
@@ -38,14 +38,14 @@ async def start_without_end(scope, receive, send):
 
 
 async def start_in_a_thread(scope, receive, send):
-    """Never start, and leave a thread that cannot be stopped, like a slow name resolution."""
+    """An application whose start waits for a thread that cannot be stopped, like a slow name resolution."""
     await receive()
     say("starting")
     await asyncio.get_running_loop().run_in_executor(None, time.sleep, 3600)
 
 
 async def end_without_end(scope, receive, send):
-    """Start, and never end."""
+    """An application that starts, and whose shutdown never ends."""
     await receive()
     await send({"type": "lifespan.startup.complete"})
     await receive()

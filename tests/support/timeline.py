@@ -15,7 +15,7 @@ class Timeline:
 
     Attributes:
         now: The time.
-        outcomes: When each life ended, and with what.
+        outcomes: The time and the result of the end of each prediction.
     """
 
     def __init__(self) -> None:

@@ -138,8 +138,8 @@ class _Source(NamedTuple):
     """The source of an import.
 
     Attributes:
-        lines: Its lines. One that is longer than `MAX_BATCH_BYTES` comes in pieces.
-        size: Its size in bytes, None where that is unknown.
+        lines: Its lines. A line that is longer than `MAX_BATCH_BYTES` is split into parts.
+        size: Its size in bytes, None if it is unknown.
         position: Returns how many bytes have been read.
     """
 

@@ -1,6 +1,6 @@
-"""The points of a service that has no export, from its list, which is newest first.
+"""The points of a service that has no export, read from its list, which is newest first.
 
-The pages go into a temporary file, and come out of it last page first.
+The pages are written into a temporary file, and read back from the last page to the first.
 """
 
 import tempfile

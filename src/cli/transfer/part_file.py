@@ -125,7 +125,7 @@ class PartFile:
                 self._about.unlink()
 
     def complete(self) -> None:
-        """Close the file and give it its name."""
+        """Close the file and rename it to its final name."""
         with self._file:
             self._write_block()
             os.fsync(self._file.fileno())

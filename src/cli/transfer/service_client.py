@@ -176,7 +176,7 @@ class ServiceClient:
             raise TransferError(f"the export ends within a line; {_CONTINUE}")
 
     async def store(self, lines: bytes, key: str) -> BatchResult:
-        """Store one point a line, once, however often this is called with the same `key`.
+        """Store one point a line. Calls with the same `key` store the points once.
 
         Raises:
             TransferError: The service does not answer, or refuses the whole batch.

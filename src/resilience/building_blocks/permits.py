@@ -77,7 +77,7 @@ class Permits:
             if place.done() and not place.cancelled():  # the permit came in the same tick
                 self.give_back()
             else:
-                with suppress(ValueError):  # it was passed over when it came to the front
+                with suppress(ValueError):  # `give_back` has already removed it
                     self._queue.remove(place)
             raise
 

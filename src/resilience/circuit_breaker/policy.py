@@ -1,6 +1,6 @@
 """The circuit breaker: stops calls to a failing service, and detects its recovery with few calls.
 
-`CircuitBreaker` runs the calls that its store admits, judges their outcomes, and sends events. The
+`CircuitBreaker` runs the calls that its store admits, classifies their outcomes, and sends events. The
 `BreakerStore` holds the state and decides, so that several workers can share one breaker.
 """
 

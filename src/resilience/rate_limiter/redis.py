@@ -32,7 +32,7 @@ _FOLDER = Path(__file__).parent
 
 @dataclass(frozen=True, slots=True)
 class _Refusal:
-    """A refusal of Redis, and this process's clock before and after it. Times are in whole µs."""
+    """A refusal of Redis, with the times of the request and of the reply. Times are in whole µs."""
 
     cost: int
     quotas: tuple[Quota, ...]
@@ -109,8 +109,8 @@ class RedisRateLimiter:
         time_source: Lua that defines `now_us()`.
 
     Attributes:
-        algorithm: As given.
-        time_source: As given.
+        algorithm: The algorithm that counts hits.
+        time_source: Lua that defines `now_us()`.
         algorithm_file: The Lua file that defines `limiter`, for a script that includes decide_hits.lua.
 
     Raises:

@@ -31,7 +31,7 @@ _DEFAULT_BACKOFF: Final = FullJitter(Exponential(base_seconds=0.1, cap_seconds=5
 
 @dataclass(frozen=True, slots=True)
 class RetryOptions:
-    """When to retry.
+    """The limits, the delays and the failures of a retry.
 
     Attributes:
         attempts: The number of all attempts, the first included; at least 1.

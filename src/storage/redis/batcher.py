@@ -33,7 +33,7 @@ RoundTripObserver: TypeAlias = Callable[[int, float], object]
 
 MAX_IN_FLIGHT = 2
 """The largest number of running round trips, without those of long commands: Redis executes one while the
-other travels. Redis executes one command at a time, so that more round trips would only be smaller."""
+other is on the network. Redis executes one command at a time, so more round trips would only be smaller."""
 
 MAX_DEDICATED = 2
 """The largest number of running long commands. A process opens at most `MAX_IN_FLIGHT + MAX_DEDICATED`
@@ -59,7 +59,7 @@ class Batcher:
         timeout_seconds: The timeout of a command, counted from when it is added, and of a round trip, counted
             from when it is sent. The time to open a connection is included.
         on_lost: Called with the error once for each round trip that failed because Redis was silent or
-            unreachable. The call comes before the callers get their error, even if no caller waits any more.
+            unreachable. The call comes before the callers get their error, even if no caller is waiting.
         observe: Called after each round trip with the number of its commands and its duration in seconds.
         on_silence: Called every `_TICK_SECONDS` while Redis has not replied for about 10 ms.
     """
@@ -293,7 +293,7 @@ class Batcher:
         for each in pending:
             if each.ends_at <= self._waits or (each.has_short_deadline and self._is_silent):
                 fail(each.future, _short_deadline_timeout())
-        # Commands that nobody waits for are not sent.
+        # Commands without a waiting caller are not sent.
         self._waiting = [pending for pending in self._waiting if not pending.future.done()]
 
     def _cancel_overdue_round_trips(self) -> None:
@@ -304,8 +304,7 @@ class Batcher:
             if trip.ends_at <= self._waits
         }
         try:
-            # A long command that may still take its time can be the reason for the timeout of another round
-            # trip.
+            # A long command whose time is not over can be the reason for the timeout of another round trip.
             if overdue and overdue.issuperset(self._dedicated):
                 self._on_lost(_round_trip_timeout())
         finally:

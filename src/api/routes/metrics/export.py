@@ -1,4 +1,4 @@
-"""All measurements of a type, as they would be posted. They come in by `src.api.routes.metrics.ingest`."""
+"""The export: all measurements of a type, in the format of `POST /api/metrics/batch`."""
 
 import asyncio
 import zlib
@@ -54,7 +54,7 @@ class _Lines(StreamingResponse):
     openapi_extra=query_parameters(ExportQuery),
 )
 async def export(request: Request) -> Response:
-    """All measurements of a type, one a line, by time, then by arrival, as `/api/metrics/batch` takes them.
+    """All measurements of a type, one a line, by time, then by arrival, in the format of `/api/metrics/batch`.
 
     A measurement that was acknowledged before the request is in the answer exactly once; one that arrives
     during the answer is in it once or not at all. The answer is compressed by gzip if the client accepts
@@ -107,10 +107,10 @@ def _rendered(metric_type: str, page: PointPage) -> bytes:
 
 
 async def _with_turns(lines: AsyncIterator[bytes], clock: Clock) -> AsyncIterator[bytes]:
-    """Yield `lines`, with a turn of the event loop before each."""
-    async for some in lines:
+    """Yield `lines`, and let other tasks run before each."""
+    async for part in lines:
         await clock.sleep(0)
-        yield some
+        yield part
 
 
 async def _compressed(lines: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
