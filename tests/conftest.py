@@ -19,7 +19,7 @@ from tests.support.listener import RecordingListener
 from tests.support.redis_cluster import RedisCluster
 from tests.support.redis_server import RedisServer
 
-for _name in Settings.model_fields:  # a test says what it sets; whoever runs it may have set something else
+for _name in Settings.model_fields:  # the environment of the test run must not change the settings of a test
     os.environ.pop(_name.upper(), None)
 
 # A suite that was started in the background may ignore these, and all that a test starts inherits that.

@@ -1,9 +1,9 @@
-"""Adaptive concurrency: a bulkhead that finds its own size.
+"""Adaptive concurrency: a bulkhead whose limit adapts to the service.
 
 The number of calls that a service can process at once is seldom known, and it changes with the service. Below
-that number, more calls at once bring more answers; above it, calls only wait for one another in the service.
-Therefore the limit is treated as TCP treats its congestion window: it is raised while calls succeed, and
-lowered when they do not. (The idea is that of Netflix's concurrency-limits, on the base of Little's law.)
+that number, more concurrent calls give more answers per second. Above it, calls only wait in the service.
+Therefore the limit changes like the congestion window of TCP: it is raised while calls succeed, and lowered
+when they fail. (Netflix's concurrency-limits use the same idea, which is based on Little's law.)
 
 Calls are evaluated in rounds. A round has as many calls as the limit allows at once. A `LimitAlgorithm` computes
 the next limit from a round:

@@ -22,7 +22,7 @@ TIMEOUT_MS = 20_000
 
 @pytest.fixture(
     scope="package"
-)  # while it runs, so does an event loop, and no test elsewhere could have its own
+)  # while it runs, its event loop runs in this thread, and other tests could not run a loop
 def browser() -> Iterator[Browser]:
     from tests.browser.browser import CHROMIUM, running_chromium
 

@@ -233,7 +233,7 @@ class TestAdminKey:
         server = start_server(ADMIN_API_KEY=self.KEY)
         page = open_page(context, server.url)
         dialog = page.locator("#key-dialog")
-        assert not dialog.is_visible()  # looking needs no key
+        assert not dialog.is_visible()  # reading needs no key
 
         page.get_by_role("button", name="Force open").click()
         expect(page.locator("#key-reason")).to_have_text("This needs the service's admin key.")
@@ -307,7 +307,7 @@ class TestFollowedLog:
 class TestFailures:
     def test_a_service_that_does_not_respond_is_not_shown_as_healthy(self, page):
         expect(page.locator("#message")).to_have_text("All well")
-        page.route("**/api/overview", lambda route: None)  # which answers nothing
+        page.route("**/api/overview", lambda route: None)  # this server never answers
         expect(page.locator("#freshness-words")).to_have_text(re.compile(r"data is \d+ s old"))
         expect(page.locator("#truth")).to_have_attribute("data-level", "unknown")
         expect(page.locator("#message")).to_contain_text("Last status: All well")
@@ -363,7 +363,7 @@ class TestFailures:
         expect(page.locator("#events-chip")).to_have_text("none without Redis")
         expect(page.locator("#events-empty")).to_contain_text("events are neither stored nor shown")
         expect(page.locator("#metrics-note")).to_contain_text("The metrics below are not current")
-        expect(page.locator("#types-more")).to_be_empty()  # whether there are points is not known
+        expect(page.locator("#types-more")).to_be_empty()  # it is unknown whether there are points
         own_redis.thaw()
         expect(page.locator("#message")).to_have_text("All well")
         expect(page.locator("#events-chip")).to_have_text("live")

@@ -144,7 +144,7 @@ async def test_a_foreign_value_under_one_type_does_not_affect_other_clients(make
     assert await ingest.stored("cpu") == [0, 2]
 
 
-# ---------------------------------------------------------------- what Redis adds
+# ---------------------------------------------------------------- additional guarantees in Redis
 
 
 @pytest.fixture
@@ -153,7 +153,7 @@ def ingest(redis_link):
 
 
 async def test_a_point_takes_one_round_trip(ingest, redis_link):
-    await ingest(0)  # teaches the server the script
+    await ingest(0)  # loads the script into the server
     before = redis_link.round_trips
     assert await ingest(1) == Decision(True, Quota(100, 60), 98, 0, 60)
     assert redis_link.round_trips == before + 1

@@ -813,7 +813,7 @@ async def test_a_caller_cancelled_during_admission_leaves_no_permit_behind(
     asking.cancel()
     await asyncio.gather(asking, return_exceptions=True)
 
-    # Another is let through at once, or as soon as the server has answered the one who left.
+    # The next call is admitted at once, or when the server has answered the cancelled call.
     async with asyncio.timeout(10):
         while (await breaker.status()).retry_after is not None:
             await asyncio.sleep(0)
@@ -930,7 +930,7 @@ async def test_a_result_of_the_local_store_is_not_recorded_in_the_shared_store(f
     fleet.is_away = False
     await failover_breaker.enter()
     transition = await failover_breaker.record(ticket, failed=True)
-    assert transition.after is OPEN  # the worker's own
+    assert transition.after is OPEN  # the store of the worker
     assert await failover_breaker.state() is CLOSED
 
 

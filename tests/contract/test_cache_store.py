@@ -54,7 +54,9 @@ def advance(link: RedisLink | ClientAccess | None, clock: FakeClock) -> Advance:
         clock.jump(seconds)
         for key in await link.send("KEYS", "*") if link is not None else ():
             remaining_ms = await link.send("PTTL", key)
-            await link.send("PEXPIRE", key, remaining_ms - round(seconds * 1000))  # in the past: deletes
+            await link.send(
+                "PEXPIRE", key, remaining_ms - round(seconds * 1000)
+            )  # an expiry in the past deletes the key
 
     return age
 
@@ -233,7 +235,9 @@ async def test_after_a_clock_set_back_a_dead_holder_loses_its_lease(
     await store.take_lease(KEY, "dead", ANY_FRESH, OPTIONS)
     await set_clock_back(3600)
     taken_over = await store.take_lease(KEY, "next", ANY_FRESH, OPTIONS) is Lease.TAKEN
-    assert taken_over == isinstance(store, RedisCacheStore)  # memory goes by a clock that is not set back
+    assert taken_over == isinstance(
+        store, RedisCacheStore
+    )  # the store in memory uses a clock that is never set back
     assert await store.take_lease(KEY, "another", ANY_FRESH, OPTIONS) is Lease.HELD
 
 
@@ -465,7 +469,7 @@ class TestInRedis:
     ):
         assert await fill(store, b"body")
         limiter = BatchedRateLimiter("sliding_window_log", Quota(10, 60), redis_link, SystemClock())
-        await limiter.hit("client")  # teaches Redis the script
+        await limiter.hit("client")  # loads the script into Redis
         before = redis_link.round_trips
 
         reading = store.read(KEY, OPTIONS)

@@ -89,7 +89,7 @@ async def test_after_a_clock_set_back_a_dead_worker_is_not_counted(store, store_
     assert (await store.read()).workers == 0, "nor does the dead one come back to life"
 
 
-# ---------------------------------------------------------------- what only Redis has
+# ---------------------------------------------------------------- only in Redis
 
 
 on_redis = pytest.mark.parametrize("backend", ["fakeredis", "redis"])
@@ -114,7 +114,7 @@ async def test_all_workers_are_counted_together(store, store_time):
 
 @on_redis
 async def test_seconds_are_those_of_the_servers_clock(store_time):
-    store = RedisCounterStore(store_time.link, "one")  # on the real clock: it is the keys that tell
+    store = RedisCounterStore(store_time.link, "one")  # on the real clock, so the test checks the keys
     await store.add(CounterSnapshot({"requests": 1}))
     seconds, _ = await store_time.link.send("TIME")
     names = {key.decode() for key in await store_time.link.send("KEYS", "counters:*")}

@@ -223,7 +223,7 @@ async def test_after_any_history_the_store_agrees_with_the_model(backend, store_
     await store.aclose()
 
 
-# ---------------------------------------------------------------- what only Redis has
+# ---------------------------------------------------------------- only in Redis
 
 
 @on_redis
@@ -233,7 +233,7 @@ async def test_a_worker_with_an_old_dictionary_does_not_confuse_series(store_tim
         RedisMetricStore(store_time.link, store_time.clock, time_source=TEST_TIME) for _ in range(2)
     )
     await add(others, points_of_host("a", (NOW, 1.0)))
-    await others.newest("cpu", 10)  # knows the dictionary now
+    await others.newest("cpu", 10)  # has loaded the dictionary
     for filters in (None, {"host": A}):
         await ours.delete("cpu", filters)
         await add(ours, points_of_host("z", (NOW + 1, 2.0)))

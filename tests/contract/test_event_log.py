@@ -78,10 +78,10 @@ class TestStressLease:
         assert await theirs.take("theirs", 60) == 0
 
     async def test_after_a_clock_set_back_a_dead_holder_loses_the_lease(self, link):
-        """In the past, after a clock set back by an hour no stress test could run for an hour."""
+        """Without this rule, a clock set back by an hour would prevent stress tests for an hour."""
         lease = RedisStressLease(link)
         await lease.take("dead", 30)
-        await link.send("PEXPIRE", "lab:stress", 3_630_000)  # as much as is left by the new clock
+        await link.send("PEXPIRE", "lab:stress", 3_630_000)  # the remaining time by the new clock
         assert await lease.take("ours", 30) == 0
         assert 29 < await lease.take("theirs", 30) <= 30
 
@@ -94,7 +94,7 @@ class TestStressLease:
         lease = RedisStressLease(link)
         await lease.take("ours", 30)
         assert 29_000 < await link.send("PTTL", "lab:stress") <= 30_000
-        await link.send("PEXPIRE", "lab:stress", -1)  # its holder died, and time went by
+        await link.send("PEXPIRE", "lab:stress", -1)  # the lease of a dead holder expires
         assert await lease.take("theirs", 30) == 0
         await lease.release("ours")
         assert await link.send("GET", "lab:stress") == b"theirs"

@@ -188,7 +188,7 @@ async def test_after_any_history_the_export_agrees_with_the_model(
         await store.aclose()
 
 
-# ---------------------------------------------------------------- what only Redis has
+# ---------------------------------------------------------------- only in Redis
 
 
 @on_redis

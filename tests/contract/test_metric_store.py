@@ -334,7 +334,7 @@ async def test_a_walk_over_more_types_than_are_read_at_once_visits_each_point_on
         arrivals[point.type] += 1
         order.append((point.timestamp_us, point.type, arrivals[point.type], point.value))
 
-    async def write():  # every type becomes the latest in its turn
+    async def write():  # each type becomes the most recently used one
         await add(store, [Point(f"type-{draw.randrange(250)}", NOW + 5 + n, 0.0) for n in range(20)])
 
     walked = [stored.point.value for stored in await walk(store, None, limit, write)]
@@ -387,7 +387,7 @@ async def test_the_store_agrees_with_the_model(backend, store_time, batches, now
     assert await store.types() == await model.types()
 
 
-# ---------------------------------------------------------------- what only Redis has
+# ---------------------------------------------------------------- only in Redis
 
 
 on_redis = pytest.mark.parametrize("backend", ["fakeredis", "redis"])
@@ -421,7 +421,7 @@ def commands_per_round_trip(store_time: StoreTime, monkeypatch) -> list[int]:
 @on_redis
 async def test_a_list_over_many_types_reads_only_a_few_of_them(store, commands_per_round_trip):
     await add(store, [Point(f"type-{n}", NOW - n, float(n)) for n in range(1000)])
-    await store.newest(None, 1)  # teaches the server the script
+    await store.newest(None, 1)  # loads the script into the server
     commands_per_round_trip.clear()
     assert seen(await store.newest(None, 5)) == [(NOW - n, float(n)) for n in range(5)]
     assert sum(commands_per_round_trip) <= 15

@@ -115,11 +115,11 @@ async def test_twenty_concurrent_offers_get_one_slot_and_the_free_places(stores)
         *(store.ask(f"{number:032x}", arriving_offer(2)) for number, store in enumerate(fleet))
     )
     assert sum(verdict.slot is not None for verdict in verdicts) == 1
-    assert sum(verdict.admitted for verdict in verdicts) == 31  # the one with the turn has left the line
+    assert sum(verdict.admitted for verdict in verdicts) == 31  # the caller with the slot has left the queue
     assert (await fleet[0].status()).size == 30
 
 
-# ---------------------------------------------------------------- who is next
+# ---------------------------------------------------------------- order of callers
 
 
 async def test_the_slot_goes_to_the_worker_with_the_earliest_caller(stores, store_time):
@@ -187,7 +187,7 @@ async def test_a_set_policy_overrides_the_default_of_a_later_worker(stores):
     assert (await later.ask(B, arriving_offer())).policy == "priority"
 
 
-# ---------------------------------------------------------------- workers that die
+# ---------------------------------------------------------------- killed workers
 
 
 async def test_a_dead_workers_offer_expires_after_the_grace_period(stores, store_time):
@@ -244,7 +244,9 @@ async def test_the_capacity_applies_to_all_workers_together(stores, store_time):
 
     assert verdict.admitted == 1
     await store_time.advance(1)
-    assert (await ours.ask(A, waiting_offer(2, newcomers=2, age=1))).admitted == 1  # another has its turn
+    assert (
+        await ours.ask(A, waiting_offer(2, newcomers=2, age=1))
+    ).admitted == 1  # another caller gets the slot
 
 
 async def test_a_full_queue_admits_a_caller_that_is_next_and_due(stores, store_time):
@@ -287,7 +289,7 @@ async def test_the_status_contains_the_time_until_the_next_slot(stores, store_ti
     assert await due() == 0
 
 
-# ---------------------------------------------------------------- turns given back
+# ---------------------------------------------------------------- slots that are given back
 
 
 async def test_a_slot_that_is_given_back_is_due_at_once(stores, store_time):
@@ -369,7 +371,7 @@ async def test_after_a_clock_set_back_a_caller_waits_at_most_an_interval(store, 
     await take_slot(store)
     await store_time.shift(-HOUR)
     assert (await store.status()).next_slot_seconds == 1
-    for left in (1, 0.75, 0.5, 0.25):  # asking meanwhile puts nothing off
+    for left in (1, 0.75, 0.5, 0.25):  # offers in the meantime do not delay the slot
         assert await wait_without_slot(store, A, waiting_offer(age=1 - left)) == left
         await store_time.advance(0.25)
     await take_slot(store, A, waiting_offer(age=1))
@@ -382,7 +384,7 @@ async def test_after_a_clock_set_back_slots_are_postponed_as_long_as_before(stor
     assert (await store.status()).next_slot_seconds <= 5
     wait = await wait_without_slot(store, A, waiting_offer())
     assert wait <= 5
-    for part in range(4):  # asking meanwhile puts nothing off
+    for part in range(4):  # offers in the meantime do not delay the slot
         await store_time.advance(wait / 4)
         verdict = await store.ask(A, waiting_offer(age=(part + 1) * wait / 4))
     assert verdict.slot is not None
@@ -413,7 +415,7 @@ async def test_after_a_clock_set_forward_a_slot_is_due_at_once_and_the_pace_appl
     await take_slot(store)
     await store_time.shift(HOUR)
     if store_time.link is None:
-        await store_time.advance(1)  # memory goes by a clock that does not jump
+        await store_time.advance(1)  # the store in memory uses a clock that does not jump
     await take_slot(store, A, waiting_offer())
     assert await wait_without_slot(store, A, waiting_offer()) == 1
 
@@ -469,7 +471,7 @@ class TestRedis:
     async def test_after_a_loss_of_data_the_policy_comes_from_a_worker(self, stores, store_time):
         ours, theirs = stores(2)
         await ours.set_policy("priority")
-        await theirs.ask(B, arriving_offer())  # and hears of it
+        await theirs.ask(B, arriving_offer())  # the worker gets the new state
         await store_time.link.send("FLUSHALL")
         await store_time.publish()
         assert (await theirs.status()).policy == "priority"

@@ -58,7 +58,7 @@ async def spend(limiter, count, key="k"):
         assert (await limiter.hit(key)).allowed
 
 
-# ---------------------------------------------------------------- what all promise
+# ---------------------------------------------------------------- guarantees of all policies
 
 
 @every_algorithm
@@ -78,7 +78,7 @@ async def test_retry_after_is_exact_to_the_microsecond(make_limiter, store_time,
     for _ in range(4):
         await store_time.advance(1.7)
         await limiter.hit("k")
-    await limiter.hit("k", 5)  # refused, or takes what the next one wanted
+    await limiter.hit("k", 5)  # is rejected, or takes the units of the next hit
     await limiter.hit("k")
     refused = await limiter.hit("k", cost)
     assert not refused.allowed
@@ -244,7 +244,7 @@ async def test_after_a_clock_was_ahead_no_refusal_exceeds_the_window(make_limite
     limiter = make_limiter(algorithm, Quota(5, 60))
     await spend(limiter, 5)
     await store_time.shift(HOUR)
-    for _ in range(5):  # in Redis these are let through
+    for _ in range(5):  # Redis admits these hits
         await make_limiter(algorithm, Quota(5, 60)).hit("k")
     await store_time.shift(-HOUR)
     refused = await make_limiter(algorithm, Quota(5, 60)).hit("k")
@@ -323,7 +323,7 @@ async def test_log_after_many_hits_have_left_is_exact(make_limiter, store_time, 
     assert result == pytest.approx(next_leaves_at - at, abs=TICK / 10)
 
 
-# ---------------------------------------------------------------- what each promises
+# ---------------------------------------------------------------- guarantees of each policy
 
 
 async def test_log_each_hit_frees_its_place_exactly_one_window_later(make_limiter, store_time):
@@ -366,7 +366,7 @@ async def test_counter_waits_for_the_current_window_to_become_the_previous_one(m
     limiter = make_limiter("sliding_window_counter", Quota(10, 60))
     await spend(limiter, 10)
     refused = await limiter.hit("k")
-    assert refused.retry_after == 66  # the turn, and a tenth of the window after it
+    assert refused.retry_after == 66  # the slot, and a tenth of the window after it
     assert refused.reset_after == 120
 
 
@@ -414,7 +414,7 @@ async def test_buckets_agree_with_the_published_figures_of_gcra(make_limiter, st
         )
 
 
-# ---------------------------------------------------------------- what Redis adds
+# ---------------------------------------------------------------- additional guarantees in Redis
 
 
 async def count_admitted(limiters, each):
@@ -435,7 +435,7 @@ async def test_concurrent_workers_share_one_quota(redis_server, algorithm):
 @every_algorithm
 async def test_a_hit_is_one_round_trip(redis_link, algorithm):
     limiter = BatchedRateLimiter(algorithm, Quota(10, 60), redis_link, SystemClock())
-    await limiter.peek("k")  # teaches the server the script
+    await limiter.peek("k")  # loads the script into the server
     before = redis_link.round_trips
     await limiter.hit("k", 3)
     assert redis_link.round_trips == before + 1
@@ -444,7 +444,7 @@ async def test_a_hit_is_one_round_trip(redis_link, algorithm):
 @every_algorithm
 async def test_hits_of_one_tick_are_decided_in_order_by_one_run(redis_link, algorithm):
     limiter = BatchedRateLimiter(algorithm, Quota(3, 3600), redis_link, SystemClock())
-    await limiter.peek("k")  # teaches the server the script
+    await limiter.peek("k")  # loads the script into the server
     before = await calls(redis_link, "evalsha")
     hits = [limiter.hit("k"), limiter.hit("other"), limiter.peek("k"), limiter.hit("k", 2), limiter.hit("k")]
     result = [(decision.allowed, decision.remaining) for decision in await asyncio.gather(*hits)]
@@ -521,7 +521,7 @@ async def test_the_work_of_a_run_does_not_grow_with_the_limit(make_limiter, stor
     assert busiest <= 60
 
 
-# ---------------------------------------------------------------- what a worker knows without Redis
+# ---------------------------------------------------------------- decisions without Redis
 
 
 @every_algorithm
@@ -652,7 +652,7 @@ async def test_network_latency_does_not_change_the_times_of_a_refusal(clock):
     assert (await limiter.hit("k")).retry_after == 1
     clock.jump(0.5)
     assert await limiter.hit("k") == Decision(False, Quota(1, 3), 0, retry_after=0.5, reset_after=2.5)
-    clock.jump(0.3)  # a second since Redis was asked, and maybe since it reckoned
+    clock.jump(0.3)  # a second after the request, and perhaps after the decision of Redis
     await limiter.hit("k")
     assert runner.asked == 2
 
@@ -661,7 +661,7 @@ async def test_network_latency_does_not_change_the_times_of_a_refusal(clock):
 async def test_the_number_of_keys_refused_without_redis_is_limited(make_limiter, store_time, monkeypatch):
     monkeypatch.setattr(limiter_module, "MAX_REFUSALS", 2)
     limiter = make_limiter("fixed_window", Quota(1, 60))
-    for key in ("a", "b", "a", "b", "a", "c", "c"):  # b is the one that asked longest ago
+    for key in ("a", "b", "a", "b", "a", "c", "c"):  # the last request of b is the oldest
         await limiter.hit(key)
     before = store_time.link.round_trips
     for key in ("a", "c"):
@@ -817,7 +817,7 @@ async def test_a_refusal_that_arrives_after_a_change_is_not_kept(clock):
 @every_algorithm
 async def test_hits_of_one_tick_with_different_quotas_are_one_run(redis_link, algorithm):
     limiter = BatchedRateLimiter(algorithm, Quota(1, 3600), redis_link, SystemClock())
-    await limiter.peek("k")  # teaches the server the script
+    await limiter.peek("k")  # loads the script into the server
     before = await calls(redis_link, "evalsha")
 
     async def change():

@@ -122,7 +122,7 @@ async def test_the_store_agrees_with_the_model(store_time, batch, start, seconds
     assert figures(await ours.aggregates("cpu", windows)) == figures(await model.aggregates("cpu", windows))
 
 
-# ---------------------------------------------------------------- what only Redis has
+# ---------------------------------------------------------------- only in Redis
 
 
 @on_redis

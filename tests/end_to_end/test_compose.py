@@ -117,7 +117,7 @@ def is_free(port: int) -> bool:
 
 
 def is_healthy(url: str) -> bool:
-    with suppress(httpx.TransportError):  # nobody listens yet
+    with suppress(httpx.TransportError):  # no server is listening yet
         return httpx.get(f"{url}/health").is_success
     return False
 
@@ -234,7 +234,7 @@ async def test_the_tour_passes(containers: Containers) -> None:
 
 async def test_the_suite_runs_in_the_container(containers: Containers) -> None:
     pytest_in_the_container = ["run", "--rm", "-T", "app", "pytest", "-q", "-n", "2", "--dist", "loadfile"]
-    # These say the same wherever they run, and take long.
+    # These tests have the same result on every machine, and are slow.
     pytest_in_the_container += ["--ignore", "tests/properties", "--ignore", "tests/integration"]
 
     output = containers.command(*COMPOSE, *pytest_in_the_container, timeout=SUITE_TIMEOUT_SECONDS)

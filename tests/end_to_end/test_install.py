@@ -69,7 +69,7 @@ def minor_version(python: str | Path) -> tuple[int, int] | None:
 def pythons() -> list[Path]:
     """Return the installed CPythons from 3.11 on, one of each version."""
     if not RUN:
-        return [Path(sys.executable)]  # looking for the others takes time that only these tests need
+        return [Path(sys.executable)]  # finding the other servers takes time, and only these tests need them
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
     on_path = [shutil.which(f"python3.{minor}") for minor in range(11, 15)]
     candidates = [sys.executable, *filter(None, on_path), *sorted(pyenv.glob("3.*/bin/python"))]
@@ -193,7 +193,7 @@ def mirror() -> Iterator[tuple[str, list[str]]]:
             pass
 
     class Server(ThreadingHTTPServer):
-        request_queue_size = 128  # uv asks for all packages at once
+        request_queue_size = 128  # uv requests all packages concurrently
 
     with Server(("127.0.0.1", 0), Handler) as server:
         Thread(target=server.serve_forever).start()

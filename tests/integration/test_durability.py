@@ -75,7 +75,7 @@ async def until(condition) -> None:
 
 
 def kill_server(data: Path) -> None:
-    with suppress(ProcessLookupError):  # it ended by itself
+    with suppress(ProcessLookupError):  # the process ended without a signal
         os.kill(int((data / "server.lock").read_text()), signal.SIGKILL)
 
 

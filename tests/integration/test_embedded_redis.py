@@ -44,7 +44,7 @@ asyncio.run(main())
 
 
 class Worker:
-    """A process that joins the embedded server, and leaves it on command."""
+    """A process that joins the embedded server, and leaves it when it receives a line."""
 
     def __init__(self, folder: Path) -> None:
         self._process = subprocess.Popen(
@@ -142,7 +142,7 @@ def command(url: str, *words: str) -> object:
 
 
 def serve_with(monkeypatch: pytest.MonkeyPatch, *servers: Path) -> None:
-    """Let the machine have only these servers. The first is on PATH."""
+    """Replace the search for Redis servers by these servers. The first one is on PATH."""
     monkeypatch.setattr("src.storage.redis.embedded.server.find_redis_servers", lambda: list(servers))
 
 
@@ -349,7 +349,7 @@ async def test_a_server_whose_folder_is_deleted_is_killed_and_revived_in_a_new_o
     lost = server_pid(folder / "data")
 
     shutil.rmtree(folder / "data")
-    until(lambda: not runs(lost))  # else it would acknowledge what nobody can read again
+    until(lambda: not runs(lost))  # otherwise it would acknowledge writes that cannot be read again
     await server.ensure_running()
 
     until(lambda: answers(url))
@@ -366,12 +366,10 @@ async def test_a_rewrite_of_the_append_only_file_that_outlives_its_server_is_end
     command(url, "BGREWRITEAOF")
     pid = server_pid(folder)
     [rewrite] = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    os.kill(int(rewrite), signal.SIGSTOP)  # so that it does not notice by itself that its server has ended
+    os.kill(int(rewrite), signal.SIGSTOP)  # so that the child does not end together with its server
     os.kill(pid, signal.SIGKILL)
 
-    while (
-        server_pid(folder) == pid
-    ):  # it ends soon, and meanwhile holds the socket and the lock of its server
+    while server_pid(folder) == pid:  # until the child ends, it holds the socket and the lock of its server
         await server.ensure_running()
         await asyncio.sleep(0.02)
 
@@ -729,7 +727,7 @@ async def test_a_server_that_ends_at_once_is_reported_with_its_own_message(
     with pytest.raises(EmbeddedRedisError, match="no room on the device"):
         await server.start()
 
-    await server.stop()  # as a lifespan would: nothing is left to do
+    await server.stop()  # the lifespan also calls it; it has no effect
 
 
 async def test_a_missing_redis_server_is_reported(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

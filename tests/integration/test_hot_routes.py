@@ -71,7 +71,7 @@ async def test_concurrent_measurements_share_their_round_trips(api, round_trips)
 async def test_a_client_known_to_be_over_its_quota_is_rejected_before_the_handler(redis_server, query):
     async with running_api(redis_server.url, rate_limit_read_requests=1, **CALM) as api:
         await api.get("/api/metrics/list")
-        asked = await api.get("/api/metrics/list")  # which is no hot route
+        asked = await api.get("/api/metrics/list")  # this route is not performance-critical
         link = api.state["is_redis_connected"].__self__
         before = link.round_trips
         known = await api.get(f"/api/metrics/summary?{query}", headers={"X-Request-ID": "abc"})
@@ -105,7 +105,7 @@ async def test_each_hot_route_uses_the_quota_of_its_handler(redis_server, spent)
     limits = {"rate_limit_requests": 100, "rate_limit_read_requests": 100}
     limits["rate_limit_requests" if spent == "ingest" else "rate_limit_read_requests"] = 1
     async with running_api(redis_server.url, **limits, **CALM) as api:
-        for _ in range(2):  # the second one is refused by Redis, and so known
+        for _ in range(2):  # Redis refuses the second one, so the worker repeats the refusal
             last = await (api.post("/api/metrics") if spent == "ingest" else api.get("/api/metrics/list"))
         assert last.status_code == 429
         for admission, requests in BY_ADMISSION.items():

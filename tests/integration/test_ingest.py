@@ -166,7 +166,7 @@ class TestBatch:
 
     async def test_bodies_that_wait_to_be_read_are_not_inflated_yet(self, api):
         """In the past, all waiting requests inflated their bodies at once."""
-        lines = (json.dumps(GOOD).encode() + b"\n") * 300  # which take several turns
+        lines = (json.dumps(GOOD).encode() + b"\n") * 300  # these take several cycles of the event loop
         packed = gzip.compress(lines.ljust(5 * 1024 * 1024, b"\n"))
         headers = {"Content-Type": "application/x-ndjson", "Content-Encoding": "gzip"}
 

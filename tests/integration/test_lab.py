@@ -358,7 +358,7 @@ class TestProcesses:
                 await server.until_healthy(client)
                 async with client.stream("GET", "/logs?follow=true") as text:
                     assert text.status_code == 200
-                    await asyncio.to_thread(server.stop)  # which waits, and not for long
+                    await asyncio.to_thread(server.stop)  # the call waits, but not for long
             finally:
                 server.process.kill()
         assert "Traceback" not in server.log.read_text()

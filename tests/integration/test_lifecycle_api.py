@@ -216,7 +216,7 @@ async def test_two_workers_agree_on_rules_and_deletions(redis_server):
         await post(
             one, *(labelled(n, "ab"[n % 2], ago=60 + n) for n in range(100)), metric(7, "old", 3 * 86_400)
         )
-        assert len(await get(two, "list?type=cpu")) == 100  # it knows the series now
+        assert len(await get(two, "list?type=cpu")) == 100  # it has loaded the series
         answers = await asyncio.gather(
             delete(one, "type=cpu&label=host:a"),
             delete(two, "type=cpu&label=host:a"),

@@ -118,7 +118,7 @@ async def test_the_gauge_has_the_current_state_of_the_breaker(redis_server):
         before = await figures(api)
         assert breaker_states(before) == {"CLOSED": 1, "OPEN": 0, "HALF_OPEN": 0}
         async with running_api(redis_server.url, **PLENTY, **CALM) as another:
-            await another.post("/api/admin/circuit-breaker/open")  # who tells nobody but Redis
+            await another.post("/api/admin/circuit-breaker/open")  # this client notifies only Redis
         after = await figures(api)
     assert breaker_states(after) == {"CLOSED": 0, "OPEN": 1, "HALF_OPEN": 0}
     changed = frozenset({("breaker", "external-service"), ("before", "CLOSED"), ("after", "OPEN")})
@@ -169,7 +169,7 @@ async def test_two_workers_return_the_same_totals(start_server):
         async with httpx.AsyncClient(base_url=server.url, timeout=20) as client:
             return await figures(client)
 
-    # whichever worker is asked
+    # the same from every worker
     for found in [await asked() for _ in range(10)]:
         assert value_of(found, "ingested_points_total") == 60
         assert value_of(found, "ingest_batch_points_count") == 60

@@ -69,7 +69,7 @@ async def test_without_a_descriptor_every_request_is_answered(server):
     resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (limit, unlimited[1]))
     with redis.connect() as outside:
         outside.client_kill_filter(_type="normal", skipme=True)
-    takers = [await connect(server) for _ in range(KEPT)]  # they take what the link had
+    takers = [await connect(server) for _ in range(KEPT)]  # these commands use the link's connections
     async with asyncio.timeout(5):
         while descriptors(server) < limit:
             await asyncio.sleep(0.02)

@@ -109,7 +109,7 @@ async def test_concurrent_overviews_take_one_round_trip(redis_server, monkeypatc
         await until(api, lambda seen: seen["external_service"]["failure_rate"] is not None)
         monkeypatch.setattr(
             "src.services.overview.service.FAILURE_RATE_INTERVAL_SECONDS", 0
-        )  # asked this time as well
+        )  # Redis decides this hit too
         monkeypatch.setattr("src.services.overview.service.REUSE_SECONDS", 3600)
         overviews._latest_monotonic = -math.inf
         before = link.round_trips

@@ -88,7 +88,7 @@ async def test_a_flood_of_interim_answers_is_cut_off(start_api):
         async with asyncio.timeout(30):
             answer = await api.get("/proxy/a")
         assert (answer.status_code, answer.json()["code"]) == (503, "EXTERNAL_SERVICE_UNAVAILABLE")
-        assert sent < 20_000_000  # what fits into the buffers of the sockets
+        assert sent < 20_000_000  # the size of the socket buffers
 
 
 async def test_a_few_interim_answers_are_ignored(start_api):

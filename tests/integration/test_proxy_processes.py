@@ -175,7 +175,7 @@ async def test_a_large_body_streams(start_two_instances):
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size)
         writer.write(b"x" * (size // 2))
         await writer.drain()
-        await first_read.wait()  # the rest leaves when the caller has read what there is
+        await first_read.wait()  # the rest is sent when the caller has read the first part
         writer.write(b"y" * (size // 2))
 
     async with (

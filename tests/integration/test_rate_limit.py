@@ -64,7 +64,9 @@ async def test_a_client_over_its_quota_is_rejected_before_its_body_arrives(redis
 
     async with (
         running_api(redis_server.url, rate_limit_requests=1, **CALM) as other,
-        running_api(redis_server.url, rate_limit_requests=1, **CALM) as api,  # which knows of no refusal yet
+        running_api(
+            redis_server.url, rate_limit_requests=1, **CALM
+        ) as api,  # this worker has not received a refusal yet
         asyncio.timeout(5),
     ):
         await other.post("/api/metrics", json=metric())

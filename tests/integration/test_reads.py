@@ -123,14 +123,14 @@ class TestSummary:
     ("path", "round_trips"),
     [
         ("/api/metrics/list?type=cpu", 1),
-        ("/api/metrics/list", 2),  # which types, then their points
+        ("/api/metrics/list", 2),  # first the types, then their points
         ("/api/metrics/types", 2),  # likewise
         ("/api/metrics/series?type=cpu", 1),
     ],
 )
 async def test_the_decision_needs_no_additional_round_trip(api, path, round_trips):
     await post(api, metric(1))
-    await api.get(path)  # teaches Redis the scripts
+    await api.get(path)  # loads the scripts into Redis
     link = api.state["is_redis_connected"].__self__
     before = link.round_trips
     assert (await api.get(path)).status_code == 200
@@ -151,7 +151,7 @@ class TestList:
         answer = await api.get("/api/metrics/list", params={"limit": 4} | ({"type": kind} if kind else {}))
         seen = [item["value"] for item in answer.json()]
         while "next" in answer.links:
-            await post(api, metric(1000, "cpu", ago=1))  # others write
+            await post(api, metric(1000, "cpu", ago=1))  # other clients write
             answer = await api.get(answer.links["next"]["url"])
             seen += [item["value"] for item in answer.json()]
         assert sorted(seen) == list(range(25))

@@ -140,7 +140,7 @@ async def test_a_busy_event_loop_is_not_taken_for_an_outage_of_redis(redis_link)
     short_deadline = asyncio.create_task(redis_link.run(ECHO, [], ["x"], short_deadline=True))
     for _ in range(4):
         await asyncio.sleep(0)
-        time.sleep(BUDGET_SECONDS)  # the answer lies unread meanwhile
+        time.sleep(BUDGET_SECONDS)  # the answer is not read in the meantime
     assert await short_deadline == b"x"
 
 
@@ -161,7 +161,7 @@ async def test_a_command_behind_silent_round_trips_waits_no_longer_than_they_do(
             calls.create_task(
                 call(f"short_deadline {number}", link.run(ECHO, [], ["x"], short_deadline=True))
             )
-            await asyncio.sleep(0.01)  # a tick of its own
+            await asyncio.sleep(0.01)  # a separate tick
     last = 0.01 * (MAX_IN_FLIGHT + 20)
     assert (
         max(seconds for name, seconds in took.items() if name.startswith("short"))
@@ -202,7 +202,7 @@ async def test_a_connection_that_redis_closed_is_opened_again(link, own_redis):
     await link.send("PING")
     with own_redis.connect() as outside:
         assert outside.client_kill_filter(_type="normal", skipme=True) == 1
-    await asyncio.sleep(0.05)  # in which the loop is told
+    await asyncio.sleep(0.05)  # the loop is notified in this tick
     assert await link.send("ECHO", "a") == b"a"
     assert link.is_up
 

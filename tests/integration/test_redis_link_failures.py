@@ -40,7 +40,7 @@ async def until(condition):
 
 @pytest.fixture
 async def link(own_redis):
-    # Of a caller in whose tick a callback fails, the loop's handler is told; it is not what is tested here.
+    # If a callback fails, the exception handler of the loop is called. This test does not check that.
     asyncio.get_running_loop().set_exception_handler(lambda _loop, _context: None)
     link = RedisLink(connect(RedisAddress(own_redis.url)), SystemClock())
     yield link
@@ -192,7 +192,7 @@ async def test_closing_does_not_wait_for_callers_that_have_gone(own_redis):
     assert asyncio.all_tasks() - {asyncio.current_task()} == set()
 
 
-# ---------------------------------------------------------------- what is logged
+# ---------------------------------------------------------------- log
 
 
 def logged(caplog):

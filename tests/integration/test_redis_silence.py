@@ -124,7 +124,7 @@ async def test_a_busy_event_loop_does_not_count_as_silence_of_redis(link):
         asked = asyncio.create_task(link.send("ECHO", "x"))
         for _ in range(3):
             await asyncio.sleep(0)
-            time.sleep(0.02)  # the reply lies unread meanwhile
+            time.sleep(0.02)  # the reply is not read in the meantime
         assert await asked == b"x"
     assert not silences
 

@@ -80,7 +80,7 @@ async def test_a_signal_ends_a_start_at_once_and_releases_its_resources(start, n
     assert time.monotonic() - began < 4
     assert code == (
         3 if number == signal.SIGINT else -signal.SIGTERM
-    )  # of a start by SIGINT uvicorn says it failed
+    )  # after a SIGINT during the start, uvicorn reports a failed start
     assert server.lines("given back")
     assert server.lines("start_stopped")
     assert "Traceback" not in server.log.read_text()
@@ -115,7 +115,9 @@ async def test_a_process_that_hangs_at_its_end_is_ended_with_a_traceback(start):
 
 
 async def test_a_signal_during_the_import_ends_the_process_cleanly(start):
-    server = start(RATE_LIMIT_REQUEST="10")  # no such setting, which is logged while the application is made
+    server = start(
+        RATE_LIMIT_REQUEST="10"
+    )  # there is no such setting; this is logged while the application is created
     await server.until_logged("unknown_setting")
     server.process.terminate()
     assert await server.end(10) == 0
@@ -183,7 +185,7 @@ async def test_a_worker_that_is_killed_is_replaced(start):
     assert await server.end() == 0
 
 
-# ------------------------------------------------------------------ what it ends with, and what it leaves
+# ------------------------------------------------------------------ exit codes and remaining files
 
 
 @pytest.mark.parametrize(

@@ -109,7 +109,7 @@ async def test_redis_is_restarted_while_summaries_are_computed(fleet: Fleet):
     read += await fleet.read_all(*fleet.servers)
 
     assert_short_waits(read)
-    await asyncio.sleep(0.5)  # by then the workers have noticed that Redis is back
+    await asyncio.sleep(0.5)  # by then the workers have a connection to Redis again
     after = await fleet.read_all(*fleet.servers, times=1)
     assert_short_waits(after)
     assert {answer.status_code for _, answer in after} == {200}

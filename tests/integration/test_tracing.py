@@ -32,7 +32,7 @@ async def test_a_request_and_its_attempts_are_spans_of_the_callers_trace(start_s
         EXTERNAL_SERVICE_ATTEMPTS="2",
     )
     await calls(server, "/api/metrics/summary?type=cpu", "/nowhere", "/metrics", headers=TRACEPARENT)
-    server.stop()  # what is gathered is sent
+    server.stop()  # the collected commands are sent
 
     served = [span for span in collector.spans if span.kind == Span.SPAN_KIND_SERVER]
     (summary,) = [span for span in served if span.name == "GET /api/metrics/summary"]

@@ -254,7 +254,7 @@ class BreakerMachine(StoreMachine):
         renewed = self.do(self.store.renew(NAME, self.options, ticket))
         assert renewed == self.model.renew(era, ticket)
 
-    @precondition(lambda self: self.model.calls)  # before any call there is nothing to see
+    @precondition(lambda self: self.model.calls)  # there is no entry before the first call
     @rule(seconds=quarters)
     def pass_time(self, seconds):
         self.do(self.time.advance(seconds))
@@ -264,7 +264,7 @@ class BreakerMachine(StoreMachine):
     def wait_for_retry_after(self):
         self.pass_time(self.model.wait())
 
-    @precondition(lambda self: len(self.model.transitions) % 4 == 3)  # seldom, or little else would happen
+    @precondition(lambda self: len(self.model.transitions) % 4 == 3)  # rarely, so that other rules run too
     @rule(order=st.sampled_from(ManualState), seconds=st.none() | quarters)
     def order(self, order, seconds):
         self.do(self.store.force(NAME, self.options, order, seconds))

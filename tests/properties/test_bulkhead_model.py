@@ -24,7 +24,7 @@ class BulkheadModel:
     def __init__(self, permits, max_waiting, max_wait):
         self.permits, self.max_waiting, self.max_wait = permits, max_waiting, max_wait
         self.running = {}  # by caller: its start
-        self.queue = {}  # by caller: the end of its longest wait
+        self.queue = {}  # the latest end of the wait of each caller
         self.started = []
         self.rejected = []
         self.durations = [FIRST_GUESS_SECONDS]

@@ -119,7 +119,7 @@ class CacheMachine(StoreMachine):
         self.models = {}
         self.numbers = itertools.count()
         self.granted = {key: {} for key in KEYS}  # by the store: when each lease ends, unless it was ended
-        self.accepted = {key: set() for key in KEYS}  # by the store, from whoever held the lease
+        self.accepted = {key: set() for key in KEYS}  # the store takes the lease from its holder
 
     @initialize(options=options)
     def set_up(self, options):
@@ -201,7 +201,7 @@ class CacheMachine(StoreMachine):
         remaining_ms = await self.link.send_all([("PTTL", key) for key in stored])
         assert all(left_ms != -1 for left_ms in remaining_ms), "something never runs out"
         await self.link.send_all(
-            [  # in the past: deletes
+            [  # an expiry in the past deletes the key
                 ("PEXPIRE", key, left_ms - seconds * 1000)
                 for key, left_ms in zip(stored, remaining_ms, strict=True)
             ]

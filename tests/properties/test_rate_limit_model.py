@@ -38,7 +38,7 @@ class QueueModel:
         self.clock = FakeClock()
         self.limiter = RateLimiterModel(algorithm, [quota], self.clock)
         self.max_wait = max_wait
-        self.queue = {}  # by caller: the end of its longest wait
+        self.queue = {}  # the latest end of the wait of each caller
         self.next_hit_at = 0
         self.hits_made = 0
         self.began = []  # each caller and its start

@@ -131,7 +131,7 @@ class RateLimiterMachine(StoreMachine):
         quotas = list(self.limiters[worker].quotas)
         if quotas != self.model.quotas:
             self.model.change(quotas)
-            for refusal in self.refusals.values():  # its quotas may count what is stored in another way
+            for refusal in self.refusals.values():  # its quotas may read the stored counts differently
                 refusal.stands = False
         return worker
 
@@ -185,7 +185,7 @@ class RateLimiterMachine(StoreMachine):
             self.record_refusal(worker, key, cost, spent=method == "hit" and self.last.allowed)
         else:
             assert self.last == repeated
-            if refusal.stands:  # there may be more remaining than told, though not enough
+            if refusal.stands:  # more units may remain than in the repeated refusal, but not enough
                 now = self.model.foresee(key, cost)
                 assert now.violated == repeated.violated
                 assert (now.retry_after, now.reset_after) == (repeated.retry_after, repeated.reset_after)
@@ -314,7 +314,7 @@ def test_a_clock_that_is_set_back_breaks_no_bound(algorithm, make_client):
 @pytest.mark.parametrize(
     ("algorithm", "gaps", "worst"),
     [
-        # One hit to begin the window, the rest at its very end, then as fast as it lets through.
+        # One hit begins the window, and the others come at its end. Further hits come as fast as they are admitted.
         ("fixed_window", [0, 59_999_999, 0, 0, 0, 1] + [0] * 4, 9),
         ("sliding_window_counter", [0, 59_999_999, 0, 0, 0] + [1_000_000] * 60, 8),
         ("token_bucket", [0] * 5 + [12_000_000] * 5, 9),

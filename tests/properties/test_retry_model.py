@@ -28,7 +28,7 @@ from tests.support.clock import CyclingRandomizer
 from tests.support.listener import RecordingListener
 from tests.support.machines import TimelineMachine, run_machine
 
-# Each backoff beside its formula: of the attempt that failed, the wait before and what draws a lot.
+# Each backoff with its formula: a function of the failed attempt, the wait before it, and a random number.
 BACKOFFS = [
     (IMMEDIATE, lambda n, before, draw: 0),
     (Fixed(0.5), lambda n, before, draw: 0.5),
@@ -140,7 +140,7 @@ class RetryMachine(TimelineMachine):
     @rule(script=scripts, policy=st.integers(0, 1), then=st.sampled_from([0, 0.5, 200]))
     def call_and_pass_time(self, script, policy, then):
         attempts = [(seconds, self.ending(ending, asked)) for seconds, ending, asked in script]
-        attempts += [(0.25, attempts[-1][1])] * 5  # it goes on as it ended
+        attempts += [(0.25, attempts[-1][1])] * 5  # it continues with the last state
         self.begin_with_life(
             lambda number: self.model.life(number, attempts),
             self.policies[policy],

@@ -33,7 +33,7 @@ def outcome(text):
 def test_both_parsers_agree(text):
     quick = points._PLAIN_TIMESTAMP
     found = outcome(text)
-    points._PLAIN_TIMESTAMP = re.compile("(?!)")  # which nothing matches
+    points._PLAIN_TIMESTAMP = re.compile("(?!)")  # no point matches this filter
     try:
         assert found == outcome(text)
     finally:

@@ -16,5 +16,5 @@ def logging_kept() -> Iterator[None]:
         yield
     finally:
         root.handlers = handlers
-        root.setLevel(level)  # not by assignment: loggers remember what they may log
+        root.setLevel(level)  # not by assignment, since loggers cache their level
         structlog.reset_defaults()

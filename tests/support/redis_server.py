@@ -62,7 +62,7 @@ class RedisServer:
     def stop(self) -> None:
         if self._process is None or self._process.poll() is not None:
             return
-        self._process.kill()  # asked to end, one that cannot save would refuse
+        self._process.kill()  # a server that cannot save would ignore SIGTERM
         self._process.wait()
 
     def _signal(self, number: signal.Signals) -> None:

@@ -312,7 +312,7 @@ def test_a_container_is_not_killed_while_the_service_still_stops() -> None:
     assert int(waited) > longest + 2 * STOP_GRACE_SECONDS, "an embedded Redis stops too"
 
 
-# ------------------------------------------------------------------ what install.py gives uv
+# ------------------------------------------------------------------ arguments for uv
 
 
 def test_uv_uses_the_index_of_pips_configuration(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 QueuePolicy: TypeAlias = Literal["fifo", "priority"]
-"""The order of callers: by arrival, or by the lowest number of priority, which waiting lowers further."""
+"""The order of callers: by arrival, or by priority. The lowest number is served first, and waiting lowers it."""
 
 
 MAX_SECONDS = 86_400.0
@@ -17,7 +17,7 @@ class PacedQueueOptions:
 
     Attributes:
         interval_seconds: At most one call starts in this time.
-        capacity: The most callers that wait in the queue, at least 1. A caller that gets its slot at once
+        capacity: The largest number of callers in the queue, at least 1. A caller that gets its slot at once
             does not count. A caller whose slot would come after `max_wait_seconds` is rejected.
         max_wait_seconds: The longest time that a caller waits in the queue.
         aging_seconds: A wait of this time compensates for one level of priority.

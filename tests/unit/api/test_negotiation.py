@@ -56,7 +56,7 @@ def test_gzip_is_sent_to_clients_that_prefer_it(accept_encoding, is_accepted):
         ("application/json;q=0.9, text/html", True),
         ("text/html;q=0, */*", False),
         ("text/html;level=1;q=0.4, application/json;q=0.3", True),
-        ("application/json, text/plain, */*", False),  # a page's own scripts
+        ("application/json, text/plain, */*", False),  # the scripts of the page
     ],
 )
 def test_html_is_for_browsers(accept, is_preferred):

@@ -111,7 +111,7 @@ async def test_calls_are_counted_by_their_outcomes(client):
     await client.get("/get")
     assert (await client.get("/stats")).json() == {
         "calls": 6,
-        "failed": 2,  # asked for with /status, and injected
+        "failed": 2,  # requested with /status, and injected
         "refused": 1,
         "by_endpoint": {"kv": 1, "get": 1, "delay": 0, "status": 1, "score": 2, "other": 1},
     }

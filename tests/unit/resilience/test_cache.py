@@ -111,7 +111,7 @@ class TestBegin:
     async def test_a_read_need_not_be_finished(self, fleet: Fleet):
         fleet.worker().begin(KEY, computation_of(b"one"))
         fleet.worker().begin(KEY, computation_of(b"one"), refresh=True)
-        gc.collect()  # a coroutine that nobody awaited would warn, and a warning is an error
+        gc.collect()  # a coroutine that was never awaited causes a warning, and a warning is an error
 
     async def test_a_refresh_does_not_read_the_entry(self, fleet: Fleet):
         fleet.store.read = None
@@ -230,7 +230,7 @@ class TestSingleFlightInAProcess:
 
         compute.gate.set()
         await settle()
-        del caller  # the traceback of its cancellation holds on to the computation
+        del caller  # the traceback of its cancellation refers to the computation
         gc.collect()
 
         assert complaints == []
@@ -635,7 +635,7 @@ class TestRefresh:
         callers = [await begin_refresh(cache, compute) for _ in range(4)]
 
         callers[0].cancel()  # for whom it is computed
-        callers[1].cancel()  # who waits for it to end
+        callers[1].cancel()  # the caller waits for the end of the attempt
         await settle()
         compute.gate.set()
 

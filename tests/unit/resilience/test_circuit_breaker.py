@@ -227,7 +227,7 @@ async def test_a_late_result_does_not_close_a_breaker_that_was_forced_open(make_
     assert (await breaker.status()).state is OPEN
 
 
-# ---------------------------------------------------------------- telling
+# ---------------------------------------------------------------- events
 
 
 async def test_it_sends_an_event_for_every_change_probe_and_rejection(make_breaker, clock, listener):

@@ -40,7 +40,7 @@ def test_a_trusted_proxy_forwards_its_client():
         (("6.6.6.6, 198.51.100.1, 10.0.0.2",), "198.51.100.1"),
         (("6.6.6.6", "198.51.100.1", "10.0.0.2"), "198.51.100.1"),  # as several headers
         (("10.0.0.3, 10.0.0.2",), "10.0.0.3"),  # proxies all the way
-        (("198.51.100.1, nonsense",), "127.0.0.1"),  # nobody to believe beyond what can't be read
+        (("198.51.100.1, nonsense",), "127.0.0.1"),  # an unreadable value is not trusted
         (("198.51.100.1:4711",), "198.51.100.1"),
         (("[2001:db8::1]:4711",), "2001:db8::/64"),
         (("",), "127.0.0.1"),

@@ -87,7 +87,7 @@ POLICIES = {
 every_policy = pytest.mark.parametrize("make", POLICIES.values(), ids=POLICIES)
 
 
-# ---------------------------------------------------------------- which calls
+# ---------------------------------------------------------------- selection of calls
 
 
 class Service:
@@ -196,7 +196,7 @@ def test_a_decorated_function_must_be_asynchronous():
         Pipeline()(plain)
 
 
-# ---------------------------------------------------------------- what it gives back
+# ---------------------------------------------------------------- released resources
 
 
 class UnknownBaseException(BaseException):
@@ -494,7 +494,7 @@ def test_callers_of_a_closed_event_loop_do_not_delay_others(make):
     async def call_on_second_loop():
         return await clock.drive(policy.run(answer))
 
-    # Closed with its tasks as they are, as a program does that has no use for them any more.
+    # The loop is closed while its tasks are pending, as at the end of a program.
     loop = asyncio.new_event_loop()
     try:
         loop.run_until_complete(leave_two_waiting_callers())

@@ -195,7 +195,9 @@ class TestCancellation:
             try:
                 await clock.sleep(60)
             finally:
-                if not is_first:  # the first runs in the caller's own task, impatience and all
+                if (
+                    not is_first
+                ):  # the first computation runs in the task of the caller, with the caller's timeout
                     await left.wait()
                 running -= 1
 

@@ -328,7 +328,7 @@ async def test_the_longest_wait_is_exact_to_the_microsecond(queue_of, bank, cloc
     store = FailingStore(PacedQueueOptions(), clock)
     queue = queue_of(store=store, max_wait_seconds=2.5)
     _, late = await add_callers(queue, bank, clock, *"ab")
-    store.is_failing = True  # so that nobody can tell when the next turn comes
+    store.is_failing = True  # so that the time of the next slot is unknown
     await clock.advance(2.499999)
     assert late.outcome is None
 
@@ -383,7 +383,7 @@ async def test_a_delay_that_is_too_long_rejects_waiting_callers_at_once(queue_of
     first, *others = await add_callers(queue, bank, clock, *"abc")
     await clock.advance(0.5)
 
-    await queue.postpone(59.5)  # the next turn comes when their time is over, and no later
+    await queue.postpone(59.5)  # the next slot is due when their time is over, and no later
     await settle()
     assert [caller.outcome for caller in others] == [None, None]
 
@@ -462,7 +462,7 @@ async def test_retry_after_is_the_time_until_a_place_with_a_slot_in_time(
     options = PacedQueueOptions(capacity=6, max_wait_seconds=max_wait)
     store = MemoryPaceStore(options, clock)
     store._options = replace(options, max_wait_seconds=60)
-    queue = PacedQueue(store._options, store, clock)  # nobody in line gives up before
+    queue = PacedQueue(store._options, store, clock)  # no caller in the queue times out before
     await add_callers(queue, bank, clock, *"abcdefg")
     store._options = options
     await clock.advance(0.25)
@@ -579,7 +579,7 @@ async def test_no_caller_starves(queue_of, bank, clock, levels, aging):
     queue = queue_of(policy="priority", aging_seconds=aging, capacity=1000)
     await add_callers(queue, bank, clock, "first")
     (patient,) = await add_callers(queue, bank, clock, "patient", priority=levels)
-    for second in range(40):  # the line never empties: two come for each that goes
+    for second in range(40):  # the queue never becomes empty: two callers arrive for each that starts
         await add_callers(queue, bank, clock, (second, 0), (second, 1))
         await clock.advance(1)
 
@@ -627,7 +627,7 @@ async def test_an_error_names_the_invalid_delay(queue_of, seconds):
         await queue_of().postpone(seconds)
 
 
-# ---------------------------------------------------------------- turns given back
+# ---------------------------------------------------------------- slots that are given back
 
 
 async def reject():
@@ -753,7 +753,7 @@ async def test_an_error_of_a_listener_affects_no_call(clock, bank):
     assert isinstance(c.outcome[1], QueueFullError)
 
 
-# ---------------------------------------------------------------- what it costs
+# ---------------------------------------------------------------- cost
 
 MANY = 10_000
 
@@ -783,7 +783,7 @@ async def test_callers_of_one_tick_share_an_offer(queue_of, bank, clock, slow_st
     for name in "abcd":
         CallerWithPriority(queue, bank.call(name), clock)
     await settle()
-    assert slow_store.questions == 2  # one for places and a turn, one for who is first now
+    assert slow_store.questions == 2  # one for the places and a slot, one for the first caller
 
 
 async def test_entries_of_cancelled_callers_do_not_accumulate(queue_of, bank, clock):

@@ -95,7 +95,7 @@ async def test_an_ambiguous_head_is_rejected_and_ends_the_connection(serve, requ
     assert response.headers["content-type"] == "application/problem+json"
     assert json.loads(response.body)["status"] == status
     assert json.loads(response.body)["request_id"] == response.headers["x-request-id"]
-    assert await connection.ends() == b""  # so what followed was not read as a request
+    assert await connection.ends() == b""  # the bytes after it were not read as a request
     assert calls == []
 
 

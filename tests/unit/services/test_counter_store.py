@@ -82,7 +82,7 @@ async def test_while_the_fleet_store_rejects_writes_the_local_counts_are_read(
     fleet.add_error = error
     await store.add(CounterSnapshot({"requests": 1}))
     clock.jump(4)
-    reading = await store.read()  # which the fleet's store would still answer
+    reading = await store.read()  # the shared store would still answer this call
     assert (reading.counts["requests"], reading.workers) == (1, 1)
     assert reading.outage == Outage(0.0, kind)
     fleet.add_error = None

@@ -72,7 +72,7 @@ async def test_the_flusher_adds_the_counts_once_a_second_until_it_is_closed(coun
     for _ in range(3):
         request(counters)
         await clock.advance(FLUSH_SECONDS)
-    assert (await store.read()).counts["requests"] == 2  # what came this second is not over
+    assert (await store.read()).counts["requests"] == 2  # the current second is not complete
     await reporter.aclose()
     request(counters)
     await clock.advance(5)

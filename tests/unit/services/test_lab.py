@@ -315,7 +315,7 @@ class TestStress:
         assert provider.open == 0
         assert report.duration_ms == 2000.0
         assert report.count == report.succeeded
-        assert report.count in {57, 60}  # the last three end in the very instant in which the time is up
+        assert report.count in {57, 60}  # the last three end exactly at the timeout
         assert report.throughput_per_second == report.count / 2
         assert report.concurrency == 3
         assert report.p50_ms == pytest.approx(100, rel=0.01)
@@ -371,7 +371,7 @@ class TestStress:
         lab = make_lab()
         await clock.drive(lab.stress(1, 1))
         assert lease.holders == []
-        await clock.advance(1)  # the limiter has let through all it could
+        await clock.advance(1)  # the limiter has admitted all calls of the quota
         provider.instead = [answer_never] * 9
         running = asyncio.create_task(lab.stress(60, 9))
         await settle()

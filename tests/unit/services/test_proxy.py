@@ -154,7 +154,7 @@ class TestSharing:
         first, _, second = *send(one, get("/same"), get("/else")), *send(other, get("/same"))
         await clock.advance(10)
         assert sorted(path for _, path in fleet.calls) == ["/else", "/same"]
-        assert fleet.calls[1][0] < 1.2 * INTERVAL  # the slot that was not needed is not lost
+        assert fleet.calls[1][0] < 1.2 * INTERVAL  # the unused slot is not lost
         assert first.result().source == "MISS"
         answer = second.result()
         assert (answer.source, await body(answer)) == ("HIT", b"/same")

@@ -237,7 +237,7 @@ class TimedTransport(httpx.AsyncBaseTransport):
     [
         ([0.1], [1.0, 1.0]),  # it may have travelled until it was answered
         ([0.125, 0.125], [1.0, 1.0, 1.0]),  # the duration of an answer is known now
-        ([0.125, 0.375], [1.0, 1.0, 1.0, 0.875]),  # it may have travelled for 0.25 s of that
+        ([0.125, 0.375], [1.0, 1.0, 1.0, 0.875]),  # the request may have taken 0.25 s of this time
         ([0.5, 0.25, 0.5], [1.0, 1.0, 1.0, 1.0, 0.75]),  # the fastest counts
         ([5.0], [1.0]),  # the next one may have been sent
         (

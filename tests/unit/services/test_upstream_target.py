@@ -57,7 +57,7 @@ def test_a_path_may_be_encoded_only_a_few_times(monkeypatch):
     assert TARGET.url(percent_encoded(MAX_ENCODINGS)).raw_path == b"/v1" + percent_encoded(MAX_ENCODINGS)
     for times in (MAX_ENCODINGS + 1, 30_000):
         passes.clear()
-        with pytest.raises(UnsafeTargetError, match="times over"):
+        with pytest.raises(UnsafeTargetError, match="more than"):
             TARGET.url(percent_encoded(times))
         assert len(passes) == MAX_ENCODINGS + 1  # each is linear in the path's length
 
