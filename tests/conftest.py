@@ -22,7 +22,7 @@ from tests.support.redis_server import RedisServer
 for _name in Settings.model_fields:  # the environment of the test run must not change the settings of a test
     os.environ.pop(_name.upper(), None)
 
-# A suite that was started in the background may ignore these, and all that a test starts inherits that.
+# A suite that runs in the background may ignore these signals, and its child processes inherit this.
 for _number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, signal.default_int_handler if _number == signal.SIGINT else signal.SIG_DFL)

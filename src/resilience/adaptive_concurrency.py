@@ -5,8 +5,8 @@ that number, more concurrent calls give more answers per second. Above it, calls
 Therefore the limit changes like the congestion window of TCP: it is raised while calls succeed, and lowered
 when they fail. (Netflix's concurrency-limits use the same idea, which is based on Little's law.)
 
-Calls are evaluated in rounds. A round has as many calls as the limit allows at once. A `LimitAlgorithm` computes
-the next limit from a round:
+Calls are evaluated in rounds. A round has as many calls as the limit allows at once. A `LimitAlgorithm`
+computes the next limit from a round:
 
 - `Aimd` needs a target for the latency. Begin with this one.
 - `Gradient` measures that latency itself. For this purpose it lowers the limit to the minimum for a round at

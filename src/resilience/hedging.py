@@ -66,11 +66,11 @@ class HedgingOptions:
 
 
 class Hedging(BasePolicy):
-    """A policy that begins another attempt while a slow attempt is still running, and returns the first answer.
+    """A policy that begins another attempt if the first one is slow, and returns the first answer.
 
-    It stops attempts by cancelling them, so the call must not suppress a cancellation. All attempts have ended
-    when `run` returns or raises, also after a cancellation of its caller. If its coroutine is closed, it
-    cannot wait for the attempts, and only cancels them.
+    It stops attempts by cancelling them, so the call must not suppress a cancellation. All attempts have
+    ended when `run` returns or raises, also after a cancellation of its caller. If its coroutine is closed,
+    it cannot wait for the attempts, and only cancels them.
 
     Args:
         options: The delay and the number of the attempts.

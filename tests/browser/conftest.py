@@ -32,7 +32,7 @@ def browser() -> Iterator[Browser]:
         yield running
 
 
-@pytest.fixture(scope="package")  # no longer, for its workers report to the Redis of all tests
+@pytest.fixture(scope="package")  # not longer, since its workers report to the Redis of all tests
 def server(shared_redis, tmp_path_factory) -> Iterator[Server]:
     """Run two workers without effective quotas, with a provider that does not fail by itself."""
     plenty = {name.upper(): str(limit) for name, limit in PLENTY.items()}
@@ -58,7 +58,7 @@ def start_server(redis_server, tmp_path):
 
 
 def until_healthy(running: Server) -> None:
-    transport = httpx.HTTPTransport(retries=8)  # 0, 0.5, 1, 2, 4, … s apart, for as long as nobody listens
+    transport = httpx.HTTPTransport(retries=8)  # 0, 0.5, 1, 2, 4, … s apart, while no server is listening
     with httpx.Client(transport=transport, timeout=20) as client:
         assert client.get(f"{running.url}/health").status_code == 200
 
@@ -79,7 +79,7 @@ def record() -> PageRecord:
 
 
 @pytest.fixture
-def context(browser, record, start_server) -> Iterator[BrowserContext]:  # closed before any server is
+def context(browser, record, start_server) -> Iterator[BrowserContext]:  # closed before a server started
     """Yield a new browser context. After the test, its pages must have logged no errors."""
     with browser.new_context(viewport={"width": 1280, "height": 900}) as fresh:
         fresh.set_default_timeout(TIMEOUT_MS)

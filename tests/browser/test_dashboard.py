@@ -247,7 +247,7 @@ class TestAdminKey:
         expect(page.locator("#key-reason")).to_have_text("The service rejected that key.")
         page.locator("#key-input").fill("schlüssel")
         page.get_by_role("button", name="Use key").click()
-        expect(dialog).to_be_visible()  # no header can carry that
+        expect(dialog).to_be_visible()  # a header cannot contain that
         page.locator("#key-input").fill(self.KEY)
         page.get_by_role("button", name="Use key").click()
         expect(page.locator("#breaker-state")).to_have_text("Open")
@@ -298,7 +298,7 @@ class TestFollowedLog:
         )
         page.set_viewport_size({"width": 800, "height": 300})
         last = page.evaluate("document.querySelector('pre').getBoundingClientRect().bottom")
-        assert abs(last - 300) < 2  # the newest line is in sight
+        assert abs(last - 300) < 2  # the newest line is visible
         assert {urlsplit(request.url).path for request in record.requests} == {
             "/logs", "/dashboard/logs.css",
         }  # fmt: skip

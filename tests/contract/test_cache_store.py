@@ -173,7 +173,7 @@ async def test_without_revalidate_seconds_no_expired_answer_is_read(store: Cache
 async def test_an_expired_answer_is_read_up_to_the_age_that_the_caller_accepts(
     store: CacheStore, advance: Advance
 ):
-    await fill(store, b"one")  # of no revalidate_seconds
+    await fill(store, b"one")  # without revalidate_seconds
     await advance(1000)
 
     expired = await store.read_expired(KEY, OPTIONS, OPTIONS.stale_seconds)

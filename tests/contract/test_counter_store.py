@@ -130,7 +130,7 @@ async def test_all_keys_expire(store, store_time):
         await store_time.advance(1)
     keys = await store_time.link.send("KEYS", "counters:*")
     lives = [await store_time.link.send("TTL", key) for key in keys]
-    assert len(keys) == 4  # three seconds and the workers
+    assert len(keys) == 4  # three seconds, and the number of workers
     assert all(WINDOW_SECONDS < life <= 120 for life in lives)
 
 

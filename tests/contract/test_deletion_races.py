@@ -269,7 +269,7 @@ async def test_a_deletion_without_permission_for_a_command_is_consistent(restric
         await asyncio.gather(store.delete("cpu", *arguments), return_exceptions=True)
         restrict(f"+{command}")
         await assert_consistent(store, is_interrupted=True)
-        client.delete("m:{cpu}:x")  # if the lease could not be given back
+        client.delete("m:{cpu}:x")  # if the lease could not be released
         await store.delete("cpu", *arguments)
         await assert_consistent(store)
 

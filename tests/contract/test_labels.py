@@ -99,9 +99,7 @@ async def test_summaries_by_labels_match_the_points(backend, store_time, batches
         everything += points
         if is_folded:
             while hours := await store_time.link.send("HKEYS", "m:{cpu}:u"):
-                await store._folder.fold(
-                    "cpu", int(hours[0])
-                )  # in the background the fold may be running as well
+                await store._folder.fold("cpu", int(hours[0]))  # the background fold may be running too
         assert await figures(store, window, query) == expected(everything, window, query)
     await store.aclose()
 

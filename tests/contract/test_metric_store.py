@@ -428,7 +428,7 @@ async def test_a_list_over_many_types_reads_only_a_few_of_them(store, commands_p
     commands_per_round_trip.clear()
     listed = await store.newest(None, 5, Position(NOW - 500, "type-500", 0))
     assert seen(listed) == [(NOW - n, float(n)) for n in range(501, 506)]
-    assert sum(commands_per_round_trip) <= 520  # 501 types have a point as new or newer
+    assert sum(commands_per_round_trip) <= 520  # 501 types have a point that is as new or newer
     assert max(commands_per_round_trip) <= 100
 
 

@@ -781,9 +781,7 @@ class TestFailoverStore:
     async def test_intermittent_outages_do_not_stop_the_slots(self, store, fleets, store_time):
         slots = []
         for _ in range(200):
-            fleets.is_unavailable = (
-                not fleets.is_unavailable
-            )  # so that every question to it is the end of an outage
+            fleets.is_unavailable = not fleets.is_unavailable  # so that every successful call ends an outage
             verdict = await store.ask(A, waiting_offer())
             if verdict.slot is not None:
                 slots.append(store_time.clock.monotonic())

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 FACTS = {
     "rate_limiting": [
-        # algorithm, requests allowed of each burst, most in any window
+        # algorithm, allowed requests of each burst, maximum in any window
         "sliding_window_log 1 4 1 0 5 5",
         "sliding_window_counter 1 4 0 2 3 6",
         "fixed_window 1 4 5 0 5 9",

@@ -140,7 +140,7 @@ def test_a_cold_local_start_is_healthy_within_15_seconds(tmp_path: Path) -> None
     while len(durations) < COLD_START_ATTEMPTS and min(durations, default=inf) > COLD_START_SECONDS:
         checkout = Checkout(tmp_path / f"checkout-{len(durations)}")  # it has no .venv
         began = monotonic()
-        started = checkout.start(HOME=str(checkout.folder), **variables)  # an empty home has no caches
+        started = checkout.start(HOME=str(checkout.folder), **variables)  # an empty home folder has no caches
         durations.append(monotonic() - began)
         checkout.stop()
         assert started.returncode == 0, started.stdout + started.stderr

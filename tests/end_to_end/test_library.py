@@ -71,7 +71,7 @@ def test_importing_the_library_loads_only_the_standard_library(installed: Path, 
             "error",
             "-c",
             LOADED_MODULES,
-        ],  # -S: what other packages load at start is not ours
+        ],  # -S: modules that other packages load at the start must not count
         env={"PYTHONPATH": str(installed)},
         capture_output=True,
         text=True,

@@ -227,7 +227,7 @@ class TestDocumentation:
     async def test_the_headers_of_an_answer_are_those_documented(self, api, method, path, sent):
         await api.post("/api/metrics/batch", json=[metric(), metric()])
         document = (await api.get("/openapi.json")).json()
-        for _ in range(2):  # the second time it is replayed, or out of the cache
+        for _ in range(2):  # the second answer is a replay, or comes from the cache
             answer = await api.request(method.upper(), path, **sent)
         responses = document["paths"][path.partition("?")[0]][method]["responses"]
         documented = {name.lower() for name in responses[str(answer.status_code)]["headers"]}

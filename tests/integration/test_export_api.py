@@ -183,7 +183,7 @@ async def test_an_export_that_fails_midway_does_not_end_as_if_it_were_complete(o
                 with pytest.raises(httpx.RemoteProtocolError, match="incomplete chunked read"):
                     async for _ in chunks:
                         pass
-            assert (await client.get("/health")).status_code == 503  # and the worker serves on
+            assert (await client.get("/health")).status_code == 503  # the worker still serves requests
         (cut_off,) = server.lines("answer_cut_off")
         assert (cut_off["path"], cut_off["code"]) == ("/api/metrics/export", "REDIS_UNAVAILABLE")
         assert not server.lines("unexpected_error")
@@ -234,7 +234,7 @@ async def test_an_export_posted_to_an_empty_service_makes_the_same_answers(
 ):
     with redis_server.connect() as redis:
         redis.flushall()
-    if is_dense:  # so that the points lie in minutes
+    if is_dense:  # so that the points are stored by minute
         await post(api, [point(n, n % 60) for n in range(1_024)])
     for batch in batches:
         await post(api, batch)

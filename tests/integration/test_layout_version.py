@@ -116,7 +116,7 @@ async def test_a_service_that_finds_another_layout_later_does_not_touch_it(own_r
         assert (await api.post("/api/metrics", json=metric())).status_code == 503
         own_redis.start()
         with own_redis.connect() as client:
-            # The API may be faster than this, and lose Redis once more.
+            # The API may have connected before this, and lose Redis again.
             client.set(VERSION_KEY, "3")
             own_redis.kill()
             await api.post("/api/metrics", json=metric())

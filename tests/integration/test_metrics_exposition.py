@@ -185,7 +185,7 @@ async def test_two_workers_return_the_same_totals(start_server):
         )
         assert breaker_states(found) == {"CLOSED": 0, "OPEN": 1, "HALF_OPEN": 0}
 
-    # and a gauge follows, though the worker that answered before it has its own reading on file
+    # the gauge changes, although the worker that answered before has stored an older value
     async with httpx.AsyncClient(base_url=server.url, timeout=20) as client:
         await client.post("/api/admin/circuit-breaker/close")
     for found in [await asked() for _ in range(10)]:

@@ -180,7 +180,7 @@ async def test_a_request_that_would_wait_too_long_is_a_503_at_once(start_api):
             assert (late.status_code, late.json()["code"]) == (503, "QUEUE_FULL")
             assert 5 <= int(late.headers["retry-after"]) <= 13  # until a new request gets a slot in time
         statuses = [(await api.get("/api/proxy/status")).json() for api in (one, other, one)]
-        status = statuses[-1]  # each has sent its counts by now
+        status = statuses[-1]  # each worker has sent its counts by now
         assert (status["queue_size"], status["failures"], status["requests"]) == (0, 2, 3)
 
 

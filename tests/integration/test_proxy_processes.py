@@ -146,7 +146,7 @@ async def test_a_process_that_is_killed_does_not_stop_the_other(start_two_instan
         answers = await asyncio.gather(*living)
         assert {answer.status_code for answer in answers} == {200}
         assert min(upstream.gaps) >= 0.9 * INTERVAL, upstream.gaps  # less than 1: the upstream is busy too
-        # lost at most: the slot that it had just got, and the grace period of the slot that it waited for
+        # at most, two intervals are lost: its last slot, and the grace period of the slot that it waited for
         assert max(upstream.gaps) <= 2.3 * INTERVAL, upstream.gaps
 
 

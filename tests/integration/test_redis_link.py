@@ -78,7 +78,7 @@ async def test_a_killed_server_is_reported_at_once_and_found_again(link, own_red
     for _ in range(100):
         with pytest.raises(StorageUnavailableError):
             await link.send("PING")
-    assert link.round_trips - round_trips <= 2  # the probe's, not the callers'
+    assert link.round_trips - round_trips <= 2  # the traces of the probe, not of the callers
     own_redis.start()
     await until(lambda: link.is_up)
     assert await link.send("GET", "kept") == b"1"

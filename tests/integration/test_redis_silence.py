@@ -56,7 +56,7 @@ async def test_a_cached_summary_does_not_wait_for_a_frozen_redis(own_redis, algo
                 hit.content,
             )
             assert answer.headers["x-ratelimit-remaining"] == str(118 - number)
-        assert waits(link_of(api)) - began < 8  # and not the ten of the budget, for each of the two
+        assert waits(link_of(api)) - began < 8  # and not after the budget of 10 ms for each of the two
         own_redis.thaw()
         answer = await api.get("/api/metrics/summary?type=cpu")
         assert answer.headers["x-ratelimit-remaining"] == "115", "Redis has counted every one"

@@ -222,7 +222,7 @@ async def test_the_permit_of_a_killed_prober_goes_to_another_as_soon_as_its_leas
     prober.kill()
     result = traffic.read_line()
 
-    # Measured by calls and not by a stopwatch, so that a slow machine can't fail it: the lease began between
+    # Measured by calls, so that the test does not fail on a slow machine: the lease began between
     # `asked` and `probing`, nobody got through before it was over, and nobody was refused after that.
     *refused, _ = result["began"]
     assert result["let_through"] >= asked + lease_seconds

@@ -194,7 +194,7 @@ async def test_a_worker_that_is_killed_is_replaced(start):
         (SRC, 1, 3),
         (SRC, 2, 3),
         (UVICORN, 1, 3),
-        # uvicorn's parent imports nothing of the service, and its exit code does not depend on its workers'
+        # the parent process of uvicorn does not import the service, and has its own exit code
         (UVICORN, 2, 0),
     ],
 )

@@ -218,7 +218,7 @@ async def test_while_the_last_request_is_waited_for_new_connections_are_rejected
     server.process.terminate()
     await server.until_logged("stopping", workers)
     async with asyncio.timeout(5):
-        while True:  # those that came before the end of the listening are answered
+        while True:  # connections from before the listener was closed are answered
             try:
                 assert (await exchange(server.port, LIVE)).status == 200
             except ConnectionRefusedError:

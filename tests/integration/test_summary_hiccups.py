@@ -103,7 +103,7 @@ async def test_redis_is_restarted_while_summaries_are_computed(fleet: Fleet):
     await fleet.until_computing()
 
     fleet.redis.kill()
-    await asyncio.sleep(1)  # so that the answers cannot be stored, nor the leases given back
+    await asyncio.sleep(1)  # so that answers cannot be stored and leases cannot be released
     fleet.redis.start()
     read = await reading
     read += await fleet.read_all(*fleet.servers)
@@ -146,7 +146,7 @@ async def test_a_worker_is_killed_while_it_computes_and_the_last_good_answers_ar
         assert answer.json()["count"] == 1
 
     await fleet.make_latency(0)
-    async with asyncio.timeout(30):  # and soon they are computed again
+    async with asyncio.timeout(30):  # they are computed again soon
         while {answer.headers["x-cache"] for _, answer in await fleet.read_all(other, times=1)} != {"HIT"}:
             await asyncio.sleep(0.05)
 

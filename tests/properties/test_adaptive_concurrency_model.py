@@ -84,7 +84,7 @@ class Model:
 
     def __init__(self, law, limit, options):
         self.law, self.limit, self.options = law, limit, options
-        self.inside = {}  # who, since when, and the lowering it began after
+        self.inside = {}  # the call, its start, and the number of the last decrease before its start
         self.lowered = 0
         self.round, self.was_full = [], False
         self.refused = set()

@@ -16,7 +16,7 @@ from tests.support.machines import StoreMachine, run_machine
 NAME = "upstream"
 
 quarters = st.integers(1, 48).map(lambda n: n / 4)  # exact in binary, and in µs
-thresholds = st.sampled_from([None, None, 4, 1])  # None: 5 where there is no rate
+thresholds = st.sampled_from([None, None, 4, 1])  # None: 5 if there is no rate
 rates = st.sampled_from([0.5, None, 0.1, 1.0])
 
 

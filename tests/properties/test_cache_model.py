@@ -140,7 +140,7 @@ class CacheMachine(StoreMachine):
         assert reply is expected
         if reply is Lease.TAKEN:
             self.granted[key][token] = self.clock.monotonic() + self.options.lease_seconds
-        return key, token  # a refused one too: it must be good for nothing
+        return key, token  # also if it was rejected: the lock must have no effect
 
     @rule(lease=leases)
     def renew(self, lease):

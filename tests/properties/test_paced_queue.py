@@ -56,7 +56,7 @@ class StoreModel:
         self.policy = options.policy
         self.assigned_at = []  # the time of each slot; None if the slot was given back
         self.postponed_until = self.now
-        # For each worker: first arrival, first rank by priority, size, due time of its slot, end of the offer.
+        # By worker: its first arrival, first rank by priority, size, slot's due time, and end of the offer.
         self.offers = {}
 
     @property

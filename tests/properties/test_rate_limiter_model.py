@@ -314,7 +314,7 @@ def test_a_clock_that_is_set_back_breaks_no_bound(algorithm, make_client):
 @pytest.mark.parametrize(
     ("algorithm", "gaps", "worst"),
     [
-        # One hit begins the window, and the others come at its end. Further hits come as fast as they are admitted.
+        # One hit begins the window, and the others come at its end, then as fast as they are admitted.
         ("fixed_window", [0, 59_999_999, 0, 0, 0, 1] + [0] * 4, 9),
         ("sliding_window_counter", [0, 59_999_999, 0, 0, 0] + [1_000_000] * 60, 8),
         ("token_bucket", [0] * 5 + [12_000_000] * 5, 9),

@@ -28,7 +28,7 @@ from tests.support.clock import CyclingRandomizer
 from tests.support.listener import RecordingListener
 from tests.support.machines import TimelineMachine, run_machine
 
-# Each backoff with its formula: a function of the failed attempt, the wait before it, and a random number.
+# Each backoff with its formula, a function of the failed attempt, the wait before it, and a random number.
 BACKOFFS = [
     (IMMEDIATE, lambda n, before, draw: 0),
     (Fixed(0.5), lambda n, before, draw: 0.5),
@@ -101,7 +101,7 @@ class Model:
             self.events.append(Retried(policy="retry", attempt=attempt, delay=delay, error=ending))
             try:
                 yield delay
-            except GeneratorExit:  # cancelled: a retry that is not made costs nothing
+            except GeneratorExit:  # cancelled: a retry that does not run does not use the budget
                 self.tokens = min(self.reserve, self.tokens + 1)
                 self.retries -= 1
                 raise

@@ -39,7 +39,7 @@ def test_arrays_and_lists_have_the_same_rollup_and_a_record_keeps_it(points):
     rollup = Rollup.from_points(points)
     assert Rollup.from_arrays(np.array(stamps, dtype=np.int64), np.array(values)) == rollup
     read = Rollup.from_records(rollup.encode())
-    # A sum halfway between two doubles is either of them, with a compensation to match.
+    # A sum halfway between two doubles is rounded to either, and the compensation holds the difference.
     assert read.total == rollup.total
     assert replace(read, sum=rollup.sum, compensation=rollup.compensation) == rollup
 

@@ -29,7 +29,7 @@ def test_the_url_never_leaves_the_upstream(path, query):
     sent, _, sent_query = url.raw_path.partition(b"?")
     assert sent.startswith(b"/base/")
     assert all(0x21 <= byte <= 0x7E for byte in url.raw_path)
-    # no form of the path, decoded zero to two times, has a segment "..", or a further slash
+    # the path, decoded zero to two times, never has a segment "..", or a further slash
     for _ in range(3):
         assert not {b".", b".."} & set(sent.split(b"/"))
         assert b"\\" not in sent

@@ -57,9 +57,8 @@ def _bucket(hits: Hits, at: int, quota: Quota) -> int:
     debt, last, interval = 0, 0, quota.unit_us
     for then, cost, by in [*hits, (at, 0, quota)]:
         debt = max(0, debt - (then - last))
-        if (
-            by.unit_us != interval
-        ):  # A part of a unit becomes free at its former time or after one new interval, whichever is earlier.
+        # A part of a unit becomes free at its former time or after one new interval, whichever is earlier.
+        if by.unit_us != interval:
             units, part = divmod(debt, interval)
             debt = units * by.unit_us + min(part, by.unit_us)
         debt = min(debt, by.limit * by.unit_us) + cost * by.unit_us

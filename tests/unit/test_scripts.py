@@ -279,7 +279,7 @@ def passed_variables() -> set[str]:
 
 def test_compose_passes_every_setting_to_the_app() -> None:
     known = {name.upper() for name in Settings.model_fields}
-    # REDIS_URL stands for four; when to sync is a flag of Redis, and the failure rate one of the provider
+    # REDIS_URL replaces four settings. The sync policy and the failure rate are flags of other programs.
     given_otherwise = {
         "REDIS_APPENDFSYNC",
         "REDIS_HOST",

@@ -37,12 +37,12 @@ WAITS: dict[str, tuple[Backoff, dict[int, float]]] = {
         Exponential(1.0, cap_seconds=50.0),
         {1: 1, 2: 2, 3: 4, 4: 8, 5: 16, 6: 32, 7: 50, 8: 50, 50: 50},
     ),
-    # tenacity also takes a least wait, `min=20`; ours has none: begin with a longer base instead.
+    # tenacity also has a minimum wait, `min=20`. This library has none: use a longer base instead.
     "tenacity, test_exponential_caps_when_max_multiplier_ratio_underflows": (
         Exponential(1e300, cap_seconds=1e-100),
         {1: 1e-100},
     ),
-    # tenacity, test_incrementing_sleep: 500 s, then 100 s more each time; ours begins with one step.
+    # tenacity, test_incrementing_sleep: 500 s, then 100 s more each time. `Linear` begins with one step.
     "tenacity, wait_incrementing(100, 100)": (Linear(100.0, cap_seconds=1e9), {1: 100, 2: 200, 3: 300}),
     "tenacity, test_fixed_sleep": (Fixed(1.0), {1: 1, 2: 1, 9: 1}),
     "tenacity, test_no_sleep": (IMMEDIATE, {1: 0, 18: 0}),

@@ -10,8 +10,8 @@ The guarantees:
 - **Bounded wait.** After `patience_seconds` of a computation, in any worker, callers get the last good answer
   while the computation continues. This does not apply after an invalidation.
 - **Fresh refresh.** A refresh is answered only by a computation that began after the refresh was requested,
-  in any worker. Its answer therefore includes every write that was acknowledged before. A plain call may get an entry, or
-  join a computation, that began before a write.
+  in any worker. Its answer therefore includes every write that was acknowledged before. A plain call may get
+  an entry, or join a computation, that began before a write.
 - **No old answer after a write.** `invalidate` removes the entry and the lease together. An answer is stored
   only if its worker still holds the lease of the computation (Nishtala et al., "Scaling Memcache at
   Facebook", NSDI 2013, section 3.2.1). After an invalidation, the callers of the running computation still
@@ -177,7 +177,7 @@ class ReadThroughCache:
         return decorate
 
     async def invalidate(self, keys: Sequence[str], *, last_good: bool = False) -> None:
-        """Ensure that answers of later calls of `begin` and `get` for `keys` include the writes before this call.
+        """Ensure that later calls of `begin` and `get` for `keys` return answers with the writes before now.
 
         Last good copies stay unless `last_good` is set: they answer when a computation fails. If another
         worker's computation began before this call, its answer still goes to the callers in that worker, but

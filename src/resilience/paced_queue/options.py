@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 QueuePolicy: TypeAlias = Literal["fifo", "priority"]
-"""The order of callers: by arrival, or by priority. The lowest number is served first, and waiting lowers it."""
+"""The order of callers: by arrival, or by priority. The lowest number is first, and waiting lowers it."""
 
 
 MAX_SECONDS = 86_400.0

@@ -79,7 +79,7 @@ class RetentionRules:
     """The retention of each type.
 
     Args:
-        rules: Seconds by pattern: the name of a type, or its beginning and an asterisk. 0 means without limit.
+        rules: Seconds by pattern: the name of a type, or its beginning and an asterisk. 0 means no limit.
         default_seconds: The retention of types that no pattern matches.
     """
 
@@ -125,7 +125,7 @@ class LifecycleService:
     Args:
         store: The points.
         retention: The retention rules.
-        default_seconds: The retention of types that no rule matches; 0 means without limit.
+        default_seconds: The retention of types that no rule matches; 0 means no limit.
         discard: Drops the cached summaries of a type.
     """
 

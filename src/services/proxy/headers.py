@@ -1,6 +1,7 @@
 """The headers that the proxy passes on to the upstream and to the caller, and functions that read headers.
 
-Names are in lower case throughout. RFC 9110, section 7.6.1, lists the headers that apply to one connection only.
+Names are in lower case throughout. RFC 9110, section 7.6.1, lists the headers that apply to one connection
+only.
 """
 
 from http import HTTPStatus

@@ -68,9 +68,8 @@ class RedisConnection:
         await self._connection.disconnect(nowait=True)
         await self._connection.connect()  # type: ignore[no-untyped-call]
         await _wait_one_loop_cycle()
-        if (
-            await self._connection.can_read()
-        ):  # Redis sent an error before the first command: too many clients, …
+        # Redis sent an error before the first command: too many clients, …
+        if await self._connection.can_read():
             raise RedisConnectionError(str(await self._read_reply()))
         transport = getattr(self._connection._writer, "transport", None)  # noqa: SLF001 -- no public attribute
         if transport is None:  # fakeredis has no transport

@@ -111,7 +111,7 @@ def test_the_files_that_the_page_names_exist():
     )
     for path in FOLDER.glob("*.js"):
         named |= set(re.findall(r'(?:from|import) "\./([^"]+)"', path.read_text(encoding="utf-8")))
-    assert named == served - {"index.html", "logs.css"}  # the followed log names that one
+    assert named == served - {"index.html", "logs.css"}  # the followed log contains that event
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)

@@ -126,7 +126,7 @@ async def test_the_errors_of_the_framework_are_rendered_like_all_others(client, 
 
 async def test_an_incomplete_response_is_logged_and_cut(serve, records, logged):
     async with serve(cut_raises=True) as client:
-        with pytest.raises(KeyError):  # whereupon a server closes the connection
+        with pytest.raises(KeyError):  # a server then closes the connection
             await client.get("/broken")
     assert [record.status for record in records] == [200]
     assert logged == [("unexpected_error", {"method": "GET", "path": "/broken"})]

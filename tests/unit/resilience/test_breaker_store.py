@@ -98,7 +98,7 @@ def test_an_error_names_options_that_contradict_each_other(option, options):
         (1, 3, 3),
         (0.01, 3, 1),  # never none at all
         (0.7, 10, 7),
-        (0.07, 100, 7),  # 7.000000000000001 to a float
+        (0.07, 100, 7),  # the result of float arithmetic would be 7.000000000000001
         (0.29, 100, 29),
         (2 / 3, 3, 2),
         (1 - 1 / 3, 3, 2),

@@ -195,9 +195,8 @@ class TestCancellation:
             try:
                 await clock.sleep(60)
             finally:
-                if (
-                    not is_first
-                ):  # the first computation runs in the task of the caller, with the caller's timeout
+                # The first computation runs in the task of the caller, with the caller's timeout.
+                if not is_first:
                     await left.wait()
                 running -= 1
 

@@ -343,7 +343,7 @@ async def test_the_longest_wait_is_exact_to_the_microsecond(queue_of, bank, cloc
 
 
 async def test_each_of_110_callers_is_served_or_rejected_at_once(queue_of, bank, clock, listener):
-    queue = queue_of()  # as it comes: one call a second, 100 in line, for 60 s at most
+    queue = queue_of()  # the defaults: one call a second, 100 callers in the queue, each for at most 60 s
     callers = [CallerWithPriority(queue, bank.call(number), clock) for number in range(110)]
     await settle()
 

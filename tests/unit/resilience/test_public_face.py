@@ -83,7 +83,7 @@ def test_all_modules_import_only_the_standard_library():
     program = f"import sys, {', '.join(MODULES)}; print(*{{name.partition('.')[0] for name in sys.modules}})"
     ran = subprocess.run(
         [sys.executable, "-S", "-c", program], capture_output=True, text=True, check=True
-    )  # -S: what the installed packages load at start is not ours
+    )  # -S: modules that the installed packages load at the start must not count
     foreign = {name for name in ran.stdout.split() if name not in sys.stdlib_module_names}
     assert foreign <= {"src", "__main__"}
 

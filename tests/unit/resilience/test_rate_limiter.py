@@ -246,7 +246,7 @@ async def test_a_call_cancelled_while_it_waits_takes_no_units(clock):
     await policy.run(answer)
     first, second, third = (asyncio.create_task(policy.run(answer)) for _ in range(3))
     await clock.advance(0.5)
-    first.cancel()  # asleep at the head of the line
+    first.cancel()  # waiting at the front of the queue
     second.cancel()  # behind it
     await settle()
     assert first.cancelled()

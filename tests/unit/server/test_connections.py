@@ -56,7 +56,7 @@ async def test_an_incomplete_head_is_answered_408_and_its_connection_closed(serv
     for end in (-10, -6, -2):
         await slow.send(GET[end - 4 : end] if end > -10 else GET[:end])
         await until(lambda end=end: only_connection(server)._pending_bytes == len(GET) + end)
-        wait(server, clock, 3)  # a piece does not restart the timeout of the head
+        wait(server, clock, 3)  # a part of the head does not restart its timeout
     wait(server, clock, 1)
     response = await slow.answer()
     assert (response.status, response.closes) == (408, True)

@@ -195,7 +195,7 @@ async def test_an_early_response_ends_the_connection(serve, head):
     await connection.send(head)
     response = await connection.answer()
     assert (response.status, response.closes) == (413, True)
-    await connection.send(GET)  # by a client that does not look
+    await connection.send(GET)  # by a client that does not check the response
     assert await connection.ends() == b""
 
 

@@ -434,7 +434,7 @@ STEPS = st.lists(
 
 @patch(
     "src.services.events.feed.QUIET_SECONDS", math.inf
-)  # or a follower that was forgotten would be helped on
+)  # otherwise an append would also notify a forgotten follower
 @settings(max_examples=examples(200), deadline=None)
 @given(STEPS)
 async def test_every_follower_gets_all_events_after_its_position_once_and_in_order(steps):

@@ -174,7 +174,7 @@ class TestRetryAfter:
         ("value", "wait"),
         [
             ("7", 7.0),
-            ("Fri, 15 Jan 2027 08:00:20 GMT", 20.0),  # the clock's 1,800,000,000 is 08:00:00
+            ("Fri, 15 Jan 2027 08:00:20 GMT", 20.0),  # 1,800,000,000 on the clock is 08:00:00
             ("Fri, 15 Jan 2027 07:59:00 GMT", 0.1),
             ("0", 0.1),
             ("soon", 0.1),

@@ -75,7 +75,7 @@ class Lease:
         self.answers.set()
 
     async def take(self, token, seconds):
-        # Who stops waiting for it does not take back a command that has left.
+        # The cancellation of a caller does not undo a command that was sent.
         return await asyncio.shield(asyncio.ensure_future(self._take(token)))
 
     async def _take(self, token):
@@ -267,7 +267,7 @@ class TestLimits:
         report = await clock.drive(make_lab(at_once=3).run(7, SLOW))
         assert provider.most_open == 3
         assert counts(report) == {"succeeded": 7}
-        assert {call.duration_ms for call in report.calls} == {3000.0}  # the wait outside is not the call's
+        assert {call.duration_ms for call in report.calls} == {3000.0}  # without the wait outside
 
     async def test_runs_share_the_limit_of_calls_and_a_rejected_run_has_a_retry_after(self, make_lab, clock):
         lab = make_lab()

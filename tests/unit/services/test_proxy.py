@@ -446,7 +446,7 @@ async def test_the_status_counts_the_result_of_each_request(clock):
     fleet.answers["/b"] = (404, {})
     await clock.drive(proxy.answer(get("/b")))  # success
     await clock.advance(INTERVAL)
-    waiting = send(proxy, get("/c"), get("/d"), get("/e"), get("/f"))  # the last is one too many
+    waiting = send(proxy, get("/c"), get("/d"), get("/e"), get("/f"))  # the last one is above the limit
     await clock.advance(0.5)
     status = await proxy.status()
     assert (status.queue.policy, status.queue.capacity) == ("fifo", 2)

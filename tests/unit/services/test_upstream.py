@@ -183,7 +183,7 @@ async def test_a_response_of_the_greatest_length_is_passed_on(make_upstream):
     ("retry_after", "postponed", "passed_on"),
     [
         ("7", [7.0], "7"),
-        ("Fri, 15 Jan 2027 08:00:20 GMT", [20.0], "20"),  # the clock's 1,800,000,000 is 08:00:00
+        ("Fri, 15 Jan 2027 08:00:20 GMT", [20.0], "20"),  # 1,800,000,000 on the clock is 08:00:00
         ("Fri, 15 Jan 2027 07:59:00 GMT", [], "1"),
         ("Mon, 01 Jan 2024 00:00:00 +99999999999999", [], "1"),
         ("99999999999999999999", [MAX_POSTPONED_SECONDS], "99999999999999999999"),
@@ -235,7 +235,7 @@ class TimedTransport(httpx.AsyncBaseTransport):
 @pytest.mark.parametrize(
     ("answered_after", "postponed"),
     [
-        ([0.1], [1.0, 1.0]),  # it may have travelled until it was answered
+        ([0.1], [1.0, 1.0]),  # the transfer may have taken all the time until the reply
         ([0.125, 0.125], [1.0, 1.0, 1.0]),  # the duration of an answer is known now
         ([0.125, 0.375], [1.0, 1.0, 1.0, 0.875]),  # the request may have taken 0.25 s of this time
         ([0.5, 0.25, 0.5], [1.0, 1.0, 1.0, 1.0, 0.75]),  # the fastest counts

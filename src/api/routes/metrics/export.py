@@ -54,7 +54,7 @@ class _Lines(StreamingResponse):
     openapi_extra=query_parameters(ExportQuery),
 )
 async def export(request: Request) -> Response:
-    """All measurements of a type, one a line, by time, then by arrival, in the format of `/api/metrics/batch`.
+    """All measurements of a type as lines for `/api/metrics/batch`, by time, then by arrival.
 
     A measurement that was acknowledged before the request is in the answer exactly once; one that arrives
     during the answer is in it once or not at all. The answer is compressed by gzip if the client accepts

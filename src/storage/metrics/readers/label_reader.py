@@ -40,8 +40,8 @@ HOURS_AT_ONCE = 50
 
 MAX_HOURS = 50_000
 MAX_POINT_HOURS = 60
-"""The largest number of hours in one answer, and of hours that a step divides. From a divided hour, all points
-are read."""
+"""The largest number of hours in one answer, and of hours that a step divides. From a divided hour, all
+points are read."""
 
 UNFOLDED_PLACE = 2**62
 """The place of the first point that is in no block. Points in blocks arrived earlier."""
@@ -195,8 +195,8 @@ def _hours_of(windows: Sequence[Window]) -> list[Argument]:
         if len(arguments) > 4 * MAX_HOURS or points_only > MAX_POINT_HOURS:
             raise SeriesError(
                 "step",
-                f"more than {MAX_HOURS} hours, or {MAX_POINT_HOURS} hours point by point, would have to be read: "
-                "request a shorter time, or steps of whole hours",
+                f"more than {MAX_HOURS} hours, or {MAX_POINT_HOURS} hours point by point, would have to be "
+                "read: request a shorter time, or steps of whole hours",
             )
         arguments += (hour, edges[0], edges[-1], "block" if is_whole else "points")
     return arguments

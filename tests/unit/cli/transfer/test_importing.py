@@ -106,7 +106,7 @@ async def test_an_import_that_was_interrupted_is_continued(service, path, fails_
     service._store = fail_once
     with pytest.raises(TransferError):
         await run(path, batch_points=2)
-    assert await run(path, batch_points=5) == 0  # the first one's size counts
+    assert await run(path, batch_points=5) == 0  # the size of the first one counts
 
     assert stored(service) == points
     assert len(service.requests) == 6
@@ -122,7 +122,7 @@ async def test_a_batch_whose_answer_was_lost_is_sent_again_with_its_key(service,
         raise httpx.ReadError("cut")
 
     service._store = lose_the_answer
-    with pytest.raises(TransferError):  # as it has never answered
+    with pytest.raises(TransferError):  # since it has never answered
         await run(path, batch_points=2)
     await run(path, batch_points=2)
 
