@@ -19,7 +19,7 @@ class SharedTask(NamedTuple, Generic[T]):
 
     Attributes:
         task: The task.
-        began_at: When the task began, in seconds of the clock's monotonic time.
+        began_at: The start of the task, in seconds of the clock's monotonic time.
     """
 
     task: "asyncio.Task[T]"

@@ -54,11 +54,11 @@ class CircuitBreaker(BlockPolicy, SyncPolicy):
     Args:
         name: The breaker's name in its store, in events and in errors.
         store: Holds the state and decides.
-        options: When the breaker opens and closes.
+        options: The rules by which the breaker opens and closes.
         clock: Measures the calls.
         listener: Receives `StateChanged`, `WouldHaveOpened`, `ProbeStarted`, `Rejected` and `OutcomeLost`. If
             several workers share a store, the worker whose call changed the state sends `StateChanged`.
-        is_failure: Judges an error of a call. True: a failure. False: a success, because the service
+        is_failure: Classifies an error of a call. True: a failure. False: a success, because the service
             answered. None: neither. A cancellation, or another `BaseException` that is not an `Exception`, is
             always neither.
         is_failure_result: Returns whether a result of a call counts as a failure. None: no result counts as a
@@ -123,7 +123,7 @@ class CircuitBreaker(BlockPolicy, SyncPolicy):
             else:
                 limit = self._slow_seconds
                 slow = limit is not None and self._clock.monotonic() - began >= limit
-                try:  # here and not in a method of its own, whose coroutine would cost a tenth of a call
+                try:  # not in a separate method: its coroutine would add a tenth to the time of a call
                     transition = await self._store.record(
                         self.name, self._options, ticket, failed=failed, slow=slow
                     )

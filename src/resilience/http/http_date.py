@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 MAX_RETRY_AFTER_SECONDS = 86_400.0
-"""The longest `Retry-After` that is believed."""
+"""The limit of `Retry-After`. A longer one counts as this."""
 
 
 def http_date(value: str) -> float | None:

@@ -18,7 +18,7 @@ class QueuePlace:
 
     Attributes:
         slot: Done with the slot, with an error, or cancelled: then the caller has left, or is about to.
-        arrived_us: When the caller came.
+        arrived_us: The arrival of the caller, in µs.
         rank_us: The same, plus the effect of its priority.
         number: The order of arrival.
         is_counted: Whether the queue counts it.

@@ -142,10 +142,8 @@ class ReplyProtocol(asyncio.Protocol):
                 if reply is _INCOMPLETE:
                     return
                 self._replies.append(reply)
-                if isinstance(
-                    reply, RedisConnectionError
-                ):  # the reply has the reason why the server closes the connection
-                    raise reply
+                if isinstance(reply, RedisConnectionError):
+                    raise reply  # the reason why the server closes the connection
         except RedisConnectionError as error:
             self._fail(error)
             return

@@ -41,7 +41,7 @@ class RoundTrip(NamedTuple):
         batch: The commands that were sent together.
         replies: The number of their replies.
         connection: The connection that the commands were sent on.
-        sent_at: When the commands were sent, in seconds of the event loop's clock.
+        sent_at: The time at which the commands were sent, in seconds of the event loop's clock.
         ends_at: The number of waits after which the round trip times out.
     """
 

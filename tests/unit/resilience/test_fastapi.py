@@ -177,7 +177,7 @@ async def test_an_app_within_an_app_sends_the_headers_once(clock):
         assert (await http.get("/inner/orders")).headers.get_list("RateLimit") == ['"orders";r=1;t=60']
 
 
-# ---------------------------------------------------------------- whose quota
+# ---------------------------------------------------------------- the key of the quota
 
 
 @pytest.mark.parametrize("forged", [{"X-Forwarded-For": "198.51.100.1"}, {"Forwarded": "for=198.51.100.1"}])
@@ -196,7 +196,7 @@ async def test_behind_a_trusted_proxy_the_client_comes_from_the_header(clock):
             assert (await http.get("/orders", headers=forwarded)).status_code == 200
             assert (await http.get("/orders", headers=forwarded)).status_code == 429
     async with client_of(app, "203.0.113.7") as http:
-        assert (await http.get("/orders", headers=forwarded)).status_code == 200, "a stranger: not read"
+        assert (await http.get("/orders", headers=forwarded)).status_code == 200, "not a trusted proxy"
 
 
 def test_a_trusted_proxy_that_is_no_network_is_rejected():

@@ -49,8 +49,8 @@ class EmbeddedRedis:
     Args:
         folder: The data folder, with the log of the running server and the locks. A missing folder is
             created.
-        appendfsync: When the server syncs its append-only file. With "always", a write is on the disk before
-            the server acknowledges it.
+        appendfsync: The rule by which the server syncs its append-only file. With "always", a write is on the
+            disk before the server acknowledges it.
         clock: Measures the wait for the server. None: the clock of the machine.
     """
 

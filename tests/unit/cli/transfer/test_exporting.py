@@ -77,7 +77,7 @@ async def test_an_export_without_points_is_an_empty_file(path):
 
 @pytest.mark.parametrize("same", [1, 3, 8])
 async def test_an_export_that_was_cut_off_anywhere_is_continued(service, path, same):
-    """`same` points have the same timestamp each, so that a continued export has to tell them apart."""
+    """Each timestamp has `same` points, so that a continued export must not repeat or omit one of them."""
     service.points = [point(n // same, n / 7, kind) for kind in ("cpu", "mem") for n in range(16)]
     size = len(json.dumps(point(0)).encode()) + 1
     for cut_after in (0, size - 1, size, 3 * size + 5, 9 * size, 14 * size):
