@@ -1,7 +1,7 @@
 /**
  * The metrics: the types, each with a line of its last hour, and a chart of the chosen type.
  *
- * These reads have a quota of their own, ten times the read quota (1,200 a minute by default), which all pages
+ * These reads have a separate quota, ten times the read quota (1,200 a minute by default), which all pages
  * behind one address share. A page reads the chosen series every 10 s, the types every 30 s, and each of the
  * eight lines every two minutes: twelve reads a minute. When the quota is used up, the page shows that, and
  * waits until it may read again.

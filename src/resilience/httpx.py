@@ -4,7 +4,7 @@
 
     client = httpx.AsyncClient(transport=ResilientTransport(Pipeline(breaker, retry, timeout)))
 
-The policy covers a request up to the headers of its response. A redirect is a request of its own, and so is
+The policy covers a request up to the headers of its response. A redirect is a separate request, and so is
 the second step of an authentication. To use another policy for each service, pass `mounts` to the client.
 Arguments about the connection, such as `verify`, `http2`, `limits` and `proxy`, belong to the inner
 transport.

@@ -25,7 +25,7 @@ class Timeout(BlockPolicy):
         listener: Receives `TimedOut` for each call that was stopped.
 
     Attributes:
-        seconds: As given.
+        seconds: The longest duration of a call, in seconds.
     """
 
     def __init__(

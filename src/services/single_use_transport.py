@@ -17,10 +17,10 @@ import httpcore
 import httpx
 
 MAX_HEAD_BYTES = 128 * 1024
-"""The most bytes that may come before the head of the final answer is complete."""
+"""The largest number of bytes that may come before the head of the final answer is complete."""
 
 READ_BYTES = 16 * 1024
-"""The most bytes that are read, and so parsed, without a pause for other tasks."""
+"""The largest number of bytes that are read, and so parsed, without a pause for other tasks."""
 
 
 class SingleUseTransport(httpx.AsyncBaseTransport):

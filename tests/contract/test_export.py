@@ -137,7 +137,7 @@ async def test_writes_during_an_export_do_not_repeat_or_skip_points(store, small
     assert [point for point in seen if point[1] != 0.5] == [point[1:] for point in before]
 
 
-async def test_an_hour_whose_head_is_closed_meanwhile_is_exported_exactly_once(store, small_pages):
+async def test_an_hour_whose_head_is_closed_during_the_export_is_exported_exactly_once(store, small_pages):
     points = [Point("cpu", THIS_MINUTE + n * SECOND, float(n)) for n in range(HEAD_POINTS - 10)]
     await add(store, points)
 

@@ -178,7 +178,7 @@ def test_after_stop_a_killed_api_leaves_no_process(checkout: Checkout) -> None:
     assert not checkout.answers(checkout.provider_port)
 
 
-def test_a_taken_port_is_named_and_nothing_is_started(checkout: Checkout) -> None:
+def test_a_taken_port_is_reported_and_nothing_is_started(checkout: Checkout) -> None:
     with socket.create_server(("127.0.0.1", checkout.port)):
         result = checkout.start()
 

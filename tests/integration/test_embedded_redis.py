@@ -167,7 +167,7 @@ def valkey() -> Path:
     pytest.skip("there is no Valkey 9 here")
 
 
-async def test_it_runs_privately_keeps_everything_and_evicts_nothing(folder: Path) -> None:
+async def test_the_embedded_server_is_private_and_persistent_and_evicts_no_key(folder: Path) -> None:
     server = EmbeddedRedis(folder)
     url = await server.start()
 
@@ -181,7 +181,7 @@ async def test_it_runs_privately_keeps_everything_and_evicts_nothing(folder: Pat
     assert not answers(url)
 
 
-async def test_data_outlives_a_stop(folder: Path) -> None:
+async def test_data_survives_a_stop_of_the_server(folder: Path) -> None:
     server = EmbeddedRedis(folder)
     command(await server.start(), "SET", "colour", "green")
     await server.stop()
@@ -242,7 +242,7 @@ def test_a_server_ends_with_its_last_worker(
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_a_signal_to_all_processes_of_a_session_leaves_the_guard_at_work(
+def test_a_signal_to_all_processes_of_a_session_does_not_end_the_guard(
     folder: Path, worker: Callable[[], Worker], number: signal.Signals
 ) -> None:
     last = worker()
@@ -358,7 +358,7 @@ async def test_a_server_whose_folder_is_deleted_is_killed_and_revived_in_a_new_o
     assert not answers(url)
 
 
-async def test_a_rewrite_of_the_append_only_file_that_outlives_its_server_is_ended(folder: Path) -> None:
+async def test_a_running_rewrite_of_the_append_only_file_is_ended_after_its_server(folder: Path) -> None:
     server = EmbeddedRedis(folder)
     url = await server.start()
     command(url, "SET", "colour", "green")
@@ -521,7 +521,7 @@ async def test_a_server_that_does_not_stop_is_killed(folder: Path) -> None:
     assert not answers(url)
 
 
-async def test_an_append_only_file_cut_short_loses_only_its_last_command(folder: Path) -> None:
+async def test_a_truncated_append_only_file_loses_only_its_last_command(folder: Path) -> None:
     server = EmbeddedRedis(folder)
     url = await server.start()
     command(url, "SET", "first", "kept")
@@ -538,9 +538,7 @@ async def test_an_append_only_file_cut_short_loses_only_its_last_command(folder:
 
 
 @pytest.mark.parametrize("damage", [b"SAT", b"\0\0\0\0\0"])
-async def test_an_append_only_file_that_is_damaged_is_named_and_left_alone(
-    folder: Path, damage: bytes
-) -> None:
+async def test_a_damaged_append_only_file_is_reported_and_not_changed(folder: Path, damage: bytes) -> None:
     server = EmbeddedRedis(folder)
     url = await server.start()
     command(url, "SET", "first", "kept")
@@ -556,7 +554,7 @@ async def test_an_append_only_file_that_is_damaged_is_named_and_left_alone(
     assert log.read_bytes() == damaged
 
 
-async def test_a_folder_of_long_name_keeps_its_socket_elsewhere(folder: Path) -> None:
+async def test_the_socket_of_a_folder_with_a_long_path_is_in_another_folder(folder: Path) -> None:
     server = EmbeddedRedis(folder / ("long" * 30))
     url = await server.start()
 
@@ -579,7 +577,7 @@ async def test_a_socket_folder_that_others_may_enter_is_rejected(
         await server.start()
 
 
-async def test_a_folder_that_cannot_be_made_is_named(folder: Path) -> None:
+async def test_a_folder_that_cannot_be_created_is_reported(folder: Path) -> None:
     (folder / "data").write_text("a file, not a folder")
 
     with pytest.raises(EmbeddedRedisError, match=rf"{folder}/data: the folder cannot be created"):
@@ -593,7 +591,7 @@ async def test_a_lock_that_cannot_be_written_names_the_folder(folder: Path) -> N
         await EmbeddedRedis(folder).start()
 
 
-async def test_a_read_only_folder_is_named(folder: Path) -> None:
+async def test_a_read_only_folder_is_reported(folder: Path) -> None:
     server = EmbeddedRedis(folder)
     await server.start()
     await server.stop()
@@ -666,7 +664,7 @@ async def test_the_data_of_redis_7_is_opened_by_a_newer_server(
     await server.stop()
 
 
-async def test_data_of_a_newer_server_is_rejected_by_an_older_one_and_stays_as_it_is(
+async def test_data_of_a_newer_server_is_rejected_by_an_older_one_and_not_changed(
     folder: Path, monkeypatch: pytest.MonkeyPatch, redis_7: Path, valkey: Path
 ) -> None:
     await stored_with(monkeypatch, folder, valkey)

@@ -229,7 +229,7 @@ async def everything(api):
     max_examples=examples(15), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(st.lists(st.lists(POINTS, min_size=1, max_size=40), min_size=1, max_size=4), st.booleans())
-async def test_an_export_posted_to_an_empty_service_makes_the_same_answers(
+async def test_an_export_posted_to_an_empty_service_causes_the_same_answers(
     api, redis_server, batches, is_dense
 ):
     with redis_server.connect() as redis:

@@ -46,7 +46,7 @@ async def test_a_measurement_is_stored_and_seen_by_the_next_read(api):
         ("2026-01-31T12:00:00.5Z", "2026-01-31T12:00:00.500000Z"),
     ],
 )
-async def test_timestamps_are_answered_in_utc_with_microseconds_kept(api, sent, answered):
+async def test_timestamps_are_returned_in_utc_with_microseconds(api, sent, answered):
     answer = await api.post("/api/metrics", json={**GOOD, "timestamp": sent})
     assert answer.json()["timestamp"] == answered
     listed = await api.get("/api/metrics/list?type=cpu")
@@ -70,7 +70,7 @@ async def test_timestamps_are_answered_in_utc_with_microseconds_kept(api, sent, 
         ("null", "body"),
     ],
 )
-async def test_a_wrong_measurement_is_named_and_not_stored(api, body, field):
+async def test_an_invalid_measurement_is_reported_and_not_stored(api, body, field):
     answer = await api.post("/api/metrics", content=body, headers={"Content-Type": "application/json"})
     problem = assert_problem(answer, 422, "VALIDATION_ERROR")
     assert problem["errors"][0]["field"] == field
@@ -225,7 +225,7 @@ class TestBatch:
         answer = await api.post("/api/metrics/batch", json=[GOOD, []])
         assert answer.json()["errors"] == [{"index": 1, "field": "body", "message": "must be a JSON object"}]
 
-    async def test_ten_thousand_types_at_once(self, api):
+    async def test_a_batch_with_ten_thousand_types_is_stored(self, api):
         lines = "\n".join(json.dumps({**GOOD, "type": f"t{n}"}) for n in range(10_000))
         headers = {"Content-Type": "application/x-ndjson"}
         answer = await api.post("/api/metrics/batch", content=lines, headers=headers)

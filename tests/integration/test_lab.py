@@ -71,11 +71,11 @@ class TestInvoke:
             ("fallback", "the call took longer than 2 s")
         ]
 
-    async def test_slow_calls_alone(self, api):
+    async def test_the_endpoint_for_slow_calls_makes_a_slow_call(self, api):
         run = (await api.get("/invoke_delay")).json()
         assert [(call["path"], call["outcome"]) for call in run["calls"]] == [("/delay/3", "fallback")]
 
-    async def test_a_failure_rate_set_by_another_worker_holds(self, redis_server, api):
+    async def test_a_failure_rate_set_by_another_worker_applies(self, redis_server, api):
         async with running_api(redis_server.url, **QUICK, **PLENTY, **CALM) as other:
             await other.put(RATE, json={"failure_rate": 1.0})
         assert (await api.get("/invoke")).json()["fallback"] == 1

@@ -69,7 +69,7 @@ async def test_metrics_of_the_first_layout_are_known_by_their_keys(link, others)
 
 
 @pytest.mark.parametrize("version", ["1", "3", "", "é"])
-async def test_another_version_is_named(link, version):
+async def test_another_version_is_reported(link, version):
     await link.send("SET", VERSION_KEY, version)
 
     with pytest.raises(OtherLayoutError, match=f"layout {version}, and"):

@@ -87,7 +87,7 @@ def test_a_signal_ends_it_cleanly_and_frees_the_port(number):
     assert "Traceback" not in provider.log
 
 
-def test_a_taken_port_is_named():
+def test_a_taken_port_is_reported():
     with running_provider() as provider:
         second = run("--port", port_of(provider.url))
     assert second.returncode == 3

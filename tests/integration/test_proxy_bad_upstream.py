@@ -51,7 +51,7 @@ async def test_bytes_after_an_answer_do_not_reach_another_caller(start_api, meth
             assert answer.text == f"GET {path.removeprefix('/proxy')} HTTP/1.1"
 
 
-async def test_each_call_has_a_connection_of_its_own_and_says_so(start_api):
+async def test_each_call_uses_a_new_connection_and_sends_connection_close(start_api):
     async with running_upstream() as upstream, start_api(upstream) as api:
         for path in ("/proxy/a", "/proxy/b", "/proxy/c"):
             await api.get(path)

@@ -32,7 +32,7 @@ async def test_a_hundred_concurrent_requests_share_ten_permits(redis_server):
     assert len(listed.json()) == 10
 
 
-async def test_reads_have_a_quota_of_their_own(redis_server):
+async def test_reads_have_a_separate_quota(redis_server):
     async with running_api(redis_server.url, rate_limit_read_requests=2, **CALM) as api:
         paths = ["/api/metrics/summary?type=a", "/api/metrics/list", "/api/metrics/types"]
         answers = [await api.get(path) for path in paths]
@@ -86,7 +86,7 @@ async def test_a_client_over_its_quota_gets_the_429_before_other_errors(redis_se
         assert_problem(await api.post("/api/metrics", **wrong), 429, "RATE_LIMIT_EXCEEDED")
 
 
-async def test_each_client_has_its_own(redis_server):
+async def test_each_client_has_a_separate_quota(redis_server):
     async with running_api(redis_server.url, rate_limit_requests=1, **CALM) as api:
         statuses = []
         for chain in ("198.51.100.1", "198.51.100.2", "6.6.6.6, 198.51.100.1", "2001:db8::1", "2001:db8::2"):

@@ -92,7 +92,7 @@ class TestSummary:
         ("query", "field"),
         [("", "type"), ("type=", "type"), ("type=a%20b", "type"), ("type=a&period=weekly", "period")],
     )
-    async def test_a_wrong_query_is_named(self, api, query, field):
+    async def test_an_invalid_query_is_reported(self, api, query, field):
         problem = assert_problem(await api.get(f"/api/metrics/summary?{query}"), 422, "VALIDATION_ERROR")
         assert problem["errors"][0]["field"] == field
 
@@ -160,7 +160,7 @@ class TestList:
         ("query", "field"),
         [("limit=0", "limit"), ("limit=1001", "limit"), ("limit=x", "limit"), ("cursor=junk", "cursor")],
     )
-    async def test_a_wrong_query_is_named(self, api, query, field):
+    async def test_an_invalid_query_is_reported(self, api, query, field):
         problem = assert_problem(await api.get(f"/api/metrics/list?{query}"), 422, "VALIDATION_ERROR")
         assert problem["errors"][0]["field"] == field
 

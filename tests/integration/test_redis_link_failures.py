@@ -229,7 +229,7 @@ async def serving(answer):
         ("rediss", b"-ERR Protocol error\r\n", "TLS"),
     ],
 )
-async def test_a_server_that_rejects_commands_is_named(caplog, scheme, answer, code):
+async def test_a_server_that_rejects_commands_is_reported(caplog, scheme, answer, code):
     listening, port = await serving(answer)
     address = RedisAddress(f"{scheme}://user:hunter2@127.0.0.1:{port}/3?password=hunter2")
     for url in (address.url, f"{scheme}://127.0.0.1:{port}"):
@@ -247,7 +247,7 @@ async def test_a_server_that_rejects_commands_is_named(caplog, scheme, answer, c
         assert "hunter2" not in str(vars(record))
 
 
-async def test_an_address_without_a_server_is_named(caplog, monkeypatch):
+async def test_an_address_without_a_server_is_reported(caplog, monkeypatch):
     async def no_such_name(*_arguments, **_options):
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
@@ -266,7 +266,7 @@ async def test_an_address_without_a_server_is_named(caplog, monkeypatch):
     assert logged(caplog) == [("redis_lost", logging.ERROR, url, code) for url, code in addresses.items()]
 
 
-async def test_a_rejected_login_is_named(own_redis, caplog):
+async def test_a_rejected_login_is_reported(own_redis, caplog):
     with own_redis.connect() as outside:
         outside.execute_command("ACL", "SETUSER", "known", "on", ">secret", "+ping", "~*")
     urls = {

@@ -206,7 +206,7 @@ async def test_three_half_open_permits_admit_three_of_twenty_callers(
             await asyncio.sleep(0.001)
 
 
-async def test_the_permit_of_a_killed_prober_goes_to_another_as_soon_as_its_lease_is_over(
+async def test_another_worker_gets_the_permit_of_a_killed_prober_when_its_lease_ends(
     racer: StartRacer, redis_link: RedisLink
 ) -> None:
     lease_seconds = 1.0

@@ -77,7 +77,7 @@ async def test_an_offset_and_two_thousand_steps_are_accepted(api):
         ("type=cpu&steps=60", "steps"),
     ],
 )
-async def test_a_wrong_query_is_named(api, query, field):
+async def test_an_invalid_query_is_reported(api, query, field):
     problem = assert_problem(await api.get(f"/api/metrics/series?{query}"), 422, "VALIDATION_ERROR")
     assert [error["field"] for error in problem["errors"]] == [field]
 

@@ -35,5 +35,5 @@ def test_each_instant_of_the_period_lies_in_its_own_step(steps, data):
 
 
 @given(periods())
-def test_the_number_of_steps_is_known(steps):
+def test_the_length_is_the_number_of_steps(steps):
     assert len(steps) == len(steps.times()) == len(list(steps.windows()))

@@ -26,7 +26,7 @@ def parsed(text):
 
 
 @given(st.lists(texts, min_size=1, max_size=20))
-def test_valid_timestamps_of_any_form_are_parsed_alike(some):
+def test_equal_timestamps_in_different_forms_have_the_same_value(some):
     expected = [parsed(text) for text in some]
     if None in expected:
         with pytest.raises(ValueError):  # noqa: PT011 -- its message is that of the one timestamp

@@ -28,7 +28,7 @@ from src.cli.transfer.service_client import (
 from src.resilience.clock import Clock
 
 MAX_BATCH_BYTES = 1 << 20
-"""The most bytes of the lines of a batch, unless a single line is longer."""
+"""The largest number of bytes of the lines of a batch, unless a single line is longer."""
 
 MAX_BATCH_POINTS = 1_000_000
 
@@ -62,7 +62,7 @@ class ImportOptions:
 async def run_import(options: ImportOptions, console: Console, clock: Clock, stdin: BinaryIO) -> int:
     """Import, with a progress bar if `console` is a terminal.
 
-    A file that was imported in part is continued. Each batch has an idempotency key of its own, so a batch
+    A file that was imported in part is continued. Each batch has its own idempotency key, so a batch
     whose answer was lost is stored once.
 
     Args:
@@ -150,10 +150,10 @@ class _Source(NamedTuple):
 
 @contextmanager
 def _opened(name: str, stdin: BinaryIO) -> Iterator[_Source]:
-    """Open what is imported.
+    """Open the source of the import.
 
     Raises:
-        TransferError: It can't be read.
+        TransferError: The source can't be read.
     """
     if name == STANDARD:
         yield _Source(iter(partial(stdin.readline, MAX_BATCH_BYTES), b""), None, lambda: 0)
@@ -173,8 +173,8 @@ class _Batch(NamedTuple):
 
     Attributes:
         lines: The lines, without blank ones.
-        numbers: Number of each in the file, from 1.
-        key: The idempotency key, which depends on all lines up to the last of these.
+        numbers: The number of each line in the file, from 1.
+        key: The idempotency key, which depends on all lines from the beginning to the last one.
     """
 
     lines: bytes
@@ -187,7 +187,7 @@ class _Batches:
 
     Args:
         source: The file.
-        most: Points in a batch, at most.
+        most: The largest number of points in a batch.
 
     Attributes:
         source: The file.
@@ -207,7 +207,7 @@ class _Batches:
         return self._hash.hexdigest()
 
     def skip(self, state: ImportState, options: ImportOptions) -> None:
-        """Pass over the lines that have been imported.
+        """Skip the lines that have been imported.
 
         Raises:
             TransferError: The file no longer begins with these lines.

@@ -13,7 +13,7 @@ import orjson
 from src.analytics.points import parse_timestamp
 
 PAGE_POINTS = 1_000
-"""The most that a list has."""
+"""The largest number of points in a list."""
 
 
 async def walk_list(

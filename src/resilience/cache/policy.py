@@ -68,7 +68,7 @@ _TaskKey = tuple[str, bool]
 
 
 Compute = Callable[[], Awaitable[bytes]]
-"""Computes an answer. It runs in a task of its own, at most once for each `get`."""
+"""Computes an answer. It runs in a separate task, at most once for each `get`."""
 
 
 _DEFAULT_OPTIONS: Final = CacheOptions()

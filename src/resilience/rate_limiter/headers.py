@@ -22,7 +22,7 @@ class QuotaHeaders:
         quota: The quota.
 
     Attributes:
-        quota: As given.
+        quota: The quota of the headers.
         policy: The `RateLimit-Policy` header, for a response without a decision.
 
     Raises:
@@ -43,7 +43,7 @@ class QuotaHeaders:
         return self.of_figures(*figures(decision, now))
 
     def of_figures(self, remaining: int, reset_seconds: int, resets_at: int) -> Headers:
-        """Return the headers for what `figures` returns."""
+        """Return the headers for the numbers that `figures` returns."""
         return (
             self.policy,
             (b"ratelimit", b'"%s";r=%d;t=%d' % (self._name, remaining, reset_seconds)),
@@ -54,5 +54,5 @@ class QuotaHeaders:
 
 
 def figures(decision: Decision, now: float) -> tuple[int, int, int]:
-    """Return the units left, the seconds until all are free again, and the Unix time of that."""
+    """Return the remaining units, the seconds until all units are free, and the Unix time of that moment."""
     return decision.remaining, math.ceil(decision.reset_after), math.ceil(now + decision.reset_after)

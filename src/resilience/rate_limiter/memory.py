@@ -25,7 +25,7 @@ class _MemoryRateLimiter(ABC, Generic[S]):
 
     A subclass calculates with the state of a key at a time in µs. A key whose whole limit is free again needs
     no state and is forgotten, so memory holds only the keys of the last window. Each quota after the first
-    has a limiter of its own with that one quota.
+    has a separate limiter with that one quota.
 
     Args:
         quotas: The quotas of every key: one, or up to `MAX_QUOTAS`.

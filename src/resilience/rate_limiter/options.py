@@ -17,7 +17,7 @@ _TICK_SECONDS = 1 / _US
 MAX_WINDOW_SECONDS = 1e8
 """The longest window, some three years: every figure of a quota is then exact in the scripts too."""
 MAX_QUOTAS = 3
-"""The most quotas of one limiter, which bounds the work of a decision."""
+"""The largest number of quotas of one limiter, which bounds the work of a decision."""
 
 
 @dataclass(frozen=True, slots=True)

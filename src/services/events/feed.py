@@ -24,7 +24,7 @@ PAGE_EVENTS = 200
 """Events read in one round trip."""
 
 MAX_FOLLOWERS = 32
-"""The most followers that one worker serves at a time."""
+"""The largest number of followers that one worker serves at a time."""
 
 FOLLOW_SECONDS = 3600.0
 """The longest time for which a follower holds its slot. The follower can then reconnect."""

@@ -15,7 +15,7 @@ from src.services.proxy.cache_control import ReuseRules
 from src.services.proxy.headers import Headers
 
 CHUNK_BYTES = 64 * 1024
-"""The most bytes that a reader gets at once, and so the most that wait in a slow reader's connection."""
+"""The largest number of bytes that a reader gets at once, and so the most that wait in a slow reader's connection."""
 
 
 class ResponseCutError(ServiceError):
@@ -128,7 +128,7 @@ class BufferBudget:
     answers together exceed the budget, the oldest are discarded.
 
     Args:
-        max_bytes: The most bytes of all bodies together. A single one may be longer.
+        max_bytes: The largest number of bytes of all bodies together. A single one may be longer.
     """
 
     def __init__(self, max_bytes: int) -> None:

@@ -51,13 +51,13 @@ UNPREPARED = -5
 """The outcome of a script that stores nothing, because a type with many hours gets its first labels."""
 
 MAX_DICTIONARIES = 1_000
-"""The most types whose series dictionary a worker keeps."""
+"""The largest number of types whose series dictionary a worker keeps."""
 MAX_ATTEMPTS = 20
 """The number of attempts for a write while other workers change its types or series."""
 
 FEW_MINUTES = 200
 MINUTES_PER_SECOND = 5_000
-"""The least number of minutes, over all types, that a script stores per second on a busy machine."""
+"""The smallest number of minutes, over all types, that a script stores per second on a busy machine."""
 
 
 class Caps(NamedTuple):

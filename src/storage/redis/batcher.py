@@ -121,7 +121,7 @@ class Batcher:
         return future
 
     def add_dedicated(self, *commands: Command, timeout_seconds: float) -> Replies:
-        """Send long commands in a round trip of their own.
+        """Send long commands in a separate round trip.
 
         At most `MAX_DEDICATED` such round trips are running. Further ones wait without a timeout. While
         such a round trip is running, a timeout of another round trip does not mean that Redis is

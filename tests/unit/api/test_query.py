@@ -49,7 +49,7 @@ def test_equivalent_encodings_of_a_query_are_equal(query, expected):
         (b"type=\xff", "type", "String should match pattern '^[a-z/ ]+$'"),
     ],
 )
-def test_an_invalid_parameter_is_named(query, field, message):
+def test_an_invalid_parameter_is_reported(query, field, message):
     for _ in range(2):
         with pytest.raises(ProblemError) as caught:
             read(query)

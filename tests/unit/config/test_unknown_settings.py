@@ -17,7 +17,7 @@ from src.config.unknown_settings import (
 
 CHECKOUT = Path.cwd()
 SETTINGS = {name.upper() for name in Settings.model_fields}
-BROUGHT_ALONG = [
+NAMES_OF_OTHER_PROJECTS = [
     ("EXTERNAL_API_TIMEOUT", "EXTERNAL_SERVICE_TIMEOUT"),
     ("REQUEST_TIMEOUT_SECONDS", "PROXY_REQUEST_TIMEOUT_SECONDS"),
     ("RATE_LIMIT_SECONDS", "PROXY_RATE_LIMIT_SECONDS"),
@@ -34,7 +34,7 @@ def env_file(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("name", "nearest"),
     [
-        *BROUGHT_ALONG,
+        *NAMES_OF_OTHER_PROJECTS,
         ("RATE_LIMIT_REQEUSTS", "RATE_LIMIT_REQUESTS"),
         ("CACHE_TTL_SECS", "CACHE_TTL_SECONDS"),
         ("cache_ttl_secs", "CACHE_TTL_SECONDS"),
@@ -103,10 +103,10 @@ def test_variables_of_compose_and_the_start_script_are_not_reported(env_file):
 
 
 def test_the_prefixes_are_those_of_the_settings_except_common_ones():
-    strangers = {
+    other_prefixes = {
         prefix for prefix in SETTING_PREFIXES if not any(name.startswith(prefix) for name in SETTINGS)
     }
-    assert strangers == {"EXTERNAL_API_", "REQUEST_TIMEOUT_"}
+    assert other_prefixes == {"EXTERNAL_API_", "REQUEST_TIMEOUT_"}
     shared = ("APP_", "LOG_", "REDIS_", "WEB_")
     missing = [name for name in SETTINGS if not name.startswith((*SETTING_PREFIXES, *shared))]
     assert missing == [], "add a prefix to SETTING_PREFIXES, so that a misspelling of this setting is found"

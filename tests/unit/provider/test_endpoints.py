@@ -83,7 +83,7 @@ class TestKeyValueStore:
         for key in keys:
             assert set((await client.get(f"/kv/{key}")).json()) == {"type", "unit", "description", "owner"}
 
-    async def test_every_provider_has_keys_of_its_own(self, client, clock):
+    async def test_each_provider_has_separate_keys(self, client, clock):
         other = create_provider_app(Faults(), chance=lambda: 0.5, now=clock.monotonic, sleep=clock.sleep)
         await client.put(KEY, json=1)
         async with client_of(other) as others:

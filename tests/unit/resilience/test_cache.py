@@ -1102,7 +1102,7 @@ class TestStaleIfError:
         with pytest.raises(ValueError, match="no"):
             await cache.get(KEY, computation_of(ValueError("no")))
 
-    async def test_other_errors_are_raised_in_spite_of_a_stale_answer(self, fleet: Fleet):
+    async def test_other_errors_are_raised_despite_a_stale_answer(self, fleet: Fleet):
         cache = fleet.worker(stale_on=(ConnectionError,))
         await cache.get(KEY, computation_of(b"good"))
         fleet.clock.jump(1000)

@@ -91,7 +91,7 @@ async def test_every_kind_of_response_has_the_headers(clock, path):
         assert (await http.get(path)).headers["RateLimit"] == '"orders";r=1;t=60'
 
 
-async def test_a_request_beyond_the_quota_is_rejected_and_takes_nothing(clock):
+async def test_a_request_beyond_the_quota_is_rejected_and_uses_no_units(clock):
     async with client_of(limited_app(limit_of(clock))) as http:
         for _ in range(2):
             await http.get("/orders")
@@ -113,7 +113,7 @@ async def test_a_request_beyond_the_quota_is_rejected_and_takes_nothing(clock):
         assert (await http.get("/orders")).status_code == 200
 
 
-async def test_each_client_has_a_quota_of_its_own(clock):
+async def test_each_client_has_a_separate_quota(clock):
     app = limited_app(limit_of(clock, 1))
     for address in ("203.0.113.7", "203.0.113.8", "2001:db8::1"):
         async with client_of(app, address) as http:
@@ -123,7 +123,7 @@ async def test_each_client_has_a_quota_of_its_own(clock):
         assert (await http.get("/orders")).status_code == 429, "the same /64"
 
 
-async def test_two_limits_on_one_request(clock):
+async def test_a_request_with_two_limits_has_the_headers_of_both(clock):
     app = limited_app(limit_of(clock, 9, "burst"), limit_of(clock, 3, "daily"))
     async with client_of(app) as http:
         answer = await http.get("/orders")

@@ -361,7 +361,7 @@ class TestHedging:
     def time_passes(self):
         """Override the fixture of the module: here sleeps do not move the time."""
 
-    async def test_a_second_attempt_answers(self, clock):
+    async def test_the_response_of_the_second_attempt_is_returned(self, clock):
         server = Server(clock, (5, 200), (1, 200))
         response = await clock.drive(client(server, Hedging(HedgingOptions(1), clock)).get(URL))
         assert response.text == "status 200"

@@ -134,7 +134,7 @@ async def test_every_other_outcome_is_reported(kind, ending, outcome, clock, lis
         with pytest.raises(type(ending)) as raised:
             await clock.drive(policy.run(call))
         assert raised.value is ending
-    else:  # not in a task of its own: the event loop would end
+    else:  # not in a new task, since that would end the event loop
         clock.sleep = lambda _seconds: asyncio.sleep(0)
         with pytest.raises(type(ending)):
             await policy.run(call)

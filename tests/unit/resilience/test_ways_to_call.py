@@ -232,7 +232,7 @@ def test_a_coroutine_closed_after_its_event_loop_gives_back_its_permits(make):
 @pytest.mark.parametrize(
     "make", [POLICIES[name] for name in ("bulkhead", "adaptive-concurrency", "rate-limiter", "paced-queue")]
 )
-async def test_a_caller_cancelled_while_it_waits_to_enter_takes_nothing(make, clock):
+async def test_a_caller_that_is_cancelled_while_it_waits_to_enter_uses_no_permit(make, clock):
     policy = make(clock)
     under_way = asyncio.Event()
     first = asyncio.create_task(policy.run(under_way.wait))

@@ -96,7 +96,7 @@ async def listening_socket(app, clock, protocol=HttpConnection, **changes):
 
 @pytest.fixture
 async def serve(clock):
-    """Serve an application on a port of its own, until the test ends."""
+    """Serve an application on a free port, until the test ends."""
     running = []
 
     async def start(app=echo, **changes):

@@ -339,7 +339,7 @@ class TestStress:
         assert report.rejected_p50_ms == report.rejected_p95_ms == 0.0
         assert len(finished) == report.count
 
-    async def test_a_rejection_by_the_limiter_itself_has_no_latency_of_its_own(self, make_lab, clock):
+    async def test_a_rejection_by_the_limiter_is_not_measured_as_a_latency(self, make_lab, clock):
         report = await clock.drive(make_lab(rate=1, max_wait_seconds=0.5).stress(1, 3))
         assert 0 < report.rejected <= 30  # each of the three callers pauses: the loop is not busy
         assert report.rejected_p50_ms is None

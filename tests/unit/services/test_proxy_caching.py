@@ -257,7 +257,7 @@ class TestRequests:
             await clock.drive(proxy.answer(request))
         assert await body(await proxy.answer(get("/a"))) == b"2"
 
-    async def test_no_store_forbids_to_share_or_keep_the_answer(self, fleet, clock):
+    async def test_with_no_store_the_answer_is_neither_shared_nor_cached(self, fleet, clock):
         answer_with_number(fleet)
         proxy = fleet.worker()
         send(proxy, *[get("/a", cache_control="no-store")] * 2)

@@ -101,7 +101,7 @@ REPLIES = {
     ("meaning", "code", "text"),
     [(*expected, text.lstrip("-")) for expected, texts in REPLIES.items() for text in texts],
 )
-def test_an_error_reply_of_each_server_is_classified_alike(meaning, code, text):
+def test_error_replies_of_all_servers_are_classified_the_same(meaning, code, text):
     failure = failure_of(reply_error(text))
     assert (failure.meaning.name, failure.code) == (meaning, code)
     assert advice_on(failure).endswith(".")

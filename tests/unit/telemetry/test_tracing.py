@@ -63,7 +63,7 @@ async def test_with_exporters_none_nothing_is_sent(clock):
         assert trace.get_tracer_provider() is provider
 
 
-def test_probes_are_left_out():
+def test_probes_are_not_traced():
     exclude = telemetry_config(on=True)["exclude"]
     paths = ["/health", "/health/live", "/metrics", "/api/metrics", "/healthy"]
     assert [exclude({"path": path}) for path in paths] == [True, True, True, False, False]

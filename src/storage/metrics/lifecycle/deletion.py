@@ -43,7 +43,7 @@ from src.storage.redis.link import RedisLink
 from src.storage.redis.scripts import storage_script
 
 HOURS_AT_ONCE = 48
-"""The most hours that lose all their points in one commit."""
+"""The largest number of hours that lose all their points in one commit."""
 READINGS_AT_ONCE = 24
 QUICK_ATTEMPTS = 3
 """The number of attempts for many hours at once, while writes change them."""

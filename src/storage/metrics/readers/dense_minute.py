@@ -22,10 +22,10 @@ PIECE_POINTS = 16_384
 """The number of points that are read in one round trip."""
 
 LEAST_KEPT = 65_536
-"""The least number of points that a pass returns."""
+"""The smallest number of points that a pass returns."""
 
 MAX_PASSES = 32
-"""The most passes over a minute. A minute with very many points needs more memory instead."""
+"""The largest number of passes over a minute. A minute with very many points needs more memory instead."""
 
 PLACE_BITS = 32
 """The number of lower bits of a key for the place of the point in the order of arrival."""

@@ -28,7 +28,7 @@ PAGE_POINTS = 5_000
 minute with more points is read in pieces."""
 
 YIELDED_POINTS = 500
-"""The most points that are yielded at once: about a millisecond of work for the renderer."""
+"""The largest number of points that are yielded at once: about a millisecond of work for the renderer."""
 
 MAX_ATTEMPTS = 20
 """The number of attempts to read a page while its series, or the places of its points, change."""

@@ -28,9 +28,9 @@ _VERSION: Final = struct.Struct("<I")
 
 FOLD_TIMEOUT_SECONDS = 5.0
 POINTS_AT_ONCE = 100_000
-"""The most points in one fold. More points would block Redis for too long."""
+"""The largest number of points in one fold. More points would block Redis for too long."""
 MAX_FOLDS = 10_000
-"""The most folds of one hour while new points arrive."""
+"""The largest number of folds of one hour while new points arrive."""
 
 HOURS_AT_ONCE = 500
 """The number of hours that one run of the script registers for the first labels of a type."""

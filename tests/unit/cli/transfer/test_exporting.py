@@ -179,13 +179,13 @@ async def test_an_export_that_could_not_begin_leaves_no_file(service, path):
 
 
 @pytest.mark.parametrize("output", ["no/such/folder/points", "."])
-async def test_a_file_that_cannot_be_written_is_named(output, tmp_path, monkeypatch):
+async def test_a_file_that_cannot_be_written_is_reported(output, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(TransferError, match=rf"^{output}"):
         await run(output=output)
 
 
-async def test_a_full_disk_is_named(service, path, monkeypatch):
+async def test_a_full_disk_is_reported(service, path, monkeypatch):
     service.points = [point(0)]
     full = OSError(errno.ENOSPC, "No space left on device")
     monkeypatch.setattr(part_file.PartFile, "_write_block", lambda _: (_ for _ in ()).throw(full))

@@ -82,7 +82,7 @@ async def test_equal_batches_within_a_file_have_different_keys(service, path):
     assert len(service.batches) == 3
 
 
-async def test_each_rejected_point_is_named_with_its_line(service, terminal, path):
+async def test_each_rejected_point_is_reported_with_its_line(service, terminal, path):
     text = "".join(json.dumps(point(n, value)) + "\n\n" for n, value in enumerate([1.0, "x", 1.0, None, 1.0]))
     path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
 
@@ -202,7 +202,7 @@ async def test_a_file_without_points_is_imported_without_a_request(service, path
     [(b"{}", "not gzip"), (gzip.compress(b'{"value": 1.0}\n' * 99)[:-4], "cut short")],
     ids=["not gzip", "cut short"],
 )
-async def test_a_broken_gzip_file_is_named(tmp_path, content, reason):
+async def test_a_broken_gzip_file_is_reported(tmp_path, content, reason):
     path = tmp_path / "points.gz"
     path.write_bytes(content)
 
@@ -211,14 +211,14 @@ async def test_a_broken_gzip_file_is_named(tmp_path, content, reason):
 
 
 @pytest.mark.parametrize("name", ["missing.ndjson", "."])
-async def test_a_file_that_cannot_be_read_is_named(name, tmp_path, monkeypatch):
+async def test_a_file_that_cannot_be_read_is_reported(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(TransferError, match=rf"^{name} can't be read"):
         await run(name)
 
 
 @pytest.mark.parametrize("state", [b"{", b"[]", b'{"http://127.0.0.1:8000": {"line": 1}}'])
-async def test_an_invalid_state_file_is_named(tmp_path, state):
+async def test_an_invalid_state_file_is_reported(tmp_path, state):
     path = tmp_path / "points.ndjson"
     write(path, [point(0)])
     path.with_name("points.ndjson.import.json").write_bytes(state)
