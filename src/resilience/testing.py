@@ -43,7 +43,7 @@ E = TypeVar("E", bound=Event)
 _Timer = tuple[float, int, Callable[[], object]]
 
 _SETTLE_TURNS = range(30, 300)
-"""The smallest and the largest number of iterations of the event loop in `settle`, since some tasks never end."""
+"""The smallest and the largest number of iterations of the event loop in `settle`. Some tasks never end."""
 
 
 async def settle() -> None:

@@ -28,7 +28,7 @@ class TooManyRulesError(ServiceError):
     """There are `MAX_RULES` retention rules already."""
 
     def __init__(self) -> None:
-        super().__init__(f"there are {MAX_RULES} rules already, which is the most there may be")
+        super().__init__(f"there are {MAX_RULES} rules already, which is the limit")
 
 
 class DeletableStore(Protocol):

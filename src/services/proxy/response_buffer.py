@@ -15,7 +15,7 @@ from src.services.proxy.cache_control import ReuseRules
 from src.services.proxy.headers import Headers
 
 CHUNK_BYTES = 64 * 1024
-"""The largest number of bytes that a reader gets at once, and so the most that wait in a slow reader's connection."""
+"""The largest number of bytes that a reader gets at once. A slow reader's connection holds no more."""
 
 
 class ResponseCutError(ServiceError):

@@ -233,7 +233,7 @@ class RedisMetricStore:
         for columns in batch:
             if free_types >= 0 and columns.type not in known:
                 if free_types == 0:
-                    message = f"there are {self._caps.types} types already, which is the most there may be"
+                    message = f"there are {self._caps.types} types already, which is the limit"
                     rejected += [PointRejection(index, "type", message) for index in columns.indexes.tolist()]
                     continue
                 free_types -= 1
@@ -243,9 +243,7 @@ class RedisMetricStore:
                     list(dictionary.numbers_for_new(columns.labels))[max(0, free_series[columns.type]) :]
                 )
                 unwanted = np.array([text in excess for text in columns.labels])
-                message = (
-                    f"the type has {self._caps.series_per_type} series already, which is the most it may have"
-                )
+                message = f"the type has {self._caps.series_per_type} series already, which is the limit"
                 rejected += [
                     PointRejection(index, "labels", message) for index in columns.indexes[unwanted].tolist()
                 ]

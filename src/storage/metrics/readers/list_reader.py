@@ -31,7 +31,7 @@ MAX_ATTEMPTS = 5
 """The number of attempts to read points while their series change."""
 
 MAX_PAGE = 50_000
-"""The largest number of points that are read in one round trip in the search for points of matching series."""
+"""The largest number of points in one round trip of the search for points of matching series."""
 
 _MAX_PLACE = 2**32
 

@@ -29,10 +29,10 @@ LOOP_BYTES = 500_000
 """Longer replies are merged in a thread, so that they do not block the event loop."""
 
 MAX_READINGS = 120_000
-"""The largest number of minutes, hours and days for one answer: enough for 2,000 windows of less than an hour."""
+"""The largest number of minutes, hours and days in one answer: enough for 2,000 windows below an hour."""
 
 MAX_POINTS = 50_000
-"""The largest number of points that are read for windows that end within a minute. A minute may have millions."""
+"""The largest number of points that are read for windows that end within a minute, which may have millions."""
 
 _WHOLE = -1
 
