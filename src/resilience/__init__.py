@@ -1,8 +1,8 @@
 """Resilience patterns for asyncio: small, typed, framework-free.
 
 A pattern is a module, or a folder with modules for the policy and for its options. The folder of a pattern
-that keeps its state in a store also has the store (port), memory form, Redis form with its Lua scripts, and
-the form for when the shared store is unavailable. The patterns use only the protocols in `policy`, `clock`
+that keeps its state in a store also has the port of the store, and its implementations: in memory, in Redis
+with Lua scripts, and with failover to memory. The patterns use only the protocols in `policy`, `clock`
 and `events`.
 
 The names that most programs use are here: `from standfast import Retry, RetryOptions`. Every other name is in
@@ -105,7 +105,7 @@ _MODULES = {
 
 __all__ = [*_MODULES]  # noqa: PLE0604
 
-if not TYPE_CHECKING:  # a type checker would take this as leave to import any name
+if not TYPE_CHECKING:  # otherwise a type checker would accept every name
 
     def __getattr__(name: str) -> object:
         if name not in _MODULES:

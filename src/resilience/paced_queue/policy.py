@@ -93,7 +93,7 @@ class PacedQueue(BlockPolicy):
 
         Args:
             call: The call.
-            priority: The priority, where slots are assigned by priority: lower is sooner. From -1000 to 1000.
+            priority: From -1000 (first) to 1000 (last). It has an effect if slots are assigned by priority.
 
         Raises:
             QueueFullError: There is no place in the queue.

@@ -137,7 +137,7 @@ def test_events_are_logged_at_their_level(logged):
     log_event(Bypassed(policy="l", error=ValueError("away")))
     opened, fell_back = logged()
     assert (opened["event"], opened["level"], opened["after"]) == ("StateChanged", "warning", "OPEN")
-    assert "times" not in opened, "it was once"
+    assert "times" not in opened, "only repeated events have this field"
     assert (fell_back["event"], fell_back["level"], fell_back["error"]) == (
         "FellBack",
         "info",
@@ -158,7 +158,7 @@ class TestRequests:
         assert first.items() >= {"level": "info", "event": "request", "request_id": "abc"}.items()
         assert (first["method"], first["path"], first["status"]) == ("GET", "/things/1", 200)
         assert first["duration_ms"] == 12.35
-        assert second["path"] == "/nothing\x1b[2J\nhere", "on one line still"
+        assert second["path"] == "/nothing\x1b[2J\nhere", "the request is on one line"
         assert list(first)[:4] == ["timestamp", "level", "event", "request_id"]
         assert len(first["timestamp"]) in {len("2026-01-31T12:00:00Z"), len(another["timestamp"])}
 

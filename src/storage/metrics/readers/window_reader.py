@@ -32,7 +32,7 @@ MAX_READINGS = 120_000
 """The largest number of minutes, hours and days in one answer: enough for 2,000 windows below an hour."""
 
 MAX_POINTS = 50_000
-"""The largest number of points that are read for windows that end within a minute, which may have millions."""
+"""The largest number of points that are read for windows that end within a minute."""
 
 _WHOLE = -1
 
