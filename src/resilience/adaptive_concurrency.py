@@ -182,7 +182,7 @@ class Resizable(Protocol):
 
 
 def unless_rejected(error: Exception) -> bool:
-    """Return True for any error but a rejection: that call was not begun and shows nothing."""
+    """Return True for any error except a rejection, since a rejected call did not begin."""
     return not isinstance(error, RejectedError)
 
 
@@ -193,8 +193,8 @@ class AdaptiveConcurrencyOptions:
     Attributes:
         min_limit: The lowest limit, at least 1.
         max_limit: The highest limit, at least `min_limit`.
-        round_calls: The smallest number of calls in a round, at least 1, also where the limit is lower. A
-            round of few calls shows little.
+        round_calls: The smallest number of calls in a round, at least 1, also if the limit is lower. The
+            latencies of few calls would vary too much.
         overload_on: Returns whether an error indicates overload. A call with another error is not counted.
     """
 
@@ -266,7 +266,7 @@ class AdaptiveConcurrency(BlockPolicy):
         require_async(call)
         try:
             return await self._bulkhead.run(AsyncPartial(self._watch, call))
-        finally:  # here and not in `_watch`: the permit is given back before the listener is called
+        finally:  # not in `_watch`, so that the permit is released before the listener is called
             if self._round.calls >= max(self._options.round_calls, self._bulkhead.permits):
                 self._end_round()
 

@@ -46,7 +46,7 @@ async def test_an_empty_database_gets_the_version(link):
     assert await link.send("GET", VERSION_KEY) == LAYOUT_VERSION.encode()
 
 
-async def test_metrics_without_a_version_in_our_layout_get_it(link):
+async def test_metrics_in_the_current_layout_without_a_version_get_the_version(link):
     for number in range(1_100):
         await link.send("ZADD", "types", number, f"t{number}")
     await link.send("HSET", "m:{t1}:d", "all", b"\0" * 56)
@@ -57,7 +57,7 @@ async def test_metrics_without_a_version_in_our_layout_get_it(link):
 
 
 @pytest.mark.parametrize("others", [0, 1_100])
-async def test_metrics_of_the_first_layout_are_known_by_their_keys(link, others):
+async def test_metrics_in_the_first_layout_are_recognised_by_their_keys(link, others):
     for number in range(others):
         await link.send("ZADD", "types", number, f"t{number}")
     await write_layout_1(link)
@@ -109,7 +109,7 @@ async def test_a_service_refuses_to_start_on_another_layout(redis_link, redis_se
     assert await keys(redis_link) == before
 
 
-async def test_a_service_that_finds_another_layout_later_does_not_touch_it(own_redis):
+async def test_a_running_service_neither_reads_nor_writes_another_layout(own_redis):
     async with running_api(own_redis.url, **PLENTY, **CALM) as api:
         assert (await api.post("/api/metrics", json=metric())).status_code == 201
         own_redis.kill()

@@ -234,15 +234,15 @@ class Follower:
     Args:
         feed: The feed.
         after: The position after which the follower begins.
-        is_slow: Whether the follower stops reading until `takes` is set.
+        is_slow: Whether the follower stops reading until `may_read` is set.
     """
 
     def __init__(self, feed, after=None, *, is_slow=False):
         self.bodies = []
-        self.signs_of_life = 0
-        self.takes = asyncio.Event()
+        self.empty_pages = 0
+        self.may_read = asyncio.Event()
         if not is_slow:
-            self.takes.set()
+            self.may_read.set()
         self.task = asyncio.create_task(self._follow(feed, after))
 
     async def _follow(self, feed, after):
@@ -250,8 +250,8 @@ class Follower:
             async for page in feed.follow(after, until):
                 assert len(page) <= PAGE_EVENTS
                 self.bodies += [event.body for event in page]
-                self.signs_of_life += not page
-                await self.takes.wait()
+                self.empty_pages += not page
+                await self.may_read.wait()
 
     async def leave(self):
         self.task.cancel()
@@ -291,13 +291,13 @@ class TestReading:
 
     async def test_for_all_followers_the_log_is_read_once(self, follow, log, clock):
         followings = [await follow() for _ in range(20)]
-        log.reads = followings[-1].signs_of_life = 0
+        log.reads = followings[-1].empty_pages = 0
         for n in range(10):
             await log.append([b"%d" % n])
             await clock.advance(POLL_SECONDS)
         assert [each.bodies for each in followings] == [[b"%d" % n for n in range(10)]] * 20
         assert log.reads == 10
-        assert followings[-1].signs_of_life == 0, "the events are sign enough"
+        assert followings[-1].empty_pages == 0, "no empty page is needed between events"
         leaving, *staying = followings
         await leaving.leave()
         await log.append([b"more"])
@@ -326,12 +326,12 @@ class TestReading:
 
     async def test_a_follower_with_an_unknown_position_does_not_affect_others(self, follow, log, clock):
         await log.append([b"1"])
-        nowhere = await follow(after="1000000")
+        at_unknown_position = await follow(after="1000000")
         following = await follow()
         await log.append([b"2"])
         await clock.advance(POLL_SECONDS)
         assert following.bodies == [b"1", b"2"]
-        assert nowhere.bodies == []
+        assert at_unknown_position.bodies == []
 
     async def test_a_slow_follower_delays_no_other_and_misses_no_event(self, follow, log, clock):
         following = await follow()
@@ -343,7 +343,7 @@ class TestReading:
             await clock.advance(POLL_SECONDS)
         assert following.bodies == written
         assert len(slow.bodies) <= 1
-        slow.takes.set()
+        slow.may_read.set()
         await clock.advance(POLL_SECONDS)
         assert slow.bodies == written
 
@@ -354,7 +354,7 @@ class TestReading:
         await log.append([b"2"])
         assert (await follow()).bodies == [b"2"]
 
-    async def test_an_outage_is_a_pause(self, follow, log, clock):
+    async def test_followers_continue_after_an_outage(self, follow, log, clock):
         await log.append([b"0", b"1"])
         following = await follow()
         log.is_unavailable = True
@@ -372,9 +372,9 @@ class TestReading:
     async def test_without_events_there_are_empty_pages(self, follow, log, clock, away):
         following = await follow()
         log.is_unavailable = away
-        following.signs_of_life = 0
+        following.empty_pages = 0
         await clock.advance(10 * (QUIET_SECONDS + POLL_SECONDS))
-        assert following.signs_of_life == 10
+        assert following.empty_pages == 10
 
     async def test_following_ends_at_its_time_limit(self, follow, clock):
         following = await follow()
@@ -424,7 +424,7 @@ STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("write"), st.integers(1, PAGE_EVENTS + 1)),
         st.tuples(st.just("follow"), st.tuples(st.one_of(st.just(0), st.floats(0, 1)), st.booleans())),
-        st.tuples(st.sampled_from(["hurry", "leave"]), st.integers(0, 4)),
+        st.tuples(st.sampled_from(["read on", "leave"]), st.integers(0, 4)),
         st.tuples(st.just("away"), st.booleans()),
         st.tuples(st.just("wait"), st.sampled_from([0.1, POLL_SECONDS])),
     ),
@@ -449,8 +449,8 @@ async def test_every_follower_gets_all_events_after_its_position_once_and_in_ord
                 start = round(how[0] * len(log.events))
                 after = log.events[start - 1].id if start else None
                 followings.append((Follower(feed, after, is_slow=how[1]), start))
-            case "hurry" if how < len(followings):
-                followings[how][0].takes.set()
+            case "read on" if how < len(followings):
+                followings[how][0].may_read.set()
             case "leave" if how < len(followings):
                 await followings.pop(how)[0].leave()
             case "away":
@@ -460,7 +460,7 @@ async def test_every_follower_gets_all_events_after_its_position_once_and_in_ord
         await settle()
     log.is_unavailable = False
     for following, _ in followings:
-        following.takes.set()
+        following.may_read.set()
     await clock.advance(20 * POLL_SECONDS)
     for following, start in followings:
         assert following.bodies == [event.body for event in log.events[start:]]
