@@ -73,7 +73,7 @@ def test_the_tables_of_options_match_the_code(page):
             for option, default in rows
         }
         assert documented == expected, kind.__name__
-        assert list(documented) == list(expected), "another order"
+        assert list(documented) == list(expected), "the headings are in another order"
 
 
 def test_every_class_of_options_has_a_table():

@@ -401,7 +401,7 @@ async def test_a_lost_permit_is_not_renewed(half_open, store_time):
     assert not await breaker.renew(dead)
     await breaker.record(heir)
     assert not await breaker.renew(heir)
-    assert not await breaker.renew(await breaker.enter()), "a call that is no probe has none"
+    assert not await breaker.renew(await breaker.enter()), "only probes have a permit"
 
 
 async def test_a_released_permit_is_free_at_once(half_open):
@@ -438,7 +438,7 @@ async def test_after_a_clock_set_back_it_is_open_for_at_most_the_open_time(make_
     for _ in range(4):
         await store_time.advance(wait / 4)
         last = await breaker.admit()
-    assert isinstance(last, Ticket), "asking meanwhile puts nothing off"
+    assert isinstance(last, Ticket), "requests in the meantime do not delay it"
 
 
 @pytest.mark.parametrize("back", [2, HOUR])
@@ -473,7 +473,7 @@ async def test_after_a_clock_set_back_a_call_counts_for_at_most_the_window(make_
     assert (await breaker.status()).failure_rate == 0
     assert await breaker.call(failed=True) is None
     await store_time.advance(HOUR - 10)
-    assert (await breaker.status()).failure_rate == 0, "nor once the clock is where it was"
+    assert (await breaker.status()).failure_rate == 0, "also after the clock has reached its former time"
 
 
 async def test_a_clock_set_forward_loses_no_probe(half_open, store_time):
@@ -657,7 +657,7 @@ async def test_a_breaker_forced_open_for_a_time_probes_afterwards(make_driver, s
     await store_time.advance(1)
     assert await breaker.state() == HALF_OPEN
     await breaker.call(failed=True)
-    assert (await breaker.refused()).retry_after == 5, "the order's time does not grow"
+    assert (await breaker.refused()).retry_after == 5, "the forced open time does not become longer"
 
 
 async def test_the_time_of_the_last_forced_opening_applies(make_driver, store_time):

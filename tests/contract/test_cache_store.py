@@ -140,7 +140,9 @@ async def test_an_expired_answer_is_read_during_the_revalidate_time(store: Cache
     assert expired.cost_seconds == pytest.approx(50, abs=LEEWAY_SECONDS)
     assert expired.age_seconds == pytest.approx(300, abs=LEEWAY_SECONDS)
     assert expired.age_seconds + expired.remaining_seconds == pytest.approx(500)
-    assert await store.read_last_good(KEY, REVALIDATING) is None, "no answer to a failure"
+    assert await store.read_last_good(KEY, REVALIDATING) is None, (
+        "this entry must not replace a failed computation"
+    )
     assert await store.take_lease(KEY, "next", ANY_FRESH, REVALIDATING) is Lease.TAKEN
 
     await advance(200)
@@ -591,7 +593,7 @@ class TestInRedis:
         for number in range(50):
             await store.take_lease(KEY, f"{number}", ANY_FRESH, OPTIONS)
             await store.fill(KEY, f"{number}", b"one", OPTIONS)
-        assert len(store._background) <= 1, "of the lease that was asked for when nobody knew yet"
+        assert len(store._background) <= 1, "the time of the lease that was requested first"
         assert store._lease_tokens == set()
         await link.aclose()
 

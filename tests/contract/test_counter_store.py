@@ -86,7 +86,7 @@ async def test_after_a_clock_set_back_a_dead_worker_is_not_counted(store, store_
     await store.add(CounterSnapshot())
     assert (await store.read()).workers == 1
     await store_time.advance(3600 - LIVE_SECONDS)
-    assert (await store.read()).workers == 0, "nor does the dead one come back to life"
+    assert (await store.read()).workers == 0, "the dead worker is not counted again"
 
 
 # ---------------------------------------------------------------- only in Redis

@@ -217,7 +217,9 @@ async def test_a_deletion_stops_when_it_loses_its_lease(store_time, store, monke
     with pytest.raises(StorageUnavailableError, match="another deletion"):
         await store.delete("cpu", {"host": A})
     assert (await store.aggregate("cpu", None)).rollup.count == len(history())
-    assert await store_time.link.send("GET", "m:{cpu}:x") == b"another", "it is not the first one's any more"
+    assert await store_time.link.send("GET", "m:{cpu}:x") == b"another", (
+        "the first deletion no longer holds the lease"
+    )
 
 
 @on_redis

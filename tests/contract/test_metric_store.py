@@ -222,7 +222,7 @@ async def test_a_key_reused_for_another_write_is_rejected_and_stores_nothing(sto
     with pytest.raises(IdempotencyKeyReusedError):
         await add(store, points((NOW, 2.0), of="mem"), Idempotency("key", "another"))
     assert [overview.type for overview in await store.types()] == ["cpu"]
-    assert not await add(store, points((NOW, 1.0)), WRITE), "the first write is still the key's"
+    assert not await add(store, points((NOW, 1.0)), WRITE), "the key still belongs to the first write"
 
 
 async def test_other_keys_are_other_writes(store):
@@ -476,7 +476,7 @@ async def store_or_reject(store, keyed: Idempotency | None = WRITE) -> bool:
         stored = await add(store, points((NOW, 1.5)), keyed)
     except (StorageUnavailableError, ResponseError):
         return False
-    assert stored, "it says that an earlier write stored the point, and that one was refused"
+    assert stored, "the answer must not claim that an earlier write stored the point"
     return True
 
 

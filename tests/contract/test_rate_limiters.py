@@ -301,7 +301,7 @@ async def test_log_units_of_a_hit_leave_together(make_limiter, store_time, costs
         free += cost
         assert (await limiter.peek("k")).remaining == free
         await store_time.advance(1 - TICK)
-        assert (await limiter.peek("k")).remaining == free, "the next hit has not left yet"
+        assert (await limiter.peek("k")).remaining == free, "the next hit still counts"
         await store_time.advance(TICK)
 
 
@@ -566,7 +566,9 @@ async def test_a_repeated_refusal_counts_down_to_the_decision_of_redis(make_limi
         asked = await unknowing.peek("k")
         unknowing = make_limiter(algorithm, Quota(5, 61))
         assert repeated == asked
-    assert store_time.link.round_trips == before + 6, "the time was set and the unknowing one asked, thrice"
+    assert store_time.link.round_trips == before + 6, (
+        "the time was set, and the other worker called Redis, three times"
+    )
 
 
 @in_redis
@@ -682,7 +684,9 @@ async def test_a_hit_takes_its_cost_from_every_quota_or_from_none(make_limiter, 
     assert (allowed.allowed, allowed.quota, allowed.remaining) == (True, minute, 1)
     refused = await limiter.hit("k", 2)
     assert (refused.allowed, refused.remaining, refused.violated) == (False, 1, (minute,))
-    assert [part.remaining for part in refused.parts] == [1, 3], "the refused hit took nothing of the day"
+    assert [part.remaining for part in refused.parts] == [1, 3], (
+        "the refused hit took no units of the quota per day"
+    )
     await store_time.advance(180)
     decision = await make_limiter(algorithm, quotas).hit("k", 4)
     assert (decision.violated, decision.quota, decision.remaining) == ((day,), day, 3)
@@ -810,7 +814,7 @@ async def test_a_refusal_that_arrives_after_a_change_is_not_kept(clock):
     await asyncio.sleep(0)
     limiter.change_quotas((Quota(2, 60), Quota(9, 3600)))
     runner.answer.set()
-    assert (await hit).quota == Quota(1, 60), "decided by the quota of its time"
+    assert (await hit).quota == Quota(1, 60), "the quota at the time of the hit decided"
     assert limiter.refusal("k") is None
 
 

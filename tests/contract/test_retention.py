@@ -93,7 +93,7 @@ async def test_a_removed_rule_and_a_rule_of_0_days_delete_nothing(store_time):
     await deleting.lifecycle.sweep()
     assert (await deleting.store.aggregate("cpu", None)).rollup.count == 1
     assert await deleting.lifecycle.remove_rule("cpu*")
-    assert (await deleting.store.aggregate("cpu", None)).rollup.count == 0, "the default holds again"
+    assert (await deleting.store.aggregate("cpu", None)).rollup.count == 0, "the default applies again"
     assert not await deleting.lifecycle.remove_rule("cpu*")
 
 

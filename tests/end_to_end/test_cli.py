@@ -126,6 +126,6 @@ def _await_line(process: subprocess.Popen[str], words: str) -> None:
     deadline = threading.Timer(30, process.kill)
     deadline.start()
     try:
-        assert any(words in line for line in process.stdout), f"it never said {words!r}"
+        assert any(words in line for line in process.stdout), f"the output never contained {words!r}"
     finally:
         deadline.cancel()

@@ -80,7 +80,7 @@ def test_an_example_runs_and_prints_at_most_80_columns(name, as_module):
     assert ran.returncode == 0, ran.stderr
     shown = re.sub(r"\s+", " ", ran.stdout)
     assert [fact for fact in FACTS[name] if fact not in shown] == [], ran.stdout
-    assert "…" not in ran.stdout, "something is cut"
+    assert "…" not in ran.stdout, "a part of the output is missing"
 
 
 async def test_the_app_of_the_example_can_be_served():

@@ -200,7 +200,7 @@ def test_every_command_of_a_page_is_run_or_left_out_for_a_reason(page: str) -> N
         assert commands == "", "add the page to RUNS"
         return
     for command in RUNS[page].not_run:
-        assert f"\n{command}\n" in f"\n{commands}\n", "the page has this command no more"
+        assert f"\n{command}\n" in f"\n{commands}\n", "the page no longer has this command"
 
 
 @pytest.mark.parametrize("page", [page for page in RUNS if commands_run(page)])

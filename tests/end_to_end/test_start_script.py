@@ -193,7 +193,7 @@ def test_if_the_api_ends_its_message_is_shown(checkout: Checkout) -> None:
     assert result.returncode != 0
     assert "RATE_LIMIT_REQUESTS" in result.stderr
     assert "The api ended" in result.stderr
-    assert not checkout.answers(checkout.provider_port), "what had been started is stopped again"
+    assert not checkout.answers(checkout.provider_port), "the processes that were started are stopped"
 
 
 def test_stop_ends_only_its_own_processes(checkout: Checkout) -> None:

@@ -176,7 +176,7 @@ async def test_the_embedded_server_is_private_and_persistent_and_evicts_no_key(f
     assert command(url, "CONFIG", "GET", "appendonly") == {"appendonly": "yes"}
     assert command(url, "CONFIG", "GET", "appendfsync") == {"appendfsync": "always"}
     assert command(url, "CONFIG", "GET", "maxmemory-policy") == {"maxmemory-policy": "noeviction"}
-    assert os.getsid(server_pid(folder)) != os.getsid(0), "a Ctrl-C of the API would reach it"
+    assert os.getsid(server_pid(folder)) != os.getsid(0), "a Ctrl-C for the API would end it"
     await server.stop()
     assert not answers(url)
 
@@ -215,7 +215,7 @@ def test_a_killed_worker_no_longer_counts(worker: Callable[[], Worker]) -> None:
     other.url()
 
     starter.end()
-    assert answers(url), "the server is nobody's to take along"
+    assert answers(url), "the server does not end with a worker"
     other.leave()
 
     assert not answers(url)
@@ -649,7 +649,9 @@ async def test_the_data_of_redis_6_is_opened_by_a_newer_server(
     assert command(await server.start(), "GET", "colour") == "green"
     await server.stop()
 
-    assert command(await server.start(), "GET", "colour") == "green", "the file is where Redis 7 keeps it now"
+    assert command(await server.start(), "GET", "colour") == "green", (
+        "Redis 7 has moved the file to its folder"
+    )
     await server.stop()
 
 

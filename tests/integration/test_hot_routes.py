@@ -62,7 +62,7 @@ async def test_concurrent_measurements_share_their_round_trips(api, round_trips)
     before = round_trips()
     answers = await asyncio.gather(*(api.post("/api/metrics", json=metric(n)) for n in range(20)))
     assert {answer.status_code for answer in answers} == {201}
-    assert round_trips() - before <= 5, "twenty alone would take twenty"
+    assert round_trips() - before <= 5, "twenty separate requests would take twenty round trips"
     summary = await api.get("/api/metrics/summary?type=cpu", headers={"Cache-Control": "no-cache"})
     assert summary.json()["count"] == 21
 

@@ -85,7 +85,7 @@ async def test_only_entries_that_this_worker_has_are_answered_early(link, own_re
     assert not other.done()
     own_redis.thaw()
     assert await other is None
-    assert await store.read("kept", OPTIONS) is None, "Redis has none, and says so"
+    assert await store.read("kept", OPTIONS) is None, "Redis has no entry"
 
 
 async def test_while_redis_is_silent_no_more_requests_are_admitted_than_the_quota_allows(link, own_redis):
@@ -101,7 +101,7 @@ async def test_while_redis_is_silent_no_more_requests_are_admitted_than_the_quot
     assert [(decision.allowed, decision.remaining) for decision in early] == [
         (True, 3), (True, 2), (True, 1), (True, 0),
     ]  # fmt: skip
-    assert not stranger.done(), "nothing is known of this one"
+    assert not stranger.done(), "the worker has no recent entry for this key"
     own_redis.thaw()
     decisions = await asyncio.gather(*hits)
     assert [decision.allowed for decision in decisions] == [True] * 4 + [False] * 6
@@ -135,7 +135,7 @@ async def test_a_long_command_of_another_caller_does_not_count_as_an_outage(link
     busy = Script("local n = 0 while n < 10000000 do n = n + 1 end return n")
     long = asyncio.create_task(link.run(busy, [], timeout_seconds=30))
     await asyncio.sleep(0.02)
-    assert not silences, "a long command alone keeps no other caller waiting"
+    assert not silences, "a long command does not delay other callers"
     assert await link.send("ECHO", "x") == b"x"
     assert silences
     await long

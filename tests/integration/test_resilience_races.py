@@ -119,7 +119,7 @@ class Racer:
     def read_line(self) -> object:
         """Return the next line of its output."""
         line = self._process.stdout.readline()
-        assert line, "it ended without a word"
+        assert line, "the process ended without output"
         return json.loads(line)
 
     def start_race(self) -> None:

@@ -199,7 +199,7 @@ class CacheMachine(StoreMachine):
     async def shorten_expiries(self, seconds):
         stored = await self.link.send("KEYS", "*")
         remaining_ms = await self.link.send_all([("PTTL", key) for key in stored])
-        assert all(left_ms != -1 for left_ms in remaining_ms), "something never runs out"
+        assert all(left_ms != -1 for left_ms in remaining_ms), "an entry or a lease never expires"
         await self.link.send_all(
             [  # an expiry in the past deletes the key
                 ("PEXPIRE", key, left_ms - seconds * 1000)
@@ -233,7 +233,7 @@ class CacheMachine(StoreMachine):
         if entry is None:
             return
         assert entry.body == expected.body
-        assert entry.body in self.accepted[key], "nobody who held the lease stored it"
+        assert entry.body in self.accepted[key], "no holder of the lease stored the answer"
         assert entry.age_seconds == about(self.clock.monotonic() - expected.stored_at)
         assert entry.age_seconds + entry.remaining_seconds == pytest.approx(lifetime_seconds)
         if has_cost:

@@ -87,7 +87,9 @@ class QueueModel:
                 del self.queue[caller]
             elif self.next_hit_at + decision.retry_after > gives_up_at:
                 came_at = gives_up_at - self.max_wait
-                assert came_at == self.next_hit_at or self.others_spent, "it waited in vain"
+                assert came_at == self.next_hit_at or self.others_spent, (
+                    "the call waited and was then rejected"
+                )
                 self.rejected[caller] = self.next_hit_at, decision.retry_after
                 del self.queue[caller]
             else:

@@ -309,7 +309,7 @@ class TestSingleFlightAcrossWorkers:
         await fleet.clock.advance(0.02)
 
         assert (await hopeless).body == b"own"
-        assert await fleet.store.read(KEY, fleet.options) is None, "it had no lease to fill under"
+        assert await fleet.store.read(KEY, fleet.options) is None, "the computation had no lease"
 
     async def test_a_computation_slower_than_a_lease_keeps_it(self, fleet: Fleet):
         slow, needless = Computation(b"slow"), computation_of(b"needless")
@@ -394,7 +394,7 @@ class TestStaleWhileComputing:
         assert [(await caller).outcome for caller in callers] == ["updating"] * 3
 
         await expired.clock.advance(9.02)
-        assert compute.begun == 1, "one takes over for the dead one"
+        assert compute.begun == 1, "one worker computes in place of the dead one"
         compute.gate.set()
         await expired.clock.advance(0.02)
         assert (await expired.worker().get(KEY, compute)).body == b"new"
@@ -547,7 +547,7 @@ class TestRefresh:
 
         compute.written = b"new"
         after = await begin_refresh(cache, compute)
-        assert compute.begun == 1, "it waits for the first to end"
+        assert compute.begun == 1, "the second waits for the end of the first"
         compute.gate.set()
 
         assert (await before).body == b"old"
@@ -953,7 +953,7 @@ class TestNegativeCaching:
                 await cache.get(KEY, compute)
             depths.add(len(caught.traceback))
 
-        assert len(depths) <= 2, "the first time, and every other time"
+        assert len(depths) <= 2, "the first and each later traceback"
 
     async def test_only_the_configured_errors_are_cached(self, fleet: Fleet):
         cache, compute = (

@@ -190,7 +190,7 @@ async def test_a_breaker_that_is_forced_open_rejects_until_it_is_reset(make_brea
     clock.jump(1000)
     with pytest.raises(CircuitOpenError) as caught:
         await breaker.run(succeed)
-    assert caught.value.retry_after is None, "no time is promised: only an order closes it"
+    assert caught.value.retry_after is None, "there is no retry time: only an operator closes it"
     assert str(caught.value) == "upstream: the circuit is forced open"
 
     await breaker.close()

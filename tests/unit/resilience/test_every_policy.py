@@ -417,7 +417,7 @@ async def test_a_retry_that_is_not_made_costs_no_token(clock):
 
     waiting = asyncio.create_task(policy.run(fail))
     await settle()
-    assert not budget.take_retry(), "it has been paid for"
+    assert not budget.take_retry(), "the units were taken"
     waiting.cancel()
     await settle()
 

@@ -288,7 +288,7 @@ class TestCancellation:
 
         caller = asyncio.create_task(hedging(clock).run(call))
         await clock.advance(1.0)
-        assert not caller.done(), "the first attempt takes its time to leave"
+        assert not caller.done(), "the first attempt ends some time after its cancellation"
 
         caller.cancel()
         await settle()
@@ -403,7 +403,7 @@ class TestQuantile:
         await self.answer_after(policy, clock, *[0.1] * 100)
         delays = [await self.delay_of(policy, clock) for _ in range(30)]
         assert delays[0] == pytest.approx(0.1)
-        assert delays[-1] == pytest.approx(0.1), "the delay does not shrink by the calls that it cut short"
+        assert delays[-1] == pytest.approx(0.1), "overtaken calls do not shorten the delay"
 
     async def test_a_failure_does_not_count_as_a_latency(self, clock: FakeClock):
         policy = self.policy(clock)

@@ -348,7 +348,7 @@ async def test_each_of_110_callers_is_served_or_rejected_at_once(queue_of, bank,
     await settle()
 
     refused = [caller for caller in callers if caller.outcome and caller.outcome[1] != 0]
-    assert refused == callers[61:], "one runs, and 60 have their turns within 60 s"
+    assert refused == callers[61:], "one runs, and 60 get their slots within 60 s"
     for _, error in (caller.outcome for caller in refused):
         assert (type(error), error.seconds, error.retry_after) == (QueueTimeoutError, 60, 1)
     assert len(listener.of(Rejected)) == 49

@@ -70,7 +70,7 @@ def test_an_unknown_name_raises_attribute_error():
 def test_every_folder_exports_the_public_names_of_its_modules(module):
     """The only exception is the folder of the building blocks of the patterns, which is not public."""
     public = public_names(module)
-    assert public, "a module of private things only"
+    assert public, "a module without public names"
     folder = module.rpartition(".")[0]
     if folder not in {"src.resilience", "src.resilience.building_blocks"}:
         exported = importlib.import_module(folder)

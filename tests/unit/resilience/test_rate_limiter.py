@@ -185,7 +185,7 @@ async def test_a_call_whose_unit_cannot_come_in_time_is_rejected_on_arrival(cloc
     assert await clock.drive(asyncio.gather(*calls[:3])) == ["answer"] * 3
     assert clock.monotonic() == 2.0
     clock.jump(1)
-    assert await policy.run(answer) == "answer", "as was promised"
+    assert await policy.run(answer) == "answer", "the call runs after its retry_after"
 
 
 async def test_a_wait_of_several_windows_is_calculated(clock):

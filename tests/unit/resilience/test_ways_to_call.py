@@ -234,8 +234,8 @@ def test_a_coroutine_closed_after_its_event_loop_gives_back_its_permits(make):
 )
 async def test_a_caller_that_is_cancelled_while_it_waits_to_enter_uses_no_permit(make, clock):
     policy = make(clock)
-    under_way = asyncio.Event()
-    first = asyncio.create_task(policy.run(under_way.wait))
+    is_running = asyncio.Event()
+    first = asyncio.create_task(policy.run(is_running.wait))
     await settle()
 
     async def use():
@@ -248,7 +248,7 @@ async def test_a_caller_that_is_cancelled_while_it_waits_to_enter_uses_no_permit
     waiting.cancel()
     await settle()
     assert waiting.cancelled()
-    under_way.set()
+    is_running.set()
     await first
 
     assert await clock.drive(policy.run(answer)) == "answer"
@@ -454,7 +454,7 @@ async def test_a_rate_limit_with_other_options_has_the_same_quota_and_queue(cloc
     await settle()
     with pytest.raises(RateLimitedError) as rejected:
         await policy.with_options(max_wait_seconds=2.5).run(answer)
-    assert rejected.value.retry_after == 3, "the two units of the call before, and its own"
+    assert rejected.value.retry_after == 3, "two units of the call before, and one of this call"
     assert await clock.drive(large) == "answer"
     assert clock.monotonic() == 2
 
@@ -471,7 +471,7 @@ async def test_a_cost_above_the_limit_is_refused(clock):
         RateLimitOptions("all", cost=0)
 
 
-async def test_hedging_with_other_options(clock):
+async def test_hedging_can_have_another_delay_and_number_of_attempts(clock):
     begun = []
 
     async def slow():
@@ -517,7 +517,7 @@ async def test_other_options_apply_to_a_decorator_and_a_block(clock):
 # ---------------------------------------------------------------- without asyncio
 
 
-class Blocking(FakeClock):
+class InstantBlockingClock(FakeClock):
     """A `BlockingClock` whose time passes at once."""
 
     async def sleep(self, seconds):
@@ -526,7 +526,7 @@ class Blocking(FakeClock):
 
 
 def test_a_retry_runs_a_plain_function_without_an_event_loop():
-    clock = Blocking()
+    clock = InstantBlockingClock()
     retry = Retry(RetryOptions(attempts=3, backoff=Fixed(2)), clock, SystemRandomizer())
     attempts = []
 
@@ -541,7 +541,7 @@ def test_a_retry_runs_a_plain_function_without_an_event_loop():
 
 
 def test_a_breaker_counts_plain_functions_like_calls():
-    clock = Blocking()
+    clock = InstantBlockingClock()
     policy = breaker(clock)
 
     def fail():
@@ -557,7 +557,7 @@ def test_a_breaker_counts_plain_functions_like_calls():
 
 
 def test_a_plain_function_can_be_decorated_by_name():
-    clock = Blocking()
+    clock = InstantBlockingClock()
     pipeline = Pipeline(
         Fallback(always("substitute")),
         breaker(clock),
@@ -577,7 +577,7 @@ def test_a_plain_function_can_be_decorated_by_name():
 
 
 def test_an_async_function_is_refused_without_asyncio():
-    retry = POLICIES["retry"](Blocking())
+    retry = POLICIES["retry"](InstantBlockingClock())
     with pytest.raises(TypeError, match="answer is an async function"):
         retry.run_sync(answer)
     with pytest.raises(TypeError, match="answer is an async function"):
@@ -607,7 +607,7 @@ def test_a_blocking_clock_blocks_the_thread():
 
 
 def test_a_probe_without_an_event_loop_holds_its_permit_for_one_lease():
-    clock = Blocking()
+    clock = InstantBlockingClock()
     options = CircuitBreakerOptions(failure_threshold=1, open_seconds=10, probe_lease_seconds=100)
     policy = CircuitBreaker("breaker", MemoryBreakerStore(clock), options, clock)
 
@@ -626,8 +626,8 @@ def test_a_probe_without_an_event_loop_holds_its_permit_for_one_lease():
     assert policy.run_sync(probe) == "answer"
 
 
-def test_of_many_threads_one_runs_the_probe():
-    clock = Blocking()
+def test_only_one_of_several_threads_runs_the_probe():
+    clock = InstantBlockingClock()
     policy = breaker(clock)
 
     def fail():

@@ -33,7 +33,7 @@ async def test_the_requests_of_one_tick_are_loaded_together_in_order():
     store = Store()
     loader = TickLoader(store.load)
     answers = await asyncio.gather(*(loader.add(number) for number in (3, 1, 2, 1)))
-    assert answers == [30, 10, 20, 10], "each its own answer"
+    assert answers == [30, 10, 20, 10], "each caller gets its own answer"
     assert store.loaded == [[3, 1, 2, 1]]
 
 
@@ -46,7 +46,7 @@ async def test_later_requests_do_not_wait_for_earlier_loads():
     second = loader.add(2)
     await run_other_tasks()
     assert store.loaded == [[1], [2]]
-    assert [future.done() for future in (first, second)] == [False, False], "nobody is results too soon"
+    assert [future.done() for future in (first, second)] == [False, False], "no caller gets results too early"
     store.may_end.set()
     assert await asyncio.gather(first, second) == [10, 20]
 

@@ -78,7 +78,7 @@ class ListReader:
         found: list[StoredPoint] = []
         for chunk in _chunks(await self._types_to_read(limit, before), TYPES_AT_ONCE):
             _, latest = chunk[0]
-            # Both are compared as scores, which are rounded in remote years.
+            # Both are compared as scores of a sorted set, which round timestamps of remote years.
             if len(found) == limit and latest < float(found[-1].point.timestamp_us):
                 break  # the following types have no newer points
             names = [name for name, _ in chunk]
