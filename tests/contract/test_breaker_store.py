@@ -770,7 +770,7 @@ async def test_a_closed_probe_gives_its_permit_back(store, store_time, listener)
     waiting = asyncio.get_running_loop().create_future()
     probing = breaker.run(lambda: waiting)
     while (awaited := probing.send(None)) is not waiting:
-        await drive_by_hand(awaited)
+        await send_none_until_done(awaited)
 
     probing.close()
 
@@ -778,7 +778,7 @@ async def test_a_closed_probe_gives_its_permit_back(store, store_time, listener)
     assert (status.state, status.retry_after, status.failure_count) == (HALF_OPEN, None, 1)
 
 
-async def drive_by_hand(awaited):
+async def send_none_until_done(awaited):
     """Run a coroutine by hand to its end, and await everything that it awaits."""
     awaited._asyncio_future_blocking = False
     while not awaited.done():

@@ -235,22 +235,24 @@ async def test_writes_and_deletions_work_while_a_type_is_prepared_for_labels(sto
     hour = NOW // HOUR
     everything = [({}, (hour - n) * HOUR, float(n)) for n in range(6) for _ in range(n + 1)]
 
-    async def prepare_some():
+    async def prepare_some_hours():
         await store_time.link.run(store._folder._prepare, ["m:{cpu}:d"], ["m:{cpu}:", 2])
 
-    async def add_some(*points):
+    async def add_points(*points):
         everything.extend(points)
         await store.add(columns_of([labelled_points(*point) for point in points]))
 
     await store.add(columns_of([labelled_points(*point) for point in everything]))
-    await prepare_some()
+    await prepare_some_hours()
     assert set(await hours_with_labels(store_time)) == {hour - 5, hour - 4}
-    await add_some(({}, (hour - 5) * HOUR, 50.0), ({}, (hour - 1) * HOUR, 10.0), ({}, (hour + 1) * HOUR, 1.0))
-    await prepare_some()
+    await add_points(
+        ({}, (hour - 5) * HOUR, 50.0), ({}, (hour - 1) * HOUR, 10.0), ({}, (hour + 1) * HOUR, 1.0)
+    )
+    await prepare_some_hours()
     cut = (hour - 4) * HOUR
     assert await store.delete("cpu", None, cut + 1) == 6 + 1 + 5
     everything = [point for point in everything if point[1] > cut]
-    await prepare_some()
+    await prepare_some_hours()
     await store.aclose()
     await store._folder.prepare("cpu")
     await store._folder.aclose()
@@ -258,7 +260,7 @@ async def test_writes_and_deletions_work_while_a_type_is_prepared_for_labels(sto
     counts = await hours_with_labels(store_time)
     kept = {each[1] // HOUR for each in everything}
     assert set(counts) <= kept
-    await add_some(({"host": "a"}, NOW, 7.0))
+    await add_points(({"host": "a"}, NOW, 7.0))
     await store._folder.fold_all("cpu")
     assert await store_time.link.send("EXISTS", "m:{cpu}:u") == 0
     assert await store_time.link.send("HMGET", "m:{cpu}:d", "labelled", "preparing") == [b"1", None]

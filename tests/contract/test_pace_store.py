@@ -543,9 +543,9 @@ class Fleet:
 
         running = self.queues[worker].run(call, priority=priority)
         self.callers[name] = asyncio.create_task(running)
-        await self.quiet()
+        await self.settle_all()
 
-    async def quiet(self):
+    async def settle_all(self):
         """Run the event loop until no worker has an offer to make now."""
         async with asyncio.timeout(10):
             await settle()
@@ -558,7 +558,7 @@ class Fleet:
         while clock._timers and clock._timers[0][0] <= end:
             await self.time.advance(max(0, clock._timers[0][0] - clock.monotonic()))
             await clock.advance(0)
-            await self.quiet()
+            await self.settle_all()
         await self.time.advance(end - clock.monotonic())
 
     async def end(self):
@@ -642,7 +642,7 @@ async def test_the_capacity_limits_the_callers_of_all_workers(fleet):
     assert wait_without_slot == [5, 6, 7]
     assert all(isinstance(fleet.callers[name].exception(), QueueFullError) for name in wait_without_slot)
     fleet.callers[2].cancel()
-    await fleet.quiet()
+    await fleet.settle_all()
     await fleet.arrive(1, "late")
     assert not fleet.callers["late"].done()
 

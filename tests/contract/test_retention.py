@@ -149,14 +149,14 @@ async def test_the_sweeper_sweeps_and_survives_an_outage(store_time, clock):
     await add(deleting.store, points((NOW - 2 * DAY, 1.0)))
     attempts = []
 
-    class LeaseTurn:
+    class TurnByLease:
         async def take_turn(self, seconds):
             attempts.append(seconds)
             if len(attempts) == 1:
                 raise StorageUnavailableError("away")
             return True
 
-    sweeper = RetentionSweeper(deleting.lifecycle, LeaseTurn(), clock)
+    sweeper = RetentionSweeper(deleting.lifecycle, TurnByLease(), clock)
     sweeper.start()
     await settle()
     assert (await deleting.store.aggregate("cpu", None)).rollup.count == 1

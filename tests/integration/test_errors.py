@@ -24,7 +24,7 @@ async def test_a_405_lists_the_allowed_methods(api):
 either_way = pytest.mark.parametrize("method", ["GET", "POST"], ids=["the framework", "a hot route"])
 
 
-async def ask_what_is_broken(api, method, **options):
+async def request_broken_service(api, method, **options):
     path = "/api/metrics/types" if method == "GET" else "/api/metrics"
     return await api.request(method, path, json=metric(), **options)
 
@@ -36,7 +36,7 @@ async def test_an_unexpected_error_is_an_internal_error_without_details(api, mon
 
     monkeypatch.setattr(api.state["metrics"], "types", broken)
     monkeypatch.setattr(api.state["metrics"], "ingest_one", broken)
-    answer = await ask_what_is_broken(api, method)
+    answer = await request_broken_service(api, method)
     assert_problem(answer, 500, "INTERNAL_ERROR")
     assert "secret" not in answer.text
 
@@ -50,7 +50,7 @@ async def test_an_unexpected_error_is_logged_without_data_of_the_client(redis_se
 
     async with running_api(redis_server.url, log_level="INFO", **PLENTY, **CALM) as api:
         api.state["metrics"].types = api.state["metrics"].ingest_one = broken
-        await ask_what_is_broken(api, method, headers={"X-API-Key": "hunter2"})
+        await request_broken_service(api, method, headers={"X-API-Key": "hunter2"})
     output = capsys.readouterr().out
     (line,) = (line for line in output.splitlines() if '"unexpected_error"' in line)
     assert "hunter2" not in output

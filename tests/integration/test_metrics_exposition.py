@@ -31,14 +31,14 @@ def value_of(found, name, /, **labels):
     return found.get((name, frozenset(labels.items())), 0)
 
 
-def rise(before, after, name, /, **labels):
+def increase(before, after, name, /, **labels):
     return value_of(after, name, **labels) - value_of(before, name, **labels)
 
 
 def decisions(before, after, quota):
     labels = {"quota": quota, "algorithm": "sliding_window_log"}
     return [
-        rise(before, after, "rate_limiter_decisions_total", outcome=outcome, **labels)
+        increase(before, after, "rate_limiter_decisions_total", outcome=outcome, **labels)
         for outcome in ("allowed", "refused", "bypassed")
     ]
 
@@ -61,18 +61,18 @@ async def test_requests_and_writes_are_counted(redis_server):
         await api.get("/api/metrics/summary?type=cpu")
         await api.get("/api/metrics/summary?type=cpu")
         after = await figures(api)
-    assert rise(before, after, "ingested_points_total") == 9
-    assert rise(before, after, "ingest_batch_points_count") == 3
-    assert rise(before, after, "ingest_batch_points_bucket", le="1.0") == 2
+    assert increase(before, after, "ingested_points_total") == 9
+    assert increase(before, after, "ingest_batch_points_count") == 3
+    assert increase(before, after, "ingest_batch_points_bucket", le="1.0") == 2
     assert decisions(before, after, "ingest") == [3, 1, 0]
     assert decisions(before, after, "read") == [2, 0, 0]
-    assert rise(before, after, "cache_answers_total", cache="summary", outcome="miss") == 1
-    assert rise(before, after, "cache_answers_total", cache="summary", outcome="hit") == 1
+    assert increase(before, after, "cache_answers_total", cache="summary", outcome="miss") == 1
+    assert increase(before, after, "cache_answers_total", cache="summary", outcome="hit") == 1
     for policy in ("external-service", "external-service.attempt"):
         name = "resilience_call_duration_seconds_count"
-        assert rise(before, after, name, policy=policy, outcome="succeeded") == 1
-    assert rise(before, after, "http_requests_total", status="201", **KEPT) == 2
-    assert rise(before, after, "http_requests_total", status="429", **KEPT) == 1
+        assert increase(before, after, name, policy=policy, outcome="succeeded") == 1
+    assert increase(before, after, "http_requests_total", status="201", **KEPT) == 2
+    assert increase(before, after, "http_requests_total", status="429", **KEPT) == 1
 
 
 async def test_a_repeated_write_is_not_counted_again(redis_server):
@@ -82,7 +82,7 @@ async def test_a_repeated_write_is_not_counted_again(redis_server):
         for _ in range(2):
             await api.post("/api/metrics", json=point, headers={"Idempotency-Key": "once"})
         after = await figures(api)
-    assert rise(before, after, "ingested_points_total") == 1
+    assert increase(before, after, "ingested_points_total") == 1
 
 
 async def test_every_round_trip_is_counted(redis_server):
@@ -95,11 +95,11 @@ async def test_every_round_trip_is_counted(redis_server):
             link.round_trips,
             await figures(api),
         )  # the last round trip is running while the answer is written
-    observed = rise(before, after, "redis_round_trips_total")
+    observed = increase(before, after, "redis_round_trips_total")
     assert observed >= made - made_before >= 5
-    assert rise(before, after, "redis_round_trip_duration_seconds_count") == observed
-    assert rise(before, after, "redis_commands_total") >= observed
-    assert 0 < rise(before, after, "redis_round_trip_duration_seconds_sum") < 60
+    assert increase(before, after, "redis_round_trip_duration_seconds_count") == observed
+    assert increase(before, after, "redis_commands_total") >= observed
+    assert 0 < increase(before, after, "redis_round_trip_duration_seconds_sum") < 60
 
 
 async def test_no_label_has_a_value_that_a_client_chooses(redis_server):

@@ -115,12 +115,12 @@ async def test_a_few_interim_answers_are_ignored(start_api):
     ],
 )
 async def test_a_head_that_is_not_http_is_a_503_and_not_kept(start_api, head):
-    async def odd(_upstream, _line, writer):
+    async def answer_with_unusual_headers(_upstream, _line, writer):
         writer.write(b"HTTP/1.1 " + head + b"\r\nhello")
         await writer.drain()
         writer.close()
 
-    async with running_upstream(odd) as upstream, start_api(upstream) as api:
+    async with running_upstream(answer_with_unusual_headers) as upstream, start_api(upstream) as api:
         for _ in range(2):
             answer = await api.get("/proxy/a")
             assert (answer.status_code, answer.json()["code"]) == (503, "EXTERNAL_SERVICE_UNAVAILABLE")

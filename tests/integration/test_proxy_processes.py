@@ -76,17 +76,17 @@ async def until(condition, seconds=10):
 
 
 async def wait_for_queue(size, instance):
-    async def is_so():
+    async def is_met():
         return await instance.queue_size() == size
 
-    await until(is_so, seconds=5)
+    await until(is_met, seconds=5)
 
 
 async def wait_for_calls(upstream, times):
-    async def is_so():
+    async def is_met():
         return len(upstream.arrivals) >= times
 
-    await until(is_so)
+    await until(is_met)
 
 
 async def status_contains(instance, **figures):

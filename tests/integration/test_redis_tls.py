@@ -42,7 +42,7 @@ def address(tmp_path):
     process.communicate()
 
 
-async def talk(address):
+async def store_a_point_over_tls(address):
     link = RedisLink(connect(RedisAddress(address)), SystemClock())
     try:
         await link.send("SET", "large", b"x" * 1_000_000)
@@ -59,7 +59,7 @@ async def talk(address):
 
 @pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
 def test_an_encrypted_connection_works_and_is_opened_again(address, run):
-    run(talk(address))
+    run(store_a_point_over_tls(address))
 
 
 async def test_a_wrong_password_is_an_outage_and_is_not_revealed(address, caplog):

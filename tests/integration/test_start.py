@@ -3,7 +3,7 @@
 import json
 
 from src.wiring import create_app
-from tests.support.logging_state import logging_kept
+from tests.support.logging_state import restore_logging
 
 
 def test_unknown_settings_are_warned_of_with_the_nearest_name(monkeypatch, tmp_path, capsys):
@@ -11,7 +11,7 @@ def test_unknown_settings_are_warned_of_with_the_nearest_name(monkeypatch, tmp_p
     monkeypatch.chdir(tmp_path)
     (tmp_path / ".env").write_text("EXTERNAL_API_TIMEOUT=3\nFROM_ELSEWHERE=1\n", encoding="utf-8")
     monkeypatch.setenv("RATE_LIMIT_SECONDS", "2")
-    with logging_kept():
+    with restore_logging():
         create_app()
     lines = map(json.loads, capsys.readouterr().out.splitlines())
     assert [

@@ -55,7 +55,7 @@ class Fleet:
                 while len(outside.keys("{summary:*}:lease")) < len(TYPES):
                     await asyncio.sleep(0.005)
 
-    async def kill_one_that_computes(self) -> Server:
+    async def kill_computing_worker(self) -> Server:
         """Kill the worker that computes all types, and return the other one."""
         doomed, other = self.servers
         lost = asyncio.create_task(self.read_all(doomed, times=1))
@@ -135,7 +135,7 @@ async def test_redis_is_frozen_while_summaries_are_computed(fleet: Fleet):
 
 async def test_a_worker_is_killed_while_it_computes_and_the_last_good_answers_are_served(fleet: Fleet):
     await fleet.make_latency(2000)
-    other = await fleet.kill_one_that_computes()
+    other = await fleet.kill_computing_worker()
     read = await fleet.read_all(other)
 
     assert_short_waits(read)
@@ -155,7 +155,7 @@ async def test_a_worker_is_killed_while_it_computes_what_was_never_computed_befo
     with fleet.redis.connect() as outside:
         outside.delete(*outside.keys("*summary:*"))
     await fleet.make_latency(1000)
-    other = await fleet.kill_one_that_computes()
+    other = await fleet.kill_computing_worker()
     read = await fleet.read_all(other)
 
     assert_short_waits(read)

@@ -75,7 +75,7 @@ class Model:
     def now(self):
         return self.clock.monotonic()
 
-    def go(self, state, open_seconds=None):
+    def change_state(self, state, open_seconds=None):
         self.transitions.append(tuple(name.removeprefix("FORCED_") for name in (self.state, state)))
         self.begin(state, open_seconds)
 
@@ -113,7 +113,7 @@ class Model:
         if wait != 0:
             return wait
         if self.state == "OPEN":
-            self.go("HALF_OPEN")
+            self.change_state("HALF_OPEN")
         if self.state == "HALF_OPEN":
             self.probes = {
                 other: end for other, end in self.probes.items() if isinstance(end, bool) or end > self.now
@@ -133,15 +133,15 @@ class Model:
             results = [result for result in self.probes.values() if isinstance(result, bool)]
             successes, to_come = results.count(True), self.options.half_open_permits - len(results)
             if self.is_enough(successes):
-                self.go("CLOSED")
+                self.change_state("CLOSED")
             elif not self.is_enough(successes + to_come):
-                self.go("OPEN")
+                self.change_state("OPEN")
         else:
             self.calls.append((self.now, failed, slow))
-            if self.state == "CLOSED" and self.is_too_bad():
-                self.go("OPEN")
+            if self.state == "CLOSED" and self.exceeds_a_threshold():
+                self.change_state("OPEN")
             elif self.state == "FORCED_CLOSED":
-                before, self.would_open = self.would_open, self.is_too_bad()
+                before, self.would_open = self.would_open, self.exceeds_a_threshold()
                 return self.would_open and not before
         return False
 
@@ -171,7 +171,7 @@ class Model:
     def failures_in_a_row(self):
         return len(list(itertools.takewhile(lambda call: call[1], reversed(self.calls))))
 
-    def is_too_bad(self):
+    def exceeds_a_threshold(self):
         if self.failures_in_a_row() >= self.most_in_a_row:
             return True
         window = self.window()
@@ -269,7 +269,7 @@ class BreakerMachine(StoreMachine):
     def order(self, order, seconds):
         self.do(self.store.force(NAME, self.options, order, seconds))
         if self.model.state != order.name:
-            self.model.go(order.name, seconds)
+            self.model.change_state(order.name, seconds)
         elif order in {ManualState.CLOSED, ManualState.OPEN}:
             self.model.begin(order.name, seconds)
 

@@ -317,11 +317,11 @@ class PacedQueueMachine(AsyncMachine):
                 raise CircuitOpenError("breaker", "the circuit is open", 30)
             return "started"
 
-        class Prioritised:
+        class PolicyWithPriority:
             run = staticmethod(lambda call: queue.run(call, priority=priority))
 
         name = worker, len(self.callers)
-        self.callers[name] = self.act(lambda: Caller(Prioritised(), call, self.clock))
+        self.callers[name] = self.act(lambda: Caller(PolicyWithPriority(), call, self.clock))
         self.model.arrive(name, priority, rejected=rejected)
 
     @rule(count=st.integers(2, 7), priority=st.integers(-3, 3))

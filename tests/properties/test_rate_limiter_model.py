@@ -39,7 +39,7 @@ BOUNDS = {
 """The most units that may be let through in any window."""
 
 
-def most_in_a_window(units, window_us):
+def largest_count_in_any_window(units, window_us):
     return max((sum(start <= then < start + window_us for then in units) for start in units), default=0)
 
 
@@ -88,7 +88,7 @@ class RateLimiterMachine(StoreMachine):
 
     @initialize(quotas=quota_lists)
     def set_up(self, quotas):
-        quotas = self.lasting(quotas)
+        quotas = self.with_long_windows(quotas)
         self.model = RateLimiterModel(self.algorithm, quotas, self.clock)
         if self.link is None:
             self.limiters = [memory_rate_limiter(self.algorithm, quotas, self.clock)]
@@ -97,8 +97,8 @@ class RateLimiterMachine(StoreMachine):
             self.limiters = [BatchedRateLimiter(*shared, time_source=TEST_TIME) for _ in range(2)]
         self.do(self.time.publish())
 
-    def lasting(self, quotas):
-        """Keys expire on the server's own clock, so there a window must outlast the machine."""
+    def with_long_windows(self, quotas):
+        """Return `quotas`, with windows longer than the machine if keys expire by the clock of a server."""
         if self.link is None:
             return quotas
         return [replace(quota, window_seconds=max(quota.window_seconds, 59.999983)) for quota in quotas]
@@ -106,9 +106,9 @@ class RateLimiterMachine(StoreMachine):
     @rule(changed=st.sampled_from([[0], [1], [0, 1]]), quotas=quota_lists)
     def change_quotas(self, changed, quotas):
         """Change the quotas of some or all workers."""
-        quotas = self.lasting(quotas)
+        quotas = self.with_long_windows(quotas)
         if self.link is None:
-            self.forget_what_is_free()
+            self.forget_free_keys()
         for worker in {worker % len(self.limiters) for worker in changed}:
             self.limiters[worker].change_quotas(quotas)
             self.refusals = {known: refusal for known, refusal in self.refusals.items() if known[0] != worker}
@@ -119,7 +119,7 @@ class RateLimiterMachine(StoreMachine):
             self.model.change(quotas)
             self.model.forget_dropped()
 
-    def forget_what_is_free(self):
+    def forget_free_keys(self):
         """Forget keys in the model that the memory limiter may have forgotten because they are free."""
         for key in ("ann", "bob"):
             for number in self.model.forget_free(key):
@@ -195,7 +195,7 @@ class RateLimiterMachine(StoreMachine):
         if spent:
             self.key_changed(key)
             for quota in self.model.quotas:
-                most = most_in_a_window(self.model.units(key), quota.window_us)
+                most = largest_count_in_any_window(self.model.units(key), quota.window_us)
                 assert most <= BOUNDS[self.algorithm](quota.limit)
         if self.last.allowed:
             self.refusals.pop((worker, key), None)
@@ -286,10 +286,10 @@ class SteppingClockMachine(StoreMachine):
     def hit(self, cost):
         if self.do(self.limiter.hit("ann", cost)).allowed:
             self.units += [round(self.clock.monotonic() / US)] * cost
-            assert most_in_a_window(self.units, self.window_us) <= BOUNDS[self.algorithm](2)
+            assert largest_count_in_any_window(self.units, self.window_us) <= BOUNDS[self.algorithm](2)
 
     @rule(cost=st.integers(1, 2))
-    def wait_until_there_is_room(self, cost):
+    def wait_until_units_are_free(self, cost):
         waited_us = 0
         while not (decision := self.do(self.limiter.peek("ann", cost))).allowed:
             waited_us += round(decision.retry_after / US)
@@ -329,4 +329,4 @@ async def test_the_stated_bounds_are_reached(algorithm, gaps, worst):
         clock.jump(gap * US)
         if (await limiter.hit("ann")).allowed:
             units.append(now)
-    assert most_in_a_window(units, 60_000_000) == worst == BOUNDS[algorithm](5)
+    assert largest_count_in_any_window(units, 60_000_000) == worst == BOUNDS[algorithm](5)

@@ -47,15 +47,15 @@ def between(low, high, share):
     return low + share * (high - low)
 
 
-class WorthItError(Exception):
+class RetryableError(Exception):
     """An error that may be retried, with or without `retry_after`."""
 
 
-class NotWorthItError(Exception):
+class FinalError(Exception):
     pass
 
 
-class AbortedError(WorthItError):
+class AbortedError(RetryableError):
     pass
 
 
@@ -63,7 +63,7 @@ ASKED = [None, None, None, 0.75, 2, 0.75, 2, 30, math.inf, math.nan, -1, "soon"]
 """What an error may have as its `retry_after`."""
 
 takes = st.integers(0, 12).map(lambda n: n / 4)
-endings = st.sampled_from([WorthItError] * 8 + [NotWorthItError, AbortedError, "done", "done"])
+endings = st.sampled_from([RetryableError] * 8 + [FinalError, AbortedError, "done", "done"])
 scripts = st.lists(st.tuples(takes, endings, st.sampled_from(ASKED)), min_size=1, max_size=4)
 budgets = st.tuples(st.sampled_from([0.25, 0.5, 1]), st.sampled_from([1, 2.5])) | st.none()
 draws = st.lists(st.integers(0, 7).map(lambda n: n / 8), min_size=1, max_size=6)
@@ -87,7 +87,7 @@ class Model:
         for attempt, (seconds, ending) in enumerate(script, 1):
             self.began.setdefault(number, []).append(self.timeline.now)
             yield seconds
-            if not isinstance(ending, WorthItError) or isinstance(ending, AbortedError):
+            if not isinstance(ending, RetryableError) or isinstance(ending, AbortedError):
                 return ending
             wait = self.formula(attempt, wait, self.draw)
             delay = self.at_least_retry_after(wait, ending)
@@ -128,7 +128,7 @@ class RetryMachine(TimelineMachine):
             attempts,
             total_seconds,
             self.backoff,
-            retry_on=lambda error: isinstance(error, WorthItError),
+            retry_on=lambda error: isinstance(error, RetryableError),
             abort_on=lambda error: isinstance(error, AbortedError),
         )
         self.listener = RecordingListener()

@@ -8,7 +8,7 @@ import httpx
 
 from src.config.settings import Settings
 from src.wiring import create_app
-from tests.support.logging_state import logging_kept
+from tests.support.logging_state import restore_logging
 
 PLENTY = {"rate_limit_requests": 1_000_000, "rate_limit_read_requests": 1_000_000}
 """Settings for tests that are about something else than the rate limit."""
@@ -22,7 +22,7 @@ async def running_api(
     redis_url: str, *, peer: str = "127.0.0.1", **settings
 ) -> AsyncIterator[httpx.AsyncClient]:
     """Run a complete API on `redis_url`, and yield a client with the address `peer`."""
-    with logging_kept():
+    with restore_logging():
         async with _api(redis_url, peer, settings) as client:
             yield client
 

@@ -8,7 +8,7 @@ import structlog
 
 
 @contextmanager
-def logging_kept() -> Iterator[None]:
+def restore_logging() -> Iterator[None]:
     """Restore the root logger and structlog at the end."""
     root = logging.getLogger()
     handlers, level = root.handlers, root.level

@@ -21,7 +21,7 @@ install(
 configure_logging("INFO", "json")
 
 
-def say(event):
+def write_event(event):
     sys.stdout.write(f'{{"event": "{event}"}}\n')
     sys.stdout.flush()
 
@@ -29,18 +29,18 @@ def say(event):
 async def start_without_end(scope, receive, send):
     """An application whose start never ends. A cancelled start releases its resources."""
     await receive()
-    say("starting")
+    write_event("starting")
     try:
         await asyncio.sleep(3600)
     finally:
         await asyncio.sleep(0.1)
-        say("given back")
+        write_event("given back")
 
 
 async def start_in_a_thread(scope, receive, send):
     """An application whose start waits for a thread that cannot be stopped, like a slow name resolution."""
     await receive()
-    say("starting")
+    write_event("starting")
     await asyncio.get_running_loop().run_in_executor(None, time.sleep, 3600)
 
 
@@ -49,5 +49,5 @@ async def end_without_end(scope, receive, send):
     await receive()
     await send({"type": "lifespan.startup.complete"})
     await receive()
-    say("ending")
+    write_event("ending")
     await asyncio.sleep(3600)

@@ -37,7 +37,7 @@ def app(request, clock, spans):
     app = App(context, routes, lifespan=None, telemetry=telemetry)
 
     @app.get("/things/{number}")
-    async def thing(number: int) -> int:
+    async def read_item(number: int) -> int:
         return number
 
     app.is_traced_here = request.param

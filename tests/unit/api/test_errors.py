@@ -61,10 +61,10 @@ def test_a_response_has_the_documented_members_and_a_whole_retry_after():
 
 
 def test_an_error_is_rendered_by_its_nearest_known_class():
-    class ParticularError(CircuitOpenError):
+    class CircuitOpenSubclassError(CircuitOpenError):
         pass
 
-    problem = error_problem(ParticularError("external-service", "open", 7.0))
+    problem = error_problem(CircuitOpenSubclassError("external-service", "open", 7.0))
     assert (problem.code, problem.retry_after) == ("CIRCUIT_OPEN", 7.0)
 
 

@@ -26,7 +26,7 @@ async def enter(clock: FakeClock, room: Bulkhead, count: int) -> list[Caller]:
     return callers
 
 
-async def dismiss(callers: list[Caller]) -> None:
+async def cancel_all(callers: list[Caller]) -> None:
     for caller in callers:
         caller.call.end()
         caller.task.cancel()
@@ -61,7 +61,7 @@ async def test_a_call_that_had_to_wait_is_reported_with_its_wait(
     first.call.end()
     await settle()
     assert listener.events == [Waited(policy="external", seconds=3.0)]
-    await dismiss([second])
+    await cancel_all([second])
 
 
 async def test_a_call_beyond_the_queue_is_rejected_at_once(clock: FakeClock, listener: RecordingListener):
@@ -73,7 +73,7 @@ async def test_a_call_beyond_the_queue_is_rejected_at_once(clock: FakeClock, lis
 
     assert listener.events == [Rejected(policy="external", retry_after=raised.value.retry_after)]
     assert (room.in_use, room.waiting) == (1, 2)
-    await dismiss(callers)
+    await cancel_all(callers)
 
 
 async def test_a_call_that_waits_too_long_is_rejected(clock: FakeClock, listener: RecordingListener):
@@ -86,7 +86,7 @@ async def test_a_call_that_waits_too_long_is_rejected(clock: FakeClock, listener
         await waiting.task
     assert (room.in_use, room.waiting) == (1, 0)
     assert len(listener.of(Rejected)) == 1
-    await dismiss([inside])
+    await cancel_all([inside])
 
 
 async def test_the_duration_of_a_call_is_not_limited(clock: FakeClock):
@@ -98,7 +98,7 @@ async def test_the_duration_of_a_call_is_not_limited(clock: FakeClock):
     await clock.advance(60)
 
     assert second.call.is_running
-    await dismiss([second])
+    await cancel_all([second])
 
 
 async def test_a_failed_call_gives_its_permit_back(clock: FakeClock):
@@ -137,7 +137,7 @@ async def test_a_cancelled_call_gives_its_permit_to_the_next(clock: FakeClock):
 
     assert waiting.call.is_running
     assert room.in_use == 1
-    await dismiss([waiting])
+    await cancel_all([waiting])
     assert room.in_use == 0
 
 
@@ -152,7 +152,7 @@ async def test_a_cancelled_wait_frees_its_place_in_the_queue(clock: FakeClock):
     await settle()
 
     assert waiting.call.is_running
-    await dismiss([waiting])
+    await cancel_all([waiting])
 
 
 @pytest.mark.parametrize("order", ["permit first", "cancellation first"])
@@ -171,7 +171,7 @@ async def test_a_permit_and_a_cancellation_in_one_tick_lose_no_permit(clock: Fak
     assert unlucky.task.cancelled()
     assert waiting.call.is_running
     assert (room.in_use, room.waiting) == (2, 0)
-    await dismiss([inside, waiting])
+    await cancel_all([inside, waiting])
     assert room.in_use == 0
 
 
@@ -185,7 +185,7 @@ class TestResizing:
 
         assert all(caller.call.is_running for caller in callers)
         assert room.permits == 3
-        await dismiss(callers)
+        await cancel_all(callers)
 
     async def test_fewer_permits_limit_only_later_calls(self, clock: FakeClock):
         room = bulkhead(clock, permits=3)
@@ -200,7 +200,7 @@ class TestResizing:
         third.call.end()
         await settle()
         assert fourth.call.is_running
-        await dismiss([fourth])
+        await cancel_all([fourth])
 
     def test_zero_permits_are_rejected(self, clock: FakeClock):
         with pytest.raises(ValueError, match="permits"):
@@ -217,7 +217,7 @@ async def test_retry_after_is_the_mean_time_until_a_permit_is_free(clock: FakeCl
         await room.run(lambda: clock.sleep(8.0))
 
     assert raised.value.retry_after == pytest.approx(2.0)
-    await dismiss(callers)
+    await cancel_all(callers)
 
 
 @pytest.mark.parametrize(

@@ -726,11 +726,11 @@ async def test_an_error_on_giving_back_a_slot_is_only_logged(queue_of, bank, clo
     store = FailingStore(PacedQueueOptions(), clock)
     queue = queue_of(store=store)
 
-    async def lose():
+    async def raise_unavailable():
         store.is_failing = True
         await reject()
 
-    rejected = Caller(queue, lose, clock)
+    rejected = Caller(queue, raise_unavailable, clock)
     await settle()
     assert isinstance(rejected.outcome[1], RejectedError)
     store.is_failing = False

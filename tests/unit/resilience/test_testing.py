@@ -47,7 +47,7 @@ class FailingCall:
 async def test_the_clock_changes_only_when_it_is_moved():
     clock = FakeClock()
     woken = []
-    tasks = [asyncio.create_task(wake_after(clock, seconds, woken)) for seconds in (3, 1, 2)]
+    tasks = [asyncio.create_task(sleep_and_record(clock, seconds, woken)) for seconds in (3, 1, 2)]
 
     await clock.advance(2)
     assert woken == [1, 2]
@@ -59,7 +59,7 @@ async def test_the_clock_changes_only_when_it_is_moved():
     await asyncio.gather(*tasks)
 
 
-async def wake_after(clock, seconds, woken):
+async def sleep_and_record(clock, seconds, woken):
     await clock.sleep(seconds)
     woken.append(seconds)
 

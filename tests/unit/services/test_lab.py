@@ -305,11 +305,11 @@ class TestLimits:
 
 class TestStress:
     async def test_a_stress_test_keeps_its_concurrency_for_its_duration(self, make_lab, clock, provider):
-        async def answer_after_a_tenth():
+        async def answer_after_a_tenth_of_a_second():
             await clock.sleep(0.1)
             return httpx.Response(200)
 
-        provider.instead = [answer_after_a_tenth] * 1000
+        provider.instead = [answer_after_a_tenth_of_a_second] * 1000
         report = await clock.drive(make_lab().stress(2, 3))
         assert provider.most_open == 3
         assert provider.open == 0

@@ -14,14 +14,14 @@ from src.observation.request_record import RequestRecord
 from src.resilience.events import Bypassed, CacheAnswered, FellBack, StateChanged
 from src.telemetry.event_log import log_event
 from src.telemetry.logs import configure_logging, request_log
-from tests.support.logging_state import logging_kept
+from tests.support.logging_state import restore_logging
 
 A_REQUEST = RequestRecord("GET", "/x", "/x", 200, 0.5, {"request_id": "abc"})
 
 
 @pytest.fixture(autouse=True)
-def logging_as_it_was():
-    with logging_kept():
+def restored_logging():
+    with restore_logging():
         yield
     log_fields.set({})
 
