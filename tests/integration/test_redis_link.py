@@ -95,7 +95,7 @@ async def test_a_frozen_server_costs_one_timeout_for_all_callers(link, own_redis
     assert await link.send("PING") == b"PONG"
 
 
-async def test_while_a_long_script_keeps_redis_busy_it_is_not_unavailable(link):
+async def test_redis_is_not_unavailable_while_it_runs_a_long_script(link):
     long_run = asyncio.create_task(link.run(BUSY, [], [15_000_000], timeout_seconds=30))
     await asyncio.sleep(0.05)
     with pytest.raises(StorageUnavailableError):
@@ -179,13 +179,13 @@ async def test_a_silent_redis_is_detected_even_without_waiting_callers(link, own
     await until(lambda: not link.is_up)
 
 
-async def test_more_long_runs_than_there_are_connections_wait_for_one_another(link):
+async def test_long_runs_above_the_limit_of_connections_wait(link):
     together = 3 * (MAX_IN_FLIGHT + MAX_DEDICATED)
     runs = [link.run(ECHO, [], [n], timeout_seconds=30) for n in range(together)]
     assert await asyncio.gather(*runs) == [str(n).encode() for n in range(together)]
 
 
-async def test_no_more_connections_are_opened_than_the_lanes_have(own_redis):
+async def test_the_number_of_connections_is_limited(own_redis):
     link = RedisLink(connect(RedisAddress(own_redis.url)), SystemClock())
     with own_redis.connect() as outside:
         try:

@@ -17,7 +17,7 @@ class FailoverPaceStore:
 
     The local store gives this worker its share of the pace. So all workers together keep to the pace on
     average, but not to the order, and two workers may start calls at the same time. If only some workers
-    reach `fleet`, the calls of the others come on top of its pace.
+    reach `fleet`, the calls of the others are added to its pace.
 
     A change of the store never brings two calls closer together than the interval. The first local slot is
     due one local interval after the outage was noticed. After the outage, the first slot of `fleet` is due
