@@ -44,7 +44,7 @@ from bench.works import BATCH_CONNECTIONS, CONNECTIONS, LARGE_BATCH_POINTS, work
 PAGE = CHECKOUT / "docs" / "performance.md"
 GROWTH_POINTS, GROWTH_ROUNDS = (5_000, 5_000_000), 100
 QUICK_SHARE = 0.01
-"""How much of the points and requests of a part a quick run has."""
+"""The share of the points and requests that a quick run uses."""
 QUICK_GROWTH_POINTS = (5_000, 50_000)
 
 FIGURES = ("work", "server", "a second", "we are", "p50 ms", "p99 ms", "CPU s / 1,000", "round trips")
@@ -52,12 +52,12 @@ FIGURES = ("work", "server", "a second", "we are", "p50 ms", "p99 ms", "CPU s / 
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How much is measured.
+    """The sizes of the measurements.
 
     Attributes:
         share: The share of the points and requests of a part.
-        growth_points: The sizes that the growth compares.
-        growth_rounds: Its timings of each.
+        growth_points: The numbers of points that the growth compares.
+        growth_rounds: The number of timings for each of them.
     """
 
     share: float = 1.0
@@ -92,7 +92,7 @@ PARTS: dict[str, Callable[[Bench, Sizes], list[list[str]]]] = {
     "cold-hour": _cold_hour,
     "growth": _growth,
 }
-"""What is measured otherwise than at full speed: each returns its rows of the first table."""
+"""The measurements that do not run at full speed. Each function returns its rows of the first table."""
 
 KEYS = (*(work.key for work in works()), *PARTS)
 
@@ -100,7 +100,7 @@ KEYS = (*(work.key for work in works()), *PARTS)
 def main() -> None:
     """Read the command line, measure, print and write."""
     options = _parser().parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # else what was started would outlive us
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the started processes are ended too
     others = os.getloadavg()[0]
     reached: list[list[str]] = []
     figures: list[list[str]] = []
@@ -117,7 +117,7 @@ def main() -> None:
             if key in options.only:
                 _say(key)
                 reached += measure(everything, sizes)
-        made = _how_it_was_made(everything, others)
+        made = _conditions(everything, others)
     tables = [markdown(HEADS, reached, left=len(HEADS))]
     if figures:
         tables.append(markdown(FIGURES, figures, left=2))
@@ -134,19 +134,19 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--only", nargs="+", choices=KEYS, default=KEYS, metavar="WORK", help=f"of {', '.join(KEYS)}")
-    add("--rounds", type=_at_least_one, default=5, help="turns of everybody, of which the median counts (5)")
+    add("--rounds", type=_at_least_one, default=5, help="turns of each contestant; the median counts (5)")
     add("--seconds", type=_at_least_one, default=2, help="length of a turn (2)")
     add(
         "--quick",
         action="store_true",
-        help="one round of a second and a hundredth of the points: whether it runs, not how fast",
+        help="one round of a second with a hundredth of the points, to test the benchmark itself",
     )
     add(
         "--peer-python",
         type=Path,
-        help="interpreter that has bench/requirements.txt (else one is made)",
+        help="interpreter with bench/requirements.txt installed (default: a new environment)",
     )
-    add("--no-write", dest="write", action="store_false", help=f"leave {PAGE.relative_to(CHECKOUT)} alone")
+    add("--no-write", dest="write", action="store_false", help=f"do not change {PAGE.relative_to(CHECKOUT)}")
     return parser
 
 
@@ -161,8 +161,8 @@ def _say(key: str) -> None:
     print(f"{key} …", file=sys.stderr)
 
 
-def _how_it_was_made(everything: Bench, others: float) -> str:
-    """Return the line under the tables; `others` is the load average before anything was started."""
+def _conditions(everything: Bench, others: float) -> str:
+    """Return the line under the tables; `others` is the load average before the benchmark."""
     ours = versions(Path(sys.executable), ("fastapi", "starlette", "uvicorn", "uvloop", "redis", "hiredis"))
     theirs = {
         package: version

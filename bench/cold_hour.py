@@ -20,16 +20,16 @@ from src.resilience.clock import SystemClock
 
 POINTS = 700_000
 MINUTES = 50
-"""So that all points are still of the last hour when the last answer is given."""
+"""Less than an hour, so that the last answer still covers all points."""
 READS_A_ROUND = 2
 VISIBLE_SECONDS = 30.0
-"""How long a database may take to show what it has accepted."""
+"""The longest time until a database shows all accepted points."""
 
 _TYPE = "hour"
 
 
 def measure(bench: Bench, points: int = POINTS) -> dict[str, list[float]]:
-    """Return how many seconds each contestant took for each summary."""
+    """Return the seconds of each summary, by contestant."""
     clock = SystemClock()
     seconds: dict[str, list[float]] = {}
     with ExitStack() as stack, bench.redis.client() as redis:
@@ -73,12 +73,12 @@ def _store(served: Served, batch: list[BenchPoint]) -> None:
 
 
 def _count(served: Served) -> int:
-    """Have the summary computed and return the number of points that it covers."""
+    """Request the summary and return the number of points that it covers."""
     if isinstance(served.contestant, Database):
         return served.contestant.count_in(send(served.contestant.summary(_TYPE), served.port).body)
     return int(orjson.loads(send(summary_request(f"type={_TYPE}&period=hourly"), served.port).body)["count"])
 
 
 def summary_request(query: str) -> Request:
-    """Return the request for a summary of this API, computed again whatever is cached."""
+    """Return the request for a summary of this API that bypasses the cache."""
     return Request("GET", f"/api/metrics/summary?{query}", more_headers={"Cache-Control": "no-cache"})

@@ -19,13 +19,13 @@ REQUIREMENTS = CHECKOUT / "bench" / "requirements.txt"
 
 @dataclass(frozen=True, slots=True)
 class Application:
-    """An application in Python that takes part.
+    """An application in Python.
 
     Attributes:
-        name: In the tables.
+        name: The name in the tables.
         module: `src` for this API, else the module of an ASGI `app`.
-        packages: What the benchmark's own requirements have to bring for it, by the names of distributions.
-        is_bare: Whether it does nothing but answer, with 200.
+        packages: The distributions that it needs from the benchmark's requirements.
+        is_bare: Whether the application only answers each request with 200.
     """
 
     name: str
@@ -34,7 +34,7 @@ class Application:
     is_bare: bool = False
 
     def command(self, python: Path, port: int) -> list[str]:
-        """Return how it is started: one worker, which logs each request, as this API does, unless bare."""
+        """Return the command that starts one worker. Like this API, it logs each request unless bare."""
         if self.module == "src":
             return [str(python), "-m", "src"]
         serve = ["-m", "uvicorn", f"{self.module}:app", "--host", "127.0.0.1", "--port", str(port)]
@@ -66,12 +66,12 @@ def serving(
     """Serve with `contestant` on the server's core until the block ends.
 
     Args:
-        contestant: Who serves.
-        program: The interpreter of an application, the server of a database.
-        environment: Settings added to its own.
+        contestant: The contestant.
+        program: The interpreter of an application, or the server of a database.
+        environment: Settings in addition to its own.
 
     Yields:
-        Its process id and its port.
+        The process id and the port of the contestant.
     """
     port = free_port()
     settings = {**contestant.environment(port), **environment}
@@ -82,10 +82,10 @@ def serving(
 
 
 def programs(peers: Path | None) -> dict[Contestant, Path]:
-    """Return what runs each contestant that can take part; stderr has a line for one that cannot.
+    """Return the program of each available contestant. Print a line on stderr for each missing one.
 
     Args:
-        peers: The interpreter that has the peers; None makes one.
+        peers: The interpreter with the peers; None creates an environment with them.
     """
     found: dict[Contestant, Path] = {}
     peers = peers or _peer_python()
@@ -105,9 +105,10 @@ def programs(peers: Path | None) -> dict[Contestant, Path]:
 
 
 def _peer_python() -> Path | None:
-    """Return an interpreter that has the peers, made on first use; None, told on stderr, if that fails.
+    """Return an interpreter with the peers. Return None after a message on stderr if that fails.
 
-    It is in the user's cache folder, under a name that changes with what is required and with Python.
+    The environment is created on first use, in the user's cache folder. Its name is a hash of the
+    requirements and of the Python version.
     """
     known = REQUIREMENTS.read_bytes() + sys.version.encode()
     folder = CACHE / hashlib.sha256(known).hexdigest()[:12]
@@ -125,7 +126,7 @@ def _peer_python() -> Path | None:
 
 
 def versions(python: Path, packages: tuple[str, ...]) -> dict[str, str | None]:
-    """Return the versions of `packages` that `python` has; None for one that it has not."""
+    """Return the versions of `packages` that `python` has; None for a missing package."""
     program = """
 import importlib.metadata, json, sys
 found = {}
@@ -136,6 +137,7 @@ for package in sys.argv[1:]:
         found[package] = None
 print(json.dumps(found))
 """
-    told = subprocess.run([str(python), "-c", program, *packages], capture_output=True, text=True, check=True)
-    found: dict[str, str | None] = json.loads(told.stdout)
+    command = [str(python), "-c", program, *packages]
+    completed = subprocess.run(command, capture_output=True, text=True, check=True)
+    found: dict[str, str | None] = json.loads(completed.stdout)
     return found

@@ -1,8 +1,8 @@
-"""What does a deletion cost, and how long does it keep Redis and the event loop busy?
+"""Measures the cost of deletions, and the longest time for which they block Redis and the event loop.
 
-Starts a redis-server of its own, stores a type with labels, and deletes points: of one series, of half the
-series, of the older half of the time, and of the whole type. Another type has a million points in one minute.
-No HTTP. Run it from the checkout::
+It starts a redis-server, stores a type with labels, and deletes points without HTTP: those of one series, of
+half of the series, of the older half of the time, and of the whole type. Another type has a million points in
+one minute. Run it from the checkout::
 
     python -m bench.deletion
     python -m bench.deletion --points 2000000 --series 1000
@@ -33,22 +33,22 @@ BATCH = 10_000
 DENSE_POINTS = 1_000_000
 STARTED_US = 1_800_000_000_000_000
 LOOP_SECONDS = 0.001
-"""How often it is looked whether the event loop is held."""
+"""The time between two checks of the event loop."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What one deletion cost.
+    """The cost of one deletion.
 
     Attributes:
-        name: What was deleted.
-        stored: Points that were stored before.
-        deleted: Points that were deleted.
-        seconds: How long it took.
+        name: The deleted points, in words.
+        stored: The number of points that were stored before.
+        deleted: The number of points that were deleted.
+        seconds: The duration of the deletion.
         script_ms: The longest run of a script in Redis.
-        cpu_seconds: CPU time of the worker, its threads included.
-        held_ms: The most CPU time that the event loop used at a stretch. Other than the time that passed, it
-            does not depend on what else the machine does.
+        cpu_seconds: CPU time of the worker, including its threads.
+        held_ms: The most CPU time that the event loop used between two checks. Unlike the elapsed time, it
+            does not depend on the other load of the machine.
     """
 
     name: str
@@ -60,7 +60,7 @@ class Cost:
     held_ms: float
 
     def row(self) -> list[str]:
-        """Return its row of the table."""
+        """Return the row of the table."""
         return [
             self.name, f"{self.stored:,}", f"{self.deleted:,}", f"{1e6 * self.seconds / self.stored:.2f} µs",
             f"{1e6 * self.cpu_seconds / self.stored:.2f} µs",
@@ -81,7 +81,7 @@ def batches(name: str, points: int, series: int, span_us: int) -> Iterator[Point
 
 @asynccontextmanager
 async def watched_loop() -> AsyncIterator[list[float]]:
-    """Yield a list of one number: the most CPU seconds that the event loop used between two looks."""
+    """Yield a list of one number: the most CPU seconds that the event loop used between two checks."""
     longest = [0.0]
 
     async def watch() -> None:
@@ -101,7 +101,7 @@ async def watched_loop() -> AsyncIterator[list[float]]:
 
 
 async def longest_command_ms(link: RedisLink) -> float:
-    """Return how long the longest command since the last reset took in Redis, and reset that."""
+    """Return the duration of the longest command in Redis since the last call of this function."""
     entries = await link.send("SLOWLOG", "GET", -1)
     await link.send("SLOWLOG", "RESET")
     return max((entry[2] / 1000 for entry in entries), default=0.0)
@@ -110,7 +110,7 @@ async def longest_command_ms(link: RedisLink) -> float:
 async def delete(
     link: RedisLink, store: RedisMetricStore, label: str, name: str, stored: int, **which: object
 ) -> Cost:
-    """Delete points and return what that cost."""
+    """Delete points and return the cost."""
     await longest_command_ms(link)
     async with watched_loop() as longest:
         started, cpu_started = time.perf_counter(), time.process_time()
@@ -121,7 +121,7 @@ async def delete(
 
 
 async def measure(socket: Path, points: int, series: int) -> list[Cost]:
-    """Store and delete."""
+    """Store and delete points, and return the cost of each deletion."""
     clock = SystemClock()
     costs: list[Cost] = []
     async with aclosing(RedisLink(connect(RedisAddress(f"unix://{socket}")), clock)) as link:
@@ -162,7 +162,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--points", type=int, default=2_000_000, help="points of the type with labels")
-    parser.add_argument("--series", type=int, default=1_000, help="its series")
+    parser.add_argument("--series", type=int, default=1_000, help="series of the type with labels")
     options = parser.parse_args()
     with running_redis() as server:
         costs = asyncio.run(measure(server.socket, options.points, options.series))

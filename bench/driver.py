@@ -20,22 +20,22 @@ from bench.figures import percentile
 from src.resilience.clock import SystemClock
 
 PACE_SECONDS = 0.001
-"""How often the pace is kept: what became due since then is sent at once."""
+"""The time between two checks for due requests."""
 GRACE_SECONDS = 30.0
-"""How long the last answers may take."""
+"""The longest time to wait for the last answers."""
 
 
 @dataclass(slots=True)
 class Run:
-    """What is sent, and what came of it.
+    """The request and the results of a run.
 
     Attributes:
         request: The bytes of one request.
-        is_paced: Whether requests are due at moments, or each after the last.
-        ends_at: No request is begun later, by the monotonic clock.
-        latencies: Seconds, one for each answer.
-        errors: Answers of 400 and above.
-        due: When each request became due that no connection has taken yet.
+        is_paced: Whether requests have due times. Otherwise each is sent after the previous answer.
+        ends_at: The time after which no request is sent, by the monotonic clock.
+        latencies: The seconds until each answer.
+        errors: The number of answers with a status of 400 and above.
+        due: The due times of the requests that wait for a connection.
         idle: Connections without a request.
     """
 
@@ -49,7 +49,7 @@ class Run:
 
 
 class Connection(asyncio.Protocol):
-    """One connection, with at most one request under way."""
+    """One connection, with at most one request at a time."""
 
     def __init__(self, run: Run, clock: SystemClock) -> None:
         self._run = run
@@ -59,16 +59,16 @@ class Connection(asyncio.Protocol):
         self._since = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Be ready."""
-        self._transport = cast("asyncio.WriteTransport", transport)  # as uvloop's is, by what it can do
+        """Add this connection to the idle ones."""
+        self._transport = cast("asyncio.WriteTransport", transport)  # uvloop's transport can write
         self._run.idle.append(self)
 
     def data_received(self, data: bytes) -> None:
-        """Read on."""
+        """Parse the data."""
         self._parser.feed_data(data)
 
     def on_message_complete(self) -> None:
-        """Note the answer, and go on."""
+        """Record the answer, and send the next request if one is due."""
         now, run = self._clock.monotonic(), self._run
         run.latencies.append(now - self._since)
         run.errors += self._parser.get_status_code() >= 400
@@ -86,7 +86,7 @@ class Connection(asyncio.Protocol):
         self._transport.write(self._run.request)
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         assert self._transport is not None
         self._transport.close()
 
@@ -97,15 +97,15 @@ async def drive(
     """Send `request` for `seconds` and return the figures.
 
     Args:
-        request: Its bytes.
-        port: Where on the loopback address.
-        connections: Opened beforehand, and kept.
-        seconds: How long requests are begun.
-        rate: Requests a second; None sends the next as soon as there was an answer.
+        request: The bytes of the request.
+        port: The port of the loopback address.
+        connections: The number of connections, which are opened before the first request.
+        seconds: The duration of the run.
+        rate: Requests per second; None sends each request after the previous answer.
 
     Returns:
-        Answers (`requests`), those of 400 and above (`errors`), requests without an answer (`lost`), the
-        `seconds` it took, and percentiles of the latency in ms.
+        The number of answers (`requests`), of answers with 400 and above (`errors`) and of requests without
+        an answer (`lost`), the duration (`seconds`), and percentiles of the latency in ms.
     """
     clock, loop = SystemClock(), asyncio.get_running_loop()
     run = Run(request, rate is not None, ends_at=clock.monotonic() + seconds)
@@ -134,9 +134,9 @@ async def drive(
     unanswered = connections - len(run.idle) + len(run.due)
     for connection in opened:
         connection.close()
-    await clock.sleep(0)  # in which they do
+    await clock.sleep(0)  # lets the connections close
     if not run.latencies:
-        raise SystemExit("nobody answered")
+        raise SystemExit("the server answered no request")
     return {
         "requests": len(run.latencies),
         "errors": run.errors,

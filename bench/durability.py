@@ -69,7 +69,7 @@ def running_target(sync_seconds: float) -> Iterator[Target]:
 
 
 def compared() -> list[Work]:
-    """Return what is driven: ingest by one client and by many, cached summaries, batches."""
+    """Return the compared works: ingest by one client and by many, cached summaries, batches."""
     by_key = {work.key: work for work in works()}
     alone = replace(by_key["ingest"], title="`POST /api/metrics`, one client", connections=1)
     many = replace(by_key["ingest"], title="`POST /api/metrics`, 32 clients")
@@ -81,7 +81,7 @@ def measure(sync_ms: float, rounds: int) -> Iterator[list[str]]:
     undisturbed = Undisturbed()
     with running_target(sync_ms / 1000) as target:
         for work in compared():
-            target.turn(work, POLICIES[0], seconds=1)  # the first seconds of a process are not its best
+            target.turn(work, POLICIES[0], seconds=1)  # warms the process up
             pairs: list[dict[str, Load]] = []
             for number in range(rounds):
                 order = POLICIES if number % 2 else tuple(reversed(POLICIES))
@@ -108,7 +108,7 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=5, help="turns of each policy")
     parser.add_argument(
-        "--sync-ms", type=float, nargs="+", default=[0, 1, 5, 20], help="by how much each sync is delayed"
+        "--sync-ms", type=float, nargs="+", default=[0, 1, 5, 20], help="the delays of each sync in ms"
     )
     options = parser.parse_args()
     heads = ["sync", "work", "everysec a second", "always a second", "always / everysec"]

@@ -1,4 +1,4 @@
-"""Generates the load on a server: with `wrk` if it is on `PATH`, otherwise and at a pace with the driver."""
+"""Generates the load on a server with `wrk`, or with the bundled driver if `wrk` is missing or at a pace."""
 
 import http.client
 import json
@@ -15,20 +15,20 @@ from typing import NamedTuple, Self
 from bench.processes import CHECKOUT, LOAD_CORE
 
 TIMEOUT_SECONDS = 30
-"""A request that takes longer is lost. wrk's own is two seconds."""
+"""A request that takes longer is lost. The default of wrk is two seconds."""
 SCRIPT = Path(__file__).with_name("wrk.lua")
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request, the same every time it is sent.
+    """A request with fixed content.
 
     Attributes:
-        method: HTTP method.
-        path: Path and query.
-        body: Empty where there is none.
-        content_type: Of the body.
-        more_headers: Besides `Host`, `Content-Type` and `Content-Length`.
+        method: The HTTP method.
+        path: The path and query.
+        body: The body; empty if there is none.
+        content_type: The media type of the body.
+        more_headers: Headers in addition to `Host`, `Content-Type` and `Content-Length`.
     """
 
     method: str
@@ -39,12 +39,12 @@ class Request:
 
     @property
     def headers(self) -> dict[str, str]:
-        """Its headers, but for `Host` and `Content-Length`."""
+        """The headers except `Host` and `Content-Length`."""
         content_type = {"Content-Type": self.content_type} if self.content_type else {}
         return {**content_type, **self.more_headers}
 
     def raw(self) -> str:
-        """Return it as HTTP/1.1, one byte a character."""
+        """Return the request in HTTP/1.1, with one character for each byte."""
         lines = [f"{self.method} {self.path} HTTP/1.1", "Host: 127.0.0.1"]
         lines += [f"{name}: {value}" for name, value in self.headers.items()]
         if self.body:
@@ -54,15 +54,15 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What came of a load.
+    """The results of a load.
 
     Attributes:
-        requests: Answers.
-        errors: Those of 400 and above among them.
-        lost: Requests without an answer.
-        seconds: How long it took.
+        requests: The number of answers.
+        errors: The number of answers with a status of 400 and above.
+        lost: The number of requests without an answer.
+        seconds: The duration of the load.
         p50_ms: Median latency.
-        p99_ms: What one answer in a hundred was slower than.
+        p99_ms: 99th percentile of the latency.
     """
 
     requests: int
@@ -79,12 +79,12 @@ class Load:
 
 
 class Response(NamedTuple):
-    """What a request was answered.
+    """The response to a request.
 
     Attributes:
-        status: HTTP status.
-        headers: With names in lower case.
-        body: Not decoded.
+        status: The HTTP status.
+        headers: The headers, with names in lower case.
+        body: The body, not decoded.
     """
 
     status: int
@@ -93,10 +93,10 @@ class Response(NamedTuple):
 
 
 class Client:
-    """One connection to a server, kept open until the block ends.
+    """One connection to a server that stays open until the block ends.
 
     Args:
-        port: Where on the loopback address.
+        port: The port of the loopback address.
     """
 
     def __init__(self, port: int) -> None:
@@ -109,7 +109,7 @@ class Client:
         self._connection.close()
 
     def send(self, request: Request) -> Response:
-        """Send one request and return its response, whatever the status."""
+        """Send one request and return its response with any status."""
         self._connection.request(request.method, request.path, request.body or None, request.headers)
         answer = self._connection.getresponse()
         headers = {name.lower(): value for name, value in answer.getheaders()}
@@ -117,28 +117,28 @@ class Client:
 
 
 def send(request: Request, port: int) -> Response:
-    """Send one request over a connection of its own and return its response."""
+    """Send one request over a new connection and return its response."""
     with Client(port) as client:
         return client.send(request)
 
 
 def driver_name() -> str:
-    """Return who drives at full speed."""
+    """Return the name of the driver at full speed."""
     if wrk := shutil.which("wrk"):
-        said = subprocess.run([wrk, "--version"], capture_output=True, text=True, check=False).stdout
-        return " ".join(said.split()[:2])
+        output = subprocess.run([wrk, "--version"], capture_output=True, text=True, check=False).stdout
+        return " ".join(output.split()[:2])
     return "the bundled driver"
 
 
 def drive(request: Request, port: int, connections: int, seconds: int, rate: float | None = None) -> Load:
-    """Send `request` again and again, from the load's core.
+    """Send `request` repeatedly, on the core of the load.
 
     Args:
-        request: What to send.
-        port: Where on the loopback address.
-        connections: How many, each with one request at a time.
-        seconds: How long.
-        rate: Requests a second; None is as many as there are answers.
+        request: The request.
+        port: The port of the loopback address.
+        connections: The number of connections, each with one request at a time.
+        seconds: The duration.
+        rate: Requests per second; None sends each request after the previous answer.
     """
     wrk = shutil.which("wrk")
     if rate is None and wrk is not None:

@@ -20,23 +20,23 @@ from bench.works import BATCH_POINTS, LIMITS, SERIES
 from src.resilience.clock import SystemClock
 
 DENSE_BATCHES = 1_000
-"""Of one type, with a hundred points a second."""
+"""Batches of one type, with a hundred points per second."""
 SINGLES = 20_000
-"""Of one type, a point a second."""
+"""Points of one type, one per second."""
 LABELLED_BATCHES = 1_800
-"""Each with a point of every series, a batch a second."""
+"""Batches with one point of every series, one batch per second."""
 
 SETTLE_SECONDS, SETTLED_SHARE, SETTLE_TRIES = 0.5, 0.001, 60
-"""Stored points are added to blocks of series in the background: memory is read once it stays the same."""
+"""The memory is read once it no longer changes, since points are folded into blocks in the background."""
 
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """What points take.
+    """The storage that points need.
 
     Attributes:
-        memory_bytes: Memory of Redis a point.
-        file_bytes: Growth of the append-only file a point.
+        memory_bytes: The memory of Redis per point.
+        file_bytes: The growth of the append-only file per point.
     """
 
     memory_bytes: float
@@ -44,11 +44,11 @@ class Footprint:
 
 
 class Storage:
-    """An API that is running, and its Redis.
+    """A running API and its Redis.
 
     Args:
         redis: A client of the Redis.
-        port: Where the API listens.
+        port: The port of the API.
 
     Attributes:
         port: As given.
@@ -62,15 +62,15 @@ class Storage:
 
     @property
     def now_us(self) -> int:
-        """The time, in µs since 1970."""
+        """The current time, in µs since 1970."""
         return int(self._clock.now() * 1e6)
 
     def value(self) -> float:
-        """Return a value, log-normal like latencies."""
+        """Return a random value with a log-normal distribution, like latencies."""
         return self._draw.lognormvariate(3.0, 0.5)
 
     def footprint(self, requests: Iterator[Request], points: int) -> Footprint:
-        """Send `requests`, which store `points` points, and return what they take."""
+        """Send `requests`, which store `points` points, and return the storage that a point needs."""
         before = self._settled()
         with Client(self.port) as client:
             for request in requests:
@@ -81,7 +81,7 @@ class Storage:
         return Footprint(memory / points, file / points)
 
     def _settled(self) -> tuple[int, int]:
-        """Return the bytes of memory and of the append-only file, once memory stays the same."""
+        """Return the bytes of memory and of the append-only file, once the memory no longer changes."""
         used = 0
         for _ in range(SETTLE_TRIES):
             before, used = used, int(self._redis.info("memory")["used_memory"])
@@ -102,11 +102,11 @@ def storage(bench: Bench) -> Iterator[Storage]:
 
 
 def measure(bench: Bench, share: float = 1.0) -> dict[str, Footprint]:
-    """Return what a point takes that came in dense batches, alone, or with labels.
+    """Return the storage per point for dense batches, single points and points with labels.
 
     Args:
         bench: Starts the API.
-        share: How much of the points is stored, for a quick look.
+        share: The share of the points to store; below 1 for a quick run.
     """
     dense, singles, labelled = (round(count * share) for count in (DENSE_BATCHES, SINGLES, LABELLED_BATCHES))
     with storage(bench) as stored:

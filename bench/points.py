@@ -20,7 +20,7 @@ class BenchPoint(NamedTuple):
     """A point.
 
     Attributes:
-        type: Its metric type, a measurement of line protocol.
+        type: The metric type; the measurement in line protocol.
         timestamp_us: Microseconds since 1970.
         value: A finite number.
         labels: Labels, or tags.
@@ -44,20 +44,20 @@ class BenchPoint(NamedTuple):
 
 
 def ndjson_request(points: Iterable[BenchPoint]) -> Request:
-    """Return the request that has this API store `points`, one a line."""
+    """Return the request that stores `points` in this API as NDJSON."""
     return Request("POST", BATCH_PATH, b"\n".join(point.as_json() for point in points), NDJSON)
 
 
 def array_request(points: Iterable[BenchPoint]) -> Request:
-    """Return the request that has this API store `points`, as an array."""
+    """Return the request that stores `points` in this API as a JSON array."""
     return Request("POST", BATCH_PATH, b"[" + b",".join(point.as_json() for point in points) + b"]", JSON)
 
 
 def single_request(point: BenchPoint) -> Request:
-    """Return the request that has this API store one point."""
+    """Return the request that stores one point in this API."""
     return Request("POST", "/api/metrics", point.as_json(), JSON)
 
 
 def lines_request(points: Iterable[BenchPoint]) -> Request:
-    """Return the request that has a database store `points`."""
+    """Return the request that stores `points` in a database."""
     return Request("POST", WRITE_PATH, "\n".join(point.as_line() for point in points).encode("ascii"))

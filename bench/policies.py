@@ -60,24 +60,25 @@ SyncCall = Callable[[], object]
 
 
 async def work() -> int:
-    """Be the call that succeeds at once."""
+    """Return a result at once."""
     return 42
 
 
 def sync_work() -> int:
-    """Be the same for a package that knows no asyncio."""
+    """Return a result at once, for a package without asyncio."""
     return 42
 
 
 @dataclass(slots=True)
 class Contestant:
-    """One package at one kind of work.
+    """One kind of work with one package.
 
     Attributes:
-        work: What is done, a row of the table.
-        package: Who does it, a column.
-        call: A call through the policy; a `sync_call` if the package has no other.
-        seconds: What a call took, by round.
+        work: The kind of work, a row of the table.
+        package: The package, a column of the table.
+        call: A call through the policy.
+        sync_call: A synchronous call through the policy, for a package without asynchronous calls.
+        seconds: The time of a call in each round.
     """
 
     work: str
@@ -88,7 +89,7 @@ class Contestant:
 
 
 def ours() -> Iterator[Contestant]:
-    """Yield every policy of ours; the pipeline's order is the documented one."""
+    """Yield every policy of this library. The pipeline has the order of the documentation."""
     clock, randomizer = SystemClock(), SystemRandomizer()
     in_a_row = CircuitBreakerOptions(failure_threshold=5)
     by_rate = CircuitBreakerOptions(
@@ -147,7 +148,7 @@ def _cache_hit() -> AsyncCall:
 
 
 def interlock_cb() -> Iterator[Contestant]:
-    """Yield the same of interlock-cb. Its breaker has no count of failures in a row, only rates."""
+    """Yield the policies of interlock-cb. Its breaker counts rates, and no consecutive failures."""
     import interlock  # noqa: PLC0415 -- may not be installed
 
     config = interlock.Config(window_size=WINDOW_CALLS)
@@ -163,7 +164,7 @@ def interlock_cb() -> Iterator[Contestant]:
 
 
 def pybreaker() -> Iterator[Contestant]:
-    """Yield pybreaker's breaker, through its call without asyncio: the other one needs Tornado."""
+    """Yield pybreaker's breaker with synchronous calls, since its asynchronous calls need Tornado."""
     import pybreaker as package  # noqa: PLC0415 -- may not be installed
 
     breaker = package.CircuitBreaker(fail_max=5)
@@ -171,7 +172,7 @@ def pybreaker() -> Iterator[Contestant]:
 
 
 def aiobreaker() -> Iterator[Contestant]:
-    """Yield aiobreaker's breaker, which is pybreaker's for asyncio."""
+    """Yield the breaker of aiobreaker, which is a version of pybreaker for asyncio."""
     import aiobreaker as package  # noqa: PLC0415 -- may not be installed
 
     breaker = package.CircuitBreaker(fail_max=5)
@@ -252,7 +253,7 @@ PEERS: dict[str, Callable[[], Iterator[Contestant]]] = {
 
 
 async def seconds_a_call(contestant: Contestant, calls: int) -> float:
-    """Return what one call of `contestant` takes, the mean over `calls`."""
+    """Return the mean time of a call of `contestant`, over `calls` calls."""
     clock = SystemClock()
     began = clock.monotonic()
     if contestant.call is not None:
@@ -270,7 +271,7 @@ def cost(contestant: Contestant) -> float:
 
 
 async def measure(calls: int, rounds: int) -> None:
-    """Time everybody in turn, and print the table."""
+    """Measure all contestants in each round, and print the table."""
     contestants = list(ours())
     packages = [OURS]
     for peer, contestants_of in PEERS.items():

@@ -1,7 +1,4 @@
-"""The processes of a benchmark: each is started on a given core, observed, and ended by its id.
-
-Linux only.
-"""
+"""Starts the processes of a benchmark on given cores, measures them, and ends them. It needs Linux."""
 
 import os
 import signal
@@ -22,9 +19,9 @@ from src.storage.redis.embedded.server_binary import find_redis_server
 CHECKOUT = Path(__file__).resolve().parents[1]
 CORES = sorted(os.sched_getaffinity(0))
 SERVER_CORE, LOAD_CORE = CORES[0], CORES[-1]
-"""The server has one for itself; the load, Redis and the provider share the other."""
+"""The server uses one core alone. The load, Redis and the provider share the other core."""
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "resilient-analytics-bench"
-"""Where what the benchmark downloads is kept from run to run."""
+"""The folder for downloads, which later runs use again."""
 
 START_SECONDS = 30.0
 STOP_SECONDS = 15.0
@@ -34,7 +31,7 @@ _TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
 
 
 class NotStartedError(Exception):
-    """A process ended, or did not listen in time; the message has the end of what it wrote."""
+    """A process ended, or did not listen in time. The message contains the end of its output."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +39,9 @@ class RedisServer:
     """A redis-server.
 
     Attributes:
-        process: It.
-        port: On the loopback address.
-        socket: The same server's unix socket.
+        process: The process.
+        port: The port of the loopback address.
+        socket: The unix socket.
     """
 
     process: "subprocess.Popen[bytes]"
@@ -53,11 +50,11 @@ class RedisServer:
 
     @property
     def url(self) -> str:
-        """Where the server is, by TCP."""
+        """The URL of the server, over TCP."""
         return f"redis://127.0.0.1:{self.port}/0"
 
     def client(self) -> Redis:
-        """Return a blocking client, for looking from outside."""
+        """Return a blocking client."""
         return Redis(port=self.port)
 
 
@@ -67,36 +64,35 @@ def running(
 ) -> Iterator["subprocess.Popen[bytes]"]:
     """Run `command` on `core` until the block ends, and yield once it listens.
 
-    It runs in an empty folder, where no `.env` is found and which is in memory if the machine has `/dev/shm`,
-    with the checkout on its path. What it prints is
-    thrown away; what it complains of is told if it does not start.
+    The process runs in an empty folder without `.env`, in memory if the machine has `/dev/shm`. The checkout
+    is on its Python path. Its stdout is discarded. If it does not start, the error contains its stderr.
 
     Args:
-        command: Program and arguments.
-        core: The only core it may use.
-        environment: Added to ours.
-        port: Where on the loopback address it will listen.
+        command: The program and its arguments.
+        core: The only core of the process.
+        environment: Variables in addition to those of this process.
+        port: The port of the loopback address on which the process will listen.
 
     Raises:
-        NotStartedError: It does not.
+        NotStartedError: The process ended, or did not listen in time.
     """
     in_memory = tempfile.TemporaryDirectory(prefix="bench-", dir=_MEMORY if _MEMORY.is_dir() else None)
-    with in_memory as folder, tempfile.TemporaryFile() as complaints:
+    with in_memory as folder, tempfile.TemporaryFile() as stderr:
         process = subprocess.Popen(
             command,
             cwd=folder,
             env={**os.environ, "PYTHONPATH": str(CHECKOUT), **environment},
             stdout=subprocess.DEVNULL,
-            stderr=complaints,
+            stderr=stderr,
             preexec_fn=lambda: os.sched_setaffinity(0, {core}),  # noqa: PLW1509 -- no threads are running
         )
         try:
             try:
                 _wait_until_listening(port, process)
             except NotStartedError as error:
-                complaints.seek(0)
-                told = complaints.read().decode(errors="replace")
-                raise NotStartedError(f"{error}:\n{told[-2000:]}") from None
+                stderr.seek(0)
+                output = stderr.read().decode(errors="replace")
+                raise NotStartedError(f"{error}:\n{output[-2000:]}") from None
             yield process
         finally:
             _end(process)
@@ -104,11 +100,11 @@ def running(
 
 @contextmanager
 def running_redis(*options: str, environment: Mapping[str, str] | None = None) -> Iterator[RedisServer]:
-    """Run a redis-server on the load's core, until the block ends. By default it keeps nothing.
+    """Run a redis-server on the load's core until the block ends. By default it stores nothing on disk.
 
     Args:
-        options: Added to its command line.
-        environment: Added to ours.
+        options: Options in addition to its command line.
+        environment: Variables in addition to those of this process.
     """
     binary = find_redis_server()
     if binary is None:
@@ -123,7 +119,7 @@ def running_redis(*options: str, environment: Mapping[str, str] | None = None) -
 
 
 def free_port() -> int:
-    """Return a port of the loopback address that nobody listens on."""
+    """Return an unused port of the loopback address."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
         return port
@@ -156,19 +152,19 @@ def _with_children(pid: int) -> Iterator[int]:
 
 
 def stolen_seconds() -> float:
-    """Return how long our cores were kept from us by the host of a virtual machine; the mean of the two."""
+    """Return the seconds that the host of a virtual machine stole from our two cores, as their mean."""
     return mean_stolen(Path("/proc/stat").read_text(encoding="ascii"), frozenset({SERVER_CORE, LOAD_CORE}))
 
 
 def mean_stolen(stat: str, cores: frozenset[int]) -> float:
-    """Return the mean over `cores` of what their lines of `/proc/stat` count as stolen (proc(5))."""
+    """Return the mean stolen time of `cores`, from the text of `/proc/stat` (proc(5))."""
     lines = {line.split()[0]: line.split() for line in stat.splitlines()}
     return mean(int(lines[f"cpu{core}"][8]) for core in cores) / _TICKS_A_SECOND
 
 
 def seconds_of_stat(stat: str) -> float:
-    """Return what a `/proc/<pid>/stat` line counts: utime, stime, and those of ended children (proc(5))."""
-    after_name = stat.rpartition(")")[2].split()  # the name may hold anything, blanks too
+    """Return the seconds in a `/proc/<pid>/stat` line: utime and stime, also of ended children (proc(5))."""
+    after_name = stat.rpartition(")")[2].split()  # the name of the process may contain blanks
     return sum(int(ticks) for ticks in after_name[11:15]) / _TICKS_A_SECOND
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 
 from bench.contestants import OURS, STACKS
-from bench.figures import TIMES, Turn, median_turn, times_as_fast, written
+from bench.figures import TIMES, Turn, format_ratio, median_turn, times_as_fast
 from bench.load import Load
 from bench.memory import Footprint
 from bench.peers.databases import DATABASES, INFLUXDB
@@ -23,13 +23,15 @@ def full_speed_row(work: Work, turns: Mapping[str, Sequence[Turn]]) -> list[str]
     if work.units > 1:
         reached = [f"{rate * work.units:,.0f} a second"]
         reached += [
-            f"{written(times_as_fast(ours, turns[peer.name]))} {peer.name}"
+            f"{format_ratio(times_as_fast(ours, turns[peer.name]))} {peer.name}"
             for peer in DATABASES
             if peer.name in turns
         ]
         return [work.title, "; ".join(reached), *work.target]
     ratios = [times_as_fast(ours, turns[peer.name]) for peer in STACKS if peer.name in turns]
-    best = f"{written(min(ratios))} the best peer" if ratios else f"{rate:,.0f} a second, no peer took part"
+    best = (
+        f"{format_ratio(min(ratios))} the best peer" if ratios else f"{rate:,.0f} a second, no peer took part"
+    )
     return [work.title, best, *work.target]
 
 
@@ -38,11 +40,11 @@ def half_load_row(found: Sequence[HalfLoad]) -> list[str]:
     reached = "; ".join(f"{item.name}: {item.p99_ms:.1f} ms at {item.rate:,.0f} a second" for item in found)
     theirs = found[-1].p99_ms
     worst = max(item.p99_ms for item in found[:-1])
-    return ["p99 at half load", f"{written(worst / theirs)} FastAPI's ({reached})", f"≤ 2{TIMES}", ""]
+    return ["p99 at half load", f"{format_ratio(worst / theirs)} FastAPI's ({reached})", f"≤ 2{TIMES}", ""]
 
 
 def frozen_row(found: Mapping[str, Load]) -> list[str]:
-    """Return the row of what becomes of requests while Redis is stopped."""
+    """Return the row of the requests while Redis is stopped."""
     cached = found["cached"]
     hits = (cached.requests - cached.errors) / (cached.requests + cached.lost)
     refused = found["refused"]
@@ -52,7 +54,7 @@ def frozen_row(found: Mapping[str, Load]) -> list[str]:
 
 
 def redis_time_row(microseconds: float) -> list[str]:
-    """Return the row of the time of Redis."""
+    """Return the row of the time that Redis needs for a measurement."""
     return ["Redis time for one measurement stored alone", f"{microseconds:.0f} µs", "≤ 50 µs", "40 µs"]
 
 
@@ -63,7 +65,7 @@ def many_types_row(milliseconds: float, types: int) -> list[str]:
 
 
 def memory_row(found: Mapping[str, Footprint]) -> list[str]:
-    """Return the row of the memory a point, by how points came."""
+    """Return the row of the memory per point, for each form of ingest."""
     reached = "; ".join(f"{name} {_bytes(footprint)}" for name, footprint in found.items())
     return ["Redis memory a stored point", reached, "≤ 20; 24; 28 bytes", "16; 20; 24"]
 
@@ -80,13 +82,13 @@ def day_rows(day: SeriesDay) -> list[list[str]]:
 
 
 def cold_hour_row(seconds: Mapping[str, Sequence[float]], points: int) -> list[str]:
-    """Return the row of the cold summary of an hour, beside each database."""
+    """Return the row of the cold summary of an hour, in comparison with each database."""
     ours = seconds[OURS.name]
     reached = [f"{1000 * median(ours):.1f} ms"]
     for database in DATABASES:
         if theirs := seconds.get(database.name):
             times = median(their / our for their, our in zip(theirs, ours, strict=True))
-            reached.append(f"{database.name} {1000 * median(theirs):,.0f} ms, {written(times)} as long")
+            reached.append(f"{database.name} {1000 * median(theirs):,.0f} ms, {format_ratio(times)} as long")
     title = f"cold summary of an hour, {points:,} points"
     return [title, "; ".join(reached), f"{INFLUXDB.name} ≥ 20{TIMES} as long", f"50{TIMES}"]
 
@@ -95,10 +97,10 @@ def growth_row(growth: Growth) -> list[str]:
     """Return the row of the growth of a cold summary."""
     small, large = growth.counts
     slowest = max(some[-1] for some in growth.seconds.values())
-    of_all = written(growth.read_all_seconds / slowest)
+    of_all = format_ratio(growth.read_all_seconds / slowest)
     reached = (
-        f"{written(growth.worst_request)} as a request; {written(growth.worst_in_store)} in the store alone, "
-        f"at the worst time of day; a read of all points takes {of_all} as long"
+        f"{format_ratio(growth.worst_request)} as a request; {format_ratio(growth.worst_in_store)} in the "
+        f"store alone, at the worst time of day; a read of all points takes {of_all} as long"
     )
     title = f"cold summary over {large:,} points against {small:,}"
     return [title, reached, f"≤ 1.5{TIMES}", f"1.25{TIMES}"]

@@ -17,25 +17,25 @@ from bench.rounds import Bench, WrongAnswerError
 from bench.works import LARGE_BATCH_POINTS, LIMITS, works
 from src.resilience.clock import SystemClock
 
-SPELLS, REQUESTS_A_SPELL = 20, 500
+PERIODS, REQUESTS_PER_PERIOD = 20, 500
 BATCHES_OF_TYPES = 5
 
 
 def measure(bench: Bench, share: float = 1.0) -> float:
-    """Return the µs that Redis takes for a measurement.
+    """Return the µs that Redis needs for a measurement.
 
     Args:
         bench: Starts the API.
-        share: How much of the requests is sent, for a quick look.
+        share: The share of the requests to send; below 1 for a quick run.
     """
     ingest = next(work for work in works() if work.key == "ingest")
     found = []
     with bench.redis.client() as redis, bench.served(OURS, LIMITS) as ours, Client(ours.port) as client:
         redis.flushall()
-        client.send(ingest.request)  # which has the script loaded
-        for _ in range(SPELLS):
+        client.send(ingest.request)  # loads the script
+        for _ in range(PERIODS):
             redis.config_resetstat()
-            for _ in range(max(1, round(REQUESTS_A_SPELL * share))):
+            for _ in range(max(1, round(REQUESTS_PER_PERIOD * share))):
                 client.send(ingest.request)
             found.append(float(redis.info("commandstats")["cmdstat_evalsha"]["usec_per_call"]))
     return median(found)

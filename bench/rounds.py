@@ -21,29 +21,29 @@ from src.resilience.clock import SystemClock
 FROZEN_RATE = 200.0
 """Requests a second while Redis is stopped."""
 FROZEN_SECONDS = 30
-"""How long it is stopped."""
+"""The time for which Redis is stopped."""
 BACK_SECONDS = 10.0
 
 _CACHE_HEADERS = ("x-cache", "x-fastapi-cache", "x-redis-cache")
 
 
 class WrongAnswerError(Exception):
-    """A contestant does not do the work."""
+    """A contestant gave a wrong answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A contestant that is up."""
+    """A running contestant."""
 
     contestant: Contestant
     pid: int
     port: int
 
     def check(self, work: Work) -> None:
-        """Make sure that the answer is what it is measured as.
+        """Check the answer to the request of `work`.
 
         Raises:
-            WrongAnswerError: It is not.
+            WrongAnswerError: The status is wrong, or a cached answer was expected.
         """
         status, headers, body = send(work.request_to(self.contestant), self.port)
         is_hit = "HIT" in [headers.get(name) for name in _CACHE_HEADERS]
@@ -55,11 +55,11 @@ class Served:
 
 @dataclass(frozen=True, slots=True)
 class HalfLoad:
-    """Latency at half of what a server can do.
+    """The latency at half of the highest rate of a server.
 
     Attributes:
-        name: Who, and what.
-        rate: Requests a second.
+        name: The contestant and the work.
+        rate: Requests per second.
         p99_ms: 99th percentile of the latency, the median of the rounds.
     """
 
@@ -70,14 +70,14 @@ class HalfLoad:
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """Everything that the measurements share.
+    """The shared parts of all measurements.
 
     Attributes:
-        redis: The one Redis, emptied before every turn.
+        redis: The Redis of all contestants, which is emptied before every turn.
         provider_url: The external service, which never fails.
-        programs: What runs each contestant that can take part.
-        rounds: How often everybody has a turn; of these the median counts.
-        seconds: How long a turn is.
+        programs: The program of each available contestant.
+        rounds: The number of turns of each contestant; the median counts.
+        seconds: The length of a turn.
         undisturbed: Makes each measurement.
     """
 
@@ -89,15 +89,15 @@ class Bench:
     undisturbed: Undisturbed
 
     def at_full_speed(self, work: Work) -> dict[str, list[Turn]]:
-        """Return what each contestant did of `work` in each round, one after the other.
+        """Return the turns of each contestant with `work`, in order of the rounds.
 
-        Meanwhile the others are suspended: they share its core, and a database works on after a load.
+        During a turn the others are suspended: they share its core, and a database works on after a load.
         """
         turns: dict[str, list[Turn]] = {}
         with ExitStack() as stack:
             contestants = [item for item in work.contestants if item in self.programs]
             served = [stack.enter_context(self.served(item, work.environment)) for item in contestants]
-            for one in served:  # the first seconds of a process are not its best
+            for one in served:  # warms the processes up
                 self._any_turn(one, work, seconds=1)
             for _ in range(self.rounds):
                 for one in served:
@@ -126,7 +126,7 @@ class Bench:
         ]
 
     def while_redis_is_stopped(self) -> dict[str, Load]:
-        """Return what becomes of refused requests and of cached summaries from when Redis is stopped."""
+        """Return the results of refused requests and of cached summaries while Redis is stopped."""
         found: dict[str, Load] = {}
         with self.served(OURS, ONE_AN_HOUR) as ours:
             for work in (_work("refused"), _work("cached")):
@@ -138,8 +138,8 @@ class Bench:
         """Serve with `contestant` until the block ends.
 
         Args:
-            contestant: One that can take part.
-            environment: Settings besides where Redis and the provider are.
+            contestant: An available contestant.
+            environment: Settings in addition to the URLs of Redis and the provider.
         """
         shared = {"REDIS_URL": self.redis.url, "EXTERNAL_SERVICE_URL": self.provider_url}
         with serving(contestant, self.programs[contestant], {**shared, **environment}) as (pid, port):
@@ -182,12 +182,12 @@ class Bench:
 
 @contextmanager
 def bench(rounds: int, seconds: int, peers: Path | None) -> Iterator[Bench]:
-    """Start what the measurements share.
+    """Start the shared parts of the measurements.
 
     Args:
-        rounds: Turns of everybody.
-        seconds: Of a turn.
-        peers: The interpreter that has the peers; None makes one. A peer that it cannot import is left out.
+        rounds: The number of turns of each contestant.
+        seconds: The length of a turn.
+        peers: The interpreter with the peers; None creates one. A peer that it cannot import is left out.
     """
     with ExitStack() as stack:
         redis = stack.enter_context(running_redis())

@@ -23,10 +23,10 @@ READS_A_ROUND = 4
 
 @dataclass(frozen=True, slots=True)
 class SeriesDay:
-    """What was measured.
+    """The results of the measurement.
 
     Attributes:
-        footprint: What a point takes.
+        footprint: The storage per point.
         matching_seconds: Median time of the summary of all series that have a label.
         groups_seconds: Median time of the summary by series.
     """
@@ -37,11 +37,11 @@ class SeriesDay:
 
 
 def measure(bench: Bench, share: float = 1.0) -> SeriesDay:
-    """Store the day and read it.
+    """Store the day, and measure summaries of it.
 
     Args:
         bench: Starts the API.
-        share: How much of the day is stored, for a quick look.
+        share: The share of the day to store; below 1 for a quick run.
     """
     count = round(TICKS * share)
     reads = READS_A_ROUND * bench.rounds
@@ -53,7 +53,7 @@ def measure(bench: Bench, share: float = 1.0) -> SeriesDay:
 
 
 def _read(port: int, query: str, groups: int) -> float:
-    """Return the seconds that a summary takes, which must have so many groups."""
+    """Return the duration in seconds of a summary, which must have `groups` groups."""
     clock = SystemClock()
     began = clock.monotonic()
     answer = send(summary_request(f"type=day&period=daily&{query}"), port)

@@ -12,11 +12,11 @@ def slow_disk(folder: Path, seconds: float) -> dict[str, str] | None:
     """Return environment variables that delay each sync of a process.
 
     Args:
-        folder: Where the compiled library is put.
-        seconds: How long each `fdatasync` waits before it begins.
+        folder: The folder for the compiled library.
+        seconds: The delay of each `fdatasync`.
 
     Returns:
-        None where there is no C compiler, or where this is not Linux.
+        The variables, or None without a C compiler or on a system other than Linux.
     """
     compiler = shutil.which("cc")
     if compiler is None or sys.platform != "linux":

@@ -38,26 +38,26 @@ from src.storage.redis.link import RedisAddress, RedisLink, connect
 
 DAYS = 30
 SECONDS_PAST_MIDNIGHT = 1
-"""Of the next day, UTC: the windows then consist of today's hours and minutes and a minute's points."""
+"""The end of the windows, today in UTC. They then consist of yesterday's hours and minutes, and of points."""
 BATCH = 10_000
 READS_OF_ALL = 3
 WINDOW_SECONDS = {"all": None, "daily": 24 * 3600, "hourly": 3600}
 
 
 class StoppedClock(SystemClock):
-    """The machine's own time, but for the time of day, which is `unix_seconds`."""
+    """A system clock whose time of day is always `unix_seconds`."""
 
     def __init__(self, unix_seconds: float) -> None:
         self._unix_seconds = unix_seconds
 
     def now(self) -> float:
-        """Return it."""
+        """Return `unix_seconds`."""
         return self._unix_seconds
 
 
 @dataclass(slots=True)
 class Growth:
-    """What was measured, of each size the same.
+    """The results of the measurement.
 
     Attributes:
         counts: Points stored, by size.
@@ -90,7 +90,7 @@ class Growth:
 
 
 def points_of(name: str, count: int, now_us: int, seed: int) -> Iterator[list[Point]]:
-    """Yield batches of `count` points in all, evenly over the last 30 days, log-normal like latencies."""
+    """Yield batches with a total of `count` points, evenly over 30 days, with log-normal values."""
     draw = random.Random(seed)
     start, step = now_us - DAYS * DAY_US, DAYS * DAY_US / count
     for first in range(0, count, BATCH):
@@ -106,7 +106,7 @@ def names_of(counts: list[int]) -> list[str]:
 
 
 async def memory_bytes(link: RedisLink) -> int:
-    """Return what Redis says it uses."""
+    """Return the memory that Redis reports as used."""
     info: bytes = await link.send("INFO", "memory")
     return int(info.split(b"used_memory:")[1].split()[0])
 
@@ -136,7 +136,7 @@ async def measure(socket: Path, counts: list[int], rounds: int) -> Growth:
 async def time_in_turn(
     store: RedisMetricStore, names: list[str], window: Window | None, rounds: int
 ) -> list[dict[str, float]]:
-    """Return what `aggregate` took in each round, in seconds by type; every other round runs backwards."""
+    """Return the seconds of `aggregate` by type, for each round. Every other round has the reverse order."""
     clock = SystemClock()
     turns: list[dict[str, float]] = []
     for number in range(rounds):
@@ -176,7 +176,7 @@ def medians(turns: list[dict[str, float]], names: list[str]) -> tuple[list[float
 
 
 async def time_read_of_all(link: RedisLink, name: str, count: int) -> float:
-    """Return the seconds it takes to read every point of a type, hour by hour, and add up the values."""
+    """Return the seconds for reading every point of a type, hour by hour, and adding up the values."""
     clock = SystemClock()
     started = clock.monotonic()
     total, seen = 0.0, 0
@@ -210,7 +210,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--points", type=int, nargs="+", default=[5_000, 5_000_000], help="sizes to compare")
-    parser.add_argument("--rounds", type=int, default=300, help="timings of each")
+    parser.add_argument("--rounds", type=int, default=300, help="timings of each size")
     options = parser.parse_args()
     with bench(rounds=1, seconds=1, peers=Path(sys.executable)) as everything:
         growth = run(everything, options.points, options.rounds)

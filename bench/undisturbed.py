@@ -17,20 +17,20 @@ T = TypeVar("T")
 
 TRIES = 2
 TOLERATED = 0.02
-"""How much of the cores' time may be stolen."""
+"""The largest share of the cores' time that may be stolen."""
 
 _CLOCK = SystemClock()
 
 
 class Undisturbed:
-    """Repeats what was disturbed.
+    """Repeats disturbed measurements.
 
     Args:
-        stolen: Returns the seconds stolen so far, of a core's time.
-        monotonic: Returns the seconds by the clock on the wall.
+        stolen: Returns the stolen seconds of a core's time so far.
+        monotonic: Returns the elapsed seconds.
 
     Attributes:
-        repeated: How many measurements were made in place of another.
+        repeated: The number of measurements that were repeated.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Undisturbed:
         self.repeated = 0
 
     def measure(self, make: Callable[[], T]) -> T:
-        """Return what `make` returns: the first that was not disturbed, else of `TRIES` the one least so."""
+        """Return the first undisturbed result of `make`, or the least disturbed of `TRIES` results."""
         made: list[tuple[float, T]] = []
         while True:
             began, before = self._monotonic(), self._stolen()

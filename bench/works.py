@@ -13,7 +13,7 @@ from bench.points import BenchPoint, array_request, lines_request, ndjson_reques
 from src.resilience.clock import SystemClock
 
 UNBOUNDED = str(1_000_000)
-"""A limit that the limiter counts against, and that nobody reaches."""
+"""A limit that no contestant reaches, although the limiter counts."""
 
 LIMITS = {
     "RATE_LIMIT_REQUESTS": UNBOUNDED,
@@ -24,17 +24,17 @@ ONE_AN_HOUR = {**LIMITS, "RATE_LIMIT_REQUESTS": "1", "RATE_LIMIT_WINDOW_SECONDS"
 
 CONNECTIONS = 32
 BATCH_CONNECTIONS = 4
-"""So large a request takes a while: of many at once, most would still wait when the turn is over."""
+"""Fewer connections, because with many of these large requests most would wait until the turn ends."""
 BATCH_POINTS, BATCH_TYPES = 1000, 10
 LARGE_BATCH_POINTS = 10_000
 BATCH_SECONDS = 100
-"""The time that the points of a batch cover, however many."""
+"""The time that the points of a batch cover."""
 SERIES = 1_000
-"""Series of the one type of a labelled batch."""
+"""The number of series in a labelled batch, all of one type."""
 
 
 class Target(NamedTuple):
-    """What is to be reached, as the table says it: times the best stack's rate, or units a second."""
+    """The targets in the table, as a multiple of the best stack's rate or as units per second."""
 
     bar: str
     stretch: str
@@ -49,18 +49,18 @@ class Work:
     """One kind of request.
 
     Attributes:
-        key: Its name on the command line.
-        title: Its name in the tables.
-        request: What is sent to applications.
-        status: What it is answered, but by the bare ones, which answer everything with 200.
-        target: What is to be reached.
-        units: What one request counts for.
-        connections: How many send it.
-        before: What is sent beforehand, after Redis was emptied.
+        key: The name on the command line.
+        title: The name in the tables.
+        request: The request to applications.
+        status: The expected status. Bare applications answer every request with 200.
+        target: The targets.
+        units: The number of units that one request counts for.
+        connections: The number of connections.
+        before: The requests before the turn, after Redis was emptied.
         environment: Settings of every application.
-        contestants: Who takes part.
-        is_cached: Whether the answer must say that it came from a cache.
-        lines: What is sent to databases, which answer 204.
+        contestants: The contestants.
+        is_cached: Whether the answer must have a header of a cache hit.
+        lines: The request to databases, which answer with 204.
     """
 
     key: str
@@ -77,7 +77,7 @@ class Work:
     lines: Request | None = None
 
     def request_to(self, contestant: Contestant) -> Request:
-        """Return what is sent to `contestant`."""
+        """Return the request to `contestant`."""
         if isinstance(contestant, Application):
             return self.request
         assert self.lines is not None, f"{contestant.name} does not take part in {self.key}"
@@ -90,12 +90,12 @@ class Work:
         return 200 if contestant.is_bare else self.status
 
     def is_hit_at(self, contestant: Contestant) -> bool:
-        """Return whether the answer of `contestant` must say that it came from a cache."""
+        """Return whether the answer of `contestant` must have a header of a cache hit."""
         return self.is_cached and isinstance(contestant, Application) and not contestant.is_bare
 
 
 def works() -> tuple[Work, ...]:
-    """Return all works. Their points are of now."""
+    """Return all works. The timestamps of their points end now."""
     now_us = int(SystemClock().now() * 1e6)
     ingest = single_request(BenchPoint("bench", now_us, 20))
     summary = Request("GET", "/api/metrics/summary?type=bench")

@@ -1,4 +1,4 @@
-"""Examples, run from the checkout by `python examples/circuit_breaker.py`, for instance.
+"""Examples of the patterns. Run them from the checkout, for example `python examples/circuit_breaker.py`.
 
-None needs Redis, a network or patience: they play in simulated time, where half a minute is over at once.
+They need neither Redis nor a network. They run in simulated time, so that each ends at once.
 """

@@ -20,7 +20,7 @@ class ServiceDownError(Exception):
 
 
 class Service:
-    """Answers in 0.1 s, fails while it is `down`, takes 2 s while it is `slow`, and counts its calls."""
+    """A service that answers in 0.1 s, or in 2 s while it is `slow`, fails while `down`, and counts calls."""
 
     def __init__(self, clock: Clock) -> None:
         self.down = False
@@ -29,7 +29,7 @@ class Service:
         self._clock = clock
 
     async def call(self) -> str:
-        """Answer, or fail."""
+        """Return an answer, or raise the error of the service."""
         self.calls += 1
         await self._clock.sleep(2.0 if self.slow else 0.1)
         if self.down:
@@ -37,7 +37,7 @@ class Service:
         return "answer"
 
 
-async def outlive_an_outage() -> None:
+async def show_an_outage() -> None:
     """Show an outage of 40 seconds, with a call every second."""
     clock = SimulatedClock()
     timeline = Timeline("Down from second 3 to 43; opens at 3 failures in a row, for 5, 10, 20 s", clock)
@@ -64,7 +64,7 @@ async def outlive_an_outage() -> None:
 
 
 async def outcome_of(breaker: CircuitBreaker, service: Service) -> str:
-    """Call once, and say in a word how it went."""
+    """Make one call, and return its outcome in words."""
     try:
         await breaker.run(service.call)
     except CircuitOpenError:
@@ -74,8 +74,8 @@ async def outcome_of(breaker: CircuitBreaker, service: Service) -> str:
     return "answered"
 
 
-async def open_on_slowness() -> None:
-    """Show that a service need not fail to be given a rest."""
+async def show_a_slow_service() -> None:
+    """Show that slow calls open the breaker, although they succeed."""
     clock = SimulatedClock()
     timeline = Timeline("Slow from second 5; opens when half the calls of 30 s take over 1 s", clock)
     service = Service(clock)
@@ -100,22 +100,22 @@ async def open_on_slowness() -> None:
     timeline.show()
 
 
-async def give_orders() -> None:
-    """Show what can be ordered by hand, and what a breaker tells of itself."""
+async def show_manual_states() -> None:
+    """Show the states that can be set by hand, and the status of a breaker."""
     clock = SimulatedClock()
     service = Service(clock)
     breaker = CircuitBreaker(
         "mail", MemoryBreakerStore(clock), CircuitBreakerOptions(failure_threshold=1), clock
     )
-    shown = table("Orders by hand", "order", "state", "next call", "last reason")
-    for name, order, down in (
+    shown = table("States set by hand", "method", "state", "next call", "last reason")
+    for name, method, down in (
         ("force_open", breaker.force_open, False),
         ("force_closed, down", breaker.force_closed, True),
         ("close, down", breaker.close, True),
         ("close, up", breaker.close, False),
     ):
         service.down = down
-        await order()
+        await method()
         before = await breaker.status()
         outcome = await outcome_of(breaker, service)
         after = await breaker.status()
@@ -125,5 +125,5 @@ async def give_orders() -> None:
 
 
 if __name__ == "__main__":
-    for scene in (outlive_an_outage, open_on_slowness, give_orders):
+    for scene in (show_an_outage, show_a_slow_service, show_manual_states):
         play(scene())

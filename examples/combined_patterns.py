@@ -1,8 +1,9 @@
-"""The patterns together: one service through good and bad times, called bare and through a pipeline.
+"""The patterns together: calls of a service with faults, with and without a pipeline.
 
-The same calls are made twice, ten a second. Chaos, the innermost policy, plays the bad times. What to look
-for: a flaky service is made whole by retries, a long tail is cut by hedging and the timeout, an outage is
-answered by the fallback, at once and without the service being hammered, and it is over by itself.
+The same calls are made twice, ten per second. A chaos policy in the service injects the faults. The tables
+show that retries hide sporadic failures, that hedging and the timeout shorten the slowest calls, and that the
+fallback answers at once during an outage. Meanwhile the service gets few calls, and the breaker closes by
+itself after the outage.
 
 Run it from the checkout: `python examples/combined_patterns.py`, or `python -m examples.combined_patterns`.
 """
@@ -50,12 +51,12 @@ FRESH, FALLBACK = "fresh price", "yesterday's price"
 
 
 class ServiceDownError(Exception):
-    """What chaos makes the service fail with."""
+    """The error that chaos injects."""
 
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """Twenty seconds of the service's life: shares of calls that fail, and that take 3 seconds more."""
+    """Twenty seconds with given shares of calls that fail, and of calls that take 3 more seconds."""
 
     name: str
     failing: float = 0.0
@@ -74,8 +75,8 @@ SECONDS_BETWEEN_CALLS = 0.1
 
 
 @dataclass(slots=True)
-class Tally:
-    """What became of a phase's calls."""
+class PhaseResult:
+    """The results of the calls in a phase."""
 
     answers: list[str] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
@@ -83,7 +84,7 @@ class Tally:
 
 
 class Service:
-    """Answers in 50 ms, but for what chaos makes of it; counts how often it is tried."""
+    """A service that answers in 50 ms, has faults injected by chaos, and counts the attempts."""
 
     def __init__(self, clock: Clock) -> None:
         self.attempts = 0
@@ -99,7 +100,7 @@ class Service:
         self._slow.rate = phase.slow
 
     async def price(self) -> str:
-        """Answer, or fail."""
+        """Return the price, or raise an injected error."""
         self.attempts += 1
         return await self._chaos.run(self._answer)
 
@@ -135,36 +136,38 @@ def make_pipeline(clock: Clock, listener: Listener) -> Pipeline:
     )
 
 
-async def live_through(service: Service, clock: Clock, price: Callable[[], Awaitable[str]]) -> list[Tally]:
-    """Call `price` ten times a second through all phases."""
-    tallies = []
+async def run_phases(
+    service: Service, clock: Clock, price: Callable[[], Awaitable[str]]
+) -> list[PhaseResult]:
+    """Call `price` ten times a second in all phases."""
+    results = []
     for phase in PHASES:
         service.enter(phase)
-        tally, attempts_before = Tally(), service.attempts
+        result, attempts_before = PhaseResult(), service.attempts
         async with asyncio.TaskGroup() as calls:
             for _ in range(CALLS_IN_A_PHASE):
-                calls.create_task(call_once(price, clock, tally))
+                calls.create_task(call_once(price, clock, result))
                 await clock.sleep(SECONDS_BETWEEN_CALLS)
-        tally.attempts = service.attempts - attempts_before
-        tallies.append(tally)
-    return tallies
+        result.attempts = service.attempts - attempts_before
+        results.append(result)
+    return results
 
 
-async def call_once(price: Call[str], clock: Clock, tally: Tally) -> None:
-    """Call, and note how it went and how long it took."""
+async def call_once(price: Call[str], clock: Clock, result: PhaseResult) -> None:
+    """Make one call, and add its answer and duration to `result`."""
     began = clock.monotonic()
     try:
-        tally.answers.append(await price())
+        result.answers.append(await price())
     except ServiceDownError:
-        tally.answers.append("error")
-    tally.seconds.append(clock.monotonic() - began)
+        result.answers.append("error")
+    result.seconds.append(clock.monotonic() - began)
 
 
 async def main() -> None:
-    """Live through the phases twice, and compare."""
+    """Run the phases with and without the pipeline, and print both results."""
     clock = SimulatedClock()
     bare_service, guarded_service = Service(clock), Service(clock)
-    timeline = Timeline("What the breaker did", clock)
+    timeline = Timeline("State changes of the breaker", clock)
 
     def listener(event: Event) -> None:
         if isinstance(event, StateChanged):  # the others are too many to show
@@ -177,8 +180,8 @@ async def main() -> None:
         return await guarded_service.price()
 
     bare, guarded = await asyncio.gather(
-        live_through(bare_service, clock, bare_service.price),
-        live_through(guarded_service, clock, guarded_price),
+        run_phases(bare_service, clock, bare_service.price),
+        run_phases(guarded_service, clock, guarded_price),
     )
     shown = table(
         f"{CALLS_IN_A_PHASE} calls a phase",
@@ -190,11 +193,11 @@ async def main() -> None:
         "p99",
         "tries",
     )
-    for phase, *tallies in zip(PHASES, bare, guarded, strict=True):
-        for how, tally in zip(("bare", "guarded"), tallies, strict=True):
-            counts = (str(tally.answers.count(answer)) for answer in (FRESH, FALLBACK, "error"))
-            p99 = statistics.quantiles(tally.seconds, n=100)[98]
-            shown.add_row(phase.name, how, *counts, f"{p99:.2f} s", str(tally.attempts))
+    for phase, *results in zip(PHASES, bare, guarded, strict=True):
+        for how, result in zip(("bare", "guarded"), results, strict=True):
+            counts = (str(result.answers.count(answer)) for answer in (FRESH, FALLBACK, "error"))
+            p99 = statistics.quantiles(result.seconds, n=100)[98]
+            shown.add_row(phase.name, how, *counts, f"{p99:.2f} s", str(result.attempts))
         shown.add_section()
     console.print(shown)
     timeline.show()

@@ -1,10 +1,9 @@
-"""The pipeline in a FastAPI app: where it is built, how a handler uses it, and what a client sees.
+"""A FastAPI app with a pipeline: its construction, its use in a handler, and the responses to a client.
 
-`create_app` is the part to copy. What follows it drives the app in process, so that the example needs no port
-and ends by itself.
+`create_app` is the part to copy. The rest of the module calls the app in this process, without a port.
 
-Run it from the checkout: `python examples/fastapi_resilience.py`, or `python -m examples.fastapi_resilience`;
-or serve it: `uvicorn examples.fastapi_resilience:app`.
+Run it from the checkout: `python examples/fastapi_resilience.py`, or `python -m examples.fastapi_resilience`.
+The app can also be served: `uvicorn examples.fastapi_resilience:app`.
 """
 
 import math
@@ -38,14 +37,14 @@ from src.resilience.clock import Clock, SystemRandomizer
 from src.resilience.rate_limiter import Decision
 
 Upstream = Callable[[str], Awaitable[float]]
-"""Asks somebody else for the price of an item."""
+"""Returns the price of an item, from another service."""
 
 
 def create_app(upstream: Upstream, clock: Clock) -> FastAPI:
-    """Return an app that serves prices it must ask `upstream` for.
+    """Return an app that serves prices from `upstream`.
 
-    Policies are built once, with the app, and shared by all requests: a breaker made for each request would
-    know of no other.
+    The policies are created once, with the app, and shared by all requests. A breaker per request could not
+    count the failures of other requests.
     """
     app = FastAPI()
     clients = memory_rate_limiter("sliding_window_log", Quota(limit=8, window_seconds=10.0), clock)
@@ -71,15 +70,15 @@ def create_app(upstream: Upstream, clock: Clock) -> FastAPI:
 
     @app.exception_handler(RejectedError)
     async def rejected(_request: Request, error: RejectedError) -> JSONResponse:
-        """Answer for every rejection in one place: each says when to come back."""
+        """Answer every rejection, with a `Retry-After` if the error has one."""
         status = 429 if isinstance(error, RateLimitedError) else 503
         headers = {} if error.retry_after is None else {"Retry-After": str(math.ceil(error.retry_after))}
         return JSONResponse({"detail": f"refused by {error.policy}"}, status, headers)
 
     @app.exception_handler(ConnectionError)
     async def unavailable(_request: Request, _error: ConnectionError) -> JSONResponse:
-        """Answer for a call that failed all its attempts."""
-        return JSONResponse({"detail": "no price to be had"}, 503, {"Retry-After": "1"})
+        """Answer a request whose calls failed in all attempts."""
+        return JSONResponse({"detail": "price unavailable"}, 503, {"Retry-After": "1"})
 
     return app
 
@@ -97,7 +96,7 @@ class Shop:
         self.calls = 0
 
     async def price(self, _item: str) -> float:
-        """Answer, or fail."""
+        """Return a price, or raise ConnectionError while the shop is closed."""
         self.calls += 1
         if not self.is_open:
             raise ConnectionError
@@ -105,7 +104,7 @@ class Shop:
 
 
 async def main() -> None:
-    """Drive the app through an outage of its upstream, and into the rate limit."""
+    """Send requests during an outage of the upstream, and more than the rate limit allows."""
     clock, shop = SimulatedClock(), Shop()
     transport = httpx.ASGITransport(create_app(shop.price, clock))
     columns = ("second", "shop", "status", "retry", "RateLimit", "calls", "answer")

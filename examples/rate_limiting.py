@@ -1,4 +1,4 @@
-"""Rate limiting: the same callers before five algorithms, what a call may cost, and waiting for a turn.
+"""Rate limiting: the same requests with five algorithms, calls of different cost, and calls that wait.
 
 Run it from the checkout: `python examples/rate_limiting.py`, or `python -m examples.rate_limiting`.
 """
@@ -17,43 +17,41 @@ from src.resilience.rate_limiter import Algorithm
 ALGORITHMS: tuple[Algorithm, ...] = get_args(Algorithm)
 QUOTA = Quota(limit=5, window_seconds=10.0)
 ARRIVALS = ((0.0, 1), (9.0, 4), (10.0, 5), (15.0, 5), (20.0, 5))
-"""(second, requests at once): they crowd around the end of the first window, where algorithms differ."""
+"""Pairs of a second and a number of requests. At the end of the first window, the algorithms differ."""
 
 
 async def compare_algorithms() -> None:
-    """Show how many of each crowd every algorithm lets through."""
-    crowds = [f"{second:.0f} s: {crowd}" for second, crowd in ARRIVALS]
-    shown = table(
-        "5 requests in 10 seconds: who lets through how many", "algorithm", *crowds, "most in any 10 s"
-    )
+    """Show how many requests of each burst every algorithm allows."""
+    bursts = [f"{second:.0f} s: {requests}" for second, requests in ARRIVALS]
+    shown = table("5 requests in 10 seconds: requests allowed", "algorithm", *bursts, "most in any 10 s")
     for algorithm, (admitted, times) in zip(
-        ALGORITHMS, await asyncio.gather(*map(offer_the_crowds, ALGORITHMS)), strict=True
+        ALGORITHMS, await asyncio.gather(*map(hit_in_bursts, ALGORITHMS)), strict=True
     ):
         shown.add_row(algorithm, *map(str, admitted), str(most_in_any_window(times)))
     console.print(shown)
 
 
-async def offer_the_crowds(algorithm: Algorithm) -> tuple[list[int], list[float]]:
-    """Return how many of each crowd got through, and when each who did."""
+async def hit_in_bursts(algorithm: Algorithm) -> tuple[list[int], list[float]]:
+    """Return the number of allowed requests in each burst, and the time of each allowed request."""
     clock = SimulatedClock()
     limiter = memory_rate_limiter(algorithm, QUOTA, clock)
     admitted: list[int] = []
     times: list[float] = []
-    for second, crowd in ARRIVALS:
+    for second, requests in ARRIVALS:
         await clock.sleep(second - clock.monotonic())
-        decisions = [await limiter.hit("alice") for _ in range(crowd)]
+        decisions = [await limiter.hit("alice") for _ in range(requests)]
         admitted.append(sum(decision.allowed for decision in decisions))
         times += [second] * admitted[-1]
     return admitted, times
 
 
 def most_in_any_window(times: list[float]) -> int:
-    """Return how many of `times` lie in one half-open window, at most."""
+    """Return the largest number of `times` in one half-open window."""
     return max(sum(start <= time < start + QUOTA.window_seconds for time in times) for start in times)
 
 
 async def spend_by_cost() -> None:
-    """Show that a call may cost more than one unit, that looking is free and that a refusal costs nothing."""
+    """Show that a call may cost several units, and that a peek and a refusal take no units."""
     limiter = memory_rate_limiter("sliding_window_log", QUOTA, SimulatedClock())
     shown = table("One caller, calls of different cost", "call", "allowed", "remaining", "retry after")
     for cost in (3, 4, 2):
@@ -72,8 +70,8 @@ async def spend_by_cost() -> None:
     console.print(shown)
 
 
-async def wait_for_a_turn() -> None:
-    """Show the policy: calls are delayed to one a second, and those that would wait too long are refused."""
+async def show_the_policy() -> None:
+    """Show the policy: it delays calls to one per second, and rejects calls that would wait too long."""
     clock = SimulatedClock()
     timeline = Timeline("One call a second, waiting 3 seconds at the longest", clock)
     limit = RateLimit(
@@ -85,17 +83,18 @@ async def wait_for_a_turn() -> None:
 
     async def pay(number: int) -> None:
         async def call() -> None:
-            timeline.note(f"call {number}", "let through")
+            timeline.note(f"call {number}", "started")
 
         try:
             await limit.run(call)
         except RateLimitedError as error:
-            timeline.note(f"call {number}", f"refused, come back in {error.retry_after:.0f} s", style="red")
+            text = f"rejected, retry after {error.retry_after:.0f} s"
+            timeline.note(f"call {number}", text, style="red")
 
     await asyncio.gather(*(pay(number) for number in range(1, 7)))
     timeline.show()
 
 
 if __name__ == "__main__":
-    for scene in (compare_algorithms, spend_by_cost, wait_for_a_turn):
+    for scene in (compare_algorithms, spend_by_cost, show_the_policy):
         play(scene())

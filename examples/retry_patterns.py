@@ -34,7 +34,7 @@ class ServiceDownError(Exception):
 
 
 class Service:
-    """Fails its first `failures` calls, and counts them all."""
+    """A service whose first `failures` calls fail. It counts all calls."""
 
     def __init__(self, failures: int, error: Callable[[], Exception] = ServiceDownError) -> None:
         self.calls = 0
@@ -42,7 +42,7 @@ class Service:
         self._error = error
 
     async def call(self) -> str:
-        """Answer, or fail."""
+        """Return an answer, or raise the error of the service."""
         self.calls += 1
         if self.calls <= self._failures:
             raise self._error()

@@ -1,4 +1,4 @@
-"""Fixtures every floor of the suite may use."""
+"""Fixtures for all parts of the suite."""
 
 import os
 import signal
@@ -19,10 +19,10 @@ from tests.support.listener import RecordingListener
 from tests.support.redis_cluster import RedisCluster
 from tests.support.redis_server import RedisServer
 
-for _name in Settings.model_fields:  # a test says what it sets; whoever runs it may have set something else
+for _name in Settings.model_fields:  # the environment of the test run must not change the settings of a test
     os.environ.pop(_name.upper(), None)
 
-# A suite that was started in the background may ignore these, and all that a test starts inherits that.
+# A suite that runs in the background may ignore these signals, and its child processes inherit this.
 for _number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, signal.default_int_handler if _number == signal.SIGINT else signal.SIG_DFL)
@@ -43,7 +43,7 @@ def listener() -> RecordingListener:
 
 @pytest.fixture(scope="session")
 def shared_redis() -> Iterator[RedisServer]:
-    """One real redis-server for the whole session. A unix socket's path must stay short."""
+    """Run a real redis-server for the whole session. The path of its unix socket must be short."""
     _need_a_redis_server()
     with tempfile.TemporaryDirectory(prefix="redis-") as folder:
         server = RedisServer(Path(folder)).start()
@@ -53,7 +53,7 @@ def shared_redis() -> Iterator[RedisServer]:
 
 @pytest.fixture
 def redis_server(shared_redis: RedisServer) -> RedisServer:
-    """The real redis-server, empty."""
+    """Return the real redis-server, emptied."""
     with shared_redis.connect() as client:
         client.flushall()
     return shared_redis
@@ -61,13 +61,13 @@ def redis_server(shared_redis: RedisServer) -> RedisServer:
 
 @pytest.fixture
 def own_redis(start_redis: Callable[..., RedisServer]) -> RedisServer:
-    """A real redis-server of this test's own, to be mistreated; its data outlives a restart."""
+    """Run a real redis-server for this test, which may stop it. Its data survives a restart."""
     return start_redis(keep=True)
 
 
 @pytest.fixture
 def start_redis() -> Iterator[Callable[..., RedisServer]]:
-    """Start a real redis-server of this test's own with the options given, as often as it is called."""
+    """Return a function that starts a real redis-server with the given options for this test."""
     _need_a_redis_server()
     with ExitStack() as stack:
 
@@ -82,7 +82,7 @@ def start_redis() -> Iterator[Callable[..., RedisServer]]:
 
 @pytest.fixture(scope="session")
 def shared_cluster() -> Iterator[RedisCluster]:
-    """One cluster of three nodes for the whole session."""
+    """Run a cluster of three nodes for the whole session."""
     try:
         with RedisCluster() as cluster:
             yield cluster

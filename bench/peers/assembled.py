@@ -48,7 +48,7 @@ async def ingest(request: Request, response: Response, measurement: Measurement)
 
 
 async def ingest_batch(request: Request, response: Response) -> dict[str, object]:  # noqa: ARG001
-    """Store a measurement a line."""
+    """Store one measurement per line."""
     return await store_all(redis, read_lines(await request.body()))
 
 
@@ -58,7 +58,7 @@ async def summary(request: Request, response: Response, type: MetricType) -> dic
 
 
 async def reference(metric_type: str) -> object:
-    """Return what the external service knows of a type; it knows nothing of most."""
+    """Return the external service's data about a type, or None if it has none."""
     answer = await provider.get(f"/kv/metric-types/{metric_type}")
     return None if answer.status_code == 404 else answer.raise_for_status().json()
 

@@ -8,5 +8,5 @@ app = FastAPI()
 @app.get("/api/metrics/summary")
 @app.post("/api/metrics")
 async def hello() -> dict[str, str]:
-    """Say hello."""
+    """Return a constant message."""
     return {"message": "hello"}

@@ -16,7 +16,7 @@ async def app(
     scope: Message, receive: Callable[[], Awaitable[Message]], send: Callable[[Message], Awaitable[None]]
 ) -> None:
     """Answer every request with the same 200."""
-    assert scope["type"] == "http"  # uvicorn goes without the lifespan then
+    assert scope["type"] == "http"  # after this error uvicorn does without a lifespan
     while (await receive()).get("more_body"):
         pass
     await send({"type": "http.response.start", "status": 200, "headers": HEADERS})

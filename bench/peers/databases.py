@@ -19,18 +19,18 @@ from bench.load import Request, send
 from bench.processes import CACHE, free_port
 
 WRITE_PATH = "/write?db=bench&precision=u"
-"""Where both databases accept line protocol with timestamps in microseconds."""
+"""The path at which both databases accept line protocol with timestamps in microseconds."""
 PERCENTILES = (50, 95, 99)
 
 
 @dataclass(frozen=True, slots=True)
 class Database(ABC):
-    """A database that takes part.
+    """A database as a contestant.
 
     Attributes:
-        name: In the tables.
+        name: The name in the tables.
         package: The Debian package.
-        program: Where the server is in the package.
+        program: The path of the server in the package.
     """
 
     name: str
@@ -62,8 +62,8 @@ class Database(ABC):
                 return None
             subprocess.run(["dpkg-deb", "--extract", str(archive), str(self._folder)], check=True)
             field = ["dpkg-deb", "--field", str(archive), "Version"]
-            said = subprocess.run(field, capture_output=True, check=True)
-            self._version_file.write_bytes(said.stdout)
+            completed = subprocess.run(field, capture_output=True, check=True)
+            self._version_file.write_bytes(completed.stdout)
         return path
 
     def version(self) -> str:
@@ -79,11 +79,11 @@ class Database(ABC):
         return {}
 
     def prepare(self, port: int) -> None:  # noqa: B027 -- a database may need nothing
-        """Create what points are written to, once the database listens."""
+        """Create the database for the points, once the server listens."""
 
     @abstractmethod
     def summary(self, metric: str) -> Request:
-        """Return the request for the summary of the last hour: what this API returns, uncached."""
+        """Return the request for the summary of the last hour, with the figures of this API, uncached."""
 
     @abstractmethod
     def count_in(self, summary: bytes) -> int:
@@ -91,7 +91,7 @@ class Database(ABC):
 
 
 class InfluxDb(Database):
-    """InfluxDB 1.6, with its defaults but for its own monitoring, which is off."""
+    """InfluxDB 1.6 with its defaults, except that its own monitoring is off."""
 
     __slots__ = ()
 

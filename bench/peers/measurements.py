@@ -25,7 +25,7 @@ MetricType = Annotated[str, StringConstraints(pattern=re.compile(r"^[A-Za-z0-9][
 
 
 class Measurement(BaseModel):
-    """What is posted."""
+    """A posted measurement."""
 
     timestamp: AwareDatetime
     value: FiniteFloat
@@ -55,7 +55,7 @@ async def store(redis: Redis, measurement: Measurement) -> None:
 
 
 async def store_all(redis: Redis, measurements: list[Measurement]) -> dict[str, object]:
-    """Store many in one round trip, a command a type, and return the answer to them."""
+    """Store many measurements in one round trip, with a command per type, and return the answer."""
     by_type: dict[str, list[Measurement]] = {}
     for measurement in measurements:
         by_type.setdefault(measurement.type, []).append(measurement)
@@ -88,7 +88,7 @@ async def summarize(redis: Redis, metric_type: str, reference: object) -> dict[s
 
 
 def _scored(measurements: Iterable[Measurement]) -> dict[str, float]:
-    # Two equal measurements are two: each member has something of its own.
+    # Each member has a random part, so that two equal measurements are two members.
     return {json.dumps((item.value, uuid.uuid4().hex)): item.timestamp.timestamp() for item in measurements}
 
 

@@ -40,7 +40,7 @@ async def ingest(measurement: Measurement, redis: AsyncRedisDep) -> dict[str, ob
 
 @app.post("/api/metrics/batch", status_code=201, dependencies=[ingest_quota])
 async def ingest_batch(request: Request, redis: AsyncRedisDep) -> dict[str, object]:
-    """Store a measurement a line."""
+    """Store one measurement per line."""
     return await store_all(redis, read_lines(await request.body()))
 
 

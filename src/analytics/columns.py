@@ -167,7 +167,9 @@ def _records(
     """Return the record of each group. The points are sorted by group."""
     latest_us = np.maximum.reduceat(timestamps_us, starts)
     is_latest = np.flatnonzero(timestamps_us == latest_us[numbers])
-    latest = is_latest[np.searchsorted(is_latest, ends) - 1]  # of equal timestamps, the last arrival
+    latest = is_latest[
+        np.searchsorted(is_latest, ends) - 1
+    ]  # the last arrival counts if timestamps are equal
     listed = values.tolist()
     records = np.empty(len(starts), dtype=RECORD_DTYPE)
     records["count"] = ends - starts

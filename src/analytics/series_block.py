@@ -39,7 +39,7 @@ class SeriesBlock:
 
     @classmethod
     def empty(cls) -> "SeriesBlock":
-        """Return the block of no points."""
+        """Return a block without points."""
         nothing = np.empty(0, dtype=np.int64)
         return cls(nothing, np.empty(0, dtype=SERIES_RECORD_DTYPE), nothing, nothing, nothing)
 

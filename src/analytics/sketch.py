@@ -189,9 +189,9 @@ def sum_by_bin(bins: Integers, counts: Integers) -> BinCounts:
 def subtract(counts: BinCounts, removed: BinCounts) -> BinCounts:
     """Return `counts` without the `removed` values, which are among those counted.
 
-    Counts are whole numbers, so the difference is exact. A logarithm may differ in its last digit between
-    machines, and then a value on the border of two bins was counted in the neighbour of the bin that is
-    removed: what a bin lacks is taken from its neighbours.
+    Counts are whole numbers, so the difference is exact. One exception: logarithms may differ in the last
+    digit between machines, so a value on the border of two bins may be counted in either of them. If a bin
+    has fewer values than are removed, the rest is removed from its neighbours.
     """
     bins, found = sum_by_bin(
         np.concatenate((counts[0], removed[0])), np.concatenate((counts[1], -removed[1]))

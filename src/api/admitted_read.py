@@ -51,7 +51,7 @@ class ReadTask(Generic[T]):
 async def admit_and_read(
     request: Request, begin: Callable[[], Read[T]], name: AdmissionKey = "read_admission"
 ) -> T:
-    """Begin a read, admit `request` meanwhile, and return the result of the read.
+    """Begin a read, admit `request` at the same time, and return the result of the read.
 
     Args:
         request: The request.

@@ -33,7 +33,7 @@ class BodyLimits:
     Attributes:
         max_bytes: The largest body in bytes, after inflation.
         max_points: The largest number of points in a batch.
-        max_future_us: How far a timestamp may be ahead of the server's clock, in µs.
+        max_future_us: The largest difference by which a timestamp may be ahead of the server's clock, in µs.
     """
 
     max_bytes: int

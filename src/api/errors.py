@@ -39,7 +39,7 @@ FieldError = dict[str, str | int]
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """An error as the client sees it.
+    """The error in an answer.
 
     Attributes:
         status: HTTP status.

@@ -8,7 +8,7 @@ def check_base_url(text: str, example: str) -> None:
 
     Args:
         text: The URL.
-        example: What a right one looks like.
+        example: An example of a valid URL.
 
     Raises:
         ValueError: The text is no http or https URL with a host; the message begins with `url`.

@@ -70,7 +70,7 @@ def check_host(host: str) -> None:
     else:
         return
     if re.fullmatch(r"[^:]+:[0-9]+|\[.*\]:[0-9]+", host):
-        raise ValueError("must be a host alone: the port is a setting of its own")
+        raise ValueError("must be a host alone: the port is a separate setting")
     try:
         is_name = re.fullmatch(r"[\w.-]+", host) and len(host.encode("idna")) <= 253
     except UnicodeError:

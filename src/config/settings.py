@@ -1,7 +1,7 @@
 """All settings, from the environment or `.env`, with their names, defaults, ranges and meanings.
 
-Only `main`, `__main__` and `wiring` read the settings, and turn them into the options of the parts. A test
-compares `.env.example` with this class.
+Only `main`, `__main__` and `wiring` read the settings, and build the options of other modules from them. A
+test compares `.env.example` with this class.
 """
 
 import re

@@ -1,26 +1,26 @@
-/** The admin key: asked for in a dialog, kept for this tab. */
+/** The admin key: the operator enters it in a dialog, and this tab keeps it. */
 
 import { byId } from "./dom.js";
 
 const PLACE = "admin-key";
 
-/** @returns {string | null} The key, where one has been entered. */
+/** @returns {string | null} The key, or null if none was entered. */
 export function adminKey() {
   return sessionStorage.getItem(PLACE);
 }
 
-/** @type {Promise<boolean> | null} One dialog serves all who ask at the same time. */
+/** @type {Promise<boolean> | null} The open dialog, which all simultaneous requests share. */
 let asking = null;
 
-/** @returns {boolean} Whether the dialog is open, and whatever needs the key waits. */
+/** @returns {boolean} Whether the dialog is open. Requests that need the key wait then. */
 export function isAskingForKey() {
   return asking !== null;
 }
 
 /**
  * Ask for the key.
- * @param {string} reason Why, in a sentence.
- * @returns {Promise<boolean>} Whether one was entered.
+ * @param {string} reason Why a key is needed, in a sentence.
+ * @returns {Promise<boolean>} Whether a key was entered.
  */
 export function askForKey(reason) {
   asking ??= openDialog(reason).finally(() => {
@@ -47,7 +47,7 @@ function openDialog(reason) {
   });
 }
 
-/** Have the dialog work, and the button that opens it unasked. */
+/** Install the dialog, and the button that opens it. */
 export function installAdminKey() {
   const dialog = /** @type {HTMLDialogElement} */ (byId("key-dialog"));
   const input = /** @type {HTMLInputElement} */ (byId("key-input"));
@@ -63,7 +63,7 @@ export function installAdminKey() {
     event.preventDefault();
     const key = input.value.trim();
     if (!/^[\x21-\x7e]+( *[\x21-\x7e]+)*$/.test(key)) {
-      // A header can carry no other; the browser would refuse to send it.
+      // The browser sends no other characters in a header.
       input.setCustomValidity("A key is made of visible ASCII characters");
       input.reportValidity();
       return;

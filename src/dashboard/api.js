@@ -1,14 +1,14 @@
-/** Requests to the API, by addresses relative to the page, so that the page works below any path. */
+/** Requests to the API. The URLs are relative to the page, so that the page works below any path. */
 
 import { adminKey, askForKey } from "./admin_key.js";
 
 const TIMEOUT_MS = 5000;
 
-/** The API answered with an error, or not at all. The page may show the message. */
+/** An error response of the API, or no response. The page can show the message. */
 export class ApiError extends Error {
   /**
    * @param {string} message
-   * @param {number} status 0 where there was no answer.
+   * @param {number} status The status; 0 without a response.
    * @param {number | null} retryAfter Seconds.
    */
   constructor(message, status, retryAfter = null) {
@@ -19,27 +19,27 @@ export class ApiError extends Error {
   }
 }
 
-/** The operator closed the dialog that asked for the key. */
+/** The operator closed the key dialog without a key. */
 export class Dismissed extends Error {}
 
 /**
- * @typedef {object} Wish
+ * @typedef {object} RequestOptions
  * @property {unknown} [body] Sent as JSON.
  * @property {Record<string, string>} [headers]
  * @property {AbortSignal} [signal]
- * @property {number} [timeoutMs] How long the answer's head may take; 0 waits for ever.
+ * @property {number} [timeoutMs] The longest time until the head of the response; 0 is no limit.
  */
 
 /**
- * Ask, and return the answer whatever its status.
+ * Send a request, and return the response with any status.
  * @param {string} method
  * @param {string} path Without a slash in front.
- * @param {Wish} [wish]
+ * @param {RequestOptions} [options]
  * @returns {Promise<Response>}
- * @throws {ApiError} There is no answer.
+ * @throws {ApiError} There is no response.
  */
-export async function ask(method, path, wish = {}) {
-  const { body, headers = {}, signal, timeoutMs = TIMEOUT_MS } = wish;
+export async function ask(method, path, options = {}) {
+  const { body, headers = {}, signal, timeoutMs = TIMEOUT_MS } = options;
   const late = new AbortController();
   const timer = timeoutMs ? setTimeout(() => late.abort(), timeoutMs) : undefined;
   try {
@@ -59,21 +59,21 @@ export async function ask(method, path, wish = {}) {
 }
 
 /**
- * Ask, and return what the JSON of a good answer says.
+ * Send a request, and return the JSON of a successful response.
  * @param {string} method
  * @param {string} path
- * @param {Wish} [wish]
+ * @param {RequestOptions} [options]
  * @returns {Promise<any>}
  * @throws {ApiError}
  */
-export async function call(method, path, wish) {
-  const answer = await ask(method, path, wish);
+export async function call(method, path, options) {
+  const answer = await ask(method, path, options);
   if (!answer.ok) throw await errorOf(answer);
   return answer.json();
 }
 
 /**
- * Return what an answer that is not a good one says: the message is the problem document's.
+ * Return the error of a response. Its message comes from the problem document.
  * @param {Response} answer
  * @returns {Promise<ApiError>}
  */
@@ -88,9 +88,9 @@ export async function errorOf(answer) {
 }
 
 /**
- * @param {number} status Of the rejection: 403 if the service has no key, else 401.
+ * @param {number} status The status of the rejection: 403 if the service has no key, else 401.
  * @param {boolean} hasKey Whether a key was sent.
- * @returns {string} Why the dialog asks for a key.
+ * @returns {string} The reason that the dialog shows.
  */
 function reasonForKey(status, hasKey) {
   if (status === 403) {
@@ -100,18 +100,18 @@ function reasonForKey(status, hasKey) {
 }
 
 /**
- * Send an admin request with the key of this tab. Where the key is missing or wrong, one dialog asks for it.
+ * Send an admin request with the key of this tab. If the key is missing or wrong, a dialog opens.
  * @param {string} method
  * @param {string} path
- * @param {Wish} [wish]
+ * @param {RequestOptions} [options]
  * @returns {Promise<any>}
  * @throws {ApiError | Dismissed}
  */
-export async function callAsAdmin(method, path, wish) {
+export async function callAsAdmin(method, path, options) {
   for (;;) {
     const key = adminKey();
     try {
-      return await call(method, path, { ...wish, headers: key === null ? {} : { "X-API-Key": key } });
+      return await call(method, path, { ...options, headers: key === null ? {} : { "X-API-Key": key } });
     } catch (error) {
       if (!(error instanceof ApiError) || (error.status !== 401 && error.status !== 403)) throw error;
       if (!(await askForKey(reasonForKey(error.status, key !== null)))) {

@@ -1,14 +1,14 @@
-/** Charts by Chart.js, in the page's colours, light or dark. Nothing moves by itself: data comes, the line is longer. */
+/** Charts by Chart.js in the colours of the page, light or dark. There are no animations. */
 
 import { number } from "./format.js";
 
-/** Chart.js comes as a script of its own, before any module runs. */
+/** Chart.js is loaded by a separate script, before any module runs. */
 const { Chart } = /** @type {any} */ (window);
 
-/** Lines are told apart by their strokes as well as by their colours. */
+/** Lines differ in their strokes as well as in their colours. */
 const DASHES = [[], [6, 4], [2, 3]];
 
-/** A chart that has just begun shows as much, so that its first points are no cliff. */
+/** The least time that a new chart shows, so that its first points do not look like a steep rise. */
 const SHORTEST_MS = 60_000;
 
 /** @type {Map<string, string>} */
@@ -22,7 +22,7 @@ matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
 });
 
 /**
- * Return the value of a custom property of tokens.css, as it is now.
+ * Return the current value of a custom property of tokens.css.
  * @param {string} name
  */
 function token(name) {
@@ -37,7 +37,7 @@ function token(name) {
 /**
  * @param {HTMLCanvasElement} canvas
  * @param {object[]} datasets
- * @param {object} [more] Options on top of what every chart has.
+ * @param {object} [more] Options in addition to those of every chart.
  */
 function makeChart(canvas, datasets, more = {}) {
   const chart = new Chart(canvas, {
@@ -91,7 +91,7 @@ function ticks() {
 
 /**
  * @param {string} label
- * @param {number} line 1 to 3: which stroke.
+ * @param {number} line The number of the stroke, 1 to 3.
  */
 function lineStyle(label, line) {
   return {
@@ -107,8 +107,8 @@ function lineStyle(label, line) {
  * A chart of the last minutes that grows at its right end.
  * @param {HTMLCanvasElement} canvas
  * @param {string[]} labels One to three lines.
- * @param {number} seconds How much of the past it shows.
- * @returns {(at: number, values: (number | null)[]) => void} Adds what was true at a Unix time in milliseconds.
+ * @param {number} seconds The time that the chart covers.
+ * @returns {(at: number, values: (number | null)[]) => void} Adds the values of a Unix time in milliseconds.
  */
 export function liveChart(canvas, labels, seconds) {
   const chart = makeChart(canvas, labels.map((label, index) => lineStyle(label, index + 1)));
@@ -130,7 +130,7 @@ export function liveChart(canvas, labels, seconds) {
 }
 
 /**
- * @typedef {object} Step A step of a series, as the API has it.
+ * @typedef {object} Step A step of a series, in the form of the API.
  * @property {string} time
  * @property {number} count
  * @property {number | null} average
@@ -139,9 +139,9 @@ export function liveChart(canvas, labels, seconds) {
  */
 
 /**
- * A chart of a series: the average as a line, from the lowest to the highest as a band.
+ * A chart of a series: a line of the averages, and a band between the lowest and the highest values.
  * @param {HTMLCanvasElement} canvas
- * @returns {(steps: Step[]) => void} Shows these and no others.
+ * @returns {(steps: Step[]) => void} Replaces the shown steps.
  */
 export function seriesChart(canvas) {
   const edge = { borderWidth: 0, isEdge: true, data: [], pointHoverRadius: 0 };
@@ -174,7 +174,7 @@ export function seriesChart(canvas) {
 }
 
 /**
- * Return the radius of a point: a point without neighbours is no line, and must be seen all the same.
+ * Return the radius of a point. Only a point without neighbours is drawn, because it is not part of a line.
  * @param {any} context
  */
 function alone({ dataset, dataIndex }) {

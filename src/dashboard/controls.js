@@ -1,4 +1,4 @@
-/** The controls: each does one thing to the service, and says underneath what came of it. */
+/** The controls. Each changes one thing in the service, and shows the result below. */
 
 import { call, callAsAdmin } from "./api.js";
 import { byId, element, show, showResult } from "./dom.js";
@@ -16,23 +16,23 @@ function field(id) {
 /** @typedef {ReturnType<typeof import("./overview.js").watchOverview>} OverviewWatch */
 
 /**
- * Have the controls work.
+ * Install the controls.
  * @param {OverviewWatch} overview
- * @param {() => void} lookAtMetrics Called when there are new points.
+ * @param {() => void} readMetrics Called when there are new points.
  */
-export function installControls(overview, lookAtMetrics) {
+export function installControls(overview, readMetrics) {
   installFaults(overview);
   installBreaker(overview);
   installPolicy(overview);
-  installLoadTest(lookAtMetrics);
-  installSample(lookAtMetrics);
+  installLoadTest(readMetrics);
+  installSample(readMetrics);
 }
 
 /**
- * Do something, and show how it went. What is meant to begin it is off meanwhile.
- * @param {string} result Id of where to say it.
- * @param {HTMLButtonElement | HTMLFieldSetElement} source
- * @param {() => Promise<string>} action Returns what to say.
+ * Run an action and show its result. The control is disabled meanwhile.
+ * @param {string} result The id of the element for the result.
+ * @param {HTMLButtonElement | HTMLFieldSetElement} source The control.
+ * @param {() => Promise<string>} action Returns the text of the result.
  */
 async function act(result, source, action) {
   show(result, "");
@@ -54,7 +54,7 @@ function installFaults(overview) {
   const latency = field("latency");
   const form = byId("faults");
   /** @type {number | null} */
-  let heard = null;
+  let lastRate = null;
 
   /** @param {number} percent */
   function showRate(percent) {
@@ -76,7 +76,7 @@ function installFaults(overview) {
   function adopt({ failure_rate, latency_ms }) {
     adoptRate(failure_rate);
     latency.value = String(latency_ms);
-    showLatency(latency_ms); // which may be more than the slider's end
+    showLatency(latency_ms); // the latency may be above the slider's maximum
   }
 
   rate.addEventListener("input", () => showRate(rate.valueAsNumber));
@@ -87,13 +87,14 @@ function installFaults(overview) {
     act("faults-result", button, async () => {
       const body = { failure_rate: rate.valueAsNumber / 100, latency_ms: latency.valueAsNumber };
       adopt(await callAsAdmin("PUT", FAULTS, { body }));
-      overview.lookSoon();
+      overview.readSoon();
       return `Fails ${rate.value} % of calls, delays each by ${latency.value} ms`;
     });
   });
   overview.follow(({ external_service: { failure_rate } }) => {
-    if (heard !== null && failure_rate !== null && failure_rate !== heard) adoptRate(failure_rate); // maybe another's doing
-    heard = failure_rate;
+    // Another operator may have changed the rate.
+    if (lastRate !== null && failure_rate !== null && failure_rate !== lastRate) adoptRate(failure_rate);
+    lastRate = failure_rate;
   });
   call("GET", FAULTS).then(adopt, () => showResult("faults-result", "critical", "The provider does not report its settings"));
 }
@@ -108,7 +109,7 @@ function installBreaker(overview) {
     button.addEventListener("click", () =>
       act("breaker-result", button, async () => {
         await callAsAdmin("POST", `api/admin/circuit-breaker/${path}`);
-        overview.lookSoon();
+        overview.readSoon();
         return told;
       }),
     );
@@ -133,7 +134,7 @@ function installPolicy(overview) {
     act("policy-result", fieldset, async () => {
       try {
         adopt((await callAsAdmin("PUT", "api/admin/proxy/policy", { body: { policy } })).policy);
-        overview.lookSoon();
+        overview.readSoon();
         return policy === "fifo" ? "The oldest request is next" : "The request with the lowest priority number is next";
       } catch (error) {
         adopt(known);
@@ -151,8 +152,8 @@ function installPolicy(overview) {
   });
 }
 
-/** @param {() => void} lookAtMetrics */
-function installLoadTest(lookAtMetrics) {
+/** @param {() => void} readMetrics */
+function installLoadTest(readMetrics) {
   const form = /** @type {HTMLFormElement} */ (byId("load"));
   const select = /** @type {HTMLSelectElement} */ (byId("load-target"));
   const start = /** @type {HTMLButtonElement} */ (byId("load-start"));
@@ -191,7 +192,7 @@ function installLoadTest(lookAtMetrics) {
           },
         });
         showTally(rows);
-        lookAtMetrics();
+        readMetrics();
         return signal.aborted ? "Stopped" : "Done";
       } catch (error) {
         if (signal.aborted) throw new Error("Stopped, so there is no result");
@@ -226,13 +227,13 @@ function showTally(rows) {
   table.hidden = false;
 }
 
-/** @param {() => void} lookAtMetrics */
-function installSample(lookAtMetrics) {
+/** @param {() => void} readMetrics */
+function installSample(readMetrics) {
   const button = /** @type {HTMLButtonElement} */ (byId("sample"));
   button.addEventListener("click", () =>
     act("sample-result", button, async () => {
       const { accepted } = await call("POST", "api/metrics/batch", { body: samplePoints() });
-      lookAtMetrics();
+      readMetrics();
       return `${counted(accepted, "point")} stored`;
     }),
   );

@@ -1,7 +1,7 @@
-/** What the page is made of. Text goes in as text: nothing here, or elsewhere, reads markup out of data. */
+/** Functions that change the page. All data is inserted as text, never as markup. */
 
 /**
- * Return the element with an id. That it exists is the page's promise.
+ * Return the element with an id, which must exist.
  * @param {string} id
  * @returns {HTMLElement}
  */
@@ -26,7 +26,7 @@ export function element(tag, attributes = {}, ...children) {
 }
 
 /**
- * Show a text, and touch the page only where it is another.
+ * Show a text. The page changes only if the text differs.
  * @param {string} id
  * @param {string} text
  */
@@ -38,7 +38,7 @@ export function show(id, text) {
 /** @typedef {"ok" | "warning" | "critical" | "unknown"} Level */
 
 /**
- * Show a word and how serious it is. The level has a sign as well as a colour.
+ * Show a word with a level. The level has a sign as well as a colour.
  * @param {string} id
  * @param {Level} level
  * @param {string} text
@@ -49,7 +49,7 @@ export function showChip(id, level, text) {
 }
 
 /**
- * Show what became of an action, under the control that began it. Assistive technology reads it out.
+ * Show the result of an action below its control. Assistive technology reads the result out.
  * @param {string} id
  * @param {"ok" | "critical"} level
  * @param {string} text

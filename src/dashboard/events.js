@@ -7,8 +7,8 @@ import { followEvents } from "./stream.js";
 /** @typedef {import("./dom.js").Level} Level */
 
 /**
- * @typedef {object} Entry Events of the same kind that followed one another.
- * @property {Record<string, any>} event The last of them, without the count it may have come with.
+ * @typedef {object} Entry Consecutive events of the same kind.
+ * @property {Record<string, any>} event The last of these events, without its count.
  * @property {number} times
  */
 
@@ -17,7 +17,7 @@ const DRAW_MS = 250;
 
 const SIGNS = { ok: "✓", warning: "▲", critical: "✕", unknown: "○" };
 
-/** @type {Record<string, (event: Record<string, any>) => [Level, string, string]>} How serious, a name, a sentence. */
+/** @type {Record<string, (event: Record<string, any>) => [Level, string, string]>} The level, a name and a sentence. */
 const TOLD = {
   StateChanged: (event) => [
     /** @type {Record<string, Level>} */ ({ OPEN: "critical", HALF_OPEN: "warning", CLOSED: "ok" })[event.after] ?? "unknown",
@@ -45,20 +45,20 @@ export function watchEvents(overview) {
   const entries = [];
   let timer = 0;
   let isHeld = false;
-  let away = "connecting";
+  let disconnected = "connecting"; // the reason, or empty while the stream is connected
   let hasLog = true;
 
   function showState() {
-    if (away) showChip("events-chip", "warning", away);
+    if (disconnected) showChip("events-chip", "warning", disconnected);
     else if (!hasLog) showChip("events-chip", "warning", "none without Redis");
     else showChip("events-chip", "ok", "live");
-    byId("events-empty").hidden = entries.length > 0 && !away && hasLog;
+    byId("events-empty").hidden = entries.length > 0 && !disconnected && hasLog;
     show("events-empty", emptyText());
   }
 
   function emptyText() {
     if (!hasLog) return "Redis is unavailable, so events are neither stored nor shown. New events appear here when Redis answers.";
-    if (away) return "The event stream is not connected. The page tries again by itself.";
+    if (disconnected) return "The event stream is not connected. The page tries again by itself.";
     return "No events yet: no failure, no rejection, no change of state.";
   }
 
@@ -77,10 +77,10 @@ export function watchEvents(overview) {
         entries.unshift({ event, times });
         entries.length = Math.min(entries.length, KEPT);
       }
-      timer ||= setTimeout(draw, DRAW_MS); // a storm of events is drawn four times a second
+      timer ||= setTimeout(draw, DRAW_MS); // many events are drawn at most four times a second
     },
     onState(state, why) {
-      away = state === "live" ? "" : why;
+      disconnected = state === "live" ? "" : why;
       showState();
     },
   });
@@ -111,7 +111,7 @@ function row({ event, times }) {
 }
 
 /**
- * Tell an event the page has no words of its own for.
+ * Describe an event for which the page has no text.
  * @param {Record<string, any>} event
  * @returns {[Level, string, string]}
  */

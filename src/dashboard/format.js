@@ -1,4 +1,4 @@
-/** Numbers, sizes and times as people read them. What is not known is a dash. */
+/** Formats numbers, sizes and times. An unknown value is a dash. */
 
 const NOTHING = "–";
 
@@ -18,7 +18,7 @@ export function number(value) {
 
 /**
  * @param {number} value
- * @param {number} digits After the point, at most.
+ * @param {number} digits The most digits after the point.
  */
 function fixed(value, digits) {
   return value.toLocaleString("en", { maximumFractionDigits: digits });
@@ -71,7 +71,7 @@ export function bytes(value) {
 
 /**
  * @param {string | number} timestamp RFC 3339, or milliseconds since 1970.
- * @returns {string} The time of day where the reader is, to the second.
+ * @returns {string} The local time of day, to the second.
  */
 export function timeOfDay(timestamp) {
   return new Date(timestamp).toLocaleTimeString("en-GB");

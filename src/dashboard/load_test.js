@@ -8,14 +8,14 @@ import { milliseconds, number } from "./format.js";
  * @typedef {object} Run
  * @property {number} amount Requests or seconds, as the target counts.
  * @property {number} concurrency
- * @property {AbortSignal} signal Ends it early.
+ * @property {AbortSignal} signal Ends the test early.
  * @property {(share: number) => void} onProgress Called with the completed share, 0 to 1.
  */
 
 /**
  * @typedef {object} Target
  * @property {string} label
- * @property {string} words What it does.
+ * @property {string} words A description of the target.
  * @property {{label: string, max: number, value: number}} amount
  * @property {{max: number, value: number}} concurrency
  * @property {(run: Run) => Promise<[string, string][]>} run Returns the rows of the result.
@@ -128,12 +128,12 @@ async function fromHere({ amount, concurrency, signal, onProgress }, send) {
 /**
  * @param {Promise<Response>} request
  * @param {AbortSignal} signal
- * @returns {Promise<string>} The status in words, or what happened in its place.
+ * @returns {Promise<string>} The status in words, or the reason why there is none.
  */
 async function outcomeOf(request, signal) {
   try {
     const answer = await request;
-    await answer.arrayBuffer(); // all of it: that is when the connection is free again
+    await answer.arrayBuffer(); // the connection is free after the whole body was read
     return `${answer.status} ${answer.statusText}`.trim();
   } catch {
     return signal.aborted ? "stopped" : "No answer";
@@ -143,7 +143,7 @@ async function outcomeOf(request, signal) {
 /**
  * @param {number[]} sorted
  * @param {number} share
- * @returns {number | null} By nearest rank.
+ * @returns {number | null} The percentile by nearest rank.
  */
 function quantile(sorted, share) {
   return sorted[Math.max(0, Math.ceil(share * sorted.length) - 1)] ?? null;

@@ -1,4 +1,4 @@
-/** The page put together. */
+/** Starts all parts of the page. */
 
 import { installAdminKey } from "./admin_key.js";
 import { installControls } from "./controls.js";

@@ -1,7 +1,7 @@
 /**
- * What is measured: the types, each with its last hour as a line, and a chart of the chosen one.
+ * The metrics: the types, each with a line of its last hour, and a chart of the chosen type.
  *
- * These reads have a quota of their own, ten times the read quota (1,200 a minute by default), which all pages
+ * These reads have a separate quota, ten times the read quota (1,200 a minute by default), which all pages
  * behind one address share. A page reads the chosen series every 10 s, the types every 30 s, and each of the
  * eight lines every two minutes: twelve reads a minute. When the quota is used up, the page shows that, and
  * waits until it may read again.
@@ -184,7 +184,7 @@ function fillRow(row, metric, isChosen, values) {
 }
 
 /**
- * Say in words what the chart shows.
+ * Describe the chart in words.
  * @param {string} type
  * @param {Step[]} steps
  * @param {string} range

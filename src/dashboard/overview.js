@@ -10,18 +10,18 @@ import { drawSparkline } from "./sparkline.js";
 /** @typedef {import("./dom.js").Level} Level */
 
 const POLL_SECONDS = 3;
-/** The service keeps a reading for half a second: asked sooner after a change, it might not know of it. */
+/** The service reuses an overview for half a second. Earlier, it may not contain a change. */
 const SETTLED_MS = 600;
 const SHOWN_SECONDS = 300;
-/** A line that has just begun is drawn as part of one this long. */
+/** The number of values for which a new line has room. */
 const FEWEST_SLOTS = 30;
-/** Older than this, what is shown is no longer said to be so. */
+/** An older overview is shown as out of date. */
 const STALE_SECONDS = 6;
 const TRANSITIONS_SHOWN = 5;
-/** The proxy's queue is held when its next slot is further off than an interval plus this. */
+/** The proxy's queue is paused if its next slot is later than an interval plus this time. */
 const HELD_SECONDS = 2;
 
-/** While Redis is unavailable, each panel says what applies now and what happens next. */
+/** The texts of the panels while Redis is unavailable: the present behaviour, and what happens next. */
 const WITHOUT_REDIS = [
   ["breaker-note", "Redis is unavailable. Each worker uses its own breaker until Redis answers."],
   ["limiter-note", "Redis is unavailable. The workers share quotas again when Redis answers."],
@@ -39,8 +39,8 @@ const BREAKER_STATES = {
 
 /**
  * Show the overview, and update it from now on.
- * @returns {{ follow: (listener: (overview: any) => void) => void, lookSoon: () => void }} `follow` adds a
- *   listener for each new overview; `lookSoon` reads once more, when a change just made is visible.
+ * @returns {{ follow: (listener: (overview: any) => void) => void, readSoon: () => void }} `follow` adds a
+ *   listener for each new overview; `readSoon` reads once more, as soon as a recent change is visible.
  */
 export function watchOverview() {
   const figures = makeFigures();
@@ -76,7 +76,7 @@ export function watchOverview() {
   setInterval(tick, 1000);
   return {
     follow: (listener) => void listeners.push(listener),
-    lookSoon: () => void setTimeout(look, SETTLED_MS),
+    readSoon: () => void setTimeout(look, SETTLED_MS),
   };
 }
 
@@ -103,7 +103,7 @@ let announced = "";
 /**
  * @param {Level} level
  * @param {string} message
- * @param {string} code What it is about, whatever numbers the message counts up. A new one is read out.
+ * @param {string} code The subject, without the changing numbers of the message. A new code is read out.
  */
 function showStatus(level, message, code) {
   byId("truth").dataset.level = level;
@@ -114,7 +114,7 @@ function showStatus(level, message, code) {
   show("announcement", message);
 }
 
-/** The numbers and lines that have a past: how they went since the page was opened. */
+/** The numbers and lines with a history since the page was opened. */
 function makeFigures() {
   const throughput = liveChart(canvas("throughput-chart"), ["points/s", "requests/s"], SHOWN_SECONDS);
   const latency = liveChart(canvas("latency-chart"), ["p50 ms", "p95 ms", "p99 ms"], SHOWN_SECONDS);
@@ -124,7 +124,7 @@ function makeFigures() {
 
   /**
    * @param {any} overview
-   * @param {boolean} afterGap Whether something is missing before it.
+   * @param {boolean} afterGap Whether overviews before this one are missing.
    */
   function add(overview, afterGap) {
     const { traffic, cache } = overview;
@@ -241,9 +241,9 @@ function words(state) {
 }
 
 /**
- * Show how long an open breaker stays so.
+ * Show the time until an open breaker probes.
  * @param {any} breaker
- * @param {number} age Of what is known of it, in seconds.
+ * @param {number} age The age of the breaker's state, in seconds.
  */
 function showCountdown(breaker, age) {
   const left = breaker.retry_after === null ? null : Math.max(0, breaker.retry_after - age);

@@ -1,11 +1,11 @@
-/** Things done again and again, while somebody looks. */
+/** Repeated tasks, which run only while the page is visible. */
 
 /**
- * Do `task` at once and then every so often. Rounds never overlap. While the page is hidden nothing is done,
- * what is under way is stopped, and when it is seen again a round begins at once.
- * @param {number} seconds From the end of one round to the next.
- * @param {(signal: AbortSignal) => Promise<void>} task Sees to its own errors; what it throws once aborted is dropped.
- * @returns {() => void} Has the next round begin now.
+ * Run `task` at once and then repeatedly. Rounds never overlap. When the page is hidden, the running round is
+ * aborted and no other begins. When the page is visible again, a round begins at once.
+ * @param {number} seconds The time from the end of a round to the next.
+ * @param {(signal: AbortSignal) => Promise<void>} task Handles its own errors. Errors after the abort are dropped.
+ * @returns {() => void} Begins the next round now.
  */
 export function repeat(seconds, task) {
   /** @type {AbortController | null} */

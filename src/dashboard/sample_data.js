@@ -1,9 +1,9 @@
-/** Points that look like something: three metrics of the last hour, as a small server would have sent them. */
+/** Sample points: three metrics of the last hour, with values like those of a small server. */
 
 const POINTS_OF_A_TYPE = 120;
 const HOUR_MS = 3_600_000;
 
-/** By type: where it hovers, how far it swings, how restless it is, and what it can't leave. */
+/** By type: the mean, the amplitude of the wave, the noise, and the range of the values. */
 const SHAPES = {
   cpu_usage: { level: 42, swing: 18, noise: 6, from: 0, to: 100 },
   memory_usage: { level: 61, swing: 7, noise: 0.8, from: 0, to: 100 },

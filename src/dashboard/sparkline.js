@@ -1,4 +1,4 @@
-/** A line the size of a word: what a number did lately. Gaps in the data are gaps in the line. */
+/** A small line of the recent values of a number. Missing values are gaps in the line. */
 
 const SVG = "http://www.w3.org/2000/svg";
 const WIDTH = 100;
@@ -9,8 +9,8 @@ const HEIGHT = 24;
  * @param {Element} svg
  * @param {readonly (number | null)[]} values Evenly spaced, oldest first.
  * @param {object} [scale]
- * @param {boolean} [scale.fromZero] Whether the bottom is zero rather than the lowest value.
- * @param {number} [scale.slots] How many values the width is for; fewer sit at its right end.
+ * @param {boolean} [scale.fromZero] Whether the bottom is zero instead of the lowest value.
+ * @param {number} [scale.slots] The number of values for the whole width. Fewer values are at the right end.
  */
 export function drawSparkline(svg, values, { fromZero = false, slots = values.length } = {}) {
   const known = values.filter((value) => value !== null);

@@ -1,21 +1,21 @@
 /**
- * Server-sent events, read by `fetch`. An `EventSource` tells neither why it was refused (a spent quota, every
- * place taken) nor of the comments that keep the line alive, and we want to know both; and one that is
- * closed while the page is hidden could not go on after the last event it saw.
+ * Server-sent events, read with `fetch`. An `EventSource` reports neither the reason of a rejection (a spent
+ * quota, too many followers) nor the comments that keep the connection open. After the page was hidden, it could
+ * not continue after the last event.
  */
 
 import { ApiError, ask, errorOf } from "./api.js";
 import { repeat } from "./poll.js";
 
-/** The server says something every 15 s, were it a comment. */
+/** The server sends a comment at least every 15 s. */
 const SILENCE_MS = 40_000;
 const PAUSE_SECONDS = 3;
 
 /**
- * Follow the events for as long as the page is seen, coming back after each break.
+ * Follow the events while the page is visible. Connect again after each interruption.
  * @param {object} to
- * @param {(event: Record<string, any>) => void} to.onEvent Told of each event once, oldest first.
- * @param {(state: "live" | "away", why: string) => void} to.onState Told when the line stands, and why not.
+ * @param {(event: Record<string, any>) => void} to.onEvent Called once for each event, oldest first.
+ * @param {(state: "live" | "disconnected", why: string) => void} to.onState Called with the state of the connection and a reason.
  */
 export function followEvents({ onEvent, onState }) {
   let last = "";
@@ -33,18 +33,18 @@ export function followEvents({ onEvent, onState }) {
         last = message.id || last;
         onEvent(JSON.parse(message.data));
       }
-      onState("away", "reconnecting");
+      onState("disconnected", "reconnecting");
     } catch (error) {
       if (signal.aborted) throw error;
       const wait = (error instanceof ApiError && error.retryAfter) || PAUSE_SECONDS;
       notBefore = Date.now() + Math.min(wait, 60) * 1000;
-      onState("away", error instanceof ApiError ? error.message : "Reconnecting");
+      onState("disconnected", error instanceof ApiError ? error.message : "Reconnecting");
     }
   });
 }
 
 /**
- * Read the messages out of an event stream (WHATWG HTML, "Interpreting an event stream").
+ * Read the messages of an event stream (WHATWG HTML, "Interpreting an event stream").
  * @param {ReadableStream<BufferSource>} body
  * @returns {AsyncGenerator<{id: string, data: string}>}
  */

@@ -1,8 +1,8 @@
 """Resilience patterns for asyncio: small, typed, framework-free.
 
 A pattern is a module, or a folder with modules for the policy and for its options. The folder of a pattern
-that keeps its state in a store also has the store (port), memory form, Redis form with its Lua scripts, and
-the form for when the shared store is unavailable. The patterns use only the protocols in `policy`, `clock`
+that keeps its state in a store also has the port of the store, and its implementations: in memory, in Redis
+with Lua scripts, and with failover to memory. The patterns use only the protocols in `policy`, `clock`
 and `events`.
 
 The names that most programs use are here: `from standfast import Retry, RetryOptions`. Every other name is in
@@ -103,7 +103,7 @@ _MODULES = {
 }
 """The module of each name."""
 
-if not TYPE_CHECKING:  # a type checker knows the names by their imports above, and must know of no others
+if not TYPE_CHECKING:  # a type checker reads the names from the imports above, and must accept no others
     __all__ = [*_MODULES]  # noqa: PLE0604
 
     def __getattr__(name: str) -> object:

@@ -1,12 +1,12 @@
-"""Adaptive concurrency: a bulkhead that finds its own size.
+"""Adaptive concurrency: a bulkhead whose limit adapts to the service.
 
 The number of calls that a service can process at once is seldom known, and it changes with the service. Below
-that number, more calls at once bring more answers; above it, calls only wait for one another in the service.
-Therefore the limit is treated as TCP treats its congestion window: it is raised while calls succeed, and
-lowered when they do not. (The idea is that of Netflix's concurrency-limits, on the base of Little's law.)
+that number, more concurrent calls give more answers per second. Above it, calls only wait in the service.
+Therefore the limit changes like the congestion window of TCP: it is raised while calls succeed, and lowered
+when they fail. (Netflix's concurrency-limits use the same idea, which is based on Little's law.)
 
-Calls are judged in rounds. A round has as many calls as the limit allows at once. A `LimitAlgorithm` computes
-the next limit from a round:
+Calls are evaluated in rounds. A round has as many calls as the limit allows at once. A `LimitAlgorithm`
+computes the next limit from a round:
 
 - `Aimd` needs a target for the latency. Begin with this one.
 - `Gradient` measures that latency itself. For this purpose it lowers the limit to the minimum for a round at
@@ -34,7 +34,7 @@ class Round:
     Attributes:
         seconds: The duration of each call that succeeded.
         failures: The number of calls that failed in a way that indicates overload.
-        was_full: Whether at some time as many calls were under way as the limit allowed. If not, their
+        was_full: Whether at some time as many calls were running as the limit allowed. If not, their
             success is no reason to raise the limit. (RFC 7661 on TCP's window.)
     """
 
@@ -108,7 +108,7 @@ class Gradient:
     that is slow during the measurement is considered that slow until the next one.
 
     Args:
-        tolerance: How much longer a call may take than without load, as a share of that time; finite, at
+        tolerance: The tolerated increase of the latency over that without load, as a share; finite, at
             least 0.
         probe_every_rounds: Rounds from one measurement to the next, at least 1.
     """
@@ -121,7 +121,7 @@ class Gradient:
         self._tolerance = tolerance
         self._probe_every_rounds = probe_every_rounds
         self._rounds_to_probe = 0
-        self._resume_at: int | None = None  # the limit before the measurement under way
+        self._resume_at: int | None = None  # the limit before the running measurement
         self._unloaded_seconds = 0.0
 
     def next_limit(self, limit: int, ended: Round) -> float:
@@ -159,16 +159,16 @@ def _mean(values: list[float]) -> float:
 
 
 class Resizable(Protocol):
-    """A policy that limits the calls under way at once by a limit that can change: a bulkhead."""
+    """A policy that limits the concurrent calls by a limit that can change: a bulkhead."""
 
     @property
     def permits(self) -> int:
-        """Calls that may be under way at once."""
+        """The limit of concurrent calls."""
         ...
 
     @property
     def in_use(self) -> int:
-        """Calls under way."""
+        """The number of running calls."""
         ...
 
     def resize(self, permits: int) -> None:
@@ -181,7 +181,7 @@ class Resizable(Protocol):
 
 
 def unless_rejected(error: Exception) -> bool:
-    """Return True for any error but a rejection: that call was not begun and shows nothing."""
+    """Return True for any error except a rejection, since a rejected call did not begin."""
     return not isinstance(error, RejectedError)
 
 
@@ -192,8 +192,8 @@ class AdaptiveConcurrencyOptions:
     Attributes:
         min_limit: The lowest limit, at least 1.
         max_limit: The highest limit, at least `min_limit`.
-        round_calls: The smallest number of calls in a round, at least 1, also where the limit is lower. A
-            round of few calls shows little.
+        round_calls: The smallest number of calls in a round, at least 1, also if the limit is lower. The
+            latencies of few calls would vary too much.
         overload_on: The errors that indicate overload: their classes, or a function that returns whether an
             error does. A call with another error is not counted.
     """
@@ -214,7 +214,7 @@ class AdaptiveConcurrencyOptions:
 
 
 class AdaptiveConcurrency(BlockPolicy):
-    """The policy. It runs calls in a bulkhead and changes the limit of the bulkhead.
+    """A policy that runs calls in a bulkhead, and adapts the limit of the bulkhead to their latencies.
 
     A call that began before the limit was last lowered shows the load before that. Such a call is not
     counted, so that one overload does not lower the limit several times. A cancelled call is not counted
@@ -255,7 +255,7 @@ class AdaptiveConcurrency(BlockPolicy):
 
     @property
     def limit(self) -> int:
-        """Calls that may be under way at once."""
+        """The limit of concurrent calls."""
         return self._bulkhead.permits
 
     async def run(self, call: Call[T]) -> T:
@@ -267,7 +267,7 @@ class AdaptiveConcurrency(BlockPolicy):
         require_async(call)
         try:
             return await self._bulkhead.run(AsyncPartial(self._watch, call))
-        finally:  # here and not in `_watch`: the permit is given back before the listener is called
+        finally:  # not in `_watch`, so that the permit is released before the listener is called
             if self._round.calls >= max(self._options.round_calls, self._bulkhead.permits):
                 self._end_round()
 

@@ -1,4 +1,4 @@
-"""Bulkhead: a limit on the calls under way at once, so that one slow dependency cannot use up all resources.
+"""Bulkhead: a limit on the concurrent calls, so that one slow dependency cannot use up all resources.
 
 Further calls wait in a queue, first come first served. The length of the queue and the wait are limited too.
 """
@@ -34,7 +34,7 @@ class BulkheadOptions:
     """The limits of a bulkhead.
 
     Attributes:
-        permits: Calls under way at once, at least 1.
+        permits: The number of concurrent calls, at least 1.
         max_waiting: Calls that may wait for a permit, at least 0.
         max_wait_seconds: The longest time that a call may wait for a permit; finite, above 0.
     """
@@ -55,7 +55,7 @@ _DEFAULT_OPTIONS: Final = BulkheadOptions()
 
 
 class Bulkhead(BlockPolicy):
-    """The policy.
+    """A policy that limits the number of concurrent calls.
 
     Args:
         options: The limits.
@@ -82,12 +82,12 @@ class Bulkhead(BlockPolicy):
 
     @property
     def permits(self) -> int:
-        """Calls that may be under way at once."""
+        """The limit of concurrent calls."""
         return self._permits.total
 
     @property
     def in_use(self) -> int:
-        """Calls under way. They may be more than `permits` for a while after `permits` was reduced."""
+        """The running calls. They may be more than `permits` for a while after `permits` was reduced."""
         return self._permits.in_use
 
     @property
@@ -98,7 +98,7 @@ class Bulkhead(BlockPolicy):
     def resize(self, permits: int) -> None:
         """Change the number of permits.
 
-        New permits go to waiting calls at once. Fewer permits stop no call under way.
+        New permits go to waiting calls at once. Fewer permits stop no running call.
 
         Raises:
             ValueError: `permits` is below 1.

@@ -68,7 +68,7 @@ class SystemClock:
 
 
 SYSTEM_CLOCK: Final = SystemClock()
-"""What the policies and stores use unless they get another clock."""
+"""The default clock of policies and stores."""
 
 
 class BlockingClock(SystemClock):
@@ -106,4 +106,4 @@ class SystemRandomizer:
 
 
 SYSTEM_RANDOMIZER: Final = SystemRandomizer()
-"""What the policies use unless they get another randomizer."""
+"""The default randomizer of policies."""

@@ -9,7 +9,7 @@
     ├── StoreUnavailableError        the store of a policy did not answer, or not in time
     │   └── StoreRefusedError        the store answered, and refused the request
     └── RejectedError                the call was not begun; the error says when to call again
-        ├── CircuitOpenError         the breaker is open, or half-open with all probes under way
+        ├── CircuitOpenError         the breaker is open, or half-open and all probes running
         ├── RateLimitedError         the quota is used up
         ├── BulkheadFullError        all permits are in use, and the queue is full
         ├── QueueFullError           the paced queue is full
@@ -114,7 +114,7 @@ class RejectedError(ResilienceError):
 
 
 class CircuitOpenError(RejectedError):
-    """The circuit breaker is open, or half-open with all its probes under way."""
+    """The circuit breaker is open, or half-open with all its probes running."""
 
 
 class RateLimitedError(RejectedError):

@@ -15,7 +15,7 @@ P = ParamSpec("P")
 _log = logging.getLogger(__name__)
 
 CallOutcome: TypeAlias = Literal["succeeded", "failed", "timed_out", "rejected", "cancelled"]
-"""How a call of a policy ended: see `CallFinished`."""
+"""The outcome of a call: see `CallFinished`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +54,7 @@ class CallFinished(Event):
             calls no failure is "succeeded".
         duration_seconds: From the start of `run` to its end, waits and retries included; at least 0. For a
             cache, from the moment at which the caller waits for the answer.
-        error: What the policy raised; None where it returned.
+        error: The error that the policy raised; None if it returned a result.
     """
 
     pattern: str
@@ -86,7 +86,7 @@ class SlotTaken(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StateChanged(Event):
-    """A circuit breaker changed its state, such as from "CLOSED" to "OPEN". `reason` says why."""
+    """A circuit breaker changed its state for a `reason`, for example from "CLOSED" to "OPEN"."""
 
     before: str
     after: str
@@ -95,7 +95,7 @@ class StateChanged(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WouldHaveOpened(Event):
-    """A circuit breaker that is forced closed would have opened. `reason` says why.
+    """A circuit breaker that is forced closed would have opened for a `reason`.
 
     The event is sent once. It is sent again only after a moment at which no rule would have opened the
     breaker.
@@ -167,7 +167,7 @@ class CacheAnswered(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheRefreshed(Event):
-    """A cache computed an entry. `early` says whether the previous entry had not expired yet."""
+    """A cache computed an entry. `early` is true if the previous entry had not expired yet."""
 
     early: bool
 
@@ -191,7 +191,7 @@ class Hedged(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HedgedAttemptFailed(Event):
-    """Attempt number `attempt` (from 1) failed with `error` while another attempt was still under way."""
+    """Attempt number `attempt` (from 1) failed with `error` while another attempt was still running."""
 
     attempt: int
     error: BaseException

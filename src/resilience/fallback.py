@@ -20,15 +20,17 @@ Substitute = Callable[[Exception], object]
 
 
 class Fallback(SyncPolicy):
-    """The policy. The types are not checked: a substitute must answer with the same type as the call.
+    """A policy that replaces the error of a call by the answer of a substitute.
+
+    The types are not checked: a substitute must return the same type as the call.
 
     Args:
-        substitutes: At least one. They are tried in order until one answers. Each is called with the error of
-            the call, or with a `FailedResultError` where the result of the call was the failure.
+        substitutes: At least one substitute. They are tried in order until one answers. Each is called with
+            the error of the call, or with a `FailedResultError` that contains a failed result.
         handles: Errors, of the call or of a substitute, after which the next substitute is tried. Any other
             error is raised to the caller, and so is a cancellation.
         is_failure_result: Returns whether a result of the call counts as a failure; None: no result does.
-        clock: Measures the calls, for `CallFinished`; None for the machine's clock.
+        clock: Measures the calls, for `CallFinished`; None for the system clock.
         name: The policy's name in events.
         listener: Receives `FellBack` for each call that a substitute answered.
     """

@@ -1,4 +1,4 @@
-"""The patterns in a FastAPI application: a rate limit as a dependency, answers for rejections, a lifespan.
+"""Parts for FastAPI applications: a rate limit as a dependency, responses to rejections, and a lifespan.
 
 ::
 
@@ -22,7 +22,7 @@ any other                                503    `SERVICE_UNAVAILABLE`
 `QueueTimeoutError`, `CallTimeoutError`  504    `QUEUE_TIMEOUT`, `CALL_TIMEOUT`
 ======================================== ====== ==========================================================
 
-Each answer has a `Retry-After` of whole seconds, at least 1. No answer says which service failed.
+Each response has a `Retry-After` of whole seconds, at least 1. No response names the service that failed.
 """
 
 import math
@@ -55,7 +55,7 @@ from .rate_limiter.options import check_cost
 from .rate_limiter.store import Decision, RateLimiter
 
 KeyFunction: TypeAlias = Callable[[Request], str]
-"""Says whose quota a request counts against."""
+"""Returns the key of the quota that a request counts against, such as its client."""
 
 _DECISIONS = "standfast.decisions"
 _PROBLEM_TYPES = "https://iana.org/assignments/http-problem-types#"
@@ -64,20 +64,20 @@ _PROBLEM_TYPES = "https://iana.org/assignments/http-problem-types#"
 def client_address(request: Request) -> str:
     """Return the address of the connection's other end: an IPv4 address or an IPv6 /64.
 
-    No header is read, so a client cannot choose the result. Behind a proxy all clients have the proxy's
-    address: see `client_address_behind`.
+    No header is read, so a client cannot choose the result. Behind a proxy, all clients have the address of
+    the proxy. Use `client_address_behind` there.
     """
     return _PEER.client(request.scope)
 
 
 def client_address_behind(*trusted_proxies: str) -> KeyFunction:
-    """Return a function that reads `X-Forwarded-For`, but only as far as trusted proxies wrote it.
+    """Return a function that reads `X-Forwarded-For`, but only the part written by trusted proxies.
 
     Args:
         trusted_proxies: Addresses or networks of the proxies, such as "10.0.0.0/8"; at least one.
 
     Raises:
-        ValueError: There is none, or one is no network.
+        ValueError: No proxy is given, or one is not an address or a network.
     """
     if not trusted_proxies:
         raise ValueError("trusted_proxies must be at least one network")
@@ -98,21 +98,22 @@ class _LimitDecision:
 
 
 class RequestLimit:
-    """A dependency that counts each request against a quota, for each client apart.
+    """A dependency that counts each request against the quota of its client.
 
-    Every answer to the request, except the 500 of an error that no handler catches, has the headers
-    `RateLimit-Policy`, `RateLimit` and `X-RateLimit-*`. With several limits on a request, `X-RateLimit-*` is
-    that with the fewest units left. A rejected request takes nothing. If the limiter has several quotas, the
-    headers are those of the quota that limits most. Where the store of the limiter fails, its error is the
-    answer, unless the limiter has a store to fall back to.
+    Every response to a counted request, except the 500 of an error that no handler catches, has the headers
+    `RateLimit-Policy`, `RateLimit` and `X-RateLimit-*`.
+    If several limits apply to a request, `X-RateLimit-*` describes the limit with the fewest units left. A
+    rejected request takes no units. If the limiter has several quotas, the headers describe the quota that
+    limits most. If the store of the limiter fails, the route raises its error, unless the limiter has a
+    failover store.
 
     Args:
         limiter: Keeps the quotas.
-        name: Names the quota in headers and errors, and keeps its counts apart from those of other limits
-            with the same store: printable ASCII without quotes and backslashes.
-        key: Says whose quota a request counts against.
+        name: The name of the quota in headers and errors: printable ASCII without quotes and backslashes. It
+            separates the counts from those of other limits in the same store.
+        key: Returns the key of the quota that a request counts against.
         cost: Units that a request takes, from 1 to the smallest limit.
-        clock: Dates `X-RateLimit-Reset`; None for the machine's clock.
+        clock: The time of day for `X-RateLimit-Reset`; None for the system clock.
 
     Raises:
         ValueError: The name or the cost is out of its range.
@@ -156,12 +157,12 @@ class RequestLimit:
 
 
 def add_resilience(app: FastAPI, *, default_retry_seconds: float = 30.0) -> None:
-    """Let `app` answer rejections as problems, and send the headers of its limits.
+    """Add the responses to rejections and the headers of the limits to `app`.
 
     Args:
         app: The application, before it is started.
-        default_retry_seconds: `Retry-After` of an error that does not say when to come back, such as that of
-            a circuit breaker that is held open; finite, above 0.
+        default_retry_seconds: The `Retry-After` of an error without a `retry_after`, such as that of a
+            circuit breaker that is forced open; finite, above 0.
 
     Raises:
         ValueError: `default_retry_seconds` is out of its range.
@@ -181,7 +182,7 @@ def add_resilience(app: FastAPI, *, default_retry_seconds: float = 30.0) -> None
 _ANSWERS: dict[type[Exception], tuple[int, str, str]] = {
     RateLimitedError: (429, "RATE_LIMIT_EXCEEDED", "Rate limit exceeded"),
     CircuitOpenError: (503, "CIRCUIT_OPEN", "A service that this request needs is unavailable"),
-    BulkheadFullError: (503, "BULKHEAD_FULL", "Too many calls of this kind are under way"),
+    BulkheadFullError: (503, "BULKHEAD_FULL", "Too many calls of this kind are running"),
     QueueFullError: (503, "QUEUE_FULL", "Too many calls of this kind wait"),
     QueueClosedError: (503, "QUEUE_CLOSED", "This server is stopping"),
     QueueTimeoutError: (504, "QUEUE_TIMEOUT", "The call did not start in time"),
@@ -212,7 +213,7 @@ def _problem(error: Exception, violated: Sequence[str], default_retry_seconds: f
 
 
 class _LimitHeaders:
-    """Middleware that puts the headers of the limits on the answers to the requests that they counted."""
+    """Middleware that adds the headers of the limits to the responses to counted requests."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -256,12 +257,12 @@ def closing_lifespan(
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     """Return a lifespan for `FastAPI(lifespan=…)` that closes `resources` when the application stops.
 
-    A resource without an `aclose` is entered when the application starts. The resources are closed in the
-    opposite order, each of them also where another one fails. Within a lifespan of your own, write
+    A resource without an `aclose` is entered when the application starts. The resources are closed in reverse
+    order. If one of them fails, the others are closed too. Within a lifespan of your own, write
     ``async with closing_lifespan(queue)(app):``.
 
     Args:
-        resources: In the order in which they are needed.
+        resources: The resources, in the order in which the application needs them.
     """
 
     @asynccontextmanager

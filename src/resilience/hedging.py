@@ -39,16 +39,16 @@ _Attempt: TypeAlias = tuple[T, FailedResultError | None]
 
 @dataclass(frozen=True, slots=True)
 class HedgingOptions:
-    """When to begin another attempt, and how many.
+    """The delay and the number of the attempts.
 
     Attributes:
         delay_seconds: The wait for an answer before each further attempt; finite, above 0.
         attempts: The number of all attempts, the first included; at least 2.
         is_failure_result: Returns whether a result counts as a failure; None: no result does. Such a result
-            is the answer only where no other attempt is under way any more.
+            is the answer only if no other attempt is running.
         delay_quantile: In (0, 1): the wait is this quantile of the latencies of the latest `LATENCIES_KEPT`
-            first attempts that were answered or overtaken; `delay_seconds` holds for the first
-            `LATENCIES_NEEDED` calls. None: `delay_seconds` always holds.
+            first attempts that were answered or overtaken; `delay_seconds` applies to the first
+            `LATENCIES_NEEDED` calls. None: `delay_seconds` always applies.
     """
 
     delay_seconds: float
@@ -66,17 +66,18 @@ class HedgingOptions:
 
 
 class Hedging(BasePolicy):
-    """The policy. It stops attempts by cancelling them, so the call must not suppress a cancellation.
+    """A policy that begins another attempt if the first one is slow, and returns the first answer.
 
-    When `run` returns or raises, also after a cancellation of its caller, no attempt is running any more.
-    When its coroutine is closed, which cannot wait for anything, every other attempt has been cancelled.
+    It stops attempts by cancelling them, so the call must not suppress a cancellation. All attempts have
+    ended when `run` returns or raises, also after a cancellation of its caller. If its coroutine is closed,
+    it cannot wait for the attempts, and only cancels them.
 
     Args:
-        options: When to begin another attempt, and how many.
+        options: The delay and the number of the attempts.
         clock: Measures the delay.
         name: The policy's name in events.
         listener: Receives `Hedged` for each attempt but the first, `HedgedAttemptFailed` for each failure
-            while another attempt is under way, and `HedgeWon` where the answer is not that of the first
+            while another attempt is running, and `HedgeWon` if the answer is not that of the first
             attempt.
     """
 
@@ -104,17 +105,17 @@ class Hedging(BasePolicy):
         return self._derive(_options=override(self._options, delay_seconds=delay_seconds, attempts=attempts))
 
     async def run(self, call: Call[T]) -> T:
-        """Run `call`, several times at once if need be, and return the first answer.
+        """Run `call`, if necessary several times concurrently, and return the first answer.
 
         After a cancellation from outside, `run` ends as the first attempt does.
 
         Returns:
-            The first result that is no failure. Where every attempt failed, the result of the attempt that
-            failed last, if that had one.
+            The first result that is no failure. If every attempt failed, the result of the attempt that
+            failed last, if that attempt returned one.
 
         Raises:
             TypeError: `call` is a plain function; it is not run.
-            BaseException: The error of the attempt that failed last, unchanged, when no attempt is under way
+            BaseException: The error of the attempt that failed last, unchanged, when no attempt is running
                 any more. Errors of attempts that were cancelled after the answer of another are dropped.
         """
         require_async(call)

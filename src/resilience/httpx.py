@@ -4,28 +4,29 @@
 
     client = httpx.AsyncClient(transport=ResilientTransport(Pipeline(breaker, retry, timeout)))
 
-The policy covers a request up to the headers of its response. A redirect and a second step of
-authentication are requests of their own. For a policy of its own for each service, use the client's
-`mounts`. Arguments of the client about the connection, such as `verify`, `http2`, `limits` and `proxy`,
-belong to the inner transport.
+The policy covers a request up to the headers of its response. A redirect is a separate request, and so is
+the second step of an authentication. To use another policy for each service, pass `mounts` to the client.
+Arguments about the connection, such as `verify`, `http2`, `limits` and `proxy`, belong to the inner
+transport.
 
-**Results as failures.** A response with one of `failure_statuses` is a `FailureResponseError` inside, so
-that policies count and retry it. When the policy raises the error of the last attempt, the client gets the
-response. Name failures here and not by the `is_failure_result` of a policy, to which a response does not say
-when to come back, nor whether its request may be sent again.
+**Responses as failures.** The policy receives a response with one of `failure_statuses` as a
+`FailureResponseError`, so that it counts and retries the response. If the policy raises the error of the last
+attempt, the client gets the response. Define failures by `failure_statuses` and not by the
+`is_failure_result` of a policy: a result has no `retry_after`, and does not show whether its request may be
+sent again.
 
-**Retry-After** of such a response, in seconds or as a date, is the error's `retry_after`, before which
-`Retry` does not try again. If `RetryOptions.total_seconds` is too short for that, there is no retry.
+**Retry-After.** The header of such a response, in seconds or as a date, becomes the error's `retry_after`.
+`Retry` waits at least as long. If `RetryOptions.total_seconds` is too short for the wait, it does not retry.
 
-**Which requests are sent again.** Those for which `may_resend` returns True, and whose body is known:
-bytes, or a streamed body of at most `max_buffered_bytes`, which is read before the first attempt. Every
-other request is sent at most once, unless no connection was made: its errors make `Retry` stop. A further
+**Repeated requests.** A request may be sent again if `may_resend` returns True and its body is known: bytes,
+or a streamed body of at most `max_buffered_bytes`, which is read before the first attempt. Every other
+request is sent at most once, unless no connection was made. Its errors end a `Retry`. Another
 attempt raises `ResendRefusedError`, for example after a timeout; `Retry` then raises the error of the attempt
 before.
 
 **Bodies of responses.** The body of a response with a failure status is read up to `max_buffered_bytes`, so
-that its connection is free while a retry waits. A longer body, and that of every other response, stays
-open. Each response that the client does not get is closed: by the next attempt, or when the policy ends.
+that its connection is free while a retry waits. A longer body stays open, and so does the body of every
+other response. The next attempt, or the end of the policy, closes each response that the client does not get.
 """
 
 import math
@@ -39,7 +40,7 @@ from .http.http_date import retry_after_seconds
 from .policy import Policy
 
 FAILURE_STATUSES = frozenset({429, 500, 502, 503, 504})
-"""Statuses that say that the server, and not the request, is the problem."""
+"""Statuses of failures whose cause is the server, not the request."""
 
 _IDEMPOTENT_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 _NOT_CONNECTED = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
@@ -48,13 +49,13 @@ _NEVER = math.inf
 
 
 class FailureResponseError(httpx.HTTPStatusError):
-    """A response with a failure status. Only policies see it: the client gets the response.
+    """A response with a failure status. Only policies receive this error: the client gets the response.
 
     Attributes:
         request: The request.
-        response: The response. Its body is not for the policies to read.
-        retry_after: Seconds before which the server asks not to be called again; None where it does not ask.
-            Infinite where the request must not be sent again.
+        response: The response. Policies must not read its body.
+        retry_after: The seconds of the server's `Retry-After`; None if there is no such header. Infinite if
+            the request must not be sent again.
     """
 
     def __init__(self, request: httpx.Request, response: httpx.Response, retry_after: float | None) -> None:
@@ -82,10 +83,10 @@ class ResilientTransport(httpx.AsyncBaseTransport):
         policy: Runs every request; a pipeline, in most cases.
         transport: Sends the requests; None for a new `httpx.AsyncHTTPTransport()`.
         failure_statuses: Statuses of responses that are failures; empty for none.
-        may_resend: Says which requests may be sent more than once.
-        max_buffered_bytes: The longest body that is kept in memory, at least 0: for each request under way
-            one of its own and one of its last response.
-        clock: Tells how far off the date of a `Retry-After` is; None for the machine's clock.
+        may_resend: Returns whether a request may be sent more than once.
+        max_buffered_bytes: The longest body that is kept in memory, at least 0. Each request in progress
+            keeps at most two bodies: its own and that of its last response.
+        clock: The clock with which the date of a `Retry-After` is compared; None for the system clock.
     """
 
     def __init__(
@@ -111,8 +112,9 @@ class ResilientTransport(httpx.AsyncBaseTransport):
         """Send `request`, through the policy, and return the response.
 
         Raises:
-            ResilienceError: The policy's own verdict, such as a rejection or a timeout.
-            ResendRefusedError: A policy other than `Retry` tried to send a request again that must not be.
+            ResilienceError: The policy's own error, such as a rejection or a timeout.
+            ResendRefusedError: A policy other than `Retry` tried to repeat a request that must not be sent
+                again.
             httpx.TransportError: The error of the last attempt.
         """
         request.stream = await _buffer(request.stream, self._max_buffered_bytes)
@@ -122,12 +124,12 @@ class ResilientTransport(httpx.AsyncBaseTransport):
             result = await self._policy.run(exchange.attempt)
         except FailureResponseError as failure:
             result = failure.response
-        except GeneratorExit:  # nothing can be awaited any more
+        except GeneratorExit:  # the coroutine cannot await any more
             exchange.responses.clear()
             raise
         except Exception as error:
             if getattr(error, "retry_after", None) == _NEVER:
-                vars(error)["retry_after"] = None  # it was for the policies
+                vars(error)["retry_after"] = None  # the infinite value is only for the policies
             raise
         finally:
             await exchange.close_responses(but=result)
@@ -142,7 +144,7 @@ class ResilientTransport(httpx.AsyncBaseTransport):
         return await self._transport.handle_async_request(request)
 
     async def failure(self, response: httpx.Response, request: httpx.Request) -> FailureResponseError | None:
-        """Return the error that stands for `response`; None where it is no failure."""
+        """Return the error for `response`, or None if the response is no failure."""
         if response.status_code not in self._failure_statuses:
             return None
         response.stream = await _buffer(response.stream, self._max_buffered_bytes)
@@ -158,7 +160,7 @@ class _Exchange:
     """One request, and the responses to its attempts.
 
     Attributes:
-        responses: Those that are not closed.
+        responses: The responses that are not closed yet.
     """
 
     def __init__(self, transport: ResilientTransport, request: httpx.Request) -> None:
@@ -195,7 +197,7 @@ class _Exchange:
         raise failure
 
     async def close_responses(self, *, but: httpx.Response | None) -> None:
-        """Close every response but one."""
+        """Close every response except `but`."""
         for response in self.responses:
             if response is not but:
                 await response.aclose()
@@ -207,7 +209,7 @@ class _Exchange:
 
 
 async def _buffer(stream: object, max_bytes: int) -> httpx.AsyncByteStream:
-    """Return a stream of the same bytes, read and closed already where they are at most `max_bytes`."""
+    """Return a stream of the same bytes. If `stream` has at most `max_bytes`, read and close it."""
     if isinstance(stream, httpx.ByteStream) or not isinstance(stream, httpx.AsyncByteStream):
         return stream  # type: ignore[return-value]  # a synchronous stream is refused by the inner transport
     chunks: list[bytes] = []
@@ -223,7 +225,7 @@ async def _buffer(stream: object, max_bytes: int) -> httpx.AsyncByteStream:
 
 
 class _PartlyReadStream(httpx.AsyncByteStream):
-    """A stream whose first chunks were read already. It can be read once."""
+    """A stream whose first chunks are already in memory. It can be read once."""
 
     def __init__(
         self, chunks: list[bytes], rest: AsyncIterator[bytes], stream: httpx.AsyncByteStream

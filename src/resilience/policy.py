@@ -1,6 +1,6 @@
-"""What a policy is: an object that runs a call under a rule, such as a limit or a retry.
+"""The base classes of policies. A policy runs calls under a rule, such as a limit or a retry.
 
-Ways to call, all with the same decisions::
+There are several ways to call, all with the same decisions::
 
     answer = await policy.run(call)
 
@@ -29,7 +29,7 @@ T = TypeVar("T")
 P = ParamSpec("P")
 
 Call = Callable[[], Awaitable[T]]
-"""A call that a policy can run, several times if need be: each time it returns a new awaitable.
+"""A call that a policy can run, also several times. Each time it returns a new awaitable.
 
 A call is an `async def`, a bound method or a partial of one, a lambda that returns an awaitable, or an object
 with such a `__call__`. A plain `def` is not a call: see `require_async`.
@@ -52,28 +52,28 @@ _PACKAGE = f"{__name__.rpartition('.')[0]}."
 
 
 class AsyncPartial(partial[Awaitable[T]]):
-    """A partial that certainly returns an awaitable, so that `require_async` does not examine it."""
+    """A partial that is known to return an awaitable, so that `require_async` does not check it."""
 
 
 class Policy(Protocol):
-    """The port of a policy: a `Pipeline` takes any object with this method."""
+    """The port of a policy. A `Pipeline` accepts any object with this method."""
 
     async def run(self, call: Call[T]) -> T:
         """Run `call` once, several times or not at all.
 
         Returns:
-            The result of the call, or another answer that the policy gives instead.
+            The result of the call, or a substitute of the policy.
 
         Raises:
             TypeError: `call` is a plain function; it is not run.
             ResilienceError: The policy's own decision, such as a rejection or a timeout.
-            BaseException: The error of the call, where the policy does not handle it.
+            BaseException: The error of the call, unless the policy handles it.
         """
         ...
 
 
 class BasePolicy(ABC):
-    """What all policies of this package share: they are decorators, and their options can be overridden."""
+    """The base class of all policies: they are decorators, and their options can be overridden."""
 
     @abstractmethod
     async def run(self, call: Call[T]) -> T:
@@ -106,21 +106,21 @@ class BasePolicy(ABC):
 class SyncPolicy(BasePolicy):
     """A policy that can also run plain functions, in a thread without an event loop.
 
-    The coroutine of `run` is run to its end without an event loop, so all decisions are those of `run`. That
-    is possible where nothing suspends the coroutine: the policy needs a `BlockingClock`, and a circuit
-    breaker needs a `ThreadSafeBreakerStore`.
+    The coroutine of `run` is run to its end without an event loop, so all decisions are those of `run`. This
+    works only if nothing suspends the coroutine. So the policy needs a `BlockingClock`, and a circuit breaker
+    needs a `ThreadSafeBreakerStore`.
     """
 
     def run_sync(self, call: Callable[[], T]) -> T:
         """Run the plain function `call`. Blocks the thread, also while the policy waits.
 
         Returns:
-            What `run` returns for such a call.
+            The result, as from `run`.
 
         Raises:
             TypeError: `call` is an async function or a generator, which is not run, or returns a coroutine.
             RuntimeError: The policy has to suspend, because its clock or its store needs an event loop.
-            BaseException: What `run` raises for such a call.
+            BaseException: The error of `run` for such a call.
         """
         _require_sync(call)
 
@@ -202,8 +202,8 @@ def require_judge(option: str, judge: object) -> None:
 def require_async(call: Callable[..., object]) -> None:
     """Reject a plain function, which a policy could run but not await.
 
-    Every policy checks its call first. A lambda, and an object that is no function, may return an awaitable;
-    they are accepted here, and `is_misuse` recognizes the error if they do not.
+    Every policy checks its call first. A lambda, or an object that is not a function, may return an
+    awaitable, so this function accepts them. If they do not, `is_misuse` recognizes the error.
 
     Raises:
         TypeError: `call` is a plain `def`, or a bound method or a partial of one.
@@ -235,18 +235,18 @@ def _require_sync(call: Callable[..., object]) -> None:
 
 
 def _function_in(call: object) -> object:
-    """Return the function that a partial or a bound method calls; `call` itself where it is neither."""
+    """Return the function that a partial or a bound method calls. Return any other `call` unchanged."""
     while isinstance(call, (MethodType, partial)):
         call = call.__func__ if isinstance(call, MethodType) else call.func
     return call
 
 
 def is_misuse(error: BaseException) -> bool:
-    """Return whether `error` says that a call was not asynchronous after all.
+    """Return whether `error` was caused by a call that is not asynchronous.
 
-    Such an error is a `TypeError` raised by a policy's own code, for example for awaiting a number. No policy
-    retries such an error, counts it as a failure or gives another answer instead: the call would always fail
-    in the same way.
+    Such an error is a `TypeError` that is raised by a policy's own code, for example by awaiting a number. No
+    policy retries the error, counts it as a failure or replaces it, since the call would always fail in the
+    same way.
     """
     if not isinstance(error, TypeError) or error.__traceback__ is None:
         return False

@@ -12,25 +12,25 @@ from .testing import FakeClock, RecordingListener, policies_off, quick_retries
 
 @pytest.fixture
 def fake_clock() -> FakeClock:
-    """Return a clock that stands still until the test moves it."""
+    """Return a clock whose time changes only when the test moves it."""
     return FakeClock()
 
 
 @pytest.fixture
 def recording_listener() -> RecordingListener:
-    """Return a listener that keeps the events it receives."""
+    """Return a listener that keeps the events that it receives."""
     return RecordingListener()
 
 
 @pytest.fixture(name="policies_off")
 def _policies_off() -> Iterator[None]:
-    """Let every policy just run its call during the test."""
+    """Let every policy only run its call during the test."""
     with policies_off():
         yield
 
 
 @pytest.fixture(name="quick_retries")
 def _quick_retries() -> Iterator[None]:
-    """Let no retry wait, nor make more than one attempt, during the test."""
+    """Let every retry make one attempt, without a wait, during the test."""
     with quick_retries():
         yield

@@ -1,13 +1,13 @@
-"""For tests of code that uses the policies: time, chance and events under a test's control.
+"""Tools for tests of code that uses the policies: the test controls time and random numbers.
 
-- `FakeClock` is a `Clock` that stands still until the test moves it, so no test waits.
-- `FakeRandomizer` draws the numbers it was given. For draws that only have to repeat, take
-  `SystemRandomizer(seed)`.
-- `RecordingListener` keeps the events it receives.
+- `FakeClock` is a `Clock` whose time changes only when the test moves it, so no test waits.
+- `FakeRandomizer` returns the given numbers. `SystemRandomizer(seed)` is enough for a test that only needs
+  the same numbers in each run.
+- `RecordingListener` keeps the events that it receives.
 - `policies_off` and `quick_retries` change the policies of the whole process, also those that were built with
   a real clock at import time.
 
-The fixtures of `standfast.pytest_plugin` hand these out. No module of the package imports this one.
+`standfast.pytest_plugin` provides these as fixtures. No module of the package imports this one.
 """
 
 import asyncio
@@ -43,13 +43,13 @@ E = TypeVar("E", bound=Event)
 _Timer = tuple[float, int, Callable[[], object]]
 
 _SETTLE_TURNS = range(30, 300)
-"""Turns of the event loop that `settle` takes at least, and at most, since some tasks never come to rest."""
+"""The smallest and the largest number of iterations of the event loop in `settle`. Some tasks never end."""
 
 
 async def settle() -> None:
-    """Let every task run until it waits for something, but for at most 300 turns of the event loop.
+    """Let every task run until it waits for something, for at most 300 iterations of the event loop.
 
-    An event loop other than asyncio's own does not say whether a task can run; it gets all of the turns.
+    Only asyncio's own event loop shows whether a task can run. Any other event loop runs all iterations.
     """
     loop = asyncio.get_running_loop()
     for turn in range(_SETTLE_TURNS.stop):
@@ -59,7 +59,7 @@ async def settle() -> None:
 
 
 class FakeClock:
-    """A `Clock` that stands still until the test moves it. Only its time of day may move backward.
+    """A `Clock` whose time changes only when the test moves it. Only the time of day may move backward.
 
     Args:
         start: The time of day to begin with, as Unix time in seconds.
@@ -80,11 +80,11 @@ class FakeClock:
         return self._start + self._elapsed
 
     def monotonic(self) -> float:
-        """Return the seconds by which the clock was moved."""
+        """Return the seconds since the clock was created."""
         return self._elapsed
 
     async def sleep(self, seconds: float) -> None:
-        """Return when the clock was moved by `seconds`; of 0 or less, when other tasks have run."""
+        """Return after the clock has moved by `seconds`; for 0 or less, after other tasks have run."""
         self.sleeps.append(seconds)
         if seconds <= 0:
             await asyncio.sleep(0)  # noqa: TID251 -- no time passes
@@ -94,16 +94,16 @@ class FakeClock:
         await woken.wait()
 
     def timeout(self, seconds: float | None) -> AbstractAsyncContextManager[object]:
-        """Return what `asyncio.timeout(seconds)` is, on this clock."""
+        """Return a context manager like `asyncio.timeout(seconds)` that uses this clock."""
         return _FakeTimeout(self, seconds)
 
     def call_later(self, seconds: float, callback: Callable[[], object]) -> Handle:
-        """Call `callback` when the clock was moved by `seconds`, in the present context."""
+        """Call `callback` in the present context after the clock has moved by `seconds`."""
         in_context = partial(contextvars.copy_context().run, callback)
         return _FakeHandle(self._timers, self._set_timer(seconds, in_context))
 
     async def advance(self, seconds: float) -> None:
-        """Move time by `seconds`, stopping at each timer on the way until the tasks it woke wait again.
+        """Move time by `seconds`. At each timer on the way, let tasks run until they wait again.
 
         Raises:
             ValueError: `seconds` is below 0.
@@ -118,7 +118,7 @@ class FakeClock:
         await settle()
 
     def jump(self, seconds: float) -> None:
-        """Move time by `seconds` where no task waits for it: none runs meanwhile.
+        """Move time by `seconds` and let no task run.
 
         Raises:
             ValueError: `seconds` is below 0.
@@ -127,15 +127,15 @@ class FakeClock:
         self._elapsed += seconds
 
     def shift_time_of_day(self, seconds: float) -> None:
-        """Set the time of day forward, or back where `seconds` is negative, while no time passes."""
+        """Set the time of day forward, or back if `seconds` is negative. The monotonic time stays."""
         self._start += seconds
 
     async def drive(self, awaitable: Awaitable[T]) -> T:
-        """Return what `awaitable` returns, moving time to the next timer whenever all tasks wait.
+        """Return the result of `awaitable`. Whenever all tasks wait, move time to the next timer.
 
         Raises:
             RuntimeError: All tasks wait, and for no timer of this clock.
-            BaseException: What `awaitable` raises.
+            BaseException: The error of `awaitable`.
         """
         task = asyncio.ensure_future(awaitable)
         try:
@@ -179,7 +179,7 @@ class _FakeHandle:
 
 
 class _FakeTimeout:
-    """`asyncio.timeout`, but on a fake clock, whose timer makes the real timeout expire."""
+    """An `asyncio.timeout` on a fake clock: a timer of the clock makes the real timeout expire."""
 
     def __init__(self, clock: FakeClock, seconds: float | None) -> None:
         self._clock = clock
@@ -208,10 +208,10 @@ class _FakeTimeout:
 
 
 class FakeRandomizer:
-    """A `Randomizer` that draws the numbers it was given.
+    """A `Randomizer` that returns the given numbers.
 
     Args:
-        draws: The numbers, from 0 to below 1; at least one. The last one is drawn again and again.
+        draws: The numbers, from 0 to below 1; at least one. The last number repeats.
     """
 
     def __init__(self, draws: Iterable[float] = (0.5,)) -> None:
@@ -225,7 +225,7 @@ class FakeRandomizer:
 
 
 class RecordingListener:
-    """A listener that keeps the events it receives, in order.
+    """A listener that keeps the events that it receives, in order.
 
     Args:
         without: Kinds of events that are not kept.
@@ -264,31 +264,31 @@ _POLICIES = (
 
 @contextmanager
 def policies_off() -> Iterator[None]:
-    """Let every `run` of every policy just run its call, until the context ends.
+    """Let every `run` of every policy only run its call, until the context ends.
 
-    Nothing is retried, rejected, limited, counted or answered in place of the call. This holds for the whole
-    process, for pipelines and decorated functions too. Calls that are under way end as they began.
+    No call is retried, rejected, limited, counted or replaced by a fallback. This applies to the whole
+    process, also to pipelines and decorated functions. Calls in progress keep their policies.
     """
     with ExitStack() as stack:
         for kind in _POLICIES:
-            stack.enter_context(patch.object(kind, "run", _run_plainly))
+            stack.enter_context(patch.object(kind, "run", _run_without_policy))
         yield
 
 
-async def _run_plainly(_policy: object, call: Call[T], **_overrides: object) -> T:
+async def _run_without_policy(_policy: object, call: Call[T], **_overrides: object) -> T:
     require_async(call)
     return await call()
 
 
 @contextmanager
 def quick_retries(attempts: int = 1) -> Iterator[None]:
-    """Let no `Retry` wait, nor make more than `attempts` attempts, until the context ends.
+    """Let every `Retry` make at most `attempts` attempts without a wait, until the context ends.
 
-    This holds for the whole process. The events still say how long the retry would have waited. All other
-    policies stay as they are: a test of a rate limiter or a queue takes a `FakeClock`.
+    This applies to the whole process. The events still contain the time that the retry would have waited. All
+    other policies do not change: for a rate limiter or a queue, use a `FakeClock`.
 
     Args:
-        attempts: The most attempts of a call, the first included; at least 1.
+        attempts: The most attempts of a call, including the first; at least 1.
     """
     if not attempts >= 1:
         raise ValueError(f"attempts must be at least 1, not {attempts}")

@@ -14,7 +14,9 @@ T = TypeVar("T")
 
 
 class Timeout(BlockPolicy):
-    """The policy. It stops a call by cancelling it, so the call must not suppress a cancellation.
+    """A policy that limits the duration of a call.
+
+    It stops a call by cancelling it, so the call must not suppress a cancellation.
 
     Args:
         seconds: The longest time that a call may take; finite, above 0.
@@ -23,7 +25,7 @@ class Timeout(BlockPolicy):
         listener: Receives `TimedOut` for each call that was stopped.
 
     Attributes:
-        seconds: As given.
+        seconds: The longest duration of a call, in seconds.
     """
 
     def __init__(

@@ -43,7 +43,7 @@ ATTEMPT_SECONDS = 2.0
 """The time limit of each attempt, shorter than the 3 s of `/delay/3`: every call of that path times out."""
 
 MAX_CALLS = 500
-"""Calls that the runs of one worker may have outstanding together; so also the largest run."""
+"""The largest number of outstanding calls of all runs of one worker, and so of the calls of one run."""
 
 MAX_RUN_SECONDS = 120.0
 """The longest duration of a run. Open calls are cancelled then."""
@@ -55,7 +55,7 @@ _REJECTED_PAUSE_SECONDS = 0.1
 
 
 class LabBusyError(ServiceError):
-    """The lab cannot start another run. It can after `retry_after` seconds."""
+    """The lab cannot start another run now. A run may start after `retry_after` seconds."""
 
     def __init__(self, retry_after: float) -> None:
         super().__init__("the lab is busy")
@@ -106,7 +106,7 @@ class Lab:
         policies: The policies around each call.
         lease: The lease of the one stress test.
         clock: Measures durations.
-        at_once: Calls of runs that one worker has in the pipeline at a time, at least 1.
+        at_once: The largest number of concurrent calls of all runs of one worker, at least 1.
         name: The name of the fallback in events.
         listener: Receives an event for each fallback; the other policies have their own listeners.
         count_call: Called once for each finished call.
@@ -164,7 +164,7 @@ class Lab:
         return run_report(calls, count=count, seconds=self._clock.monotonic() - began)
 
     async def stress(self, seconds: float, concurrency: int) -> StressReport:
-        """Call `/get` for `seconds`, with `concurrency` calls under way at any time.
+        """Call `/get` for `seconds`, with `concurrency` concurrent calls.
 
         The rate limiter sets the pace, so an open breaker does not make the test a busy loop; a caller that
         the limiter itself rejects pauses. Calls that are still open at the end are stopped. A cancelled test

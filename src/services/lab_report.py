@@ -79,7 +79,7 @@ class StressReport(OutcomeCounts):
     """The result of a stress test. Each latency is exact within 1 %, and None without calls.
 
     Attributes:
-        concurrency: Calls under way at any time.
+        concurrency: Concurrent calls.
         duration_ms: The duration of the test.
         count: The number of finished calls.
         throughput_per_second: The number of finished calls per second.

@@ -17,10 +17,10 @@ import httpcore
 import httpx
 
 MAX_HEAD_BYTES = 128 * 1024
-"""The most bytes that may come before the head of the final answer is complete."""
+"""The largest number of bytes that may come before the head of the final answer is complete."""
 
 READ_BYTES = 16 * 1024
-"""The most bytes that are read, and so parsed, without a pause for other tasks."""
+"""The largest number of bytes that are read, and so parsed, without a pause for other tasks."""
 
 
 class SingleUseTransport(httpx.AsyncBaseTransport):
@@ -57,7 +57,7 @@ class SingleUseTransport(httpx.AsyncBaseTransport):
         return httpx.Response(response.status, headers=response.headers, stream=_Body(response))
 
     async def aclose(self) -> None:
-        """Close the connections of all calls under way."""
+        """Close the connections of all running calls."""
         await self._pool.aclose()
 
 
@@ -98,7 +98,7 @@ class _Stream(httpcore.AsyncNetworkStream):
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
         try:
             await self._stream.write(buffer, timeout)
-        except httpcore.WriteError as error:  # after which httpcore would read a response all the same
+        except httpcore.WriteError as error:  # httpcore would read a response after this error
             raise httpcore.NetworkError("the request could not be sent whole") from error
 
     async def aclose(self) -> None:

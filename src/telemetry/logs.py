@@ -24,7 +24,7 @@ from src.resilience.clock import Clock
 _requests = structlog.stdlib.get_logger("src.requests")
 
 _FIRST = ("timestamp", "level", "event", "request_id", "trace_id")
-"""The members at the start of a line, where a reader expects them."""
+"""The members at the start of a line, in this order."""
 
 _TRACEBACKS = structlog.tracebacks.ExceptionDictTransformer(show_locals=False, max_frames=20)
 """Tracebacks without local variables, which can contain keys and other data of clients."""

@@ -79,5 +79,5 @@ else:
 
     def _remove_abandoned(parent: Path) -> None:
         for folder in parent.glob(f"{_PREFIX}*"):
-            with suppress(OSError):  # the folder belongs to another user, or was removed meanwhile
+            with suppress(OSError):  # the folder belongs to another user, or was removed in the meantime
                 _remove_if_alone(folder, os.open(folder, os.O_RDONLY))

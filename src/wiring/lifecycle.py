@@ -28,9 +28,9 @@ async def running_lifecycle(
     """Return the service that deletes metrics, while points are swept that are too old.
 
     Args:
-        settings: What to go by.
+        settings: The settings.
         link: To Redis.
-        clock: Paces the sweeps.
+        clock: The clock for the sweeps.
         store: The points.
         discard: Drops the cached summaries of a type.
     """

@@ -1,4 +1,4 @@
-"""The files for readers and contributors say what is so."""
+"""The files for readers and contributors match the project."""
 
 import re
 import tomllib
@@ -15,7 +15,7 @@ README = Path("README.md").read_text(encoding="utf-8")
 COMMANDS = re.compile(r"```sh\n(.*?)```", re.DOTALL)
 
 
-def test_the_portuguese_readme_has_no_command_that_readme_has_not():
+def test_every_command_of_the_portuguese_readme_is_in_readme():
     lines = {line.strip() for block in COMMANDS.findall(README) for line in block.splitlines()}
     translated = Path("README.pt-BR.md").read_text(encoding="utf-8")
     mine = [line.strip() for block in COMMANDS.findall(translated) for line in block.splitlines()]
@@ -25,13 +25,13 @@ def test_the_portuguese_readme_has_no_command_that_readme_has_not():
 @pytest.mark.parametrize(
     "page", ["README.md", "README.pt-BR.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"]
 )
-def test_links_to_files_lead_somewhere(page):
+def test_links_to_files_are_valid(page):
     text = Path(page).read_text(encoding="utf-8")
     targets = re.findall(r"\]\((?!https?:|#)([^)#]+)", text)
     assert [target for target in targets if not Path(target).exists()] == []
 
 
-def test_a_commit_is_checked_by_what_ci_runs():
+def test_pre_commit_runs_the_checks_of_ci():
     hooks = yaml.safe_load(Path(".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"][0]["hooks"]
     ci = Path(".ci/run").read_text(encoding="utf-8")
     programs = {Path(hook["entry"].split()[0]).name for hook in hooks}
@@ -39,7 +39,7 @@ def test_a_commit_is_checked_by_what_ci_runs():
     assert all(program in ci for program in programs)
 
 
-def test_every_folder_of_tests_is_named_to_contributors():
+def test_contributing_names_every_folder_of_tests():
     page = Path("CONTRIBUTING.md").read_text(encoding="utf-8")
     folders = [path for path in Path("tests").iterdir() if path.is_dir() and any(path.glob("test_*.py"))]
     folders += [path for path in Path("tests").iterdir() if path.is_dir() and any(path.glob("*/test_*.py"))]

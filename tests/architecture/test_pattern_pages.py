@@ -1,4 +1,4 @@
-"""The pages of the patterns are held to the code they tell of."""
+"""The pages of the patterns match the code."""
 
 import ast
 import builtins
@@ -20,12 +20,12 @@ from tests.support.library import PUBLIC
 
 FOLDER = Path("src/resilience/docs")
 GUIDES = [FOLDER / f"{name}.md" for name in ("fastapi", "httpx", "observing", "testing")]
-"""Pages on the use of the patterns. Each shows what its sample prints."""
+"""Pages on the use of the patterns. Each contains the output of its sample."""
 
 PAGES = sorted(path for path in FOLDER.glob("*.md") if path.name != "README.md" and path not in GUIDES)
-SECTIONS = ["Options", "What it emits", "Sample", "When not to use it", "Sources"]
-HANDED_IN = {"clock", "randomizer", "listener", "name"}
-"""What every policy is given and no page's table repeats."""
+SECTIONS = ["Options", "Events", "Sample", "When not to use it", "Sources"]
+COMMON_ARGUMENTS = {"clock", "randomizer", "listener", "name"}
+"""Arguments of every policy, which the tables do not repeat."""
 
 EVENTS = {name for name, kind in PUBLIC.items() if inspect.isclass(kind) and issubclass(kind, Event)}
 
@@ -59,29 +59,31 @@ def test_a_page_has_a_diagram_and_every_section(page):
 
 
 @pages
-def test_its_tables_of_options_are_those_of_the_code(page):
+def test_the_tables_of_options_match_the_code(page):
     names = vars(builtins) | PUBLIC | vars(retry)
     for kind, rows in tables(page):
         parameters = inspect.signature(kind).parameters
         expected = {
-            name: default_of(parameter) for name, parameter in parameters.items() if name not in HANDED_IN
+            name: default_of(parameter)
+            for name, parameter in parameters.items()
+            if name not in COMMON_ARGUMENTS
         }
-        told = {
+        documented = {
             option: default if default == "required" else eval(default.strip("`"), names)
             for option, default in rows
         }
-        assert told == expected, kind.__name__
-        assert list(told) == list(expected), "another order"
+        assert documented == expected, kind.__name__
+        assert list(documented) == list(expected), "the headings are in another order"
 
 
-def test_no_options_go_untold():
-    told = {kind.__name__ for page in PAGES for kind, _ in tables(page)}
+def test_every_class_of_options_has_a_table():
+    documented = {kind.__name__ for page in PAGES for kind, _ in tables(page)}
     options = {name for name, kind in PUBLIC.items() if name.endswith("Options") and is_dataclass(kind)}
-    assert options <= told
+    assert options <= documented
 
 
 @pages
-def test_it_names_every_event_that_its_pattern_emits(page):
+def test_a_page_names_every_event_of_its_pattern(page):
     pattern = Path("src/resilience") / page.stem.replace("-", "_")
     imported = {
         alias.name
@@ -90,13 +92,13 @@ def test_it_names_every_event_that_its_pattern_emits(page):
         if isinstance(node, ast.ImportFrom) and node.module == "events"
         for alias in node.names
     }
-    assert imported & EVENTS <= set(re.findall(r"`(\w+)`", section(page, "What it emits")))
+    assert imported & EVENTS <= set(re.findall(r"`(\w+)`", section(page, "Events")))
 
 
-def test_every_event_is_told_of_somewhere():
-    told = {name for page in PAGES for name in re.findall(r"`(\w+)`", section(page, "What it emits"))}
-    told |= set(re.findall(r"`(\w+)`", text_of(FOLDER / "observing.md")))
-    assert told >= EVENTS - {"Event"}
+def test_every_event_is_documented():
+    documented = {name for page in PAGES for name in re.findall(r"`(\w+)`", section(page, "Events"))}
+    documented |= set(re.findall(r"`(\w+)`", text_of(FOLDER / "observing.md")))
+    assert documented >= EVENTS - {"Event"}
 
 
 async def run_sample(page, title):
@@ -114,16 +116,16 @@ def ways_to_call(page):
 
 
 @pages
-def test_its_ways_to_call_are_those_of_the_code(page):
+def test_the_ways_to_call_match_the_code(page):
     names = ways_to_call(page)
     name = {"cache": "ReadThroughCache", "rate-limiter": "RateLimit"}.get(page.stem)
     policy = PUBLIC[name or page.stem.title().replace("-", "")]
-    told = {
+    documented = {
         BasePolicy: "run" in names,
         BlockPolicy: any(name.startswith("async with") for name in names),
         SyncPolicy: "run_sync" in names,
     }
-    assert {kind: issubclass(policy, kind) for kind in told} == told
+    assert {kind: issubclass(policy, kind) for kind in documented} == documented
     options = [re.findall(r"\w+", name)[1:] for name in names if name.startswith("with_options")]
     has_options = hasattr(policy, "with_options")
     assert options == ([[*inspect.signature(policy.with_options).parameters][1:]] if has_options else [])
@@ -144,7 +146,7 @@ every_page = pytest.mark.parametrize("page", [*PAGES, *GUIDES], ids=lambda page:
 
 
 @every_page
-def test_the_index_names_it(page):
+def test_the_index_links_to_every_page(page):
     assert f"({page.name})" in text_of(FOLDER / "README.md")
 
 
@@ -168,6 +170,6 @@ def test_every_policy_has_a_page():
 @pytest.mark.parametrize(
     "page", [*PAGES, *GUIDES, FOLDER / "README.md", FOLDER.parent / "README.md"], ids=str
 )
-def test_its_links_lead_somewhere(page):
+def test_links_are_valid(page):
     links = re.findall(r"\]\((?!https?:)([^)#]+)", text_of(page))
     assert [link for link in links if not (page.parent / link).exists()] == []

@@ -50,7 +50,7 @@ def names_defined(module):
 
 
 def private_parts(module):
-    """Return the private names that `module` uses, and that no module of ours defines for it."""
+    """Return the private names that `module` uses, and that no module of this project defines."""
     names = set()
     for node in ast.walk(tree_of(module)):
         match node:
@@ -66,7 +66,9 @@ def test_the_page_lists_every_private_part_that_is_used():
     listed = set(re.findall(r"\b_[a-z]\w*", PAGE.read_text(encoding="utf-8")))
     used = {(str(module), name) for module in MODULES for name in private_parts(module)}
     assert {(module, name) for module, name in used if name not in listed} == set()
-    assert {name for _, name in used} >= {"_writer", "_upper_bounds", "_route_selected"}, "what it looks for"
+    assert {name for _, name in used} >= {"_writer", "_upper_bounds", "_route_selected"}, (
+        "the search finds no private part"
+    )
 
 
 def test_each_row_names_a_test_that_exists():

@@ -1,4 +1,4 @@
-"""A real browser, and what it saw."""
+"""A real browser, and a record of its requests and errors."""
 
 import shutil
 from collections.abc import Iterator
@@ -22,8 +22,8 @@ def running_chromium() -> Iterator[Browser]:
 
 
 @dataclass
-class Record:
-    """Everything a page asked for, and everything it complained of."""
+class PageRecord:
+    """The requests, errors and warnings of a page."""
 
     requests: list[Request] = field(default_factory=list)
     complaints: list[str] = field(default_factory=list)
@@ -31,18 +31,18 @@ class Record:
 
     def follow(self, context: BrowserContext) -> None:
         context.on("request", self._note)
-        context.on("console", self._hear)
+        context.on("console", self._add_console_message)
         context.on("weberror", lambda error: self.complaints.append(str(error.error)))
 
     def forget(self) -> None:
-        """Forget what was meant to go wrong."""
+        """Forget the expected errors."""
         self.requests.clear()
         self.complaints.clear()
 
     def _note(self, request: Request) -> None:
         self.requests.append(request)
 
-    def _hear(self, message: ConsoleMessage) -> None:
+    def _add_console_message(self, message: ConsoleMessage) -> None:
         if message.text.startswith(HTTP_ERROR):
             self.http_errors.append(message.text)
         elif message.type in {"error", "warning"}:
@@ -53,7 +53,7 @@ class Record:
 
 
 def open_page(context: BrowserContext, url: str) -> Page:
-    """Open the dashboard, and wait until it has heard from the service."""
+    """Open the dashboard, and wait until it shows data of the service."""
     page = context.new_page()
     page.goto(f"{url}/dashboard")
     page.locator("#freshness[data-state=live]").wait_for()

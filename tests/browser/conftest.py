@@ -1,4 +1,4 @@
-"""The API as a process, a browser, and a page of it that may neither complain nor ask another host."""
+"""The API as a process, and a browser whose page may log no error and send no request to other hosts."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from tests.support.server import Server
 if TYPE_CHECKING:  # the fixtures import it: where there is no playwright, the tests are skipped before
     from playwright.sync_api import Browser, BrowserContext, Page
 
-    from tests.browser.browser import Record
+    from tests.browser.browser import PageRecord
 
 TIMEOUT_MS = 20_000
 
 
 @pytest.fixture(
     scope="package"
-)  # while it runs, so does an event loop, and no test elsewhere could have its own
+)  # while it runs, its event loop runs in this thread, and other tests could not run a loop
 def browser() -> Iterator[Browser]:
     from tests.browser.browser import CHROMIUM, running_chromium
 
@@ -32,9 +32,9 @@ def browser() -> Iterator[Browser]:
         yield running
 
 
-@pytest.fixture(scope="package")  # no longer, for its workers report to the Redis of all tests
+@pytest.fixture(scope="package")  # not longer, since its workers report to the Redis of all tests
 def server(shared_redis, tmp_path_factory) -> Iterator[Server]:
-    """Two workers that refuse nobody, with a provider that does not fail by itself."""
+    """Run two workers without effective quotas, with a provider that does not fail by itself."""
     plenty = {name.upper(): str(limit) for name, limit in PLENTY.items()}
     running = Server(shared_redis.url, tmp_path_factory.mktemp("server"), **plenty)
     until_healthy(running)
@@ -44,7 +44,7 @@ def server(shared_redis, tmp_path_factory) -> Iterator[Server]:
 
 @pytest.fixture
 def start_server(redis_server, tmp_path):
-    """Start another server, with settings of its own, and a Redis if need be."""
+    """Return a function that starts another server with given settings, and a Redis if required."""
     servers = []
 
     def start(redis=redis_server, **settings: str) -> Server:
@@ -58,29 +58,29 @@ def start_server(redis_server, tmp_path):
 
 
 def until_healthy(running: Server) -> None:
-    transport = httpx.HTTPTransport(retries=8)  # 0, 0.5, 1, 2, 4, … s apart, for as long as nobody listens
+    transport = httpx.HTTPTransport(retries=8)  # 0, 0.5, 1, 2, 4, … s apart, while no server is listening
     with httpx.Client(transport=transport, timeout=20) as client:
         assert client.get(f"{running.url}/health").status_code == 200
 
 
 @pytest.fixture
 def api(server, redis_server) -> Iterator[httpx.Client]:
-    """A client of the server, whose Redis is empty."""
+    """Yield a client of the server with an empty Redis."""
     with httpx.Client(base_url=server.url, timeout=20) as client:
         client.put("/api/admin/external-service/faults", json={"failure_rate": 0, "latency_ms": 0})
         yield client
 
 
 @pytest.fixture
-def record() -> Record:
-    from tests.browser.browser import Record
+def record() -> PageRecord:
+    from tests.browser.browser import PageRecord
 
-    return Record()
+    return PageRecord()
 
 
 @pytest.fixture
-def context(browser, record, start_server) -> Iterator[BrowserContext]:  # closed before any server is
-    """A browser without a past. When the test is over, it must have had nothing to complain of."""
+def context(browser, record, start_server) -> Iterator[BrowserContext]:  # closed before a server started
+    """Yield a new browser context. After the test, its pages must have logged no errors."""
     with browser.new_context(viewport={"width": 1280, "height": 900}) as fresh:
         fresh.set_default_timeout(TIMEOUT_MS)
         record.follow(fresh)

@@ -1,8 +1,8 @@
-"""Take the pictures of the dashboard that the documentation shows: `python -m tests.browser.screenshots`.
+"""Take the screenshots of the dashboard for the documentation: `python -m tests.browser.screenshots`.
 
-Two workers are started, some minutes of traffic are sent to them, and two pages watch: the light one
-while all is well, the dark one after the external service has begun to fail. Run it from the checkout's root,
-on a machine with a pleasant sans-serif font.
+The program starts two workers and sends some minutes of traffic to them. It takes one picture in light
+colours during normal operation, and one in dark colours after the external service has begun to fail. Run it
+from the root of the checkout, on a machine with a sans-serif font.
 """
 
 import math
@@ -28,7 +28,7 @@ FAULTS = "/api/admin/external-service/faults"
 
 
 class Traffic(threading.Thread):
-    """Programs that post, and people who read, in waves."""
+    """Clients that post and read with a varying rate."""
 
     def __init__(self, url: str) -> None:
         super().__init__(daemon=True)
@@ -54,7 +54,7 @@ class Traffic(threading.Thread):
 
 
 def main() -> None:
-    """Take them."""
+    """Take the screenshots."""
     with tempfile.TemporaryDirectory(prefix="redis-") as folder, running_chromium() as browser:
         redis = RedisServer(Path(folder)).start()
         plenty = dict.fromkeys(("RATE_LIMIT_REQUESTS", "RATE_LIMIT_READ_REQUESTS"), "1000000")
@@ -71,7 +71,7 @@ def _take(browser: Browser, url: str) -> None:
     traffic = Traffic(url)
     traffic.start()
     try:
-        pages = {scheme: _watching(browser, url, scheme) for scheme in ("light", "dark")}
+        pages = {scheme: _open_page(browser, url, scheme) for scheme in ("light", "dark")}
         pages["light"].get_by_role("button", name="Post sample points").click()
         pages["light"].wait_for_timeout(WARM_UP_SECONDS * 1000)
         for page in pages.values():
@@ -87,7 +87,7 @@ def _take(browser: Browser, url: str) -> None:
         traffic.stop()
 
 
-def _watching(browser: Browser, url: str, scheme: str) -> Page:
+def _open_page(browser: Browser, url: str, scheme: str) -> Page:
     context = browser.new_context(viewport=SIZE, color_scheme=scheme)
     return open_page(context, url)
 

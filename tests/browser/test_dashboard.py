@@ -1,4 +1,4 @@
-"""The operator's page in a real browser, on a real API: what is seen, what can be pushed, what it costs."""
+"""The operator's page in a real browser with a real API: its display, its controls and its cost."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -25,7 +25,7 @@ NOTHING = "\N{EN DASH}"
 
 @pytest.fixture(scope="module")
 def formats(browser, server):
-    """The page's module of that name."""
+    """Return the functions of the page's module `format.js`."""
     with browser.new_context() as context:
         page = open_page(context, server.url)
         yield page.evaluate_handle(f"import('{server.url}/dashboard/format.js')")
@@ -43,8 +43,8 @@ def points(count: int, kind: str = "cpu_usage") -> list[dict[str, object]]:
     ]
 
 
-class TestLooking:
-    def test_it_opens_says_that_all_is_well_and_holds_a_strict_policy(self, page, record):
+class TestDisplay:
+    def test_the_page_opens_with_a_healthy_status_and_a_strict_policy(self, page, record):
         expect(page.locator("#message")).to_have_text("All well")
         expect(page).to_have_title("All well | Resilient Analytics")
         expect(page.locator("#redis-chip")).to_have_text("connected")
@@ -65,7 +65,7 @@ class TestLooking:
         assert blocked == "img-src"
         record.forget()
 
-    def test_points_that_arrive_move_the_numbers(self, page, api):
+    def test_stored_points_change_the_numbers(self, page, api):
         assert api.post("/api/metrics/batch", json=points(400)).status_code == 201
         expect(page.locator("#points")).not_to_have_text(re.compile(f"^(0|{NOTHING})$"))
         first = page.locator("#types li").first
@@ -91,7 +91,7 @@ class TestLooking:
         expect(page.locator("#types li")).to_have_count(1)
         expect(page.locator("#types .name")).to_contain_text("sensor/11")
 
-    def test_an_open_breaker_is_told_on_top_and_an_event_says_why(self, page, api):
+    def test_an_open_breaker_is_shown_at_the_top_and_in_the_events(self, page, api):
         api.post(OPEN)
         expect(page.locator("#truth")).to_have_attribute("data-level", "critical")
         expect(page.locator("#message")).to_contain_text("Breaker forced open")
@@ -103,7 +103,7 @@ class TestLooking:
         expect(page.locator("#message")).to_have_text("All well")
         expect(page.locator("#breaker-state")).to_have_text("Closed")
 
-    def test_a_breaker_that_opened_by_itself_counts_down(self, page, api):
+    def test_an_open_breaker_shows_the_time_until_its_probe(self, page, api):
         api.put("/api/admin/external-service/failure-rate", json={"failure_rate": 1})
         api.get("/invoke_error?count=5")
         words = page.locator("#breaker-words")
@@ -112,7 +112,7 @@ class TestLooking:
         expect(words).not_to_have_text(words.inner_text())
         assert number_in(page, "#breaker-words") < before
 
-    def test_a_line_that_is_held_up_is_not_said_to_move(self, page):
+    def test_a_paused_queue_is_shown_as_paused(self, page):
         def hold(route):
             answer = route.fetch()
             overview = answer.json()
@@ -124,7 +124,7 @@ class TestLooking:
         page.unroute("**/api/overview")
         expect(page.locator("#proxy-chip")).to_have_text("empty")
 
-    def test_events_hold_still_when_told_to(self, page, api):
+    def test_the_events_can_be_paused(self, page, api):
         page.get_by_role("button", name="Pause").click()
         api.post(OPEN)
         expect(page.locator("#breaker-state")).to_have_text("Open")
@@ -145,17 +145,17 @@ class TestLooking:
             ("counted(1200, 'point')", "1,200 points"),
         ],
     )  # fmt: skip
-    def test_numbers_are_written_as_people_read_them(self, written, shown, formats):
+    def test_numbers_are_formatted_for_readers(self, written, shown, formats):
         assert formats.evaluate(f"(formats) => formats.{written}") == shown
 
 
-class TestPushing:
+class TestControls:
     def test_sample_points_are_stored(self, page):
         page.get_by_role("button", name="Post sample points").click()
         expect(page.locator("#sample-result")).to_have_text("✓ 360 points stored")
         expect(page.locator("#types li")).to_have_count(3)
 
-    def test_the_provider_fails_and_dawdles_as_told(self, page, api):
+    def test_the_failure_rate_and_latency_of_the_provider_can_be_set(self, page, api):
         page.locator("#failure-rate").focus()
         for _ in range(6):
             page.keyboard.press("ArrowRight")
@@ -185,7 +185,7 @@ class TestPushing:
         page.locator("#policy label", has_text="First in, first out").click()
         expect(page.locator("#proxy-policy-now")).to_have_text("First in, first out")
 
-    def test_a_load_test_accounts_for_every_request_the_refused_ones_too(self, context, start_server, record):
+    def test_a_load_test_counts_every_request_including_rejected_ones(self, context, start_server, record):
         page = open_page(context, start_server().url)
         page.locator("#load-target").select_option(label="Ingest, from this browser")
         page.locator("#load-amount").fill("25")
@@ -197,7 +197,7 @@ class TestPushing:
         assert rows["429 Too Many Requests"] == "15"
         assert len(record.sent("/api/metrics")) >= 25
 
-    def test_a_stress_test_shows_how_far_it_is_and_what_it_came_to(self, page):
+    def test_a_stress_test_shows_its_progress_and_result(self, page):
         page.locator("#load-amount").fill("2")
         page.get_by_role("button", name="Run", exact=True).click()
         expect(page.locator("#load-bar")).not_to_have_js_property("value", 0)
@@ -229,11 +229,11 @@ class TestPushing:
 class TestAdminKey:
     KEY = "open sesame"
 
-    def test_it_is_asked_for_once_and_kept_for_the_tab(self, context, start_server, record):
+    def test_the_key_is_requested_once_and_kept_for_the_tab(self, context, start_server, record):
         server = start_server(ADMIN_API_KEY=self.KEY)
         page = open_page(context, server.url)
         dialog = page.locator("#key-dialog")
-        assert not dialog.is_visible()  # looking needs no key
+        assert not dialog.is_visible()  # reading needs no key
 
         page.get_by_role("button", name="Force open").click()
         expect(page.locator("#key-reason")).to_have_text("This needs the service's admin key.")
@@ -247,7 +247,7 @@ class TestAdminKey:
         expect(page.locator("#key-reason")).to_have_text("The service rejected that key.")
         page.locator("#key-input").fill("schlüssel")
         page.get_by_role("button", name="Use key").click()
-        expect(dialog).to_be_visible()  # no header can carry that
+        expect(dialog).to_be_visible()  # a header cannot contain that
         page.locator("#key-input").fill(self.KEY)
         page.get_by_role("button", name="Use key").click()
         expect(page.locator("#breaker-state")).to_have_text("Open")
@@ -270,7 +270,7 @@ class TestAdminKey:
         page.get_by_role("button", name="Force open").click()
         expect(dialog).to_be_visible()
 
-    def test_where_no_key_is_set_a_stranger_is_told_what_to_do(self, page, api):
+    def test_without_a_key_set_a_remote_client_gets_instructions(self, page, api):
         page.route("**/api/admin/**", lambda route: route.continue_(headers={"X-Forwarded-For": "192.0.2.1"}))
         for name in ("Force open", "Close and reset"):
             page.get_by_role("button", name=name).click()
@@ -282,8 +282,8 @@ class TestAdminKey:
             )
 
 
-class TestTheFollowedLog:
-    def test_it_stays_at_its_end_and_asks_no_other_host(self, context, server, api, record):
+class TestFollowedLog:
+    def test_the_log_scrolls_to_its_end_and_loads_from_no_other_host(self, context, server, api, record):
         page = context.new_page()
         page.goto(f"{server.url}/logs?follow=true", wait_until="commit")
         for _ in range(40):
@@ -298,16 +298,16 @@ class TestTheFollowedLog:
         )
         page.set_viewport_size({"width": 800, "height": 300})
         last = page.evaluate("document.querySelector('pre').getBoundingClientRect().bottom")
-        assert abs(last - 300) < 2  # the newest line is in sight
+        assert abs(last - 300) < 2  # the newest line is visible
         assert {urlsplit(request.url).path for request in record.requests} == {
             "/logs", "/dashboard/logs.css",
         }  # fmt: skip
 
 
-class TestWhenThingsGoWrong:
-    def test_a_service_that_says_nothing_any_more_is_not_said_to_be_well(self, page):
+class TestFailures:
+    def test_a_service_that_does_not_respond_is_not_shown_as_healthy(self, page):
         expect(page.locator("#message")).to_have_text("All well")
-        page.route("**/api/overview", lambda route: None)  # which answers nothing
+        page.route("**/api/overview", lambda route: None)  # this server never answers
         expect(page.locator("#freshness-words")).to_have_text(re.compile(r"data is \d+ s old"))
         expect(page.locator("#truth")).to_have_attribute("data-level", "unknown")
         expect(page.locator("#message")).to_contain_text("Last status: All well")
@@ -315,7 +315,7 @@ class TestWhenThingsGoWrong:
         expect(page.locator("#freshness-words")).to_have_text("live")
         expect(page.locator("#message")).to_have_text("All well")
 
-    def test_a_spent_read_quota_is_admitted_and_waited_for(self, context, start_server, record):
+    def test_a_spent_read_quota_is_shown_and_the_page_waits(self, context, start_server, record):
         server = start_server(RATE_LIMIT_READ_REQUESTS="1")
         page = open_page(context, server.url)
         while httpx.get(f"{server.url}/api/dashboard/types").status_code == 200:
@@ -328,7 +328,7 @@ class TestWhenThingsGoWrong:
         assert len(record.sent("/api/dashboard/types")) == asked
         expect(page.locator("#freshness-words")).to_have_text("live")  # the overview is not limited
 
-    def test_every_part_knows_that_redis_is_away_and_when_it_is_back(self, context, own_redis, start_server):
+    def test_every_part_shows_an_outage_of_redis_and_its_end(self, context, own_redis, start_server):
         page = open_page(context, start_server(own_redis).url)
         expect(page.locator("#events-chip")).to_have_text("live")
         own_redis.freeze()
@@ -363,14 +363,14 @@ class TestWhenThingsGoWrong:
         expect(page.locator("#events-chip")).to_have_text("none without Redis")
         expect(page.locator("#events-empty")).to_contain_text("events are neither stored nor shown")
         expect(page.locator("#metrics-note")).to_contain_text("The metrics below are not current")
-        expect(page.locator("#types-more")).to_be_empty()  # whether there are points is not known
+        expect(page.locator("#types-more")).to_be_empty()  # it is unknown whether there are points
         own_redis.thaw()
         expect(page.locator("#message")).to_have_text("All well")
         expect(page.locator("#events-chip")).to_have_text("live")
         expect(page.locator("#types li .count")).to_have_text("9 points")
         expect(page.locator("#metrics-note")).to_be_hidden()
 
-    def test_an_event_stream_that_was_cut_goes_on_where_it_was(self, page, record):
+    def test_an_interrupted_event_stream_continues_at_its_position(self, page, record):
         page.get_by_role("button", name="Force open").click()
         expect(page.locator("#events li")).to_have_count(1)
         _hide(page, hidden=True)
@@ -381,27 +381,27 @@ class TestWhenThingsGoWrong:
         assert re.fullmatch(r"\d+-\d+", record.sent("/api/events")[-1].headers["last-event-id"])
 
 
-class TestEverybody:
-    """Whatever their eyes, hands, screens and settings."""
+class TestAccessibility:
+    """The page with assistive technology, keyboards, small screens and different settings."""
 
     @pytest.mark.parametrize("scheme", ["light", "dark"])
-    def test_axe_finds_no_fault_in_any_state(self, page, api, scheme):
+    def test_axe_finds_no_serious_violation_in_any_state(self, page, api, scheme):
         page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
         api.post("/api/metrics/batch", json=points(50))
         page.reload()
         expect(page.locator("#types li")).to_have_count(1)
-        assert _faults(page) == []
+        assert _violations(page) == []
         page.get_by_role("button", name="Force open").click()
         page.locator("#load-target").select_option(label="Ingest, from this browser")
         page.get_by_role("button", name="Run", exact=True).click()
         expect(page.locator("#load-tally")).to_contain_text("p95")
         expect(page.locator("#events li")).not_to_have_count(0)
-        assert _faults(page) == []
+        assert _violations(page) == []
         page.get_by_role("button", name="Admin key").click()
-        assert _faults(page) == []
+        assert _violations(page) == []
 
     @pytest.mark.parametrize("width", [320, 360, 768, 1280, 1920])
-    def test_nothing_has_to_be_scrolled_sideways(self, page, api, width):
+    def test_no_content_needs_horizontal_scrolling(self, page, api, width):
         api.post("/api/metrics/batch", json=points(3, "a-very-long-type/" + "x" * 100))
         page.set_viewport_size({"width": width, "height": 740})
         page.reload()
@@ -410,7 +410,7 @@ class TestEverybody:
         expect(page.locator("#types li")).to_have_count(1)
         assert page.evaluate("document.documentElement.scrollWidth") <= width
 
-    def test_the_tab_key_reaches_every_control_in_the_order_they_are_seen(self, page, api):
+    def test_the_tab_key_reaches_every_control_in_visual_order(self, page, api):
         api.post("/api/metrics/batch", json=points(3))
         page.reload()
         expect(page.locator("#types li")).to_have_count(1)
@@ -434,14 +434,14 @@ class TestEverybody:
             )
         assert reached == wanted
 
-    def test_a_radio_is_moved_by_the_arrows(self, page):
+    def test_arrow_keys_change_a_radio_button(self, page):
         page.locator("#range input:checked").focus()
         page.keyboard.press("ArrowRight")
         assert page.locator("#range input:checked").get_attribute("value") == "6h"
 
 
 class TestCost:
-    def test_a_page_that_nobody_sees_asks_for_nothing(self, page, record):
+    def test_a_hidden_page_sends_no_requests(self, page, record):
         _hide(page, hidden=True)
         page.wait_for_timeout(200)
         asked = len(record.requests)
@@ -463,7 +463,7 @@ class TestCost:
         reads = [request for request in record.requests[asked:] if "/api/dashboard" in request.url]
         assert len(reads) <= 12  # the eight lines for the first time, the types once, the series twice
 
-    def test_the_files_are_asked_for_again_and_not_sent_again(self, page, record):
+    def test_unchanged_files_are_revalidated_and_not_sent_again(self, page, record):
         before = len(record.requests)
         page.reload()
         page.locator("#freshness[data-state=live]").wait_for()
@@ -474,8 +474,8 @@ class TestCost:
         assert sum(request.sizes()["responseBodySize"] for request in files) == 0
 
 
-def test_it_works_below_any_path(context: BrowserContext, server, api, record):
-    """As behind a proxy that serves the API below /tools/analytics, and takes that off."""
+def test_the_page_works_below_any_path(context: BrowserContext, server, api, record):
+    """The proxy of this test serves the API below /tools/analytics, and removes this prefix."""
     context.route(
         "**/tools/analytics/**",
         lambda route: route.continue_(url=route.request.url.replace("/tools/analytics", "", 1)),
@@ -489,8 +489,8 @@ def test_it_works_below_any_path(context: BrowserContext, server, api, record):
     assert record.http_errors == []
 
 
-def _faults(page: Page) -> list[str]:
-    """What axe-core, whose rules are those of WCAG, calls serious or worse."""
+def _violations(page: Page) -> list[str]:
+    """Return the violations of WCAG that axe-core rates as serious or critical."""
     return [
         f"{fault['id']}: {node['html'][:120]}"
         for fault in Axe().run(page).response["violations"]
@@ -500,7 +500,7 @@ def _faults(page: Page) -> list[str]:
 
 
 def _hide(page: Page, *, hidden: bool) -> None:
-    """Tell the page that it is hidden, or seen: a browser without a screen has no tabs to switch."""
+    """Simulate that the page is hidden or visible, since a headless browser cannot switch tabs."""
     page.evaluate(
         """(hidden) => {
             Object.defineProperty(document, "hidden", { configurable: true, get: () => hidden });

@@ -1,4 +1,4 @@
-"""The documentation in a real browser: both pages work, and request nothing of another host."""
+"""The documentation in a real browser: both pages work, and load nothing from other hosts."""
 
 import subprocess
 import sys
@@ -56,7 +56,7 @@ def test_swagger_ui_shows_the_operations_and_can_send_one(context: BrowserContex
 
 @either
 def test_redoc_shows_the_operations(context: BrowserContext, app, request, record):
-    """Its logo was requested of cdn.redoc.ly."""
+    """In the past, the logo was loaded from cdn.redoc.ly."""
     page = context.new_page()
     page.goto(f"{request.getfixturevalue(app).url}/redoc")
     expect(page.get_by_role("heading", name=SHOWN[app]).first).to_be_visible()

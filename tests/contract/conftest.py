@@ -42,14 +42,14 @@ class PatientClock(SystemClock):
 
 @dataclass
 class StoreTime:
-    """Moves the time of a store: a fake clock, and what `source` reads where there is a link."""
+    """Moves the time of a store: a fake clock, and with Redis also the time source of the scripts."""
 
     clock: FakeClock
     link: RedisLink | ClientAccess | None
 
     @property
     def redis(self):
-        """What a store of the library is made with."""
+        """The argument `redis` of a store of the library."""
         if isinstance(self.link, ClientAccess):
             return ClientRunner(self.link.client, timeout_seconds=TIMEOUT_SECONDS)
         return self.link
@@ -68,7 +68,7 @@ class StoreTime:
         await self.publish()
 
     async def shift(self, seconds: float) -> None:
-        """Set the store's clock forward, or back where `seconds` is negative, while no time passes."""
+        """Set the store's clock forward, or back if `seconds` is negative. The monotonic time stays."""
         self.clock.shift_time_of_day(seconds)
         await self.publish()
 
@@ -116,14 +116,14 @@ def link(backend: str, request: pytest.FixtureRequest) -> RedisLink | ClientAcce
 
 
 async def end_of_background() -> None:
-    """Wait for what stores do in the background, which would open connections after the client is closed."""
+    """Wait for background tasks of stores, which would otherwise connect after the client is closed."""
     if others := asyncio.all_tasks() - {asyncio.current_task()}:
         await asyncio.wait(others, timeout=5)
 
 
 @pytest.fixture
 async def client_access(redis_server: RedisServer) -> AsyncIterator[ClientAccess]:
-    """A client of redis-py that decodes replies, as many programs set it up."""
+    """Return access by a client of redis-py that decodes replies, a common configuration."""
     async with redis.asyncio.from_url(redis_server.url, decode_responses=True) as client:
         yield ClientAccess(client)
         await end_of_background()

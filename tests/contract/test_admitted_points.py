@@ -1,4 +1,4 @@
-"""The contract of measurements that are stored along with their verdict: as if it were two steps."""
+"""The contract of storing points together with the limiter's decision: the result is that of two steps."""
 
 import asyncio
 from functools import partial
@@ -33,7 +33,7 @@ every_algorithm = pytest.mark.parametrize("algorithm", get_args(Algorithm))
 
 
 class Ingest:
-    """What the backend under test has of a limiter, a store, and writes that go through both."""
+    """The limiter and the store of the backend under test, and a write that uses both."""
 
     def __init__(self, link, clock, algorithm="sliding_window_log", limit=3, time_source=TEST_TIME):
         quota = Quota(limit, 60)
@@ -60,56 +60,56 @@ class Ingest:
 
 
 @pytest.fixture
-def make(store_time):
+def make_ingest(store_time):
     return partial(Ingest, store_time.link, store_time.clock)
 
 
 @every_algorithm
-async def test_who_is_let_through_is_stored_and_who_is_not_is_not(make, algorithm):
-    ingest = make(algorithm)
-    told = [await ingest(value) for value in range(5)]
-    assert [decision.allowed for decision in told] == [True] * 3 + [False] * 2
+async def test_an_allowed_point_is_stored_and_a_rejected_one_is_not(make_ingest, algorithm):
+    ingest = make_ingest(algorithm)
+    decisions = [await ingest(value) for value in range(5)]
+    assert [decision.allowed for decision in decisions] == [True] * 3 + [False] * 2
     assert await ingest.stored() == [0, 1, 2]
     assert (await ingest.store.aggregate("cpu", None)).rollup.total == 3
 
 
 @every_algorithm
-async def test_the_verdict_is_the_limiters(make, store_time, algorithm):
-    together, apart = make(algorithm), make(algorithm)
+async def test_the_decision_is_that_of_the_limiter(make_ingest, store_time, algorithm):
+    together, apart = make_ingest(algorithm), make_ingest(algorithm)
     for value in range(7):
         assert await together(value, "together") == await apart.limiter.hit("apart")
         await store_time.advance(7)
 
 
 @every_algorithm
-async def test_of_those_that_come_at_once_just_those_are_stored_that_fit(make, algorithm):
-    ingest = make(algorithm)
-    told = await asyncio.gather(*(ingest(value) for value in range(10)))
-    let_through = [value for value, decision in enumerate(told) if decision.allowed]
-    assert len(let_through) == 3
-    assert await ingest.stored() == let_through
+async def test_of_concurrent_points_only_those_within_the_quota_are_stored(make_ingest, algorithm):
+    ingest = make_ingest(algorithm)
+    decisions = await asyncio.gather(*(ingest(value) for value in range(10)))
+    allowed = [value for value, decision in enumerate(decisions) if decision.allowed]
+    assert len(allowed) == 3
+    assert await ingest.stored() == allowed
     assert (await ingest.limiter.peek("k")).remaining == 0
 
 
-async def test_one_who_is_refused_is_nobody_elses_trouble(make):
-    ingest = make(limit=1)
+async def test_a_rejected_client_does_not_affect_others(make_ingest):
+    ingest = make_ingest(limit=1)
     await ingest.limiter.hit("spent")
     keys = ["a", "spent", "b", "spent", "c"]
-    told = await asyncio.gather(*(ingest(value, key) for value, key in enumerate(keys)))
-    assert [decision.allowed for decision in told] == [True, False, True, False, True]
+    decisions = await asyncio.gather(*(ingest(value, key) for value, key in enumerate(keys)))
+    assert [decision.allowed for decision in decisions] == [True, False, True, False, True]
     assert await ingest.stored() == [0, 2, 4]
 
 
-async def test_those_that_come_at_once_may_be_of_many_types(make):
-    ingest = make(limit=100)
+async def test_concurrent_points_can_have_many_types(make_ingest):
+    ingest = make_ingest(limit=100)
     await asyncio.gather(*(ingest(value, metric_type=f"t{value % 7}") for value in range(50)))
     assert await ingest.stored() == list(range(50))
     for number in range(7):
         assert await ingest.stored(f"t{number}") == list(range(number, 50, 7))
 
 
-async def test_there_is_room_again_when_the_verdict_said(make, store_time):
-    ingest = make(limit=1)
+async def test_a_point_is_allowed_after_retry_after(make_ingest, store_time):
+    ingest = make_ingest(limit=1)
     await ingest(0)
     refused = await ingest(1)
     await store_time.advance(refused.retry_after)
@@ -117,8 +117,8 @@ async def test_there_is_room_again_when_the_verdict_said(make, store_time):
     assert await ingest.stored() == [0, 2]
 
 
-async def test_who_leaves_after_having_asked_is_stored_once_at_most(make):
-    ingest = make(limit=100)
+async def test_the_point_of_a_cancelled_request_is_stored_at_most_once(make_ingest):
+    ingest = make_ingest(limit=100)
     leaving = asyncio.create_task(ingest(0))
     await asyncio.sleep(0)
     leaving.cancel()
@@ -127,9 +127,9 @@ async def test_who_leaves_after_having_asked_is_stored_once_at_most(make):
 
 
 @pytest.mark.parametrize("backend", ["fakeredis", "redis"])
-async def test_a_foreign_value_under_one_type_is_no_other_clients_trouble(make, store_time):
-    """None of a tick was told its verdict, and none was stored."""
-    ingest = make()
+async def test_a_foreign_value_under_one_type_does_not_affect_other_clients(make_ingest, store_time):
+    """In the past, no request of the tick got its decision, and no point was stored."""
+    ingest = make_ingest()
     await store_time.link.send("SET", "m:{broken}:d", "foreign")
     types = ["cpu", "broken", "cpu"]
     points = [Point(name, NOW + n, float(n)) for n, name in enumerate(types)]
@@ -144,7 +144,7 @@ async def test_a_foreign_value_under_one_type_is_no_other_clients_trouble(make, 
     assert await ingest.stored("cpu") == [0, 2]
 
 
-# ---------------------------------------------------------------- what Redis adds
+# ---------------------------------------------------------------- additional guarantees in Redis
 
 
 @pytest.fixture
@@ -152,14 +152,14 @@ def ingest(redis_link):
     return Ingest(redis_link, SystemClock(), limit=100, time_source="local function now_us() return 1e15 end")
 
 
-async def test_redis_is_asked_once(ingest, redis_link):
-    await ingest(0)  # teaches the server the script
+async def test_a_point_takes_one_round_trip(ingest, redis_link):
+    await ingest(0)  # loads the script into the server
     before = redis_link.round_trips
     assert await ingest(1) == Decision(True, Quota(100, 60), 98, 0, 60)
     assert redis_link.round_trips == before + 1
 
 
-async def test_those_of_one_tick_are_one_run_of_the_script(ingest, redis_link):
+async def test_the_points_of_one_tick_are_one_run_of_the_script(ingest, redis_link):
     await ingest(0)
     before = await calls(redis_link, "evalsha")
     await asyncio.gather(*(ingest(value, f"k{value % 3}") for value in range(1, 30)))
@@ -167,7 +167,7 @@ async def test_those_of_one_tick_are_one_run_of_the_script(ingest, redis_link):
     assert await ingest.stored() == list(range(30))
 
 
-async def test_who_is_known_to_be_over_the_quota_is_not_asked_about(redis_link):
+async def test_a_known_rejection_takes_no_round_trip(redis_link):
     ingest = Ingest(redis_link, SystemClock(), limit=1, time_source="local function now_us() return 1e15 end")
     for value in range(2):
         await ingest(value)
@@ -177,8 +177,8 @@ async def test_who_is_known_to_be_over_the_quota_is_not_asked_about(redis_link):
 
 
 @pytest.mark.parametrize("backend", ["fakeredis", "redis"])
-async def test_a_foreign_value_under_one_key_is_no_other_clients_trouble(make, store_time):
-    ingest = make()
+async def test_a_foreign_value_under_one_key_does_not_affect_other_clients(make_ingest, store_time):
+    ingest = make_ingest()
     await store_time.link.send("ZADD", "{sliding_window_log:foreign}", 1, "member")
     writes = (ingest(value, key) for value, key in enumerate(["k", "foreign", "k"]))
     first, second, third = await asyncio.gather(*writes, return_exceptions=True)
@@ -187,8 +187,8 @@ async def test_a_foreign_value_under_one_key_is_no_other_clients_trouble(make, s
     assert await ingest.stored() == [0, 2]
 
 
-async def test_where_only_the_verdict_is_refused_the_measurement_is_stored(own_redis):
-    """The limiter then fails open, and what it lets through is stored."""
+async def test_if_only_the_decision_fails_the_point_is_stored(own_redis):
+    """The limiter then fails open, so the point is stored."""
     with own_redis.connect() as client:
         client.acl_setuser("api", enabled=True, nopass=True, commands=["+@all"], keys=["m:*", "types"])
     link = RedisLink(
@@ -205,7 +205,7 @@ async def test_where_only_the_verdict_is_refused_the_measurement_is_stored(own_r
     assert [each.point.value for each in stored] == [1.0]
 
 
-async def test_what_redis_refused_in_mid_write_is_not_stored_a_second_time(own_redis):
+async def test_a_write_that_redis_rejected_midway_is_not_repeated(own_redis):
     with own_redis.connect() as client:
         keys = ["%R~*", "~types", "~{sliding_window_log:k}", "~m:{cpu}:[^r]*"]  # all but m:{cpu}:r:<hour>
         client.acl_setuser("api", enabled=True, nopass=True, commands=["+@all"])
@@ -227,7 +227,7 @@ async def test_what_redis_refused_in_mid_write_is_not_stored_a_second_time(own_r
     assert count == 1
 
 
-async def test_what_got_no_answer_is_not_stored_a_second_time(own_redis):
+async def test_a_write_without_a_reply_is_not_repeated(own_redis):
     link = RedisLink(connect(RedisAddress(own_redis.url)), SystemClock())
     ingest = Ingest(link, SystemClock(), limit=100, time_source="local function now_us() return 1e15 end")
     await ingest(0)
@@ -246,7 +246,7 @@ async def test_what_got_no_answer_is_not_stored_a_second_time(own_redis):
     assert stored == [0, 1]
 
 
-async def test_what_was_not_sent_is_stored_once_redis_is_back(own_redis):
+async def test_a_point_that_was_not_sent_is_stored_when_redis_is_back(own_redis):
     link = RedisLink(connect(RedisAddress(own_redis.url)), SystemClock())
     ingest = Ingest(link, SystemClock(), limit=100, time_source="local function now_us() return 1e15 end")
     await ingest(0)

@@ -40,8 +40,8 @@ def store(store_time):
     return RedisBreakerStore(store_time.redis, time_source=store_time.source)
 
 
-class Driver:
-    """One breaker's store, spoken to in the fewest words."""
+class BreakerDriver:
+    """Short methods for the store of one breaker."""
 
     def __init__(self, store, options, name="upstream"):
         self.store, self.options, self.name = store, options, name
@@ -82,19 +82,19 @@ class Driver:
 
 
 @pytest.fixture
-def drive(store):
-    def drive(name="upstream", **options):
-        return Driver(store, CircuitBreakerOptions(**options), name)
+def make_driver(store):
+    def make_driver(name="upstream", **options):
+        return BreakerDriver(store, CircuitBreakerOptions(**options), name)
 
-    return drive
+    return make_driver
 
 
 @pytest.fixture
-def half_open(drive, store_time):
-    """Opens a breaker of threshold 1 and lets its open time of 10 s pass."""
+def half_open(make_driver, store_time):
+    """Open a breaker with threshold 1, and move time past its open time of 10 s."""
 
     async def half_open(**options):
-        breaker = drive(failure_threshold=1, open_seconds=10, **options)
+        breaker = make_driver(failure_threshold=1, open_seconds=10, **options)
         await breaker.call(failed=True)
         await store_time.advance(10)
         return breaker
@@ -105,12 +105,12 @@ def half_open(drive, store_time):
 # ---------------------------------------------------------------- closed
 
 
-async def test_an_unused_breaker_is_closed_and_empty(drive):
-    assert await drive().status() == BreakerStatus(CLOSED, "upstream", 0, 0, 0.0, None, None, ())
+async def test_an_unused_breaker_is_closed_and_empty(make_driver):
+    assert await make_driver().status() == BreakerStatus(CLOSED, "upstream", 0, 0, 0.0, None, None, ())
 
 
-async def test_it_opens_at_the_threshold_of_failures_in_a_row_and_reports_the_transition(drive, store_time):
-    breaker = drive(failure_threshold=3)
+async def test_consecutive_failures_open_it_and_the_transition_is_reported(make_driver, store_time):
+    breaker = make_driver(failure_threshold=3)
     assert await breaker.call(failed=True) is None
     assert await breaker.call(failed=True) is None
 
@@ -120,15 +120,15 @@ async def test_it_opens_at_the_threshold_of_failures_in_a_row_and_reports_the_tr
     assert await breaker.state() is OPEN
 
 
-async def test_a_success_breaks_the_row(drive):
-    breaker = drive(failure_threshold=2)
+async def test_a_success_ends_consecutive_failures(make_driver):
+    breaker = make_driver(failure_threshold=2)
     for failed in (True, False, True, False, True):
         await breaker.call(failed=failed)
     assert await breaker.state() is CLOSED
 
 
-async def test_the_failures_it_shows_are_those_in_a_row_and_the_rest_is_the_windows(drive):
-    breaker = drive()
+async def test_the_status_has_consecutive_failures_and_the_counts_of_the_window(make_driver):
+    breaker = make_driver()
     for failed in (True, False, True, True):
         await breaker.call(failed=failed)
     status = await breaker.status()
@@ -140,16 +140,16 @@ async def test_the_failures_it_shows_are_those_in_a_row_and_the_rest_is_the_wind
     assert (status.failure_count, status.success_count, status.failure_rate) == (0, 2, 3 / 5)
 
 
-async def test_no_window_is_too_short_for_a_row(drive):
-    breaker = drive(failure_threshold=4, window_calls=2, minimum_calls=1)
+async def test_consecutive_failures_count_beyond_the_window(make_driver):
+    breaker = make_driver(failure_threshold=4, window_calls=2, minimum_calls=1)
     for _ in range(4):
         await breaker.call(failed=True)
     status = await breaker.status()
     assert (status.state, status.failure_count, status.failure_rate) == (OPEN, 4, 1)
 
 
-async def test_time_does_not_break_the_row(drive, store_time):
-    breaker = drive(failure_threshold=2, window_seconds=10)
+async def test_time_does_not_end_consecutive_failures(make_driver, store_time):
+    breaker = make_driver(failure_threshold=2, window_seconds=10)
     await breaker.call(failed=True)
     await store_time.advance(60)
     status = await breaker.status()
@@ -157,8 +157,8 @@ async def test_time_does_not_break_the_row(drive, store_time):
     assert (await breaker.call(failed=True)).after is OPEN
 
 
-async def test_the_failure_rate_opens_it_once_the_window_holds_enough_calls(drive):
-    breaker = drive(failure_threshold=None, failure_rate_threshold=0.5, minimum_calls=4)
+async def test_the_failure_rate_opens_it_once_the_window_has_enough_calls(make_driver):
+    breaker = make_driver(failure_threshold=None, failure_rate_threshold=0.5, minimum_calls=4)
     for failed in (True, True, False):
         assert await breaker.call(failed=failed) is None
 
@@ -167,15 +167,15 @@ async def test_the_failure_rate_opens_it_once_the_window_holds_enough_calls(driv
     assert transition.reason == "failed calls: 2 of 4"
 
 
-async def test_a_rate_below_its_threshold_leaves_it_closed(drive):
-    breaker = drive(failure_threshold=None, failure_rate_threshold=0.5, minimum_calls=2)
+async def test_a_rate_below_its_threshold_leaves_it_closed(make_driver):
+    breaker = make_driver(failure_threshold=None, failure_rate_threshold=0.5, minimum_calls=2)
     for failed in (False, False, True, False):
         await breaker.call(failed=failed)
     assert await breaker.state() is CLOSED
 
 
-async def test_slow_calls_open_it_though_they_succeed(drive):
-    breaker = drive(
+async def test_successful_slow_calls_open_it(make_driver):
+    breaker = make_driver(
         failure_threshold=None, slow_call_rate_threshold=0.5, slow_call_seconds=1, minimum_calls=4
     )
     for slow in (False, False, True):
@@ -187,24 +187,24 @@ async def test_slow_calls_open_it_though_they_succeed(drive):
     assert (await breaker.status()).failure_count == 0
 
 
-async def test_a_count_window_forgets_the_oldest_call(drive):
-    breaker = drive(window_calls=3, minimum_calls=1)
+async def test_a_count_window_forgets_the_oldest_call(make_driver):
+    breaker = make_driver(window_calls=3, minimum_calls=1)
     for failed in (True, True, False, False):
         await breaker.call(failed=failed, slow=failed)
     status = await breaker.status()
     assert (status.success_count, status.failure_rate) == (2, 1 / 3)
 
 
-async def test_a_count_window_forgets_successes_as_well(drive):
-    breaker = drive(window_calls=2, minimum_calls=1)
+async def test_a_count_window_forgets_successes_as_well(make_driver):
+    breaker = make_driver(window_calls=2, minimum_calls=1)
     for failed in (False, False, False, True):
         await breaker.call(failed=failed)
     status = await breaker.status()
     assert (status.success_count, status.failure_rate) == (1, 1 / 2)
 
 
-async def test_a_time_window_forgets_the_oldest_bucket(drive, store_time):
-    breaker = drive(window_seconds=10)
+async def test_a_time_window_forgets_the_oldest_bucket(make_driver, store_time):
+    breaker = make_driver(window_seconds=10)
     await breaker.call(failed=True)
     await store_time.advance(5)
     await breaker.call()
@@ -221,16 +221,16 @@ async def test_a_time_window_forgets_the_oldest_bucket(drive, store_time):
     assert (await breaker.status()).success_count == 1
 
 
-async def test_breakers_of_other_names_are_left_alone(drive):
-    await drive(failure_threshold=1).call(failed=True)
-    assert await drive("other").state() is CLOSED
+async def test_breakers_of_other_names_are_not_affected(make_driver):
+    await make_driver(failure_threshold=1).call(failed=True)
+    assert await make_driver("other").state() is CLOSED
 
 
 # ---------------------------------------------------------------- open
 
 
-async def test_open_it_refuses_and_says_how_long_to_wait(drive, store_time):
-    breaker = drive(failure_threshold=1, open_seconds=10)
+async def test_an_open_breaker_rejects_with_retry_after(make_driver, store_time):
+    breaker = make_driver(failure_threshold=1, open_seconds=10)
     await breaker.call(failed=True)
     opened_at = store_time.clock.now()
     await store_time.advance(2.5)
@@ -243,15 +243,15 @@ async def test_open_it_refuses_and_says_how_long_to_wait(drive, store_time):
     assert (status.failure_count, status.success_count, status.failure_rate) == (1, 0, 1.0)
 
 
-async def test_when_its_time_is_up_it_reads_half_open_and_looking_changes_nothing(half_open):
+async def test_after_the_open_time_the_status_is_half_open(half_open):
     breaker = await half_open()
     status = await breaker.status()
     assert (status.state, status.retry_after) == (HALF_OPEN, None)
     assert [t.after for t in status.transitions] == [OPEN]
 
 
-async def test_the_wait_it_named_is_enough_and_not_a_moment_too_long(drive, store_time):
-    breaker = drive(failure_threshold=1, open_seconds=10)
+async def test_retry_after_is_exact(make_driver, store_time):
+    breaker = make_driver(failure_threshold=1, open_seconds=10)
     await breaker.call(failed=True)
     await store_time.advance(9.75)
     wait = (await breaker.refused()).retry_after
@@ -260,7 +260,7 @@ async def test_the_wait_it_named_is_enough_and_not_a_moment_too_long(drive, stor
     assert (await breaker.enter()).probe is not None
 
 
-async def test_each_failed_probe_makes_it_stay_open_longer_up_to_the_maximum(half_open, store_time):
+async def test_each_failed_probe_extends_the_open_time_up_to_the_maximum(half_open, store_time):
     breaker = await half_open(open_seconds_factor=2, open_seconds_max=35)
     waits = []
     for _ in range(4):
@@ -270,7 +270,7 @@ async def test_each_failed_probe_makes_it_stay_open_longer_up_to_the_maximum(hal
     assert waits == [20, 35, 35, 35]
 
 
-async def test_closing_takes_the_growth_back(half_open, store_time):
+async def test_closing_resets_the_open_time(half_open, store_time):
     breaker = await half_open(open_seconds_factor=2, open_seconds_max=80)
     await breaker.call(failed=True)
     await store_time.advance(20)
@@ -282,14 +282,14 @@ async def test_closing_takes_the_growth_back(half_open, store_time):
 # ---------------------------------------------------------------- half-open
 
 
-async def test_the_first_call_after_the_open_time_is_the_probe_and_makes_the_change(half_open, store_time):
+async def test_the_first_call_after_the_open_time_is_the_probe_and_reports_the_change(half_open, store_time):
     breaker = await half_open()
     probe = await breaker.enter()
     assert probe.probe is not None
     assert probe.transition == Transition(store_time.clock.now(), OPEN, HALF_OPEN, "the open time is over")
 
 
-async def test_while_the_probe_is_out_others_wait_for_its_lease(half_open, store_time):
+async def test_during_the_probe_retry_after_is_the_time_of_its_lease(half_open, store_time):
     breaker = await half_open(probe_lease_seconds=4)
     await breaker.enter()
     await store_time.advance(1)
@@ -298,7 +298,7 @@ async def test_while_the_probe_is_out_others_wait_for_its_lease(half_open, store
     assert (status.state, status.retry_after) == (HALF_OPEN, 3)
 
 
-async def test_a_probe_that_succeeds_closes_it_with_nothing_counted(half_open):
+async def test_a_successful_probe_closes_it_and_resets_the_counts(half_open):
     breaker = await half_open()
     transition = await breaker.call()
     status = await breaker.status()
@@ -307,7 +307,7 @@ async def test_a_probe_that_succeeds_closes_it_with_nothing_counted(half_open):
     assert (status.opened_at, status.retry_after) == (None, None)
 
 
-async def test_a_probe_that_fails_opens_it_again_from_now(half_open, store_time):
+async def test_a_failed_probe_opens_it_again_from_now(half_open, store_time):
     breaker = await half_open()
     transition = await breaker.call(failed=True)
     status = await breaker.status()
@@ -321,7 +321,7 @@ async def test_a_slow_probe_opens_it_again(half_open):
     assert (await breaker.call(slow=True)).after is OPEN
 
 
-async def test_every_permit_must_come_back_well(half_open):
+async def test_every_probe_must_succeed(half_open):
     breaker = await half_open(half_open_permits=3)
     first, second, third = [await breaker.enter() for _ in range(3)]
     await breaker.refused()
@@ -349,7 +349,7 @@ async def test_with_fewer_permits_than_probes_have_ended_it_still_admits_probes_
 
 
 @pytest.mark.parametrize("enough", TWO_OF_THREE, ids=["number", "share"])
-async def test_it_opens_again_as_soon_as_too_few_can_still_succeed(half_open, enough):
+async def test_it_opens_again_as_soon_as_too_few_probes_can_succeed(half_open, enough):
     breaker = await half_open(half_open_permits=3, **enough)
     first, second, third = [await breaker.enter() for _ in range(3)]
     assert await breaker.record(first, failed=True) is None
@@ -358,7 +358,7 @@ async def test_it_opens_again_as_soon_as_too_few_can_still_succeed(half_open, en
 
 
 @pytest.mark.parametrize("enough", TWO_OF_THREE, ids=["number", "share"])
-async def test_where_not_all_must_succeed_one_that_fails_decides_nothing(half_open, enough):
+async def test_if_not_all_probes_must_succeed_one_failure_decides_nothing(half_open, enough):
     breaker = await half_open(half_open_permits=3, **enough)
     first, second, third = [await breaker.enter() for _ in range(3)]
     assert await breaker.record(first, failed=True) is None
@@ -381,16 +381,14 @@ async def test_a_dead_probers_permit_goes_to_another_and_its_late_result_is_drop
     assert (await breaker.record(heir)).after is CLOSED
 
 
-async def test_an_overdue_probe_counts_while_its_permit_was_not_given_to_another(half_open, store_time):
+async def test_an_overdue_probe_counts_until_its_permit_is_given_to_another(half_open, store_time):
     breaker = await half_open(probe_lease_seconds=4)
     probe = await breaker.enter()
     await store_time.advance(5)
     assert (await breaker.record(probe)).after is CLOSED
 
 
-async def test_a_dead_probers_permit_is_free_after_the_open_time_however_long_a_probe_may_take(
-    half_open, store_time
-):
+async def test_a_dead_probers_permit_is_free_after_the_open_time(half_open, store_time):
     breaker = await half_open(probe_lease_seconds=35)
     await breaker.enter()
     assert (await breaker.refused()).retry_after == 10
@@ -408,7 +406,7 @@ async def test_a_probe_that_is_renewed_keeps_its_permit(half_open, store_time):
     assert (await breaker.record(probe)).after is CLOSED
 
 
-async def test_a_permit_that_was_lost_is_not_renewed(half_open, store_time):
+async def test_a_lost_permit_is_not_renewed(half_open, store_time):
     breaker = await half_open(probe_lease_seconds=4)
     dead = await breaker.enter()
     await store_time.advance(4)
@@ -416,7 +414,7 @@ async def test_a_permit_that_was_lost_is_not_renewed(half_open, store_time):
     assert not await breaker.renew(dead)
     await breaker.record(heir)
     assert not await breaker.renew(heir)
-    assert not await breaker.renew(await breaker.enter()), "a call that is no probe has none"
+    assert not await breaker.renew(await breaker.enter()), "only probes have a permit"
 
 
 async def test_a_released_permit_is_free_at_once(half_open):
@@ -442,9 +440,9 @@ HOUR = 3600
 
 
 @pytest.mark.parametrize("back", [5, HOUR])
-async def test_a_clock_set_back_keeps_it_open_no_longer_than_its_open_time(drive, store_time, back):
-    """It stayed open for an hour when the clock was set back by an hour."""
-    breaker = drive(failure_threshold=1, open_seconds=10)
+async def test_after_a_clock_set_back_it_is_open_for_at_most_the_open_time(make_driver, store_time, back):
+    """In the past, a clock set back by an hour kept the breaker open for an hour."""
+    breaker = make_driver(failure_threshold=1, open_seconds=10)
     await breaker.call(failed=True)
     await store_time.advance(4)
     await store_time.shift(-back)
@@ -453,11 +451,11 @@ async def test_a_clock_set_back_keeps_it_open_no_longer_than_its_open_time(drive
     for _ in range(4):
         await store_time.advance(wait / 4)
         last = await breaker.admit()
-    assert isinstance(last, Ticket), "asking meanwhile puts nothing off"
+    assert isinstance(last, Ticket), "requests in the meantime do not delay it"
 
 
 @pytest.mark.parametrize("back", [2, HOUR])
-async def test_after_a_clock_set_back_a_dead_probe_blocks_for_a_lease_at_most(half_open, store_time, back):
+async def test_after_a_clock_set_back_a_dead_probe_blocks_for_at_most_a_lease(half_open, store_time, back):
     breaker = await half_open(probe_lease_seconds=4)
     await breaker.enter()
     await store_time.shift(-back)
@@ -469,7 +467,7 @@ async def test_after_a_clock_set_back_a_dead_probe_blocks_for_a_lease_at_most(ha
     assert isinstance(last, Ticket)
 
 
-async def test_a_probe_that_is_out_while_the_clock_is_set_back_still_counts(half_open, store_time):
+async def test_a_probe_running_while_the_clock_is_set_back_counts(half_open, store_time):
     breaker = await half_open(probe_lease_seconds=4)
     probe = await breaker.enter()
     await store_time.shift(-HOUR)
@@ -477,8 +475,10 @@ async def test_a_probe_that_is_out_while_the_clock_is_set_back_still_counts(half
     assert (await breaker.record(probe)).after is CLOSED
 
 
-async def test_a_clock_set_back_keeps_no_call_in_a_time_window_for_longer_than_the_window(drive, store_time):
-    breaker = drive(failure_threshold=None, failure_rate_threshold=0.5, minimum_calls=4, window_seconds=10)
+async def test_after_a_clock_set_back_a_call_counts_for_at_most_the_window(make_driver, store_time):
+    breaker = make_driver(
+        failure_threshold=None, failure_rate_threshold=0.5, minimum_calls=4, window_seconds=10
+    )
     for _ in range(3):
         await breaker.call(failed=True)
     await store_time.shift(-HOUR)
@@ -486,7 +486,7 @@ async def test_a_clock_set_back_keeps_no_call_in_a_time_window_for_longer_than_t
     assert (await breaker.status()).failure_rate == 0
     assert await breaker.call(failed=True) is None
     await store_time.advance(HOUR - 10)
-    assert (await breaker.status()).failure_rate == 0, "nor once the clock is where it was"
+    assert (await breaker.status()).failure_rate == 0, "also after the clock has reached its former time"
 
 
 async def test_a_clock_set_forward_loses_no_probe(half_open, store_time):
@@ -499,8 +499,8 @@ async def test_a_clock_set_forward_loses_no_probe(half_open, store_time):
 # ---------------------------------------------------------------- generations
 
 
-async def test_a_result_from_before_the_opening_counts_in_no_later_state(half_open, drive, store_time):
-    breaker = drive(failure_threshold=1, open_seconds=10)
+async def test_a_result_from_before_the_opening_is_dropped(half_open, make_driver, store_time):
+    breaker = make_driver(failure_threshold=1, open_seconds=10)
     early, late = await breaker.enter(), await breaker.enter()
     await breaker.call(failed=True)
     assert await breaker.record(early) is None
@@ -513,7 +513,7 @@ async def test_a_result_from_before_the_opening_counts_in_no_later_state(half_op
     assert (await breaker.status()).failure_count == 0
 
 
-async def test_a_probe_of_an_earlier_half_open_releases_nothing_of_a_later_one(half_open, store_time):
+async def test_a_probe_of_an_earlier_half_open_state_releases_no_later_permit(half_open, store_time):
     breaker = await half_open(half_open_permits=2)
     early = await breaker.enter()
     await breaker.call(failed=True)
@@ -526,8 +526,8 @@ async def test_a_probe_of_an_earlier_half_open_releases_nothing_of_a_later_one(h
     await breaker.refused()
 
 
-async def test_a_call_from_before_a_reset_is_not_counted_after_it(drive):
-    breaker = drive(failure_threshold=1)
+async def test_a_call_from_before_a_reset_is_not_counted_after_it(make_driver):
+    breaker = make_driver(failure_threshold=1)
     ticket = await breaker.enter()
     await breaker.force(ManualState.CLOSED)
     assert await breaker.record(ticket, failed=True) is None
@@ -537,8 +537,8 @@ async def test_a_call_from_before_a_reset_is_not_counted_after_it(drive):
 # ---------------------------------------------------------------- by hand
 
 
-async def test_forced_open_it_stays_open_whatever_the_time(drive, store_time):
-    breaker = drive(open_seconds=10)
+async def test_a_breaker_that_is_forced_open_stays_open(make_driver, store_time):
+    breaker = make_driver(open_seconds=10)
     transition = await breaker.force(ManualState.FORCED_OPEN)
     opened_at = store_time.clock.now()
     await store_time.advance(1000)
@@ -550,8 +550,8 @@ async def test_forced_open_it_stays_open_whatever_the_time(drive, store_time):
     assert (status.state, status.opened_at, status.retry_after) == (OPEN, opened_at, None)
 
 
-async def test_forced_closed_it_counts_and_never_opens(drive):
-    breaker = drive(failure_threshold=1)
+async def test_a_breaker_that_is_forced_closed_counts_and_never_opens(make_driver):
+    breaker = make_driver(failure_threshold=1)
     await breaker.force(ManualState.FORCED_CLOSED)
     for _ in range(5):
         assert not isinstance(await breaker.call(failed=True), Transition)
@@ -560,15 +560,15 @@ async def test_forced_closed_it_counts_and_never_opens(drive):
 
 
 @pytest.mark.parametrize("order", [ManualState.FORCED_OPEN, ManualState.FORCED_CLOSED])
-async def test_closed_by_hand_it_works_by_itself_again(drive, order):
-    breaker = drive(failure_threshold=1)
+async def test_a_breaker_that_was_reset_works_automatically_again(make_driver, order):
+    breaker = make_driver(failure_threshold=1)
     await breaker.force(order)
     assert (await breaker.force(ManualState.CLOSED)).reason == "closed by hand"
     assert (await breaker.call(failed=True)).after is OPEN
 
 
-async def test_closing_by_hand_empties_the_counts(drive):
-    breaker = drive(failure_threshold=2)
+async def test_a_reset_clears_the_counts(make_driver):
+    breaker = make_driver(failure_threshold=2)
     await breaker.call(failed=True)
     assert await breaker.force(ManualState.CLOSED) is None
     assert (await breaker.status()).failure_count == 0
@@ -576,16 +576,16 @@ async def test_closing_by_hand_empties_the_counts(drive):
 
 
 @pytest.mark.parametrize("order", list(ManualState))
-async def test_an_order_repeated_is_no_change(drive, order):
-    breaker = drive()
+async def test_a_repeated_manual_state_is_no_change(make_driver, order):
+    breaker = make_driver()
     await breaker.force(order)
     before = await breaker.status()
     assert await breaker.force(order) is None
     assert await breaker.status() == before
 
 
-async def test_forcing_an_open_breaker_open_is_kept_as_a_transition_too(drive):
-    breaker = drive(failure_threshold=1)
+async def test_forcing_an_open_breaker_open_is_a_transition(make_driver):
+    breaker = make_driver(failure_threshold=1)
     await breaker.call(failed=True)
     await breaker.force(ManualState.FORCED_OPEN)
     assert [(t.before, t.after) for t in (await breaker.status()).transitions] == [
@@ -593,8 +593,8 @@ async def test_forcing_an_open_breaker_open_is_kept_as_a_transition_too(drive):
     ]  # fmt: skip
 
 
-async def test_the_last_twenty_transitions_are_kept(drive, store_time):
-    breaker = drive()
+async def test_the_last_twenty_transitions_are_kept(make_driver, store_time):
+    breaker = make_driver()
     start = store_time.clock.now()
     for _ in range(12):
         await store_time.advance(1)
@@ -608,8 +608,8 @@ async def test_the_last_twenty_transitions_are_kept(drive, store_time):
 # ---------------------------------------------------------------- other rules
 
 
-async def test_so_many_failures_in_a_window_of_time_open_it_successes_between_them_or_not(drive, store_time):
-    breaker = drive(failures_in_window=3, window_seconds=60)
+async def test_a_number_of_failures_in_a_time_window_opens_it(make_driver, store_time):
+    breaker = make_driver(failures_in_window=3, window_seconds=60)
     for _ in range(2):
         await breaker.call(failed=True)
         await breaker.call()
@@ -619,8 +619,8 @@ async def test_so_many_failures_in_a_window_of_time_open_it_successes_between_th
     assert await breaker.state() == OPEN
 
 
-async def test_failures_that_have_left_the_window_open_nothing(drive, store_time):
-    breaker = drive(failures_in_window=3, window_seconds=60)
+async def test_failures_that_have_left_the_window_do_not_open_it(make_driver, store_time):
+    breaker = make_driver(failures_in_window=3, window_seconds=60)
     for _ in range(2):
         await breaker.call(failed=True)
     await store_time.advance(61)
@@ -631,15 +631,15 @@ async def test_failures_that_have_left_the_window_open_nothing(drive, store_time
     assert await breaker.state() == OPEN
 
 
-async def test_k_of_the_last_n_calls_open_it(drive):
-    breaker = drive(failures_in_window=2, window_calls=3)
+async def test_k_of_the_last_n_calls_open_it(make_driver):
+    breaker = make_driver(failures_in_window=2, window_calls=3)
     for failed in (True, False, False, True, False):
         assert await breaker.call(failed=failed) is None
     assert (await breaker.call(failed=True)).reason == "failures in the window: 2"
 
 
-async def test_the_open_time_is_what_a_function_of_the_opening_says(drive, store_time):
-    breaker = drive(failure_threshold=1, open_seconds_of=lambda opening: 10.0 * opening**2)
+async def test_a_function_of_the_openings_can_return_the_open_time(make_driver, store_time):
+    breaker = make_driver(failure_threshold=1, open_seconds_of=lambda opening: 10.0 * opening**2)
     await breaker.call(failed=True)
     for seconds in (10, 40, 90):
         await store_time.advance(seconds - 0.001)
@@ -652,8 +652,8 @@ async def test_the_open_time_is_what_a_function_of_the_opening_says(drive, store
     assert (await breaker.refused()).retry_after == 10
 
 
-async def test_the_last_open_time_that_was_computed_holds_for_all_further_openings(drive, store_time):
-    breaker = drive(failure_threshold=1, open_seconds_of=float)
+async def test_the_last_precomputed_open_time_applies_to_all_further_openings(make_driver, store_time):
+    breaker = make_driver(failure_threshold=1, open_seconds_of=float)
     await breaker.call(failed=True)
     for opening in range(1, OPENINGS_COMPUTED + 3):
         assert (await breaker.refused()).retry_after == min(opening, OPENINGS_COMPUTED)
@@ -661,8 +661,8 @@ async def test_the_last_open_time_that_was_computed_holds_for_all_further_openin
         await breaker.call(failed=True)
 
 
-async def test_opened_by_hand_for_a_time_it_probes_after_it(drive, store_time):
-    breaker = drive(open_seconds=5)
+async def test_a_breaker_forced_open_for_a_time_probes_afterwards(make_driver, store_time):
+    breaker = make_driver(open_seconds=5)
     transition = await breaker.force(ManualState.OPEN, 3600)
     assert (transition.before, transition.after, transition.reason) == (CLOSED, OPEN, "opened by hand")
     await store_time.advance(3599)
@@ -670,25 +670,25 @@ async def test_opened_by_hand_for_a_time_it_probes_after_it(drive, store_time):
     await store_time.advance(1)
     assert await breaker.state() == HALF_OPEN
     await breaker.call(failed=True)
-    assert (await breaker.refused()).retry_after == 5, "the order's time does not grow"
+    assert (await breaker.refused()).retry_after == 5, "the forced open time does not become longer"
 
 
-async def test_opened_by_hand_again_the_new_time_holds(drive, store_time):
-    breaker = drive(failure_threshold=1, open_seconds=5)
+async def test_the_time_of_the_last_forced_opening_applies(make_driver, store_time):
+    breaker = make_driver(failure_threshold=1, open_seconds=5)
     await breaker.call(failed=True)
     assert await breaker.force(ManualState.OPEN, 60) is None
     await store_time.advance(59)
     assert (await breaker.refused()).retry_after == 1
 
 
-async def test_opened_by_hand_without_a_time_it_stays_open_as_long_as_the_options_say(drive):
-    breaker = drive(open_seconds=5)
+async def test_a_breaker_forced_open_without_a_time_uses_the_option(make_driver):
+    breaker = make_driver(open_seconds=5)
     await breaker.force(ManualState.OPEN)
     assert (await breaker.refused()).retry_after == 5
 
 
-async def test_forced_closed_it_says_once_that_it_would_have_opened(drive):
-    breaker = drive(failure_threshold=2)
+async def test_a_breaker_that_is_forced_closed_reports_once_that_it_would_open(make_driver):
+    breaker = make_driver(failure_threshold=2)
     await breaker.force(ManualState.FORCED_CLOSED)
     outcomes = [await breaker.call(failed=failed) for failed in (True, True, True, False, True, True, True)]
     would = WouldOpen("failures in a row: 2")
@@ -700,7 +700,7 @@ async def test_forced_closed_it_says_once_that_it_would_have_opened(drive):
 
 
 class UpstreamError(Exception):
-    """What the upstream raises."""
+    """An error of the upstream."""
 
 
 async def fail():
@@ -708,19 +708,19 @@ async def fail():
 
 
 def workers(count, store, clock, listener, **options):
-    """So many circuit breakers on one store, as the workers of a fleet have them."""
+    """Return circuit breakers on one store, one for each worker."""
     options = CircuitBreakerOptions(**options)
     return [CircuitBreaker("upstream", store, options, clock, listener=listener) for _ in range(count)]
 
 
 @pytest.mark.parametrize("permits", [1, 3])
-async def test_of_twenty_callers_at_half_open_exactly_the_permits_get_through(
+async def test_of_twenty_callers_at_half_open_exactly_the_permitted_probes_run(
     store, store_time, listener, permits
 ):
     fleet = workers(
         4, store, store_time.clock, listener, failure_threshold=1, half_open_permits=permits, open_seconds=10
     )
-    await to_half_open(fleet[0], store_time)
+    await fail_and_wait_for_half_open(fleet[0], store_time)
     answer = asyncio.Event()
     begun = 0
 
@@ -752,16 +752,16 @@ async def test_one_worker_of_the_fleet_reports_a_change(store, store_time, liste
     assert len(listener.of(StateChanged)) == 1
 
 
-async def to_half_open(breaker, store_time):
-    """Fail once and let the open time of 10 s pass."""
+async def fail_and_wait_for_half_open(breaker, store_time):
+    """Fail once, and move time past the open time of 10 s."""
     with pytest.raises(UpstreamError):
         await breaker.run(fail)
     await store_time.advance(10)
 
 
-async def test_a_cancelled_probe_gives_its_permit_back_at_once(store, store_time, listener):
+async def test_a_cancelled_probe_gives_its_permit_back(store, store_time, listener):
     (breaker,) = workers(1, store, store_time.clock, listener, failure_threshold=1, open_seconds=10)
-    await to_half_open(breaker, store_time)
+    await fail_and_wait_for_half_open(breaker, store_time)
     begun = asyncio.Event()
 
     async def hang():
@@ -779,11 +779,11 @@ async def test_a_cancelled_probe_gives_its_permit_back_at_once(store, store_time
 
 async def test_a_closed_probe_gives_its_permit_back(store, store_time, listener):
     (breaker,) = workers(1, store, store_time.clock, listener, failure_threshold=1, open_seconds=10)
-    await to_half_open(breaker, store_time)
+    await fail_and_wait_for_half_open(breaker, store_time)
     waiting = asyncio.get_running_loop().create_future()
     probing = breaker.run(lambda: waiting)
     while (awaited := probing.send(None)) is not waiting:
-        await until_done(awaited)
+        await send_none_until_done(awaited)
 
     probing.close()
 
@@ -791,8 +791,8 @@ async def test_a_closed_probe_gives_its_permit_back(store, store_time, listener)
     assert (status.state, status.retry_after, status.failure_count) == (HALF_OPEN, None, 1)
 
 
-async def until_done(awaited):
-    """Wait for what a coroutine that is run by hand waits for."""
+async def send_none_until_done(awaited):
+    """Run a coroutine by hand to its end, and await everything that it awaits."""
     awaited._asyncio_future_blocking = False
     while not awaited.done():
         await asyncio.sleep(0)
@@ -800,7 +800,7 @@ async def until_done(awaited):
 
 async def test_a_probe_cancelled_while_it_is_recorded_is_counted(store, store_time, listener):
     (breaker,) = workers(1, store, store_time.clock, listener, failure_threshold=1, open_seconds=10)
-    await to_half_open(breaker, store_time)
+    await fail_and_wait_for_half_open(breaker, store_time)
     ended = asyncio.Event()
 
     async def call():
@@ -819,14 +819,14 @@ async def test_a_caller_cancelled_during_admission_leaves_no_permit_behind(
     store, store_time, listener, turns
 ):
     (breaker,) = workers(1, store, store_time.clock, listener, failure_threshold=1, open_seconds=10)
-    await to_half_open(breaker, store_time)
+    await fail_and_wait_for_half_open(breaker, store_time)
     asking = asyncio.ensure_future(breaker.run(asyncio.Event().wait))
     for _ in range(turns):
         await asyncio.sleep(0)
     asking.cancel()
     await asyncio.gather(asking, return_exceptions=True)
 
-    # Another is let through at once, or as soon as the server has answered the one who left.
+    # The next call is admitted at once, or when the server has answered the cancelled call.
     async with asyncio.timeout(10):
         while (await breaker.status()).retry_after is not None:
             await asyncio.sleep(0)
@@ -835,10 +835,10 @@ async def test_a_caller_cancelled_during_admission_leaves_no_permit_behind(
 # ---------------------------------------------------------------- Redis alone
 
 
-async def test_a_result_from_before_redis_lost_everything_is_dropped(drive, store_time):
+async def test_a_result_from_before_redis_lost_everything_is_dropped(make_driver, store_time):
     if store_time.link is None:
         pytest.skip("memory is lost with its tickets")
-    breaker = drive(failure_threshold=1)
+    breaker = make_driver(failure_threshold=1)
     ticket = await breaker.enter()
     await store_time.link.send("FLUSHALL")
     await store_time.advance(1)
@@ -848,11 +848,11 @@ async def test_a_result_from_before_redis_lost_everything_is_dropped(drive, stor
     assert await breaker.state() is CLOSED
 
 
-async def test_all_keys_of_a_breaker_share_one_slot(drive, store_time):
+async def test_all_keys_of_a_breaker_share_one_slot(make_driver, store_time):
     if store_time.link is None:
         pytest.skip("memory has no slots")
     for options in ({}, {"window_seconds": 10}):
-        breaker = drive(failure_threshold=1, **options)
+        breaker = make_driver(failure_threshold=1, **options)
         await breaker.call(failed=True)
         await breaker.force(ManualState.CLOSED)
         await breaker.call()
@@ -861,10 +861,11 @@ async def test_all_keys_of_a_breaker_share_one_slot(drive, store_time):
 
 
 @pytest.mark.parametrize("backend", ["redis"])
-async def test_a_shorter_count_window_is_reached_in_steps(store, store_time):
-    """All that no longer fitted was dropped in one run, a command for each call."""
+async def test_a_count_window_is_shortened_in_steps(store, store_time):
+    """In the past, one run dropped all surplus calls, with a command for each call."""
     long, short = (
-        Driver(store, CircuitBreakerOptions(window_calls=calls, minimum_calls=1)) for calls in (1000, 5)
+        BreakerDriver(store, CircuitBreakerOptions(window_calls=calls, minimum_calls=1))
+        for calls in (1000, 5)
     )
     for number in range(1000):
         await long.call(failed=number < 990 and number % 2 == 0)
@@ -882,7 +883,7 @@ async def test_a_shorter_count_window_is_reached_in_steps(store, store_time):
 
 
 class Outage:
-    """A store that is away when told to be."""
+    """A store that a test can make unavailable."""
 
     def __init__(self, store):
         self._store = store
@@ -915,67 +916,67 @@ def fleet(store):
 
 
 @pytest.fixture
-def failing_over(fleet, clock):
-    """A breaker of threshold 1 over a fleet's store that can be away and a worker's own."""
+def failover_breaker(fleet, clock):
+    """Return a breaker with threshold 1 over a shared store with outages and a local store."""
     store = FailoverBreakerStore(fleet, MemoryBreakerStore(clock))
-    return Driver(store, CircuitBreakerOptions(failure_threshold=1))
+    return BreakerDriver(store, CircuitBreakerOptions(failure_threshold=1))
 
 
-async def test_while_the_shared_store_is_unavailable_the_local_store_decides(failing_over, fleet):
+async def test_while_the_shared_store_is_unavailable_the_local_store_decides(failover_breaker, fleet):
     fleet.is_away = True
-    await failing_over.call(failed=True)
-    await failing_over.refused()
-    assert await failing_over.state() is OPEN
+    await failover_breaker.call(failed=True)
+    await failover_breaker.refused()
+    assert await failover_breaker.state() is OPEN
 
 
-async def test_the_fleets_store_decides_again_once_it_is_back(failing_over, fleet):
+async def test_the_shared_store_decides_again_once_it_is_available(failover_breaker, fleet):
     fleet.is_away = True
-    await failing_over.call(failed=True)
+    await failover_breaker.call(failed=True)
     fleet.is_away = False
-    await failing_over.enter()
-    assert await failing_over.state() is CLOSED
+    await failover_breaker.enter()
+    assert await failover_breaker.state() is CLOSED
 
 
-async def test_a_result_the_workers_own_store_admitted_is_not_recorded_in_the_fleets(failing_over, fleet):
+async def test_a_result_of_the_local_store_is_not_recorded_in_the_shared_store(failover_breaker, fleet):
     fleet.is_away = True
-    ticket = await failing_over.enter()
+    ticket = await failover_breaker.enter()
     fleet.is_away = False
-    await failing_over.enter()
-    transition = await failing_over.record(ticket, failed=True)
-    assert transition.after is OPEN  # the worker's own
-    assert await failing_over.state() is CLOSED
+    await failover_breaker.enter()
+    transition = await failover_breaker.record(ticket, failed=True)
+    assert transition.after is OPEN  # the store of the worker
+    assert await failover_breaker.state() is CLOSED
 
 
-async def test_an_outcome_of_the_shared_store_is_dropped_while_it_is_unavailable(failing_over, fleet):
-    ticket = await failing_over.enter()
+async def test_an_outcome_of_the_shared_store_is_dropped_while_it_is_unavailable(failover_breaker, fleet):
+    ticket = await failover_breaker.enter()
     fleet.is_away = True
-    await failing_over.enter()
-    assert await failing_over.record(ticket, failed=True) is None
-    failing_over.release(ticket)
-    assert (await failing_over.status()).failure_count == 0
+    await failover_breaker.enter()
+    assert await failover_breaker.record(ticket, failed=True) is None
+    failover_breaker.release(ticket)
+    assert (await failover_breaker.status()).failure_count == 0
     fleet.is_away = False
-    assert (await failing_over.status()).failure_count == 0
+    assert (await failover_breaker.status()).failure_count == 0
 
 
-async def test_an_order_goes_to_the_store_that_decides(failing_over, fleet):
+async def test_a_manual_state_is_set_in_the_deciding_store(failover_breaker, fleet):
     fleet.is_away = True
-    await failing_over.force(ManualState.FORCED_OPEN)
-    assert await failing_over.state() is OPEN
+    await failover_breaker.force(ManualState.FORCED_OPEN)
+    assert await failover_breaker.state() is OPEN
     fleet.is_away = False
-    assert await failing_over.state() is CLOSED
+    assert await failover_breaker.state() is CLOSED
 
 
-async def test_an_outage_is_logged_once_and_so_is_its_end(failing_over, fleet, caplog):
+async def test_an_outage_and_its_end_are_logged_once(failover_breaker, fleet, caplog):
     for away in (True, True, False, False):
         fleet.is_away = away
-        await failing_over.call()
+        await failover_breaker.call()
     assert [record.message for record in caplog.records] == ["breaker_local", "breaker_shared_again"]
 
 
-async def test_when_redis_dies_calls_go_on_and_it_decides_again_once_it_is_back(own_redis, clock):
+async def test_calls_continue_while_redis_is_stopped(own_redis, clock):
     link = RedisLink(connect(RedisAddress(own_redis.url)), clock)
     store = FailoverBreakerStore(RedisBreakerStore(link), MemoryBreakerStore(clock))
-    breaker = Driver(store, CircuitBreakerOptions(failure_threshold=1))
+    breaker = BreakerDriver(store, CircuitBreakerOptions(failure_threshold=1))
     await breaker.force(ManualState.FORCED_OPEN)
 
     own_redis.kill()
@@ -990,7 +991,7 @@ async def test_when_redis_dies_calls_go_on_and_it_decides_again_once_it_is_back(
     await link.aclose()
 
 
-async def test_when_redis_dies_in_mid_call_the_call_ends_as_it_would_have(own_redis, clock, listener):
+async def test_an_outage_during_a_call_does_not_change_its_result(own_redis, clock, listener):
     link = RedisLink(connect(RedisAddress(own_redis.url)), clock)
     options = CircuitBreakerOptions(failure_threshold=1)
     breaker = CircuitBreaker("bare", RedisBreakerStore(link), options, clock, listener=listener)
@@ -1015,10 +1016,10 @@ async def test_when_redis_dies_in_mid_call_the_call_ends_as_it_would_have(own_re
     await link.aclose()
 
 
-async def test_while_redis_takes_no_writes_the_workers_own_decides(own_redis, clock, caplog):
+async def test_while_redis_rejects_writes_the_local_store_decides(own_redis, clock, caplog):
     link = RedisLink(connect(RedisAddress(own_redis.url)), clock)
     store = FailoverBreakerStore(RedisBreakerStore(link), MemoryBreakerStore(clock))
-    breaker = Driver(store, CircuitBreakerOptions(failure_threshold=1))
+    breaker = BreakerDriver(store, CircuitBreakerOptions(failure_threshold=1))
     await breaker.call()
 
     with own_redis.connect() as outside:

@@ -45,7 +45,7 @@ def store(link: RedisLink | ClientAccess | None, clock: FakeClock) -> CacheStore
 
 @pytest.fixture
 def set_clock_back(link: RedisLink | ClientAccess | None, clock: FakeClock) -> Advance:
-    """Sets the store's clock back: in Redis everything that expires then has so much more left."""
+    """Set the store's clock back. With Redis, this lengthens every expiry."""
 
     async def set_clock_back(seconds: float) -> None:
         clock.shift_time_of_day(-seconds)
@@ -60,7 +60,7 @@ async def fill(store: CacheStore, body: bytes, options: CacheOptions = OPTIONS) 
     return await store.fill(KEY, "filler", body, options)
 
 
-async def test_nothing_is_found_where_nothing_was_stored(store: CacheStore):
+async def test_a_read_of_an_empty_store_is_a_miss(store: CacheStore):
     assert await store.read(KEY, OPTIONS) is None
     assert await store.read_last_good(KEY, OPTIONS) is None
 
@@ -81,7 +81,7 @@ async def test_a_stored_answer_is_read_with_age_remaining_time_and_cost(store: C
     assert entry.age_seconds + entry.remaining_seconds == pytest.approx(300)
 
 
-async def test_an_entry_runs_out_after_its_ttl_and_the_last_good_copy_later(
+async def test_an_entry_expires_after_its_ttl_and_the_last_good_copy_later(
     store: CacheStore, advance: Advance
 ):
     await fill(store, b"one")
@@ -108,9 +108,7 @@ async def test_without_stale_seconds_there_is_no_last_good_copy(store: CacheStor
 REVALIDATING = CacheOptions(ttl_seconds=300, stale_seconds=0, lease_seconds=100, revalidate_seconds=200)
 
 
-async def test_an_expired_answer_is_read_while_it_may_be_served_and_then_no_more(
-    store: CacheStore, advance: Advance
-):
+async def test_an_expired_answer_is_read_during_the_revalidate_time(store: CacheStore, advance: Advance):
     await store.take_lease(KEY, "token", ANY_FRESH, REVALIDATING)
     await advance(50)
     await store.fill(KEY, "token", b"one", REVALIDATING)
@@ -124,7 +122,9 @@ async def test_an_expired_answer_is_read_while_it_may_be_served_and_then_no_more
     assert expired.cost_seconds == pytest.approx(50, abs=LEEWAY_SECONDS)
     assert expired.age_seconds == pytest.approx(300, abs=LEEWAY_SECONDS)
     assert expired.age_seconds + expired.remaining_seconds == pytest.approx(500)
-    assert await store.read_last_good(KEY, REVALIDATING) is None, "no answer to a failure"
+    assert await store.read_last_good(KEY, REVALIDATING) is None, (
+        "this entry must not replace a failed computation"
+    )
     assert await store.take_lease(KEY, "next", ANY_FRESH, REVALIDATING) is Lease.TAKEN
 
     await advance(200)
@@ -132,7 +132,7 @@ async def test_an_expired_answer_is_read_while_it_may_be_served_and_then_no_more
 
 
 @pytest.mark.parametrize("stale_seconds", [350, 3600])
-async def test_how_long_an_expired_answer_is_served_has_nothing_to_do_with_failures(
+async def test_the_revalidate_time_is_independent_of_the_stale_time(
     store: CacheStore, advance: Advance, stale_seconds: float
 ):
     options = replace(REVALIDATING, stale_seconds=stale_seconds)
@@ -157,7 +157,7 @@ async def test_without_revalidate_seconds_no_expired_answer_is_read(store: Cache
 async def test_an_expired_answer_is_read_up_to_the_age_that_the_caller_accepts(
     store: CacheStore, advance: Advance
 ):
-    await fill(store, b"one")  # of no revalidate_seconds
+    await fill(store, b"one")  # without revalidate_seconds
     await advance(1000)
 
     expired = await store.read_expired(KEY, OPTIONS, OPTIONS.stale_seconds)
@@ -170,9 +170,7 @@ async def test_an_expired_answer_is_read_up_to_the_age_that_the_caller_accepts(
     assert await store.read_expired(KEY, OPTIONS, OPTIONS.stale_seconds) is None
 
 
-async def test_what_was_invalidated_is_no_expired_answer_however_old_it_may_be(
-    store: CacheStore, advance: Advance
-):
+async def test_an_invalidated_answer_is_not_read_at_any_accepted_age(store: CacheStore, advance: Advance):
     await fill(store, b"one")
     await advance(400)
     await store.invalidate([KEY])
@@ -181,7 +179,7 @@ async def test_what_was_invalidated_is_no_expired_answer_however_old_it_may_be(
     assert await store.read_last_good(KEY, OPTIONS) is not None
 
 
-async def test_what_was_invalidated_is_not_an_expired_answer(store: CacheStore, advance: Advance):
+async def test_an_invalidated_answer_is_not_read_as_an_expired_one(store: CacheStore, advance: Advance):
     await fill(store, b"one", REVALIDATING)
     await store.invalidate([KEY])
     await advance(300)
@@ -189,9 +187,7 @@ async def test_what_was_invalidated_is_not_an_expired_answer(store: CacheStore, 
     assert await store.read_expired(KEY, REVALIDATING, REVALIDATING.served_seconds) is None
 
 
-async def test_a_lifetime_that_was_shortened_holds_for_what_is_already_stored(
-    store: CacheStore, advance: Advance
-):
+async def test_a_shortened_ttl_applies_to_stored_entries(store: CacheStore, advance: Advance):
     await fill(store, b"one")
     await advance(100)
     shorter = CacheOptions(ttl_seconds=60, stale_seconds=0)
@@ -207,7 +203,7 @@ async def test_of_many_concurrent_callers_one_gets_the_lease(store: CacheStore):
     assert sorted(reply.name for reply in replies) == ["HELD"] * 19 + ["TAKEN"]
 
 
-async def test_a_lease_runs_out(store: CacheStore, advance: Advance):
+async def test_a_lease_expires(store: CacheStore, advance: Advance):
     await store.take_lease(KEY, "dead", ANY_FRESH, OPTIONS)
     assert await store.take_lease(KEY, "next", ANY_FRESH, OPTIONS) is Lease.HELD
 
@@ -216,16 +212,20 @@ async def test_a_lease_runs_out(store: CacheStore, advance: Advance):
     assert await store.take_lease(KEY, "next", ANY_FRESH, OPTIONS) is Lease.TAKEN
 
 
-async def test_a_clock_set_back_lets_no_dead_holder_keep_a_lease(store: CacheStore, set_clock_back: Advance):
-    """Nobody computed for an hour after the clock was set back by an hour."""
+async def test_after_a_clock_set_back_a_dead_holder_loses_its_lease(
+    store: CacheStore, set_clock_back: Advance
+):
+    """In the past, after a clock set back by an hour no worker computed for an hour."""
     await store.take_lease(KEY, "dead", ANY_FRESH, OPTIONS)
     await set_clock_back(3600)
     taken_over = await store.take_lease(KEY, "next", ANY_FRESH, OPTIONS) is Lease.TAKEN
-    assert taken_over == isinstance(store, RedisCacheStore)  # memory goes by a clock that is not set back
+    assert taken_over == isinstance(
+        store, RedisCacheStore
+    )  # the store in memory uses a clock that is never set back
     assert await store.take_lease(KEY, "another", ANY_FRESH, OPTIONS) is Lease.HELD
 
 
-async def test_what_was_stored_before_the_clock_was_set_back_is_not_served_for_longer(
+async def test_an_entry_from_before_a_clock_set_back_is_not_served_for_longer(
     store: CacheStore, set_clock_back: Advance, advance: Advance
 ):
     await fill(store, b"one")
@@ -249,7 +249,7 @@ async def test_a_computation_during_which_the_clock_is_set_back_has_no_negative_
     assert entry.cost_seconds >= 0
 
 
-async def test_a_lease_that_is_renewed_lasts(store: CacheStore, advance: Advance):
+async def test_a_renewed_lease_does_not_expire(store: CacheStore, advance: Advance):
     await store.take_lease(KEY, "holder", ANY_FRESH, OPTIONS)
     for _ in range(3):
         await advance(60)
@@ -262,7 +262,7 @@ async def test_a_lease_that_is_renewed_lasts(store: CacheStore, advance: Advance
 
 
 @pytest.mark.parametrize("renewals", [1, 3])
-async def test_a_renewed_lease_is_its_holders_and_its_computation_began_when_it_was_taken(
+async def test_a_renewed_lease_keeps_its_holder_and_its_start(
     store: CacheStore, advance: Advance, renewals: int
 ):
     await store.take_lease(KEY, "holder", ANY_FRESH, OPTIONS)
@@ -288,7 +288,7 @@ async def test_a_renewed_lease_can_be_released(store: CacheStore):
     assert await store.take_lease(KEY, "next", ANY_FRESH, OPTIONS) is Lease.TAKEN
 
 
-async def test_a_lease_that_was_lost_is_not_renewed(store: CacheStore, advance: Advance):
+async def test_a_lost_lease_is_not_renewed(store: CacheStore, advance: Advance):
     assert not await store.renew(KEY, "nobody", OPTIONS)
     await store.take_lease(KEY, "dead", ANY_FRESH, OPTIONS)
     await advance(100)
@@ -299,7 +299,7 @@ async def test_a_lease_that_was_lost_is_not_renewed(store: CacheStore, advance: 
     assert not await store.renew(KEY, "next", OPTIONS)
 
 
-async def test_a_lease_is_not_given_where_an_entry_is_new_enough(store: CacheStore, advance: Advance):
+async def test_a_lease_is_not_given_if_the_entry_is_new_enough(store: CacheStore, advance: Advance):
     await fill(store, b"one")
     await advance(100)
 
@@ -310,7 +310,9 @@ async def test_a_lease_is_not_given_where_an_entry_is_new_enough(store: CacheSto
     assert await store.take_lease(KEY, "token", 100, OPTIONS) is Lease.TAKEN
 
 
-async def test_an_entry_is_as_new_as_the_beginning_of_its_computation(store: CacheStore, advance: Advance):
+async def test_the_age_of_an_entry_counts_from_the_start_of_its_computation(
+    store: CacheStore, advance: Advance
+):
     await store.take_lease(KEY, "slow", ANY_FRESH, OPTIONS)
     await advance(60)
     await store.fill(KEY, "slow", b"one", OPTIONS)
@@ -320,9 +322,7 @@ async def test_an_entry_is_as_new_as_the_beginning_of_its_computation(store: Cac
     assert await store.take_lease(KEY, "next", 100, OPTIONS) is Lease.TAKEN
 
 
-async def test_an_entry_of_a_computation_longer_than_its_ttl_is_fresh_all_the_same(
-    store: CacheStore, advance: Advance
-):
+async def test_an_entry_of_a_computation_longer_than_its_ttl_is_fresh(store: CacheStore, advance: Advance):
     brief = CacheOptions(ttl_seconds=60, lease_seconds=200)
     await store.take_lease(KEY, "slow", ANY_FRESH, brief)
     await advance(150)
@@ -360,7 +360,7 @@ async def test_only_its_holder_can_release_a_lease(store: CacheStore):
     assert await store.take_lease(KEY, "next", ANY_FRESH, OPTIONS) is Lease.TAKEN
 
 
-async def test_an_invalidation_drops_entries_and_leases_but_no_last_good_copy(store: CacheStore):
+async def test_an_invalidation_drops_entries_and_leases_but_not_the_last_good_copy(store: CacheStore):
     await fill(store, b"one")
     await store.take_lease(KEY, "before", 0, OPTIONS)
     await store.take_lease("summary:cpu:all", "before", 0, OPTIONS)
@@ -373,14 +373,14 @@ async def test_an_invalidation_drops_entries_and_leases_but_no_last_good_copy(st
     assert await store.read_last_good(KEY, OPTIONS) is not None
 
 
-async def test_an_invalidation_drops_last_good_copies_if_it_is_to(store: CacheStore):
+async def test_an_invalidation_can_drop_the_last_good_copies_too(store: CacheStore):
     await fill(store, b"one")
     await store.invalidate([KEY], last_good=True)
     assert await store.read_last_good(KEY, OPTIONS) is None
     assert await store.read(KEY, OPTIONS) is None
 
 
-async def test_an_invalidation_of_nothing_is_no_error(store: CacheStore):
+async def test_an_invalidation_without_entries_is_no_error(store: CacheStore):
     await store.invalidate([])
 
 
@@ -430,9 +430,7 @@ class TestInRedis:
         assert await store.read(KEY, OPTIONS) is None
         assert await store.take_lease(KEY, "next", ANY_FRESH, OPTIONS) is Lease.TAKEN
 
-    async def test_a_key_deleted_by_hand_is_no_expired_answer_before_its_time(
-        self, store: BatchedCacheStore, redis_server: RedisServer
-    ):
+    async def test_a_key_deleted_by_hand_is_a_miss(self, store: BatchedCacheStore, redis_server: RedisServer):
         await fill(store, b"one", REVALIDATING)
 
         with redis_server.connect() as outside:
@@ -441,7 +439,7 @@ class TestInRedis:
 
         assert await store.read_expired(KEY, REVALIDATING, REVALIDATING.served_seconds) is None
 
-    async def test_everything_it_stores_runs_out(self, store: BatchedCacheStore, redis_server: RedisServer):
+    async def test_every_key_has_an_expiry(self, store: BatchedCacheStore, redis_server: RedisServer):
         await fill(store, b"one")
         await store.take_lease(KEY, "token", 0, OPTIONS)
 
@@ -450,12 +448,12 @@ class TestInRedis:
             assert set(keys) == {KEY, *(f"{{{KEY}}}:{part}" for part in ("cost", "last-good", "lease"))}
             assert all(outside.ttl(key) > 0 for key in keys)
 
-    async def test_a_read_shares_a_round_trip_with_the_verdict_its_caller_awaits_first(
+    async def test_a_read_shares_a_round_trip_with_the_limiters_decision(
         self, store: BatchedCacheStore, redis_link: RedisLink
     ):
         assert await fill(store, b"body")
         limiter = BatchedRateLimiter("sliding_window_log", Quota(10, 60), redis_link, SystemClock())
-        await limiter.hit("client")  # teaches Redis the script
+        await limiter.hit("client")  # loads the script into Redis
         before = redis_link.round_trips
 
         reading = store.read(KEY, OPTIONS)
@@ -466,7 +464,7 @@ class TestInRedis:
         assert entry.body == b"body"
         assert redis_link.round_trips == before + 1
 
-    async def test_what_is_read_in_one_tick_is_one_command_and_each_gets_its_own(
+    async def test_the_reads_of_one_tick_are_one_command(
         self, store: BatchedCacheStore, redis_link: RedisLink
     ):
         assert await fill(store, b"body")
@@ -478,7 +476,7 @@ class TestInRedis:
         assert [entry and entry.body for entry in entries] == [b"body", None, b"another", b"body"]
         assert await calls(redis_link, "mget") == before + 1
 
-    async def test_a_read_need_not_be_awaited_even_where_it_fails(self, caplog):
+    async def test_a_failed_read_need_not_be_awaited(self, caplog):
         link = RedisLink(connect(RedisAddress("redis://127.0.0.1:1")), SystemClock())
         BatchedCacheStore(link).read(KEY, OPTIONS)
         await asyncio.sleep(0)
@@ -508,9 +506,7 @@ class TestInRedis:
         assert {answer.body for answer in answers} == {b"one"}
         assert begun == 1
 
-    async def test_an_entry_that_may_be_too_old_by_less_than_redis_can_time_is_too_old(
-        self, store: BatchedCacheStore
-    ):
+    async def test_an_age_within_the_precision_of_redis_counts_as_too_old(self, store: BatchedCacheStore):
         await fill(store, b"one")
 
         assert await store.take_lease(KEY, "next", 0.0009, OPTIONS) is Lease.TAKEN
@@ -531,7 +527,7 @@ class TestInRedis:
         assert answer.body == b"one"
         assert "cache_refused" in {record.message for record in caplog.records}
 
-    async def test_a_foreign_value_as_one_answers_cost_harms_neither_it_nor_those_read_with_it(
+    async def test_a_foreign_value_as_the_cost_of_an_answer_is_ignored(
         self, store: BatchedCacheStore, redis_server: RedisServer, caplog: pytest.LogCaptureFixture
     ):
         for key in (KEY, "another"):
@@ -545,7 +541,7 @@ class TestInRedis:
 
     @pytest.mark.parametrize("ending", [b"one", ValueError("no")], ids=["filled", "failed"])
     @pytest.mark.parametrize("hiccup", ["killed", "frozen"])
-    async def test_a_lease_that_could_not_be_given_back_is_given_back_when_redis_answers(
+    async def test_a_lease_is_given_back_when_redis_is_available_again(
         self, own_redis: RedisServer, hiccup: str, ending: bytes | Exception
     ):
         links = [RedisLink(connect(RedisAddress(own_redis.url)), SystemClock()) for _ in range(2)]
@@ -572,14 +568,14 @@ class TestInRedis:
         for link in links:
             await link.aclose()
 
-    async def test_during_an_outage_nothing_waits_for_its_end(self, own_redis: RedisServer):
+    async def test_during_an_outage_no_call_waits_for_its_end(self, own_redis: RedisServer):
         link = RedisLink(connect(RedisAddress(own_redis.url)), SystemClock())
         store = BatchedCacheStore(link)
         own_redis.kill()
         for number in range(50):
             await store.take_lease(KEY, f"{number}", ANY_FRESH, OPTIONS)
             await store.fill(KEY, f"{number}", b"one", OPTIONS)
-        assert len(store._background) <= 1, "of the lease that was asked for when nobody knew yet"
+        assert len(store._background) <= 1, "the time of the lease that was requested first"
         assert store._lease_tokens == set()
         await link.aclose()
 

@@ -25,13 +25,13 @@ def store(store_time: StoreTime) -> CounterStore:
     return store_on(store_time)
 
 
-async def test_at_first_there_is_nothing(store):
+async def test_a_new_store_has_no_counts(store):
     reading = await store.read()
     assert (reading.counts.values, reading.counts.latencies, reading.workers) == ({}, {}, 0)
     assert reading.outage is None
 
 
-async def test_what_is_counted_now_is_read_once_the_second_is_over(store, store_time):
+async def test_counts_are_read_once_their_second_is_over(store, store_time):
     await store.add(CounterSnapshot({"requests": 3, "round_trip_us": 4_000_000_000}, {40_123: 2, 0: 1}))
     assert (await store.read()).counts["requests"] == 0
     await store_time.advance(1)
@@ -40,7 +40,7 @@ async def test_what_is_counted_now_is_read_once_the_second_is_over(store, store_
     assert counts.latencies == {40_123: 2, 0: 1}
 
 
-async def test_beats_of_one_second_and_of_several_add_up(store, store_time):
+async def test_snapshots_of_one_and_several_seconds_are_added(store, store_time):
     for _ in range(5):
         await store.add(CounterSnapshot({"points": 10}, {7: 1}))
         await store_time.advance(0.5)
@@ -49,7 +49,7 @@ async def test_beats_of_one_second_and_of_several_add_up(store, store_time):
     assert (counts.values, counts.latencies) == ({"points": 50}, {7: 5})
 
 
-async def test_a_beat_counts_in_a_window_of_whole_seconds(store, store_time):
+async def test_a_snapshot_counts_in_a_window_of_whole_seconds(store, store_time):
     await store_time.advance(0.75)
     await store.add(CounterSnapshot({"requests": 1}))
     await store_time.advance(0.25)
@@ -60,7 +60,7 @@ async def test_a_beat_counts_in_a_window_of_whole_seconds(store, store_time):
     assert seen == [1] * WINDOW_SECONDS + [0, 0]
 
 
-async def test_a_worker_lives_while_it_is_heard_of(store, store_time):
+async def test_a_worker_counts_as_alive_while_it_sends_snapshots(store, store_time):
     await store.add(CounterSnapshot())
     assert (await store.read()).workers == 1
     await store_time.advance(LIVE_SECONDS - 0.1)
@@ -71,14 +71,14 @@ async def test_a_worker_lives_while_it_is_heard_of(store, store_time):
     assert (await store.read()).workers == 1
 
 
-async def test_reading_does_not_make_it_less(store, store_time):
+async def test_reading_does_not_change_the_counts(store, store_time):
     await store.add(CounterSnapshot({"requests": 1}))
     await store_time.advance(1)
     assert [(await store.read()).counts["requests"] for _ in range(3)] == [1, 1, 1]
 
 
-async def test_a_clock_set_back_keeps_no_worker_alive_that_is_gone(store, store_time):
-    """A dead worker counted until the clock was where it had been."""
+async def test_after_a_clock_set_back_a_dead_worker_is_not_counted(store, store_time):
+    """In the past, a dead worker was counted until the clock reached its former time."""
     await store.add(CounterSnapshot())
     await store_time.shift(-3600)
     await store_time.advance(LIVE_SECONDS)
@@ -86,10 +86,10 @@ async def test_a_clock_set_back_keeps_no_worker_alive_that_is_gone(store, store_
     await store.add(CounterSnapshot())
     assert (await store.read()).workers == 1
     await store_time.advance(3600 - LIVE_SECONDS)
-    assert (await store.read()).workers == 0, "nor does the dead one come back to life"
+    assert (await store.read()).workers == 0, "the dead worker is not counted again"
 
 
-# ---------------------------------------------------------------- what only Redis has
+# ---------------------------------------------------------------- only in Redis
 
 
 on_redis = pytest.mark.parametrize("backend", ["fakeredis", "redis"])
@@ -113,8 +113,8 @@ async def test_all_workers_are_counted_together(store, store_time):
 
 
 @on_redis
-async def test_seconds_go_by_the_servers_clock(store_time):
-    store = RedisCounterStore(store_time.link, "one")  # on the real clock: it is the keys that tell
+async def test_seconds_are_those_of_the_servers_clock(store_time):
+    store = RedisCounterStore(store_time.link, "one")  # on the real clock, so the test checks the keys
     await store.add(CounterSnapshot({"requests": 1}))
     seconds, _ = await store_time.link.send("TIME")
     names = {key.decode() for key in await store_time.link.send("KEYS", "counters:*")}
@@ -124,24 +124,24 @@ async def test_seconds_go_by_the_servers_clock(store_time):
 
 
 @on_redis
-async def test_nothing_stays_behind(store, store_time):
+async def test_all_keys_expire(store, store_time):
     for _ in range(3):
         await store.add(CounterSnapshot({"requests": 1}))
         await store_time.advance(1)
     keys = await store_time.link.send("KEYS", "counters:*")
     lives = [await store_time.link.send("TTL", key) for key in keys]
-    assert len(keys) == 4  # three seconds and the workers
+    assert len(keys) == 4  # three seconds, and the number of workers
     assert all(WINDOW_SECONDS < life <= 120 for life in lives)
 
 
 @on_redis
-async def test_a_worker_with_nothing_to_tell_writes_no_second(store, store_time):
+async def test_an_empty_snapshot_writes_no_second(store, store_time):
     await store.add(CounterSnapshot())
     assert await store_time.link.send("KEYS", "counters:*") == [b"counters:{fleet}:workers"]
 
 
 @on_redis
-async def test_workers_that_are_gone_are_forgotten(store, store_time):
+async def test_dead_workers_are_removed(store, store_time):
     for number in range(20):
         await store_on(store_time, f"worker-{number}").add(CounterSnapshot())
         await store_time.advance(1)

@@ -26,7 +26,7 @@ async def store(store_time: StoreTime) -> AsyncIterator[MetricStore]:
     await store.aclose()
 
 
-def of_host(host, *pairs, of="cpu"):
+def points_of_host(host, *pairs, of="cpu"):
     return [Point(of, timestamp, value, labels_text({"host": host})) for timestamp, value in pairs]
 
 
@@ -34,14 +34,15 @@ async def keys_of(store_time, name="cpu"):
     return sorted(key.decode() for key in await store_time.link.send("KEYS", f"m:{{{name}}}:*"))
 
 
-async def test_of_an_unknown_type_nothing_is_deleted(store):
+async def test_deleting_an_unknown_type_deletes_nothing(store):
     assert await store.delete("nothing") == 0
     assert await store.delete("nothing", {"host": A}, NOW) == 0
 
 
 async def test_a_deleted_type_is_gone_from_every_view_and_others_stay(store):
     await add(
-        store, [*points((NOW, 1.0), (NOW - DAY, 2.0)), *of_host("a", (NOW, 3.0)), Point("mem", NOW, 4.0)]
+        store,
+        [*points((NOW, 1.0), (NOW - DAY, 2.0)), *points_of_host("a", (NOW, 3.0)), Point("mem", NOW, 4.0)],
     )
     assert await store.delete("cpu") == 3
     assert await store.delete("cpu") == 0
@@ -55,7 +56,8 @@ async def test_a_deleted_type_is_gone_from_every_view_and_others_stay(store):
 @on_redis
 async def test_a_deleted_type_leaves_no_key(store, store_time):
     await add(
-        store, [*points(*((NOW + n, float(n)) for n in range(2_000))), *of_host("a", (NOW - 30 * DAY, 1.0))]
+        store,
+        [*points(*((NOW + n, float(n)) for n in range(2_000))), *points_of_host("a", (NOW - 30 * DAY, 1.0))],
     )
     await store._folder.fold("cpu", NOW // HOUR)
     await store.delete("cpu")
@@ -64,8 +66,8 @@ async def test_a_deleted_type_leaves_no_key(store, store_time):
 
 
 @on_redis
-async def test_a_fold_that_was_due_before_the_deletion_brings_nothing_back(store, store_time):
-    await add(store, of_host("a", (NOW, 1.0)))
+async def test_a_fold_due_before_the_deletion_restores_no_point(store, store_time):
+    await add(store, points_of_host("a", (NOW, 1.0)))
     await store.delete("cpu")
     await store._folder.fold("cpu", NOW // HOUR)
     assert await keys_of(store_time) == []
@@ -82,7 +84,12 @@ async def test_points_before_an_instant_are_deleted_to_the_microsecond(store, be
 
 async def test_a_series_is_deleted_and_others_stay(store):
     await add(
-        store, [*of_host("a", (NOW, 1.0), (NOW - DAY, 2.0)), *of_host("b", (NOW, 4.0)), *points((NOW, 8.0))]
+        store,
+        [
+            *points_of_host("a", (NOW, 1.0), (NOW - DAY, 2.0)),
+            *points_of_host("b", (NOW, 4.0)),
+            *points((NOW, 8.0)),
+        ],
     )
     assert await store.delete("cpu", {"host": A}) == 2
     assert (await store.aggregate("cpu", None)).rollup.total == 12.0
@@ -94,26 +101,26 @@ async def test_a_series_is_deleted_and_others_stay(store):
 async def test_labels_that_no_series_has_delete_nothing(store):
     await add(store, points((NOW, 1.0)))
     assert await store.delete("cpu", {"host": A}) == 0
-    await add(store, of_host("b", (NOW, 2.0)))
+    await add(store, points_of_host("b", (NOW, 2.0)))
     assert await store.delete("cpu", {"host": A}) == 0
     assert await store.delete("cpu", {"host": B, "disk": A}) == 0
     assert (await store.aggregate("cpu", None)).rollup.count == 2
 
 
-async def test_a_series_deleted_in_part_keeps_its_name_and_in_whole_loses_it(store):
-    await add(store, of_host("a", (NOW - 1, 1.0), (NOW, 2.0)))
+async def test_a_series_keeps_its_labels_until_it_is_deleted_completely(store):
+    await add(store, points_of_host("a", (NOW - 1, 1.0), (NOW, 2.0)))
     assert await store.delete("cpu", {"host": A}, NOW) == 1
     assert await store.series("cpu") == [({"host": "a"}, 1)]
-    await add(store, of_host("b", (NOW, 3.0)))
+    await add(store, points_of_host("b", (NOW, 3.0)))
     assert await store.delete("cpu", {"host": A}, NOW + 1) == 1
     assert await store.series("cpu") == [({"host": "b"}, 1)]
 
 
-async def test_what_was_deleted_may_come_again(store):
+async def test_deleted_points_can_be_stored_again(store):
     for _ in range(3):
-        await add(store, [*of_host("a", (NOW, 1.0)), *of_host("b", (NOW, 2.0))])
+        await add(store, [*points_of_host("a", (NOW, 1.0)), *points_of_host("b", (NOW, 2.0))])
         assert await store.delete("cpu", {"host": A}) == 1
-        await add(store, of_host("c", (NOW, 4.0)))
+        await add(store, points_of_host("c", (NOW, 4.0)))
         assert (await store.aggregate("cpu", None)).rollup.total == 6.0
         assert await store.series("cpu") == [({"host": "b"}, 1), ({"host": "c"}, 1)]
         assert await store.delete("cpu") == 2
@@ -121,7 +128,7 @@ async def test_what_was_deleted_may_come_again(store):
 
 @pytest.mark.parametrize("size", [1, 63, 64, 65, 511, 512, 1024, 1025, 3000, 70_000])
 async def test_deletion_of_half_the_series_of_an_hour_of_any_size(store, store_time, size):
-    """The hour is in its head or not, has a sketch or not, and is read in one piece or in several."""
+    """The cases: an hour with or without minute partitions, with or without a sketch, and of any length."""
     model = MemoryMetricStore(store_time.clock)
     some = [
         Point("cpu", NOW + n % 7 * MINUTE // 2, float(n % 50), labels_text({"host": "ab"[n % 2]}))
@@ -146,25 +153,25 @@ async def test_deletion_of_half_the_series_of_an_hour_of_any_size(store, store_t
 
 
 async def fold_all(store, link, name):
-    """Add all points to blocks of series, as happens once an hour is over."""
+    """Fold all points into blocks of series, as the service does after the end of an hour."""
     for hour in await link.send("HKEYS", f"m:{{{name}}}:u"):
         await store._folder.fold(name, int(hour))
 
 
 @on_redis
-async def test_a_worker_with_an_old_dictionary_mixes_no_series_up(store_time):
-    """Numbers of series are used again after a deletion, by the same type or by one of the same name."""
+async def test_a_worker_with_an_old_dictionary_does_not_confuse_series(store_time):
+    """After a deletion, the numbers of series are used again by the same type or one of the same name."""
     ours, others = (
         RedisMetricStore(store_time.link, store_time.clock, time_source=TEST_TIME) for _ in range(2)
     )
-    await add(others, of_host("a", (NOW, 1.0)))
-    await others.newest("cpu", 10)  # knows the dictionary now
+    await add(others, points_of_host("a", (NOW, 1.0)))
+    await others.newest("cpu", 10)  # has loaded the dictionary
     for filters in (None, {"host": A}):
         await ours.delete("cpu", filters)
-        await add(ours, of_host("z", (NOW + 1, 2.0)))
+        await add(ours, points_of_host("z", (NOW + 1, 2.0)))
         listed = [stored.point.labels for stored in await others.newest("cpu", 10)]
         assert listed == [labels_text({"host": "z"})]
-        await add(others, of_host("a", (NOW + 2, 4.0)))
+        await add(others, points_of_host("a", (NOW + 2, 4.0)))
         for store in (ours, others):
             assert await store.series("cpu") == [({"host": "z"}, 1), ({"host": "a"}, 1)]
             assert await views(store, ["cpu"], NOW + HOUR) == await views(ours, ["cpu"], NOW + HOUR)
@@ -176,17 +183,17 @@ async def test_a_worker_with_an_old_dictionary_mixes_no_series_up(store_time):
 @on_redis
 async def test_hours_without_the_series_are_not_written(store, store_time, monkeypatch):
     for n in range(5):
-        await add(store, of_host("b", *((NOW - n * HOUR + m, 1.0) for m in range(2_000))))
-    await add(store, of_host("a", (NOW - 2 * HOUR, 1.0)))
+        await add(store, points_of_host("b", *((NOW - n * HOUR + m, 1.0) for m in range(2_000))))
+    await add(store, points_of_host("a", (NOW - 2 * HOUR, 1.0)))
     await fold_all(store, store_time.link, "cpu")
     written, run = [], store_time.link.run
 
-    async def watched_run(script, keys, *rest, **options):
+    async def counting_run(script, keys, *rest, **options):
         if script.sha == hour_change._STAGE.sha:
             written.append(keys)
         return await run(script, keys, *rest, **options)
 
-    monkeypatch.setattr(store_time.link, "run", watched_run)
+    monkeypatch.setattr(store_time.link, "run", counting_run)
     assert await store.delete("cpu", {"host": A}) == 1
     assert len(written) <= 1
 
@@ -195,7 +202,10 @@ async def test_hours_without_the_series_are_not_written(store, store_time, monke
 async def test_a_cursor_from_before_a_deletion_lists_no_point_twice(store):
     await add(
         store,
-        [*of_host("a", *((NOW, float(n)) for n in range(4))), *of_host("b", (NOW, 9.0), (NOW - 1, 8.0))],
+        [
+            *points_of_host("a", *((NOW, float(n)) for n in range(4))),
+            *points_of_host("b", (NOW, 9.0), (NOW - 1, 8.0)),
+        ],
     )
     page = await store.newest("cpu", 2)
     last = page[-1]

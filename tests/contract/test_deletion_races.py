@@ -1,4 +1,4 @@
-"""Deletions that are interrupted, refused, or meet writes and other deletions."""
+"""Deletions that are interrupted or rejected, or run during writes and other deletions."""
 
 import asyncio
 import random
@@ -14,7 +14,7 @@ from src.storage.metrics.lifecycle import deletion, hour_change, lease, series_c
 from src.storage.metrics.lifecycle.retention import RedisRetention
 from src.storage.metrics.store import RedisMetricStore
 from src.storage.redis.link import RedisAddress, RedisLink, connect
-from tests.contract.test_deletion import A, B, keys_of, of_host
+from tests.contract.test_deletion import A, B, keys_of, points_of_host
 from tests.contract.test_metric_store import DAY, HOUR, MINUTE, NOW, SECOND, add, on_redis
 from tests.support.clock import FakeClock
 from tests.support.metric_model import MemoryMetricStore
@@ -32,7 +32,7 @@ async def store(store_time):
 
 
 async def assert_consistent(store, *, is_interrupted=False):
-    """Every view must say what a model says that has exactly the points that the list has.
+    """Assert that every view agrees with a model of the points in the list.
 
     Series without points may still count as series if the deletion `is_interrupted`.
     """
@@ -72,7 +72,7 @@ def scripts_of_a_deletion():
 
 @on_redis
 @pytest.mark.parametrize("arguments", [(), ({"host": A},), (None, NOW - DAY), ({"host": A}, NOW + MINUTE)])
-async def test_a_deletion_interrupted_at_any_step_leaves_all_views_alike_and_is_finished_by_the_next(
+async def test_an_interrupted_deletion_is_consistent_and_finished_by_the_next(
     store_time, store, monkeypatch, arguments
 ):
     monkeypatch.setattr(deletion, "HOURS_AT_ONCE", 10)
@@ -110,7 +110,7 @@ async def test_a_deletion_interrupted_at_any_step_leaves_all_views_alike_and_is_
 
 @on_redis
 async def test_writes_during_deletions_are_neither_lost_nor_doubled(store_time, store):
-    """The hour that is rewritten has points in its head and outside, and is written to all the time."""
+    """The rewritten hour has points in its head and outside of it, and gets writes all the time."""
     await add(store, history())
     before = await store.newest("cpu", 10_000, None, {"host": B})
     kept = sum(stored.point.value for stored in before)
@@ -120,10 +120,10 @@ async def test_writes_during_deletions_are_neither_lost_nor_doubled(store_time, 
     async def write():
         nonlocal written
         while not is_over:
-            batch = [*of_host("b", *((NOW + n * SECOND, 2.0) for n in range(25)))]
+            batch = [*points_of_host("b", *((NOW + n * SECOND, 2.0) for n in range(25)))]
             await add(writer, batch)
             written += 50.0
-            await add(writer, of_host("a", (NOW - HOUR, 1.0)))
+            await add(writer, points_of_host("a", (NOW - HOUR, 1.0)))
 
     writing = asyncio.create_task(write())
     for _ in range(5):
@@ -146,7 +146,7 @@ async def test_a_type_that_is_written_to_while_it_is_deleted_stays_consistent(st
 
     async def write():
         for n in range(40):
-            await add(writer, of_host("ab"[n % 2], (NOW + n * SECOND, 2.0), (NOW - DAY, 1.0)))
+            await add(writer, points_of_host("ab"[n % 2], (NOW + n * SECOND, 2.0), (NOW - DAY, 1.0)))
 
     async def delete():
         for _ in range(4):
@@ -185,14 +185,14 @@ async def test_a_deletion_waits_for_another_one_and_gives_up(store_time, monkeyp
     store = RedisMetricStore(store_time.link, SystemClock(), time_source=STOPPED_TIME)
     await add(store, history())
     await store_time.link.send("SET", "m:{cpu}:x", "another", "PX", 9_000)
-    with pytest.raises(StorageUnavailableError, match="under way"):
+    with pytest.raises(StorageUnavailableError, match="is running"):
         await store.delete("cpu")
     assert (await store.aggregate("cpu", None)).rollup.count == len(history())
     await store.aclose()
 
 
 @on_redis
-async def test_a_deletion_begins_once_the_lease_of_a_killed_worker_is_over(store_time, store):
+async def test_a_deletion_begins_once_the_lease_of_a_killed_worker_expires(store_time, store):
     await add(store, history())
     await store_time.link.send("SET", "m:{cpu}:x", "killed", "PX", 9_000)
     deleting = asyncio.create_task(store.delete("cpu"))
@@ -204,20 +204,22 @@ async def test_a_deletion_begins_once_the_lease_of_a_killed_worker_is_over(store
 
 
 @on_redis
-async def test_a_deletion_that_lost_its_lease_changes_nothing_more(store_time, store, monkeypatch):
+async def test_a_deletion_stops_when_it_loses_its_lease(store_time, store, monkeypatch):
     await add(store, history())
     run = store_time.link.run
 
-    async def robbed_run(script, *rest, **options):
+    async def run_without_lease(script, *rest, **options):
         if script.sha == deletion._COMMIT.sha:
             await store_time.link.send("SET", "m:{cpu}:x", "another", "PX", 9_000)
         return await run(script, *rest, **options)
 
-    monkeypatch.setattr(store_time.link, "run", robbed_run)
+    monkeypatch.setattr(store_time.link, "run", run_without_lease)
     with pytest.raises(StorageUnavailableError, match="another deletion"):
         await store.delete("cpu", {"host": A})
     assert (await store.aggregate("cpu", None)).rollup.count == len(history())
-    assert await store_time.link.send("GET", "m:{cpu}:x") == b"another", "it is not the first one's any more"
+    assert await store_time.link.send("GET", "m:{cpu}:x") == b"another", (
+        "the first deletion no longer holds the lease"
+    )
 
 
 @on_redis
@@ -253,7 +255,7 @@ async def restricted(own_redis):
 
 
 @pytest.mark.parametrize("arguments", [(), ({"host": A},), (None, NOW + MINUTE)])
-async def test_a_user_without_any_command_of_a_deletion_leaves_all_views_alike(restricted, arguments):
+async def test_a_deletion_without_permission_for_a_command_is_consistent(restricted, arguments):
     store, restrict, client = restricted
     some = history()[::10]
     await add(store, some)
@@ -269,14 +271,14 @@ async def test_a_user_without_any_command_of_a_deletion_leaves_all_views_alike(r
         await asyncio.gather(store.delete("cpu", *arguments), return_exceptions=True)
         restrict(f"+{command}")
         await assert_consistent(store, is_interrupted=True)
-        client.delete("m:{cpu}:x")  # if the lease could not be given back
+        client.delete("m:{cpu}:x")  # if the lease could not be released
         await store.delete("cpu", *arguments)
         await assert_consistent(store)
 
 
 @pytest.mark.parametrize("arguments", [(), ({"host": A},), (None, NOW + MINUTE)])
-async def test_a_full_memory_is_no_obstacle_to_a_deletion(restricted, arguments):
-    """Retention must go on where nothing can be stored any more."""
+async def test_a_deletion_works_with_a_full_memory(restricted, arguments):
+    """Retention must work when Redis has no memory for more points."""
     store, _, client = restricted
     model = MemoryMetricStore(FakeClock())
     await add(store, history())
@@ -289,7 +291,7 @@ async def test_a_full_memory_is_no_obstacle_to_a_deletion(restricted, arguments)
     assert await views(store, ["cpu"], NOW + HOUR) == await views(model, ["cpu"], NOW + HOUR)
 
 
-async def test_a_full_memory_is_no_obstacle_to_retention(restricted):
+async def test_retention_works_with_a_full_memory(restricted):
     store, _, client = restricted
     retention = RedisRetention(store._link)
     client.config_set("maxmemory", 1)

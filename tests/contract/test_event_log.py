@@ -23,7 +23,7 @@ def bodies(events):
 
 
 class TestEventLog:
-    async def test_it_is_empty_at_first(self, log):
+    async def test_a_new_log_is_empty(self, log):
         assert await log.read(None, 10) == []
 
     async def test_events_are_read_as_written_oldest_first(self, log):
@@ -37,7 +37,7 @@ class TestEventLog:
         await log.append([b"%d" % n for n in range(100)])
         assert link.round_trips == before + 1
 
-    async def test_a_reader_goes_on_after_the_place_it_has_reached(self, log):
+    async def test_a_reader_continues_after_its_position(self, log):
         await log.append([b"1", b"2", b"3"])
         first = await log.read(None, 2)
         assert bodies(first) == [b"1", b"2"]
@@ -47,19 +47,19 @@ class TestEventLog:
         await log.append([b"4"])
         assert bodies(await log.read(rest[-1].id, 2)) == [b"4"]
 
-    async def test_a_place_that_is_not_in_the_log_will_do(self, log):
+    async def test_a_position_that_is_not_in_the_log_is_accepted(self, log):
         await log.append([b"1"])
         assert bodies(await log.read("5-7", 10)) == [b"1"]
         assert await log.read("9999999999999999999-0", 10) == []
 
-    async def test_the_oldest_make_room(self, log):
+    async def test_the_oldest_events_are_removed_when_the_log_is_full(self, log):
         for start in range(0, 3 * KEPT_EVENTS, 500):
             await log.append([b"%d" % n for n in range(start, start + 500)])
         kept = await log.read(None, 3 * KEPT_EVENTS)
         assert KEPT_EVENTS <= len(kept) <= KEPT_EVENTS + 200
         assert kept[-1] == LoggedEvent(kept[-1].id, b"%d" % (3 * KEPT_EVENTS - 1))
 
-    async def test_a_server_that_refuses_counts_as_unavailable(self, log, link):
+    async def test_a_server_that_rejects_commands_counts_as_unavailable(self, log, link):
         await link.send("SET", "events", "something else")
         with pytest.raises(StorageUnavailableError):
             await log.append([b"1"])
@@ -77,24 +77,24 @@ class TestStressLease:
         await ours.release("ours")
         assert await theirs.take("theirs", 60) == 0
 
-    async def test_a_clock_set_back_lets_no_dead_holder_keep_it(self, link):
-        """Nobody could run a test for an hour after the clock was set back by an hour."""
+    async def test_after_a_clock_set_back_a_dead_holder_loses_the_lease(self, link):
+        """Without this rule, a clock set back by an hour would prevent stress tests for an hour."""
         lease = RedisStressLease(link)
         await lease.take("dead", 30)
-        await link.send("PEXPIRE", "lab:stress", 3_630_000)  # as much as is left by the new clock
+        await link.send("PEXPIRE", "lab:stress", 3_630_000)  # the remaining time by the new clock
         assert await lease.take("ours", 30) == 0
         assert 29 < await lease.take("theirs", 30) <= 30
 
     @pytest.mark.parametrize("seconds", [0, -1, 121])
-    async def test_it_is_given_for_no_longer_than_that(self, link, seconds):
+    async def test_the_longest_duration_of_the_lease_is_limited(self, link, seconds):
         with pytest.raises(ValueError, match="seconds"):
             await RedisStressLease(link).take("ours", seconds)
 
-    async def test_it_runs_out_by_itself(self, link):
+    async def test_the_lease_expires(self, link):
         lease = RedisStressLease(link)
         await lease.take("ours", 30)
         assert 29_000 < await link.send("PTTL", "lab:stress") <= 30_000
-        await link.send("PEXPIRE", "lab:stress", -1)  # its holder died, and time went by
+        await link.send("PEXPIRE", "lab:stress", -1)  # the lease of a dead holder expires
         assert await lease.take("theirs", 30) == 0
         await lease.release("ours")
         assert await link.send("GET", "lab:stress") == b"theirs"

@@ -1,4 +1,4 @@
-"""The contract of exports: each point once, by time and then by arrival, whatever the layout and the load."""
+"""The contract of exports: each point once, by time and then by arrival, for any layout and load."""
 
 import random
 import struct
@@ -31,7 +31,7 @@ async def store(store_time):
 
 @pytest.fixture
 def small_pages(monkeypatch):
-    """Let a few points be as much as thousands are."""
+    """Lower the sizes of pages, so that a few points need several pages."""
     monkeypatch.setattr(export_reader, "PAGE_POINTS", 7)
     monkeypatch.setattr(export_reader, "YIELDED_POINTS", 3)
     monkeypatch.setattr(dense_minute, "PIECE_POINTS", 4)
@@ -44,17 +44,17 @@ async def exported(store, metric_type="cpu", *bounds, filters=None) -> list[Poin
 
 
 async def filled_head(store, at: int, metric_type="cpu") -> list[Point]:
-    """Fill the head of the hour of `at`, so that its points lie in minutes from now on."""
+    """Fill the head of the hour of `at`, so that later points are stored in minute partitions."""
     points = [Point(metric_type, at, float(-n)) for n in range(1, HEAD_POINTS + 1)]
     await add(store, points)
     return points
 
 
-async def test_of_an_unknown_type_there_is_nothing(store):
+async def test_an_export_of_an_unknown_type_is_empty(store):
     assert await exported(store, "nothing") == []
 
 
-async def test_points_come_by_time_and_then_by_arrival(store):
+async def test_points_are_ordered_by_time_and_then_by_arrival(store):
     await add(store, [Point("cpu", NOW, 1.0), Point("cpu", NOW - DAY, 2.0), Point("cpu", NOW, 3.0)])
     await add(store, [Point("cpu", NOW, 4.0), Point("cpu", NOW - 1, 5.0), Point("mem", NOW, 6.0)])
 
@@ -102,7 +102,7 @@ async def test_a_series_is_exported_by_its_labels(store):
 
 
 @pytest.mark.parametrize("order", ["ascending", "descending", "random", "equal"])
-async def test_a_dense_minute_is_in_order_however_it_arrived(store, small_pages, order):
+async def test_a_dense_minute_is_in_order_for_any_order_of_arrival(store, small_pages, order):
     head = await filled_head(store, THIS_MINUTE + 30 * SECOND)
     instants = [THIS_MINUTE + (0 if order == "equal" else n * SECOND // 10) for n in range(400)]
     if order == "descending":
@@ -123,7 +123,7 @@ async def test_a_dense_minute_is_in_order_however_it_arrived(store, small_pages,
     ]
 
 
-async def test_writes_meanwhile_make_an_export_neither_repeat_nor_skip(store, small_pages):
+async def test_writes_during_an_export_do_not_repeat_or_skip_points(store, small_pages):
     await filled_head(store, THIS_MINUTE)
     for n in range(60):
         await add(store, [Point("cpu", THIS_MINUTE + n * MINUTE + m, float(n * m)) for m in range(n % 20)])
@@ -137,7 +137,7 @@ async def test_writes_meanwhile_make_an_export_neither_repeat_nor_skip(store, sm
     assert [point for point in seen if point[1] != 0.5] == [point[1:] for point in before]
 
 
-async def test_an_hour_whose_head_is_closed_meanwhile_is_exported_exactly_once(store, small_pages):
+async def test_an_hour_whose_head_is_closed_during_the_export_is_exported_exactly_once(store, small_pages):
     points = [Point("cpu", THIS_MINUTE + n * SECOND, float(n)) for n in range(HEAD_POINTS - 10)]
     await add(store, points)
 
@@ -165,7 +165,7 @@ BATCHES = st.lists(
     max_examples=examples(30), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(BATCHES, st.booleans(), INSTANTS, INSTANTS)
-async def test_any_history_is_exported_as_the_model_has_it(
+async def test_after_any_history_the_export_agrees_with_the_model(
     store_time, small_pages, batches, is_closed, start, stop
 ):
     if store_time.link is not None:
@@ -188,7 +188,7 @@ async def test_any_history_is_exported_as_the_model_has_it(
         await store.aclose()
 
 
-# ---------------------------------------------------------------- what only Redis has
+# ---------------------------------------------------------------- only in Redis
 
 
 @on_redis
@@ -222,16 +222,16 @@ async def test_a_page_has_a_bounded_number_of_points(store, store_time, monkeypa
 MINUTE_KEY = f"m:{{cpu}}:r:{THIS_MINUTE // HOUR}:{THIS_MINUTE % HOUR // MINUTE}"
 
 
-async def change_places(link, points: bytes | None = None):
-    """Do what a deletion does that keeps `points` of this minute; None is all of them."""
+async def rewrite_minute(link, points: bytes | None = None):
+    """Rewrite a minute like a deletion that keeps `points` of it; None keeps all points."""
     if points is not None:
         await link.send("SET", MINUTE_KEY, points)
     await link.send("HSET", "m:{cpu}:d", "generation", random.random())
 
 
 @pytest.fixture
-async def dense(store, store_time, small_pages) -> list[Point]:
-    """Points in the head and 500 in one minute."""
+async def dense_points(store, store_time, small_pages) -> list[Point]:
+    """Return points in the head of an hour, and 500 points in one of its minutes."""
     head = await filled_head(store, THIS_MINUTE)
     points = [Point("cpu", THIS_MINUTE + n, float(n)) for n in range(1, 501)]
     await add(store, points)
@@ -240,8 +240,8 @@ async def dense(store, store_time, small_pages) -> list[Point]:
 
 @on_redis
 @pytest.mark.parametrize("left", [None, 0, 14, -14])
-async def test_points_of_a_minute_that_are_deleted_before_any_is_exported_are_left_out(
-    store, store_time, dense, monkeypatch, left
+async def test_points_deleted_before_their_minute_is_exported_are_not_exported(
+    store, store_time, dense_points, monkeypatch, left
 ):
     read = dense_minute._Piece.decode
     reads = []
@@ -254,7 +254,7 @@ async def test_points_of_a_minute_that_are_deleted_before_any_is_exported_are_le
         if len(reads) == 60 and command[0] == "GETRANGE":
             reads.append(None)
             stored = await sent("GET", MINUTE_KEY)
-            await change_places(store_time.link, None if left is None else stored[:left] or b"")
+            await rewrite_minute(store_time.link, None if left is None else stored[:left] or b"")
             if not stored[:left]:
                 records = f"m:{{cpu}}:n:{THIS_MINUTE // HOUR}"
                 await sent("SETRANGE", records, THIS_MINUTE % HOUR // MINUTE * 56, b"\0" * 56)
@@ -269,20 +269,18 @@ async def test_points_of_a_minute_that_are_deleted_before_any_is_exported_are_le
     monkeypatch.setattr(store_time.link, "send", send)
 
     kept = {None: 500, 0: 0, 14: 1, -14: 499}[left]
-    assert await exported(store) == dense[: HEAD_POINTS + kept]
+    assert await exported(store) == dense_points[: HEAD_POINTS + kept]
 
 
 @on_redis
 @pytest.mark.parametrize("left", [0, 7_000 - 14])
-async def test_points_of_a_minute_that_are_deleted_while_it_is_exported_end_the_export(
-    store, store_time, dense, left
-):
+async def test_a_deletion_in_the_minute_being_exported_ends_the_export(store, store_time, dense_points, left):
     pages = store.export("cpu")
     for _ in range((HEAD_POINTS + 100) // 3):
         await anext(pages)
 
     stored = await store_time.link.send("GET", MINUTE_KEY)
-    await change_places(store_time.link, stored[7_000 - left :])
+    await rewrite_minute(store_time.link, stored[7_000 - left :])
 
     with pytest.raises(StorageUnavailableError):
         async for _ in pages:
@@ -290,33 +288,35 @@ async def test_points_of_a_minute_that_are_deleted_while_it_is_exported_end_the_
 
 
 @on_redis
-async def test_points_that_are_deleted_elsewhere_do_not_end_the_export_of_a_minute(store, store_time, dense):
+async def test_a_deletion_in_another_minute_does_not_end_the_export(store, store_time, dense_points):
     seen = []
     async for page in store.export("cpu"):
         seen += zip(*page, strict=True)
         if len(seen) > HEAD_POINTS:
-            await change_places(store_time.link)
+            await rewrite_minute(store_time.link)
 
-    assert [Point("cpu", *point) for point in seen] == dense
+    assert [Point("cpu", *point) for point in seen] == dense_points
 
 
 @on_redis
-async def test_a_minute_whose_places_never_rest_ends_the_export(store, store_time, dense, monkeypatch):
+async def test_a_minute_that_is_rewritten_again_and_again_ends_the_export(
+    store, store_time, dense_points, monkeypatch
+):
     send = store_time.link.send
 
-    async def changing(*command):
+    async def rewriting_run(*command):
         if command[0] == "GETRANGE":
             await send("HSET", "m:{cpu}:d", "generation", random.random())
         return await send(*command)
 
-    monkeypatch.setattr(store_time.link, "send", changing)
+    monkeypatch.setattr(store_time.link, "send", rewriting_run)
 
     with pytest.raises(StorageUnavailableError):
         await exported(store)
 
 
 @on_redis
-async def test_hours_that_have_expired_are_passed_over(store, store_time):
+async def test_expired_hours_are_skipped(store, store_time):
     await add(store, [Point("cpu", NOW + n * HOUR, float(n)) for n in range(3)])
     await store_time.link.send("DEL", f"m:{{cpu}}:r:{NOW // HOUR + 1}")
 

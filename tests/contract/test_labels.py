@@ -1,4 +1,4 @@
-"""The contract of summaries by labels: the model's, whatever is folded already and whatever is not."""
+"""The contract of summaries by labels: they agree with a model, for folded and for other points."""
 
 import asyncio
 from collections import defaultdict
@@ -37,7 +37,7 @@ async def store(store_time):
     await store.aclose()
 
 
-def labelled(labels, timestamp, value):
+def labelled_points(labels, timestamp, value):
     return Point("cpu", timestamp, value, labels_text(labels))
 
 
@@ -88,20 +88,18 @@ FILTERS = st.sampled_from(
     st.sampled_from([(), ("host",), ("disk", "host")]),
     st.sampled_from([None, 60, 3600, 86400]),
 )
-async def test_it_says_what_the_points_say(backend, store_time, batches, filters, group_by, seconds):
+async def test_summaries_by_labels_match_the_points(backend, store_time, batches, filters, group_by, seconds):
     await store_time.link.send("FLUSHALL")
     await store_time.publish()
     store = RedisMetricStore(store_time.link, store_time.clock, time_source=TEST_TIME)
     query, everything = LabelQuery(filters, group_by), []
     window = None if seconds is None else Window.rolling(NOW, seconds)
     for points, is_folded in batches:
-        await add(store, [labelled(*point) for point in points])
+        await add(store, [labelled_points(*point) for point in points])
         everything += points
         if is_folded:
             while hours := await store_time.link.send("HKEYS", "m:{cpu}:u"):
-                await store._folder.fold(
-                    "cpu", int(hours[0])
-                )  # in the background it may be under way as well
+                await store._folder.fold("cpu", int(hours[0]))  # the background fold may be running too
         assert await figures(store, window, query) == expected(everything, window, query)
     await store.aclose()
 
@@ -109,12 +107,12 @@ async def test_it_says_what_the_points_say(backend, store_time, batches, filters
 @on_redis
 @pytest.mark.parametrize("folded_after", [(), (4,), (0, 4), (2, 3), (0, 1, 2, 3, 4)])
 @pytest.mark.parametrize("deletion", [None, ({"host": frozenset("c")}, None), (None, NOW)])
-async def test_of_equal_timestamps_in_a_group_the_last_arrival_is_the_latest(store, folded_after, deletion):
-    """Series are numbered in the order of their first points, which is not that of their last ones."""
-    await add(store, [labelled({"host": host}, NOW - 1, 0.0) for host in "abc"])
+async def test_of_equal_timestamps_the_last_arrival_is_a_groups_latest_point(store, folded_after, deletion):
+    """The numbers of series have the order of their first points, not that of their last points."""
+    await add(store, [labelled_points({"host": host}, NOW - 1, 0.0) for host in "abc"])
     await store._folder.fold("cpu", NOW // HOUR)
     for n, host in enumerate("abcab"):
-        await add(store, [labelled({"host": host}, NOW, float(n))])
+        await add(store, [labelled_points({"host": host}, NOW, float(n))])
         if n in folded_after:
             await store._folder.fold("cpu", NOW // HOUR)
         if n == 2 and deletion is not None:
@@ -130,7 +128,7 @@ async def test_of_equal_timestamps_in_a_group_the_last_arrival_is_the_latest(sto
 @on_redis
 async def test_an_hour_that_has_no_new_points_is_folded_without_an_error(store_time):
     store = RedisMetricStore(store_time.link, store_time.clock, time_source=TEST_TIME)
-    await store.add(columns_of([labelled({"host": "a"}, NOW, 1.0)]))
+    await store.add(columns_of([labelled_points({"host": "a"}, NOW, 1.0)]))
     hour = NOW // HOUR
 
     assert await store._folder.fold("cpu", hour)
@@ -146,7 +144,7 @@ async def test_an_hour_is_folded_in_parts(store_time, monkeypatch, at_once):
     size = 20 if at_once < 700 else 3_000
     stamps = [NOW + n % 3 * MINUTE for n in range(size)]
     for first in range(0, size, 10):
-        some = [labelled({"host": "ab"[n % 2]}, stamps[n], float(n)) for n in range(first, first + 10)]
+        some = [labelled_points({"host": "ab"[n % 2]}, stamps[n], float(n)) for n in range(first, first + 10)]
         await store.add(columns_of(some))
     before = await figures(store, None, HOSTS)
     unfolded = (await store.groups("cpu", None, HOSTS)).groups
@@ -166,10 +164,12 @@ async def test_an_hour_is_folded_in_parts(store_time, monkeypatch, at_once):
 @on_redis
 async def test_the_cap_on_series_rejects_the_point_that_would_create_one_more(store_time):
     store = RedisMetricStore(store_time.link, store_time.clock, Caps(2, 2), time_source=TEST_TIME)
-    result = await store.add(columns_of([labelled({"host": str(n)}, NOW + n, float(n)) for n in range(4)]))
+    result = await store.add(
+        columns_of([labelled_points({"host": str(n)}, NOW + n, float(n)) for n in range(4)])
+    )
     assert [(each.point_index, each.field) for each in result.rejected] == [(2, "labels"), (3, "labels")]
-    assert (await store.add_one(labelled({"host": "9"}, NOW, 1.0))).field == "labels"
-    assert await store.add_one(labelled({"host": "1"}, NOW, 1.0)) is None
+    assert (await store.add_one(labelled_points({"host": "9"}, NOW, 1.0))).field == "labels"
+    assert await store.add_one(labelled_points({"host": "1"}, NOW, 1.0)) is None
     assert await store.add_one(Point("mem", NOW, 1.0)) is None
     assert (await store.add_one(Point("disk", NOW, 1.0))).field == "type"
     assert [each.type for each in await store.types()] == ["cpu", "mem"]
@@ -188,7 +188,7 @@ async def test_a_point_is_not_rejected_because_of_a_place_that_another_worker_to
     )
 
     def new(name):
-        return Point(name, NOW, 1.0) if field == "type" else labelled({"host": name}, NOW, 1.0)
+        return Point(name, NOW, 1.0) if field == "type" else labelled_points({"host": name}, NOW, 1.0)
 
     resolve, is_taken = ours._resolve, False
 
@@ -214,7 +214,9 @@ async def test_two_workers_that_create_series_at_the_same_time_agree(store_time)
     await asyncio.gather(
         *(
             store.add(
-                columns_of([labelled({"host": str(n)}, NOW + n, float(n)) for n in range(start, start + 30)])
+                columns_of(
+                    [labelled_points({"host": str(n)}, NOW + n, float(n)) for n in range(start, start + 30)]
+                )
             )
             for start, store in zip((0, 10, 20, 30), stores, strict=True)
         )
@@ -224,7 +226,7 @@ async def test_two_workers_that_create_series_at_the_same_time_agree(store_time)
     assert counts == {str(n): sum(start <= n < start + 30 for start in (0, 10, 20, 30)) for n in range(60)}
 
 
-async def noted_hours(store_time):
+async def hours_with_labels(store_time):
     fields = await store_time.link.send("HGETALL", "m:{cpu}:u")
     return {int(hour): int(count) for hour, count in zip(fields[::2], fields[1::2], strict=True)}
 
@@ -233,26 +235,26 @@ async def noted_hours(store_time):
 async def test_the_first_labels_of_a_type_with_many_hours_are_stored_in_short_scripts(
     store, store_time, monkeypatch
 ):
-    """One script noted every hour, which for ten years of hours took a second."""
+    """In the past, one script noted all hours, which took a second for ten years."""
     hours = 2 * series_folder.HOURS_AT_ONCE + 10
     for first in range(0, hours, 150):
         stamps = [NOW - n * HOUR for n in range(first, min(hours, first + 150))]
-        await store.add(columns_of([labelled({}, stamp, 1.0) for stamp in stamps]))
+        await store.add(columns_of([labelled_points({}, stamp, 1.0) for stamp in stamps]))
     run, most = store_time.link.run, 0
 
     async def counted_run(*args, **options):
         nonlocal most
-        before = len(await noted_hours(store_time))
+        before = len(await hours_with_labels(store_time))
         reply = await run(*args, **options)
-        most = max(most, len(await noted_hours(store_time)) - before)
+        most = max(most, len(await hours_with_labels(store_time)) - before)
         return reply
 
     monkeypatch.setattr(store_time.link, "run", counted_run)
     await store._folder.aclose()
     monkeypatch.setattr(store._folder, "add", lambda _reported: None)
-    await store.add(columns_of([labelled({"host": "a"}, NOW + HOUR, 5.0)]))
+    await store.add(columns_of([labelled_points({"host": "a"}, NOW + HOUR, 5.0)]))
     assert most <= series_folder.HOURS_AT_ONCE
-    assert sum((await noted_hours(store_time)).values()) == hours + 1
+    assert sum((await hours_with_labels(store_time)).values()) == hours + 1
     assert await figures(store, None, HOSTS) == {
         (None,): (hours, hours, 1.0, 1.0),
         ("a",): (1, 5.0, 5.0, 5.0),
@@ -260,37 +262,37 @@ async def test_the_first_labels_of_a_type_with_many_hours_are_stored_in_short_sc
 
 
 @on_redis
-async def test_while_a_type_is_prepared_for_labels_others_may_write_and_delete(
-    store, store_time, monkeypatch
-):
+async def test_writes_and_deletions_work_while_a_type_is_prepared_for_labels(store, store_time, monkeypatch):
     monkeypatch.setattr(series_folder, "HOURS_AT_ONCE", 2)
     hour = NOW // HOUR
     everything = [({}, (hour - n) * HOUR, float(n)) for n in range(6) for _ in range(n + 1)]
 
-    async def prepare_some():
+    async def prepare_some_hours():
         await store_time.link.run(store._folder._prepare, ["m:{cpu}:d"], ["m:{cpu}:", 2])
 
-    async def add_some(*points):
+    async def add_points(*points):
         everything.extend(points)
-        await store.add(columns_of([labelled(*point) for point in points]))
+        await store.add(columns_of([labelled_points(*point) for point in points]))
 
-    await store.add(columns_of([labelled(*point) for point in everything]))
-    await prepare_some()
-    assert set(await noted_hours(store_time)) == {hour - 5, hour - 4}
-    await add_some(({}, (hour - 5) * HOUR, 50.0), ({}, (hour - 1) * HOUR, 10.0), ({}, (hour + 1) * HOUR, 1.0))
-    await prepare_some()
+    await store.add(columns_of([labelled_points(*point) for point in everything]))
+    await prepare_some_hours()
+    assert set(await hours_with_labels(store_time)) == {hour - 5, hour - 4}
+    await add_points(
+        ({}, (hour - 5) * HOUR, 50.0), ({}, (hour - 1) * HOUR, 10.0), ({}, (hour + 1) * HOUR, 1.0)
+    )
+    await prepare_some_hours()
     cut = (hour - 4) * HOUR
     assert await store.delete("cpu", None, cut + 1) == 6 + 1 + 5
     everything = [point for point in everything if point[1] > cut]
-    await prepare_some()
+    await prepare_some_hours()
     await store.aclose()
     await store._folder.prepare("cpu")
     await store._folder.aclose()
 
-    counts = await noted_hours(store_time)
+    counts = await hours_with_labels(store_time)
     kept = {each[1] // HOUR for each in everything}
     assert set(counts) <= kept
-    await add_some(({"host": "a"}, NOW, 7.0))
+    await add_points(({"host": "a"}, NOW, 7.0))
     await store._folder.fold_all("cpu")
     assert await store_time.link.send("EXISTS", "m:{cpu}:u") == 0
     assert await store_time.link.send("HMGET", "m:{cpu}:d", "labelled", "preparing") == [b"1", None]
@@ -300,7 +302,7 @@ async def test_while_a_type_is_prepared_for_labels_others_may_write_and_delete(
 
 @on_redis
 async def test_a_type_that_is_deleted_while_it_is_prepared_leaves_no_key(store, store_time):
-    await store.add(columns_of([labelled({}, NOW - n * HOUR, 1.0) for n in range(5)]))
+    await store.add(columns_of([labelled_points({}, NOW - n * HOUR, 1.0) for n in range(5)]))
     await store_time.link.run(store._folder._prepare, ["m:{cpu}:d"], ["m:{cpu}:", 2])
     await store.delete("cpu")
     await store._folder.prepare("cpu")

@@ -1,4 +1,4 @@
-"""The contract of every metric store: nothing lost, nothing twice, exact to the microsecond."""
+"""The contract of every metric store: each point counts once, exact to the microsecond."""
 
 import asyncio
 import math
@@ -56,7 +56,7 @@ def place(stored) -> Position:
 
 
 async def walk(store, metric_type, limit, between=None) -> list:
-    """List page by page to the end, and do `between` after each page."""
+    """List page by page to the end, and run `between` after each page."""
     walked, before = [], None
     while page := await store.newest(metric_type, limit, before):
         walked += page
@@ -80,7 +80,7 @@ async def summary(store, window=None, metric_type="cpu"):
 # ---------------------------------------------------------------- summaries
 
 
-async def test_of_an_unknown_type_there_is_nothing(store):
+async def test_a_summary_of_an_unknown_type_is_empty(store):
     for window in (None, Window.rolling(NOW, 3600)):
         aggregate = await store.aggregate("nothing", window)
         assert aggregate.rollup.count == 0
@@ -107,20 +107,20 @@ async def test_a_rolling_window_is_exact_to_the_microsecond(store, now, seconds)
     assert (await store.aggregate("cpu", Window.rolling(now, seconds))).sketch.count == 2
 
 
-async def test_without_points_of_the_future_the_far_edge_is_as_exact(store):
+async def test_the_end_of_a_window_is_exact_without_future_points(store):
     start = NOW - HOUR
     await add(store, points((start, 1.0), (start + 1, 2.0), (NOW, 4.0)))
     assert await summary(store, Window.rolling(NOW, 3600)) == (2, 6.0, 2.0, 4.0, 4.0)
 
 
-async def test_points_of_the_future_count_in_all_and_later_in_windows(store):
+async def test_future_points_count_in_all_and_later_in_windows(store):
     await add(store, points((NOW + 10 * MINUTE, 7.0), (NOW, 1.0)))
     assert await summary(store) == (2, 8.0, 1.0, 7.0, 7.0)
     assert await summary(store, Window.rolling(NOW, 3600)) == (1, 1.0, 1.0, 1.0, 1.0)
     assert (await summary(store, Window.rolling(NOW + 10 * MINUTE, 3600)))[0] == 2
 
 
-async def test_a_late_point_goes_to_its_own_time_and_is_not_the_latest(store):
+async def test_a_late_point_counts_at_its_timestamp_and_is_not_the_latest(store):
     await add(store, points((NOW, 1.0)))
     await add(store, points((NOW - 2 * HOUR, 9.0)))
     assert await summary(store) == (2, 10.0, 1.0, 9.0, 1.0)
@@ -136,7 +136,7 @@ async def test_of_equal_timestamps_the_later_arrival_is_the_latest(store):
     assert (await summary(store, Window.rolling(NOW, 60)))[-1] == 3.0
 
 
-async def test_ten_thousand_times_a_tenth_averages_to_a_tenth(store):
+async def test_the_average_of_ten_thousand_tenths_is_a_tenth(store):
     await add(store, points(*((NOW - n * SECOND, 0.1) for n in range(5000))))
     for n in range(50):
         await add(store, points(*((NOW - n * SECOND, 0.1) for _ in range(100))))
@@ -144,7 +144,7 @@ async def test_ten_thousand_times_a_tenth_averages_to_a_tenth(store):
     assert (rollup.count, rollup.average) == (10_000, 0.1)
 
 
-async def test_extreme_values_break_nothing(store):
+async def test_extreme_values_are_stored(store):
     values = [1.7e308, 1.7e308, -1.7e308, 5e-324, -0.0, 2.0**53 + 2, -1e-310]
     for value in values:
         await add(store, points((NOW, value)))
@@ -170,7 +170,7 @@ async def test_every_year_is_exact(store, first):
     assert await summary(store, Window(first - 1, first)) == (1, 1.0, 1.0, 1.0, 1.0)
 
 
-async def test_a_batch_of_many_types_keeps_them_apart(store):
+async def test_the_types_of_a_batch_are_stored_separately(store):
     batch = [Point(f"type-{n % 50}", NOW - n * SECOND, float(n)) for n in range(500)]
     await add(store, batch)
     for n in range(50):
@@ -179,7 +179,7 @@ async def test_a_batch_of_many_types_keeps_them_apart(store):
         assert (count, total, low, high, latest) == (10, sum(mine), min(mine), max(mine), n)
 
 
-async def test_a_batch_of_ten_thousand_is_stored_whole(store):
+async def test_a_batch_of_ten_thousand_points_is_stored(store):
     draw = random.Random(7)
     values = [draw.lognormvariate(0, 2) for _ in range(10_000)]
     await add(store, points(*((NOW - n * 5000, value) for n, value in enumerate(values))))
@@ -192,7 +192,7 @@ async def test_a_batch_of_ten_thousand_is_stored_whole(store):
     assert len(await store.newest("cpu", 10_001)) == 10_000
 
 
-async def test_a_batch_of_a_point_on_each_of_thousands_of_days_is_stored_whole(store):
+async def test_a_batch_over_thousands_of_days_is_stored(store):
     await store.add(columns_of(points(*((day * DAY, 1.0) for day in range(4_500)))))
 
     assert (await store.aggregate("cpu", None)).rollup.count == 4_500
@@ -213,18 +213,18 @@ async def test_percentiles_are_those_of_all_batches(store):
 # ---------------------------------------------------------------- idempotency
 
 
-async def test_the_same_write_again_stores_nothing(store):
+async def test_a_repeated_write_stores_nothing(store):
     assert await add(store, points((NOW, 1.0)), WRITE)
     assert not await add(store, points((NOW, 1.0)), WRITE)
     assert await summary(store) == (1, 1.0, 1.0, 1.0, 1.0)
 
 
-async def test_a_key_reused_for_another_write_is_refused_and_stores_nothing(store):
+async def test_a_key_reused_for_another_write_is_rejected_and_stores_nothing(store):
     await add(store, points((NOW, 1.0)), WRITE)
     with pytest.raises(IdempotencyKeyReusedError):
         await add(store, points((NOW, 2.0), of="mem"), Idempotency("key", "another"))
     assert [overview.type for overview in await store.types()] == ["cpu"]
-    assert not await add(store, points((NOW, 1.0)), WRITE), "the first write is still the key's"
+    assert not await add(store, points((NOW, 1.0)), WRITE), "the key still belongs to the first write"
 
 
 async def test_other_keys_are_other_writes(store):
@@ -248,8 +248,8 @@ async def test_a_key_is_forgotten_after_a_day(store, store_time):
     assert await add(store, points((NOW, 1.0)), Idempotency("key", "another"))
 
 
-async def test_a_clock_set_back_keeps_a_key_no_longer_than_a_day(store, store_time):
-    """After the clock was set back by a year, the key was refused to any other request for a year."""
+async def test_after_a_clock_set_back_a_key_is_kept_for_at_most_a_day(store, store_time):
+    """In the past, after a clock set back by a year the key was reserved for a year."""
     await add(store, points((NOW, 1.0)), WRITE)
     await store_time.shift(-365 * 24 * 3600)
     assert not await add(store, points((NOW, 1.0)), WRITE)
@@ -310,7 +310,7 @@ async def test_one_busy_type_among_quiet_ones_is_listed_in_full(store):
 
 
 @pytest.mark.parametrize("metric_type", ["a", None])
-async def test_writes_meanwhile_make_a_walk_neither_repeat_nor_skip(store, metric_type):
+async def test_writes_during_a_walk_do_not_repeat_or_skip_points(store, metric_type):
     first = [Point(name, NOW - n // 2, float(n)) for n in range(40) for name in ("a", "b")]
     await add(store, first)
 
@@ -336,7 +336,7 @@ async def test_a_walk_over_more_types_than_are_read_at_once_visits_each_point_on
         arrivals[point.type] += 1
         order.append((point.timestamp_us, point.type, arrivals[point.type], point.value))
 
-    async def write():  # every type becomes the latest in its turn
+    async def write():  # each type becomes the most recently used one
         await add(store, [Point(f"type-{draw.randrange(250)}", NOW + 5 + n, 0.0) for n in range(20)])
 
     walked = [stored.point.value for stored in await walk(store, None, limit, write)]
@@ -368,7 +368,7 @@ BATCHES = st.lists(st.lists(st.tuples(st.sampled_from("ab"), INSTANTS, VALUES), 
     max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(BATCHES, st.integers(NOW - 10 * MINUTE, NOW), st.sampled_from([1, 60, 3600, 86400]))
-async def test_it_says_what_the_model_says(backend, store_time, batches, now, seconds):
+async def test_the_store_agrees_with_the_model(backend, store_time, batches, now, seconds):
     if store_time.link is not None:
         await store_time.link.send("FLUSHALL")
         await store_time.publish()
@@ -389,14 +389,14 @@ async def test_it_says_what_the_model_says(backend, store_time, batches, now, se
     assert await store.types() == await model.types()
 
 
-# ---------------------------------------------------------------- what only Redis has
+# ---------------------------------------------------------------- only in Redis
 
 
 on_redis = pytest.mark.parametrize("backend", ["fakeredis", "redis"])
 
 
 @on_redis
-async def test_a_flushed_script_is_taught_again(store, store_time):
+async def test_a_flushed_script_is_loaded_again(store, store_time):
     await add(store, points((NOW, 1.0)))
     await store_time.link.send("SCRIPT", "FLUSH")
     await add(store, points((NOW, 2.0)))
@@ -413,25 +413,25 @@ async def test_every_key_of_a_type_carries_its_tag(store, store_time):
 
 
 @pytest.fixture
-def sent_at_once(store_time: StoreTime, monkeypatch) -> list[int]:
-    """How many commands each round trip took along."""
+def commands_per_round_trip(store_time: StoreTime, monkeypatch) -> list[int]:
+    """Return a list of the number of commands in each round trip."""
     sizes: list[int] = []
     monkeypatch.setattr(store_time.link._batcher, "_observe", lambda commands, _: sizes.append(commands))
     return sizes
 
 
 @on_redis
-async def test_a_list_over_all_types_reads_few_of_many_and_few_at_once(store, sent_at_once):
+async def test_a_list_over_many_types_reads_only_a_few_of_them(store, commands_per_round_trip):
     await add(store, [Point(f"type-{n}", NOW - n, float(n)) for n in range(1000)])
-    await store.newest(None, 1)  # teaches the server the script
-    sent_at_once.clear()
+    await store.newest(None, 1)  # loads the script into the server
+    commands_per_round_trip.clear()
     assert seen(await store.newest(None, 5)) == [(NOW - n, float(n)) for n in range(5)]
-    assert sum(sent_at_once) <= 15
-    sent_at_once.clear()
+    assert sum(commands_per_round_trip) <= 15
+    commands_per_round_trip.clear()
     listed = await store.newest(None, 5, Position(NOW - 500, "type-500", 0))
     assert seen(listed) == [(NOW - n, float(n)) for n in range(501, 506)]
-    assert sum(sent_at_once) <= 520  # 501 types have a point as new or newer
-    assert max(sent_at_once) <= 100
+    assert sum(commands_per_round_trip) <= 520  # 501 types have a point that is as new or newer
+    assert max(commands_per_round_trip) <= 100
 
 
 @on_redis
@@ -451,11 +451,11 @@ async def test_a_list_of_a_dense_minute_is_sorted_outside_the_event_loop(store, 
 
 
 @on_redis
-async def test_of_many_types_the_records_are_read_some_hundred_at_once(store, sent_at_once):
+async def test_the_records_of_many_types_are_read_in_groups_of_a_hundred(store, commands_per_round_trip):
     await add(store, [Point(f"type-{n}", NOW - n, float(n)) for n in range(1200)])
-    sent_at_once.clear()
+    commands_per_round_trip.clear()
     assert [overview.type for overview in await store.types()] == [f"type-{n}" for n in range(1200)]
-    assert sent_at_once == [1, 500, 500, 500, 500, 400]
+    assert commands_per_round_trip == [1, 500, 500, 500, 500, 400]
 
 
 @on_redis
@@ -476,7 +476,7 @@ async def test_only_the_sketches_of_minutes_expire(store, store_time):
 
 
 @on_redis
-async def test_the_sketch_of_an_hour_that_comes_at_once_is_compacted(store, store_time):
+async def test_the_sketch_of_an_hour_in_one_batch_is_compacted(store, store_time):
     times = range(NOW - NOW % HOUR, NOW - NOW % HOUR + HOUR, MINUTE)
     await add(store, points(*((time + n, 2.0**n) for time in times for n in range(20))))
     async with asyncio.timeout(10):
@@ -488,13 +488,13 @@ async def test_the_sketch_of_an_hour_that_comes_at_once_is_compacted(store, stor
 # ---------------------------------------------------------------- all or nothing
 
 
-async def stored_or_refused(store, keyed: Idempotency | None = WRITE) -> bool:
-    """Write a point that Redis may refuse; return whether it is stored. What it says must be true."""
+async def store_or_reject(store, keyed: Idempotency | None = WRITE) -> bool:
+    """Write a point that Redis may reject; return whether it is stored, and check the reported result."""
     try:
         stored = await add(store, points((NOW, 1.5)), keyed)
     except (StorageUnavailableError, ResponseError):
         return False
-    assert stored, "it says that an earlier write stored the point, and that one was refused"
+    assert stored, "the answer must not claim that an earlier write stored the point"
     return True
 
 
@@ -518,8 +518,10 @@ async def assert_nothing(store):
 
 @on_redis
 @pytest.mark.parametrize("keyed", [WRITE, None])
-async def test_a_foreign_value_at_any_key_stores_all_or_nothing_and_is_told_truly(store, store_time, keyed):
-    """Some was stored, and the same request again was answered as stored, though nothing was listed."""
+async def test_a_write_with_a_foreign_value_at_any_key_is_atomic_and_reported_correctly(
+    store, store_time, keyed
+):
+    """In the past, a part was stored, and the repeated request was reported as stored."""
     link = store_time.link
     await add(store, points((NOW, 1.5)), keyed)
     kinds = {key: await link.send("TYPE", key) for key in await link.send("KEYS", "*")}
@@ -529,11 +531,11 @@ async def test_a_foreign_value_at_any_key_stores_all_or_nothing_and_is_told_trul
         await link.send("FLUSHALL")
         await store_time.publish()
         await link.send(*(("RPUSH", key, "foreign") if kind == b"string" else ("SET", key, "foreign")))
-        if not await stored_or_refused(store, keyed):
-            assert not await stored_or_refused(store, keyed), key
+        if not await store_or_reject(store, keyed):
+            assert not await store_or_reject(store, keyed), key
             await link.send("DEL", key)
             await assert_nothing(store)
-            assert await stored_or_refused(store, keyed), key
+            assert await store_or_reject(store, keyed), key
         else:
             await link.send("DEL", key)
         await assert_all_of_one_point(store)
@@ -541,7 +543,7 @@ async def test_a_foreign_value_at_any_key_stores_all_or_nothing_and_is_told_trul
 
 @on_redis
 @pytest.mark.parametrize("keyed", [WRITE, None])
-async def test_a_foreign_value_in_any_hash_stores_all_or_nothing(store, store_time, keyed):
+async def test_a_write_with_a_foreign_value_in_any_hash_is_atomic(store, store_time, keyed):
     link = store_time.link
     await add(store, points((NOW - 1, 0.5)))
     hashes = [key for key in await link.send("KEYS", "m:*") if await link.send("TYPE", key) == b"hash"]
@@ -552,17 +554,19 @@ async def test_a_foreign_value_in_any_hash_stores_all_or_nothing(store, store_ti
         for field in await link.send("HKEYS", key):
             await link.send("HSET", key, field, "foreign")
         expected = [(NOW - 1, 0.5)]
-        if await stored_or_refused(store, keyed):
+        if await store_or_reject(store, keyed):
             expected.insert(0, (NOW, 1.5))
         else:
-            assert not await stored_or_refused(store, keyed), key
+            assert not await store_or_reject(store, keyed), key
         assert seen(await store.newest("cpu", 10)) == expected, key
 
 
 @on_redis
 @pytest.mark.parametrize("key", ["d", "hours", "r:500000"])
-async def test_a_type_with_a_foreign_value_is_left_out_of_what_is_read_of_all(store, store_time, key, caplog):
-    """`/api/metrics/types` was an error for all types."""
+async def test_a_type_with_a_foreign_value_is_left_out_of_reads_over_all_types(
+    store, store_time, key, caplog
+):
+    """In the past, `/api/metrics/types` failed for all types."""
     await add(store, [Point(name, NOW + n, float(n)) for n, name in enumerate(("a", "broken", "b"))])
     await store_time.link.send("SET", f"m:{{broken}}:{key}", "foreign")
     others = [("b", 1), ("broken", 1), ("a", 1)] if key != "d" else [("b", 1), ("a", 1)]
@@ -574,7 +578,7 @@ async def test_a_type_with_a_foreign_value_is_left_out_of_what_is_read_of_all(st
 
 @on_redis
 @pytest.mark.parametrize("record", ["foreign", "x" * 57])
-async def test_a_type_with_a_rollup_that_is_none_is_left_out_of_the_types(store, store_time, record, caplog):
+async def test_a_type_with_an_invalid_rollup_is_left_out_of_the_types(store, store_time, record, caplog):
     await add(store, [Point(name, NOW, 1.0) for name in ("a", "broken", "b")])
     await store_time.link.send("HSET", "m:{broken}:d", "all", record)
     assert [overview.type for overview in await store.types()] == ["a", "b"]
@@ -582,8 +586,8 @@ async def test_a_type_with_a_rollup_that_is_none_is_left_out_of_the_types(store,
 
 
 @on_redis
-async def test_a_foreign_value_under_one_type_is_no_other_types_trouble(store, store_time):
-    """What came in the same tick was refused with it."""
+async def test_a_foreign_value_under_one_type_does_not_affect_other_types(store, store_time):
+    """In the past, the other points of the same tick were rejected too."""
     await store_time.link.send("SET", "m:{broken}:d", "foreign")
     names = ["a", "broken", "b", "a", "broken"]
     written = (add(store, points((NOW + n, float(n)), of=name)) for n, name in enumerate(names))
@@ -612,10 +616,8 @@ async def restricted(own_redis):
 
 
 @pytest.mark.parametrize("keyed", [WRITE, None])
-async def test_a_user_without_any_command_of_a_write_stores_all_or_nothing_and_is_told_truly(
-    restricted, keyed
-):
-    """First 503, then 201 with `Idempotency-Replayed: true`, and nothing was listed."""
+async def test_a_write_without_permission_for_a_command_is_atomic(restricted, keyed):
+    """In the past, the answers were 503 and then 201 with `Idempotency-Replayed: true`, without a point."""
     store, restrict, client = restricted
     client.config_resetstat()
     await add(store, points((NOW, 1.5)), keyed)
@@ -625,18 +627,18 @@ async def test_a_user_without_any_command_of_a_write_stores_all_or_nothing_and_i
     for command in sorted(commands):
         client.flushdb()
         restrict(f"-{command}")
-        is_stored = await stored_or_refused(store, keyed)
-        assert is_stored or not await stored_or_refused(store, keyed), command
+        is_stored = await store_or_reject(store, keyed)
+        assert is_stored or not await store_or_reject(store, keyed), command
         restrict(f"+{command}")
         if not is_stored:
             await assert_nothing(store)
-            assert await stored_or_refused(store, keyed), command
+            assert await store_or_reject(store, keyed), command
         await assert_all_of_one_point(store)
 
 
 @pytest.mark.parametrize("had_labels", [False, True])
-async def test_a_user_without_any_command_of_a_labelled_write_stores_all_or_nothing(restricted, had_labels):
-    """The hours that no block of series has yet were looked for after something was written."""
+async def test_a_labelled_write_without_permission_for_a_command_is_atomic(restricted, had_labels):
+    """In the past, the script read the hours without a block after its first write."""
     store, restrict, client = restricted
     earlier = [Point("cpu", NOW - 2 * 3600 * SECOND, 0.5, labels_text({"host": "a"} if had_labels else {}))]
     labelled = [Point("cpu", NOW, 1.5, labels_text({"host": "a"}))]
@@ -659,7 +661,7 @@ async def test_a_user_without_any_command_of_a_labelled_write_stores_all_or_noth
 
 @on_redis
 @pytest.mark.parametrize(("had_labels", "key"), [(False, "hours"), (False, "u"), (True, "u")])
-async def test_a_foreign_value_at_a_key_of_labels_stores_all_or_nothing(store, store_time, had_labels, key):
+async def test_a_write_with_a_foreign_value_at_a_key_of_labels_is_atomic(store, store_time, had_labels, key):
     link = store_time.link
     earlier = [Point("cpu", NOW - 2 * 3600 * SECOND, 0.5, labels_text({"host": "a"} if had_labels else {}))]
     await add(store, earlier)
@@ -679,14 +681,14 @@ async def test_a_foreign_value_at_a_key_of_labels_stores_all_or_nothing(store, s
         assert seen(await store.newest("cpu", 10)) == before
 
 
-async def test_a_refusal_in_mid_write_leaves_unknown_what_is_stored(restricted, caplog):
-    """No check can foresee this one: of a type's keys all but one sort may be written."""
+async def test_a_rejection_midway_leaves_the_result_of_the_write_unknown(restricted, caplog):
+    """No check can prevent this case: the user may write all kinds of keys of a type except one."""
     store, restrict, client = restricted
     if int(client.info("server")["redis_version"].partition(".")[0]) < 7:
         pytest.skip("Redis 6.2 does not tell reading from writing a key")
     restrict("resetkeys", "%R~*", "~types", "~idem:*", "~m:{cpu}:[^r]*")  # all but m:{cpu}:r:<hour>
     for _ in range(2):
-        with pytest.raises(StorageUnavailableError, match="not known") as told:
+        with pytest.raises(StorageUnavailableError, match="not known") as error:
             await add(store, points((NOW, 1.5)), WRITE)
-        assert not isinstance(told.value, StorageRefusedError)
+        assert not isinstance(error.value, StorageRefusedError)
     assert "metric_write_unfinished" in [record.getMessage() for record in caplog.records]

@@ -34,23 +34,23 @@ def backend(request):
 
 
 @pytest.fixture
-def make(store_time, backend):
-    """Makes a limiter of the backend under test, on the time that `store_time` moves.
+def make_limiter(store_time, backend):
+    """Return a function that creates a limiter of the backend under test, with the time of `store_time`.
 
-    In Redis each is another worker's, which has not been told of any refusal. Memory has one worker.
+    With Redis, each limiter is that of another worker, which has no refusals yet. Memory has one worker.
     """
 
     @functools.cache
     def in_memory(algorithm, quota):
         return memory_rate_limiter(algorithm, quota, store_time.clock)
 
-    def make(algorithm, quota):
+    def make_limiter(algorithm, quota):
         if store_time.link is None:
             return in_memory(algorithm, quota)
         kind = RedisRateLimiter if backend in {"client", "cluster"} else BatchedRateLimiter
         return kind(algorithm, quota, store_time.redis, store_time.clock, time_source=store_time.source)
 
-    return make
+    return make_limiter
 
 
 async def spend(limiter, count, key="k"):
@@ -58,12 +58,12 @@ async def spend(limiter, count, key="k"):
         assert (await limiter.hit(key)).allowed
 
 
-# ---------------------------------------------------------------- what all promise
+# ---------------------------------------------------------------- guarantees of all policies
 
 
 @every_algorithm
-async def test_the_limit_is_let_through_at_once_and_no_more(make, algorithm):
-    limiter = make(algorithm, Quota(5, 60))
+async def test_exactly_the_limit_is_allowed_at_once(make_limiter, algorithm):
+    limiter = make_limiter(algorithm, Quota(5, 60))
     decisions = [await limiter.hit("k") for _ in range(7)]
     assert [d.allowed for d in decisions] == [True] * 5 + [False] * 2
     assert [d.remaining for d in decisions] == [4, 3, 2, 1, 0, 0, 0]
@@ -73,14 +73,12 @@ async def test_the_limit_is_let_through_at_once_and_no_more(make, algorithm):
 
 @every_algorithm
 @pytest.mark.parametrize("cost", [1, 3, 5])
-async def test_the_same_hit_goes_through_after_retry_after_and_not_a_microsecond_sooner(
-    make, store_time, algorithm, cost
-):
-    limiter = make(algorithm, Quota(5, 61))
+async def test_retry_after_is_exact_to_the_microsecond(make_limiter, store_time, algorithm, cost):
+    limiter = make_limiter(algorithm, Quota(5, 61))
     for _ in range(4):
         await store_time.advance(1.7)
         await limiter.hit("k")
-    await limiter.hit("k", 5)  # refused, or takes what the next one wanted
+    await limiter.hit("k", 5)  # is rejected, or takes the units of the next hit
     await limiter.hit("k")
     refused = await limiter.hit("k", cost)
     assert not refused.allowed
@@ -94,8 +92,8 @@ async def test_the_same_hit_goes_through_after_retry_after_and_not_a_microsecond
 
 @every_algorithm
 @pytest.mark.parametrize("units", [1, 3, 4, 5, 6, 13])
-async def test_the_last_of_several_units_comes_when_it_was_foreseen(make, store_time, algorithm, units):
-    limiter = make(algorithm, Quota(4, 8))
+async def test_foresight_of_several_units_is_exact(make_limiter, store_time, algorithm, units):
+    limiter = make_limiter(algorithm, Quota(4, 8))
     for seconds, cost in ((0, 3), (5, 1), (4, 2), (1.5, 1)):
         await store_time.advance(seconds)
         await limiter.hit("k", cost)
@@ -108,10 +106,8 @@ async def test_the_last_of_several_units_comes_when_it_was_foreseen(make, store_
 
 
 @every_algorithm
-async def test_the_whole_limit_is_free_after_reset_after_and_not_a_microsecond_sooner(
-    make, store_time, algorithm
-):
-    limiter = make(algorithm, Quota(5, 61))
+async def test_reset_after_is_exact_to_the_microsecond(make_limiter, store_time, algorithm):
+    limiter = make_limiter(algorithm, Quota(5, 61))
     await spend(limiter, 2)
     await store_time.advance(9)
     last = await limiter.hit("k", 2)
@@ -122,8 +118,8 @@ async def test_the_whole_limit_is_free_after_reset_after_and_not_a_microsecond_s
 
 
 @every_algorithm
-async def test_a_refused_hit_takes_nothing(make, store_time, algorithm):
-    limiter = make(algorithm, Quota(5, 60))
+async def test_a_rejected_hit_takes_no_units(make_limiter, store_time, algorithm):
+    limiter = make_limiter(algorithm, Quota(5, 60))
     await spend(limiter, 4)
     before = await limiter.peek("k", 3)
     for _ in range(10):
@@ -133,8 +129,8 @@ async def test_a_refused_hit_takes_nothing(make, store_time, algorithm):
 
 
 @every_algorithm
-async def test_a_peek_takes_nothing_and_says_what_a_hit_would_be_told(make, algorithm):
-    limiter = make(algorithm, Quota(5, 60))
+async def test_a_peek_returns_the_decision_of_a_hit_and_takes_no_units(make_limiter, algorithm):
+    limiter = make_limiter(algorithm, Quota(5, 60))
     unseen = await limiter.peek("k")
     assert unseen == Decision(True, Quota(5, 60), 5, 0, 0)
     for _ in range(5):
@@ -144,8 +140,8 @@ async def test_a_peek_takes_nothing_and_says_what_a_hit_would_be_told(make, algo
 
 
 @every_algorithm
-async def test_a_cost_is_taken_whole_or_not_at_all(make, algorithm):
-    limiter = make(algorithm, Quota(5, 60))
+async def test_a_cost_is_taken_completely_or_not_at_all(make_limiter, algorithm):
+    limiter = make_limiter(algorithm, Quota(5, 60))
     assert (await limiter.hit("k", 3)).remaining == 2
     assert not (await limiter.hit("k", 3)).allowed
     assert (await limiter.hit("k", 2)).remaining == 0
@@ -162,8 +158,8 @@ async def test_a_hit_without_the_store_takes_its_cost_or_nothing(make, backend, 
 
 @every_algorithm
 @pytest.mark.parametrize("cost", [0, -1, 6])
-async def test_a_cost_that_could_never_be_let_through_is_an_error(make, algorithm, cost):
-    limiter = make(algorithm, Quota(5, 60))
+async def test_a_cost_above_the_limit_is_an_error(make_limiter, algorithm, cost):
+    limiter = make_limiter(algorithm, Quota(5, 60))
     with pytest.raises(ValueError, match="cost"):
         limiter.refusal("k", cost)
     with pytest.raises(ValueError, match="cost"):
@@ -175,8 +171,8 @@ async def test_a_cost_that_could_never_be_let_through_is_an_error(make, algorith
 
 
 @every_algorithm
-async def test_keys_are_counted_apart_and_a_reset_forgets_one(make, algorithm):
-    limiter = make(algorithm, Quota(2, 60))
+async def test_keys_are_counted_separately_and_a_reset_forgets_one(make_limiter, algorithm):
+    limiter = make_limiter(algorithm, Quota(2, 60))
     await spend(limiter, 2, "a")
     await spend(limiter, 2, "b")
     await limiter.reset("a")
@@ -186,16 +182,16 @@ async def test_keys_are_counted_apart_and_a_reset_forgets_one(make, algorithm):
 
 
 @every_algorithm
-async def test_a_key_left_alone_long_enough_starts_afresh(make, store_time, algorithm):
-    limiter = make(algorithm, Quota(3, 60))
+async def test_an_idle_key_has_its_whole_limit_again(make_limiter, store_time, algorithm):
+    limiter = make_limiter(algorithm, Quota(3, 60))
     await spend(limiter, 3)
     await store_time.advance(1000)
     assert (await limiter.hit("k")).remaining == 2
 
 
 @every_algorithm
-async def test_a_window_that_the_limit_does_not_divide_holds_the_limit(make, store_time, algorithm):
-    limiter = make(algorithm, Quota(7, 10))  # an interval of 1,428,571.4 µs
+async def test_the_limit_applies_if_it_does_not_divide_the_window(make_limiter, store_time, algorithm):
+    limiter = make_limiter(algorithm, Quota(7, 10))  # an interval of 1,428,571.4 µs
     await spend(limiter, 7)
     refused = await limiter.hit("k")
     await store_time.advance(refused.reset_after)
@@ -209,19 +205,21 @@ HOUR = 3600.0
 
 
 def longest_wait(algorithm):
-    """How many windows a refusal may last: with the counter, hits count for two."""
+    """Return the windows that a refusal may last: two for the sliding window counter, else one."""
     return 2 if algorithm == "sliding_window_counter" else 1
 
 
 @every_algorithm
 @pytest.mark.parametrize("back", [TICK, 1, 30, HOUR])
-async def test_a_clock_set_back_refuses_nobody_for_longer_than_the_window(make, store_time, algorithm, back):
-    """It refused for an hour when the clock was set back by an hour."""
-    await spend(make(algorithm, Quota(5, 60)), 5)
+async def test_after_a_clock_set_back_no_refusal_exceeds_the_window(
+    make_limiter, store_time, algorithm, back
+):
+    """In the past, a clock set back by an hour caused refusals for an hour."""
+    await spend(make_limiter(algorithm, Quota(5, 60)), 5)
     await store_time.advance(1)
     await store_time.shift(-back)
     waited = 0.0
-    while not (decision := await make(algorithm, Quota(5, 60)).hit("k")).allowed:
+    while not (decision := await make_limiter(algorithm, Quota(5, 60)).hit("k")).allowed:
         waited += decision.retry_after
         assert waited <= 60 * longest_wait(algorithm)
         await store_time.advance(decision.retry_after)
@@ -229,19 +227,21 @@ async def test_a_clock_set_back_refuses_nobody_for_longer_than_the_window(make, 
 
 @every_algorithm
 @pytest.mark.parametrize("back", [1, HOUR])
-async def test_asking_again_after_the_clock_was_set_back_puts_nothing_off(make, store_time, algorithm, back):
-    await spend(make(algorithm, Quota(5, 60)), 5)
+async def test_repeated_hits_after_a_clock_set_back_do_not_extend_the_refusal(
+    make_limiter, store_time, algorithm, back
+):
+    await spend(make_limiter(algorithm, Quota(5, 60)), 5)
     await store_time.shift(-back)
-    told = await make(algorithm, Quota(5, 60)).peek("k")
+    result = await make_limiter(algorithm, Quota(5, 60)).peek("k")
     for _ in range(10):
-        await store_time.advance(told.retry_after / 10)
-        last = await make(algorithm, Quota(5, 60)).hit("k")
+        await store_time.advance(result.retry_after / 10)
+        last = await make_limiter(algorithm, Quota(5, 60)).hit("k")
     assert last.allowed
 
 
 @every_algorithm
-async def test_a_clock_set_back_gives_nothing_twice(make, store_time, algorithm):
-    limiter = make(algorithm, Quota(5, 60))
+async def test_after_a_clock_set_back_no_unit_is_used_twice(make_limiter, store_time, algorithm):
+    limiter = make_limiter(algorithm, Quota(5, 60))
     await spend(limiter, 3)
     for back in (HOUR, 0.25, HOUR):
         await store_time.shift(-back)
@@ -251,23 +251,21 @@ async def test_a_clock_set_back_gives_nothing_twice(make, store_time, algorithm)
 
 
 @every_algorithm
-async def test_a_clock_that_was_ahead_for_a_while_refuses_nobody_for_longer_than_the_window(
-    make, store_time, algorithm
-):
-    limiter = make(algorithm, Quota(5, 60))
+async def test_after_a_clock_was_ahead_no_refusal_exceeds_the_window(make_limiter, store_time, algorithm):
+    limiter = make_limiter(algorithm, Quota(5, 60))
     await spend(limiter, 5)
     await store_time.shift(HOUR)
-    for _ in range(5):  # in Redis these are let through
-        await make(algorithm, Quota(5, 60)).hit("k")
+    for _ in range(5):  # Redis admits these hits
+        await make_limiter(algorithm, Quota(5, 60)).hit("k")
     await store_time.shift(-HOUR)
-    refused = await make(algorithm, Quota(5, 60)).hit("k")
+    refused = await make_limiter(algorithm, Quota(5, 60)).hit("k")
     assert refused.retry_after <= 60 * longest_wait(algorithm)
     await store_time.advance(refused.retry_after)
-    assert (await make(algorithm, Quota(5, 60)).hit("k")).allowed
+    assert (await make_limiter(algorithm, Quota(5, 60)).hit("k")).allowed
 
 
-async def test_log_what_was_let_through_before_the_clock_was_set_back_leaves_first(make, store_time):
-    limiter = make("sliding_window_log", Quota(5, 60))
+async def test_log_hits_from_before_a_clock_set_back_leave_first(make_limiter, store_time):
+    limiter = make_limiter("sliding_window_log", Quota(5, 60))
     await spend(limiter, 2)
     await store_time.shift(-HOUR)
     await limiter.peek("k")
@@ -284,7 +282,7 @@ async def test_log_what_was_let_through_before_the_clock_was_set_back_leaves_fir
 # ---------------------------------------------------------------- large limits
 
 
-async def let_through_in_steps(limiter, store_time, steps):
+async def allow_in_steps(limiter, store_time, steps):
     for step in range(steps):
         await store_time.advance(TICK)
         assert (await limiter.hit("k")).allowed, step
@@ -292,9 +290,9 @@ async def let_through_in_steps(limiter, store_time, steps):
 
 @every_algorithm
 @pytest.mark.parametrize("cost", [200_000, 1_000_000])
-async def test_a_large_cost_is_taken_at_once_and_whole(make, store_time, algorithm, cost):
-    """It was answered as an error though it was taken: the script took too long, a command for each unit."""
-    limiter = make(algorithm, Quota(1_000_000, 60))
+async def test_a_large_cost_is_taken_in_one_step(make_limiter, store_time, algorithm, cost):
+    """In the past, the script ran a command for each unit, took too long, and caused an error."""
+    limiter = make_limiter(algorithm, Quota(1_000_000, 60))
     taken = await limiter.hit("k", cost)
     assert (taken.allowed, taken.remaining) == (True, 1_000_000 - cost)
     assert (await limiter.peek("k", 1_000_000)).retry_after > 0
@@ -303,8 +301,8 @@ async def test_a_large_cost_is_taken_at_once_and_whole(make, store_time, algorit
 
 
 @pytest.mark.parametrize("costs", [[3], [1, 1, 1], [1, 7, 2], [50, 1, 1, 1, 40]])
-async def test_log_units_leave_hit_by_hit_whatever_each_costs(make, store_time, costs):
-    limiter = make("sliding_window_log", Quota(100, 60))
+async def test_log_units_of_a_hit_leave_together(make_limiter, store_time, costs):
+    limiter = make_limiter("sliding_window_log", Quota(100, 60))
     for cost in costs:
         await limiter.hit("k", cost)
         await store_time.advance(1)
@@ -314,33 +312,33 @@ async def test_log_units_leave_hit_by_hit_whatever_each_costs(make, store_time, 
         free += cost
         assert (await limiter.peek("k")).remaining == free
         await store_time.advance(1 - TICK)
-        assert (await limiter.peek("k")).remaining == free, "the next hit has not left yet"
+        assert (await limiter.peek("k")).remaining == free, "the next hit still counts"
         await store_time.advance(TICK)
 
 
 @pytest.mark.parametrize(
-    ("at", "gone"), [(59, 0), (60 + TICK, 1), (60 + 250 * TICK, 250), (60 + 500 * TICK, 500), (61, 500)]
+    ("at", "elapsed"), [(59, 0), (60 + TICK, 1), (60 + 250 * TICK, 250), (60 + 500 * TICK, 500), (61, 500)]
 )
 @pytest.mark.parametrize(
     "backend", [each for each in LIBRARY_BACKENDS if each != "cluster"]
 )  # too slow there
-async def test_log_after_many_hits_have_left_is_exact(make, store_time, at, gone):
-    limiter = make("sliding_window_log", Quota(600, 60))
-    await let_through_in_steps(limiter, store_time, 500)
+async def test_log_after_many_hits_have_left_is_exact(make_limiter, store_time, at, elapsed):
+    limiter = make_limiter("sliding_window_log", Quota(600, 60))
+    await allow_in_steps(limiter, store_time, 500)
     await store_time.advance(30)
-    await let_through_in_steps(limiter, store_time, 50)
+    await allow_in_steps(limiter, store_time, 50)
     await store_time.advance(at - 30 - 550 * TICK)
-    assert (await limiter.peek("k")).remaining == 50 + gone
-    next_leaves_at = 60 + (gone + 1) * TICK if gone < 500 else 90 + 501 * TICK
-    told = (await limiter.peek("k", 51 + gone)).retry_after
-    assert told == pytest.approx(next_leaves_at - at, abs=TICK / 10)
+    assert (await limiter.peek("k")).remaining == 50 + elapsed
+    next_leaves_at = 60 + (elapsed + 1) * TICK if elapsed < 500 else 90 + 501 * TICK
+    result = (await limiter.peek("k", 51 + elapsed)).retry_after
+    assert result == pytest.approx(next_leaves_at - at, abs=TICK / 10)
 
 
-# ---------------------------------------------------------------- what each promises
+# ---------------------------------------------------------------- guarantees of each policy
 
 
-async def test_log_each_hit_frees_its_place_exactly_one_window_later(make, store_time):
-    limiter = make("sliding_window_log", Quota(3, 10))
+async def test_log_each_hit_frees_its_place_exactly_one_window_later(make_limiter, store_time):
+    limiter = make_limiter("sliding_window_log", Quota(3, 10))
     for gap in (0, 1, 2):  # at 0, 1 and 3 s
         await store_time.advance(gap)
         await spend(limiter, 1)
@@ -352,20 +350,20 @@ async def test_log_each_hit_frees_its_place_exactly_one_window_later(make, store
     assert (await limiter.hit("k")).retry_after == 1
 
 
-async def test_log_lets_no_double_burst_through_around_a_turn_of_the_minute(make, store_time):
-    limiter = make("sliding_window_log", Quota(10, 60))
+async def test_log_allows_no_double_burst_at_the_edge_of_a_window(make_limiter, store_time):
+    limiter = make_limiter("sliding_window_log", Quota(10, 60))
     await store_time.advance(59.9)
     await spend(limiter, 10)
     await store_time.advance(0.2)
     assert (await limiter.hit("k")).retry_after == pytest.approx(59.8, abs=TICK / 10)
 
 
-async def test_counter_reckons_as_in_the_published_example(make, store_time):
-    """50 a minute, 42 in the previous one, 15 s into the next: the 18th makes 49.5, one more is too many.
+async def test_counter_agrees_with_the_published_example(make_limiter, store_time):
+    """The limit is 50 per minute, with 42 hits in the previous minute. After 15 s, 18 hits are allowed.
 
     Cloudflare, "Counting things, a lot of different things" (2017).
     """
-    limiter = make("sliding_window_counter", Quota(50, 60))
+    limiter = make_limiter("sliding_window_counter", Quota(50, 60))
     await spend(limiter, 42)
     await store_time.advance(75)
     await spend(limiter, 18)
@@ -375,16 +373,18 @@ async def test_counter_reckons_as_in_the_published_example(make, store_time):
     assert refused.retry_after == pytest.approx(5 / 7, abs=TICK)
 
 
-async def test_counter_waits_for_the_current_window_to_become_the_previous_one(make, store_time):
-    limiter = make("sliding_window_counter", Quota(10, 60))
+async def test_counter_waits_for_the_current_window_to_become_the_previous_one(make_limiter, store_time):
+    limiter = make_limiter("sliding_window_counter", Quota(10, 60))
     await spend(limiter, 10)
     refused = await limiter.hit("k")
-    assert refused.retry_after == 66  # the turn, and a tenth of the window after it
+    assert refused.retry_after == 66  # the slot, and a tenth of the window after it
     assert refused.reset_after == 120
 
 
-async def test_fixed_window_begins_with_the_first_hit_and_frees_all_at_its_end(make, store_time):
-    limiter = make("fixed_window", Quota(5, 60))
+async def test_fixed_window_begins_with_the_first_hit_and_frees_all_units_at_its_end(
+    make_limiter, store_time
+):
+    limiter = make_limiter("fixed_window", Quota(5, 60))
     await store_time.advance(17)
     await spend(limiter, 1)
     await store_time.advance(59)
@@ -415,8 +415,8 @@ PUBLISHED_GCRA = [
 
 
 @pytest.mark.parametrize("algorithm", ["leaky_bucket", "token_bucket"])
-async def test_buckets_agree_with_the_published_figures_of_gcra(make, store_time, algorithm):
-    limiter = make(algorithm, Quota(5, 5))
+async def test_buckets_agree_with_the_published_figures_of_gcra(make_limiter, store_time, algorithm):
+    limiter = make_limiter(algorithm, Quota(5, 5))
     clock = store_time.clock
     for at, cost, allowed, remaining, reset_after, retry_after in PUBLISHED_GCRA:
         await store_time.advance(at - clock.monotonic())
@@ -425,7 +425,7 @@ async def test_buckets_agree_with_the_published_figures_of_gcra(make, store_time
         )
 
 
-# ---------------------------------------------------------------- what Redis adds
+# ---------------------------------------------------------------- additional guarantees in Redis
 
 
 async def count_admitted(limiters, each):
@@ -434,7 +434,7 @@ async def count_admitted(limiters, each):
 
 
 @every_algorithm
-async def test_redis_workers_that_race_share_one_quota(redis_server, algorithm):
+async def test_concurrent_workers_share_one_quota(redis_server, algorithm):
     links = [RedisLink(connect(RedisAddress(redis_server.url)), SystemClock()) for _ in range(2)]
     limiters = [BatchedRateLimiter(algorithm, Quota(10, 3600), link, SystemClock()) for link in links]
     admitted = await count_admitted(limiters, 50)
@@ -444,29 +444,31 @@ async def test_redis_workers_that_race_share_one_quota(redis_server, algorithm):
 
 
 @every_algorithm
-async def test_redis_is_asked_once_a_hit(redis_link, algorithm):
+async def test_a_hit_is_one_round_trip(redis_link, algorithm):
     limiter = BatchedRateLimiter(algorithm, Quota(10, 60), redis_link, SystemClock())
-    await limiter.peek("k")  # teaches the server the script
+    await limiter.peek("k")  # loads the script into the server
     before = redis_link.round_trips
     await limiter.hit("k", 3)
     assert redis_link.round_trips == before + 1
 
 
 @every_algorithm
-async def test_hits_of_one_tick_are_one_run_of_the_script_each_decided_in_turn(redis_link, algorithm):
+async def test_hits_of_one_tick_are_decided_in_order_by_one_run(redis_link, algorithm):
     limiter = BatchedRateLimiter(algorithm, Quota(3, 3600), redis_link, SystemClock())
-    await limiter.peek("k")  # teaches the server the script
+    await limiter.peek("k")  # loads the script into the server
     before = await calls(redis_link, "evalsha")
     hits = [limiter.hit("k"), limiter.hit("other"), limiter.peek("k"), limiter.hit("k", 2), limiter.hit("k")]
-    told = [(decision.allowed, decision.remaining) for decision in await asyncio.gather(*hits)]
-    assert told == [(True, 2), (True, 2), (True, 2), (True, 0), (False, 0)]
+    result = [(decision.allowed, decision.remaining) for decision in await asyncio.gather(*hits)]
+    assert result == [(True, 2), (True, 2), (True, 2), (True, 0), (False, 0)]
     assert await calls(redis_link, "evalsha") == before + 1
 
 
 @every_algorithm
 @in_redis
-async def test_a_foreign_value_under_one_key_is_no_other_clients_trouble(make, store_time, algorithm):
-    limiter = make(algorithm, Quota(3, 60))
+async def test_a_foreign_value_under_one_key_does_not_affect_other_clients(
+    make_limiter, store_time, algorithm
+):
+    limiter = make_limiter(algorithm, Quota(3, 60))
     await store_time.link.send("ZADD", f"{{{algorithm}:foreign}}", 1, "member")
     hits = (limiter.hit(key) for key in ("k", "foreign", "k"))
     first, second, third = await asyncio.gather(*hits, return_exceptions=True)
@@ -476,20 +478,20 @@ async def test_a_foreign_value_under_one_key_is_no_other_clients_trouble(make, s
 
 
 @every_algorithm
-async def test_a_full_memory_refuses_those_hits_that_need_some(own_redis, algorithm):
+async def test_a_full_memory_fails_only_hits_that_need_memory(own_redis, algorithm):
     link = RedisLink(connect(RedisAddress(own_redis.url)), SystemClock())
     limiter = BatchedRateLimiter(algorithm, Quota(1, 60), link, SystemClock())
     await limiter.hit("spent")
     await link.send("CONFIG", "SET", "maxmemory", 1)
     hits = (limiter.hit("k"), limiter.hit("spent"), limiter.peek("k"))
-    stored, refused, told = await asyncio.gather(*hits, return_exceptions=True)
+    stored, refused, result = await asyncio.gather(*hits, return_exceptions=True)
     await link.aclose()
     assert isinstance(stored, StorageRefusedError)
-    assert (refused.allowed, told.allowed) == (False, True)
+    assert (refused.allowed, result.allowed) == (False, True)
 
 
 @every_algorithm
-async def test_redis_forgets_a_key_by_itself_but_not_before_it_has_ceased_to_matter(redis_link, algorithm):
+async def test_a_key_expires_only_after_it_no_longer_counts(redis_link, algorithm):
     limiter = BatchedRateLimiter(algorithm, Quota(3, 60), redis_link, SystemClock(), prefix="app:")
     decision = await limiter.hit("rl:ingest:10.0.0.1", 3)
     left_ms = await redis_link.send("PTTL", f"app:{{{algorithm}:rl:ingest:10.0.0.1}}")
@@ -497,7 +499,7 @@ async def test_redis_forgets_a_key_by_itself_but_not_before_it_has_ceased_to_mat
 
 
 @every_algorithm
-async def test_redis_takes_another_algorithm_for_the_same_key(redis_link, algorithm):
+async def test_another_algorithm_can_be_used_for_the_same_key(redis_link, algorithm):
     for other in ALGORITHMS:
         await BatchedRateLimiter(other, Quota(3, 60), redis_link, SystemClock()).hit("k")
     again = BatchedRateLimiter(algorithm, Quota(3, 60), redis_link, SystemClock())
@@ -505,7 +507,7 @@ async def test_redis_takes_another_algorithm_for_the_same_key(redis_link, algori
 
 
 @every_algorithm
-async def test_redis_takes_a_smaller_quota_for_the_same_key(redis_link, algorithm):
+async def test_a_smaller_quota_can_be_used_for_the_same_key(redis_link, algorithm):
     await BatchedRateLimiter(algorithm, Quota(100, 60), redis_link, SystemClock()).hit("k", 100)
     refused = await BatchedRateLimiter(algorithm, Quota(10, 30), redis_link, SystemClock()).hit("k")
     assert not refused.allowed
@@ -515,9 +517,9 @@ async def test_redis_takes_a_smaller_quota_for_the_same_key(redis_link, algorith
 
 @every_algorithm
 @pytest.mark.parametrize("backend", ["redis"])
-async def test_a_run_does_no_more_for_a_large_limit_than_for_a_small_one(make, store_time, algorithm):
-    """A hit after a million units had expired kept Redis busy for 2.1 s: it removed them one by one."""
-    limiter, link = make(algorithm, Quota(1_000_000, 60)), store_time.link
+async def test_the_work_of_a_run_does_not_grow_with_the_limit(make_limiter, store_time, algorithm):
+    """In the past, a hit removed a million expired units one by one, which took Redis 2.1 s."""
+    limiter, link = make_limiter(algorithm, Quota(1_000_000, 60)), store_time.link
     for _ in range(4):
         await store_time.advance(1)
         await asyncio.gather(*(limiter.hit("k") for _ in range(2500)))
@@ -525,17 +527,17 @@ async def test_a_run_does_no_more_for_a_large_limit_than_for_a_small_one(make, s
     for seconds, cost in ((1, 900_000), (1, 900_000), (56, 1), (3, 900_000), (1000, 1)):
         await store_time.advance(seconds)
         before = await commands_run(link)
-        await make(algorithm, Quota(1_000_000, 60)).hit("k", cost)
+        await make_limiter(algorithm, Quota(1_000_000, 60)).hit("k", cost)
         busiest = max(busiest, await commands_run(link) - before)
     assert busiest <= 60
 
 
-# ---------------------------------------------------------------- what a worker knows without Redis
+# ---------------------------------------------------------------- decisions without Redis
 
 
 @every_algorithm
-async def test_what_is_known_to_be_refused_is_told_without_asking(make, store_time, algorithm):
-    limiter = make(algorithm, Quota(3, 60))
+async def test_a_known_refusal_takes_no_round_trip(make_limiter, store_time, algorithm):
+    limiter = make_limiter(algorithm, Quota(3, 60))
     await spend(limiter, 3)
     refused = await limiter.hit("k")
     await store_time.advance(1)
@@ -550,8 +552,8 @@ async def test_what_is_known_to_be_refused_is_told_without_asking(make, store_ti
 
 @in_redis
 @every_algorithm
-async def test_a_refused_burst_costs_one_round_trip(make, store_time, algorithm):
-    limiter = make(algorithm, Quota(3, 60))
+async def test_a_refused_burst_costs_one_round_trip(make_limiter, store_time, algorithm):
+    limiter = make_limiter(algorithm, Quota(3, 60))
     await spend(limiter, 3)
     before = store_time.link.round_trips
     for _ in range(50):
@@ -562,8 +564,8 @@ async def test_a_refused_burst_costs_one_round_trip(make, store_time, algorithm)
 
 @in_redis
 @every_algorithm
-async def test_a_refusal_is_counted_down_to_what_redis_would_say(make, store_time, algorithm):
-    limiter, unknowing = (make(algorithm, Quota(5, 61)) for _ in range(2))
+async def test_a_repeated_refusal_counts_down_to_the_decision_of_redis(make_limiter, store_time, algorithm):
+    limiter, unknowing = (make_limiter(algorithm, Quota(5, 61)) for _ in range(2))
     for _ in range(5):
         await store_time.advance(0.7)
         await limiter.hit("k")
@@ -573,15 +575,17 @@ async def test_a_refusal_is_counted_down_to_what_redis_would_say(make, store_tim
         await store_time.advance(refused.retry_after / 4)
         repeated = await limiter.hit("k")
         asked = await unknowing.peek("k")
-        unknowing = make(algorithm, Quota(5, 61))
+        unknowing = make_limiter(algorithm, Quota(5, 61))
         assert repeated == asked
-    assert store_time.link.round_trips == before + 6, "the time was set and the unknowing one asked, thrice"
+    assert store_time.link.round_trips == before + 6, (
+        "the time was set, and the other worker called Redis, three times"
+    )
 
 
 @in_redis
 @every_algorithm
-async def test_another_cost_has_another_time_and_is_asked_for(make, store_time, algorithm):
-    limiter, unknowing = (make(algorithm, Quota(5, 60)) for _ in range(2))
+async def test_another_cost_is_decided_by_redis(make_limiter, store_time, algorithm):
+    limiter, unknowing = (make_limiter(algorithm, Quota(5, 60)) for _ in range(2))
     await spend(limiter, 5)
     await store_time.advance(1)
     for cost in (2, 5, 1):
@@ -590,8 +594,8 @@ async def test_another_cost_has_another_time_and_is_asked_for(make, store_time, 
 
 @in_redis
 @every_algorithm
-async def test_what_was_let_through_since_puts_off_a_larger_cost(make, algorithm):
-    limiter, unknowing = (make(algorithm, Quota(5, 60)) for _ in range(2))
+async def test_later_hits_delay_a_larger_cost(make_limiter, algorithm):
+    limiter, unknowing = (make_limiter(algorithm, Quota(5, 60)) for _ in range(2))
     await spend(limiter, 3)
     assert not (await limiter.hit("k", 4)).allowed
     await spend(limiter, 1)
@@ -599,8 +603,8 @@ async def test_what_was_let_through_since_puts_off_a_larger_cost(make, algorithm
 
 
 @in_redis
-async def test_a_reset_here_is_seen_at_once_and_one_elsewhere_when_the_time_told_has_come(make, store_time):
-    here, elsewhere = (make("fixed_window", Quota(1, 60)) for _ in range(2))
+async def test_a_reset_applies_at_once_here_and_after_retry_after_in_other_workers(make_limiter, store_time):
+    here, elsewhere = (make_limiter("fixed_window", Quota(1, 60)) for _ in range(2))
     for limiter in (here, elsewhere):
         await limiter.hit("k")
         assert not (await limiter.hit("k")).allowed
@@ -642,7 +646,7 @@ async def test_a_refusal_from_before_a_reset_is_not_kept(clock):
     await asked
 
 
-async def test_the_way_to_redis_makes_no_refusal_longer_and_no_time_told_shorter(clock):
+async def test_network_latency_does_not_change_the_times_of_a_refusal(clock):
     class SlowRunner:
         """A run takes two tenths of a second."""
 
@@ -661,16 +665,16 @@ async def test_the_way_to_redis_makes_no_refusal_longer_and_no_time_told_shorter
     assert (await limiter.hit("k")).retry_after == 1
     clock.jump(0.5)
     assert await limiter.hit("k") == Decision(False, Quota(1, 3), 0, retry_after=0.5, reset_after=2.5)
-    clock.jump(0.3)  # a second since Redis was asked, and maybe since it reckoned
+    clock.jump(0.3)  # a second after the request, and perhaps after the decision of Redis
     await limiter.hit("k")
     assert runner.asked == 2
 
 
 @in_redis
-async def test_so_many_keys_are_refused_without_redis_and_no_more(make, store_time, monkeypatch):
+async def test_the_number_of_keys_refused_without_redis_is_limited(make_limiter, store_time, monkeypatch):
     monkeypatch.setattr(limiter_module, "MAX_REFUSALS", 2)
-    limiter = make("fixed_window", Quota(1, 60))
-    for key in ("a", "b", "a", "b", "a", "c", "c"):  # b is the one that asked longest ago
+    limiter = make_limiter("fixed_window", Quota(1, 60))
+    for key in ("a", "b", "a", "b", "a", "c", "c"):  # the last request of b is the oldest
         await limiter.hit(key)
     before = store_time.link.round_trips
     for key in ("a", "c"):
@@ -684,28 +688,32 @@ async def test_so_many_keys_are_refused_without_redis_and_no_more(make, store_ti
 
 
 @every_algorithm
-async def test_a_hit_takes_its_cost_from_every_quota_or_from_none(make, store_time, algorithm):
+async def test_a_hit_takes_its_cost_from_every_quota_or_from_none(make_limiter, store_time, algorithm):
     minute, day = quotas = Quota(10, 60), Quota(12, 86_400)
-    limiter = make(algorithm, quotas)
+    limiter = make_limiter(algorithm, quotas)
     allowed = await limiter.hit("k", 9)
     assert (allowed.allowed, allowed.quota, allowed.remaining) == (True, minute, 1)
     refused = await limiter.hit("k", 2)
     assert (refused.allowed, refused.remaining, refused.violated) == (False, 1, (minute,))
-    assert [part.remaining for part in refused.parts] == [1, 3], "the refused hit took nothing of the day"
+    assert [part.remaining for part in refused.parts] == [1, 3], (
+        "the refused hit took no units of the quota per day"
+    )
     await store_time.advance(180)
-    decision = await make(algorithm, quotas).hit("k", 4)
+    decision = await make_limiter(algorithm, quotas).hit("k", 4)
     assert (decision.violated, decision.quota, decision.remaining) == ((day,), day, 3)
     assert decision.parts[0].remaining == 10
     await store_time.advance(decision.retry_after - TICK)
-    assert not (await make(algorithm, quotas).hit("k", 4)).allowed
+    assert not (await make_limiter(algorithm, quotas).hit("k", 4)).allowed
     await store_time.advance(TICK)
-    assert (await make(algorithm, quotas).hit("k", 4)).allowed
+    assert (await make_limiter(algorithm, quotas).hit("k", 4)).allowed
 
 
 @every_algorithm
-async def test_several_violated_quotas_are_named_and_the_longest_wait_counts(make, store_time, algorithm):
+async def test_several_violated_quotas_are_named_and_the_longest_wait_counts(
+    make_limiter, store_time, algorithm
+):
     second, minute, _ = quotas = Quota(2, 1), Quota(5, 61), Quota(7, 3600)
-    limiter = make(algorithm, quotas)
+    limiter = make_limiter(algorithm, quotas)
     await limiter.hit("k", 2)
     await store_time.advance(2)
     await limiter.hit("k", 2)
@@ -717,8 +725,8 @@ async def test_several_violated_quotas_are_named_and_the_longest_wait_counts(mak
 
 
 @every_algorithm
-async def test_a_cost_above_the_smallest_limit_is_an_error(make, algorithm):
-    limiter = make(algorithm, (Quota(10, 60), Quota(3, 1)))
+async def test_a_cost_above_the_smallest_limit_is_an_error(make_limiter, algorithm):
+    limiter = make_limiter(algorithm, (Quota(10, 60), Quota(3, 1)))
     with pytest.raises(ValueError, match="limit of 3"):
         await limiter.hit("k", 4)
     with pytest.raises(ValueError, match="limit of 3"):
@@ -729,16 +737,16 @@ async def test_a_cost_above_the_smallest_limit_is_an_error(make, algorithm):
 
 @every_algorithm
 @pytest.mark.parametrize("quotas", [(), (Quota(1, 1),) * 4])
-async def test_a_limiter_has_one_to_three_quotas(make, algorithm, quotas):
-    limiter = make(algorithm, Quota(1, 60))
+async def test_a_limiter_has_one_to_three_quotas(make_limiter, algorithm, quotas):
+    limiter = make_limiter(algorithm, Quota(1, 60))
     with pytest.raises(ValueError, match="between 1 and 3 quotas"):
         limiter.change_quotas(quotas)
     assert limiter.quotas == (Quota(1, 60),)
 
 
 @every_algorithm
-async def test_a_reset_forgets_every_quota(make, algorithm):
-    limiter = make(algorithm, (Quota(2, 60), Quota(2, 3600)))
+async def test_a_reset_forgets_every_quota(make_limiter, algorithm):
+    limiter = make_limiter(algorithm, (Quota(2, 60), Quota(2, 3600)))
     await limiter.hit("k", 2)
     await limiter.reset("k")
     assert (await limiter.hit("k", 2)).allowed
@@ -746,8 +754,8 @@ async def test_a_reset_forgets_every_quota(make, algorithm):
 
 @every_algorithm
 @pytest.mark.parametrize(("limit", "remaining"), [(5, 0), (7, 1), (20, 14)])
-async def test_used_units_stay_used_when_the_limit_changes(make, algorithm, limit, remaining):
-    limiter = make(algorithm, Quota(10, 60))
+async def test_used_units_stay_used_when_the_limit_changes(make_limiter, algorithm, limit, remaining):
+    limiter = make_limiter(algorithm, Quota(10, 60))
     await limiter.hit("k", 6)
     limiter.change_quotas(Quota(limit, 60))
     assert (await limiter.peek("k")).remaining == remaining
@@ -760,8 +768,10 @@ async def test_used_units_stay_used_when_the_limit_changes(make, algorithm, limi
 
 @every_algorithm
 @pytest.mark.parametrize("window", [1, 30, 600])
-async def test_no_refusal_is_longer_than_the_window_of_a_changed_quota(make, store_time, algorithm, window):
-    limiter = make(algorithm, Quota(10, 60))
+async def test_no_refusal_is_longer_than_the_window_of_a_changed_quota(
+    make_limiter, store_time, algorithm, window
+):
+    limiter = make_limiter(algorithm, Quota(10, 60))
     await limiter.hit("k", 10)
     await store_time.advance(0.5)
     limiter.change_quotas(Quota(3, window))
@@ -772,8 +782,8 @@ async def test_no_refusal_is_longer_than_the_window_of_a_changed_quota(make, sto
 
 
 @every_algorithm
-async def test_a_refusal_from_before_a_change_is_forgotten(make, store_time, algorithm):
-    limiter = make(algorithm, Quota(2, 60))
+async def test_a_refusal_from_before_a_change_is_forgotten(make_limiter, store_time, algorithm):
+    limiter = make_limiter(algorithm, Quota(2, 60))
     await spend(limiter, 2)
     assert not (await limiter.hit("k")).allowed
     limiter.change_quotas(Quota(3, 60))
@@ -786,8 +796,11 @@ async def test_a_refusal_from_before_a_change_is_forgotten(make, store_time, alg
 
 @in_redis
 @every_algorithm
-async def test_workers_with_different_quotas_share_the_counts_of_a_key(make, algorithm):
-    former, latter = make(algorithm, Quota(10, 60)), make(algorithm, (Quota(6, 60), Quota(100, 3600)))
+async def test_workers_with_different_quotas_share_the_counts_of_a_key(make_limiter, algorithm):
+    former, latter = (
+        make_limiter(algorithm, Quota(10, 60)),
+        make_limiter(algorithm, (Quota(6, 60), Quota(100, 3600))),
+    )
     for _ in range(3):
         await spend(former, 1)
         await spend(latter, 1)
@@ -814,14 +827,14 @@ async def test_a_refusal_that_arrives_after_a_change_is_not_kept(clock):
     await asyncio.sleep(0)
     limiter.change_quotas((Quota(2, 60), Quota(9, 3600)))
     runner.answer.set()
-    assert (await hit).quota == Quota(1, 60), "decided by the quota of its time"
+    assert (await hit).quota == Quota(1, 60), "the quota at the time of the hit decided"
     assert limiter.refusal("k") is None
 
 
 @every_algorithm
 async def test_hits_of_one_tick_with_different_quotas_are_one_run(redis_link, algorithm):
     limiter = BatchedRateLimiter(algorithm, Quota(1, 3600), redis_link, SystemClock())
-    await limiter.peek("k")  # teaches the server the script
+    await limiter.peek("k")  # loads the script into the server
     before = await calls(redis_link, "evalsha")
 
     async def change():
@@ -837,9 +850,7 @@ async def test_hits_of_one_tick_with_different_quotas_are_one_run(redis_link, al
 
 
 @every_algorithm
-async def test_a_hundred_racers_get_ten_a_minute_and_then_the_last_two_of_twelve_a_day(
-    redis_server, redis_link, clock, algorithm
-):
+async def test_a_hundred_concurrent_hits_share_two_quotas(redis_server, redis_link, clock, algorithm):
     links = [RedisLink(connect(RedisAddress(redis_server.url)), SystemClock()) for _ in range(4)]
     quotas = Quota(10, 60), Quota(12, 86_400)
     admitted = []

@@ -1,4 +1,4 @@
-"""The contract of retention: what is too old vanishes from every view at once, and nothing else."""
+"""The contract of retention: every view excludes exactly the points that are too old."""
 
 import asyncio
 
@@ -17,13 +17,13 @@ from src.services.metrics.lifecycle import (
 from src.storage.metrics.lifecycle.retention import RedisRetention
 from src.storage.metrics.store import RedisMetricStore
 from tests.contract.conftest import TEST_TIME, StoreTime
-from tests.contract.test_deletion import of_host
+from tests.contract.test_deletion import points_of_host
 from tests.contract.test_metric_store import DAY, HOUR, NOW, add, points, seen
 from tests.support.clock import settle
 from tests.support.metric_model import MemoryMetricStore, MemoryRetention
 
 
-class Deleting:
+class LifecycleWithRecordedDrops:
     """A lifecycle service with its store, and the types whose summaries it dropped."""
 
     def __init__(self, store_time: StoreTime, default_seconds: int = 0) -> None:
@@ -40,8 +40,8 @@ class Deleting:
 
 
 @pytest.fixture
-async def deleting(store_time: StoreTime) -> Deleting:
-    return Deleting(store_time)
+async def deleting(store_time: StoreTime) -> LifecycleWithRecordedDrops:
+    return LifecycleWithRecordedDrops(store_time)
 
 
 async def test_without_rules_everything_is_kept(deleting):
@@ -51,7 +51,7 @@ async def test_without_rules_everything_is_kept(deleting):
     assert deleting.discarded == []
 
 
-async def test_a_rule_holds_for_points_that_are_stored_already(deleting):
+async def test_a_rule_applies_to_stored_points(deleting):
     await add(deleting.store, [*points((NOW - 2 * DAY, 1.0), (NOW, 2.0)), Point("mem", NOW - 2 * DAY, 3.0)])
     await deleting.lifecycle.set_rule("cpu", 86_400)
     assert await deleting.lifecycle.rules() == {"cpu": 86_400}
@@ -60,14 +60,14 @@ async def test_a_rule_holds_for_points_that_are_stored_already(deleting):
     assert deleting.discarded == ["cpu"]
 
 
-async def test_a_type_of_which_all_is_too_old_is_gone_and_leaves_room_for_another(deleting):
+async def test_a_type_whose_points_are_all_too_old_is_removed(deleting):
     await add(deleting.store, points((NOW - 2 * DAY, 1.0)))
     await deleting.lifecycle.set_rule("*", 86_400)
     assert await deleting.store.types() == []
 
 
-async def test_a_series_of_which_all_is_too_old_is_gone(deleting):
-    await add(deleting.store, [*of_host("a", (NOW - 2 * DAY, 1.0)), *of_host("b", (NOW, 2.0))])
+async def test_a_series_whose_points_are_all_too_old_is_removed(deleting):
+    await add(deleting.store, [*points_of_host("a", (NOW - 2 * DAY, 1.0)), *points_of_host("b", (NOW, 2.0))])
     await deleting.lifecycle.set_rule("cpu", 86_400)
     assert await deleting.store.series("cpu") == [({"host": "b"}, 1)]
 
@@ -82,18 +82,18 @@ async def test_points_are_kept_until_their_hour_is_too_old(deleting, store_time)
     assert seen(await deleting.store.newest("cpu", 10)) == [(NOW + HOUR, 3.0)]
 
 
-async def test_a_rule_that_is_removed_or_says_0_deletes_nothing(store_time):
-    deleting = Deleting(store_time, default_seconds=86_400)
+async def test_a_removed_rule_and_a_rule_of_0_days_delete_nothing(store_time):
+    deleting = LifecycleWithRecordedDrops(store_time, default_seconds=86_400)
     await deleting.lifecycle.set_rule("cpu*", 0)
     await add(deleting.store, points((NOW - 2 * DAY, 1.0)))
     await deleting.lifecycle.sweep()
     assert (await deleting.store.aggregate("cpu", None)).rollup.count == 1
     assert await deleting.lifecycle.remove_rule("cpu*")
-    assert (await deleting.store.aggregate("cpu", None)).rollup.count == 0, "the default holds again"
+    assert (await deleting.store.aggregate("cpu", None)).rollup.count == 0, "the default applies again"
     assert not await deleting.lifecycle.remove_rule("cpu*")
 
 
-async def test_there_are_not_more_rules_than_there_may_be(deleting):
+async def test_the_number_of_rules_is_limited(deleting):
     for n in range(MAX_RULES):
         await deleting.lifecycle.set_rule(f"type-{n}", 60)
     with pytest.raises(TooManyRulesError):
@@ -115,7 +115,7 @@ async def test_there_are_not_more_rules_than_there_may_be(deleting):
         ("disk.a", 0),
     ],
 )
-def test_the_longest_pattern_wins_and_a_name_before_a_prefix(name, seconds):
+def test_the_longest_pattern_applies_and_a_name_precedes_a_prefix(name, seconds):
     rules = {"cpu": 1, "cpu*": 2, "cpu.user.*": 3, "*": 5, "mem": 6, "disk*": 0}
     assert RetentionRules(rules, 7).seconds_for(name) == seconds
     assert RetentionRules({}, 7).seconds_for(name) == 7
@@ -133,7 +133,7 @@ async def test_a_type_with_foreign_values_does_not_stop_the_sweep_of_others(dele
 
 
 async def test_of_several_workers_one_sweeps_at_a_time(store_time):
-    workers = [Deleting(store_time, default_seconds=86_400) for _ in range(3)]
+    workers = [LifecycleWithRecordedDrops(store_time, default_seconds=86_400) for _ in range(3)]
     if store_time.link is None:
         for worker in workers[1:]:
             worker.retention = workers[0].retention
@@ -141,18 +141,18 @@ async def test_of_several_workers_one_sweeps_at_a_time(store_time):
 
 
 async def test_the_sweeper_sweeps_and_survives_an_outage(store_time, clock):
-    deleting = Deleting(store_time, default_seconds=86_400)
+    deleting = LifecycleWithRecordedDrops(store_time, default_seconds=86_400)
     await add(deleting.store, points((NOW - 2 * DAY, 1.0)))
     attempts = []
 
-    class Turn:
+    class TurnByLease:
         async def take_turn(self, seconds):
             attempts.append(seconds)
             if len(attempts) == 1:
                 raise StorageUnavailableError("away")
             return True
 
-    sweeper = RetentionSweeper(deleting.lifecycle, Turn(), clock)
+    sweeper = RetentionSweeper(deleting.lifecycle, TurnByLease(), clock)
     sweeper.start()
     await settle()
     assert (await deleting.store.aggregate("cpu", None)).rollup.count == 1

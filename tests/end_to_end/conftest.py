@@ -1,4 +1,4 @@
-"""A checkout for the tests that run the scripts."""
+"""A fixture with a checkout for the tests that run the scripts."""
 
 from collections.abc import Iterator
 from importlib.util import find_spec

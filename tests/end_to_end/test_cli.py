@@ -26,7 +26,7 @@ def provider() -> Iterator[Provider]:
 
 @pytest.fixture
 def silent_server() -> Iterator[str]:
-    """The URL of something that accepts connections and never says a word."""
+    """Yield the URL of a server that accepts connections and never responds."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         yield f"http://127.0.0.1:{listening.getsockname()[1]}"
 
@@ -46,11 +46,11 @@ def test_the_demonstration_needs_no_server_and_no_terminal():
 
     assert (ended.returncode, ended.stderr) == (0, "")
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f]", ended.stdout)  # no control codes
-    for told in ("HALF_OPEN -> CLOSED", "/delay/3: timed out", "ok         60", "fallback answers"):
-        assert told in ended.stdout
+    for text in ("HALF_OPEN -> CLOSED", "/delay/3: timed out", "ok         60", "fallback answers"):
+        assert text in ended.stdout
 
 
-def test_an_experiment_fails_the_provider_and_leaves_it_as_it_was(provider: Provider):
+def test_an_experiment_restores_the_faults_of_the_provider(provider: Provider):
     found = {"pattern": "SF", "latency_ms": 1, "status": 500, "kind": "cut", "failure_rate": 0.5}
     httpx.put(f"{provider.url}/faults", json=found)
 
@@ -61,7 +61,7 @@ def test_an_experiment_fails_the_provider_and_leaves_it_as_it_was(provider: Prov
     assert faults_of(provider) == found
 
 
-def test_an_experiment_takes_a_provider_as_it_is():
+def test_an_experiment_can_use_the_faults_of_the_provider():
     with running_provider("--pattern", "SF", "--kind", "hang") as provider:
         ended = run(
             "experiment", "--url", provider.url, "--number_requests", "4", "--interval", "0",
@@ -72,18 +72,18 @@ def test_an_experiment_takes_a_provider_as_it_is():
     assert len(re.findall("timed out after 0.2 s", ended.stdout)) == 2
 
 
-def test_a_provider_that_goes_away_meanwhile_is_what_is_tried(provider: Provider):
+def test_an_outage_of_the_provider_is_part_of_the_experiment(provider: Provider):
     with _experiment("--url", provider.url, "--interval", "0.2", "--number_requests", "8") as experiment:
         _await_line(experiment, "failed 503")
         provider.stop()
-        said, _ = experiment.communicate(timeout=30)
+        output, _ = experiment.communicate(timeout=30)
 
     assert experiment.returncode == 0
-    assert "no answer (no connection)" in said
-    assert "could not be restored" in said
+    assert "no answer (no connection)" in output
+    assert "could not be restored" in output
 
 
-def test_an_unreachable_provider_is_told_of_in_one_line():
+def test_an_unreachable_provider_is_reported_in_one_line():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # not listening
         url = f"http://127.0.0.1:{taken.getsockname()[1]}"
@@ -93,7 +93,7 @@ def test_an_unreachable_provider_is_told_of_in_one_line():
     assert ended.stderr == f"python -m src.cli: no provider at {url}: no connection\n"
 
 
-def test_a_server_that_says_nothing_is_no_provider(silent_server: str):
+def test_a_server_that_does_not_respond_is_an_error(silent_server: str):
     ended = run("experiment", "--url", silent_server)
 
     assert (ended.returncode, ended.stdout) == (1, "")
@@ -102,17 +102,17 @@ def test_a_server_that_says_nothing_is_no_provider(silent_server: str):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals a program could catch here")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_it_with_what_was_done_and_the_faults_restored(
+def test_a_signal_ends_an_experiment_with_its_results_and_restored_faults(
     provider: Provider, number: signal.Signals, code: int
 ):
     found = faults_of(provider)
     with _experiment("--url", provider.url, "--interval", "60") as experiment:
         _await_line(experiment, "failed 503")
         experiment.send_signal(number)
-        said, complaints = experiment.communicate(timeout=30)
+        output, errors = experiment.communicate(timeout=30)
 
-    assert (experiment.returncode, complaints) == (code, "")
-    assert "Stopped after 1 of 10 calls." in said
+    assert (experiment.returncode, errors) == (code, "")
+    assert "Stopped after 1 of 10 calls." in output
     assert faults_of(provider) == found
 
 
@@ -126,6 +126,6 @@ def _await_line(process: subprocess.Popen[str], words: str) -> None:
     deadline = threading.Timer(30, process.kill)
     deadline.start()
     try:
-        assert any(words in line for line in process.stdout), f"it never said {words!r}"
+        assert any(words in line for line in process.stdout), f"the output never contained {words!r}"
     finally:
         deadline.cancel()

@@ -1,4 +1,4 @@
-"""The containers, built and driven as a user would. Takes minutes: only with RUN_COMPOSE_TESTS=1."""
+"""The containers, built and used like by a user. These tests take minutes and need RUN_COMPOSE_TESTS=1."""
 
 import os
 import re
@@ -25,7 +25,7 @@ SUITE_TIMEOUT_SECONDS = 1200
 
 
 def compose_command() -> list[str] | None:
-    """Either spelling of compose, or None where no engine answers."""
+    """Return the command of Compose v2 or v1, or None without a running engine."""
     if shutil.which("docker") is None:
         return None
     engine = subprocess.run(
@@ -52,7 +52,7 @@ needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="there is n
 
 
 class Containers(Checkout):
-    """The services of docker-compose.yml, started by start.sh, under a project name of this test's own."""
+    """The services of docker-compose.yml, started by start.sh, with a separate project name."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -88,8 +88,8 @@ class Containers(Checkout):
     def inspect(self, service: str, template: str) -> str:
         return self.command("docker", "inspect", "--format", template, self.container(service)).strip()
 
-    async def start_afresh(self) -> None:
-        """Empty Redis and restart the API, which remembers whom it refused: quotas are unspent."""
+    async def restart_with_empty_redis(self) -> None:
+        """Empty Redis and restart the API, which keeps refusals in memory, so that all quotas are free."""
         self.compose("exec", "-T", "redis", "redis-cli", "flushall")
         self.compose("restart", "app")
         await self.until_healthy()
@@ -103,7 +103,7 @@ class Containers(Checkout):
 
 
 def first_of_two_free_ports() -> int:
-    """A port for Redis. The next port is free too, and stays so: no client gets a port below 32768."""
+    """Return a free port, followed by another free port. Both are below 32768, the first client port."""
     candidates = range(20_000 + 2 * (os.getpid() % 5_000), 32_000)
     return next(port for port in candidates if is_free(port) and is_free(port + 1))
 
@@ -117,7 +117,7 @@ def is_free(port: int) -> bool:
 
 
 def is_healthy(url: str) -> bool:
-    with suppress(httpx.TransportError):  # nobody listens yet
+    with suppress(httpx.TransportError):  # no server is listening yet
         return httpx.get(f"{url}/health").is_success
     return False
 
@@ -144,7 +144,7 @@ async def test_all_three_services_become_healthy(containers: Containers) -> None
     assert httpx.get(f"{containers.url}/health").json()["redis_connected"] is True
 
 
-async def test_start_makes_a_key_takes_a_free_port_for_redis_and_says_so(containers: Containers) -> None:
+async def test_start_reports_its_new_key_and_the_free_port_for_redis(containers: Containers) -> None:
     output = containers.started.stdout
 
     assert f"Admin key  {containers.admin_key()}\n" in output
@@ -164,7 +164,7 @@ async def test_start_shows_an_unknown_name_with_the_nearest_setting(containers: 
 
 
 @pytest.mark.parametrize("service", ["redis", "provider"])
-async def test_a_service_behind_the_api_is_published_to_this_machine_alone(
+async def test_services_behind_the_api_are_published_only_to_this_machine(
     containers: Containers, service: str
 ) -> None:
     template = "{{range .NetworkSettings.Ports}}{{range .}}{{.HostIp}}{{end}}{{end}}"
@@ -173,8 +173,8 @@ async def test_a_service_behind_the_api_is_published_to_this_machine_alone(
 
 
 @needs_curl
-async def test_what_there_is_to_try_in_the_readme_works_as_typed(containers: Containers) -> None:
-    await containers.start_afresh()
+async def test_the_commands_of_the_readme_work(containers: Containers) -> None:
+    await containers.restart_with_empty_redis()
     page = read_page((ROOT / "README.md").read_text(encoding="utf-8"))
     examples = [example for example in page.examples if example.section == "Try"]
     script = as_script(examples)
@@ -200,8 +200,8 @@ async def test_the_variables_of_telemetry_reach_the_app_from_the_environment_and
     }
 
 
-async def test_what_was_posted_outlives_a_restart_of_redis(containers: Containers) -> None:
-    await containers.start_afresh()
+async def test_points_survive_a_restart_of_redis(containers: Containers) -> None:
+    await containers.restart_with_empty_redis()
     point = {"timestamp": "2026-01-31T12:00:00Z", "value": 42.5, "type": "kept"}
     httpx.post(f"{containers.url}/api/metrics", json=point).raise_for_status()
 
@@ -224,7 +224,7 @@ async def test_the_failure_rate_can_be_set_from_a_shell_in_the_container(contain
 
 @needs_curl
 async def test_the_tour_passes(containers: Containers) -> None:
-    await containers.start_afresh()
+    await containers.restart_with_empty_redis()
 
     tour = containers.run("demo.sh", "--no-pause")
 
@@ -234,7 +234,7 @@ async def test_the_tour_passes(containers: Containers) -> None:
 
 async def test_the_suite_runs_in_the_container(containers: Containers) -> None:
     pytest_in_the_container = ["run", "--rm", "-T", "app", "pytest", "-q", "-n", "2", "--dist", "loadfile"]
-    # These say the same wherever they run, and take long.
+    # These tests have the same result on every machine, and are slow.
     pytest_in_the_container += ["--ignore", "tests/properties", "--ignore", "tests/integration"]
 
     output = containers.command(*COMPOSE, *pytest_in_the_container, timeout=SUITE_TIMEOUT_SECONDS)
@@ -243,11 +243,11 @@ async def test_the_suite_runs_in_the_container(containers: Containers) -> None:
     assert "there is no playwright here" in output
 
 
-async def test_nothing_runs_as_root(containers: Containers) -> None:
+async def test_no_container_runs_as_root(containers: Containers) -> None:
     assert {containers.inspect(service, "{{.Config.User}}") for service in ("app", "provider")} == {"app"}
 
 
-async def test_the_image_for_production_serves_read_only_and_holds_what_serving_needs(
+async def test_the_production_image_runs_read_only_and_has_only_the_needed_files(
     containers: Containers,
 ) -> None:
     image = containers.command("docker", "build", "--quiet", ".").splitlines()[-1]
@@ -277,7 +277,7 @@ async def test_the_image_for_production_serves_read_only_and_holds_what_serving_
     assert not {"tests", "scripts", "pip", "uv", "pytest", "coverage", "ruff", "mypy"} & set(held.split())
 
 
-async def test_a_stop_with_a_follower_kills_nothing(containers: Containers) -> None:
+async def test_a_stop_with_a_follower_is_graceful(containers: Containers) -> None:
     await containers.until_healthy()
     ids = [containers.container(service) for service in SERVICES]
 

@@ -1,4 +1,4 @@
-"""Every example, run as a reader runs it, shows what it is to show."""
+"""Every example runs as documented and prints the expected results."""
 
 import os
 import re
@@ -15,16 +15,16 @@ pytestmark = pytest.mark.slow
 
 FACTS = {
     "rate_limiting": [
-        # algorithm, let through of each crowd, most in any window
+        # algorithm, allowed requests of each burst, maximum in any window
         "sliding_window_log 1 4 1 0 5 5",
         "sliding_window_counter 1 4 0 2 3 6",
         "fixed_window 1 4 5 0 5 9",
         "token_bucket 1 4 1 3 2 8",
         "leaky_bucket 1 4 1 3 2 8",
-        "hit, cost 4 no 2 10.0 s",  # a refusal
-        "hit, cost 2 yes 0",  # takes nothing
-        "3.00 call 4 let through",
-        "call 6 refused, come back in 4 s",
+        "hit, cost 4 no 2 10.0 s",  # the refusal
+        "hit, cost 2 yes 0",  # shows that the refusal took no units
+        "3.00 call 4 started",
+        "call 6 rejected, retry after 4 s",
     ],
     "retry_patterns": [
         "exponential 0.10 0.20 0.40 0.80 1.60 1000",
@@ -53,7 +53,7 @@ FACTS = {
     ],
     "fastapi_resilience": [
         '0 up 200 "clients";r=7;t=10 1',
-        "1 down 503 1 2 no price to be had",
+        "1 down 503 1 2 price unavailable",
         "3 down 503 5 0 refused by prices",
         "9 up 429 1 0 refused by clients",
         '12 up 200 "clients";r=2;t=10 1',
@@ -61,13 +61,13 @@ FACTS = {
 }
 
 
-def test_no_example_goes_untried():
+def test_every_example_is_tested():
     assert {path.stem for path in Path("examples").glob("*.py")} - {"__init__"} == FACTS.keys()
 
 
 @pytest.mark.parametrize("as_module", [True, False], ids=["as a module", "as a file"])
 @pytest.mark.parametrize("name", FACTS)
-def test_the_example_runs_alone_and_shows_it_on_80_columns(name, as_module):
+def test_an_example_runs_and_prints_at_most_80_columns(name, as_module):
     program = ["-m", f"examples.{name}"] if as_module else [f"examples/{name}.py"]
     ran = subprocess.run(
         [sys.executable, "-W", "error", *program],
@@ -80,7 +80,7 @@ def test_the_example_runs_alone_and_shows_it_on_80_columns(name, as_module):
     assert ran.returncode == 0, ran.stderr
     shown = re.sub(r"\s+", " ", ran.stdout)
     assert [fact for fact in FACTS[name] if fact not in shown] == [], ran.stdout
-    assert "…" not in ran.stdout, "something is cut"
+    assert "…" not in ran.stdout, "a part of the output is missing"
 
 
 async def test_the_app_of_the_example_can_be_served():

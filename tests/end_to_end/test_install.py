@@ -1,6 +1,6 @@
-"""What is installed is what this repository pins, whatever the pip, the Python and the day.
+"""The installation has exactly the pinned packages, with each version of pip and Python, at any time.
 
-Most of these tests take a package registry and about a minute: only with RUN_INSTALL_TESTS=1.
+Most of these tests need a package registry, about a minute, and RUN_INSTALL_TESTS=1.
 """
 
 import os
@@ -50,14 +50,14 @@ def run(*command: str | Path, cwd: Path = ROOT, **variables: str) -> "subprocess
     )
 
 
-def checked(*command: str | Path, cwd: Path = ROOT, **variables: str) -> str:
+def run_checked(*command: str | Path, cwd: Path = ROOT, **variables: str) -> str:
     result = run(*command, cwd=cwd, **variables)
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout
 
 
 def minor_version(python: str | Path) -> tuple[int, int] | None:
-    """The version of a Python, or None where the command runs none."""
+    """Return the version of a Python, or None if the command runs no Python."""
     try:
         answer = run(python, "-c", "import sys; print(sys.version_info[1])")
     except OSError:
@@ -67,9 +67,9 @@ def minor_version(python: str | Path) -> tuple[int, int] | None:
 
 @cache
 def pythons() -> list[Path]:
-    """One CPython of each version from 3.11 on that this machine has."""
+    """Return the installed CPythons from 3.11 on, one of each version."""
     if not RUN:
-        return [Path(sys.executable)]  # looking for the others takes time that only these tests need
+        return [Path(sys.executable)]  # finding the other servers takes time, and only these tests need them
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
     on_path = [shutil.which(f"python3.{minor}") for minor in range(11, 15)]
     candidates = [sys.executable, *filter(None, on_path), *sorted(pyenv.glob("3.*/bin/python"))]
@@ -82,7 +82,7 @@ def pythons() -> list[Path]:
 
 
 class Environment:
-    """A virtual environment with a pip of a given version, beside a copy of what the scripts need."""
+    """A virtual environment with a given version of pip, and a copy of the scripts' files."""
 
     def __init__(self, folder: Path, python: Path, pip: str) -> None:
         shutil.copytree(ROOT / "scripts", folder / "scripts")
@@ -90,21 +90,21 @@ class Environment:
             shutil.copy(ROOT / name, folder)
         self.folder = folder
         self.python = folder / ".venv" / "bin" / "python"
-        checked(python, "-m", "venv", folder / ".venv")
+        run_checked(python, "-m", "venv", folder / ".venv")
         wanted = ["--upgrade", "pip"] if pip == "newest" else [f"pip=={pip}"]
-        checked(self.python, "-m", "pip", "install", "--quiet", *wanted)
+        run_checked(self.python, "-m", "pip", "install", "--quiet", *wanted)
 
     def install(self, requirements: str, **variables: str) -> "subprocess.CompletedProcess[str]":
         script = '. scripts/environment.sh; make_venv "$1"'
         return run("bash", "-c", script, "bash", requirements, cwd=self.folder, VENV=".venv", **variables)
 
     def installed(self) -> dict[str, str]:
-        frozen = checked(self.python.with_name("uv"), "pip", "freeze", "--python", self.python)
+        frozen = run_checked(self.python.with_name("uv"), "pip", "freeze", "--python", self.python)
         return dict(line.split("==") for line in frozen.splitlines())
 
     def pinned(self, requirements: str) -> dict[str, str]:
-        """The pins of a file that hold on this Python."""
-        version = checked(self.python, "-c", "import platform; print(platform.python_version())").strip()
+        """Return the pins of a file that apply to this Python."""
+        version = run_checked(self.python, "-c", "import platform; print(platform.python_version())").strip()
         marks = {"python_full_version": version, "python_version": version.rpartition(".")[0]}
         lines = (self.folder / requirements).read_text().splitlines()
         pins = [Requirement(line.rstrip(" \\")) for line in lines if line[:1].isalpha()]
@@ -118,7 +118,7 @@ class Environment:
 @needs_a_registry
 @pytest.mark.parametrize("pip", PIPS)
 @pytest.mark.parametrize("python", pythons(), ids=str)
-def test_the_pins_are_installed_and_nothing_else(tmp_path: Path, python: Path, pip: str) -> None:
+def test_exactly_the_pinned_packages_are_installed(tmp_path: Path, python: Path, pip: str) -> None:
     if pip == OLDEST_PIP and minor_version(python) > (3, 11):
         pytest.skip("pip before 23.1.2 does not run on CPython 3.12, which has no pkgutil.ImpImporter")
     environment = Environment(tmp_path, python, pip)
@@ -129,7 +129,7 @@ def test_the_pins_are_installed_and_nothing_else(tmp_path: Path, python: Path, p
         beside = {"pip", "setuptools", "uv"}
         found = {name: version for name, version in environment.installed().items() if name not in beside}
         assert found == environment.pinned(requirements)
-    checked(environment.python, "-W", "error", "-c", "import src.main, src.provider.app")
+    run_checked(environment.python, "-W", "error", "-c", "import src.main, src.provider.app")
 
 
 @needs_a_registry
@@ -140,7 +140,7 @@ def test_a_cold_local_start_is_healthy_within_15_seconds(tmp_path: Path) -> None
     while len(durations) < COLD_START_ATTEMPTS and min(durations, default=inf) > COLD_START_SECONDS:
         checkout = Checkout(tmp_path / f"checkout-{len(durations)}")  # it has no .venv
         began = monotonic()
-        started = checkout.start(HOME=str(checkout.folder), **variables)  # an empty home has no caches
+        started = checkout.start(HOME=str(checkout.folder), **variables)  # an empty home folder has no caches
         durations.append(monotonic() - began)
         checkout.stop()
         assert started.returncode == 0, started.stdout + started.stderr
@@ -154,7 +154,7 @@ def test_a_newer_release_of_a_pinned_package_changes_nothing(tmp_path: Path) -> 
     environment = Environment(tmp_path / "checkout", Path(sys.executable), oldest_that_runs)
     index = index_with_newer_releases(tmp_path / "index", "coverage", "fakeredis", "uv")
     download = [environment.python, "-m", "pip", "download", "--no-deps", "--dest", tmp_path]
-    checked(*download, "coverage", PIP_EXTRA_INDEX_URL=index)
+    run_checked(*download, "coverage", PIP_EXTRA_INDEX_URL=index)
     assert (tmp_path / "coverage-999.0-py3-none-any.whl").exists(), "pip finds the newer release"
 
     result = environment.install("requirements-dev.txt", PIP_EXTRA_INDEX_URL=index)
@@ -164,7 +164,7 @@ def test_a_newer_release_of_a_pinned_package_changes_nothing(tmp_path: Path) -> 
 
 
 def index_with_newer_releases(folder: Path, *names: str) -> str:
-    """The address of a package index that has a release 999.0 of each package."""
+    """Yield the URL of a package index with a release 999.0 of each package."""
     for name in names:
         (folder / name).mkdir(parents=True)
         wheel = folder / name / f"{name}-999.0-py3-none-any.whl"
@@ -181,7 +181,7 @@ def index_with_newer_releases(folder: Path, *names: str) -> str:
 
 @pytest.fixture
 def mirror() -> Iterator[tuple[str, list[str]]]:
-    """The address of a package index that has nothing, and the paths that it is asked for."""
+    """Yield the URL of an empty package index, and the list of requested paths."""
     paths: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -193,7 +193,7 @@ def mirror() -> Iterator[tuple[str, list[str]]]:
             pass
 
     class Server(ThreadingHTTPServer):
-        request_queue_size = 128  # uv asks for all packages at once
+        request_queue_size = 128  # uv requests all packages concurrently
 
     with Server(("127.0.0.1", 0), Handler) as server:
         Thread(target=server.serve_forever).start()
@@ -202,9 +202,7 @@ def mirror() -> Iterator[tuple[str, list[str]]]:
 
 
 @pytest.mark.skipif(find_spec("uv") is None, reason="there is no uv here")
-def test_the_index_that_pip_is_configured_to_use_is_where_uv_looks(
-    tmp_path: Path, mirror: tuple[str, list[str]]
-) -> None:
+def test_uv_uses_the_index_of_pips_configuration(tmp_path: Path, mirror: tuple[str, list[str]]) -> None:
     url, paths = mirror
     (tmp_path / "pip.conf").write_text(f"[global]\nindex-url = {url}\n")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "UV_"))}

@@ -1,4 +1,4 @@
-"""The library `standfast` as its users get it: a wheel, built from this checkout, that needs nothing else."""
+"""The library `standfast` as a wheel that is built from this checkout and has no dependencies."""
 
 import os
 import re
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.test_install import ROOT, checked, needs_a_registry, pythons
+from tests.end_to_end.test_install import ROOT, needs_a_registry, pythons, run_checked
 from tests.support.library import cpu_seconds
 from tests.support.redis_server import RedisServer
 from tests.unit.resilience.test_types import WRONG_FILES, files_in_error
@@ -22,21 +22,21 @@ pytestmark = pytest.mark.skipif(find_spec("hatchling") is None, reason="there is
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
-    checked(sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", folder)
+    run_checked(sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", folder)
     [built] = folder.glob("standfast-*-py3-none-any.whl")
     return built
 
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of site-packages with the wheel in it and nothing else."""
+    """Return a folder with only the installed wheel."""
     folder = tmp_path_factory.mktemp("site-packages")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(folder)
     return folder
 
 
-def test_the_wheel_holds_every_file_of_the_library_but_its_pages_and_nothing_else(wheel: Path) -> None:
+def test_the_wheel_contains_exactly_the_files_of_the_library(wheel: Path) -> None:
     library = ROOT / "src" / "resilience"
     own = {
         f"standfast/{path.relative_to(library).as_posix()}"
@@ -49,7 +49,7 @@ def test_the_wheel_holds_every_file_of_the_library_but_its_pages_and_nothing_els
     assert {"standfast/py.typed", "standfast/__init__.py"} <= names
 
 
-def test_its_page_is_the_long_description_and_it_depends_on_nothing(wheel: Path) -> None:
+def test_the_wheel_has_the_page_as_description_and_no_dependencies(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         [metadata] = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
         described = Parser().parsestr(archive.read(metadata).decode())
@@ -62,7 +62,7 @@ LOADED_MODULES = "import sys, standfast; print(*{name.partition('.')[0] for name
 
 
 @pytest.mark.parametrize("python", pythons(), ids=str)
-def test_importing_it_loads_the_standard_library_alone(installed: Path, python: Path) -> None:
+def test_importing_the_library_loads_only_the_standard_library(installed: Path, python: Path) -> None:
     ran = subprocess.run(
         [
             python,
@@ -71,7 +71,7 @@ def test_importing_it_loads_the_standard_library_alone(installed: Path, python: 
             "error",
             "-c",
             LOADED_MODULES,
-        ],  # -S: what other packages load at start is not ours
+        ],  # -S: modules that other packages load at the start must not count
         env={"PYTHONPATH": str(installed)},
         capture_output=True,
         text=True,
@@ -81,9 +81,9 @@ def test_importing_it_loads_the_standard_library_alone(installed: Path, python: 
 
 
 def environment_with(python: Path, folder: Path, *packages: str | Path) -> Path:
-    """Make a virtual environment in `folder`, install `packages`, and return its Python."""
-    checked(python, "-m", "venv", folder)
-    checked(folder / "bin" / "python", "-m", "pip", "install", "--quiet", *packages)
+    """Create a virtual environment in `folder`, install `packages`, and return its Python."""
+    run_checked(python, "-m", "venv", folder)
+    run_checked(folder / "bin" / "python", "-m", "pip", "install", "--quiet", *packages)
     return folder / "bin" / "python"
 
 
@@ -93,14 +93,14 @@ def test_it_installs_alone_and_its_import_takes_less_than_60_ms_and_than_that_of
     wheel: Path, tmp_path: Path, python: Path
 ) -> None:
     fresh = environment_with(python, tmp_path, "--no-deps", wheel)
-    loaded = set(checked(fresh, "-W", "error", "-c", LOADED_MODULES, cwd=tmp_path).split())
-    known_at_start = set(checked(fresh, "-c", "import sys; print(*sys.modules)").split())
+    loaded = set(run_checked(fresh, "-W", "error", "-c", LOADED_MODULES, cwd=tmp_path).split())
+    known_at_start = set(run_checked(fresh, "-c", "import sys; print(*sys.modules)").split())
     assert loaded - sys.stdlib_module_names - known_at_start == {"standfast"}
     assert cpu_seconds(fresh, "import standfast") < min(0.06, cpu_seconds(fresh, "import asyncio"))
 
 
 @needs_a_registry
-def test_with_redis_in_a_fresh_environment_the_scripts_of_its_page_share_state(
+def test_the_scripts_of_the_page_share_state_in_a_new_environment(
     wheel: Path, tmp_path: Path, redis_server: RedisServer
 ) -> None:
     fresh = environment_with(Path(sys.executable), tmp_path / "venv", f"{wheel}[redis]")
@@ -108,11 +108,11 @@ def test_with_redis_in_a_fresh_environment_the_scripts_of_its_page_share_state(
 
 
 @pytest.mark.slow
-def test_a_type_checker_sees_the_types_of_the_wheel(wheel: Path, tmp_path: Path) -> None:
+def test_a_type_checker_finds_the_types_of_the_wheel(wheel: Path, tmp_path: Path) -> None:
     pytest.importorskip("mypy")
-    checked(sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv")
+    run_checked(sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv")
     python = tmp_path / "venv" / "bin" / "python"
-    packages = checked(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip()
+    packages = run_checked(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip()
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(packages)
 
@@ -122,7 +122,7 @@ def test_a_type_checker_sees_the_types_of_the_wheel(wheel: Path, tmp_path: Path)
     assert "import-untyped" not in output
 
 
-def test_its_stores_in_redis_find_their_scripts_in_the_wheel(
+def test_the_stores_in_redis_find_their_scripts_in_the_wheel(
     installed: Path, redis_server: RedisServer
 ) -> None:
     program = """
@@ -169,7 +169,7 @@ EDGES = {
 
 
 @pytest.mark.parametrize(("edge", "framework"), EDGES.items(), ids=EDGES)
-def test_an_edge_loads_its_framework_and_no_other_edge(installed: Path, edge: str, framework: str) -> None:
+def test_an_adapter_loads_only_its_framework(installed: Path, edge: str, framework: str) -> None:
     program = f"import sys, {edge}; print(*(name for name in sys.modules))"
     ran = subprocess.run(
         [sys.executable, "-W", "error", "-c", program],
@@ -213,16 +213,16 @@ def run_python(installed: Path, program: str, *arguments: str) -> str:
 
 
 @pytest.mark.parametrize(("sample", "output"), SAMPLES)
-def test_a_sample_of_its_page_prints_what_the_page_shows(installed: Path, sample: str, output: str) -> None:
+def test_a_sample_of_the_page_prints_the_shown_output(installed: Path, sample: str, output: str) -> None:
     assert run_python(installed, sample) == output
 
 
 def run_scripts(python: Path, folder: Path, server: RedisServer, **variables: str) -> list[str]:
-    """Run the scripts of the page in `folder` by its commands, on `server`; return what each prints."""
+    """Run the commands of the page in `folder`, with `server`, and return the output of each script."""
     for name, script in SCRIPTS.items():
         (folder / name).write_text(script)
     return [
-        checked(
+        run_checked(
             "sh",
             "-c",
             command.replace("python ", f"'{python}' -W error ").replace("redis://localhost", server.url),
@@ -233,7 +233,7 @@ def run_scripts(python: Path, folder: Path, server: RedisServer, **variables: st
     ]
 
 
-def test_the_scripts_of_its_page_share_state_over_processes(
+def test_the_scripts_of_the_page_share_state_between_processes(
     installed: Path, tmp_path: Path, redis_server: RedisServer
 ) -> None:
     printed = run_scripts(Path(sys.executable), tmp_path, redis_server, PYTHONPATH=str(installed))
@@ -241,8 +241,8 @@ def test_the_scripts_of_its_page_share_state_over_processes(
     assert sorted(SCRIPTS) == ["bank.py", "race.py"]
 
 
-def test_its_table_has_the_code_that_replaces_that_of_nine_packages(installed: Path) -> None:
-    """Evaluate each cell on the right, without what makes it a decorator or the head of a block."""
+def test_the_table_has_code_that_replaces_nine_packages(installed: Path) -> None:
+    """Evaluate each cell on the right, without the syntax of a decorator or of a block."""
     cells = [re.sub(r"^(@|async with |with )", "", cell) for _, _, cell in ROWS]
     program = f"""
 import ast, asyncio, inspect, redis.asyncio

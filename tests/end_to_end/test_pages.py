@@ -1,4 +1,4 @@
-"""The commands of README and of the pages in docs/ do what the pages say and print what they show."""
+"""The commands in README and in docs/ work as described and print the shown output."""
 
 import re
 import shutil
@@ -12,7 +12,7 @@ import pytest
 
 from src.storage.redis.embedded.server_binary import find_redis_server
 from tests.support.checkout import ROOT, Checkout, installed_checkout
-from tests.support.pages import Example, as_script, assert_output, read_page, shows
+from tests.support.pages import Example, as_script, assert_output, contains_output, read_page
 
 if not (ROOT / "CONTRIBUTING.md").exists():
     pytest.skip("the image leaves some of the pages out", allow_module_level=True)
@@ -26,12 +26,12 @@ NEEDS_MEASUREMENTS = "it needs a service with measurements: test_export_api.py, 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """How the commands of a page are run.
+    """The settings for running the commands of a page.
 
     Attributes:
-        not_run: The commands that are left out, and why.
-        settings: Settings of the service; None where the page starts what it needs.
-        replaced: Text of commands that is replaced, and the text in its place.
+        not_run: The omitted commands, with the reasons.
+        settings: Settings of the service; None if the page starts the service itself.
+        replaced: Replacements of text in commands.
         volatile: Patterns of output that differs from run to run.
         log: The command whose output holds the page's excerpts of a log.
     """
@@ -135,7 +135,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def results(request: pytest.FixtureRequest) -> Iterator[dict[str, Future[tuple[str, str]]]]:
-    """The output of each page's commands, and its log. The pages run side by side, as they mostly wait."""
+    """Return the output of each page's commands, and its log. The pages run concurrently."""
     calls = [getattr(item, "callspec", None) for item in request.session.items]
     pages = {call.params["page"] for call in calls if call is not None and call.params.get("page") in RUNS}
     with ThreadPoolExecutor(len(RUNS)) as threads:
@@ -143,19 +143,19 @@ def results(request: pytest.FixtureRequest) -> Iterator[dict[str, Future[tuple[s
 
 
 def run_page(page: str) -> tuple[str, str]:
-    """Run the commands of a page in a checkout of its own, and return their output and the log."""
+    """Run the commands of a page in a new checkout, and return their output and the log."""
     run = RUNS[page]
     with installed_checkout() as checkout:
         if run.settings is not None:
             started = checkout.start(**run.settings)
             assert started.returncode == 0, started.stdout + started.stderr
-        script = at_the_ports_of(checkout, as_script(commands_run(page)))
+        script = with_ports_of_checkout(checkout, as_script(commands_run(page)))
         for old, new in run.replaced.items():
             assert old in script
             script = script.replace(old, new)
         output = checkout.run_script(script)
-        log = checkout.run_script(at_the_ports_of(checkout, run.log))
-        return as_on_the_page(checkout, output), log
+        log = checkout.run_script(with_ports_of_checkout(checkout, run.log))
+        return with_ports_of_page(checkout, output), log
 
 
 def commands_run(page: str) -> list[Example]:
@@ -184,12 +184,12 @@ def text_of(page: str) -> str:
     return (ROOT / page).read_text(encoding="utf-8")
 
 
-def at_the_ports_of(checkout: Checkout, commands: str) -> str:
+def with_ports_of_checkout(checkout: Checkout, commands: str) -> str:
     commands = commands.replace("localhost:8000", f"localhost:{checkout.port}")
     return re.sub(r"(localhost|127\.0\.0\.1):9000", rf"\1:{checkout.provider_port}", commands)
 
 
-def as_on_the_page(checkout: Checkout, output: str) -> str:
+def with_ports_of_page(checkout: Checkout, output: str) -> str:
     return output.replace(f":{checkout.provider_port}", ":9000").replace(f":{checkout.port}", ":8000")
 
 
@@ -200,11 +200,11 @@ def test_every_command_of_a_page_is_run_or_left_out_for_a_reason(page: str) -> N
         assert commands == "", "add the page to RUNS"
         return
     for command in RUNS[page].not_run:
-        assert f"\n{command}\n" in f"\n{commands}\n", "the page has this command no more"
+        assert f"\n{command}\n" in f"\n{commands}\n", "the page no longer has this command"
 
 
 @pytest.mark.parametrize("page", [page for page in RUNS if commands_run(page)])
-def test_the_commands_of_a_page_print_what_it_shows(
+def test_the_commands_of_a_page_print_the_shown_output(
     page: str, results: dict[str, Future[tuple[str, str]]]
 ) -> None:
     output, log = results[page].result()
@@ -212,4 +212,4 @@ def test_the_commands_of_a_page_print_what_it_shows(
     assert_output(commands_run(page), output, RUNS[page].volatile)
     if RUNS[page].log:
         for excerpt in read_page(text_of(page)).excerpts:
-            assert shows(excerpt, log, RUNS[page].volatile), f"the log has no\n{excerpt}\n{log}"
+            assert contains_output(excerpt, log, RUNS[page].volatile), f"the log has no\n{excerpt}\n{log}"

@@ -1,4 +1,4 @@
-"""start.sh --local and demo.sh, run as a user would, on a copy of the checkout."""
+"""start.sh --local and demo.sh in a copy of the checkout."""
 
 import os
 import shutil
@@ -71,7 +71,7 @@ def install_docker(checkout: Checkout, script: str) -> None:
     checkout.environment["PATH"] = f"{docker.parent}:{checkout.environment['PATH']}"
 
 
-def test_it_starts_everything_twice_is_once_and_stop_keeps_the_data(checkout: Checkout) -> None:
+def test_start_can_be_repeated_and_stop_keeps_the_data(checkout: Checkout) -> None:
     started = checkout.start()
     assert started.returncode == 0, started.stdout + started.stderr
     assert f"http://localhost:{checkout.port}/docs" in started.stdout
@@ -101,7 +101,7 @@ def test_it_starts_everything_twice_is_once_and_stop_keeps_the_data(checkout: Ch
 
 
 @pytest.mark.parametrize("before", [None, "ADMIN_API_KEY=\nLOG_LEVEL=INFO"], ids=["no .env", "an empty key"])
-def test_it_makes_an_admin_key_keeps_it_and_shows_it(checkout: Checkout, before: str | None) -> None:
+def test_start_creates_keeps_and_shows_an_admin_key(checkout: Checkout, before: str | None) -> None:
     dotenv = checkout.folder / ".env"
     if before is not None:
         dotenv.write_text(before)
@@ -114,8 +114,8 @@ def test_it_makes_an_admin_key_keeps_it_and_shows_it(checkout: Checkout, before:
     assert f"Admin key  {key}\n" in started.stdout
     assert dotenv.stat().st_mode & 0o777 == 0o600
     assert dotenv.read_text().startswith(before or "ADMIN_API_KEY=")
-    assert checkout.sets_the_failure_rate(key) == 200
-    assert checkout.sets_the_failure_rate(None) == 401
+    assert checkout.status_of_setting_the_failure_rate(key) == 200
+    assert checkout.status_of_setting_the_failure_rate(None) == 401
 
     checkout.stop()
     again = checkout.start()
@@ -126,7 +126,7 @@ def test_it_makes_an_admin_key_keeps_it_and_shows_it(checkout: Checkout, before:
 def test_a_key_from_the_environment_is_used_and_not_shown(checkout: Checkout) -> None:
     started = checkout.start(ADMIN_API_KEY="the-callers-own-secret")
 
-    assert checkout.sets_the_failure_rate("the-callers-own-secret") == 200
+    assert checkout.status_of_setting_the_failure_rate("the-callers-own-secret") == 200
     assert "the-callers-own-secret" not in started.stdout
     assert not (checkout.folder / ".env").exists()
 
@@ -149,7 +149,7 @@ def test_unknown_names_in_the_settings_are_shown_with_the_nearest_name(
     assert started.stdout.count(UNKNOWN_NAME) == 1
 
 
-def test_where_containers_run_the_provider_shown_is_the_one_they_use(checkout: Checkout) -> None:
+def test_if_containers_run_their_provider_is_shown(checkout: Checkout) -> None:
     install_docker(checkout, RUNNING_CONTAINERS)
 
     started = checkout.run("start.sh", EXTERNAL_SERVICE_URL="http://elsewhere.invalid")
@@ -158,7 +158,7 @@ def test_where_containers_run_the_provider_shown_is_the_one_they_use(checkout: C
     assert f"Provider   http://localhost:{checkout.provider_port}, the simulated" in started.stdout
 
 
-def test_several_workers_share_one_redis_which_goes_with_them(checkout: Checkout) -> None:
+def test_several_workers_share_one_redis_that_stops_with_them(checkout: Checkout) -> None:
     started = checkout.start(WEB_CONCURRENCY="2")
     assert started.returncode == 0, started.stdout + started.stderr
 
@@ -168,7 +168,7 @@ def test_several_workers_share_one_redis_which_goes_with_them(checkout: Checkout
     assert not checkout.redis_runs
 
 
-def test_a_killed_api_leaves_nothing_behind_after_stop(checkout: Checkout) -> None:
+def test_after_stop_a_killed_api_leaves_no_process(checkout: Checkout) -> None:
     assert checkout.start().returncode == 0
     os.kill(checkout.pid("api"), signal.SIGKILL)
 
@@ -178,7 +178,7 @@ def test_a_killed_api_leaves_nothing_behind_after_stop(checkout: Checkout) -> No
     assert not checkout.answers(checkout.provider_port)
 
 
-def test_a_taken_port_is_named_and_nothing_is_started(checkout: Checkout) -> None:
+def test_a_taken_port_is_reported_and_nothing_is_started(checkout: Checkout) -> None:
     with socket.create_server(("127.0.0.1", checkout.port)):
         result = checkout.start()
 
@@ -187,16 +187,16 @@ def test_a_taken_port_is_named_and_nothing_is_started(checkout: Checkout) -> Non
     assert not checkout.answers(checkout.provider_port)
 
 
-def test_an_api_that_ends_is_told_of_in_its_own_words(checkout: Checkout) -> None:
+def test_if_the_api_ends_its_message_is_shown(checkout: Checkout) -> None:
     result = checkout.start(RATE_LIMIT_REQUESTS="many")
 
     assert result.returncode != 0
     assert "RATE_LIMIT_REQUESTS" in result.stderr
     assert "The api ended" in result.stderr
-    assert not checkout.answers(checkout.provider_port), "what had been started is stopped again"
+    assert not checkout.answers(checkout.provider_port), "the processes that were started are stopped"
 
 
-def test_stop_ends_nobody_elses_process(checkout: Checkout) -> None:
+def test_stop_ends_only_its_own_processes(checkout: Checkout) -> None:
     bystander = subprocess.Popen(["sleep", "60"])
     (checkout.folder / "run").mkdir()
     (checkout.folder / "run" / "api.pid").write_text(f"{bystander.pid} 12345\n")
@@ -209,14 +209,14 @@ def test_stop_ends_nobody_elses_process(checkout: Checkout) -> None:
     bystander.wait()
 
 
-def test_stop_with_nothing_started_says_so(checkout: Checkout) -> None:
+def test_stop_without_a_start_prints_a_message(checkout: Checkout) -> None:
     stopped = checkout.stop()
 
     assert stopped.returncode == 0
     assert "Nothing to stop" in stopped.stdout
 
 
-def test_an_unknown_word_is_answered_with_the_usage(checkout: Checkout) -> None:
+def test_an_unknown_argument_prints_the_usage(checkout: Checkout) -> None:
     result = checkout.run("start.sh", "--locally")
 
     assert result.returncode != 0
@@ -225,9 +225,7 @@ def test_an_unknown_word_is_answered_with_the_usage(checkout: Checkout) -> None:
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="demo.sh needs curl, which is not installed")
 @pytest.mark.parametrize("admin", ["with the key", "from the container"])
-def test_the_tour_passes_again_and_again_and_leaves_the_failure_rate_as_it_was(
-    checkout: Checkout, admin: str
-) -> None:
+def test_the_tour_can_be_repeated_and_restores_the_failure_rate(checkout: Checkout, admin: str) -> None:
     started = checkout.start(
         CIRCUIT_BREAKER_RESET_TIMEOUT="1", RATE_LIMIT_WINDOW_SECONDS="3", EXTERNAL_SERVICE_FAILURE_RATE="0.25"
     )
@@ -247,7 +245,7 @@ def test_the_tour_passes_again_and_again_and_leaves_the_failure_rate_as_it_was(
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="demo.sh needs curl, which is not installed")
-def test_the_tour_of_an_api_that_is_not_there_fails(checkout: Checkout) -> None:
+def test_the_tour_fails_without_an_api(checkout: Checkout) -> None:
     tour = checkout.run("demo.sh", "--no-pause", "--base-url", f"http://127.0.0.1:{checkout.port}")
 
     assert tour.returncode != 0

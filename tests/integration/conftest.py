@@ -8,8 +8,8 @@ from tests.support.server import Server
 
 
 @pytest.fixture(autouse=True)
-def no_reports(monkeypatch):
-    """Keep the counters's reports out of the round trips that a test counts."""
+def without_counter_flushes(monkeypatch):
+    """Disable the flushes of the counters, so that a test counts only its own round trips."""
     monkeypatch.setattr("src.services.overview.counters.FLUSH_SECONDS", 3600)
 
 

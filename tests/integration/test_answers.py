@@ -1,4 +1,4 @@
-"""Every JSON answer has exactly the members that the documents give it, in their order."""
+"""Every JSON answer has exactly the members of the OpenAPI document, in the same order."""
 
 import pytest
 
@@ -67,7 +67,7 @@ REQUESTS = [
 
 
 class Documents:
-    """The OpenAPI document, to hold answers against."""
+    """The OpenAPI document, with which answers are compared."""
 
     def __init__(self, document):
         self._document = document
@@ -81,7 +81,7 @@ class Documents:
         }
 
     def differences(self, answer, path):
-        """What is otherwise in `answer` than in the documents."""
+        """Return the differences between `answer` and the document."""
         operation = self._document["paths"][path][answer.request.method.lower()]
         content = operation["responses"][str(answer.status_code)]["content"]
         return list(self._differences(content[answer.headers["content-type"]]["schema"], answer.json(), "$"))
@@ -100,7 +100,7 @@ class Documents:
         elif schema.get("type") == "array" and isinstance(value, list):
             for number, item in enumerate(value):
                 yield from self._differences(schema["items"], item, f"{where}[{number}]")
-        elif not is_a(value, schema):
+        elif not has_type(value, schema):
             yield f"{where} is {value!r}, and not {schema}"
 
     def _members(self, schema, value, where):
@@ -127,7 +127,7 @@ KINDS = {
 }
 
 
-def is_a(value, schema):
+def has_type(value, schema):
     if "const" in schema or "enum" in schema:
         return value in schema.get("enum", [schema.get("const")])
     kind = schema.get("type")
@@ -139,7 +139,7 @@ async def documents(api):
     return Documents((await api.get("/openapi.json")).json())
 
 
-async def test_every_answer_is_what_the_documents_say(api, documents):
+async def test_every_answer_matches_the_openapi_document(api, documents):
     await api.post("/api/metrics/batch", json=[metric(value, ago=value) for value in range(1, 5)])
     seen = set()
     for method, address, options in REQUESTS:
@@ -150,7 +150,7 @@ async def test_every_answer_is_what_the_documents_say(api, documents):
     assert documents.answers.keys() - seen == STATED_ELSEWHERE
 
 
-async def test_a_rejection_is_as_documented(redis_server):
+async def test_a_rejection_matches_the_openapi_document(redis_server):
     async with running_api(
         redis_server.url, rate_limit_read_requests=1, rate_limit_requests=1, **CALM
     ) as api:
@@ -162,7 +162,7 @@ async def test_a_rejection_is_as_documented(redis_server):
             assert documents.differences(answer, address.partition("?")[0]) == []
 
 
-async def test_the_state_of_an_open_breaker_is_what_the_documents_say(api, documents):
+async def test_the_state_of_an_open_breaker_matches_the_openapi_document(api, documents):
     await api.post("/force_open")
     for path in ("/api/circuit-breaker/status", "/circuit_state", "/api/overview"):
         assert documents.differences(await api.get(path), path) == []
@@ -189,6 +189,6 @@ async def test_the_state_of_an_open_breaker_is_what_the_documents_say(api, docum
         ({"enum": ["a", "b"]}, "c", False),
     ],
 )
-def test_the_comparison_finds_what_is_different(schema, value, is_right):
+def test_the_comparison_finds_differences(schema, value, is_right):
     documents = Documents({"paths": {}, "components": {"schemas": {}}})
     assert (list(documents._differences(schema, value, "$")) == []) == is_right

@@ -1,4 +1,4 @@
-"""The breaker around the external service: seen, pushed, and doing its work."""
+"""The breaker around the external service: its status, manual control, and effects."""
 
 import pytest
 
@@ -20,7 +20,7 @@ async def state(api):
     return (await api.get("/api/circuit-breaker/status")).json()
 
 
-async def test_it_starts_closed_and_shows_everything(api):
+async def test_a_new_breaker_is_closed_and_every_member_is_shown(api):
     status = await state(api)
     assert status == {
         "state": "CLOSED", "failure_count": 0, "success_count": 0, "failure_rate": 0.0,
@@ -63,7 +63,7 @@ async def test_while_the_service_fails_the_last_good_summary_is_served(api):
     assert stale.headers["cache-control"] == "no-store"
 
 
-async def test_it_can_be_opened_and_closed_by_hand(api):
+async def test_an_admin_can_open_and_close_the_breaker(api):
     opened = await api.post("/api/admin/circuit-breaker/open")
     assert opened.json()["state"] == "OPEN"
     assert_problem(await api.get("/api/metrics/summary?type=a"), 503, "CIRCUIT_OPEN")
@@ -78,7 +78,7 @@ async def test_unknown_types_are_no_failure(api):
     assert (await state(api))["failure_count"] == 0
 
 
-async def test_the_failure_rate_is_kept_and_checked(api):
+async def test_the_failure_rate_is_stored_and_validated(api):
     assert (await api.get(RATE)).json() == {"failure_rate": 0.0}
     assert (await api.put(RATE, json={"failure_rate": 0.25})).json() == {"failure_rate": 0.25}
     assert (await api.get(RATE)).json() == {"failure_rate": 0.25}

@@ -36,7 +36,7 @@ def data(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 class Writers:
-    """Clients that post measurements one after the other, and count the acknowledged ones."""
+    """Clients that post measurements one after another, and count the acknowledged ones."""
 
     def __init__(self, api) -> None:
         self._api = api
@@ -63,7 +63,7 @@ class Writers:
                 await asyncio.sleep(0.01)
 
     async def more(self, acknowledged: int) -> None:
-        """Wait until so many more measurements are acknowledged."""
+        """Wait until the given number of further measurements is acknowledged."""
         wanted = self.acknowledged + acknowledged
         await until(lambda: self.acknowledged >= wanted)
 
@@ -75,14 +75,14 @@ async def until(condition) -> None:
 
 
 def kill_server(data: Path) -> None:
-    with suppress(ProcessLookupError):  # it ended by itself
+    with suppress(ProcessLookupError):  # the process ended without a signal
         os.kill(int((data / "server.lock").read_text()), signal.SIGKILL)
 
 
 async def wait_for_a_sync(data: Path) -> None:
-    """Wait until the server's background thread syncs: meanwhile the server writes nothing to the file.
+    """Wait until the server's background thread syncs. Until then the server writes nothing to the file.
 
-    With `always` that never happens, and the wait ends after some seconds.
+    With `always` there is no such thread, and the wait ends after some seconds.
     """
     async with redis.asyncio.Redis(unix_socket_path=str(data / "redis.sock")) as client:
         with suppress(TimeoutError):
@@ -92,7 +92,7 @@ async def wait_for_a_sync(data: Path) -> None:
 
 
 async def stored(api) -> int:
-    """How many measurements there are, once the server runs again."""
+    """Return the number of stored measurements, once the server runs again."""
     async with asyncio.timeout(20):
         while (await api.get("/health")).status_code != 200:
             await asyncio.sleep(0.02)

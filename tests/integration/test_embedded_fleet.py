@@ -43,18 +43,18 @@ class Fleet(Server):
 
     @property
     def workers(self) -> list[int]:
-        """The workers that have begun to start, the dead ones included."""
+        """The workers that have begun to start, including dead ones."""
         return [int(pid) for pid in re.findall(r"Started server process \[(\d+)\]", self.log.read_text())]
 
     def until_started(self, workers: int) -> None:
-        """Wait until so many workers in all have started."""
+        """Wait until the given total number of workers has started."""
         until(lambda: self.log.read_text().count("Application startup complete") >= workers, 30)
 
     def until_healthy(self) -> None:
         until(lambda: self._status("GET", "/health") == 200, 30)
 
     def until_every_worker_stores(self, kind: str = "cpu") -> None:
-        """Wait until each worker has found Redis: ten requests reach all workers."""
+        """Wait until each worker is connected to Redis. Ten requests reach all workers."""
         until(lambda: [self.post(kind) for _ in range(10)] == [201] * 10, 30)
 
     def post(self, kind: str = "cpu") -> int:
@@ -68,7 +68,7 @@ class Fleet(Server):
         self.process.wait(timeout=STOP_SECONDS)
 
     def end(self) -> None:
-        """Leave nothing behind, whatever a test did."""
+        """End all processes of the test."""
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(timeout=STOP_SECONDS)
@@ -85,7 +85,7 @@ class Fleet(Server):
 
 @pytest.fixture
 def start() -> Iterator[Callable[..., Fleet]]:
-    """Starts APIs in a folder of their own, or in `folder`; none outlives the test."""
+    """Return a function that starts an API in a new folder or in `folder`. The test ends all of them."""
     fleets: list[Fleet] = []
     with tempfile.TemporaryDirectory(prefix="fleet-") as own:
 
@@ -135,7 +135,7 @@ def test_a_worker_that_starts_while_redis_is_frozen_stops_on_a_signal(
 
     late.stop()
 
-    assert "start_stopped" in late.log.read_text()  # and not only once it had waited for Redis
+    assert "start_stopped" in late.log.read_text()  # without waiting for Redis first
     assert "Application startup complete" not in late.log.read_text()
     assert fleet.process.poll() is None
 

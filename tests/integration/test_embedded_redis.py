@@ -44,7 +44,7 @@ asyncio.run(main())
 
 
 class Worker:
-    """A process that joins the embedded server, and leaves it on command."""
+    """A process that joins the embedded server, and leaves it when it receives a line."""
 
     def __init__(self, folder: Path) -> None:
         self._process = subprocess.Popen(
@@ -63,26 +63,26 @@ class Worker:
         self._process.communicate("leave\n", timeout=20)
         assert self._process.returncode == 0
 
-    def complaint(self) -> str:
-        """What a worker that could not start has written."""
+    def error_output(self) -> str:
+        """Return the output of a worker that could not start."""
         _, written = self._process.communicate(timeout=20)
         assert self._process.returncode != 0
         return written
 
     def end(self, number: signal.Signals = signal.SIGKILL) -> None:
-        """End it by a signal that it does not handle."""
+        """End the worker by a signal that it does not handle."""
         self._process.send_signal(number)
         self._process.communicate(timeout=20)
         assert self._process.returncode == -number
 
     @property
-    def is_there(self) -> bool:
+    def is_running(self) -> bool:
         return self._process.poll() is None
 
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A data folder whose path is short enough for a socket; its server does not outlive the test."""
+    """Yield a data folder with a path short enough for a socket. Its server ends with the test."""
     with tempfile.TemporaryDirectory(prefix="embedded-") as name:
         yield Path(name)
         for lock in Path(name).rglob("*.lock"):
@@ -92,7 +92,7 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture
 def worker(folder: Path) -> Iterator[Callable[[], Worker]]:
-    """Makes workers on `folder`; none outlives the test."""
+    """Return a function that creates workers on `folder`. All of them end with the test."""
     workers: list[Worker] = []
 
     def make() -> Worker:
@@ -101,7 +101,7 @@ def worker(folder: Path) -> Iterator[Callable[[], Worker]]:
 
     yield make
     for each in workers:
-        if each.is_there:
+        if each.is_running:
             each.end()
 
 
@@ -142,7 +142,7 @@ def command(url: str, *words: str) -> object:
 
 
 def serve_with(monkeypatch: pytest.MonkeyPatch, *servers: Path) -> None:
-    """Let these be all servers of the machine, the first on PATH."""
+    """Replace the search for Redis servers by these servers. The first one is on PATH."""
     monkeypatch.setattr("src.storage.redis.embedded.server.find_redis_servers", lambda: list(servers))
 
 
@@ -167,7 +167,7 @@ def valkey() -> Path:
     pytest.skip("there is no Valkey 9 here")
 
 
-async def test_it_runs_privately_keeps_everything_and_evicts_nothing(folder: Path) -> None:
+async def test_the_embedded_server_is_private_and_persistent_and_evicts_no_key(folder: Path) -> None:
     server = EmbeddedRedis(folder)
     url = await server.start()
 
@@ -176,12 +176,12 @@ async def test_it_runs_privately_keeps_everything_and_evicts_nothing(folder: Pat
     assert command(url, "CONFIG", "GET", "appendonly") == {"appendonly": "yes"}
     assert command(url, "CONFIG", "GET", "appendfsync") == {"appendfsync": "always"}
     assert command(url, "CONFIG", "GET", "maxmemory-policy") == {"maxmemory-policy": "noeviction"}
-    assert os.getsid(server_pid(folder)) != os.getsid(0), "a Ctrl-C of the API would reach it"
+    assert os.getsid(server_pid(folder)) != os.getsid(0), "a Ctrl-C for the API would end it"
     await server.stop()
     assert not answers(url)
 
 
-async def test_data_outlives_a_stop(folder: Path) -> None:
+async def test_data_survives_a_stop_of_the_server(folder: Path) -> None:
     server = EmbeddedRedis(folder)
     command(await server.start(), "SET", "colour", "green")
     await server.stop()
@@ -215,7 +215,7 @@ def test_a_killed_worker_no_longer_counts(worker: Callable[[], Worker]) -> None:
     other.url()
 
     starter.end()
-    assert answers(url), "the server is nobody's to take along"
+    assert answers(url), "the server does not end with a worker"
     other.leave()
 
     assert not answers(url)
@@ -242,7 +242,7 @@ def test_a_server_ends_with_its_last_worker(
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_a_signal_to_all_processes_of_a_session_leaves_the_guard_at_work(
+def test_a_signal_to_all_processes_of_a_session_does_not_end_the_guard(
     folder: Path, worker: Callable[[], Worker], number: signal.Signals
 ) -> None:
     last = worker()
@@ -349,7 +349,7 @@ async def test_a_server_whose_folder_is_deleted_is_killed_and_revived_in_a_new_o
     lost = server_pid(folder / "data")
 
     shutil.rmtree(folder / "data")
-    until(lambda: not runs(lost))  # else it would acknowledge what nobody can read again
+    until(lambda: not runs(lost))  # otherwise it would acknowledge writes that cannot be read again
     await server.ensure_running()
 
     until(lambda: answers(url))
@@ -358,7 +358,7 @@ async def test_a_server_whose_folder_is_deleted_is_killed_and_revived_in_a_new_o
     assert not answers(url)
 
 
-async def test_a_rewrite_of_the_append_only_file_that_outlives_its_server_is_ended(folder: Path) -> None:
+async def test_a_running_rewrite_of_the_append_only_file_is_ended_after_its_server(folder: Path) -> None:
     server = EmbeddedRedis(folder)
     url = await server.start()
     command(url, "SET", "colour", "green")
@@ -366,12 +366,10 @@ async def test_a_rewrite_of_the_append_only_file_that_outlives_its_server_is_end
     command(url, "BGREWRITEAOF")
     pid = server_pid(folder)
     [rewrite] = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    os.kill(int(rewrite), signal.SIGSTOP)  # so that it does not notice by itself that its server has ended
+    os.kill(int(rewrite), signal.SIGSTOP)  # so that the child does not end together with its server
     os.kill(pid, signal.SIGKILL)
 
-    while (
-        server_pid(folder) == pid
-    ):  # it ends soon, and meanwhile holds the socket and the lock of its server
+    while server_pid(folder) == pid:  # until the child ends, it holds the socket and the lock of its server
         await server.ensure_running()
         await asyncio.sleep(0.02)
 
@@ -510,7 +508,7 @@ def test_a_server_that_cannot_be_started_ends_all_workers_that_start_together(
 
     for each in (worker(), worker()):
         assert each.url() == ""
-        assert "redis-server ended" in each.complaint()
+        assert "redis-server ended" in each.error_output()
 
 
 async def test_a_server_that_does_not_stop_is_killed(folder: Path) -> None:
@@ -523,7 +521,7 @@ async def test_a_server_that_does_not_stop_is_killed(folder: Path) -> None:
     assert not answers(url)
 
 
-async def test_an_append_only_file_cut_short_loses_only_its_last_command(folder: Path) -> None:
+async def test_a_truncated_append_only_file_loses_only_its_last_command(folder: Path) -> None:
     server = EmbeddedRedis(folder)
     url = await server.start()
     command(url, "SET", "first", "kept")
@@ -540,9 +538,7 @@ async def test_an_append_only_file_cut_short_loses_only_its_last_command(folder:
 
 
 @pytest.mark.parametrize("damage", [b"SAT", b"\0\0\0\0\0"])
-async def test_an_append_only_file_that_is_damaged_is_named_and_left_alone(
-    folder: Path, damage: bytes
-) -> None:
+async def test_a_damaged_append_only_file_is_reported_and_not_changed(folder: Path, damage: bytes) -> None:
     server = EmbeddedRedis(folder)
     url = await server.start()
     command(url, "SET", "first", "kept")
@@ -558,7 +554,7 @@ async def test_an_append_only_file_that_is_damaged_is_named_and_left_alone(
     assert log.read_bytes() == damaged
 
 
-async def test_a_folder_of_long_name_keeps_its_socket_elsewhere(folder: Path) -> None:
+async def test_the_socket_of_a_folder_with_a_long_path_is_in_another_folder(folder: Path) -> None:
     server = EmbeddedRedis(folder / ("long" * 30))
     url = await server.start()
 
@@ -581,7 +577,7 @@ async def test_a_socket_folder_that_others_may_enter_is_rejected(
         await server.start()
 
 
-async def test_a_folder_that_cannot_be_made_is_named(folder: Path) -> None:
+async def test_a_folder_that_cannot_be_created_is_reported(folder: Path) -> None:
     (folder / "data").write_text("a file, not a folder")
 
     with pytest.raises(EmbeddedRedisError, match=rf"{folder}/data: the folder cannot be created"):
@@ -595,7 +591,7 @@ async def test_a_lock_that_cannot_be_written_names_the_folder(folder: Path) -> N
         await EmbeddedRedis(folder).start()
 
 
-async def test_a_read_only_folder_is_named(folder: Path) -> None:
+async def test_a_read_only_folder_is_reported(folder: Path) -> None:
     server = EmbeddedRedis(folder)
     await server.start()
     await server.stop()
@@ -631,7 +627,7 @@ async def test_data_of_a_newer_redis_is_reported(folder: Path, monkeypatch: pyte
 
 
 async def stored_with(monkeypatch: pytest.MonkeyPatch, folder: Path, server: Path) -> None:
-    """Keep a value in `folder`, written by `server`."""
+    """Store a value in `folder` with `server`."""
     serve_with(monkeypatch, server)
     embedded = EmbeddedRedis(folder)
     url = await embedded.start()
@@ -653,7 +649,9 @@ async def test_the_data_of_redis_6_is_opened_by_a_newer_server(
     assert command(await server.start(), "GET", "colour") == "green"
     await server.stop()
 
-    assert command(await server.start(), "GET", "colour") == "green", "the file is where Redis 7 keeps it now"
+    assert command(await server.start(), "GET", "colour") == "green", (
+        "Redis 7 has moved the file to its folder"
+    )
     await server.stop()
 
 
@@ -668,7 +666,7 @@ async def test_the_data_of_redis_7_is_opened_by_a_newer_server(
     await server.stop()
 
 
-async def test_data_of_a_newer_server_is_rejected_by_an_older_one_and_stays_as_it_is(
+async def test_data_of_a_newer_server_is_rejected_by_an_older_one_and_not_changed(
     folder: Path, monkeypatch: pytest.MonkeyPatch, redis_7: Path, valkey: Path
 ) -> None:
     await stored_with(monkeypatch, folder, valkey)
@@ -729,7 +727,7 @@ async def test_a_server_that_ends_at_once_is_reported_with_its_own_message(
     with pytest.raises(EmbeddedRedisError, match="no room on the device"):
         await server.start()
 
-    await server.stop()  # as a lifespan would: nothing is left to do
+    await server.stop()  # the lifespan also calls it; it has no effect
 
 
 async def test_a_missing_redis_server_is_reported(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

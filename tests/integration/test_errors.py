@@ -1,4 +1,4 @@
-"""Every answer has a request id, every error is a problem document, and nothing leaks."""
+"""Every answer has a request id, and every error is a problem document without internal details."""
 
 import asyncio
 import re
@@ -24,7 +24,7 @@ async def test_a_405_lists_the_allowed_methods(api):
 either_way = pytest.mark.parametrize("method", ["GET", "POST"], ids=["the framework", "a hot route"])
 
 
-async def ask_what_is_broken(api, method, **options):
+async def request_broken_service(api, method, **options):
     path = "/api/metrics/types" if method == "GET" else "/api/metrics"
     return await api.request(method, path, json=metric(), **options)
 
@@ -36,21 +36,21 @@ async def test_an_unexpected_error_is_an_internal_error_without_details(api, mon
 
     monkeypatch.setattr(api.state["metrics"], "types", broken)
     monkeypatch.setattr(api.state["metrics"], "ingest_one", broken)
-    answer = await ask_what_is_broken(api, method)
+    answer = await request_broken_service(api, method)
     assert_problem(answer, 500, "INTERNAL_ERROR")
     assert "secret" not in answer.text
 
 
 @either_way
 async def test_an_unexpected_error_is_logged_without_data_of_the_client(redis_server, capsys, method):
-    """The line of a 500 had every frame's local variables: 322 kB, with the headers, and so the admin key."""
+    """In the past, the log line of a 500 had the local variables of all frames, including the admin key."""
 
     async def broken(*_):
         raise RuntimeError("broken")
 
     async with running_api(redis_server.url, log_level="INFO", **PLENTY, **CALM) as api:
         api.state["metrics"].types = api.state["metrics"].ingest_one = broken
-        await ask_what_is_broken(api, method, headers={"X-API-Key": "hunter2"})
+        await request_broken_service(api, method, headers={"X-API-Key": "hunter2"})
     output = capsys.readouterr().out
     (line,) = (line for line in output.splitlines() if '"unexpected_error"' in line)
     assert "hunter2" not in output
@@ -81,7 +81,7 @@ STREAMED = {"/logs?follow=true", "/api/events", "/api/metrics/export?type=cpu"}
 
 @pytest.mark.parametrize("path", HEADS)
 async def test_every_get_has_its_head(api, path):
-    """It was a 405 on all but three. A HEAD of a stream ends at once."""
+    """In the past, only three routes supported HEAD. A HEAD of a stream ends at once."""
     async with asyncio.timeout(20):
         answer = await api.head(path)
     assert (answer.status_code, answer.content) == (200, b"")
@@ -92,7 +92,7 @@ async def test_every_get_has_its_head(api, path):
             assert answer.headers["content-length"] == got.headers["content-length"]
 
 
-async def test_every_get_is_among_them(api):
+async def test_every_get_route_is_tested(api):
     document = (await api.get("/openapi.json")).json()
     gets = {path for path, methods in document["paths"].items() if "get" in methods}
     tried = {path.partition("?")[0] for path in HEADS}
@@ -106,7 +106,7 @@ async def test_a_head_of_an_unknown_path_is_a_404(api):
 
 @pytest.mark.parametrize("headers", [{"Host": "["}, {"Host": "localhost", "Origin": "http://["}])
 async def test_a_malformed_host_header_is_rejected(api, headers):
-    """It was a 500."""
+    """In the past the status was 500."""
     answer = await api.post("/api/admin/circuit-breaker/close", headers=headers)
     assert_problem(answer, 403, "FORBIDDEN")
 
@@ -227,7 +227,7 @@ class TestDocumentation:
     async def test_the_headers_of_an_answer_are_those_documented(self, api, method, path, sent):
         await api.post("/api/metrics/batch", json=[metric(), metric()])
         document = (await api.get("/openapi.json")).json()
-        for _ in range(2):  # the second time it is replayed, or out of the cache
+        for _ in range(2):  # the second answer is a replay, or comes from the cache
             answer = await api.request(method.upper(), path, **sent)
         responses = document["paths"][path.partition("?")[0]][method]["responses"]
         documented = {name.lower() for name in responses[str(answer.status_code)]["headers"]}

@@ -1,4 +1,4 @@
-"""Exports over HTTP: what is stored comes out once, and going back in makes the same summaries."""
+"""Exports over HTTP: each stored point once, and an import of the export gives the same summaries."""
 
 import asyncio
 import gzip
@@ -183,7 +183,7 @@ async def test_an_export_that_fails_midway_does_not_end_as_if_it_were_complete(o
                 with pytest.raises(httpx.RemoteProtocolError, match="incomplete chunked read"):
                     async for _ in chunks:
                         pass
-            assert (await client.get("/health")).status_code == 503  # and the worker serves on
+            assert (await client.get("/health")).status_code == 503  # the worker still serves requests
         (cut_off,) = server.lines("answer_cut_off")
         assert (cut_off["path"], cut_off["code"]) == ("/api/metrics/export", "REDIS_UNAVAILABLE")
         assert not server.lines("unexpected_error")
@@ -208,7 +208,7 @@ POINTS = st.builds(
 
 
 async def everything(api):
-    """What a reader sees of both types."""
+    """Return all answers about both types."""
     seen = []
     for metric in ("cpu", "mem/used"):
         for path in (
@@ -229,12 +229,12 @@ async def everything(api):
     max_examples=examples(15), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(st.lists(st.lists(POINTS, min_size=1, max_size=40), min_size=1, max_size=4), st.booleans())
-async def test_an_export_posted_to_an_empty_service_makes_the_same_answers(
+async def test_an_export_posted_to_an_empty_service_causes_the_same_answers(
     api, redis_server, batches, is_dense
 ):
     with redis_server.connect() as redis:
         redis.flushall()
-    if is_dense:  # so that the points lie in minutes
+    if is_dense:  # so that the points are stored by minute
         await post(api, [point(n, n % 60) for n in range(1_024)])
     for batch in batches:
         await post(api, batch)

@@ -1,4 +1,4 @@
-"""The external service over real sockets, when it breaks the rules of HTTP."""
+"""The external service over real sockets, with responses that violate HTTP."""
 
 import asyncio
 

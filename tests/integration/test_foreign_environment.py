@@ -1,4 +1,4 @@
-"""The environment names proxies and certificates, as in many companies, and the calls ignore them."""
+"""Outgoing calls ignore the proxies and certificates of the environment."""
 
 import asyncio
 import subprocess
@@ -46,6 +46,6 @@ async def test_every_outgoing_call_goes_where_the_settings_say(start_server, col
                 text=True, timeout=60, check=False,
             )  # fmt: skip
             assert ran.returncode == 0, ran.stderr
-        server.stop()  # what is gathered is sent
+        server.stop()  # the collected commands are sent
     assert {span.name for span in collector.spans} >= {"external-service.attempt", "GET /api/metrics/summary"}
     assert "http.server.request.duration" in collector.metrics

@@ -1,4 +1,4 @@
-"""The busiest routes, on a whole API."""
+"""The hot routes of the complete API."""
 
 import asyncio
 
@@ -57,12 +57,12 @@ async def test_a_cached_summary_is_one_round_trip_and_so_is_a_measurement(api, r
     assert round_trips() == before + 2
 
 
-async def test_measurements_that_come_at_once_share_their_round_trips(api, round_trips):
+async def test_concurrent_measurements_share_their_round_trips(api, round_trips):
     await api.post("/api/metrics", json=metric())
     before = round_trips()
     answers = await asyncio.gather(*(api.post("/api/metrics", json=metric(n)) for n in range(20)))
     assert {answer.status_code for answer in answers} == {201}
-    assert round_trips() - before <= 5, "twenty alone would take twenty"
+    assert round_trips() - before <= 5, "twenty separate requests would take twenty round trips"
     summary = await api.get("/api/metrics/summary?type=cpu", headers={"Cache-Control": "no-cache"})
     assert summary.json()["count"] == 21
 
@@ -71,7 +71,7 @@ async def test_measurements_that_come_at_once_share_their_round_trips(api, round
 async def test_a_client_known_to_be_over_its_quota_is_rejected_before_the_handler(redis_server, query):
     async with running_api(redis_server.url, rate_limit_read_requests=1, **CALM) as api:
         await api.get("/api/metrics/list")
-        asked = await api.get("/api/metrics/list")  # which is no hot route
+        asked = await api.get("/api/metrics/list")  # this route is not performance-critical
         link = api.state["is_redis_connected"].__self__
         before = link.round_trips
         known = await api.get(f"/api/metrics/summary?{query}", headers={"X-Request-ID": "abc"})
@@ -82,10 +82,10 @@ async def test_a_client_known_to_be_over_its_quota_is_rejected_before_the_handle
         for name in ("content-type", "ratelimit-policy", "x-ratelimit-limit", "x-ratelimit-remaining"):
             assert known.headers[name] == asked.headers[name]
         assert abs(int(known.headers["retry-after"]) - int(asked.headers["retry-after"])) <= 1
-        told, ever = known.json(), asked.json()
-        assert (told["request_id"], told.keys()) == ("abc", ever.keys())
-        assert {name: told[name] for name in told.keys() - NOBODYS} == {
-            name: ever[name] for name in ever.keys() - NOBODYS
+        known_problem, new_problem = known.json(), asked.json()
+        assert (known_problem["request_id"], known_problem.keys()) == ("abc", new_problem.keys())
+        assert {name: known_problem[name] for name in known_problem.keys() - NOBODYS} == {
+            name: new_problem[name] for name in new_problem.keys() - NOBODYS
         }
         counted = (await api.get("/metrics")).text
         for route in ("/api/metrics/list", "/api/metrics/summary"):
@@ -101,11 +101,11 @@ BY_ADMISSION = {
 
 
 @pytest.mark.parametrize("spent", ["ingest", "read"])
-async def test_each_hot_route_refuses_by_the_admission_of_its_handler(redis_server, spent):
+async def test_each_hot_route_uses_the_quota_of_its_handler(redis_server, spent):
     limits = {"rate_limit_requests": 100, "rate_limit_read_requests": 100}
     limits["rate_limit_requests" if spent == "ingest" else "rate_limit_read_requests"] = 1
     async with running_api(redis_server.url, **limits, **CALM) as api:
-        for _ in range(2):  # the second one is refused by Redis, and so known
+        for _ in range(2):  # Redis refuses the second one, so the worker repeats the refusal
             last = await (api.post("/api/metrics") if spent == "ingest" else api.get("/api/metrics/list"))
         assert last.status_code == 429
         for admission, requests in BY_ADMISSION.items():
@@ -117,14 +117,14 @@ async def test_each_hot_route_refuses_by_the_admission_of_its_handler(redis_serv
 HOT_ROUTES = [route for module in (ingest, reads, series, overview) for route in module.HOT_ROUTES]
 
 
-def test_every_hot_route_is_among_them():
+def test_every_hot_route_is_tested():
     assert {(route.method, route.path) for route in HOT_ROUTES} == {
         (method, path.partition("?")[0]) for some in BY_ADMISSION.values() for method, path in some
     }
 
 
 async def test_the_documents_and_the_allowed_methods_are_those_of_the_same_handlers(api):
-    """FastAPI registers each handler of a hot route, and nothing of its own."""
+    """FastAPI registers the handlers of the hot routes, and no others for these paths."""
     routers = (ingest.router, reads.router, series.router, overview.router)
     registered = {
         (method, route.path): route.endpoint

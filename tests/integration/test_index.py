@@ -6,7 +6,7 @@ BROWSER = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;
 
 
 async def test_a_browser_is_redirected_to_the_dashboard_below_any_path(api):
-    """It was a bare 404."""
+    """In the past the answer was a 404."""
     answer = await api.get("/", headers=BROWSER | {"Host": "elsewhere.example"})
     assert (answer.status_code, answer.headers["location"]) == (307, "dashboard")
     assert answer.headers["vary"] == "Accept"

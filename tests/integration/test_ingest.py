@@ -1,4 +1,4 @@
-"""Measurements in, over HTTP."""
+"""The ingest of measurements over HTTP."""
 
 import asyncio
 import gzip
@@ -46,7 +46,7 @@ async def test_a_measurement_is_stored_and_seen_by_the_next_read(api):
         ("2026-01-31T12:00:00.5Z", "2026-01-31T12:00:00.500000Z"),
     ],
 )
-async def test_timestamps_are_answered_in_utc_with_microseconds_kept(api, sent, answered):
+async def test_timestamps_are_returned_in_utc_with_microseconds(api, sent, answered):
     answer = await api.post("/api/metrics", json={**GOOD, "timestamp": sent})
     assert answer.json()["timestamp"] == answered
     listed = await api.get("/api/metrics/list?type=cpu")
@@ -70,7 +70,7 @@ async def test_timestamps_are_answered_in_utc_with_microseconds_kept(api, sent, 
         ("null", "body"),
     ],
 )
-async def test_a_wrong_measurement_is_named_and_not_stored(api, body, field):
+async def test_an_invalid_measurement_is_reported_and_not_stored(api, body, field):
     answer = await api.post("/api/metrics", content=body, headers={"Content-Type": "application/json"})
     problem = assert_problem(answer, 422, "VALIDATION_ERROR")
     assert problem["errors"][0]["field"] == field
@@ -79,7 +79,7 @@ async def test_a_wrong_measurement_is_named_and_not_stored(api, body, field):
 
 @pytest.mark.parametrize("wrong", [metric(ago=-(10**6)), {}, {"timestamp": "yesterday"}])
 async def test_a_wrong_measurement_counts_against_the_quota(api, wrong):
-    """One too far ahead of the clock did not, and its answer had no quota headers."""
+    """In the past, a timestamp too far ahead of the clock did not count against the quota."""
     answers = [await api.post("/api/metrics", json=wrong) for _ in range(2)]
     for answer in answers:
         assert_problem(answer, 422, "VALIDATION_ERROR")
@@ -104,7 +104,7 @@ async def test_other_media_types_and_encodings_are_rejected(api):
     "body", [json.dumps({**GOOD, "note": "x" * 65_536}).encode(), b"[" + b"[]," * 1_700_000 + b"[]]"]
 )
 async def test_one_measurement_may_not_be_as_large_as_a_batch(api, body):
-    """Five megabytes were parsed for one point."""
+    """In the past, five megabytes were parsed for one point."""
     answer = await api.post("/api/metrics", content=body, headers={"Content-Type": "application/json"})
     problem = assert_problem(answer, 413, "PAYLOAD_TOO_LARGE")
     assert "65536" in problem["message"]
@@ -127,7 +127,7 @@ async def test_a_body_that_is_too_large_is_rejected(api):
 class TestBatch:
     @pytest.mark.parametrize("kind", ["application/json", "application/x-ndjson"])
     async def test_a_valid_measurement_has_the_same_limit_in_each_form(self, api, kind):
-        """In an array of valid measurements one of any size was stored."""
+        """In the past, an array of valid measurements could contain one of any size."""
 
         def sized(size):
             text = json.dumps(GOOD)
@@ -165,8 +165,8 @@ class TestBatch:
         assert (problem["accepted"], problem["rejected"]) == (0, len(batch))
 
     async def test_bodies_that_wait_to_be_read_are_not_inflated_yet(self, api):
-        """Five kilobytes that inflate to five megabytes were inflated by everyone in line."""
-        lines = (json.dumps(GOOD).encode() + b"\n") * 300  # which take several turns
+        """In the past, all waiting requests inflated their bodies at once."""
+        lines = (json.dumps(GOOD).encode() + b"\n") * 300  # these take several cycles of the event loop
         packed = gzip.compress(lines.ljust(5 * 1024 * 1024, b"\n"))
         headers = {"Content-Type": "application/x-ndjson", "Content-Encoding": "gzip"}
 
@@ -202,7 +202,7 @@ class TestBatch:
         assert await count(api) == 10_000
 
     async def test_five_megabytes_of_zeros_are_rejected(self, api):
-        """They were parsed whole, which took 327 MB and 0.8 s without other requests."""
+        """In the past, such a body was parsed at once, which needed 327 MB and blocked for 0.8 s."""
         body = b"[" + b"[]," * 1_700_000 + b"[]]"
         answer = await api.post(
             "/api/metrics/batch", content=body, headers={"Content-Type": "application/json"}
@@ -212,7 +212,7 @@ class TestBatch:
     @pytest.mark.parametrize("member", [r'"\ud800"', "9" * 5_000])
     @pytest.mark.parametrize("kind", ["application/json", "application/x-ndjson"])
     async def test_json_that_the_parser_rejects_is_an_error_of_its_point(self, api, kind, member):
-        """In an array it made the whole body a 400."""
+        """In the past, such an element of an array made the whole body a 400."""
         good, wrong = json.dumps(metric()), json.dumps(metric() | {"value": "?"}).replace('"?"', member)
         lines = [good, wrong, good]
         body = f"[{','.join(lines)}]" if kind == "application/json" else "\n".join(lines)
@@ -225,7 +225,7 @@ class TestBatch:
         answer = await api.post("/api/metrics/batch", json=[GOOD, []])
         assert answer.json()["errors"] == [{"index": 1, "field": "body", "message": "must be a JSON object"}]
 
-    async def test_ten_thousand_types_at_once(self, api):
+    async def test_a_batch_with_ten_thousand_types_is_stored(self, api):
         lines = "\n".join(json.dumps({**GOOD, "type": f"t{n}"}) for n in range(10_000))
         headers = {"Content-Type": "application/x-ndjson"}
         answer = await api.post("/api/metrics/batch", content=lines, headers=headers)

@@ -23,8 +23,8 @@ async def api(redis_server):
         yield client
 
 
-async def until_told(api, *kinds):
-    """The lines of /logs, once there is one of each of `kinds`."""
+async def lines_with_events(api, *kinds):
+    """Return the lines of /logs, once it has a line of each of `kinds`."""
     async with asyncio.timeout(10):
         while True:
             lines = (await api.get("/logs")).text.splitlines()
@@ -71,11 +71,11 @@ class TestInvoke:
             ("fallback", "the call took longer than 2 s")
         ]
 
-    async def test_slow_calls_alone(self, api):
+    async def test_the_endpoint_for_slow_calls_makes_a_slow_call(self, api):
         run = (await api.get("/invoke_delay")).json()
         assert [(call["path"], call["outcome"]) for call in run["calls"]] == [("/delay/3", "fallback")]
 
-    async def test_a_failure_rate_set_by_another_worker_holds(self, redis_server, api):
+    async def test_a_failure_rate_set_by_another_worker_applies(self, redis_server, api):
         async with running_api(redis_server.url, **QUICK, **PLENTY, **CALM) as other:
             await other.put(RATE, json={"failure_rate": 1.0})
         assert (await api.get("/invoke")).json()["fallback"] == 1
@@ -105,12 +105,12 @@ class TestInvoke:
 
 @asynccontextmanager
 async def client_of(api, path, method="GET", **headers):
-    """A request served as a server does it: the status, once there is one, and the chunks of the body so far.
+    """Send a request like a server, and yield the status and the list of received chunks.
 
-    Its client hangs up at the end.
+    The client disconnects at the end of the block.
     """
-    heard, chunks, status = asyncio.Queue(), [], asyncio.get_running_loop().create_future()
-    heard.put_nowait({"type": "http.request", "body": b"", "more_body": False})
+    messages, chunks, status = asyncio.Queue(), [], asyncio.get_running_loop().create_future()
+    messages.put_nowait({"type": "http.request", "body": b"", "more_body": False})
 
     async def send(message):
         if message["type"] == "http.response.start":
@@ -126,14 +126,14 @@ async def client_of(api, path, method="GET", **headers):
         "raw_path": path.encode(), "query_string": query.encode(), "headers": sent,
         "client": ("127.0.0.1", 50000), "server": ("localhost", 80), "asgi": {"spec_version": "2.3"},
     }  # fmt: skip
-    serving = asyncio.create_task(api._transport.app(scope, heard.get, send))
+    serving = asyncio.create_task(api._transport.app(scope, messages.get, send))
     async with asyncio.timeout(30):
         yield status, chunks
-        heard.put_nowait({"type": "http.disconnect"})
+        messages.put_nowait({"type": "http.disconnect"})
         await serving
 
 
-class TestWhoHangsUp:
+class TestDisconnect:
     @pytest.mark.parametrize(
         ("method", "path"), [("GET", "/invoke_delay?count=500"), ("POST", "/stress?seconds=60")]
     )
@@ -184,8 +184,8 @@ class TestStress:
         assert_problem(await api.post(f"/stress?{query}"), 422, "VALIDATION_ERROR")
 
 
-class TestByHand:
-    async def test_forced_open_it_stays_open_until_it_is_reset(self, api):
+class TestManualControl:
+    async def test_a_breaker_that_is_forced_open_stays_open_until_it_is_reset(self, api):
         opened = (await api.post("/force_open")).json()
         assert opened["state"] == "OPEN"
         assert opened == (await api.get("/circuit_state")).json()
@@ -207,7 +207,7 @@ class TestByHand:
 
 
 def sse(chunks):
-    """The events in a stream's chunks, as (id, data)."""
+    """Return the events in the chunks of a stream, as pairs of id and data."""
     events = []
     for block in b"".join(chunks).decode().split("\n\n"):
         fields = dict(line.split(": ", 1) for line in block.splitlines() if not line.startswith(":"))
@@ -227,7 +227,9 @@ class TestEvents:
         await api.get("/invoke_error?count=5")
         await api.get("/invoke_delay")
         await api.post("/reset_circuit")
-        lines = await until_told(api, "Retried", "RetriesExhausted", "FellBack", "Rejected", "StateChanged")
+        lines = await lines_with_events(
+            api, "Retried", "RetriesExhausted", "FellBack", "Rejected", "StateChanged"
+        )
         changes = [line.split(" ", 4)[2:] for line in lines if "StateChanged" in line]
         assert [change[0] for change in changes] == ["external-service"] * len(changes)
         assert changes[0][2].startswith('before="CLOSED" after="OPEN" reason="')
@@ -241,11 +243,11 @@ class TestEvents:
     async def test_the_log_has_the_events_of_all_workers(self, redis_server, api):
         async with running_api(redis_server.url, **PLENTY, **CALM) as other:
             await other.post("/force_open")
-            assert len(await until_told(api, "StateChanged")) == 1
+            assert len(await lines_with_events(api, "StateChanged")) == 1
 
     async def test_the_text_can_be_followed(self, api):
         await api.post("/force_open")
-        await until_told(api, "StateChanged")
+        await lines_with_events(api, "StateChanged")
         async with client_of(api, "/logs?follow=true") as (status, chunks):
             assert await status == 200
             await until(lambda: b"OPEN" in b"".join(chunks))
@@ -303,7 +305,7 @@ class TestEvents:
 
     async def test_a_browser_that_follows_the_log_gets_a_page_without_a_script(self, api):
         await api.post("/force_open")
-        await until_told(api, "StateChanged")
+        await lines_with_events(api, "StateChanged")
         accept = "text/html,application/xhtml+xml,*/*;q=0.8"
         async with client_of(api, "/logs?follow=true", accept=accept) as (status, chunks):
             assert await status == 200
@@ -321,11 +323,11 @@ class TestEvents:
         settings = {"external_service_rate_per_second": 5}
         async with running_api(redis_server.url, **settings, **PLENTY, **CALM) as api:
             await api.post("/stress?seconds=1&concurrency=10")
-            lines = await until_told(api, "Waited")
+            lines = await lines_with_events(api, "Waited")
         assert any(" external-service.rate-limiter Waited " in line for line in lines)
 
 
-class TestRedisAway:
+class TestRedisOutage:
     async def test_without_redis_the_lab_works_events_are_counted_and_the_log_is_a_503(self, own_redis):
         async with running_api(own_redis.url, **QUICK, **PLENTY, **CALM) as api:
             own_redis.kill()
@@ -356,7 +358,7 @@ class TestProcesses:
                 await server.until_healthy(client)
                 async with client.stream("GET", "/logs?follow=true") as text:
                     assert text.status_code == 200
-                    await asyncio.to_thread(server.stop)  # which waits, and not for long
+                    await asyncio.to_thread(server.stop)  # the call waits, but not for long
             finally:
                 server.process.kill()
         assert "Traceback" not in server.log.read_text()

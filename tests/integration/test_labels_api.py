@@ -1,4 +1,4 @@
-"""Labels over HTTP: in, and out again by filter and by group."""
+"""Labels over HTTP: ingest, filters and groups."""
 
 import pytest
 
@@ -95,7 +95,7 @@ async def test_groups_are_ordered_by_label_values_in_the_order_of_the_names(api,
         assert [group["labels"] or None for group in answer.json()["groups"]] == expected
 
 
-async def test_a_series_over_the_cap_is_an_error_of_its_point(api):
+async def test_a_series_over_the_limit_is_rejected_with_the_index_of_its_point(api):
     labelled = [point(n, {"host": str(n)}) for n in range(5)]
     answer = await api.post("/api/metrics/batch", json=labelled)
     assert (answer.status_code, answer.json()["accepted"]) == (207, 3)
@@ -126,7 +126,7 @@ async def test_the_first_errors_of_a_batch_are_those_of_its_first_points(api):
         "a", {f"n{n}": "v" for n in range(17)}, {"": "a"}, {"h" * 65: "a"},
     ],
 )  # fmt: skip
-async def test_wrong_labels_are_rejected_alike_alone_and_in_a_batch(api, labels):
+async def test_invalid_labels_cause_the_same_error_alone_and_in_a_batch(api, labels):
     alone = await api.post("/api/metrics", json=point(1, labels))
     assert (alone.status_code, alone.json()["code"]) == (422, "VALIDATION_ERROR")
     assert alone.json()["errors"][0]["field"].startswith("labels")
@@ -144,6 +144,6 @@ async def test_a_timestamp_too_far_ahead_is_rejected(api):
 
 
 @pytest.mark.parametrize("query", ["label=host", "label=:a", "group_by=1", "group_by=a,b,c,d", "group_by="])
-async def test_a_wrong_query_by_labels_is_a_422(api, query):
+async def test_an_invalid_query_by_labels_is_a_422(api, query):
     answer = await api.get(f"/api/metrics/summary?type=cpu&{query}")
     assert (answer.status_code, answer.json()["code"]) == (422, "VALIDATION_ERROR")

@@ -21,8 +21,8 @@ def link(request) -> RedisLink:
     return request.getfixturevalue(request.param)
 
 
-async def store_in_layout_1(link, metric_type="cpu"):
-    """Leave what one point left in the first layout."""
+async def write_layout_1(link, metric_type="cpu"):
+    """Store the keys of one point in the first layout."""
     prefix = f"m:{{{metric_type}}}:"
     await link.send("ZADD", "types", 1_769_860_800_000_000, metric_type)
     await link.send("INCRBY", prefix + "seq", 1)
@@ -46,7 +46,7 @@ async def test_an_empty_database_gets_the_version(link):
     assert await link.send("GET", VERSION_KEY) == LAYOUT_VERSION.encode()
 
 
-async def test_metrics_without_a_version_in_our_layout_get_it(link):
+async def test_metrics_in_the_current_layout_without_a_version_get_the_version(link):
     for number in range(1_100):
         await link.send("ZADD", "types", number, f"t{number}")
     await link.send("HSET", "m:{t1}:d", "all", b"\0" * 56)
@@ -57,10 +57,10 @@ async def test_metrics_without_a_version_in_our_layout_get_it(link):
 
 
 @pytest.mark.parametrize("others", [0, 1_100])
-async def test_metrics_of_the_first_layout_are_known_by_their_keys(link, others):
+async def test_metrics_in_the_first_layout_are_recognised_by_their_keys(link, others):
     for number in range(others):
         await link.send("ZADD", "types", number, f"t{number}")
-    await store_in_layout_1(link)
+    await write_layout_1(link)
     before = await keys(link)
 
     with pytest.raises(OtherLayoutError, match=r"layout 1, and this version reads layout 2.*export.*import"):
@@ -69,20 +69,20 @@ async def test_metrics_of_the_first_layout_are_known_by_their_keys(link, others)
 
 
 @pytest.mark.parametrize("version", ["1", "3", "", "é"])
-async def test_another_version_is_named(link, version):
+async def test_another_version_is_reported(link, version):
     await link.send("SET", VERSION_KEY, version)
 
     with pytest.raises(OtherLayoutError, match=f"layout {version}, and"):
         await check(link)
 
 
-async def test_a_foreign_value_in_place_of_the_version_stops_nothing(link):
+async def test_a_foreign_value_as_the_version_is_ignored(link):
     await link.send("RPUSH", VERSION_KEY, "x")
 
     await check(link)
 
 
-async def test_a_user_without_the_right_to_look_may_serve(start_redis):
+async def test_a_user_without_permission_to_read_the_version_can_serve(start_redis):
     redis = start_redis()
     with redis.connect() as client:
         client.execute_command("ACL", "SETUSER", "default", "-get", "-zrange")
@@ -96,7 +96,7 @@ async def test_a_user_without_the_right_to_look_may_serve(start_redis):
 
 @pytest.mark.parametrize("workers", [1, 2])
 async def test_a_service_refuses_to_start_on_another_layout(redis_link, redis_server, tmp_path, workers):
-    await store_in_layout_1(redis_link)
+    await write_layout_1(redis_link)
     before = await keys(redis_link)
 
     server = Server(redis_server.url, tmp_path, workers=workers, command=("src",))
@@ -104,19 +104,19 @@ async def test_a_service_refuses_to_start_on_another_layout(redis_link, redis_se
     assert await server.end() == STARTUP_FAILURE
     log = server.log.read_text("utf-8")
     assert "Traceback" not in log
-    told = [line for line in log.splitlines() if "export" in line and "import" in line]
-    assert 1 <= len(told) <= workers
+    reasons = [line for line in log.splitlines() if "export" in line and "import" in line]
+    assert 1 <= len(reasons) <= workers
     assert await keys(redis_link) == before
 
 
-async def test_a_service_that_finds_another_layout_later_does_not_touch_it(own_redis):
+async def test_a_running_service_neither_reads_nor_writes_another_layout(own_redis):
     async with running_api(own_redis.url, **PLENTY, **CALM) as api:
         assert (await api.post("/api/metrics", json=metric())).status_code == 201
         own_redis.kill()
         assert (await api.post("/api/metrics", json=metric())).status_code == 503
         own_redis.start()
         with own_redis.connect() as client:
-            # The API may be faster than this, and lose Redis once more.
+            # The API may have connected before this, and lose Redis again.
             client.set(VERSION_KEY, "3")
             own_redis.kill()
             await api.post("/api/metrics", json=metric())

@@ -107,7 +107,7 @@ async def test_an_idempotency_key_stays_used_after_the_deletion(api):
     assert await get(api, "list") == []
 
 
-async def test_a_walk_goes_on_after_a_deletion_strictly_before_its_place(api):
+async def test_a_walk_continues_after_a_deletion_before_its_position(api):
     stamp = metric()["timestamp"]
     same = [labelled(n, "ab"[n % 2]) | {"timestamp": stamp} for n in range(6)]
     older = [labelled(10 + n, "b", ago=3600 + n) for n in range(3)]
@@ -199,7 +199,7 @@ async def test_one_rule_too_many_is_a_422(api):
     assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "pattern")
 
 
-async def test_retention_of_the_settings_holds_where_no_rule_does(redis_server):
+async def test_the_retention_setting_applies_without_a_rule(redis_server):
     async with running_api(redis_server.url, **SETTINGS, metric_retention_seconds=86_400) as api:
         await api.put("/api/admin/retention", json={"pattern": "kept", "seconds": 0})
         await post(api, metric(1.0, ago=3 * 86_400), metric(2.0), metric(4.0, "kept", ago=3 * 86_400))
@@ -216,7 +216,7 @@ async def test_two_workers_agree_on_rules_and_deletions(redis_server):
         await post(
             one, *(labelled(n, "ab"[n % 2], ago=60 + n) for n in range(100)), metric(7, "old", 3 * 86_400)
         )
-        assert len(await get(two, "list?type=cpu")) == 100  # it knows the series now
+        assert len(await get(two, "list?type=cpu")) == 100  # it has loaded the series
         answers = await asyncio.gather(
             delete(one, "type=cpu&label=host:a"),
             delete(two, "type=cpu&label=host:a"),

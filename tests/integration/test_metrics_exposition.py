@@ -1,4 +1,4 @@
-"""GET /metrics of a running service: the figures of all workers."""
+"""GET /metrics of a running service, with the instruments of all workers."""
 
 import asyncio
 
@@ -16,7 +16,7 @@ KEPT = {"method": "POST", "route": "/api/metrics"}
 
 
 async def figures(client):
-    """All series with their values, as a scraper sees them."""
+    """Return all series with their values, from the text format."""
     answer = await client.get("/metrics")
     assert answer.status_code == 200
     assert answer.headers["content-type"].startswith("text/plain; version=")
@@ -27,18 +27,18 @@ async def figures(client):
     }
 
 
-def of(found, name, /, **labels):
+def value_of(found, name, /, **labels):
     return found.get((name, frozenset(labels.items())), 0)
 
 
-def rise(before, after, name, /, **labels):
-    return of(after, name, **labels) - of(before, name, **labels)
+def increase(before, after, name, /, **labels):
+    return value_of(after, name, **labels) - value_of(before, name, **labels)
 
 
 def decisions(before, after, quota):
     labels = {"quota": quota, "algorithm": "sliding_window_log"}
     return [
-        rise(before, after, "rate_limiter_decisions_total", outcome=outcome, **labels)
+        increase(before, after, "rate_limiter_decisions_total", outcome=outcome, **labels)
         for outcome in ("allowed", "refused", "bypassed")
     ]
 
@@ -61,18 +61,18 @@ async def test_requests_and_writes_are_counted(redis_server):
         await api.get("/api/metrics/summary?type=cpu")
         await api.get("/api/metrics/summary?type=cpu")
         after = await figures(api)
-    assert rise(before, after, "ingested_points_total") == 9
-    assert rise(before, after, "ingest_batch_points_count") == 3
-    assert rise(before, after, "ingest_batch_points_bucket", le="1.0") == 2
+    assert increase(before, after, "ingested_points_total") == 9
+    assert increase(before, after, "ingest_batch_points_count") == 3
+    assert increase(before, after, "ingest_batch_points_bucket", le="1.0") == 2
     assert decisions(before, after, "ingest") == [3, 1, 0]
     assert decisions(before, after, "read") == [2, 0, 0]
-    assert rise(before, after, "cache_answers_total", cache="summary", outcome="miss") == 1
-    assert rise(before, after, "cache_answers_total", cache="summary", outcome="hit") == 1
+    assert increase(before, after, "cache_answers_total", cache="summary", outcome="miss") == 1
+    assert increase(before, after, "cache_answers_total", cache="summary", outcome="hit") == 1
     for policy in ("external-service", "external-service.attempt"):
         name = "resilience_call_duration_seconds_count"
-        assert rise(before, after, name, policy=policy, outcome="succeeded") == 1
-    assert rise(before, after, "http_requests_total", status="201", **KEPT) == 2
-    assert rise(before, after, "http_requests_total", status="429", **KEPT) == 1
+        assert increase(before, after, name, policy=policy, outcome="succeeded") == 1
+    assert increase(before, after, "http_requests_total", status="201", **KEPT) == 2
+    assert increase(before, after, "http_requests_total", status="429", **KEPT) == 1
 
 
 async def test_a_repeated_write_is_not_counted_again(redis_server):
@@ -82,7 +82,7 @@ async def test_a_repeated_write_is_not_counted_again(redis_server):
         for _ in range(2):
             await api.post("/api/metrics", json=point, headers={"Idempotency-Key": "once"})
         after = await figures(api)
-    assert rise(before, after, "ingested_points_total") == 1
+    assert increase(before, after, "ingested_points_total") == 1
 
 
 async def test_every_round_trip_is_counted(redis_server):
@@ -91,12 +91,15 @@ async def test_every_round_trip_is_counted(redis_server):
         before, made_before = await figures(api), link.round_trips
         for _ in range(5):
             await api.post("/api/metrics", json=metric())
-        made, after = link.round_trips, await figures(api)  # the last is under way while it is written
-    told = rise(before, after, "redis_round_trips_total")
-    assert told >= made - made_before >= 5
-    assert rise(before, after, "redis_round_trip_duration_seconds_count") == told
-    assert rise(before, after, "redis_commands_total") >= told
-    assert 0 < rise(before, after, "redis_round_trip_duration_seconds_sum") < 60
+        made, after = (
+            link.round_trips,
+            await figures(api),
+        )  # the last round trip is running while the answer is written
+    observed = increase(before, after, "redis_round_trips_total")
+    assert observed >= made - made_before >= 5
+    assert increase(before, after, "redis_round_trip_duration_seconds_count") == observed
+    assert increase(before, after, "redis_commands_total") >= observed
+    assert 0 < increase(before, after, "redis_round_trip_duration_seconds_sum") < 60
 
 
 async def test_no_label_has_a_value_that_a_client_chooses(redis_server):
@@ -106,8 +109,8 @@ async def test_no_label_has_a_value_that_a_client_chooses(redis_server):
         await api.get("/telltale-path")
         await api.request("TELLTALE-METHOD", "/api/metrics")
         text = (await api.get("/metrics")).text
-    for told in ("telltale", "TELLTALE", "203.0.113"):
-        assert told not in text
+    for observed in ("telltale", "TELLTALE", "203.0.113"):
+        assert observed not in text
 
 
 async def test_the_gauge_has_the_current_state_of_the_breaker(redis_server):
@@ -115,7 +118,7 @@ async def test_the_gauge_has_the_current_state_of_the_breaker(redis_server):
         before = await figures(api)
         assert breaker_states(before) == {"CLOSED": 1, "OPEN": 0, "HALF_OPEN": 0}
         async with running_api(redis_server.url, **PLENTY, **CALM) as another:
-            await another.post("/api/admin/circuit-breaker/open")  # who tells nobody but Redis
+            await another.post("/api/admin/circuit-breaker/open")  # this client notifies only Redis
         after = await figures(api)
     assert breaker_states(after) == {"CLOSED": 0, "OPEN": 1, "HALF_OPEN": 0}
     changed = frozenset({("breaker", "external-service"), ("before", "CLOSED"), ("after", "OPEN")})
@@ -136,7 +139,7 @@ async def test_without_redis_the_overview_counts_bypassed_requests(own_redis):
 async def test_a_round_trip_that_fails_is_observed_too(own_redis):
     seen = []
     address = RedisAddress(own_redis.url)
-    link = RedisLink(connect(address), SystemClock(), observe=lambda *told: seen.append(told))
+    link = RedisLink(connect(address), SystemClock(), observe=lambda *observed: seen.append(observed))
     try:
         await asyncio.gather(link.send("PING"), link.send("ECHO", "a"))
         assert [commands for commands, _ in seen] == [2]
@@ -145,7 +148,7 @@ async def test_a_round_trip_that_fails_is_observed_too(own_redis):
     own_redis.kill()
     lost = []
     client = connect(address)
-    batcher = Batcher(client.connection_pool, 0.6, lost.append, lambda *told: seen.append(told))
+    batcher = Batcher(client.connection_pool, 0.6, lost.append, lambda *observed: seen.append(observed))
     await asyncio.gather(batcher.add(("PING",)), return_exceptions=True)
     await batcher.aclose()
     await client.aclose()
@@ -155,7 +158,7 @@ async def test_a_round_trip_that_fails_is_observed_too(own_redis):
 
 
 @pytest.mark.slow
-async def test_two_workers_answer_as_one(start_server):
+async def test_two_workers_return_the_same_totals(start_server):
     server = start_server(RATE_LIMIT_REQUESTS="1000", RATE_LIMIT_READ_REQUESTS="1000")
     async with httpx.AsyncClient(base_url=server.url, timeout=20) as client:
         await server.until_healthy(client)
@@ -166,23 +169,23 @@ async def test_two_workers_answer_as_one(start_server):
         async with httpx.AsyncClient(base_url=server.url, timeout=20) as client:
             return await figures(client)
 
-    # whichever worker is asked
+    # the same from every worker
     for found in [await asked() for _ in range(10)]:
-        assert of(found, "ingested_points_total") == 60
-        assert of(found, "ingest_batch_points_count") == 60
-        assert of(found, "ingest_batch_points_bucket", le="+Inf") == 60
-        assert of(found, "http_requests_total", status="201", **KEPT) == 60
-        assert of(found, "http_request_duration_seconds_count", **KEPT) == 60
+        assert value_of(found, "ingested_points_total") == 60
+        assert value_of(found, "ingest_batch_points_count") == 60
+        assert value_of(found, "ingest_batch_points_bucket", le="+Inf") == 60
+        assert value_of(found, "http_requests_total", status="201", **KEPT) == 60
+        assert value_of(found, "http_request_duration_seconds_count", **KEPT) == 60
         limiter = {"quota": "ingest", "algorithm": "sliding_window_log"}
-        assert of(found, "rate_limiter_decisions_total", outcome="allowed", **limiter) == 60
+        assert value_of(found, "rate_limiter_decisions_total", outcome="allowed", **limiter) == 60
         # the other worker reports its counters, and may have done so between the reading of its two files
-        assert of(found, "redis_round_trips_total") > 0
-        assert of(found, "redis_round_trip_duration_seconds_count") == pytest.approx(
-            of(found, "redis_round_trips_total"), abs=1
+        assert value_of(found, "redis_round_trips_total") > 0
+        assert value_of(found, "redis_round_trip_duration_seconds_count") == pytest.approx(
+            value_of(found, "redis_round_trips_total"), abs=1
         )
         assert breaker_states(found) == {"CLOSED": 0, "OPEN": 1, "HALF_OPEN": 0}
 
-    # and a gauge follows, though the worker that answered before it has its own reading on file
+    # the gauge changes, although the worker that answered before has stored an older value
     async with httpx.AsyncClient(base_url=server.url, timeout=20) as client:
         await client.post("/api/admin/circuit-breaker/close")
     for found in [await asked() for _ in range(10)]:

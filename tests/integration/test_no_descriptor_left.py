@@ -24,7 +24,7 @@ pytestmark = [
 
 @pytest.fixture(params=["tcp", "unix"])
 def server(request, start_redis, tmp_path):
-    """One worker of the API, with the Redis behind it."""
+    """Run one worker of the API, with its Redis."""
     port = str(free_port())
     redis = start_redis("--port", port)
     url = redis.url if request.param == "unix" else f"redis://localhost:{port}/0"
@@ -43,7 +43,7 @@ async def connect(server):
     return await asyncio.open_connection(host, int(port))
 
 
-async def ask(connection, method, path, body=b""):
+async def status_of_request(connection, method, path, body=b""):
     """Return the status of the answer to a request over a connection that is open."""
     reader, writer = connection
     head = f"{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
@@ -63,13 +63,13 @@ async def test_without_a_descriptor_every_request_is_answered(server):
     async with httpx.AsyncClient(base_url=server.url) as client:
         await server.until_healthy(client)
     connections = [await connect(server) for _ in range(KEPT)]
-    assert {await ask(connection, "GET", "/health/live") for connection in connections} == {200}
+    assert {await status_of_request(connection, "GET", "/health/live") for connection in connections} == {200}
     limit = descriptors(server)
     unlimited = resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE)
     resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (limit, unlimited[1]))
     with redis.connect() as outside:
         outside.client_kill_filter(_type="normal", skipme=True)
-    takers = [await connect(server) for _ in range(KEPT)]  # they take what the link had
+    takers = [await connect(server) for _ in range(KEPT)]  # these commands use the link's connections
     async with asyncio.timeout(5):
         while descriptors(server) < limit:
             await asyncio.sleep(0.02)
@@ -77,8 +77,8 @@ async def test_without_a_descriptor_every_request_is_answered(server):
     async def one(number, connection):
         async with asyncio.timeout(10):
             if number % 2:
-                return await ask(connection, "GET", "/api/metrics/summary?type=cpu")
-            return await ask(connection, "POST", "/api/metrics", json.dumps(metric()).encode())
+                return await status_of_request(connection, "GET", "/api/metrics/summary?type=cpu")
+            return await status_of_request(connection, "POST", "/api/metrics", json.dumps(metric()).encode())
 
     for _ in range(2):
         statuses = Counter(await asyncio.gather(*(one(*pair) for pair in enumerate(connections))))

@@ -1,4 +1,4 @@
-"""The overview of the fleet over HTTP: figures, findings, and the cost of many pages."""
+"""The overview of the fleet over HTTP: its values, its findings, and the cost of many requests."""
 
 import asyncio
 import math
@@ -14,7 +14,7 @@ QUICK = 0.02
 
 
 @pytest.fixture(autouse=True)
-def quick(no_reports, monkeypatch):
+def frequent_flushes(without_counter_flushes, monkeypatch):
     monkeypatch.setattr("src.services.overview.service.REUSE_SECONDS", 0)
     monkeypatch.setattr("src.services.overview.counters.FLUSH_SECONDS", QUICK)
 
@@ -102,14 +102,14 @@ async def test_the_overview_shows_a_changed_failure_rate(api):
     await until(api, lambda seen: seen["external_service"]["failure_rate"] == 0.7)
 
 
-async def test_it_takes_one_round_trip_however_many_ask(redis_server, monkeypatch):
+async def test_concurrent_overviews_take_one_round_trip(redis_server, monkeypatch):
     monkeypatch.setattr("src.services.overview.counters.FLUSH_SECONDS", 3600)
     async with running_api(redis_server.url, **PLENTY, **CALM) as api:
         link, overviews = api.state["is_redis_connected"].__self__, api.state["overview"]
         await until(api, lambda seen: seen["external_service"]["failure_rate"] is not None)
         monkeypatch.setattr(
             "src.services.overview.service.FAILURE_RATE_INTERVAL_SECONDS", 0
-        )  # asked this time as well
+        )  # Redis decides this hit too
         monkeypatch.setattr("src.services.overview.service.REUSE_SECONDS", 3600)
         overviews._latest_monotonic = -math.inf
         before = link.round_trips
@@ -118,7 +118,7 @@ async def test_it_takes_one_round_trip_however_many_ask(redis_server, monkeypatc
         assert link.round_trips - before == 1
 
 
-async def test_an_open_event_stream_is_no_latency(api):
+async def test_an_open_event_stream_does_not_count_as_latency(api):
     async with asyncio.timeout(10):
         try:
             async with asyncio.timeout(0.3):

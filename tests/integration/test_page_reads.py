@@ -1,4 +1,4 @@
-"""The reads of the operator's page: a quota of their own, and cheap questions only."""
+"""The reads of the operator's page, which have their own quota and a few fixed ranges."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from tests.integration.test_ingest import assert_problem
 from tests.support.api import CALM, PLENTY, metric, running_api
 
 
-async def test_they_take_nothing_from_the_read_quota(redis_server):
+async def test_reads_of_the_page_do_not_use_the_read_quota(redis_server):
     async with running_api(redis_server.url, rate_limit_read_requests=2, **CALM) as api:
         await api.post("/api/metrics", json=metric())
         for _ in range(10):
@@ -18,7 +18,7 @@ async def test_they_take_nothing_from_the_read_quota(redis_server):
         assert (await api.get("/api/metrics/types")).status_code == 200
 
 
-async def test_they_answer_as_the_public_routes_do(redis_server):
+async def test_reads_of_the_page_return_the_answers_of_the_public_routes(redis_server):
     async with running_api(redis_server.url, **PLENTY, **CALM) as api:
         await api.post("/api/metrics", json=metric(7.0))
         types = await api.get("/api/dashboard/types")
@@ -46,7 +46,7 @@ async def test_a_type_is_read_by_labels(redis_server):
 
 
 @pytest.mark.parametrize(("length", "steps"), [("15min", 16), ("1h", 61), ("6h", 73), ("24h", 73)])
-async def test_each_range_has_its_number_of_steps(redis_server, length, steps):
+async def test_each_range_has_its_number_of_steps_on_the_page(redis_server, length, steps):
     async with running_api(redis_server.url, **PLENTY, **CALM) as api:
         found = (await api.get(f"/api/dashboard/series?type=cpu&range={length}")).json()
     assert steps - 1 <= len(found) <= steps + 1

@@ -1,4 +1,4 @@
-"""The API as real processes: two workers, one truth; and a start that fails plainly."""
+"""The API as real processes: two workers with the same state, and a failed start."""
 
 import asyncio
 import os
@@ -22,7 +22,7 @@ async def test_two_workers_are_one_service(start_server):
     async with httpx.AsyncClient(base_url=server.url, timeout=20) as client:
         await server.until_healthy(client)
 
-        # the quota is the fleet's
+        # all workers share the quota
         posts = await each_its_own_connection(server, "POST", "/api/metrics", 50, json=metric())
         assert Counter(answer.status_code for answer in posts) == {201: 10, 429: 40}
 
@@ -42,14 +42,14 @@ async def test_two_workers_are_one_service(start_server):
         rates = await each_its_own_connection(server, "GET", rate, 20)
         assert {answer.json()["failure_rate"] for answer in rates} == {0.5}
 
-        # and the figures are everybody's
+        # the numbers are those of all workers
         exposition = (await client.get("/metrics")).text
         line = 'http_requests_total{method="POST",route="/api/metrics",status="429"} 40.0'
         assert line in exposition
 
 
 async def test_a_head_leaves_its_connection_usable(start_server):
-    """Whatever stands behind it: a hot route, a route of the framework, a stream, an error."""
+    """The cases: a hot route, a route of FastAPI, a stream, and an error."""
     server = start_server()
     limits = httpx.Limits(max_connections=1, max_keepalive_connections=1)
     async with httpx.AsyncClient(base_url=server.url, timeout=20, limits=limits) as client:
@@ -66,7 +66,7 @@ async def test_a_head_leaves_its_connection_usable(start_server):
             assert (await client.get("/health/live")).json() == {"status": "alive"}, path
 
 
-async def test_a_worker_that_is_killed_loses_nothing_acknowledged(start_server):
+async def test_a_killed_worker_loses_no_acknowledged_point(start_server):
     server = start_server(RATE_LIMIT_REQUESTS="1000")
     async with httpx.AsyncClient(base_url=server.url, timeout=20) as client:
         await server.until_healthy(client)
@@ -79,7 +79,7 @@ async def test_a_worker_that_is_killed_loses_nothing_acknowledged(start_server):
             async with httpx.AsyncClient(base_url=server.url, timeout=20) as client:
                 accepted += (await client.post("/api/metrics", json=metric())).status_code == 201
         except httpx.TransportError:
-            pass  # it was in the hands of the one that was killed
+            pass  # the killed process had it
 
     posts = [asyncio.create_task(post()) for _ in range(100)]
     await asyncio.sleep(0.05)

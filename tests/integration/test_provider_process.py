@@ -1,4 +1,4 @@
-"""The provider as the process that operators start."""
+"""The provider as a process, with its flags and signals."""
 
 import signal
 import subprocess
@@ -25,7 +25,7 @@ def test_a_pattern_in_a_flag_applies():
 
 
 @pytest.mark.parametrize("flag", ["--fail_chance", "--fail-chance"])
-def test_dashes_and_underscores_are_one(flag):
+def test_dashes_and_underscores_are_equivalent(flag):
     with running_provider(
         flag, "0.3", flag.replace("fail", "latency").replace("chance", "ms"), "1"
     ) as provider:
@@ -43,7 +43,7 @@ def test_a_seed_makes_the_failures_repeatable():
     assert statuses() == first
 
 
-def test_a_hanging_call_costs_the_client_its_timeout_and_the_server_nothing():
+def test_a_hanging_call_ends_with_the_timeout_of_the_client():
     with running_provider("--pattern", "F", "--kind", "hang") as provider:
         with pytest.raises(httpx.ReadTimeout):
             httpx.get(f"{provider.url}/get", timeout=httpx.Timeout(5, read=0.1))
@@ -87,7 +87,7 @@ def test_a_signal_ends_it_cleanly_and_frees_the_port(number):
     assert "Traceback" not in provider.log
 
 
-def test_a_taken_port_is_named():
+def test_a_taken_port_is_reported():
     with running_provider() as provider:
         second = run("--port", port_of(provider.url))
     assert second.returncode == 3

@@ -33,7 +33,7 @@ async def api(start_api, upstream):
 
 
 async def until_waiting(api, size):
-    """Return when the queue holds so many calls."""
+    """Wait until the given number of calls is in the queue."""
     async with asyncio.timeout(5):
         while (await api.get("/api/proxy/status")).json()["queue_size"] != size:
             await asyncio.sleep(0.005)
@@ -180,7 +180,7 @@ async def test_a_request_that_would_wait_too_long_is_a_503_at_once(start_api):
             assert (late.status_code, late.json()["code"]) == (503, "QUEUE_FULL")
             assert 5 <= int(late.headers["retry-after"]) <= 13  # until a new request gets a slot in time
         statuses = [(await api.get("/api/proxy/status")).json() for api in (one, other, one)]
-        status = statuses[-1]  # each has sent its counts by now
+        status = statuses[-1]  # each worker has sent its counts by now
         assert (status["queue_size"], status["failures"], status["requests"]) == (0, 2, 3)
 
 
@@ -214,10 +214,13 @@ async def test_an_answer_that_is_too_long_is_a_502(start_api):
     [b"600 Odd\r\n", b"999 Odd\r\n", b"200 OK\r\nX-Odd: a\x01b\r\n", b"404 Not Found\r\nX-Odd: \x7f\r\n"],
 )
 async def test_an_answer_that_is_not_http_is_a_503_and_not_kept(start_api, head):
-    async def odd(_upstream, _line, writer):
+    async def answer_with_unusual_headers(_upstream, _line, writer):
         writer.write(b"HTTP/1.1 " + head + b"Content-Length: 2\r\n\r\nhi")
 
-    async with running_upstream(odd) as upstream, start_api(proxy_upstream_url=upstream.url) as api:
+    async with (
+        running_upstream(answer_with_unusual_headers) as upstream,
+        start_api(proxy_upstream_url=upstream.url) as api,
+    ):
         for asked in (1, 2):
             answer = await api.get("/proxy/a")
             assert (answer.status_code, answer.json()["code"]) == (503, "EXTERNAL_SERVICE_UNAVAILABLE")
@@ -250,10 +253,13 @@ async def test_an_encoded_body_is_passed_on_unchanged(start_api):
 
 
 async def test_no_cookie_of_the_upstream_reaches_another_caller(start_api):
-    async def bake(_upstream, _line, writer):
+    async def answer_with_cookie(_upstream, _line, writer):
         writer.write(b"HTTP/1.1 200 OK\r\nSet-Cookie: who=first\r\nContent-Length: 0\r\n\r\n")
 
-    async with running_upstream(bake) as upstream, start_api(proxy_upstream_url=upstream.url) as api:
+    async with (
+        running_upstream(answer_with_cookie) as upstream,
+        start_api(proxy_upstream_url=upstream.url) as api,
+    ):
         first = await api.get("/proxy/a")
         api.cookies.clear()
         assert first.headers["set-cookie"] == "who=first"

@@ -1,4 +1,4 @@
-"""The internal proxy in front of an upstream that breaks the rules of HTTP, over real sockets."""
+"""The internal proxy over real sockets, with an upstream whose responses violate HTTP."""
 
 import asyncio
 
@@ -51,7 +51,7 @@ async def test_bytes_after_an_answer_do_not_reach_another_caller(start_api, meth
             assert answer.text == f"GET {path.removeprefix('/proxy')} HTTP/1.1"
 
 
-async def test_each_call_has_a_connection_of_its_own_and_says_so(start_api):
+async def test_each_call_uses_a_new_connection_and_sends_connection_close(start_api):
     async with running_upstream() as upstream, start_api(upstream) as api:
         for path in ("/proxy/a", "/proxy/b", "/proxy/c"):
             await api.get(path)
@@ -88,7 +88,7 @@ async def test_a_flood_of_interim_answers_is_cut_off(start_api):
         async with asyncio.timeout(30):
             answer = await api.get("/proxy/a")
         assert (answer.status_code, answer.json()["code"]) == (503, "EXTERNAL_SERVICE_UNAVAILABLE")
-        assert sent < 20_000_000  # what fits into the buffers of the sockets
+        assert sent < 20_000_000  # the size of the socket buffers
 
 
 async def test_a_few_interim_answers_are_ignored(start_api):
@@ -115,12 +115,12 @@ async def test_a_few_interim_answers_are_ignored(start_api):
     ],
 )
 async def test_a_head_that_is_not_http_is_a_503_and_not_kept(start_api, head):
-    async def odd(_upstream, _line, writer):
+    async def answer_with_unusual_headers(_upstream, _line, writer):
         writer.write(b"HTTP/1.1 " + head + b"\r\nhello")
         await writer.drain()
         writer.close()
 
-    async with running_upstream(odd) as upstream, start_api(upstream) as api:
+    async with running_upstream(answer_with_unusual_headers) as upstream, start_api(upstream) as api:
         for _ in range(2):
             answer = await api.get("/proxy/a")
             assert (answer.status_code, answer.json()["code"]) == (503, "EXTERNAL_SERVICE_UNAVAILABLE")

@@ -1,4 +1,4 @@
-"""Which answers of the upstream the proxy uses again (RFC 9111), over real sockets and from two workers."""
+"""The reuse of the upstream's answers by two workers of the proxy (RFC 9111), over real sockets."""
 
 import asyncio
 from email.utils import formatdate
@@ -19,7 +19,7 @@ def start_api(redis_server):
 
 
 def answering(*headers):
-    """An upstream that numbers its answers and adds `headers` to each."""
+    """Run an upstream that numbers its answers and adds `headers` to each."""
 
     async def answer(upstream, _line, writer):
         lines = "".join(f"{header}\r\n" for header in headers)

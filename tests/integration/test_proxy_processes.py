@@ -1,4 +1,4 @@
-"""The internal proxy as two processes in front of one upstream: one pace, one order, no request lost."""
+"""The internal proxy as two processes with one upstream: a common pace and order, and no lost request."""
 
 import asyncio
 import functools
@@ -21,7 +21,7 @@ INTERVAL = 1.0
 
 
 class Instance(Server):
-    """One process of the API, and a client of it."""
+    """One process of the API, with a client."""
 
     def __init__(self, redis_url, folder, **settings):
         super().__init__(redis_url, folder, workers=1, **settings)
@@ -41,8 +41,8 @@ class Instance(Server):
 
 
 @pytest.fixture
-def start_two(redis_server, tmp_path):
-    """Starts two processes on one Redis."""
+def start_two_instances(redis_server, tmp_path):
+    """Return a function that starts two processes on one Redis."""
 
     @asynccontextmanager
     async def start(**settings):
@@ -64,7 +64,7 @@ def start_two(redis_server, tmp_path):
 
 
 def send_to_each(instances, paths):
-    """Send a request for each path, to one instance after the other, and return the tasks."""
+    """Send a request for each path, to the instances in turn, and return the tasks."""
     pairs = zip(itertools.cycle(instances), paths, strict=False)
     return [asyncio.create_task(instance.get(path)) for instance, path in pairs]
 
@@ -75,42 +75,44 @@ async def until(condition, seconds=10):
             await asyncio.sleep(0.02)
 
 
-async def until_queue_holds(size, instance):
-    async def is_so():
+async def wait_for_queue(size, instance):
+    async def is_met():
         return await instance.queue_size() == size
 
-    await until(is_so, seconds=5)
+    await until(is_met, seconds=5)
 
 
-async def until_called(upstream, times):
-    async def is_so():
+async def wait_for_calls(upstream, times):
+    async def is_met():
         return len(upstream.arrivals) >= times
 
-    await until(is_so)
+    await until(is_met)
 
 
-async def shows(instance, **figures):
-    """Return whether the status of an instance shows these. The other one's counts arrive a little later."""
+async def status_contains(instance, **figures):
+    """Return whether the status of an instance has these values. Its view of the other one lags."""
     found = (await instance.get("/api/proxy/status")).json()
     return found | figures == found
 
 
-async def test_twenty_requests_do_not_overrun_the_provider(start_two):
+async def test_twenty_requests_do_not_overrun_the_provider(start_two_instances):
     with running_provider() as provider:
-        async with start_two(EXTERNAL_SERVICE_URL=provider.url) as both:
+        async with start_two_instances(EXTERNAL_SERVICE_URL=provider.url) as both:
             paths = [f"/proxy/score?cpf={12345678900 + n}" for n in range(20)]
             answers = await asyncio.gather(*send_to_each(both, paths))
             assert {answer.status_code for answer in answers} == {200}
             for instance in both:
-                await until(functools.partial(shows, instance, requests=20, successes=20, queue_size=0))
+                await until(
+                    functools.partial(status_contains, instance, requests=20, successes=20, queue_size=0)
+                )
         stats = httpx.get(f"{provider.url}/stats").json()
         assert (stats["by_endpoint"]["score"], stats["refused"], stats["failed"]) == (20, 0, 0)
 
 
-async def test_while_calls_are_queued_the_upstream_gets_one_each_interval(start_two):
+async def test_while_calls_are_queued_the_upstream_gets_one_each_interval(start_two_instances):
     async with (
         running_upstream() as upstream,
-        start_two(PROXY_UPSTREAM_URL=upstream.url, PROXY_RATE_LIMIT_SECONDS=str(INTERVAL)) as both,
+        start_two_instances(PROXY_UPSTREAM_URL=upstream.url, PROXY_RATE_LIMIT_SECONDS=str(INTERVAL)) as both,
     ):
         await asyncio.gather(*(instance.get(f"/proxy/warm-up/{instance.url[-4:]}") for instance in both))
         await asyncio.gather(*send_to_each(both, (f"/proxy/{n}" for n in range(12))))
@@ -120,65 +122,65 @@ async def test_while_calls_are_queued_the_upstream_gets_one_each_interval(start_
         assert min(gaps) >= 0.9 * INTERVAL, gaps  # less than 1: the upstream is busy too
 
 
-async def test_equal_requests_to_both_processes_make_one_call(start_two):
+async def test_equal_requests_to_both_processes_make_one_call(start_two_instances):
     async with (
         running_upstream() as upstream,
-        start_two(PROXY_UPSTREAM_URL=upstream.url, PROXY_RATE_LIMIT_SECONDS=str(INTERVAL)) as both,
+        start_two_instances(PROXY_UPSTREAM_URL=upstream.url, PROXY_RATE_LIMIT_SECONDS=str(INTERVAL)) as both,
     ):
         answers = await asyncio.gather(*send_to_each(both, ["/proxy/same"] * 6))
         assert {answer.text for answer in answers} == {"GET /same HTTP/1.1"}
         assert len(upstream.arrivals) == 1
 
 
-async def test_a_process_that_is_killed_does_not_stop_the_other(start_two):
+async def test_a_process_that_is_killed_does_not_stop_the_other(start_two_instances):
     async with (
         running_upstream() as upstream,
-        start_two(PROXY_UPSTREAM_URL=upstream.url, PROXY_RATE_LIMIT_SECONDS=str(INTERVAL)) as both,
+        start_two_instances(PROXY_UPSTREAM_URL=upstream.url, PROXY_RATE_LIMIT_SECONDS=str(INTERVAL)) as both,
     ):
         doomed, other = both
         dying = send_to_each([doomed], (f"/proxy/dying/{n}" for n in range(6)))
         living = send_to_each([other], (f"/proxy/living/{n}" for n in range(6)))
-        await until_called(upstream, 4)
+        await wait_for_calls(upstream, 4)
         doomed.process.send_signal(signal.SIGKILL)
         await asyncio.gather(*dying, return_exceptions=True)
         answers = await asyncio.gather(*living)
         assert {answer.status_code for answer in answers} == {200}
         assert min(upstream.gaps) >= 0.9 * INTERVAL, upstream.gaps  # less than 1: the upstream is busy too
-        # lost at most: the slot that it had just got, and the grace period of the slot that it waited for
+        # at most, two intervals are lost: its last slot, and the grace period of the slot that it waited for
         assert max(upstream.gaps) <= 2.3 * INTERVAL, upstream.gaps
 
 
-async def test_callers_that_disconnect_leave_the_queue(start_two):
+async def test_callers_that_disconnect_leave_the_queue(start_two_instances):
     async with (
         running_upstream() as upstream,
-        start_two(PROXY_UPSTREAM_URL=upstream.url, PROXY_RATE_LIMIT_SECONDS="3") as both,
+        start_two_instances(PROXY_UPSTREAM_URL=upstream.url, PROXY_RATE_LIMIT_SECONDS="3") as both,
     ):
         one, other = both
         await one.get("/proxy/first")
         leaving = send_to_each([one], (f"/proxy/leaving/{n}" for n in range(5)))
         (staying,) = send_to_each([one], ["/proxy/staying"])
-        await until_queue_holds(6, other)
+        await wait_for_queue(6, other)
         for task in leaving:
             task.cancel()
         await asyncio.gather(*leaving, return_exceptions=True)
-        await until_queue_holds(1, other)
+        await wait_for_queue(1, other)
         assert (await staying).status_code == 200
         assert [line.split()[1] for _, line in upstream.arrivals] == ["/first", "/staying"]
 
 
-async def test_a_large_body_streams(start_two):
+async def test_a_large_body_streams(start_two_instances):
     size, first_read = 3_000_000, asyncio.Event()
 
     async def stream(_upstream, _line, writer):
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size)
         writer.write(b"x" * (size // 2))
         await writer.drain()
-        await first_read.wait()  # the rest leaves when the caller has read what there is
+        await first_read.wait()  # the rest is sent when the caller has read the first part
         writer.write(b"y" * (size // 2))
 
     async with (
         running_upstream(stream) as upstream,
-        start_two(PROXY_UPSTREAM_URL=upstream.url) as (one, _),
+        start_two_instances(PROXY_UPSTREAM_URL=upstream.url) as (one, _),
         one.client.stream("GET", "/proxy/large") as answer,
     ):
         received = 0
@@ -189,14 +191,14 @@ async def test_a_large_body_streams(start_two):
         assert received == size
 
 
-async def test_bytes_after_an_answer_do_not_reach_another_caller(start_two):
+async def test_bytes_after_an_answer_do_not_reach_another_caller(start_two_instances):
     async def answer_too_much(_upstream, line, writer):
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(line), line.encode()))
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged")
 
     async with (
         running_upstream(answer_too_much) as upstream,
-        start_two(PROXY_UPSTREAM_URL=upstream.url, PROXY_RATE_LIMIT_SECONDS="0.05") as both,
+        start_two_instances(PROXY_UPSTREAM_URL=upstream.url, PROXY_RATE_LIMIT_SECONDS="0.05") as both,
     ):
         paths = [f"/proxy/{n}" for n in range(20)]
         for copy in ("MISS", "HIT"):
@@ -205,20 +207,23 @@ async def test_bytes_after_an_answer_do_not_reach_another_caller(start_two):
             assert {answer.headers["x-cache"] for answer in answers} == {copy}
 
 
-async def test_an_answer_that_breaks_off_is_cut(start_two):
+async def test_an_answer_that_breaks_off_is_cut(start_two_instances):
     async def cut(_upstream, _line, writer):
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n" + b"x" * 500)
         await writer.drain()
         writer.close()
 
-    async with running_upstream(cut) as upstream, start_two(PROXY_UPSTREAM_URL=upstream.url) as (one, _):
+    async with (
+        running_upstream(cut) as upstream,
+        start_two_instances(PROXY_UPSTREAM_URL=upstream.url) as (one, _),
+    ):
         with pytest.raises(httpx.RemoteProtocolError):
             await one.get("/proxy/cut")
         assert "Traceback" not in one.log.read_text()
         assert "proxy_answer_cut" in one.log.read_text()
 
 
-async def test_at_sigterm_the_queue_is_rejected_and_calls_being_made_end(start_two):
+async def test_at_sigterm_the_queue_is_rejected_and_calls_being_made_end(start_two_instances):
     async def slow(_upstream, _line, writer):
         await asyncio.sleep(1)
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nslow")
@@ -226,12 +231,12 @@ async def test_at_sigterm_the_queue_is_rejected_and_calls_being_made_end(start_t
     settings = {"PROXY_RATE_LIMIT_SECONDS": "20", "PROXY_REQUEST_TIMEOUT_SECONDS": "600"}
     async with (
         running_upstream(slow) as upstream,
-        start_two(PROXY_UPSTREAM_URL=upstream.url, **settings) as (stopping, other),
+        start_two_instances(PROXY_UPSTREAM_URL=upstream.url, **settings) as (stopping, other),
     ):
         (being_made,) = send_to_each([stopping], ["/proxy/being-made"])
-        await until_called(upstream, 1)
+        await wait_for_calls(upstream, 1)
         waiting = send_to_each([stopping], (f"/proxy/{n}" for n in range(10)))
-        await until_queue_holds(10, other)
+        await wait_for_queue(10, other)
         began = time.monotonic()
         stopping.process.terminate()
         refused = await asyncio.gather(*waiting)

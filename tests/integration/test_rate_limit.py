@@ -32,7 +32,7 @@ async def test_a_hundred_concurrent_requests_share_ten_permits(redis_server):
     assert len(listed.json()) == 10
 
 
-async def test_reads_have_a_quota_of_their_own(redis_server):
+async def test_reads_have_a_separate_quota(redis_server):
     async with running_api(redis_server.url, rate_limit_read_requests=2, **CALM) as api:
         paths = ["/api/metrics/summary?type=a", "/api/metrics/list", "/api/metrics/types"]
         answers = [await api.get(path) for path in paths]
@@ -64,7 +64,9 @@ async def test_a_client_over_its_quota_is_rejected_before_its_body_arrives(redis
 
     async with (
         running_api(redis_server.url, rate_limit_requests=1, **CALM) as other,
-        running_api(redis_server.url, rate_limit_requests=1, **CALM) as api,  # which knows of no refusal yet
+        running_api(
+            redis_server.url, rate_limit_requests=1, **CALM
+        ) as api,  # this worker has not received a refusal yet
         asyncio.timeout(5),
     ):
         await other.post("/api/metrics", json=metric())
@@ -84,7 +86,7 @@ async def test_a_client_over_its_quota_gets_the_429_before_other_errors(redis_se
         assert_problem(await api.post("/api/metrics", **wrong), 429, "RATE_LIMIT_EXCEEDED")
 
 
-async def test_each_client_has_its_own(redis_server):
+async def test_each_client_has_a_separate_quota(redis_server):
     async with running_api(redis_server.url, rate_limit_requests=1, **CALM) as api:
         statuses = []
         for chain in ("198.51.100.1", "198.51.100.2", "6.6.6.6, 198.51.100.1", "2001:db8::1", "2001:db8::2"):
@@ -110,7 +112,7 @@ READS_THAT_ARE_WRONG = [
 
 @pytest.mark.parametrize("path", READS_THAT_ARE_WRONG)
 async def test_an_invalid_read_counts_and_gets_its_quota_headers(redis_server, path):
-    """Parameters were looked at before the limiter: such requests were free, and had no headers."""
+    """In the past, parameters were validated before the limiter, so such requests had no quota headers."""
     async with running_api(redis_server.url, rate_limit_read_requests=2, **CALM) as api:
         answers = [await api.get(path) for _ in range(3)]
     assert [answer.status_code for answer in answers] == [422, 422, 429]

@@ -29,7 +29,7 @@ class TestSummary:
         assert summary["latest_timestamp"].endswith("Z")
         assert summary["generated_at"].endswith("Z")
 
-    async def test_without_data_it_says_so(self, api):
+    async def test_without_data_the_summary_is_empty(self, api):
         summary = (await api.get("/api/metrics/summary?type=nothing")).json()
         assert summary["period"] == "all"
         assert summary["count"] == 0
@@ -74,7 +74,7 @@ class TestSummary:
         changed = await api.get("/api/metrics/summary?type=cpu", headers={"If-None-Match": '"other"'})
         assert changed.status_code == 200
 
-    async def test_cold_and_concurrent_is_computed_once(self, api):
+    async def test_concurrent_requests_without_a_cached_summary_compute_once(self, api):
         asked = (f"/api/metrics/summary?type=cpu_usage&period={p}" for p in ["all"] * 50)
         answers = await asyncio.gather(*map(api.get, asked))
         assert len({answer.content for answer in answers}) == 1
@@ -92,7 +92,7 @@ class TestSummary:
         ("query", "field"),
         [("", "type"), ("type=", "type"), ("type=a%20b", "type"), ("type=a&period=weekly", "period")],
     )
-    async def test_a_wrong_query_is_named(self, api, query, field):
+    async def test_an_invalid_query_is_reported(self, api, query, field):
         problem = assert_problem(await api.get(f"/api/metrics/summary?{query}"), 422, "VALIDATION_ERROR")
         assert problem["errors"][0]["field"] == field
 
@@ -101,7 +101,7 @@ class TestSummary:
         [
             ("max-age=5, No-Cache", "MISS"),
             ('no-cache="x"', "MISS"),
-            ("x-no-cache-please", "HIT"),  # "no-cache" was looked for anywhere in the header
+            ("x-no-cache-please", "HIT"),  # "no-cache" must be a directive, and not a part of another value
             ('ext="a, no-cache, b"', "HIT"),
             ("no-cached", "HIT"),
         ],
@@ -123,14 +123,14 @@ class TestSummary:
     ("path", "round_trips"),
     [
         ("/api/metrics/list?type=cpu", 1),
-        ("/api/metrics/list", 2),  # which types, then their points
+        ("/api/metrics/list", 2),  # first the types, then their points
         ("/api/metrics/types", 2),  # likewise
         ("/api/metrics/series?type=cpu", 1),
     ],
 )
 async def test_the_decision_needs_no_additional_round_trip(api, path, round_trips):
     await post(api, metric(1))
-    await api.get(path)  # teaches Redis the scripts
+    await api.get(path)  # loads the scripts into Redis
     link = api.state["is_redis_connected"].__self__
     before = link.round_trips
     assert (await api.get(path)).status_code == 200
@@ -138,7 +138,7 @@ async def test_the_decision_needs_no_additional_round_trip(api, path, round_trip
 
 
 class TestList:
-    async def test_newest_first_of_one_type_or_all(self, api):
+    async def test_the_list_is_newest_first_for_one_type_and_for_all(self, api):
         await post(api, metric(1, "a", ago=3), metric(2, "b", ago=2), metric(3, "a", ago=1))
         everything = (await api.get("/api/metrics/list")).json()
         assert [item["value"] for item in everything] == [3, 2, 1]
@@ -151,7 +151,7 @@ class TestList:
         answer = await api.get("/api/metrics/list", params={"limit": 4} | ({"type": kind} if kind else {}))
         seen = [item["value"] for item in answer.json()]
         while "next" in answer.links:
-            await post(api, metric(1000, "cpu", ago=1))  # others write
+            await post(api, metric(1000, "cpu", ago=1))  # other clients write
             answer = await api.get(answer.links["next"]["url"])
             seen += [item["value"] for item in answer.json()]
         assert sorted(seen) == list(range(25))
@@ -160,7 +160,7 @@ class TestList:
         ("query", "field"),
         [("limit=0", "limit"), ("limit=1001", "limit"), ("limit=x", "limit"), ("cursor=junk", "cursor")],
     )
-    async def test_a_wrong_query_is_named(self, api, query, field):
+    async def test_an_invalid_query_is_reported(self, api, query, field):
         problem = assert_problem(await api.get(f"/api/metrics/list?{query}"), 422, "VALIDATION_ERROR")
         assert problem["errors"][0]["field"] == field
 

@@ -1,4 +1,4 @@
-"""Which Redis: one that is named, a private one, or a stand-in where there is none."""
+"""The Redis of the service: one in the settings, an embedded one, or a store in the process."""
 
 import json
 import subprocess
@@ -20,9 +20,9 @@ async def test_without_a_redis_server_an_in_process_store_serves_with_a_warning(
         assert (await api.post("/api/metrics", json=metric())).status_code == 201
         assert (await api.get("/api/metrics/summary?type=cpu")).json()["count"] == 1
         assert (await api.get("/health")).status_code == 200
-    said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [line["event"] for line in said] == ["redis_in_process"]
-    assert "not kept" in said[0]["detail"]
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["event"] for line in lines] == ["redis_in_process"]
+    assert "not kept" in lines[0]["detail"]
 
 
 async def test_the_stand_in_serves_one_worker_only(monkeypatch):
@@ -46,8 +46,8 @@ async def test_a_redis_that_may_evict_is_warned_of(own_redis, capsys):
         client.config_set("maxmemory-policy", "allkeys-lru")
     async with running_api(own_redis.url, log_level="WARNING", **CALM):
         pass
-    said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [(line["event"], line["maxmemory_policy"]) for line in said] == [
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(line["event"], line["maxmemory_policy"]) for line in lines] == [
         ("redis_may_evict", "allkeys-lru")
     ]
 

@@ -1,4 +1,4 @@
-"""The library's stores over clients of redis-py: what the contract suites do not show."""
+"""The library's stores over clients of redis-py: cases beyond the contract suites."""
 
 import asyncio
 import subprocess
@@ -60,7 +60,7 @@ async def test_two_processes_share_a_breaker(redis_server):
         assert (await breaker_over(theirs).status()).state == "OPEN"
 
 
-async def test_of_a_hundred_racers_as_many_as_the_quota_are_let_through(client):
+async def test_exactly_the_quota_of_a_hundred_concurrent_hits_is_allowed(client):
     limiters = [
         RedisRateLimiter("sliding_window_log", Quota(10, 3600), client, SystemClock()) for _ in range(2)
     ]
@@ -83,7 +83,7 @@ async def test_a_server_that_does_not_have_the_script_gets_its_source(client):
     assert (await limiter.hit("k")).remaining == 0
 
 
-async def test_a_client_that_is_not_of_asyncio_is_refused_by_name():
+async def test_a_client_that_is_not_asynchronous_is_rejected():
     with pytest.raises(TypeError, match=r"redis\.asyncio or a ScriptRunner, not redis\.client\.Redis"):
         RedisBreakerStore(redis.Redis())
 
@@ -94,7 +94,7 @@ async def test_a_run_has_a_timeout(client, seconds):
         ClientRunner(client, timeout_seconds=seconds)
 
 
-async def test_when_redis_dies_in_mid_call_the_call_ends_as_it_would_have(own_redis, listener):
+async def test_an_outage_during_a_call_does_not_change_its_result(own_redis, listener):
     async def answer():
         own_redis.kill()
         return "answer"
@@ -112,7 +112,7 @@ async def test_when_redis_dies_in_mid_call_the_call_ends_as_it_would_have(own_re
     assert [type(event.error) for event in listener.of(OutcomeLost)] == [StoreUnavailableError] * 2
 
 
-async def test_a_frozen_redis_costs_the_timeout_and_mixes_up_no_replies(own_redis):
+async def test_after_a_frozen_redis_each_call_gets_its_own_reply(own_redis):
     async with from_url(own_redis.url) as client:
         runner = ClientRunner(client, timeout_seconds=0.1)
         for value in ("one", "two"):
@@ -136,7 +136,7 @@ async def test_while_redis_is_unavailable_the_local_store_decides(own_redis, clo
         assert (await breaker.status()).state == "CLOSED", "the shared store decides again"
 
 
-async def test_while_redis_is_unavailable_the_share_of_the_worker_is_the_quota(own_redis, clock, caplog):
+async def test_while_redis_is_unavailable_the_quota_is_the_share_of_the_worker(own_redis, clock, caplog):
     async with from_url(own_redis.url, retry=ONCE) as client:
         shared = RedisRateLimiter("fixed_window", Quota(4, 60), client, clock)
         limiter = FailoverRateLimiter(shared, clock, workers=2)
@@ -151,7 +151,7 @@ async def test_while_redis_is_unavailable_the_share_of_the_worker_is_the_quota(o
     ]
 
 
-async def test_what_redis_refuses_is_told_apart_from_what_is_wrong(own_redis):
+async def test_a_rejection_by_redis_differs_from_a_programming_error(own_redis):
     async with from_url(own_redis.url) as client:
         limiter = RedisRateLimiter("fixed_window", Quota(2, 60), client, SystemClock())
         await client.zadd("{fixed_window:foreign}", {"member": 1})
@@ -162,7 +162,7 @@ async def test_what_redis_refuses_is_told_apart_from_what_is_wrong(own_redis):
             await limiter.hit("k")
 
 
-async def test_the_log_says_once_a_minute_why_runs_fail(own_redis, clock, caplog):
+async def test_the_reason_of_failed_runs_is_logged_once_a_minute(own_redis, clock, caplog):
     async with from_url(own_redis.url, retry=ONCE) as client:
         store = RedisCacheStore(ClientRunner(client, clock))
         own_redis.kill()
@@ -175,7 +175,7 @@ async def test_the_log_says_once_a_minute_why_runs_fail(own_redis, clock, caplog
         assert len(caplog.records) == 2
 
 
-async def test_a_replica_is_no_store(start_redis):
+async def test_a_replica_counts_as_unavailable(start_redis):
     port = f"{free_ports(1)[0]}"
     start_redis("--bind", "127.0.0.1", "--port", port)
     replica = start_redis("--replicaof", "127.0.0.1", port)
@@ -184,7 +184,7 @@ async def test_a_replica_is_no_store(start_redis):
             await RedisRateLimiter("fixed_window", Quota(2, 60), client, SystemClock()).hit("k")
 
 
-async def test_reads_of_the_cache_that_nobody_awaits_leave_no_task_behind(client):
+async def test_unawaited_reads_of_the_cache_leave_no_task(client):
     store = RedisCacheStore(client)
     store.read("k", None)
     assert len(store._background) == 1
@@ -198,7 +198,7 @@ async def test_reads_of_the_cache_that_nobody_awaits_leave_no_task_behind(client
 
 @pytest.fixture
 def sentinel(start_redis, tmp_path):
-    """A primary, its replica, and a Sentinel that watches them."""
+    """Run a primary, its replica, and a Sentinel for both."""
     ports = free_ports(3)
     servers = [
         start_redis("--bind", "127.0.0.1", "--port", str(ports[0])),
@@ -264,13 +264,13 @@ async def test_after_a_failover_the_store_finds_the_new_primary(sentinel):
 
 
 @pytest.mark.parametrize("first", ["redis", "cache.redis", "circuit_breaker.redis"])
-def test_every_name_is_had_from_the_package_whichever_module_comes_first(first):
+def test_every_name_can_be_imported_in_any_order(first):
     program = (
         f"import src.resilience.{first}\nfrom src.resilience.redis import {', '.join(redis_package.__all__)}"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", program], check=True)
 
 
-def test_another_name_is_an_attribute_error():
+def test_an_unknown_name_raises_attribute_error():
     with pytest.raises(ImportError, match="RedisBulkhead"):
         from src.resilience.redis import RedisBulkhead  # noqa: F401

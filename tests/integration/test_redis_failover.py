@@ -1,4 +1,4 @@
-"""An address that leads to another server than before: the link leaves the old one, without a storm."""
+"""An address that leads to another server: the link connects to the new server, at a limited rate."""
 
 import asyncio
 
@@ -25,7 +25,7 @@ async def relay(start_redis):
 
 @pytest.fixture
 async def link(relay):
-    """Connected twice to the server that the relay leads to."""
+    """Yield a link with two connections to the server behind the relay."""
     link = RedisLink(connect(RedisAddress(relay.url)), SystemClock())
     await asyncio.gather(link.send("SET", "word", "old"), link.run(WRITE, [], ["old"], timeout_seconds=1))
     yield link
@@ -34,7 +34,7 @@ async def link(relay):
 
 @pytest.fixture
 def fail_over(relay, start_redis):
-    """Make the relay's server a replica, point the relay to a new primary, and return that."""
+    """Make the relay's server a replica, move the relay to a new primary, and return the new primary."""
 
     def fail_over():
         with redis.Redis.from_url(f"unix://{relay.target}") as client:

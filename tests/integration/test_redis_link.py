@@ -78,7 +78,7 @@ async def test_a_killed_server_is_reported_at_once_and_found_again(link, own_red
     for _ in range(100):
         with pytest.raises(StorageUnavailableError):
             await link.send("PING")
-    assert link.round_trips - round_trips <= 2  # the probe's, not the callers'
+    assert link.round_trips - round_trips <= 2  # the traces of the probe, not of the callers
     own_redis.start()
     await until(lambda: link.is_up)
     assert await link.send("GET", "kept") == b"1"
@@ -95,7 +95,7 @@ async def test_a_frozen_server_costs_one_timeout_for_all_callers(link, own_redis
     assert await link.send("PING") == b"PONG"
 
 
-async def test_while_a_long_script_keeps_redis_busy_it_is_not_unavailable(link):
+async def test_redis_is_not_unavailable_while_it_runs_a_long_script(link):
     long_run = asyncio.create_task(link.run(BUSY, [], [15_000_000], timeout_seconds=30))
     await asyncio.sleep(0.05)
     with pytest.raises(StorageUnavailableError):
@@ -140,7 +140,7 @@ async def test_a_busy_event_loop_is_not_taken_for_an_outage_of_redis(redis_link)
     short_deadline = asyncio.create_task(redis_link.run(ECHO, [], ["x"], short_deadline=True))
     for _ in range(4):
         await asyncio.sleep(0)
-        time.sleep(BUDGET_SECONDS)  # the answer lies unread meanwhile
+        time.sleep(BUDGET_SECONDS)  # the answer is not read in the meantime
     assert await short_deadline == b"x"
 
 
@@ -161,7 +161,7 @@ async def test_a_command_behind_silent_round_trips_waits_no_longer_than_they_do(
             calls.create_task(
                 call(f"short_deadline {number}", link.run(ECHO, [], ["x"], short_deadline=True))
             )
-            await asyncio.sleep(0.01)  # a tick of its own
+            await asyncio.sleep(0.01)  # a separate tick
     last = 0.01 * (MAX_IN_FLIGHT + 20)
     assert (
         max(seconds for name, seconds in took.items() if name.startswith("short"))
@@ -179,13 +179,13 @@ async def test_a_silent_redis_is_detected_even_without_waiting_callers(link, own
     await until(lambda: not link.is_up)
 
 
-async def test_more_long_runs_than_there_are_connections_wait_for_one_another(link):
+async def test_long_runs_above_the_limit_of_connections_wait(link):
     together = 3 * (MAX_IN_FLIGHT + MAX_DEDICATED)
     runs = [link.run(ECHO, [], [n], timeout_seconds=30) for n in range(together)]
     assert await asyncio.gather(*runs) == [str(n).encode() for n in range(together)]
 
 
-async def test_no_more_connections_are_opened_than_the_lanes_have(own_redis):
+async def test_the_number_of_connections_is_limited(own_redis):
     link = RedisLink(connect(RedisAddress(own_redis.url)), SystemClock())
     with own_redis.connect() as outside:
         try:
@@ -202,17 +202,17 @@ async def test_a_connection_that_redis_closed_is_opened_again(link, own_redis):
     await link.send("PING")
     with own_redis.connect() as outside:
         assert outside.client_kill_filter(_type="normal", skipme=True) == 1
-    await asyncio.sleep(0.05)  # in which the loop is told
+    await asyncio.sleep(0.05)  # the loop is notified in this tick
     assert await link.send("ECHO", "a") == b"a"
     assert link.is_up
 
 
 async def test_a_connection_that_cannot_be_made_in_time_is_an_outage(link, monkeypatch):
-    async def connect_in_vain(self):
+    async def connect_without_success(self):
         raise TimeoutError
 
     with monkeypatch.context() as patch:
-        patch.setattr(redis.asyncio.UnixDomainSocketConnection, "_connect", connect_in_vain)
+        patch.setattr(redis.asyncio.UnixDomainSocketConnection, "_connect", connect_without_success)
         with pytest.raises(StorageUnavailableError):
             await link.send("PING")
         assert not link.is_up
@@ -264,7 +264,7 @@ async def test_a_server_that_rejects_commands_is_connected_and_accepts_them_late
 async def test_a_server_with_a_busy_script_rejects_commands(link, own_redis):
     with own_redis.connect() as outside, own_redis.connect() as culprit:
         outside.config_set("lua-time-limit", 1)
-        script = threading.Thread(target=run_for_ever, args=(culprit,))
+        script = threading.Thread(target=run_endlessly, args=(culprit,))
         script.start()
         await until(lambda: not answers(outside))
         with pytest.raises(StorageRefusedError, match="BUSY"):
@@ -275,7 +275,7 @@ async def test_a_server_with_a_busy_script_rejects_commands(link, own_redis):
     assert await link.send("PING") == b"PONG"
 
 
-def run_for_ever(client):
+def run_endlessly(client):
     with pytest.raises(redis.ResponseError, match="killed"):
         client.eval("while true do end", 0)
 
@@ -341,7 +341,7 @@ async def test_the_printed_address_has_no_password():
     assert "secret" not in repr(RedisAddress("redis://:secret@localhost/0"))
 
 
-async def test_nothing_to_send_is_no_round_trip(redis_link):
+async def test_an_empty_list_of_commands_takes_no_round_trip(redis_link):
     before = redis_link.round_trips
     assert await redis_link.send_all([]) == []
     assert redis_link.round_trips == before

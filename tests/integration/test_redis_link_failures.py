@@ -18,8 +18,8 @@ from tests.support.server import free_port
 ECHO = Script("return ARGV[1]")
 
 
-class StopEverything(BaseException):
-    """What no `except Exception` sees."""
+class UnknownBaseException(BaseException):
+    """An error that `except Exception` does not catch."""
 
 
 CAUSES = [
@@ -28,7 +28,7 @@ CAUSES = [
     TypeError("unexpected keyword argument"),
     RuntimeError("no running event loop"),
     StopIteration(),
-    StopEverything(),
+    UnknownBaseException(),
 ]
 
 
@@ -40,7 +40,7 @@ async def until(condition):
 
 @pytest.fixture
 async def link(own_redis):
-    # Of a caller in whose tick a callback fails, the loop's handler is told; it is not what is tested here.
+    # If a callback fails, the exception handler of the loop is called. This test does not check that.
     asyncio.get_running_loop().set_exception_handler(lambda _loop, _context: None)
     link = RedisLink(connect(RedisAddress(own_redis.url)), SystemClock())
     yield link
@@ -183,16 +183,16 @@ async def test_a_closed_link_sends_nothing(own_redis):
 
 async def test_closing_does_not_wait_for_callers_that_have_gone(own_redis):
     link = RedisLink(connect(RedisAddress(own_redis.url)), SystemClock())
-    gone = asyncio.create_task(link.send("PING"))
+    cancelled = asyncio.create_task(link.send("PING"))
     await asyncio.sleep(0)
-    gone.cancel()
+    cancelled.cancel()
     async with asyncio.timeout(5):
         await link.aclose()
-    await asyncio.wait([gone])
+    await asyncio.wait([cancelled])
     assert asyncio.all_tasks() - {asyncio.current_task()} == set()
 
 
-# ---------------------------------------------------------------- what is logged
+# ---------------------------------------------------------------- log
 
 
 def logged(caplog):
@@ -204,7 +204,7 @@ def logged(caplog):
 
 
 async def serving(answer):
-    """Start a server that answers whatever it is sent with `answer`, and return it with its port."""
+    """Start a server that answers everything with `answer`, and return the server and its port."""
 
     async def serve(reader, writer):
         if answer is None:
@@ -229,7 +229,7 @@ async def serving(answer):
         ("rediss", b"-ERR Protocol error\r\n", "TLS"),
     ],
 )
-async def test_a_server_that_rejects_commands_is_named(caplog, scheme, answer, code):
+async def test_a_server_that_rejects_commands_is_reported(caplog, scheme, answer, code):
     listening, port = await serving(answer)
     address = RedisAddress(f"{scheme}://user:hunter2@127.0.0.1:{port}/3?password=hunter2")
     for url in (address.url, f"{scheme}://127.0.0.1:{port}"):
@@ -247,7 +247,7 @@ async def test_a_server_that_rejects_commands_is_named(caplog, scheme, answer, c
         assert "hunter2" not in str(vars(record))
 
 
-async def test_an_address_without_a_server_is_named(caplog, monkeypatch):
+async def test_an_address_without_a_server_is_reported(caplog, monkeypatch):
     async def no_such_name(*_arguments, **_options):
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
@@ -266,7 +266,7 @@ async def test_an_address_without_a_server_is_named(caplog, monkeypatch):
     assert logged(caplog) == [("redis_lost", logging.ERROR, url, code) for url, code in addresses.items()]
 
 
-async def test_a_rejected_login_is_named(own_redis, caplog):
+async def test_a_rejected_login_is_reported(own_redis, caplog):
     with own_redis.connect() as outside:
         outside.execute_command("ACL", "SETUSER", "known", "on", ">secret", "+ping", "~*")
     urls = {

@@ -1,4 +1,4 @@
-"""Redis killed, frozen, emptied and brought back, under a running API."""
+"""A running API while Redis is killed, frozen, emptied and restarted."""
 
 import asyncio
 import json
@@ -22,9 +22,9 @@ async def api(own_redis):
 
 
 MOST_WAITS = round((BUDGET_SECONDS + CALL_TIMEOUT_SECONDS) / 0.025) + 2
-"""What a request may wait for a silent Redis: the limiter's budget and a call's timeout, 0.85 s in all.
+"""The longest wait of a request for a silent Redis: the limiter's budget and a call's timeout, 0.85 s.
 
-Counted in the batcher's own waits of 25 ms, which a machine that is busy with other things does not stretch.
+The unit is the batcher's waits of 25 ms, so that other load of the machine does not affect the test.
 """
 
 
@@ -38,8 +38,8 @@ async def until_healthy(api):
             await asyncio.sleep(0.02)
 
 
-async def assert_honest(api):
-    """Routes that need Redis answer 503 within a second; other routes keep working."""
+async def assert_outage_is_reported(api):
+    """Assert that routes that need Redis answer 503 within a second, and that other routes work."""
     began = waits(api)
     refused = await api.post("/api/metrics", json=metric())
     assert_problem(refused, 503, "REDIS_UNAVAILABLE")
@@ -56,10 +56,10 @@ async def assert_honest(api):
         assert (await api.get(path)).status_code == 200
 
 
-async def test_killed_and_back_nothing_acknowledged_is_lost(api, own_redis):
+async def test_a_killed_and_restarted_redis_keeps_all_acknowledged_points(api, own_redis):
     assert (await api.post("/api/metrics", json=metric())).status_code == 201
     own_redis.kill()
-    await assert_honest(api)
+    await assert_outage_is_reported(api)
     own_redis.start()
     await until_healthy(api)
     summary = await api.get("/api/metrics/summary?type=cpu", headers=FRESH)
@@ -67,17 +67,17 @@ async def test_killed_and_back_nothing_acknowledged_is_lost(api, own_redis):
     assert (await api.post("/api/metrics", json=metric())).status_code == 201
 
 
-async def test_frozen_and_thawed(api, own_redis):
+async def test_the_service_recovers_after_a_frozen_redis(api, own_redis):
     await api.post("/api/metrics", json=metric())
     own_redis.freeze()
-    await assert_honest(api)
+    await assert_outage_is_reported(api)
     own_redis.thaw()
     await until_healthy(api)
     assert (await api.post("/api/metrics", json=metric())).status_code == 201
 
 
 @pytest.mark.parametrize("how", ["freeze", "kill"])
-async def test_cached_summaries_are_served_until_they_run_out(api, own_redis, how):
+async def test_cached_summaries_are_served_until_they_expire(api, own_redis, how):
     await api.post("/api/metrics", json=metric())
     for _ in range(2):
         hit = await api.get("/api/metrics/summary?type=cpu")
@@ -111,14 +111,14 @@ async def test_while_redis_is_frozen_many_requests_are_answered_within_a_second(
 
 
 @pytest.mark.parametrize(
-    ("refuse", "relent"),
+    ("refuse", "accept"),
     [
         (["CONFIG", "SET", "maxmemory", "1"], ["CONFIG", "SET", "maxmemory", "0"]),
         (["REPLICAOF", "127.0.0.1", "1"], ["REPLICAOF", "NO", "ONE"]),
     ],
     ids=["out of memory", "a replica"],
 )
-async def test_a_redis_that_rejects_writes_is_a_503(own_redis, refuse, relent):
+async def test_a_redis_that_rejects_writes_is_a_503(own_redis, refuse, accept):
     settings = {"external_service_attempts": 1, "circuit_breaker_failure_threshold": 1}
     async with running_api(own_redis.url, **settings, **CALM) as api:
         assert (await api.post("/api/metrics", json=metric())).status_code == 201
@@ -130,7 +130,7 @@ async def test_a_redis_that_rejects_writes_is_a_503(own_redis, refuse, relent):
             again = await api.get("/api/metrics/summary?type=cpu")
             assert (again.status_code, again.headers["x-cache"]) == (200, "HIT")
             assert again.content == cached.content
-            # A full memory takes no transaction, not even one that only reads.
+            # A server with a full memory rejects even transactions that only read.
             for period in ("all", "daily", "hourly"):
                 fresh = await api.get(f"/api/metrics/summary?type=cpu&period={period}", headers=FRESH)
                 assert (fresh.status_code, fresh.headers["x-cache"]) == (200, "MISS")
@@ -138,7 +138,7 @@ async def test_a_redis_that_rejects_writes_is_a_503(own_redis, refuse, relent):
             for path in ("list", "list?type=cpu", "types", "series?type=cpu&step=60"):
                 read = await api.get(f"/api/metrics/{path}")
                 assert (read.status_code, len(read.json()) > 0) == (200, True), path
-            client.execute_command(*relent)
+            client.execute_command(*accept)
         assert (await api.post("/api/metrics", json=metric())).status_code == 201
         summary = await api.get("/api/metrics/summary?type=cpu", headers=FRESH)
         assert summary.json()["count"] == 2
@@ -170,7 +170,7 @@ KEY = {"Idempotency-Key": "order-66"}
     ],
 )
 async def test_a_repeated_write_that_redis_rejected_is_not_reported_as_stored(own_redis, command, headers):
-    """First 503, then 201 with `Idempotency-Replayed: true`, and nothing was listed."""
+    """In the past, the answers were 503 and then 201 with `Idempotency-Replayed: true`, without a point."""
     with own_redis.connect() as client:
         client.acl_setuser("api", enabled=True, nopass=True, commands=["+@all"], keys=["*"])
         url = own_redis.url.replace("unix://", "unix://api:any@")
@@ -191,7 +191,7 @@ async def test_a_repeated_write_that_redis_rejected_is_not_reported_as_stored(ow
 
 @pytest.mark.parametrize("headers", [KEY, {}], ids=["keyed", "unkeyed"])
 @pytest.mark.parametrize("path", ["/api/metrics", "/api/metrics/batch"])
-async def test_a_write_without_a_reply_is_said_to_be_perhaps_stored(api, own_redis, headers, path):
+async def test_a_write_without_a_reply_is_reported_as_possibly_stored(api, own_redis, headers, path):
     async def write():
         body = [metric()] if path.endswith("batch") else metric()
         answer = await api.post(path, json=body, headers=headers)
@@ -213,7 +213,7 @@ async def test_a_write_without_a_reply_is_said_to_be_perhaps_stored(api, own_red
     assert "stored" not in not_sent
 
 
-async def test_a_write_that_redis_refuses_is_not_said_to_be_perhaps_stored(api, own_redis):
+async def test_a_write_that_redis_rejects_is_reported_as_not_stored(api, own_redis):
     with own_redis.connect() as client:
         client.config_set("maxmemory", 1)
     answer = await api.post("/api/metrics", json=metric(), headers=KEY)
@@ -221,7 +221,7 @@ async def test_a_write_that_redis_refuses_is_not_said_to_be_perhaps_stored(api, 
     assert "stored" not in answer.json()["message"]
 
 
-async def test_redis_is_emptied_including_its_scripts(api, own_redis):
+async def test_the_service_recovers_after_redis_lost_data_and_scripts(api, own_redis):
     await api.post("/api/metrics", json=metric())
     with own_redis.connect() as client:
         client.flushall()
@@ -238,14 +238,14 @@ async def test_the_limiter_fails_open_and_logs_it_once(own_redis, capsys):
         own_redis.kill()
         for _ in range(5):
             assert (await api.post("/api/metrics", json=metric())).status_code == 503  # not 429
-        said = [json.loads(line)["event"] for line in capsys.readouterr().out.splitlines()]
-        assert said == ["redis_lost", "limiter_fails_open"]
+        events = [json.loads(line)["event"] for line in capsys.readouterr().out.splitlines()]
+        assert events == ["redis_lost", "limiter_fails_open"]
         counted = (await api.get("/metrics")).text
         assert 'resilience_events_total{event="Bypassed",policy="ingest"}' in counted
 
 
-async def answers_of_many(api, own_redis):
-    """What batches and reads get that arrive while Redis is silent for 0.4 s."""
+async def answers_during_silence(api, own_redis):
+    """Return the answers to batches and reads that arrive while Redis is silent for 0.4 s."""
     own_redis.freeze()
     calls = [api.post("/api/metrics/batch", json=[metric(n)]) for n in range(30)]
     calls += [api.get("/api/metrics/types") for _ in range(30)]
@@ -263,9 +263,9 @@ QUOTAS = {"rate_limit_requests": 4, "rate_limit_read_requests": 6, "web_concurre
 
 
 async def test_in_an_outage_the_policy_local_admits_a_workers_share_of_the_quotas(own_redis):
-    """All of them passed a quota of ten."""
+    """In the past, all requests were admitted in spite of a quota of ten."""
     async with running_api(own_redis.url, **QUOTAS, rate_limit_without_redis="local", **CALM) as api:
-        batches, reads = await answers_of_many(api, own_redis)
+        batches, reads = await answers_during_silence(api, own_redis)
         for answers, share, policy in ((batches, 2, '"ingest";q=4;w=60'), (reads, 3, '"read";q=6;w=60')):
             refused = [answer for answer in answers if answer.status_code == 429]
             assert len(refused) == 30 - share
@@ -277,19 +277,19 @@ async def test_in_an_outage_the_policy_local_admits_a_workers_share_of_the_quota
 
 async def test_in_an_outage_every_request_is_admitted_by_default(own_redis):
     async with running_api(own_redis.url, **QUOTAS, **CALM) as api:
-        batches, reads = await answers_of_many(api, own_redis)
+        batches, reads = await answers_during_silence(api, own_redis)
         assert 429 not in {answer.status_code for answer in (*batches, *reads)}
 
 
 async def test_in_an_outage_the_policy_closed_answers_503(own_redis):
     async with running_api(own_redis.url, **QUOTAS, rate_limit_without_redis="closed", **CALM) as api:
         await api.get("/api/metrics/summary?type=cpu")
-        batches, reads = await answers_of_many(api, own_redis)
+        batches, reads = await answers_during_silence(api, own_redis)
         for answer in (*batches, *reads):
             assert_problem(answer, 503, "REDIS_UNAVAILABLE")
             assert int(answer.headers["retry-after"]) >= 1
         await until_healthy(api)
-        other = {"X-Forwarded-For": "198.51.100.7"}  # Redis carried out what it was sent before it was silent
+        other = {"X-Forwarded-For": "198.51.100.7"}  # Redis has run the commands sent before the silence
         assert (await api.post("/api/metrics", json=metric(), headers=other)).status_code == 201
 
 
@@ -300,7 +300,7 @@ async def test_in_an_outage_the_policy_closed_answers_503(own_redis):
 )
 @pytest.mark.parametrize(("policy", "statuses"), [("local", {200: 3, 429: 7}), ("closed", {503: 10})])
 async def test_while_redis_rejects_writes_the_outage_policy_applies(own_redis, refuse, policy, statuses):
-    """None held, whatever was set."""
+    """In the past no policy applied."""
     async with running_api(own_redis.url, **QUOTAS, rate_limit_without_redis=policy, **CALM) as api:
         with own_redis.connect() as client:
             client.execute_command(*refuse)

@@ -47,7 +47,7 @@ def cluster_node(start: StartRedis):
     return server.url
 
 
-def unable_to_save(start: StartRedis):
+def redis_without_snapshots(start: StartRedis):
     server = start()
     (server.folder / "dump.rdb").mkdir()
     with server.connect() as client:
@@ -86,7 +86,7 @@ SERVERS: dict[str, tuple[Callable[[StartRedis], str], tuple[bool, bool, bool]]] 
     "a cluster of one node": (cluster_node, (True, True, True)),
     "a replica": (lambda start: run(start(), "REPLICAOF 127.0.0.1 1"), (True, False, True)),
     "no replicas": (lambda start: run(start(), "CONFIG SET min-replicas-to-write 1"), (True, False, True)),
-    "a disk that cannot be saved to": (unable_to_save, (True, False, True)),
+    "a disk that cannot be saved to": (redis_without_snapshots, (True, False, True)),
 }
 """Servers, with whether each is connected, stores and reads."""
 
@@ -98,8 +98,8 @@ PEERS = {
 """What answers every connection like this, and closes it."""
 
 
-async def exercise(api) -> None:
-    """Call all that comes near Redis, writes with a key. No answer is the server's own error."""
+async def call_all_routes(api) -> None:
+    """Call all routes that use Redis, writes with a key, and assert that no answer is an internal error."""
     requests = [
         ("POST", "/api/metrics", metric()),
         ("POST", "/api/metrics/batch", [metric(), metric(kind="disk")]),
@@ -129,7 +129,7 @@ async def exercise(api) -> None:
 
 
 async def assert_consistent(api, connected: bool, ingest: bool, reads: bool) -> None:
-    """Health and readiness agree with the requests."""
+    """Assert that health and readiness agree with the results of requests."""
     writes = [
         await api.post("/api/metrics", json=metric()),
         await api.post("/api/metrics/batch", json=[metric()]),
@@ -148,10 +148,11 @@ async def assert_consistent(api, connected: bool, ingest: bool, reads: bool) -> 
     assert health.status_code == (200 if ingest and reads else 503)
     assert health.json()["redis_connected"] is connected
     assert ready.status_code == (200 if ingest or reads else 503)
-    told = ready.json()
-    assert (told["redis_connected"], told["ingest"], told["reads"]) == (connected, ingest, reads)
+    readiness = ready.json()
+    parts = (readiness["redis_connected"], readiness["ingest"], readiness["reads"])
+    assert parts == (connected, ingest, reads)
     status = {2: "healthy", 1: "degraded", 0: "unhealthy"}[ingest + reads]
-    assert told["status"] == status
+    assert readiness["status"] == status
     assert health.json()["status"] == ("healthy" if status == "healthy" else "unhealthy")
 
 
@@ -166,12 +167,12 @@ async def test_a_command_that_redis_rejects_is_reported_as_rejected(start_redis,
     prepare, expected = SERVERS[name]
     async with api_on(prepare(start_redis)) as api:
         await assert_consistent(api, *expected)
-        await exercise(api)
+        await call_all_routes(api)
 
 
 @pytest.mark.parametrize("node", range(NODES))
 async def test_one_node_of_several_is_not_ready(shared_cluster, node):
-    """The node that had all keys that were tried said that it was."""
+    """In the past, a node that had all the tested keys was reported as ready."""
     shared_cluster.flush()
     async with api_on(f"redis://127.0.0.1:{shared_cluster.ports[node]}") as api:
         for path in ("/health", "/health/ready"):
@@ -187,7 +188,7 @@ async def test_one_node_of_several_is_not_ready(shared_cluster, node):
                 if answer.status_code == 503:
                     assert_problem(answer, 503, "REDIS_UNAVAILABLE")
         assert slots == set(range(NODES))
-        await exercise(api)
+        await call_all_routes(api)
 
 
 @pytest.mark.parametrize("name", PEERS)
@@ -200,7 +201,7 @@ async def test_a_server_that_rejects_commands_is_unavailable(name):
     listening = await asyncio.start_server(serve, "127.0.0.1", 0)
     async with api_on(f"redis://127.0.0.1:{listening.sockets[0].getsockname()[1]}") as api:
         await assert_consistent(api, *NOT_CONNECTED)
-        await exercise(api)
+        await call_all_routes(api)
     listening.close()
 
 
@@ -219,7 +220,7 @@ async def test_a_full_memory_rejects_only_writes(own_redis):
         assert ready.json() | {"timestamp": ""} == {
             "status": "degraded", "redis_connected": True, "ingest": False, "reads": True, "timestamp": "",
         }  # fmt: skip
-        await exercise(api)
+        await call_all_routes(api)
         run(own_redis, "CONFIG SET maxmemory 0")
         await assert_consistent(api, True, True, True)
 
@@ -230,7 +231,7 @@ async def test_too_many_clients_are_an_outage_until_there_is_room(own_redis):
         holder.config_set("maxclients", 1)
         api = await stack.enter_async_context(api_on(own_redis.url))
         await assert_consistent(api, *NOT_CONNECTED)
-        await exercise(api)
+        await call_all_routes(api)
         holder.config_set("maxclients", 100)
         async with asyncio.timeout(5):
             while (await api.get("/health")).status_code != 200:
@@ -250,7 +251,7 @@ async def test_readiness_checks_leave_no_key(own_redis):
 async def test_a_foreign_value_in_place_of_the_registry_is_not_ready(own_redis):
     async with api_on(own_redis.url) as api:
         run(own_redis, "SET types foreign")
-        told = (await api.get("/health/ready")).json()
-        assert (told["redis_connected"], told["ingest"], told["reads"]) == (True, False, False)
+        readiness = (await api.get("/health/ready")).json()
+        assert (readiness["redis_connected"], readiness["ingest"], readiness["reads"]) == (True, False, False)
         run(own_redis, "DEL types")
         await assert_consistent(api, True, True, True)

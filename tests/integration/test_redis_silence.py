@@ -1,4 +1,4 @@
-"""Redis is silent for a few milliseconds, and the worker answers from its own memory meanwhile."""
+"""Redis is silent for a short time, and the worker answers from its own memory."""
 
 import asyncio
 import time
@@ -32,7 +32,7 @@ async def link(own_redis):
 
 
 def waits(link):
-    """Waits of 25 ms that the link has counted. A busy machine makes them longer."""
+    """Return the number of waits of 25 ms that the link has counted. On a busy machine they are longer."""
     return link._batcher._waits
 
 
@@ -56,7 +56,7 @@ async def test_a_cached_summary_does_not_wait_for_a_frozen_redis(own_redis, algo
                 hit.content,
             )
             assert answer.headers["x-ratelimit-remaining"] == str(118 - number)
-        assert waits(link_of(api)) - began < 8  # and not the ten of the budget, for each of the two
+        assert waits(link_of(api)) - began < 8  # and not after the budget of 10 ms for each of the two
         own_redis.thaw()
         answer = await api.get("/api/metrics/summary?type=cpu")
         assert answer.headers["x-ratelimit-remaining"] == "115", "Redis has counted every one"
@@ -85,7 +85,7 @@ async def test_only_entries_that_this_worker_has_are_answered_early(link, own_re
     assert not other.done()
     own_redis.thaw()
     assert await other is None
-    assert await store.read("kept", OPTIONS) is None, "Redis has none, and says so"
+    assert await store.read("kept", OPTIONS) is None, "Redis has no entry"
 
 
 async def test_while_redis_is_silent_no_more_requests_are_admitted_than_the_quota_allows(link, own_redis):
@@ -101,7 +101,7 @@ async def test_while_redis_is_silent_no_more_requests_are_admitted_than_the_quot
     assert [(decision.allowed, decision.remaining) for decision in early] == [
         (True, 3), (True, 2), (True, 1), (True, 0),
     ]  # fmt: skip
-    assert not stranger.done(), "nothing is known of this one"
+    assert not stranger.done(), "the worker has no recent entry for this key"
     own_redis.thaw()
     decisions = await asyncio.gather(*hits)
     assert [decision.allowed for decision in decisions] == [True] * 4 + [False] * 6
@@ -117,25 +117,25 @@ async def test_a_limiter_that_was_reset_decides_again(link, own_redis):
         await limiter.hit("known")
 
 
-async def test_a_busy_event_loop_is_no_silence_of_redis(link):
+async def test_a_busy_event_loop_does_not_count_as_silence_of_redis(link):
     silences = []
     link.on_silence(lambda: silences.append(1))
     for _ in range(10):
         asked = asyncio.create_task(link.send("ECHO", "x"))
         for _ in range(3):
             await asyncio.sleep(0)
-            time.sleep(0.02)  # the reply lies unread meanwhile
+            time.sleep(0.02)  # the reply is not read in the meantime
         assert await asked == b"x"
     assert not silences
 
 
-async def test_a_long_command_of_another_caller_is_no_outage(link):
+async def test_a_long_command_of_another_caller_does_not_count_as_an_outage(link):
     silences = []
     link.on_silence(lambda: silences.append(1))
     busy = Script("local n = 0 while n < 10000000 do n = n + 1 end return n")
     long = asyncio.create_task(link.run(busy, [], timeout_seconds=30))
     await asyncio.sleep(0.02)
-    assert not silences, "a long command alone keeps no other caller waiting"
+    assert not silences, "a long command does not delay other callers"
     assert await link.send("ECHO", "x") == b"x"
     assert silences
     await long

@@ -1,4 +1,4 @@
-"""An encrypted Redis with a password: redis-py opens the connection, and our protocol uses it."""
+"""A Redis with TLS and a password: redis-py opens the connection, and the project's protocol uses it."""
 
 import asyncio
 import socket
@@ -16,7 +16,7 @@ from tests.support.certificate import make_certificate
 
 @pytest.fixture
 def address(tmp_path):
-    """A redis-server that accepts only encrypted connections, and requires a password."""
+    """Run a redis-server that accepts only TLS and requires a password, and yield its URL."""
     server = find_redis_server()
     if server is None:
         pytest.skip("no redis-server")
@@ -42,7 +42,7 @@ def address(tmp_path):
     process.communicate()
 
 
-async def talk(address):
+async def store_a_point_over_tls(address):
     link = RedisLink(connect(RedisAddress(address)), SystemClock())
     try:
         await link.send("SET", "large", b"x" * 1_000_000)
@@ -59,12 +59,12 @@ async def talk(address):
 
 @pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
 def test_an_encrypted_connection_works_and_is_opened_again(address, run):
-    run(talk(address))
+    run(store_a_point_over_tls(address))
 
 
 async def test_a_wrong_password_is_an_outage_and_is_not_revealed(address, caplog):
     link = RedisLink(connect(RedisAddress(address.replace("secret", "guess"))), SystemClock())
-    with pytest.raises(StorageUnavailableError) as told:
+    with pytest.raises(StorageUnavailableError) as error:
         await link.send("PING")
     await link.aclose()
-    assert "guess" not in f"{told.value} {caplog.text}"
+    assert "guess" not in f"{error.value} {caplog.text}"

@@ -35,7 +35,7 @@ def modules_passed():
 
 
 async def modules_of(request):
-    await request()  # the first may open connections and load scripts
+    await request()  # the first request may open connections and load scripts
     for _ in range(TICKS):
         await asyncio.sleep(0)
     with modules_passed() as passed:

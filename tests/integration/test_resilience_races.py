@@ -1,4 +1,4 @@
-"""Several processes race for limited resources in one real Redis."""
+"""Several processes compete for limited resources in one real Redis."""
 
 import asyncio
 import itertools
@@ -32,20 +32,20 @@ from src.storage.patterns.batched_rate_limiter import BatchedRateLimiter
 def tell(what):
     print(json.dumps(what), flush=True)
 
-async def told():
+async def wait_for_command():
     return await asyncio.to_thread(sys.stdin.readline)
 
 def bank(link, options):
     return CircuitBreaker("bank", RedisBreakerStore(link), CircuitBreakerOptions(**options), SystemClock())
 
 async def hit(link, algorithm, callers):
-    "Take a unit of a quota of 10, so many at once; tell how many were allowed."
+    "Take units of a quota of 10, as `callers` concurrent callers, and send the number of allowed ones."
     limiter = BatchedRateLimiter(algorithm, Quota(10, 3600), link, SystemClock())
     decisions = await asyncio.gather(*(limiter.hit("alice") for _ in range(callers)))
     tell(sum(decision.allowed for decision in decisions))
 
 async def probe(link, options, callers):
-    "Call, so many at once; tell how many were let through, and let them succeed when told to."
+    "Make `callers` concurrent calls, send their outcomes, and let the probes succeed on command."
     breaker, outcomes, finish = bank(link, options), [], asyncio.Event()
 
     async def call():
@@ -64,11 +64,11 @@ async def probe(link, options, callers):
         while len(outcomes) < callers:
             await asyncio.sleep(0.001)
         tell(outcomes)
-        await told()
+        await wait_for_command()
         finish.set()
 
 async def hang(link, options):
-    "Call once, tell when that was begun and let through, and never come back."
+    "Make one call, send the times at which it began and was admitted, and never end it."
     began = time.monotonic()
 
     async def call():
@@ -78,7 +78,7 @@ async def hang(link, options):
     await bank(link, options).run(call)
 
 async def insist(link, options):
-    "Call until let through; tell of the first refusal, then when each call began and when the last was in."
+    "Call until admitted. Send the first refusal, then the time of each call and of the admission."
     breaker, began = bank(link, options), []
 
     async def call():
@@ -98,7 +98,7 @@ async def main(url, part, *arguments):
     async with aclosing(RedisLink(connect(RedisAddress(url)), SystemClock())) as link:
         assert await link.ping(timeout_seconds=10)
         tell("ready")
-        await told()
+        await wait_for_command()
         await globals()[part](link, *map(json.loads, arguments))
 
 asyncio.run(main(*sys.argv[1:]))
@@ -106,7 +106,7 @@ asyncio.run(main(*sys.argv[1:]))
 
 
 class Racer:
-    """A process that plays one part of `RACER`, from the word go."""
+    """A process that runs one function of `RACER` after the start signal."""
 
     def __init__(self, url: str, part: str, *arguments: object) -> None:
         self._process = subprocess.Popen(
@@ -116,22 +116,22 @@ class Racer:
             text=True,
         )
 
-    def hear(self) -> object:
-        """The next line of its output."""
+    def read_line(self) -> object:
+        """Return the next line of its output."""
         line = self._process.stdout.readline()
-        assert line, "it ended without a word"
+        assert line, "the process ended without output"
         return json.loads(line)
 
-    def go(self) -> None:
+    def start_race(self) -> None:
         self._process.stdin.write("go\n")
         self._process.stdin.flush()
 
     def freeze(self) -> None:
-        """SIGSTOP: the process keeps its resources, and does nothing."""
+        """Stop the process with SIGSTOP. It keeps its resources."""
         self._process.send_signal(signal.SIGSTOP)
 
     def kill(self) -> None:
-        """SIGKILL: no goodbye."""
+        """End the process with SIGKILL."""
         self._process.kill()
         self._process.communicate(timeout=20)
 
@@ -141,7 +141,7 @@ StartRacer = Callable[..., Racer]
 
 @pytest.fixture
 def racer(redis_server) -> Iterator[StartRacer]:
-    """Starts racers; none outlives the test."""
+    """Return a function that starts racers. All of them end with the test."""
     racers: list[Racer] = []
 
     def start(part: str, *arguments: object) -> Racer:
@@ -155,14 +155,14 @@ def racer(redis_server) -> Iterator[StartRacer]:
 
 def release(racers: list[Racer]) -> list[object]:
     """Start all processes at once, and return the output of each."""
-    assert [each.hear() for each in racers] == ["ready"] * len(racers)
+    assert [each.read_line() for each in racers] == ["ready"] * len(racers)
     for each in racers:
-        each.go()
-    return [each.hear() for each in racers]
+        each.start_race()
+    return [each.read_line() for each in racers]
 
 
 async def opened_breaker(link: RedisLink, **options: object) -> CircuitBreaker:
-    """The breaker of the racers, opened by a failure, its open time over."""
+    """Return the breaker of the racers after a failure and the end of its open time."""
     store = RedisBreakerStore(link)
     breaker = CircuitBreaker("bank", store, CircuitBreakerOptions(**options), SystemClock())
 
@@ -200,32 +200,32 @@ async def test_three_half_open_permits_admit_three_of_twenty_callers(
 
     assert Counter(itertools.chain.from_iterable(outcomes)) == {"probed": 3, "rejected": 17}
     for each in racers:
-        each.go()
+        each.start_race()
     async with asyncio.timeout(10):
         while (await breaker.status()).state is not BreakerState.CLOSED:
             await asyncio.sleep(0.001)
 
 
-async def test_the_permit_of_a_killed_prober_goes_to_another_as_soon_as_its_lease_is_over(
+async def test_another_worker_gets_the_permit_of_a_killed_prober_when_its_lease_ends(
     racer: StartRacer, redis_link: RedisLink
 ) -> None:
     lease_seconds = 1.0
     options = {"failure_threshold": 1, "open_seconds": 0.001, "probe_lease_seconds": lease_seconds}
     breaker = await opened_breaker(redis_link, **options)
     prober, traffic = racer("hang", options), racer("insist", options)
-    assert (prober.hear(), traffic.hear()) == ("ready", "ready")
+    assert (prober.read_line(), traffic.read_line()) == ("ready", "ready")
 
-    prober.go()
-    asked, probing = prober.hear()
-    traffic.go()
-    assert traffic.hear() == "refused"
+    prober.start_race()
+    asked, probing = prober.read_line()
+    traffic.start_race()
+    assert traffic.read_line() == "refused"
     prober.kill()
-    told = traffic.hear()
+    result = traffic.read_line()
 
-    # Measured by calls and not by a stopwatch, so that a slow machine can't fail it: the lease began between
+    # Measured by calls, so that the test does not fail on a slow machine: the lease began between
     # `asked` and `probing`, nobody got through before it was over, and nobody was refused after that.
-    *refused, _ = told["began"]
-    assert told["let_through"] >= asked + lease_seconds
+    *refused, _ = result["began"]
+    assert result["let_through"] >= asked + lease_seconds
     assert [began for began in refused if began > probing + lease_seconds] == []
     assert (await breaker.status()).state is BreakerState.CLOSED
 
@@ -238,19 +238,19 @@ async def test_a_live_prober_keeps_its_permit_and_that_of_a_dead_one_expires_soo
     options = {"failure_threshold": 1, "open_seconds": 0.001, "probe_lease_seconds": 600.0}
     breaker = await opened_breaker(redis_link, **options)
     prober, traffic = racer("hang", options), racer("insist", options)
-    assert (prober.hear(), traffic.hear()) == ("ready", "ready")
+    assert (prober.read_line(), traffic.read_line()) == ("ready", "ready")
 
-    prober.go()
-    prober.hear()
-    traffic.go()
-    assert traffic.hear() == "refused"
+    prober.start_race()
+    prober.read_line()
+    traffic.start_race()
+    assert traffic.read_line() == "refused"
     await asyncio.sleep(3 * renewal_seconds)
     ended = time.monotonic()
     end(prober)
-    told = await asyncio.to_thread(traffic.hear)
+    result = await asyncio.to_thread(traffic.read_line)
 
-    # As above. The last renewal may have been under way when the prober ended.
-    *refused, _ = told["began"]
-    assert told["let_through"] >= ended
+    # As above. The last renewal may have been running when the prober ended.
+    *refused, _ = result["began"]
+    assert result["let_through"] >= ended
     assert [began for began in refused if began > ended + 1.5 * renewal_seconds] == []
     assert (await breaker.status()).state is BreakerState.CLOSED

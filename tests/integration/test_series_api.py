@@ -41,7 +41,7 @@ async def test_steps_can_be_as_short_as_a_second(api):
     ]
 
 
-async def test_by_default_it_is_the_last_hour_by_minutes(api):
+async def test_the_default_is_the_last_hour_by_minutes(api):
     now = datetime.now(UTC)
     await post(api, {"timestamp": now.isoformat(), "value": 3, "type": "cpu"})
     steps = (await api.get("/api/metrics/series?type=cpu")).json()
@@ -77,12 +77,12 @@ async def test_an_offset_and_two_thousand_steps_are_accepted(api):
         ("type=cpu&steps=60", "steps"),
     ],
 )
-async def test_a_wrong_query_is_named(api, query, field):
+async def test_an_invalid_query_is_reported(api, query, field):
     problem = assert_problem(await api.get(f"/api/metrics/series?{query}"), 422, "VALIDATION_ERROR")
     assert [error["field"] for error in problem["errors"]] == [field]
 
 
-async def test_it_counts_as_a_read_right_or_wrong(redis_server):
+async def test_valid_and_invalid_requests_count_as_reads(redis_server):
     async with running_api(redis_server.url, rate_limit_read_requests=3, **CALM) as api:
         for query, status in (("type=cpu", 200), ("type=cpu&step=0", 422), ("type=cpu&step=1", 422)):
             answer = await api.get(f"/api/metrics/series?{query}")
@@ -91,7 +91,7 @@ async def test_it_counts_as_a_read_right_or_wrong(redis_server):
         assert_problem(await api.get("/api/metrics/series?type=cpu"), 429, "RATE_LIMIT_EXCEEDED")
 
 
-async def test_it_takes_one_round_trip(api):
+async def test_a_series_takes_one_round_trip(api):
     await post(api, point(0, 1))
     link = api.state["is_redis_connected"].__self__
     await api.get("/api/metrics/series?type=cpu")

@@ -1,4 +1,4 @@
-"""The processes of the server: start, signals, end, and clean-up."""
+"""The processes of the server: their start, signals, end and clean-up."""
 
 import asyncio
 import os
@@ -45,7 +45,7 @@ async def serving(server, workers=1):
 
 
 def pids(server):
-    """The processes that serve."""
+    """Return the ids of the processes that serve."""
     return [int(str(line["event"]).split("[")[1][:-1]) for line in started(server)]
 
 
@@ -80,7 +80,7 @@ async def test_a_signal_ends_a_start_at_once_and_releases_its_resources(start, n
     assert time.monotonic() - began < 4
     assert code == (
         3 if number == signal.SIGINT else -signal.SIGTERM
-    )  # of a start by SIGINT uvicorn says it failed
+    )  # after a SIGINT during the start, uvicorn reports a failed start
     assert server.lines("given back")
     assert server.lines("start_stopped")
     assert "Traceback" not in server.log.read_text()
@@ -114,8 +114,10 @@ async def test_a_process_that_hangs_at_its_end_is_ended_with_a_traceback(start):
     assert "Timeout (" in server.log.read_text()
 
 
-async def test_a_signal_before_anything_is_started_is_a_clean_end(start):
-    server = start(RATE_LIMIT_REQUEST="10")  # no such setting, which is logged while the application is made
+async def test_a_signal_during_the_import_ends_the_process_cleanly(start):
+    server = start(
+        RATE_LIMIT_REQUEST="10"
+    )  # there is no such setting; this is logged while the application is created
     await server.until_logged("unknown_setting")
     server.process.terminate()
     assert await server.end(10) == 0
@@ -129,7 +131,7 @@ async def test_a_signal_before_anything_is_started_is_a_clean_end(start):
     ("number", "workers"),
     [(signal.SIGTERM, 1), (signal.SIGINT, 1), (signal.SIGQUIT, 1), (signal.SIGTERM, 2), (signal.SIGQUIT, 2)],
 )
-async def test_a_signal_stops_it_cleanly_with_exit_code_0(start, number, workers):
+async def test_a_signal_stops_the_service_cleanly_with_exit_code_0(start, number, workers):
     server = start(workers=workers)
     await serving(server, workers)
     server.process.send_signal(number)
@@ -146,7 +148,7 @@ async def test_a_single_process_stops_gracefully_when_its_terminal_closes(start)
     assert server.lines("Application shutdown complete.")
 
 
-async def test_under_nohup_a_lost_terminal_is_nothing(redis_server, tmp_path):
+async def test_under_nohup_the_end_of_the_terminal_is_ignored(redis_server, tmp_path):
     handler = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # inherited
     try:
         server = Server(redis_server.url, tmp_path, command=SRC, workers=1)
@@ -183,7 +185,7 @@ async def test_a_worker_that_is_killed_is_replaced(start):
     assert await server.end() == 0
 
 
-# ------------------------------------------------------------------ what it ends with, and what it leaves
+# ------------------------------------------------------------------ exit codes and remaining files
 
 
 @pytest.mark.parametrize(
@@ -192,7 +194,7 @@ async def test_a_worker_that_is_killed_is_replaced(start):
         (SRC, 1, 3),
         (SRC, 2, 3),
         (UVICORN, 1, 3),
-        # uvicorn's parent imports nothing of the service, and its exit code does not depend on its workers'
+        # the parent process of uvicorn does not import the service, and has its own exit code
         (UVICORN, 2, 0),
     ],
 )

@@ -72,7 +72,7 @@ def chunked(target, client, body, trailer):
 
 
 async def until_answered(port):
-    """Try until a new connection is served, as it is once the server has looked at the silent ones."""
+    """Try until a new connection is served, which happens after the server has checked the silent ones."""
     async with asyncio.timeout(20):
         while True:
             with contextlib.suppress(OSError, EOFError):

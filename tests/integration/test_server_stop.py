@@ -33,10 +33,10 @@ def post():
 
 
 class Load:
-    """Clients that send request after request to whichever of `ports` answers, as a load balancer does.
+    """Clients that send requests one after another to any of `ports` that answers, like a load balancer.
 
-    A request is cut off if it was sent and no whole answer came. To be refused a connection is no harm where
-    there is another port, and no client sends on a connection whose last answer said that it closes.
+    A request counts as cut off if it was sent and got no complete answer. A refused connection does not count
+    if there is another port. No client sends on a connection after an answer with `Connection: close`.
     """
 
     def __init__(self, *ports, kept=6, single=2):
@@ -100,7 +100,7 @@ async def until_ready(server):
         await server.until_healthy(client)
 
 
-async def none_was_cut_off(load, server):
+async def assert_no_request_was_cut_off(load, server):
     assert load.cut_off == []
     assert set(load.answers) == {200, 201}
     assert load.stored > 50
@@ -124,7 +124,7 @@ async def test_rolling_restarts_by_sigterm_cut_off_no_request(redis_server, tmp_
             fleet[number % 2] = start(redis_server, tmp_path, port=old.port)
             await until_ready(fleet[number % 2])
         await load.end()
-        await none_was_cut_off(load, fleet[0])
+        await assert_no_request_was_cut_off(load, fleet[0])
     finally:
         for server in fleet:
             server.stop()
@@ -140,7 +140,7 @@ async def test_rolling_restarts_by_sighup_cut_off_no_request_and_refuse_no_conne
             server.process.send_signal(signal.SIGHUP)
             await server.until_logged("Application shutdown complete.", 2 * number)
         await load.end()
-        await none_was_cut_off(load, server)
+        await assert_no_request_was_cut_off(load, server)
         assert load.refused == 0
         assert len(server.lines("Application startup complete.")) == 2 * (RESTARTS + 1)
     finally:
@@ -218,7 +218,7 @@ async def test_while_the_last_request_is_waited_for_new_connections_are_rejected
     server.process.terminate()
     await server.until_logged("stopping", workers)
     async with asyncio.timeout(5):
-        while True:  # those that came before the end of the listening are answered
+        while True:  # connections from before the listener was closed are answered
             try:
                 assert (await exchange(server.port, LIVE)).status == 200
             except ConnectionRefusedError:

@@ -8,7 +8,7 @@ from tests.support.api import CALM, running_api
 FAULTS = "/api/admin/external-service/faults"
 
 
-async def test_they_are_shown_and_changed_one_by_one(api):
+async def test_faults_are_shown_and_changed_one_by_one(api):
     assert (await api.get(FAULTS)).json() == {"failure_rate": 0.0, "latency_ms": 0}
     assert (await api.put(FAULTS, json={"latency_ms": 40})).json() == {"failure_rate": 0.0, "latency_ms": 40}
     assert (await api.put(FAULTS, json={"failure_rate": 0.5})).json() == {
@@ -44,13 +44,13 @@ async def test_a_slow_service_is_slow(api):
         ([], "body"),
     ],
 )
-async def test_invalid_faults_are_rejected_by_name(api, wrong, field):
+async def test_an_error_names_the_invalid_fault(api, wrong, field):
     problem = assert_problem(await api.put(FAULTS, json=wrong), 422, "VALIDATION_ERROR")
     assert [error["field"] for error in problem["errors"]] == [field]
     assert (await api.get(FAULTS)).json() == {"failure_rate": 0.0, "latency_ms": 0}
 
 
-async def test_only_admins_change_them(redis_server):
+async def test_only_admins_can_change_faults(redis_server):
     async with running_api(redis_server.url, admin_api_key="key") as api:
         assert_problem(await api.put(FAULTS, json={"latency_ms": 40}), 401, "UNAUTHORIZED")
         assert (await api.get(FAULTS)).status_code == 200

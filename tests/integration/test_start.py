@@ -3,15 +3,15 @@
 import json
 
 from src.wiring import create_app
-from tests.support.logging_state import logging_kept
+from tests.support.logging_state import restore_logging
 
 
 def test_unknown_settings_are_warned_of_with_the_nearest_name(monkeypatch, tmp_path, capsys):
-    """They were ignored without a word."""
+    """In the past, unknown settings were ignored without a warning."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / ".env").write_text("EXTERNAL_API_TIMEOUT=3\nFROM_ELSEWHERE=1\n", encoding="utf-8")
     monkeypatch.setenv("RATE_LIMIT_SECONDS", "2")
-    with logging_kept():
+    with restore_logging():
         create_app()
     lines = map(json.loads, capsys.readouterr().out.splitlines())
     assert [

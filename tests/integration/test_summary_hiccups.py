@@ -27,14 +27,14 @@ be several seconds; the original fault took 32 to 34 s on an idle machine."""
 
 @dataclass
 class Fleet:
-    """Two separate workers, of which one can be killed, with their Redis and provider."""
+    """Two separate workers with their Redis and provider. A test can kill a worker."""
 
     redis: RedisServer
     provider: Provider
     servers: list[Server]
 
     async def read(self, server: Server, metric_type: str) -> tuple[float, httpx.Response]:
-        """Return the time that a reader waited, and the answer."""
+        """Return the waiting time of a reader, and the answer."""
         began = time.monotonic()
         async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
             answer = await client.get(f"/api/metrics/summary?type={metric_type}")
@@ -55,8 +55,8 @@ class Fleet:
                 while len(outside.keys("{summary:*}:lease")) < len(TYPES):
                     await asyncio.sleep(0.005)
 
-    async def kill_one_that_computes(self) -> Server:
-        """Kill a worker while it computes every type, and return the other one."""
+    async def kill_computing_worker(self) -> Server:
+        """Kill the worker that computes all types, and return the other one."""
         doomed, other = self.servers
         lost = asyncio.create_task(self.read_all(doomed, times=1))
         await self.until_computing()
@@ -67,7 +67,7 @@ class Fleet:
 
 @pytest.fixture
 async def fleet(own_redis: RedisServer, tmp_path) -> AsyncIterator[Fleet]:
-    """A fleet whose summaries have been computed once, and have expired."""
+    """Return a fleet whose summaries have been computed once and have expired."""
     servers = []
     with running_provider() as provider:
         for name in ("a", "b"):
@@ -92,7 +92,7 @@ async def fleet(own_redis: RedisServer, tmp_path) -> AsyncIterator[Fleet]:
                 server.stop()
 
 
-def assert_nobody_waited_for_long(read: list[tuple[float, httpx.Response]]) -> None:
+def assert_short_waits(read: list[tuple[float, httpx.Response]]) -> None:
     assert max(seconds for seconds, _ in read) < LONG_SECONDS
     assert {answer.status_code for _, answer in read} <= {200, 503}
 
@@ -103,15 +103,15 @@ async def test_redis_is_restarted_while_summaries_are_computed(fleet: Fleet):
     await fleet.until_computing()
 
     fleet.redis.kill()
-    await asyncio.sleep(1)  # so that the answers cannot be stored, nor the leases given back
+    await asyncio.sleep(1)  # so that answers cannot be stored and leases cannot be released
     fleet.redis.start()
     read = await reading
     read += await fleet.read_all(*fleet.servers)
 
-    assert_nobody_waited_for_long(read)
-    await asyncio.sleep(0.5)  # by then the workers have noticed that Redis is back
+    assert_short_waits(read)
+    await asyncio.sleep(0.5)  # by then the workers have a connection to Redis again
     after = await fleet.read_all(*fleet.servers, times=1)
-    assert_nobody_waited_for_long(after)
+    assert_short_waits(after)
     assert {answer.status_code for _, answer in after} == {200}
 
 
@@ -126,19 +126,19 @@ async def test_redis_is_frozen_while_summaries_are_computed(fleet: Fleet):
     read = await reading
     read += await fleet.read_all(*fleet.servers)
 
-    assert_nobody_waited_for_long(read)
+    assert_short_waits(read)
     await asyncio.sleep(0.5)
     after = await fleet.read_all(*fleet.servers, times=1)
-    assert_nobody_waited_for_long(after)
+    assert_short_waits(after)
     assert {answer.status_code for _, answer in after} == {200}
 
 
 async def test_a_worker_is_killed_while_it_computes_and_the_last_good_answers_are_served(fleet: Fleet):
     await fleet.make_latency(2000)
-    other = await fleet.kill_one_that_computes()
+    other = await fleet.kill_computing_worker()
     read = await fleet.read_all(other)
 
-    assert_nobody_waited_for_long(read)
+    assert_short_waits(read)
     assert {answer.status_code for _, answer in read} == {200}
     assert {answer.headers["x-cache"] for _, answer in read} <= {"STALE", "MISS"}
     for _, answer in read:
@@ -146,7 +146,7 @@ async def test_a_worker_is_killed_while_it_computes_and_the_last_good_answers_ar
         assert answer.json()["count"] == 1
 
     await fleet.make_latency(0)
-    async with asyncio.timeout(30):  # and soon they are computed again
+    async with asyncio.timeout(30):  # they are computed again soon
         while {answer.headers["x-cache"] for _, answer in await fleet.read_all(other, times=1)} != {"HIT"}:
             await asyncio.sleep(0.05)
 
@@ -155,8 +155,8 @@ async def test_a_worker_is_killed_while_it_computes_what_was_never_computed_befo
     with fleet.redis.connect() as outside:
         outside.delete(*outside.keys("*summary:*"))
     await fleet.make_latency(1000)
-    other = await fleet.kill_one_that_computes()
+    other = await fleet.kill_computing_worker()
     read = await fleet.read_all(other)
 
-    assert_nobody_waited_for_long(read)
+    assert_short_waits(read)
     assert {(answer.status_code, answer.json()["degraded"]) for _, answer in read} == {(200, False)}

@@ -32,15 +32,15 @@ async def test_a_request_and_its_attempts_are_spans_of_the_callers_trace(start_s
         EXTERNAL_SERVICE_ATTEMPTS="2",
     )
     await calls(server, "/api/metrics/summary?type=cpu", "/nowhere", "/metrics", headers=TRACEPARENT)
-    server.stop()  # what is gathered is sent
+    server.stop()  # the collected commands are sent
 
     served = [span for span in collector.spans if span.kind == Span.SPAN_KIND_SERVER]
     (summary,) = [span for span in served if span.name == "GET /api/metrics/summary"]
     assert summary.trace_id.hex() == TRACE_ID
     assert summary.parent_span_id.hex() == PARENT_ID
-    told = attributes(summary)
-    assert told["http.route"] == "/api/metrics/summary"
-    assert told["http.response.status_code"] == 503
+    span_attributes = attributes(summary)
+    assert span_attributes["http.route"] == "/api/metrics/summary"
+    assert span_attributes["http.response.status_code"] == 503
 
     attempts = [span for span in collector.spans if span.name == "external-service.attempt"]
     assert len(attempts) == 2
@@ -49,10 +49,10 @@ async def test_a_request_and_its_attempts_are_spans_of_the_callers_trace(start_s
         assert attempt.trace_id == summary.trace_id
         assert attempt.parent_span_id == summary.span_id
         assert attempt.status.code == Status.STATUS_CODE_ERROR
-    # the external service, here in process, was told which attempt calls it
+    # the external service, in this process, continues the span of the attempt that calls it
     called = [span for span in served if attributes(span).get("url.path") == "/kv/metric-types/cpu"]
     assert {span.parent_span_id for span in called} == {attempt.span_id for attempt in attempts}
-    # and what machines ask for every few seconds is left out
+    # and routes that probes request every few seconds have no spans
     assert not {attributes(span).get("url.path") for span in served} & {"/health", "/metrics"}
 
     durations = collector.metrics["http.server.request.duration"]
@@ -61,7 +61,7 @@ async def test_a_request_and_its_attempts_are_spans_of_the_callers_trace(start_s
     assert "/api/metrics/summary" in routes
     assert collector.services == {"under-test"}
 
-    # every line of the request says whose it is
+    # every line of the request has its trace id
     ids = {line["request_id"] for line in server.lines() if line.get("path") == "/api/metrics/summary"}
     (request_id,) = ids
     own = [line for line in server.lines() if line.get("request_id") == request_id]
@@ -77,7 +77,7 @@ async def test_without_a_parent_a_request_begins_a_trace_that_its_log_line_names
     (span,) = [span for span in collector.spans if span.name == "GET /api/metrics/types"]
     (line,) = [line for line in server.lines() if line.get("path") == "/api/metrics/types"]
     assert line["trace_id"] == span.trace_id.hex()
-    assert collector.received["/v1/metrics"] == []  # which nobody asked for
+    assert collector.received["/v1/metrics"] == []  # its export is not enabled
 
 
 @pytest.mark.slow
@@ -87,7 +87,7 @@ async def test_disabled_tracing_sends_nothing(start_server, collector):
     server.stop()
     assert collector.received == {"/v1/traces": [], "/v1/metrics": []}
     (line,) = [line for line in server.lines() if line.get("path") == "/api/metrics/types"]
-    assert line["trace_id"] == TRACE_ID  # the caller's all the same
+    assert line["trace_id"] == TRACE_ID  # that of the caller
 
 
 @pytest.mark.slow
@@ -97,12 +97,12 @@ async def test_an_unavailable_collector_does_not_affect_requests(start_server):
     answers = await calls(server, *["/api/metrics/types"] * 20)
     assert {answer.status_code for answer in answers} == {200}
     server.stop()
-    assert any("export" in line["event"].lower() for line in server.lines())  # what was lost is told
+    assert any("export" in line["event"].lower() for line in server.lines())  # the failed export is logged
 
 
 @pytest.fixture(params=["refuses", "is silent"])
 def no_collector(request):
-    """Where a collector should be."""
+    """Return an endpoint without a collector."""
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         if request.param == "is silent":

@@ -1,4 +1,4 @@
-"""`python -m src.cli export` and `import` as processes, against a real service, killed midway."""
+"""`python -m src.cli export` and `import` as processes that are killed, with a real service."""
 
 import gzip
 import json
@@ -54,7 +54,7 @@ def lines_of(path: Path) -> bytes:
 
 
 async def store_points(client, count=POINTS):
-    """Store points with many equal timestamps, of two types, in no order of time."""
+    """Store points of two types with many equal timestamps, not ordered by time."""
     chance = random.Random(5)
     for first in range(0, count, 10_000):
         body = "".join(
@@ -77,9 +77,7 @@ async def summaries(client):
 
 
 @pytest.mark.parametrize("name", ["points.ndjson", "points.ndjson.gz"])
-async def test_an_export_that_is_killed_again_and_again_ends_as_if_it_never_was(
-    service, client, tmp_path, name
-):
+async def test_an_export_that_is_killed_repeatedly_is_complete_in_the_end(service, client, tmp_path, name):
     await store_points(client)
     whole, path = tmp_path / "whole.ndjson", tmp_path / name
     assert run("export", "--url", service.url, "--output", whole).returncode == 0
@@ -100,7 +98,7 @@ async def test_an_export_that_is_killed_again_and_again_ends_as_if_it_never_was(
 
 
 def kill_once(process: subprocess.Popen, condition: Callable[[], bool]) -> None:
-    """Kill a process as soon as something holds."""
+    """Kill a process as soon as a condition is met."""
     until(lambda: process.poll() is not None or condition(), 30)
     process.kill()
     process.communicate()
@@ -111,7 +109,7 @@ def size_of(path: Path) -> int:
 
 
 @pytest.mark.parametrize("name", ["points.ndjson", "points.ndjson.gz"])
-async def test_an_import_that_is_killed_again_and_again_stores_each_point_once(
+async def test_an_import_that_is_killed_repeatedly_stores_each_point_once(
     service, client, redis_server, tmp_path, name
 ):
     await store_points(client, 60_000)
@@ -140,7 +138,7 @@ def lines_sent(state: Path, url: str) -> int:
 
 
 async def test_an_export_goes_through_a_pipe_into_an_import(service, client, start_server):
-    """Two services on one Redis would be one; so the second has a type of its own."""
+    """Two services on one Redis share their points, so the second uses another type."""
     await store_points(client, 10_000)
 
     exported = run("export", "--url", service.url, "--type", "cpu", "--label", "host:h1")
@@ -153,14 +151,14 @@ async def test_an_export_goes_through_a_pipe_into_an_import(service, client, sta
     assert b"\x1b" not in exported.stdout + exported.stderr + imported.stdout + imported.stderr
 
 
-async def test_a_reader_that_has_enough_ends_the_export(service, client):
+async def test_the_export_ends_when_its_reader_closes_the_pipe(service, client):
     await store_points(client, 20_000)
     with begin("export", "--url", service.url, stdout=subprocess.PIPE) as process:
         assert process.stdout.readline().startswith(b'{"timestamp":')
         process.stdout.close()
-        said = process.stderr.read()
+        output = process.stderr.read()
 
-    assert said == b"python -m src.cli: standard output was closed\n"
+    assert output == b"python -m src.cli: standard output was closed\n"
     assert process.returncode == 1
 
 
@@ -171,13 +169,13 @@ async def test_points_that_the_service_rejects_are_named_and_counted(service, cl
     ended = run("import", "--url", service.url, path)
 
     assert ended.returncode == POINTS_REJECTED
-    told = ended.stderr.decode()
-    assert "line 2: timestamp: Field required" in told
-    assert "line 3: body: " in told
-    assert "The service rejected 2 points." in told
+    output = ended.stderr.decode()
+    assert "line 2: timestamp: Field required" in output
+    assert "line 3: body: " in output
+    assert "The service rejected 2 points." in output
 
 
-async def test_a_quota_is_waited_for(start_server, tmp_path):
+async def test_the_import_waits_for_the_quota(start_server, tmp_path):
     service = start_server(workers=1, RATE_LIMIT_REQUESTS="2", RATE_LIMIT_WINDOW_SECONDS="1")
     async with httpx.AsyncClient(base_url=service.url, timeout=30) as client:
         await service.until_healthy(client)
@@ -192,7 +190,7 @@ async def test_a_quota_is_waited_for(start_server, tmp_path):
 
 
 @pytest.mark.parametrize("command", [("export",), ("import", "-")])
-def test_without_a_service_it_says_so_in_a_line(command):
+def test_without_a_service_the_error_is_one_line(command):
     ended = run(*command, "--url", f"http://127.0.0.1:{free_port()}", input=b"{}")
 
     assert ended.returncode == 1
@@ -200,7 +198,7 @@ def test_without_a_service_it_says_so_in_a_line(command):
 
 
 def test_the_key_of_the_environment_is_sent_and_no_proxy_of_it_is_used(tmp_path):
-    """The key goes to a server that refuses everybody."""
+    """The server of this test records the key and rejects every request."""
     with recording_server() as (url, seen):
         variables = {API_KEY_VARIABLE: "from-environment", "HTTP_PROXY": "http://127.0.0.1:9"}
         run("export", "--url", url, variables=variables)
@@ -211,7 +209,7 @@ def test_the_key_of_the_environment_is_sent_and_no_proxy_of_it_is_used(tmp_path)
 
 @contextmanager
 def recording_server():
-    """A server that answers 403 and keeps the keys that it was sent."""
+    """Run a server that answers 403 and records the received keys."""
     seen = []
 
     class Handler(BaseHTTPRequestHandler):

@@ -1,4 +1,4 @@
-"""One machine, every store: memory, fakeredis and a real redis-server, whose Lua is not fakeredis'."""
+"""Each machine runs on every store: in memory, on fakeredis and on a real redis-server with its own Lua."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from tests.support.machines import MakeClient
 
 @pytest.fixture(params=["memory", "fakeredis", "redis"])
 def make_client(request: pytest.FixtureRequest) -> MakeClient | None:
-    """Makes a client of the Redis under test; None where it is memory."""
+    """Return a function that creates a client of the Redis under test; None for memory."""
     if request.param == "memory":
         return None
     if request.param == "fakeredis":

@@ -25,7 +25,7 @@ CALLS = 1000
 
 
 class Service:
-    """Serves up to `capacity` calls at once in `seconds` each, give or take a tenth; more share its time."""
+    """A service that runs `capacity` calls at once, in about `seconds` each. More calls take longer."""
 
     def __init__(self, clock: FakeClock, capacity: int, seed: int) -> None:
         self.capacity = capacity
@@ -51,7 +51,7 @@ def adaptive(clock: FakeClock, algorithm: LimitAlgorithm, limit: int, **options:
 
 
 async def limits_under_load(policy: AdaptiveConcurrency, service: Service, clock: FakeClock) -> list[int]:
-    """The limit after each of many calls, by more callers than the service can bear."""
+    """Return the limit after each call, with more callers than the capacity of the service."""
     limits: list[int] = []
 
     async def caller() -> None:
@@ -64,7 +64,7 @@ async def limits_under_load(policy: AdaptiveConcurrency, service: Service, clock
 
 
 def settled(limits: list[int]) -> float:
-    """Where it stayed in the end. The median, since both algorithms go away from there and return."""
+    """Return the median of the last limits, since both algorithms oscillate around a limit."""
     return statistics.median(limits[-CALLS // 3 :])
 
 
@@ -103,7 +103,7 @@ async def test_gradient_settles_above_the_capacity_by_tolerance_and_queue(
 @pytest.mark.parametrize("make", [lambda: Aimd(1.5), lambda: Gradient(probe_every_rounds=5)])
 @settings(deadline=None, max_examples=examples(4))
 @given(capacity=st.integers(8, 16), seed=SEEDS)
-async def test_it_follows_a_service_that_loses_capacity_and_regains_it(make, capacity: int, seed: int):
+async def test_the_limit_follows_the_capacity_of_the_service(make, capacity: int, seed: int):
     clock = FakeClock()
     service = Service(clock, capacity, seed)
     policy = adaptive(clock, make(), 1)

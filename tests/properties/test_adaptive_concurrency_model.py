@@ -1,4 +1,4 @@
-"""Adaptive concurrency against a plain model: what is counted in a round, and what limit follows from it."""
+"""Adaptive concurrency against a simple model: the counted calls of a round, and the resulting limit."""
 
 import math
 from statistics import fmean
@@ -18,23 +18,23 @@ from src.resilience.errors import BulkheadFullError, RateLimitedError
 from src.resilience.events import LimitChanged
 from tests.support.calls import OpenCall
 from tests.support.listener import RecordingListener
-from tests.support.machines import CallsMachine, prove
+from tests.support.machines import CallsMachine, run_machine
 
 OVERLOAD = ConnectionError("overloaded")
-REFUSED_FURTHER_IN = RateLimitedError("inner", "the quota is spent", 1)
+INNER_REJECTION = RateLimitedError("inner", "the quota is spent", 1)
 
 limits = st.integers(1, 9)
-endings = st.sampled_from(["done", "done", "done", OVERLOAD, REFUSED_FURTHER_IN])
+endings = st.sampled_from(["done", "done", "done", OVERLOAD, INNER_REJECTION])
 durations = st.sampled_from([0.25, 0, 0.5, 1, 3])
 
 
 class AimdModel:
-    """One more after a good round that was full, a share less after a bad one."""
+    """Increases the limit by one after a good and full round, and reduces it by a share after a bad one."""
 
     def __init__(self, target, tolerance, backoff):
         self.target, self.tolerance, self.backoff = target, tolerance, backoff
 
-    def wanted(self, limit, calls, was_full):
+    def next_limit_of_model(self, limit, calls, was_full):
         bad = [seconds for seconds in calls if seconds is None or seconds > self.target]
         if len(bad) / len(calls) > self.tolerance:
             return limit * self.backoff
@@ -42,7 +42,7 @@ class AimdModel:
 
 
 class GradientModel:
-    """Measures for a round at the lowest limit, then follows the latency for so many rounds, and so on."""
+    """Measures a baseline for a round at the lowest limit, then wanted_limit the latency for some rounds."""
 
     def __init__(self, tolerance, rounds):
         self.tolerance, self.rounds = tolerance, rounds
@@ -50,7 +50,7 @@ class GradientModel:
         self.unloaded = None
         self.limit_before = None  # while measuring
 
-    def wanted(self, limit, calls, was_full):
+    def next_limit_of_model(self, limit, calls, was_full):
         succeeded = [seconds for seconds in calls if seconds is not None]
         if self.limit_before is not None:
             if not succeeded:
@@ -63,8 +63,8 @@ class GradientModel:
             return 1
         self.rounds_left -= 1
         busy = limit * self.gradient(succeeded, calls)
-        follows = busy + math.sqrt(busy)
-        return follows if was_full else min(follows, limit)
+        wanted_limit = busy + math.sqrt(busy)
+        return wanted_limit if was_full else min(wanted_limit, limit)
 
     def gradient(self, succeeded, calls):
         if not succeeded:
@@ -80,17 +80,17 @@ gradients = st.tuples(st.sampled_from([0, 0.25, 1]), st.integers(1, 3))
 
 
 class Model:
-    """Calls under way, and those of the round that count: their seconds, or None for an overload."""
+    """The running calls, and the counted calls of the round: their seconds, or None for an overload."""
 
-    def __init__(self, law, limit, options):
-        self.law, self.limit, self.options = law, limit, options
-        self.inside = {}  # who, since when, and the lowering it began after
+    def __init__(self, algorithm, limit, options):
+        self.algorithm, self.limit, self.options = algorithm, limit, options
+        self.inside = {}  # the call, its start, and the number of the last decrease before its start
         self.lowered = 0
         self.round, self.was_full = [], False
         self.refused = set()
         self.changes = []
 
-    def come(self, caller, now):
+    def arrive(self, caller, now):
         if len(self.inside) >= self.limit:
             self.refused.add(caller)
             return
@@ -107,8 +107,8 @@ class Model:
             self.end_round()
 
     def end_round(self):
-        wanted = math.floor(self.law.wanted(self.limit, self.round, self.was_full))
-        after = max(self.options.min_limit, min(self.options.max_limit, wanted))
+        next_limit = math.floor(self.algorithm.next_limit_of_model(self.limit, self.round, self.was_full))
+        after = max(self.options.min_limit, min(self.options.max_limit, next_limit))
         self.round, self.was_full = [], False
         if after != self.limit:
             self.changes.append(LimitChanged(policy="adaptive-concurrency", before=self.limit, after=after))
@@ -117,29 +117,29 @@ class Model:
 
 
 class AdaptiveConcurrencyMachine(CallsMachine):
-    def __init__(self, law):
+    def __init__(self, algorithm):
         super().__init__()
-        self.law = law
+        self.algorithm = algorithm
 
     @initialize(
         data=st.data(), bounds=st.tuples(limits, limits, limits).map(sorted), round_calls=st.integers(1, 4)
     )
     def set_up(self, data, bounds, round_calls):
-        law, law_model, options_of_laws = self.law
-        arguments = data.draw(options_of_laws)
+        algorithm, algorithm_model, options_of_algorithms = self.algorithm
+        arguments = data.draw(options_of_algorithms)
         low, start, high = bounds
         options = AdaptiveConcurrencyOptions(low, high, round_calls)
         self.listener = RecordingListener()
-        self.room = Bulkhead(BulkheadOptions(start), self.clock)
+        self.bulkhead = Bulkhead(BulkheadOptions(start), self.clock)
         self.policy = AdaptiveConcurrency(
-            options, law(*arguments), self.room, self.clock, listener=self.listener
+            options, algorithm(*arguments), self.bulkhead, self.clock, listener=self.listener
         )
-        self.model = Model(law_model(*arguments), start, options)
+        self.model = Model(algorithm_model(*arguments), start, options)
 
     @rule()
-    def come(self):
+    def arrive(self):
         number = self.begin(self.policy, OpenCall)
-        self.model.come(number, self.now)
+        self.model.arrive(number, self.now)
 
     @precondition(lambda self: self.model.inside)
     @rule(place=st.integers(0, 20), ending=endings)
@@ -152,26 +152,26 @@ class AdaptiveConcurrencyMachine(CallsMachine):
         self.model.leave(number, ending, self.now)
 
     @rule(
-        crowds=st.lists(st.tuples(durations, endings, endings), min_size=1, max_size=5),
+        groups_of_calls=st.lists(st.tuples(durations, endings, endings), min_size=1, max_size=5),
         spare=st.sampled_from([0, 0, 1]),
     )
-    def crowds_come_and_leave(self, crowds, spare):
-        for seconds, ending, first_ending in crowds:
+    def many_calls_begin_and_end(self, groups_of_calls, spare):
+        for seconds, ending, first_ending in groups_of_calls:
             while len(self.model.inside) < self.model.limit - spare:
-                self.come()
+                self.arrive()
             self.advance(seconds)
             for place, number in enumerate(list(self.model.inside)):
                 self.end(number, ending if place else first_ending)
 
-    def hang_up(self, number):
-        super().hang_up(number)
+    def cancel_call(self, number):
+        super().cancel_call(number)
         self.model.leave(number, "cancelled", self.now)
 
     @invariant()
-    def both_say_the_same(self):
-        assert self.policy.limit == self.room.permits == self.model.limit
+    def store_agrees_with_the_model(self):
+        assert self.policy.limit == self.bulkhead.permits == self.model.limit
         assert {
-            n for n, caller in enumerate(self.callers) if caller.call.is_under_way
+            n for n, caller in enumerate(self.callers) if caller.call.is_running
         } == self.model.inside.keys()
         refused = [
             number
@@ -182,6 +182,6 @@ class AdaptiveConcurrencyMachine(CallsMachine):
         assert self.listener.events == self.model.changes
 
 
-@pytest.mark.parametrize("law", [(Aimd, AimdModel, aimds), (Gradient, GradientModel, gradients)])
-def test_adaptive_concurrency_keeps_to_the_model(law):
-    prove(lambda: AdaptiveConcurrencyMachine(law), examples=80, steps=15)
+@pytest.mark.parametrize("algorithm", [(Aimd, AimdModel, aimds), (Gradient, GradientModel, gradients)])
+def test_adaptive_concurrency_agrees_with_the_model(algorithm):
+    run_machine(lambda: AdaptiveConcurrencyMachine(algorithm), examples=80, steps=15)

@@ -1,4 +1,4 @@
-"""Backoffs stay within their bounds, whatever the figures and the lots."""
+"""Backoffs stay within their bounds for all options and random numbers."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,7 +29,7 @@ DRAWS = st.floats(0.0, 1.0, exclude_max=True)
 
 
 class Draws:
-    """A randomizer that hypothesis holds the dice of."""
+    """A randomizer with numbers from hypothesis."""
 
     def __init__(self, data: st.DataObject) -> None:
         self._data = data
@@ -39,7 +39,7 @@ class Draws:
 
 
 def longest(backoff: Backoff) -> float:
-    """The upper bound of a backoff's delays."""
+    """Return the upper bound of a backoff's delays."""
     if isinstance(backoff, Fixed):
         return backoff.seconds
     if isinstance(backoff, (FullJitter, EqualJitter)):

@@ -1,4 +1,4 @@
-"""Circuit breakers against a plain model: whatever happens in whatever order, both say the same."""
+"""Circuit breakers against a simple model, in random sequences of events."""
 
 import itertools
 import math
@@ -11,12 +11,12 @@ from src.resilience.circuit_breaker.options import OPENINGS_COMPUTED, CircuitBre
 from src.resilience.circuit_breaker.redis import RedisBreakerStore
 from src.resilience.circuit_breaker.store import ManualState, Ticket, Transition, WouldOpen
 from tests.contract.conftest import TEST_TIME
-from tests.support.machines import StoreMachine, prove
+from tests.support.machines import StoreMachine, run_machine
 
 NAME = "upstream"
 
 quarters = st.integers(1, 48).map(lambda n: n / 4)  # exact in binary, and in µs
-thresholds = st.sampled_from([None, None, 4, 1])  # None: 5 where there is no rate
+thresholds = st.sampled_from([None, None, 4, 1])  # None: 5 if there is no rate
 rates = st.sampled_from([0.5, None, 0.1, 1.0])
 
 
@@ -56,7 +56,7 @@ def breaker_options(draw):
 
 
 class Model:
-    """The breaker as one would explain it: it remembers every call and looks through them all."""
+    """The simplest breaker: it keeps every call, and looks at all calls for each decision."""
 
     def __init__(self, options, clock):
         self.options, self.clock = options, clock
@@ -75,7 +75,7 @@ class Model:
     def now(self):
         return self.clock.monotonic()
 
-    def go(self, state, open_seconds=None):
+    def change_state(self, state, open_seconds=None):
         self.transitions.append(tuple(name.removeprefix("FORCED_") for name in (self.state, state)))
         self.begin(state, open_seconds)
 
@@ -96,7 +96,7 @@ class Model:
         return min(longer, self.options.open_seconds_max)
 
     def wait(self):
-        """Seconds until a call is let through; None when forced open."""
+        """Return the seconds until a call is admitted; None if the breaker is forced open."""
         if self.state == "FORCED_OPEN":
             return None
         if self.state == "OPEN":
@@ -108,12 +108,12 @@ class Model:
         return 0
 
     def admit(self, ticket):
-        """Let `ticket` in, or return the wait."""
+        """Admit `ticket`, or return the wait."""
         wait = self.wait()
         if wait != 0:
             return wait
         if self.state == "OPEN":
-            self.go("HALF_OPEN")
+            self.change_state("HALF_OPEN")
         if self.state == "HALF_OPEN":
             self.probes = {
                 other: end for other, end in self.probes.items() if isinstance(end, bool) or end > self.now
@@ -122,7 +122,7 @@ class Model:
         return 0
 
     def record(self, era, ticket, failed, slow):
-        """Count an outcome. Return whether a breaker that is forced closed would open now and not before."""
+        """Count an outcome. Return whether a breaker that is forced closed would open because of it."""
         if era != self.era:
             return False
         if self.state == "HALF_OPEN":
@@ -133,15 +133,15 @@ class Model:
             results = [result for result in self.probes.values() if isinstance(result, bool)]
             successes, to_come = results.count(True), self.options.half_open_permits - len(results)
             if self.is_enough(successes):
-                self.go("CLOSED")
+                self.change_state("CLOSED")
             elif not self.is_enough(successes + to_come):
-                self.go("OPEN")
+                self.change_state("OPEN")
         else:
             self.calls.append((self.now, failed, slow))
-            if self.state == "CLOSED" and self.is_too_bad():
-                self.go("OPEN")
+            if self.state == "CLOSED" and self.exceeds_a_threshold():
+                self.change_state("OPEN")
             elif self.state == "FORCED_CLOSED":
-                before, self.would_open = self.would_open, self.is_too_bad()
+                before, self.would_open = self.would_open, self.exceeds_a_threshold()
                 return self.would_open and not before
         return False
 
@@ -171,7 +171,7 @@ class Model:
     def failures_in_a_row(self):
         return len(list(itertools.takewhile(lambda call: call[1], reversed(self.calls))))
 
-    def is_too_bad(self):
+    def exceeds_a_threshold(self):
         if self.failures_in_a_row() >= self.most_in_a_row:
             return True
         window = self.window()
@@ -201,7 +201,7 @@ class Model:
 
 
 class BreakerMachine(StoreMachine):
-    """Does the same to a store and to the model, and compares what it can see of them after every step."""
+    """Runs the same steps on a store and on the model, and compares their states after every step."""
 
     tickets = Bundle("tickets")
 
@@ -254,27 +254,27 @@ class BreakerMachine(StoreMachine):
         renewed = self.do(self.store.renew(NAME, self.options, ticket))
         assert renewed == self.model.renew(era, ticket)
 
-    @precondition(lambda self: self.model.calls)  # before any call there is nothing to see
+    @precondition(lambda self: self.model.calls)  # there is no entry before the first call
     @rule(seconds=quarters)
     def pass_time(self, seconds):
         self.do(self.time.advance(seconds))
 
     @precondition(lambda self: self.model.wait())
     @rule()
-    def wait_as_long_as_told(self):
+    def wait_for_retry_after(self):
         self.pass_time(self.model.wait())
 
-    @precondition(lambda self: len(self.model.transitions) % 4 == 3)  # seldom, or little else would happen
+    @precondition(lambda self: len(self.model.transitions) % 4 == 3)  # rarely, so that other rules run too
     @rule(order=st.sampled_from(ManualState), seconds=st.none() | quarters)
     def order(self, order, seconds):
         self.do(self.store.force(NAME, self.options, order, seconds))
         if self.model.state != order.name:
-            self.model.go(order.name, seconds)
+            self.model.change_state(order.name, seconds)
         elif order in {ManualState.CLOSED, ManualState.OPEN}:
             self.model.begin(order.name, seconds)
 
     @invariant()
-    def both_say_the_same(self):
+    def store_agrees_with_the_model(self):
         status = self.do(self.store.status(NAME, self.options))
         assert self.model.status() == (
             status.state,
@@ -287,5 +287,5 @@ class BreakerMachine(StoreMachine):
         )
 
 
-def test_every_store_keeps_to_the_model(make_client):
-    prove(lambda: BreakerMachine(make_client), examples=80 if make_client is None else 20, steps=40)
+def test_every_store_agrees_with_the_model(make_client):
+    run_machine(lambda: BreakerMachine(make_client), examples=80 if make_client is None else 20, steps=40)

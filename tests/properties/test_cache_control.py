@@ -1,4 +1,4 @@
-"""The proxy can read any headers of an upstream or a client, and misses no directive among them."""
+"""The proxy can parse any headers of an upstream or a client, and finds every directive in them."""
 
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -36,7 +36,7 @@ def test_any_headers_can_be_read(headers):
 
 @given(HEADERS, HEADERS, st.sampled_from([b"no-store", b"no-cache", b"private", b"max-age=0, s-maxage=0"]))
 @example(((b"cache-control", b'x="'),), ((b"cache-control", b'"'),), b"no-store")
-def test_a_directive_in_a_header_of_its_own_always_counts(before, after, directive):
+def test_a_directive_in_a_separate_header_always_counts(before, after, directive):
     rules = rules_of((*before, (b"cache-control", directive), *after))
     age = 11.5 - rules.generated_at
     assert not rules.is_shared or age >= rules.lifetime_seconds

@@ -1,7 +1,7 @@
-"""Cache stores against a plain model: whatever happens in whatever order, both say the same.
+"""Cache stores against a simple model, in random sequences of events.
 
-Redis' own clock goes on while a test runs. So time here passes by tens of seconds and what runs out does so
-halfway between two of them: neither that nor a rounding to milliseconds can put anything on the other side.
+The clock of Redis runs during the test. So time moves in steps of ten seconds, and every expiry lies halfway
+between two steps. Neither the clock nor a rounding to milliseconds can then move an expiry over a step.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from src.resilience.cache.memory import MemoryCacheStore
 from src.resilience.cache.options import CacheOptions
 from src.resilience.cache.store import Entry, Lease
 from src.storage.patterns.batched_cache_store import BatchedCacheStore
-from tests.support.machines import StoreMachine, prove
+from tests.support.machines import StoreMachine, run_machine
 
 KEYS = ("summary:cpu:hourly", "summary:cpu:all")
 LEEWAY_SECONDS = 4.9
@@ -49,7 +49,7 @@ class Claim:
 
 
 class Model:
-    """One key as one would explain it: an answer, the last good copy of one, and who computes."""
+    """One key of the simplest cache: an answer, the last good copy, and the holder of the lease."""
 
     def __init__(self, options, clock):
         self.options, self.clock = options, clock
@@ -110,7 +110,7 @@ class Model:
 
 
 class CacheMachine(StoreMachine):
-    """Does the same to a store and to the model, and compares what it can see of them after every step."""
+    """Runs the same steps on a store and on the model, and compares their states after every step."""
 
     leases = Bundle("leases")
 
@@ -119,7 +119,7 @@ class CacheMachine(StoreMachine):
         self.models = {}
         self.numbers = itertools.count()
         self.granted = {key: {} for key in KEYS}  # by the store: when each lease ends, unless it was ended
-        self.accepted = {key: set() for key in KEYS}  # by the store, from whoever held the lease
+        self.accepted = {key: set() for key in KEYS}  # the store takes the lease from its holder
 
     @initialize(options=options)
     def set_up(self, options):
@@ -140,7 +140,7 @@ class CacheMachine(StoreMachine):
         assert reply is expected
         if reply is Lease.TAKEN:
             self.granted[key][token] = self.clock.monotonic() + self.options.lease_seconds
-        return key, token  # a refused one too: it must be good for nothing
+        return key, token  # also if it was rejected: the lock must have no effect
 
     @rule(lease=leases)
     def renew(self, lease):
@@ -194,21 +194,21 @@ class CacheMachine(StoreMachine):
     def pass_time(self, seconds):
         self.clock.jump(seconds)
         if self.link is not None:
-            self.do(self.bring_expiries_nearer(seconds))
+            self.do(self.shorten_expiries(seconds))
 
-    async def bring_expiries_nearer(self, seconds):
+    async def shorten_expiries(self, seconds):
         stored = await self.link.send("KEYS", "*")
         remaining_ms = await self.link.send_all([("PTTL", key) for key in stored])
-        assert all(left_ms != -1 for left_ms in remaining_ms), "something never runs out"
+        assert all(left_ms != -1 for left_ms in remaining_ms), "an entry or a lease never expires"
         await self.link.send_all(
-            [  # in the past: deletes
+            [  # an expiry in the past deletes the key
                 ("PEXPIRE", key, left_ms - seconds * 1000)
                 for key, left_ms in zip(stored, remaining_ms, strict=True)
             ]
         )
 
     @invariant()
-    def both_say_the_same(self):
+    def store_agrees_with_the_model(self):
         for key, model in self.models.items():
             fresh, *expired, last_good = self.do(self.read_all(key))
             self.check(key, fresh, model.read(), self.options.ttl_seconds)
@@ -233,7 +233,7 @@ class CacheMachine(StoreMachine):
         if entry is None:
             return
         assert entry.body == expected.body
-        assert entry.body in self.accepted[key], "nobody who held the lease stored it"
+        assert entry.body in self.accepted[key], "no holder of the lease stored the answer"
         assert entry.age_seconds == about(self.clock.monotonic() - expected.stored_at)
         assert entry.age_seconds + entry.remaining_seconds == pytest.approx(lifetime_seconds)
         if has_cost:
@@ -244,5 +244,5 @@ def about(seconds):
     return pytest.approx(seconds, abs=LEEWAY_SECONDS)
 
 
-def test_every_store_keeps_to_the_model(make_client):
-    prove(lambda: CacheMachine(make_client), examples=30, steps=25)
+def test_every_store_agrees_with_the_model(make_client):
+    run_machine(lambda: CacheMachine(make_client), examples=30, steps=25)

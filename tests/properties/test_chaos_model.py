@@ -1,4 +1,4 @@
-"""Chaos policies in a row against a plain model: each call is hit where its lot falls below the rate."""
+"""Nested chaos policies against a simple model: a call gets an injection if its number is below the rate."""
 
 import itertools
 
@@ -11,7 +11,7 @@ from src.resilience.pipeline import Pipeline
 from tests.support.calls import ScriptedCall
 from tests.support.clock import CyclingRandomizer
 from tests.support.listener import RecordingListener
-from tests.support.machines import TimelineMachine, prove, quarters
+from tests.support.machines import TimelineMachine, quarters, run_machine
 
 ERROR = ConnectionError("made up")
 INJECTIONS = {
@@ -68,7 +68,7 @@ class ChaosMachine(TimelineMachine):
 
     @rule(seconds=quarters)
     def call(self, seconds):
-        self.begin_beside(
+        self.begin_with_life(
             lambda number: self.model.life(number, seconds),
             Pipeline(*self.policies),
             lambda: ScriptedCall(self.clock, (seconds, "the real answer")),
@@ -81,12 +81,12 @@ class ChaosMachine(TimelineMachine):
         self.policies[layer].rate = self.model.rates[layer] = rate
 
     @invariant()
-    def the_right_calls_were_hit_and_the_others_run(self):
+    def injections_agree_with_the_model(self):
         assert self.listener.events == self.model.injected
         for number, caller in enumerate(self.callers):
             assert len(caller.call.began) == self.model.runs[number]
         assert [policy.rate for policy in self.policies] == self.model.rates
 
 
-def test_chaos_keeps_to_the_model():
-    prove(ChaosMachine, examples=150, steps=20)
+def test_chaos_agrees_with_the_model():
+    run_machine(ChaosMachine, examples=150, steps=20)

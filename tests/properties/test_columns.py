@@ -1,4 +1,4 @@
-"""A fold has every point in its minute, with the right rollup and sketch, however the points lie."""
+"""A fold has every point in its minute, with the correct rollup and sketch, for all points."""
 
 from collections import Counter, defaultdict
 

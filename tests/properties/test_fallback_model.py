@@ -1,4 +1,4 @@
-"""Fallbacks, one inside the other, against a plain model: who was asked, and who answered."""
+"""Nested fallbacks against a simple model: the called substitutes, and the answers."""
 
 import itertools
 
@@ -10,7 +10,7 @@ from src.resilience.fallback import Fallback
 from src.resilience.pipeline import Pipeline
 from tests.support.calls import ScriptedCall
 from tests.support.listener import RecordingListener
-from tests.support.machines import TimelineMachine, prove, quarters
+from tests.support.machines import TimelineMachine, quarters, run_machine
 
 errors = st.sampled_from([ConnectionError, TimeoutError, ValueError])
 handles = st.sampled_from([(Exception,), (ConnectionError,), (ConnectionError, TimeoutError)])
@@ -19,7 +19,7 @@ chains = st.lists(st.tuples(handles, st.lists(behaviours, min_size=1, max_size=3
 
 
 class Substitute:
-    """Answers, or fails, at once or after a while. How it does may change at any time."""
+    """A substitute that answers or fails, at once or later. A test can change its behaviour at any time."""
 
     def __init__(self, machine, name, behaviour):
         self.machine, self.name = machine, name
@@ -46,7 +46,7 @@ class Substitute:
 
 
 class Model:
-    """Asks one after the other until one answers, from the innermost fallback outwards."""
+    """Calls the substitutes in order until one answers, from the innermost fallback outwards."""
 
     def __init__(self, layers):
         self.layers = layers  # outermost first: errors handled, substitutes
@@ -95,17 +95,17 @@ class FallbackMachine(TimelineMachine):
     @rule(seconds=quarters, error=st.none() | errors)
     def call(self, seconds, error):
         ending = "the real answer" if error is None else error("no")
-        self.begin_beside(
+        self.begin_with_life(
             lambda _number: self.model.life(seconds, ending),
             self.policy,
             lambda: ScriptedCall(self.clock, (seconds, ending)),
         )
 
     @invariant()
-    def the_right_ones_were_asked_and_answered(self):
+    def substitutes_agree_with_the_model(self):
         assert self.asked == self.model.asked
         assert self.listener.events == self.model.fell_back
 
 
-def test_fallbacks_keep_to_the_model():
-    prove(FallbackMachine, examples=250, steps=15)
+def test_fallbacks_agree_with_the_model():
+    run_machine(FallbackMachine, examples=250, steps=15)

@@ -1,4 +1,4 @@
-"""Foresight of a quota against a plain count: take unit after unit, each as soon as it is free."""
+"""Foresight of a quota against a simple model that takes each unit as soon as it is free."""
 
 import asyncio
 from typing import get_args
@@ -33,7 +33,7 @@ async def seconds_until_taken(limiter, clock, units):
     last=st.sampled_from([0.0, 0.1, 5.0]),
     units=st.integers(1, 45),
 )
-def test_the_last_unit_comes_when_it_was_foreseen(algorithm, limit, steps, last, units):
+def test_foresight_of_the_last_unit_is_exact(algorithm, limit, steps, last, units):
     async def compare():
         clock = FakeClock()
         limiter = memory_rate_limiter(algorithm, Quota(limit, WINDOW_SECONDS), clock)
@@ -57,7 +57,7 @@ def test_the_last_unit_comes_when_it_was_foreseen(algorithm, limit, steps, last,
     steps=steps,
     units=st.integers(1, 15),
 )
-def test_with_several_quotas_it_is_never_late_and_exact_for_buckets(algorithm, quotas, steps, units):
+def test_foresight_of_several_quotas_is_never_late_and_exact_for_buckets(algorithm, quotas, steps, units):
     async def compare():
         clock = FakeClock()
         limiter = memory_rate_limiter(algorithm, quotas, clock)

@@ -1,6 +1,6 @@
-"""Hedging against a plain model: when each attempt begins, which one decides, who is stopped.
+"""Hedging against a simple model: the start of each attempt, the deciding attempt, and the cancelled ones.
 
-Attempts take whole seconds and begin an odd part of one after each other, so no two things happen at once.
+Attempts take whole seconds and begin at odd fractions of a second, so no two events are simultaneous.
 """
 
 import math
@@ -13,7 +13,7 @@ from src.resilience.events import Hedged, HedgedAttemptFailed, HedgeWon
 from src.resilience.hedging import Hedging, HedgingOptions
 from tests.support.calls import CANCELLED, ScriptedCall
 from tests.support.listener import RecordingListener
-from tests.support.machines import CallsMachine, prove
+from tests.support.machines import CallsMachine, run_machine
 
 MOST_ATTEMPTS = 4
 
@@ -25,7 +25,7 @@ scripts = st.lists(st.tuples(takes, endings), min_size=MOST_ATTEMPTS, max_size=M
 
 @dataclass
 class Model:
-    """One call: how each attempt would end were it let, and when its caller gave it up."""
+    """One call: the end of each attempt if it is not cancelled, and the cancellation by its caller."""
 
     began_at: float
     options: HedgingOptions
@@ -36,7 +36,7 @@ class Model:
         """Say what has come of it by `now`.
 
         Returns:
-            When attempts began; the numbers of those under way; of those stopped; the events; the outcome.
+            The starts of attempts; the running ones; the cancelled ones; the events; the outcome.
         """
         began, under_way, events = [], [], []
         for at, number, has_ended in self.plan():
@@ -84,12 +84,12 @@ class HedgingMachine(CallsMachine):
         policy = Hedging(self.options, self.clock, listener=self.listeners[-1])
         self.begin(policy, lambda: ScriptedCall(self.clock, *script))
 
-    def hang_up(self, number):
-        super().hang_up(number)
+    def cancel_call(self, number):
+        super().cancel_call(number)
         self.models[number].given_up_at = min(self.models[number].given_up_at, self.now)
 
     @invariant()
-    def both_say_the_same(self):
+    def store_agrees_with_the_model(self):
         for caller, listener, model in zip(self.callers, self.listeners, self.models, strict=True):
             began, under_way, stopped, events, outcome = model.play(self.now)
             assert caller.call.began == began
@@ -99,5 +99,5 @@ class HedgingMachine(CallsMachine):
             assert caller.outcome == outcome
 
 
-def test_hedging_keeps_to_the_model():
-    prove(HedgingMachine, examples=150, steps=20)
+def test_hedging_agrees_with_the_model():
+    run_machine(HedgingMachine, examples=150, steps=20)

@@ -1,4 +1,4 @@
-"""Paced queues against plain models: who gets which turn, who starts when, and who does not."""
+"""Paced queues against simple models: the assigned slots, and the outcome of each caller."""
 
 from itertools import pairwise
 
@@ -14,7 +14,7 @@ from src.resilience.paced_queue.store import Offer, PaceStatus
 from tests.contract.conftest import TEST_TIME
 from tests.support.calls import CANCELLED, Caller
 from tests.support.clock import settle
-from tests.support.machines import AsyncMachine, StoreMachine, prove
+from tests.support.machines import AsyncMachine, StoreMachine, run_machine
 
 
 def us(seconds):
@@ -42,7 +42,7 @@ def queue_options(draw):
 
 
 class StoreModel:
-    """The pace as one would explain it: it remembers every turn, and what every worker said last.
+    """The simplest store: it keeps every slot, and the last offer of every worker.
 
     Times are in whole µs.
     """
@@ -54,80 +54,82 @@ class StoreModel:
         self.poll = min(max(self.interval // 50, 5_000), 25_000)
         self.capacity = options.capacity
         self.policy = options.policy
-        self.given = []  # when, for each turn; None where it was given back
+        self.assigned_at = []  # the time of each slot; None if the slot was given back
         self.postponed_until = self.now
-        # Worker: first by arrival, first by priority, size, when its turn is due, and until when it counts.
-        self.said = {}
+        # By worker: its first arrival, first rank by priority, size, slot's due time, and end of the offer.
+        self.offers = {}
 
     @property
     def now(self):
         return us(self.clock.monotonic())
 
     def due(self):
-        used = [at for at in self.given if at is not None]
-        after_the_last = [max(used) + self.interval] if used else []
-        return max([self.now, self.postponed_until, *after_the_last])
+        used = [at for at in self.assigned_at if at is not None]
+        after_the_last_slot = [max(used) + self.interval] if used else []
+        return max([self.now, self.postponed_until, *after_the_last_slot])
 
-    def lines(self):
-        return {worker: line for worker, line in self.said.items() if line[-1] > self.now}
+    def valid_offers(self):
+        return {worker: waiting for worker, waiting in self.offers.items() if waiting[-1] > self.now}
 
     def size(self):
-        return sum(size for _, _, size, _, _ in self.lines().values())
+        return sum(size for _, _, size, _, _ in self.valid_offers().values())
 
     def ask(self, worker, offer):
-        """Return how many are admitted, and whether a turn is given."""
-        self.said.pop(worker, None)
-        oldest, foremost = self.now - offer.age_us, self.now - offer.lead_us
+        """Return the number of admitted callers, and whether a slot is assigned."""
+        self.offers.pop(worker, None)
+        oldest, first_by_priority = self.now - offer.age_us, self.now - offer.lead_us
         column = ["fifo", "priority"].index(self.policy)
-        ranking = [(line[column], name) for name, line in self.lines().items() if line[3] <= self.now]
-        ranking.append(((oldest, foremost)[column], worker))
-        asks_for_one = offer.size + offer.newcomers > 0
-        is_next = asks_for_one and self.due() == self.now and min(ranking)[1] == worker
+        ranking = [
+            (waiting[column], name) for name, waiting in self.valid_offers().items() if waiting[3] <= self.now
+        ]
+        ranking.append(((oldest, first_by_priority)[column], worker))
+        needs_slot = offer.size + offer.newcomers > 0
+        is_next = needs_slot and self.due() == self.now and min(ranking)[1] == worker
 
-        others, size, admitted, has_turn = self.size(), offer.size, 0, False
-        if size and is_next:  # those in line go before the newcomers
-            size, has_turn = size - 1, True
+        others, size, admitted, has_slot = self.size(), offer.size, 0, False
+        if size and is_next:  # waiting callers come before newcomers
+            size, has_slot = size - 1, True
         for _ in range(offer.newcomers):
-            first_turn_us = max(self.interval if is_next else 0, self.due() - self.now)
-            if is_next and not has_turn:
-                admitted, has_turn = admitted + 1, True
-            elif others + size < self.capacity and self.is_in_time(first_turn_us, others + size):
+            first_slot_us = max(self.interval if is_next else 0, self.due() - self.now)
+            if is_next and not has_slot:
+                admitted, has_slot = admitted + 1, True
+            elif others + size < self.capacity and self.is_in_time(first_slot_us, others + size):
                 admitted, size = admitted + 1, size + 1
-        if has_turn:
-            self.given.append(self.now)
+        if has_slot:
+            self.assigned_at.append(self.now)
         if size:
-            self.said[worker] = (oldest, foremost, size, self.due(), self.due() + self.grace)
-        return admitted, has_turn
+            self.offers[worker] = (oldest, first_by_priority, size, self.due(), self.due() + self.grace)
+        return admitted, has_slot
 
-    def is_in_time(self, first_turn_us, callers_before):
-        return first_turn_us + callers_before * self.interval <= self.max_wait
+    def is_in_time(self, first_slot_us, callers_before):
+        return first_slot_us + callers_before * self.interval <= self.max_wait
 
     def wait(self):
         return self.due() - self.now or self.poll
 
     def would_be_served(self, after):
-        """Whether one who is refused now would have a place and a turn in time if it came so much later."""
-        turns = [self.wait() + number * self.interval for number in range(self.size() + 1)]
-        still_waiting = sum(turn > after for turn in turns[:-1])
-        return still_waiting < self.capacity and turns[-1] <= after + self.max_wait
+        """Return whether a caller that comes `after` µs later has a place, with a slot in time."""
+        slots = [self.wait() + number * self.interval for number in range(self.size() + 1)]
+        still_waiting = sum(slot > after for slot in slots[:-1])
+        return still_waiting < self.capacity and slots[-1] <= after + self.max_wait
 
-    def give_back(self, turn):
-        if turn.number == len(self.given):
-            self.given[-1] = None
+    def give_back(self, slot):
+        if slot.number == len(self.assigned_at):
+            self.assigned_at[-1] = None
 
     def postpone(self, seconds):
         self.postponed_until = max(self.postponed_until, self.now + us(seconds))
 
     def status(self):
-        oldest = [oldest for oldest, *_ in self.lines().values()]
+        oldest = [oldest for oldest, *_ in self.valid_offers().values()]
         age = (self.now - min(oldest)) / 1e6 if oldest else None
         return PaceStatus(self.policy, self.size(), self.capacity, age, (self.due() - self.now) / 1e6)
 
 
 class PaceStoreMachine(StoreMachine):
-    """Says the same to a store and to the model, and compares every figure of what they answer."""
+    """Makes the same offers to a store and to the model, and compares their decisions."""
 
-    turns = Bundle("turns")
+    slots = Bundle("turns")
 
     model = None
 
@@ -144,36 +146,36 @@ class PaceStoreMachine(StoreMachine):
     def redis_store(self):
         return RedisPaceStore("upstream", self.options, self.link, time_source=TEST_TIME)
 
-    @rule(target=turns, worker=workers, size=counts, newcomers=counts, age=quarters, lead=quarters)
+    @rule(target=slots, worker=workers, size=counts, newcomers=counts, age=quarters, lead=quarters)
     def ask(self, worker, size, newcomers, age, lead):
         offer = Offer(size, newcomers, us(age), us(lead - 2))
-        verdict = self.do(self.stores[worker].ask(worker, offer))
-        admitted, has_turn = self.model.ask(worker, offer)
-        assert (verdict.admitted, verdict.slot is not None) == (admitted, has_turn)
-        assert (verdict.policy, verdict.wait_us) == (self.model.policy, self.model.wait())
+        decision = self.do(self.stores[worker].ask(worker, offer))
+        admitted, has_slot = self.model.ask(worker, offer)
+        assert (decision.admitted, decision.slot is not None) == (admitted, has_slot)
+        assert (decision.policy, decision.wait_us) == (self.model.policy, self.model.wait())
         if admitted < newcomers:
             is_full = self.model.size() >= self.model.capacity
-            assert verdict.late_after in (
+            assert decision.late_after in (
                 (None, self.options.max_wait_seconds) if is_full else (self.options.max_wait_seconds,)
             )
-            assert self.model.would_be_served(us(verdict.retry_after))
-            assert not self.model.would_be_served(us(verdict.retry_after) - 1)
-        if not has_turn:
+            assert self.model.would_be_served(us(decision.retry_after))
+            assert not self.model.would_be_served(us(decision.retry_after) - 1)
+        if not has_slot:
             return multiple()
-        assert verdict.slot.number == len(self.model.given)
-        return verdict.slot
+        assert decision.slot.number == len(self.model.assigned_at)
+        return decision.slot
 
     @rule(worker=workers, age=quarters)
-    def wait_and_ask_as_told(self, worker, age):
+    def wait_and_ask_as_decided(self, worker, age):
         self.pass_time(self.model.wait() / 1e6)
         self.ask(worker, 1, 0, age, age)
 
-    @rule(worker=workers, turn=turns)
-    def give_back(self, worker, turn):
-        self.do(self.stores[worker].give_back(turn))
-        self.model.give_back(turn)
+    @rule(worker=workers, slot=slots)
+    def give_back(self, worker, slot):
+        self.do(self.stores[worker].give_back(slot))
+        self.model.give_back(slot)
 
-    @precondition(lambda self: self.model.due() == self.model.now)  # seldom, or nobody would have a turn
+    @precondition(lambda self: self.model.due() == self.model.now)  # rarely, so that slots are assigned
     @rule(worker=workers, seconds=quarters)
     def postpone(self, worker, seconds):
         self.do(self.stores[worker].postpone(seconds))
@@ -189,27 +191,27 @@ class PaceStoreMachine(StoreMachine):
         self.do(self.time.advance(seconds))
 
     @invariant()
-    def no_two_turns_come_too_close(self):
+    def slots_keep_the_interval(self):
         if self.model is not None:
-            used = [at for at in self.model.given if at is not None]
+            used = [at for at in self.model.assigned_at if at is not None]
             gaps = [later - earlier for earlier, later in pairwise(used)]
             assert all(gap >= self.model.interval for gap in gaps)
 
     @invariant()
-    def both_show_the_same(self):
+    def status_agrees_with_the_model(self):
         if self.model is not None:
             assert self.do(self.stores["a"].status()) == self.model.status()
 
 
-def test_every_store_keeps_to_the_model(make_client):
-    prove(lambda: PaceStoreMachine(make_client), examples=200 if make_client is None else 40, steps=40)
+def test_every_store_agrees_with_the_model(make_client):
+    run_machine(lambda: PaceStoreMachine(make_client), examples=200 if make_client is None else 40, steps=40)
 
 
 # ---------------------------------------------------------------- the queue
 
 
 class QueueModel:
-    """One line for all workers, looked through whenever something happens."""
+    """One queue for all workers, which is searched completely at each change."""
 
     def __init__(self, options):
         self.options = options
@@ -217,79 +219,79 @@ class QueueModel:
         self.now = 0.0
         self.free_at = self.postponed_until = 0.0
         self.arrived = {}
-        self.line = {}  # who: when it came, its rank by priority, and whether its call is rejected
+        self.waiting = {}  # by caller: its arrival, its rank by priority, and whether its call is rejected
         self.outcomes = {}
 
     def rank(self, name):
         worker, number = name
-        arrived, rank, _ = self.line[name]
+        arrived, rank, _ = self.waiting[name]
         return (arrived if self.policy == "fifo" else rank), worker, number
 
     def arrive(self, name, priority, *, rejected):
         options, wait = self.options, max(0, self.due() - self.now)
-        callers_before = len(self.line)
+        callers_before = len(self.waiting)
         self.arrived[name] = self.now
         in_time = [
             n
             for n in range(options.capacity)
             if wait + n * options.interval_seconds <= options.max_wait_seconds
         ]
-        self.line[name] = self.now, self.now + priority * options.aging_seconds, rejected
-        self.give_turns()
-        if name in self.line and callers_before >= len(in_time):
+        self.waiting[name] = self.now, self.now + priority * options.aging_seconds, rejected
+        self.assign_slots()
+        if name in self.waiting and callers_before >= len(in_time):
             self.end(name, QueueFullError if len(in_time) == options.capacity else QueueTimeoutError)
 
     def end(self, name, outcome):
-        del self.line[name]
+        del self.waiting[name]
         self.outcomes[name] = self.now, outcome
 
-    def learn(self, name, when):
-        """Record that this caller was rejected at `when`: no turn came in time after that."""
+    def record_rejection(self, name, when):
+        """Record that a caller was rejected at `when`, and check that no slot came in time after that."""
         ends = self.arrived[name] + self.options.max_wait_seconds
         started = {"started", CircuitOpenError}
-        turns = [at for at, outcome in self.outcomes.values() if outcome in started]
-        assert not [at for at in turns if when < at <= ends]
+        slots = [at for at, outcome in self.outcomes.values() if outcome in started]
+        assert not [at for at in slots if when < at <= ends]
         assert self.now >= ends or self.due() > ends
-        self.line.pop(name, None)
+        self.waiting.pop(name, None)
         self.outcomes[name] = when, QueueTimeoutError
 
     def due(self):
         return max(self.free_at, self.postponed_until)
 
-    def give_turn(self):
-        if self.line and self.due() <= self.now:
-            first = min(self.line, key=self.rank)
-            if self.line[first][2]:
+    def assign_slot(self):
+        if self.waiting and self.due() <= self.now:
+            first = min(self.waiting, key=self.rank)
+            if self.waiting[first][2]:
                 self.end(first, CircuitOpenError)
             else:
                 self.end(first, "started")
                 self.free_at = self.now + self.options.interval_seconds
 
-    def give_turns(self):
-        while self.line and self.due() <= self.now:
-            self.give_turn()
+    def assign_slots(self):
+        while self.waiting and self.due() <= self.now:
+            self.assign_slot()
 
     def pass_time(self, seconds):
         end = self.now + seconds
-        while self.line:
+        while self.waiting:
             ends = {
-                name: arrived + self.options.max_wait_seconds for name, (arrived, *_) in self.line.items()
+                name: arrived + self.options.max_wait_seconds for name, (arrived, *_) in self.waiting.items()
             }
             upcoming = min(max(self.due(), self.now), *ends.values())
             if upcoming > end:
                 break
             self.now = upcoming
-            self.give_turn()  # of those whose time is over in this instant, one is still in time
-            for name in [name for name in self.line if ends[name] <= self.now]:
+            self.assign_slot()  # of the callers whose time ends now, one still gets a slot
+            for name in [name for name in self.waiting if ends[name] <= self.now]:
                 self.end(name, QueueTimeoutError)
-            self.give_turns()
+            self.assign_slots()
         self.now = end
 
 
 class PacedQueueMachine(AsyncMachine):
-    """Callers of one or two workers come, leave and wait; the model says what becomes of each, and when.
+    """Callers of one or two workers arrive, wait and are cancelled. The model predicts each outcome.
 
-    Calls are rejected only where there is one worker: of a turn given back, another hears when it asks next.
+    Calls are rejected only with one worker, since another worker uses a returned slot at its next offer.
     """
 
     model = None
@@ -315,11 +317,11 @@ class PacedQueueMachine(AsyncMachine):
                 raise CircuitOpenError("breaker", "the circuit is open", 30)
             return "started"
 
-        class Prioritised:
+        class PolicyWithPriority:
             run = staticmethod(lambda call: queue.run(call, priority=priority))
 
         name = worker, len(self.callers)
-        self.callers[name] = self.act(lambda: Caller(Prioritised(), call, self.clock))
+        self.callers[name] = self.act(lambda: Caller(PolicyWithPriority(), call, self.clock))
         self.model.arrive(name, priority, rejected=rejected)
 
     @rule(count=st.integers(2, 7), priority=st.integers(-3, 3))
@@ -327,10 +329,10 @@ class PacedQueueMachine(AsyncMachine):
         for number in range(count):
             self.arrive("ab"[number % 2], priority, rejected=number == 3)
 
-    @precondition(lambda self: self.model.line)
+    @precondition(lambda self: self.model.waiting)
     @rule(which=st.integers(0, 20))
     def leave(self, which):
-        name = list(self.model.line)[which % len(self.model.line)]
+        name = list(self.model.waiting)[which % len(self.model.waiting)]
         self.act(self.callers[name].task.cancel)
         self.model.end(name, CANCELLED)
 
@@ -339,11 +341,11 @@ class PacedQueueMachine(AsyncMachine):
         self.do(self.queues["a"].set_policy(policy))
         self.model.policy = policy
 
-    @precondition(lambda self: len(self.callers) % 4 == 3)  # seldom, or nobody would start
+    @precondition(lambda self: len(self.callers) % 4 == 3)  # rarely, so that calls start
     @rule(seconds=quarters)
     def postpone(self, seconds):
         self.do(self.queues["a"].postpone(seconds))
-        self.do(settle())  # those who learn that they wait in vain
+        self.do(settle())  # callers whose slot would come too late are rejected
         self.model.postponed_until = max(self.model.postponed_until, self.model.now + seconds)
 
     @rule(seconds=quarters)
@@ -352,33 +354,33 @@ class PacedQueueMachine(AsyncMachine):
         self.model.pass_time(seconds)
 
     @rule()
-    def wait_for_the_next_turn(self):
+    def wait_for_the_next_slot(self):
         self.pass_time(max(0, self.model.due() - self.model.now))
 
     @invariant()
-    def both_tell_the_same_of_everybody(self):
+    def outcomes_agree_with_the_model(self):
         if self.model is not None:
-            told = {
+            outcomes = {
                 name: (caller.outcome[0], kind(caller.outcome[1]))
                 for name, caller in self.callers.items()
                 if caller.outcome
             }
-            for name, (when, outcome) in told.items():
+            for name, (when, outcome) in outcomes.items():
                 if outcome is QueueTimeoutError and self.model.outcomes.get(name) != (when, outcome):
-                    self.model.learn(name, when)
-            assert told == self.model.outcomes
-            assert self.do(self.queues["a"].status()).size == len(self.model.line)
+                    self.model.record_rejection(name, when)
+            assert outcomes == self.model.outcomes
+            assert self.do(self.queues["a"].status()).size == len(self.model.waiting)
 
     @invariant()
-    def nobody_works_for_an_empty_line(self):
-        if self.model is not None and not self.model.line:
+    def no_worker_runs_for_an_empty_queue(self):
+        if self.model is not None and not self.model.waiting:
             tasks = [queue._worker for queue in self.queues.values()]
-            assert all(tender is None or tender.done() for tender in tasks)
+            assert all(task is None or task.done() for task in tasks)
 
 
 def kind(outcome):
     return type(outcome) if isinstance(outcome, Exception) else outcome
 
 
-def test_the_queue_keeps_to_the_model():
-    prove(PacedQueueMachine, examples=150, steps=40)
+def test_the_queue_agrees_with_the_model():
+    run_machine(PacedQueueMachine, examples=150, steps=40)

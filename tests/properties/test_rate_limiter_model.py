@@ -1,4 +1,4 @@
-"""Rate limiters against plain models, and against the bounds they state, on arrivals made to break them."""
+"""Rate limiters against simple models, and against their stated bounds with the worst arrivals."""
 
 import asyncio
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ from src.resilience.rate_limiter.store import Decision, combine
 from src.storage.patterns.batched_rate_limiter import BatchedRateLimiter
 from tests.contract.conftest import TEST_TIME
 from tests.support.clock import FakeClock
-from tests.support.machines import StoreMachine, prove
+from tests.support.machines import StoreMachine, run_machine
 from tests.support.rate_limiter_model import RateLimiterModel
 
 US = 1e-6
@@ -39,12 +39,12 @@ BOUNDS = {
 """The most units that may be let through in any window."""
 
 
-def most_in_a_window(units, window_us):
+def largest_count_in_any_window(units, window_us):
     return max((sum(start <= then < start + window_us for then in units) for start in units), default=0)
 
 
 def later(decision, us):
-    """Return a decision some time after it: its times have run, its units are the same."""
+    """Return a decision with its times reduced by the elapsed time, and the same units."""
     retry_after, reset_after = (
         max(0, round(seconds / US) - us) / 1e6 for seconds in (decision.retry_after, decision.reset_after)
     )
@@ -53,10 +53,10 @@ def later(decision, us):
 
 @dataclass
 class Refusal:
-    """What Redis last refused a worker, which the worker repeats by itself until the time told.
+    """The last refusal of Redis, which a worker repeats until the retry time.
 
     Attributes:
-        stands: Nobody has changed anything about the key since, so that Redis would say the same.
+        stands: Whether the key is unchanged since, so that Redis would decide the same.
     """
 
     cost: int
@@ -65,7 +65,7 @@ class Refusal:
     stands: bool = True
 
     def repeated(self, cost, now_us):
-        """Return what the worker says by itself; None where it is to ask Redis."""
+        """Return the repeated decision of the worker; None if Redis must decide."""
         gone = now_us - self.at_us
         if cost != self.cost or gone >= round(self.told.retry_after / US):
             return None
@@ -75,9 +75,9 @@ class Refusal:
 
 
 class RateLimiterMachine(StoreMachine):
-    """Asks limiters and the model the same, and compares every figure of what they say.
+    """Makes the same hits on limiters and on the model, and compares all values of their decisions.
 
-    In Redis there are two limiters, each of a worker of its own.
+    With Redis there are two limiters, those of two workers.
     """
 
     def __init__(self, algorithm, make_client):
@@ -88,7 +88,7 @@ class RateLimiterMachine(StoreMachine):
 
     @initialize(quotas=quota_lists)
     def set_up(self, quotas):
-        quotas = self.lasting(quotas)
+        quotas = self.with_long_windows(quotas)
         self.model = RateLimiterModel(self.algorithm, quotas, self.clock)
         if self.link is None:
             self.limiters = [memory_rate_limiter(self.algorithm, quotas, self.clock)]
@@ -97,18 +97,18 @@ class RateLimiterMachine(StoreMachine):
             self.limiters = [BatchedRateLimiter(*shared, time_source=TEST_TIME) for _ in range(2)]
         self.do(self.time.publish())
 
-    def lasting(self, quotas):
-        """Keys expire on the server's own clock, so there a window must outlast the machine."""
+    def with_long_windows(self, quotas):
+        """Return `quotas`, with windows longer than the machine if keys expire by the clock of a server."""
         if self.link is None:
             return quotas
         return [replace(quota, window_seconds=max(quota.window_seconds, 59.999983)) for quota in quotas]
 
     @rule(changed=st.sampled_from([[0], [1], [0, 1]]), quotas=quota_lists)
     def change_quotas(self, changed, quotas):
-        """Some workers get other quotas, or all of them."""
-        quotas = self.lasting(quotas)
+        """Change the quotas of some or all workers."""
+        quotas = self.with_long_windows(quotas)
         if self.link is None:
-            self.forget_what_is_free()
+            self.forget_free_keys()
         for worker in {worker % len(self.limiters) for worker in changed}:
             self.limiters[worker].change_quotas(quotas)
             self.refusals = {known: refusal for known, refusal in self.refusals.items() if known[0] != worker}
@@ -119,19 +119,19 @@ class RateLimiterMachine(StoreMachine):
             self.model.change(quotas)
             self.model.forget_dropped()
 
-    def forget_what_is_free(self):
-        """In memory a key may be forgotten once it is free by the quota of the time."""
+    def forget_free_keys(self):
+        """Forget keys in the model that the memory limiter may have forgotten because they are free."""
         for key in ("ann", "bob"):
             for number in self.model.forget_free(key):
                 self.limiters[0]._limiters()[number].forget(key)
 
     def as_worker(self, worker):
-        """Have the model decide by the quotas of a worker, and return the number of the worker."""
+        """Let the model decide by the quotas of a worker, and return the number of the worker."""
         worker %= len(self.limiters)
         quotas = list(self.limiters[worker].quotas)
         if quotas != self.model.quotas:
             self.model.change(quotas)
-            for refusal in self.refusals.values():  # its quotas may count what is stored in another way
+            for refusal in self.refusals.values():  # its quotas may read the stored counts differently
                 refusal.stands = False
         return worker
 
@@ -148,7 +148,7 @@ class RateLimiterMachine(StoreMachine):
         self.ask(worker, key, cost, "peek")
 
     @rule(key=keys, quarters=st.lists(st.integers(0, 4), min_size=1, max_size=10))
-    def hit_again_and_again(self, key, quarters):
+    def hit_repeatedly(self, key, quarters):
         for quarter in quarters:
             self.advance(quarter * self.model.quotas[0].unit_us // 4)
             self.ask(0, key, 1, "hit")
@@ -166,7 +166,7 @@ class RateLimiterMachine(StoreMachine):
                 continue
             self.last_asked, self.last = (worker, key, cost, "hit"), told
             assert told == self.model.hit(key, cost)
-            self.take_note(worker, key, cost, spent=told.allowed)
+            self.record_refusal(worker, key, cost, spent=told.allowed)
 
     async def hit_all(self, worker, asked):
         return await asyncio.gather(*(self.limiters[worker].hit(key, cost) for key, cost in asked))
@@ -182,20 +182,20 @@ class RateLimiterMachine(StoreMachine):
         self.last = self.do(getattr(self.limiters[worker], method)(key, cost))
         if repeated is None:
             assert self.last == getattr(self.model, method)(key, cost)
-            self.take_note(worker, key, cost, spent=method == "hit" and self.last.allowed)
+            self.record_refusal(worker, key, cost, spent=method == "hit" and self.last.allowed)
         else:
             assert self.last == repeated
-            if refusal.stands:  # there may be more remaining than told, though not enough
+            if refusal.stands:  # more units may remain than in the repeated refusal, but not enough
                 now = self.model.foresee(key, cost)
                 assert now.violated == repeated.violated
                 assert (now.retry_after, now.reset_after) == (repeated.retry_after, repeated.reset_after)
                 assert repeated.remaining <= now.remaining < cost
 
-    def take_note(self, worker, key, cost, *, spent):
+    def record_refusal(self, worker, key, cost, *, spent):
         if spent:
             self.key_changed(key)
             for quota in self.model.quotas:
-                most = most_in_a_window(self.model.units(key), quota.window_us)
+                most = largest_count_in_any_window(self.model.units(key), quota.window_us)
                 assert most <= BOUNDS[self.algorithm](quota.limit)
         if self.last.allowed:
             self.refusals.pop((worker, key), None)
@@ -207,13 +207,13 @@ class RateLimiterMachine(StoreMachine):
             refusal.stands &= refused != key
 
     @rule(worker=workers, key=keys, costs=st.lists(costs, min_size=2, max_size=6))
-    def hit_for_more_and_for_less(self, worker, key, costs):
+    def hit_with_other_costs(self, worker, key, costs):
         for cost in costs:
             self.ask(worker, key, cost, "hit")
 
     @precondition(lambda self: self.last_asked)
     @rule(is_reset=st.booleans())
-    def ask_the_same_again(self, is_reset):
+    def repeat_the_last_hit(self, is_reset):
         worker, key, cost, method = self.last_asked
         if is_reset:
             self.reset(worker, key)
@@ -241,7 +241,7 @@ class RateLimiterMachine(StoreMachine):
 
     @precondition(lambda self: self.last_asked and not self.last.allowed)
     @rule(off=st.sampled_from([-1, 0, 0, 1]))
-    def wait_as_long_as_told(self, off):
+    def wait_for_retry_after(self, off):
         self.advance(round(self.last.retry_after / US) + off)
 
     @precondition(lambda self: self.last_asked)
@@ -254,12 +254,14 @@ class RateLimiterMachine(StoreMachine):
 
 
 @pytest.mark.parametrize("algorithm", get_args(Algorithm))
-def test_every_limiter_says_what_the_model_says(algorithm, make_client):
-    prove(lambda: RateLimiterMachine(algorithm, make_client), examples=25 if make_client is None else 12)
+def test_every_limiter_agrees_with_the_model(algorithm, make_client):
+    run_machine(
+        lambda: RateLimiterMachine(algorithm, make_client), examples=25 if make_client is None else 12
+    )
 
 
 class SteppingClockMachine(StoreMachine):
-    """Hits one key while the store's clock is set back again and again: no bound is broken, either way."""
+    """Hits one key while the store's clock is set back repeatedly, and checks both bounds."""
 
     def __init__(self, algorithm, make_client):
         super().__init__(make_client)
@@ -275,7 +277,7 @@ class SteppingClockMachine(StoreMachine):
 
     @property
     def limiter(self):
-        """In Redis each is another worker's: none repeats what it was told before the clock was set back."""
+        """Return a limiter: with Redis that of a new worker, which repeats no earlier refusal."""
         if self.link is None:
             return self.in_memory
         return BatchedRateLimiter(self.algorithm, self.quota, self.link, self.clock, time_source=TEST_TIME)
@@ -284,10 +286,10 @@ class SteppingClockMachine(StoreMachine):
     def hit(self, cost):
         if self.do(self.limiter.hit("ann", cost)).allowed:
             self.units += [round(self.clock.monotonic() / US)] * cost
-            assert most_in_a_window(self.units, self.window_us) <= BOUNDS[self.algorithm](2)
+            assert largest_count_in_any_window(self.units, self.window_us) <= BOUNDS[self.algorithm](2)
 
     @rule(cost=st.integers(1, 2))
-    def wait_until_there_is_room(self, cost):
+    def wait_until_units_are_free(self, cost):
         waited_us = 0
         while not (decision := self.do(self.limiter.peek("ann", cost))).allowed:
             waited_us += round(decision.retry_after / US)
@@ -306,13 +308,13 @@ class SteppingClockMachine(StoreMachine):
 @pytest.mark.parametrize("algorithm", get_args(Algorithm))
 def test_a_clock_that_is_set_back_breaks_no_bound(algorithm, make_client):
     examples = 10 if make_client is None else 25
-    prove(lambda: SteppingClockMachine(algorithm, make_client), examples=examples)
+    run_machine(lambda: SteppingClockMachine(algorithm, make_client), examples=examples)
 
 
 @pytest.mark.parametrize(
     ("algorithm", "gaps", "worst"),
     [
-        # One hit to begin the window, the rest at its very end, then as fast as it lets through.
+        # One hit begins the window, and the others come at its end, then as fast as they are admitted.
         ("fixed_window", [0, 59_999_999, 0, 0, 0, 1] + [0] * 4, 9),
         ("sliding_window_counter", [0, 59_999_999, 0, 0, 0] + [1_000_000] * 60, 8),
         ("token_bucket", [0] * 5 + [12_000_000] * 5, 9),
@@ -327,4 +329,4 @@ async def test_the_stated_bounds_are_reached(algorithm, gaps, worst):
         clock.jump(gap * US)
         if (await limiter.hit("ann")).allowed:
             units.append(now)
-    assert most_in_a_window(units, 60_000_000) == worst == BOUNDS[algorithm](5)
+    assert largest_count_in_any_window(units, 60_000_000) == worst == BOUNDS[algorithm](5)

@@ -1,4 +1,4 @@
-"""Readings cover windows exactly, in as few hours and days as can be."""
+"""Readings cover windows exactly, with as few hours and days as possible."""
 
 from itertools import pairwise
 

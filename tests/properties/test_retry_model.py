@@ -1,4 +1,4 @@
-"""The retry against a plain model: when each attempt begins, and why the last one was the last.
+"""The retry against a simple model: the start of each attempt, and the reason for the end.
 
 Calls overlap, and two policies share one budget. Every time, draw and share is a multiple of a power of two,
 so that sums are exact.
@@ -26,9 +26,9 @@ from src.resilience.retry import (
 from tests.support.calls import ScriptedCall
 from tests.support.clock import CyclingRandomizer
 from tests.support.listener import RecordingListener
-from tests.support.machines import TimelineMachine, prove
+from tests.support.machines import TimelineMachine, run_machine
 
-# Each backoff beside its formula: of the attempt that failed, the wait before and what draws a lot.
+# Each backoff with its formula, a function of the failed attempt, the wait before it, and a random number.
 BACKOFFS = [
     (IMMEDIATE, lambda n, before, draw: 0),
     (Fixed(0.5), lambda n, before, draw: 0.5),
@@ -47,15 +47,15 @@ def between(low, high, share):
     return low + share * (high - low)
 
 
-class WorthItError(Exception):
-    """May be retried; says when, if it has a `retry_after`."""
+class RetryableError(Exception):
+    """An error that may be retried, with or without `retry_after`."""
 
 
-class NotWorthItError(Exception):
+class FinalError(Exception):
     pass
 
 
-class AbortedError(WorthItError):
+class AbortedError(RetryableError):
     pass
 
 
@@ -63,14 +63,14 @@ ASKED = [None, None, None, 0.75, 2, 0.75, 2, 30, math.inf, math.nan, -1, "soon"]
 """What an error may have as its `retry_after`."""
 
 takes = st.integers(0, 12).map(lambda n: n / 4)
-endings = st.sampled_from([WorthItError] * 8 + [NotWorthItError, AbortedError, "done", "done"])
+endings = st.sampled_from([RetryableError] * 8 + [FinalError, AbortedError, "done", "done"])
 scripts = st.lists(st.tuples(takes, endings, st.sampled_from(ASKED)), min_size=1, max_size=4)
 budgets = st.tuples(st.sampled_from([0.25, 0.5, 1]), st.sampled_from([1, 2.5])) | st.none()
 draws = st.lists(st.integers(0, 7).map(lambda n: n / 8), min_size=1, max_size=6)
 
 
 class Model:
-    """Says what becomes of a call from its first attempt to its last."""
+    """Predicts a call from its first attempt to its last."""
 
     def __init__(self, options, formula, budget, draws, timeline):
         self.options, self.formula, self.draw, self.timeline = options, formula, draws.random, timeline
@@ -87,10 +87,10 @@ class Model:
         for attempt, (seconds, ending) in enumerate(script, 1):
             self.began.setdefault(number, []).append(self.timeline.now)
             yield seconds
-            if not isinstance(ending, WorthItError) or isinstance(ending, AbortedError):
+            if not isinstance(ending, RetryableError) or isinstance(ending, AbortedError):
                 return ending
             wait = self.formula(attempt, wait, self.draw)
-            delay = self.no_sooner_than_asked(wait, ending)
+            delay = self.at_least_retry_after(wait, ending)
             gone = self.timeline.now - first
             is_last = attempt == self.options.attempts or gone + delay >= self.options.total_seconds
             if is_last or self.tokens < 1:
@@ -101,13 +101,13 @@ class Model:
             self.events.append(Retried(policy="retry", attempt=attempt, delay=delay, error=ending))
             try:
                 yield delay
-            except GeneratorExit:  # cancelled: a retry that is not made costs nothing
+            except GeneratorExit:  # cancelled: a retry that does not run does not use the budget
                 self.tokens = min(self.reserve, self.tokens + 1)
                 self.retries -= 1
                 raise
         raise AssertionError("the script is too short")
 
-    def no_sooner_than_asked(self, wait, error):
+    def at_least_retry_after(self, wait, error):
         asked = getattr(error, "retry_after", None)
         return wait if asked in (None, "soon") or math.isnan(asked) else max(wait, asked)
 
@@ -128,7 +128,7 @@ class RetryMachine(TimelineMachine):
             attempts,
             total_seconds,
             self.backoff,
-            retry_on=lambda error: isinstance(error, WorthItError),
+            retry_on=lambda error: isinstance(error, RetryableError),
             abort_on=lambda error: isinstance(error, AbortedError),
         )
         self.listener = RecordingListener()
@@ -140,8 +140,8 @@ class RetryMachine(TimelineMachine):
     @rule(script=scripts, policy=st.integers(0, 1), then=st.sampled_from([0, 0.5, 200]))
     def call_and_pass_time(self, script, policy, then):
         attempts = [(seconds, self.ending(ending, asked)) for seconds, ending, asked in script]
-        attempts += [(0.25, attempts[-1][1])] * 5  # it goes on as it ended
-        self.begin_beside(
+        attempts += [(0.25, attempts[-1][1])] * 5  # it continues with the last state
+        self.begin_with_life(
             lambda number: self.model.life(number, attempts),
             self.policies[policy],
             lambda: ScriptedCall(self.clock, *attempts),
@@ -157,7 +157,7 @@ class RetryMachine(TimelineMachine):
         return error
 
     @invariant()
-    def attempts_begin_when_they_should(self):
+    def attempts_agree_with_the_model(self):
         for number, caller in enumerate(self.callers):
             assert caller.call.began == self.model.began[number]
         assert self.listener.events == self.model.events
@@ -168,5 +168,5 @@ class RetryMachine(TimelineMachine):
 
 
 @pytest.mark.parametrize(("backoff", "formula"), BACKOFFS)
-def test_retries_keep_to_the_model(backoff, formula):
-    prove(lambda: RetryMachine(backoff, formula), examples=60, steps=12)
+def test_retries_agree_with_the_model(backoff, formula):
+    run_machine(lambda: RetryMachine(backoff, formula), examples=60, steps=12)

@@ -1,4 +1,4 @@
-"""Whatever the points and however they are split: the same rollup."""
+"""The rollup of any points is the same for each division into parts."""
 
 import math
 import sys
@@ -39,11 +39,11 @@ def test_arrays_and_lists_have_the_same_rollup_and_a_record_keeps_it(points):
     rollup = Rollup.from_points(points)
     assert Rollup.from_arrays(np.array(stamps, dtype=np.int64), np.array(values)) == rollup
     read = Rollup.from_records(rollup.encode())
-    # A sum halfway between two doubles is either of them, with a compensation to match.
+    # A sum halfway between two doubles is rounded to either, and the compensation holds the difference.
     assert read.total == rollup.total
     assert replace(read, sum=rollup.sum, compensation=rollup.compensation) == rollup
 
 
 @given(timestamps)
-def test_timestamps_survive_their_text(timestamp_us):
+def test_a_formatted_timestamp_is_parsed_back(timestamp_us):
     assert parse_timestamp(format_timestamp(timestamp_us)) == timestamp_us

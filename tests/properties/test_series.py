@@ -1,4 +1,4 @@
-"""Whatever the stretch and the step: every instant of it lies in the one step that is its own."""
+"""For each period and step, every instant of the period lies in exactly one step."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,14 +9,14 @@ INSTANTS = st.integers(-(10**15), 10**15)
 
 
 @st.composite
-def stretches(draw):
+def periods(draw):
     start, length = draw(INSTANTS), draw(st.integers(1, 10**12))
     most = draw(st.integers(1, 50))
     return Steps(start, start + length, max(1, length // most))
 
 
-@given(stretches(), st.data())
-def test_each_instant_lies_in_its_own_step_if_it_is_in_the_stretch(steps, data):
+@given(periods(), st.data())
+def test_each_instant_of_the_period_lies_in_its_own_step(steps, data):
     instant = data.draw(
         st.one_of(
             st.integers(steps.start_us - steps.step_us, steps.stop_us + steps.step_us),
@@ -34,6 +34,6 @@ def test_each_instant_lies_in_its_own_step_if_it_is_in_the_stretch(steps, data):
     assert found == ([own] if steps.start_us <= instant < steps.stop_us else [])
 
 
-@given(stretches())
-def test_it_knows_how_many_it_has(steps):
+@given(periods())
+def test_the_length_is_the_number_of_steps(steps):
     assert len(steps) == len(steps.times()) == len(list(steps.windows()))

@@ -1,4 +1,4 @@
-"""Whatever the values: quantiles within 1 %, and sketches that add up."""
+"""For all values, quantiles are exact within 1 %, and sketches can be added."""
 
 import math
 import sys
@@ -81,7 +81,7 @@ def test_bins_never_order_against_values(one, other):
 
 
 @given(st.lists(st.tuples(values, st.booleans()), max_size=200))
-def test_what_is_left_of_a_sketch_is_the_sketch_of_what_is_left(sample):
+def test_removed_values_leave_the_sketch_of_the_others(sample):
     def counted(some):
         bins = find_bins(np.array(some, dtype=np.float64))
         return sum_by_bin(bins, np.ones_like(bins))

@@ -1,6 +1,6 @@
-"""Timeouts, one inside the other, against a plain model: what ends a call, when, and by what name.
+"""Nested timeouts against a simple model: the cause of a call's end, and its time.
 
-Calls begin and are given up at quarters of a second and limits end between those, so nothing ends at once.
+Calls begin and are cancelled at quarters of a second, and limits end between them, so no two events coincide.
 """
 
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ from src.resilience.pipeline import Pipeline
 from src.resilience.timeout import Timeout
 from tests.support.calls import CANCELLED, ScriptedCall
 from tests.support.listener import RecordingListener
-from tests.support.machines import CallsMachine, prove, quarters
+from tests.support.machines import CallsMachine, quarters, run_machine
 
 endings = st.sampled_from(["done", ConnectionError, TimeoutError])
 outer_limits = st.integers(0, 4).map(lambda n: n + 1 / 8)
@@ -23,7 +23,7 @@ inner_limits = st.integers(0, 4).map(lambda n: n + 1 / 16)
 
 @dataclass
 class Model:
-    """One call: what it would do, and when its caller gave it up, which hurries one already leaving."""
+    """One call: its behaviour, and the time of its cancellation, which also shortens its clean-up."""
 
     began_at: float
     outer: float
@@ -34,7 +34,7 @@ class Model:
     given_up: list[float] = field(default_factory=list)
 
     def outcome(self):
-        """Say when it ends and how: with its own ending, "outer", "inner" or cancelled."""
+        """Return when and how the call ends: with its own result, "outer", "inner" or cancelled."""
         stops = sorted(
             [
                 (self.began_at + self.outer, "outer"),
@@ -67,12 +67,12 @@ class TimeoutMachine(CallsMachine):
         self.begin(self.policy, lambda: ScriptedCall(self.clock, (seconds, ending), leaving=leaving))
         self.models.append(Model(self.now, self.outer, self.inner, seconds, ending, leaving))
 
-    def hang_up(self, number):
-        super().hang_up(number)
+    def cancel_call(self, number):
+        super().cancel_call(number)
         self.models[number].given_up.append(self.now)
 
     @invariant()
-    def both_say_the_same(self):
+    def store_agrees_with_the_model(self):
         timed_out = []
         for caller, model in zip(self.callers, self.models, strict=True):
             ended_at, ending = model.outcome()
@@ -93,5 +93,5 @@ class TimeoutMachine(CallsMachine):
         assert self.listener.events == [event for _, event in timed_out]
 
 
-def test_timeouts_keep_to_the_model():
-    prove(TimeoutMachine, examples=150)
+def test_timeouts_agree_with_the_model():
+    run_machine(TimeoutMachine, examples=150)

@@ -26,7 +26,7 @@ def parsed(text):
 
 
 @given(st.lists(texts, min_size=1, max_size=20))
-def test_valid_timestamps_of_any_form_are_parsed_alike(some):
+def test_equal_timestamps_in_different_forms_have_the_same_value(some):
     expected = [parsed(text) for text in some]
     if None in expected:
         with pytest.raises(ValueError):  # noqa: PT011 -- its message is that of the one timestamp
@@ -36,7 +36,7 @@ def test_valid_timestamps_of_any_form_are_parsed_alike(some):
 
 
 @given(st.lists(st.text(alphabet="0123456789-T:.Z+é ", min_size=17, max_size=27), min_size=1, max_size=3))
-def test_other_texts_are_rejected_as_one_is(some):
+def test_invalid_texts_are_rejected_as_by_the_single_parser(some):
     if None in map(parsed, some):
         with pytest.raises(ValueError):  # noqa: PT011
             parse_timestamps(some)
@@ -51,6 +51,6 @@ def test_other_texts_are_rejected_as_one_is(some):
         "2026-01-01T00:00:00é", "2026-00-01T00:00:00Z", "2026-01-00T00:00:00Z",
     ],
 )  # fmt: skip
-def test_what_is_no_timestamp_is_rejected(text):
+def test_an_invalid_timestamp_is_rejected(text):
     with pytest.raises(ValueError):  # noqa: PT011
         parse_timestamps(["2026-01-01T00:00:00Z", text])

@@ -1,4 +1,4 @@
-"""Timestamps: the quick way to read them says what the thorough one says."""
+"""Timestamps: the fast parser agrees with the complete one."""
 
 import re
 
@@ -30,10 +30,10 @@ def outcome(text):
 
 
 @given(text=TIMESTAMPS)
-def test_both_ways_agree(text):
+def test_both_parsers_agree(text):
     quick = points._PLAIN_TIMESTAMP
     found = outcome(text)
-    points._PLAIN_TIMESTAMP = re.compile("(?!)")  # which nothing matches
+    points._PLAIN_TIMESTAMP = re.compile("(?!)")  # no point matches this filter
     try:
         assert found == outcome(text)
     finally:

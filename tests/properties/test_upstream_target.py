@@ -1,4 +1,4 @@
-"""Whatever is asked of the proxy, it asks its own upstream, and nothing above the base path."""
+"""For all requests, the proxy calls only its own upstream, and nothing above the base path."""
 
 from urllib.parse import unquote_to_bytes
 
@@ -29,7 +29,7 @@ def test_the_url_never_leaves_the_upstream(path, query):
     sent, _, sent_query = url.raw_path.partition(b"?")
     assert sent.startswith(b"/base/")
     assert all(0x21 <= byte <= 0x7E for byte in url.raw_path)
-    # neither as it is nor decoded, once or twice, does a segment lead up or a slash come in
+    # the path, decoded zero to two times, never has a segment "..", or a further slash
     for _ in range(3):
         assert not {b".", b".."} & set(sent.split(b"/"))
         assert b"\\" not in sent
@@ -48,7 +48,7 @@ QUERIES = st.text("abc019-._~!$'()*+,;=:@/?&", max_size=20)
 
 
 @given(segments=st.lists(SEGMENTS, max_size=5), query=QUERIES)
-def test_what_needs_no_encoding_goes_on_byte_for_byte(segments, query):
+def test_a_path_that_needs_no_encoding_is_passed_on_unchanged(segments, query):
     path = "/" + "/".join(segments)
     target = TARGET.url(path.encode(), query.encode()).raw_path.decode()
     assert target == "/base" + path + (f"?{query}" if query else "")
@@ -60,7 +60,7 @@ parameters = st.tuples(
 
 
 @given(st.lists(parameters, max_size=6))
-def test_only_the_named_parameter_is_taken_out(pairs):
+def test_only_the_named_parameter_is_removed(pairs):
     query = "&".join(f"{name}={value}" for name, value in pairs).encode()
     kept = "&".join(f"{name}={value}" for name, value in pairs if "riority" not in name).encode()
     assert without_parameter("priority", query) == kept

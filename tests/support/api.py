@@ -1,4 +1,4 @@
-"""The API in process, whole: its lifespan, its real Redis, its provider."""
+"""The complete API in this process, with its lifespan, a real Redis and a provider."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -8,7 +8,7 @@ import httpx
 
 from src.config.settings import Settings
 from src.wiring import create_app
-from tests.support.logging_state import logging_kept
+from tests.support.logging_state import restore_logging
 
 PLENTY = {"rate_limit_requests": 1_000_000, "rate_limit_read_requests": 1_000_000}
 """Settings for tests that are about something else than the rate limit."""
@@ -21,8 +21,8 @@ CALM = {"external_service_failure_rate": 0.0}
 async def running_api(
     redis_url: str, *, peer: str = "127.0.0.1", **settings
 ) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of a whole API on `redis_url`, called from `peer`."""
-    with logging_kept():
+    """Run a complete API on `redis_url`, and yield a client with the address `peer`."""
+    with restore_logging():
         async with _api(redis_url, peer, settings) as client:
             yield client
 
@@ -42,6 +42,6 @@ async def _api(redis_url: str, peer: str, settings: dict[str, object]) -> AsyncI
 
 
 def metric(value: float = 1.0, kind: str = "cpu", ago: float = 60.0) -> dict[str, object]:
-    """A measurement taken `ago` seconds before now."""
+    """Return a measurement with a timestamp `ago` seconds before now."""
     taken = datetime.now(UTC) - timedelta(seconds=ago)
     return {"timestamp": taken.isoformat(), "value": value, "type": kind}

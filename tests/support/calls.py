@@ -1,4 +1,4 @@
-"""Calls that do as they are told, and callers that note what became of them."""
+"""Calls whose behaviour a test controls, and callers that record the outcomes."""
 
 import asyncio
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from src.resilience.policy import Call, Policy
 from tests.support.clock import FakeClock
 
 CANCELLED = "cancelled"
-"""How a call ends that is cancelled."""
+"""The outcome of a cancelled call."""
 
 
 def _end(ending: object) -> object:
@@ -19,17 +19,17 @@ def _end(ending: object) -> object:
 
 
 class ScriptedCall:
-    """Takes and ends each attempt as told: so many seconds, then an answer, an error or `CANCELLED`.
+    """A call whose attempts take given seconds and end with an answer, an error or `CANCELLED`.
 
     Args:
-        clock: To take time by.
-        attempts: Seconds and ending of each.
-        leaving: Seconds it still takes once it is cancelled.
+        clock: The clock for the durations.
+        attempts: The duration in seconds and the ending of each attempt.
+        leaving: The duration of a cancelled attempt after the cancellation, in seconds.
 
     Attributes:
-        began: When each attempt began.
-        running: Attempts under way.
-        cancelled: Numbers, from 1, of those that were cancelled.
+        began: The start of each attempt.
+        running: The number of running attempts.
+        cancelled: The numbers, from 1, of cancelled attempts.
     """
 
     def __init__(self, clock: FakeClock, *attempts: tuple[float, object], leaving: float = 0.0) -> None:
@@ -58,17 +58,17 @@ class ScriptedCall:
 
 
 class OpenCall:
-    """Goes on until it is told how to end: with an answer, an error or `CANCELLED`.
+    """A call that continues until the test ends it with an answer, an error or `CANCELLED`.
 
     Args:
-        on_begin: Called when it begins.
+        on_begin: Called at the start of the call.
 
     Attributes:
-        is_under_way: Whether it has begun and not ended.
+        is_running: Whether the call has begun and not ended.
     """
 
     def __init__(self, on_begin: Callable[[], object] = lambda: None) -> None:
-        self.is_under_way = False
+        self.is_running = False
         self._on_begin = on_begin
         self._ending = asyncio.get_running_loop().create_future()
 
@@ -77,21 +77,21 @@ class OpenCall:
             self._ending.set_result(ending)
 
     async def __call__(self) -> object:
-        self.is_under_way = True
+        self.is_running = True
         self._on_begin()
         try:
             return _end(await self._ending)
         finally:
-            self.is_under_way = False
+            self.is_running = False
 
 
 class Caller:
-    """Runs a call through a policy, in a task of its own.
+    """Runs a call through a policy, in a new task.
 
     Attributes:
         call: The call.
         task: The task.
-        outcome: None until it has ended; then when, and how: an answer, an error or `CANCELLED`.
+        outcome: None while the call runs; then the time of its end, and an answer, an error or `CANCELLED`.
     """
 
     def __init__(self, policy: Policy, call: Call[object], clock: FakeClock) -> None:
@@ -99,8 +99,8 @@ class Caller:
         self.outcome: tuple[float, object] | None = None
         self._clock = clock
         self.task = asyncio.create_task(policy.run(call))
-        self.task.add_done_callback(self._note)
+        self.task.add_done_callback(self._record_outcome)
 
-    def _note(self, task: asyncio.Task[object]) -> None:
+    def _record_outcome(self, task: asyncio.Task[object]) -> None:
         ending = CANCELLED if task.cancelled() else task.exception() or task.result()
         self.outcome = self._clock.monotonic(), ending

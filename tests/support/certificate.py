@@ -1,4 +1,4 @@
-"""A certificate for servers of the tests' own."""
+"""A certificate for servers of the tests."""
 
 import shutil
 import subprocess

@@ -1,4 +1,4 @@
-"""A copy of the project, in which its scripts are run as a user would."""
+"""A copy of the project, in which tests run its scripts like a user."""
 
 import os
 import re
@@ -21,7 +21,7 @@ COMMAND_TIMEOUT_SECONDS = 300
 
 
 class Checkout:
-    """A copy of the project in `folder`, on ports of its own."""
+    """A copy of the project in `folder`, with its own ports."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -39,7 +39,7 @@ class Checkout:
         }
 
     def installed(self) -> "Checkout":
-        """Make this Python the `.venv`, with its requirements installed already."""
+        """Create a `.venv` that uses this Python with its installed requirements."""
         python = self.folder / ".venv" / "bin" / "python"
         python.parent.mkdir(parents=True)
         python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
@@ -49,7 +49,7 @@ class Checkout:
         return self
 
     def run(self, *command: str, **variables: str) -> "subprocess.CompletedProcess[str]":
-        """Run a script from elsewhere, as its place must not matter."""
+        """Run a script from another working folder, since the folder must not matter."""
         return subprocess.run(
             [str(self.folder / command[0]), *command[1:]],
             cwd="/",
@@ -84,15 +84,15 @@ class Checkout:
         return self.run("start.sh", "stop")
 
     def admin_key(self) -> str:
-        """The key in .env that counts."""
+        """Return the effective key in .env."""
         [*_, key] = re.findall(r"^ADMIN_API_KEY=(.*)$", (self.folder / ".env").read_text(), re.MULTILINE)
         return key
 
     def pid(self, name: str) -> int:
         return int((self.folder / "run" / f"{name}.pid").read_text().split()[0])
 
-    def sets_the_failure_rate(self, key: str | None) -> int:
-        """The status of an attempt to do so with `key`."""
+    def status_of_setting_the_failure_rate(self, key: str | None) -> int:
+        """Set the failure rate with `key`, and return the status of the answer."""
         url = f"{self.url}/api/admin/external-service/failure-rate"
         headers = {} if key is None else {"X-API-Key": key}
         return httpx.put(url, json={"failure_rate": 0.5}, headers=headers).status_code
@@ -112,7 +112,7 @@ class Checkout:
 
 @contextmanager
 def installed_checkout() -> Iterator[Checkout]:
-    """A copy of the project in a temporary folder. What it started is stopped at the end."""
+    """Yield a copy of the project in a temporary folder. Its processes are stopped at the end."""
     with tempfile.TemporaryDirectory(prefix="checkout-") as folder:
         checkout = Checkout(Path(folder)).installed()
         try:

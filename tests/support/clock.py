@@ -1,4 +1,4 @@
-"""Time and chance under a test's control: the library's own, and what only this suite has a use for."""
+"""Clocks and random numbers for tests: those of the library, and those for this suite only."""
 
 import itertools
 from collections.abc import Iterable
@@ -9,7 +9,7 @@ __all__ = ["CyclingRandomizer", "FakeClock", "FakeRandomizer", "settle"]
 
 
 class CyclingRandomizer:
-    """A `Randomizer` that draws the numbers it was given over and over."""
+    """A `Randomizer` that returns the given numbers in a cycle."""
 
     def __init__(self, draws: Iterable[float]) -> None:
         self._draws = itertools.cycle(draws)

@@ -1,4 +1,4 @@
-"""A real collector's end of OTLP over HTTP."""
+"""A collector that receives OTLP over HTTP."""
 
 import threading
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 
 class Collector(ThreadingHTTPServer):
-    """Takes OTLP over HTTP and keeps it."""
+    """Receives OTLP over HTTP, and keeps the messages."""
 
     daemon_threads = True
 
@@ -43,7 +43,7 @@ class Collector(ThreadingHTTPServer):
 
     @property
     def services(self):
-        """What those who sent metrics are called."""
+        """Return the service names of the received metrics."""
         requests = map(ExportMetricsServiceRequest.FromString, self.received["/v1/metrics"])
         resources = [one.resource for request in requests for one in request.resource_metrics]
         return {attributes(resource)["service.name"] for resource in resources}

@@ -1,4 +1,4 @@
-"""File systems that fill up or fail, for tests that root runs."""
+"""File systems that become full or fail, for tests that run as root."""
 
 import subprocess
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ import pytest
 
 @contextmanager
 def small_disk(folder: Path, mebibytes: int) -> Iterator[Path]:
-    """Mount an empty file system of so many MiB on `folder`; skip the test where that is not permitted."""
+    """Mount an empty file system of the given size in MiB on `folder`, or skip the test if not permitted."""
     _mount("-t", "tmpfs", "-o", f"size={mebibytes}m", "tmpfs", str(folder))
     try:
         yield folder
@@ -30,7 +30,7 @@ def read_only(folder: Path) -> Iterator[None]:
 
 
 def fill(folder: Path) -> Path:
-    """Fill what is left of the file system of `folder`, and return the file that does it."""
+    """Fill the file system of `folder` with one file, and return the file."""
     filler = folder / "filler"
     with filler.open("wb", buffering=0) as file:
         try:

@@ -1,7 +1,6 @@
-"""How many examples the property tests draw.
+"""The number of examples in property tests.
 
-The suite draws the same examples in each run of CI. The nightly run draws others each time, and more of them:
-`.ci/nightly` says how.
+CI uses the same examples in each run. The nightly run, `.ci/nightly`, uses random examples, and more of them.
 """
 
 import os
@@ -12,7 +11,7 @@ FACTOR = int(os.environ.get("EXAMPLES_FACTOR", "1"))
 
 
 def examples(count: int) -> int:
-    """Return how many examples to draw where the suite draws `count`."""
+    """Return the number of examples for a test that uses `count` of them in the suite."""
     return count * FACTOR
 
 

@@ -1,4 +1,4 @@
-"""The environment of a machine in a company network: proxies and certificates that lead nowhere."""
+"""The environment of a machine in a company network, with proxies and certificates that do not work."""
 
 NOWHERE = "http://127.0.0.1:9"
 FOREIGN = {

@@ -1,4 +1,4 @@
-"""The public names of the library, module by module, and what an import costs."""
+"""The public names of the library by module, and the cost of an import."""
 
 import importlib
 import inspect

@@ -1,11 +1,11 @@
-"""The library's own recording listener, for what a policy decides."""
+"""The recording listener of the library, without the event of each call's outcome."""
 
 from src.resilience import testing
 from src.resilience.events import CallFinished
 
 
 class RecordingListener(testing.RecordingListener):
-    """Keeps every event but the outcome of each call."""
+    """Keeps every event except `CallFinished`."""
 
     def __init__(self) -> None:
         super().__init__(without=(CallFinished,))

@@ -1,4 +1,4 @@
-"""The logging module as it was, whatever the code under test configures."""
+"""Restores the configuration of the logging module after a test."""
 
 import logging
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ import structlog
 
 
 @contextmanager
-def logging_kept() -> Iterator[None]:
+def restore_logging() -> Iterator[None]:
     """Restore the root logger and structlog at the end."""
     root = logging.getLogger()
     handlers, level = root.handlers, root.level
@@ -16,5 +16,5 @@ def logging_kept() -> Iterator[None]:
         yield
     finally:
         root.handlers = handlers
-        root.setLevel(level)  # not by assignment: loggers remember what they may log
+        root.setLevel(level)  # not by assignment, since loggers cache their level
         structlog.reset_defaults()

@@ -1,4 +1,4 @@
-"""What state machines stand on: an event loop and a clock of their own, calls to make, a store to ask."""
+"""Base classes of the state machines: with an event loop and a fake clock, with a store, or with calls."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -31,15 +31,15 @@ quarters = st.integers(0, 24).map(lambda n: n / 4)
 MakeClient = Callable[[], redis.asyncio.Redis]
 
 
-def prove(machine: Callable[[], RuleBasedStateMachine], *, examples: int, steps: int = 30) -> None:
-    """Run a machine so many times, so many steps each."""
+def run_machine(machine: Callable[[], RuleBasedStateMachine], *, examples: int, steps: int = 30) -> None:
+    """Run a machine `examples` times with `steps` steps each."""
     run_state_machine_as_test(
         machine, settings=settings(max_examples=examples * FACTOR, stateful_step_count=steps, deadline=None)
     )
 
 
 class AsyncMachine(RuleBasedStateMachine):
-    """A machine whose rules run on one event loop, so that a task begun by one goes on in the next."""
+    """A machine whose rules run on one event loop, so that tasks continue from rule to rule."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class AsyncMachine(RuleBasedStateMachine):
         return self._runner.run(work)
 
     def act(self, action: Callable[[], T]) -> T:
-        """Do something that may begin, end or cancel tasks, and let all run until they wait for something."""
+        """Run an action that may begin, end or cancel tasks, and let all tasks run until they wait."""
 
         async def act_and_settle() -> T:
             done = action()
@@ -60,11 +60,11 @@ class AsyncMachine(RuleBasedStateMachine):
         return self.do(act_and_settle())
 
     def teardown(self) -> None:
-        self._runner.close()  # cancels whatever is still under way
+        self._runner.close()  # cancels all running tasks
 
 
 class StoreMachine(AsyncMachine):
-    """A machine about a store: in a Redis, or in memory where there is no client for one."""
+    """A machine with a store: in Redis, or in memory without a client."""
 
     def __init__(self, make_client: MakeClient | None) -> None:
         super().__init__()
@@ -83,9 +83,9 @@ class StoreMachine(AsyncMachine):
 
 
 class CallsMachine(AsyncMachine):
-    """A machine about calls through a policy, each by a caller of its own that may hang up.
+    """A machine with calls through a policy. Each call has its own caller, which can be cancelled.
 
-    Calls are begun with `begin`. Whoever has a model that must hear of it extends `hang_up` and `advance`.
+    `begin` begins a call. A subclass with a model extends `cancel_call` and `advance`.
     """
 
     def __init__(self) -> None:
@@ -97,11 +97,11 @@ class CallsMachine(AsyncMachine):
         return self.clock.monotonic()
 
     def begin(self, policy: Policy, make_call: Callable[[], Call[object]]) -> int:
-        """Let another caller run a call, and return its number."""
+        """Add a caller that runs a call, and return its number."""
         self.callers.append(self.act(lambda: Caller(policy, make_call(), self.clock)))
         return len(self.callers) - 1
 
-    def hang_up(self, number: int) -> None:
+    def cancel_call(self, number: int) -> None:
         self.act(self.callers[number].task.cancel)
 
     def advance(self, seconds: float) -> None:
@@ -109,42 +109,42 @@ class CallsMachine(AsyncMachine):
 
     @precondition(lambda self: self.callers)
     @rule(place=st.integers(0, 30))
-    def somebody_hangs_up(self, place: int) -> None:
-        self.hang_up(place % len(self.callers))
+    def cancel_any_call(self, place: int) -> None:
+        self.cancel_call(place % len(self.callers))
 
-    @precondition(lambda self: self.callers)  # a run without any call is not worth its time
+    @precondition(lambda self: self.callers)  # without a call, time has no effect
     @rule(seconds=quarters)
     def pass_time(self, seconds: float) -> None:
         self.advance(seconds)
 
     def teardown(self) -> None:
         self.act(lambda: [caller.task.cancel() for caller in self.callers])
-        self.do(self.clock.advance(60))  # for whoever takes time to leave
+        self.do(self.clock.advance(60))  # some calls take time to end after their cancellation
         super().teardown()
 
 
 class TimelineMachine(CallsMachine):
-    """A machine whose model is a timeline: each call has a life beside it, which says how it should end."""
+    """A machine whose model is a timeline: each call has a generator that predicts its end."""
 
     def __init__(self) -> None:
         super().__init__()
         self.timeline = Timeline()
 
-    def begin_beside(
+    def begin_with_life(
         self, life: Callable[[int], Life], policy: Policy, make_call: Callable[[], Call[object]]
     ) -> None:
         number = self.begin(policy, make_call)
         self.timeline.begin(number, life(number))
 
-    def hang_up(self, number: int) -> None:
-        super().hang_up(number)
+    def cancel_call(self, number: int) -> None:
+        super().cancel_call(number)
         self.timeline.cancel(number)
 
     def advance(self, seconds: float) -> None:
         super().advance(seconds)
-        self.timeline.go_on_until(self.now)
+        self.timeline.advance_to(self.now)
 
     @invariant()
-    def each_ends_when_and_as_it_should(self) -> None:
+    def every_outcome_agrees_with_the_model(self) -> None:
         for number, caller in enumerate(self.callers):
             assert caller.outcome == self.timeline.outcomes.get(number)

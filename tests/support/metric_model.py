@@ -1,4 +1,4 @@
-"""The metric store as plainly as it can be said: keep every point, look at all of them each time."""
+"""The simplest metric store: it keeps every point, and looks at all points for each result."""
 
 import math
 from collections import Counter
@@ -40,7 +40,7 @@ class _WriteRecord(NamedTuple):
 
 
 class MemoryMetricStore:
-    """A `MetricStore`, `SeriesStore` and `DeletableStore` in memory: the oracle of the others."""
+    """A `MetricStore`, `SeriesStore` and `DeletableStore` in memory, with which tests compare the others."""
 
     def __init__(self, clock: Clock, caps: Caps = DEFAULT_CAPS) -> None:
         self._clock = clock

@@ -1,4 +1,4 @@
-"""All that a metric store says of its points, in a form that two stores can be compared by."""
+"""All results of a metric store, in a form in which two stores can be compared."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -16,12 +16,12 @@ QUERIES = (
 
 
 async def views(store: Any, types: Iterable[str], now: int) -> dict[str, object]:
-    """Return all that `store` says of `types`: lists, summaries, groups, steps and overviews.
+    """Return all results of `store` for `types`: lists, summaries, groups, steps and overviews.
 
     Args:
         store: A `MetricStore` and `SeriesStore`.
         types: Names of types.
-        now: Where the rolling windows end, in µs since 1970.
+        now: The end of the rolling windows, in µs since 1970.
     """
     found: dict[str, object] = {"types": await store.types(), "list": await _walk(store, None)}
     windows = (None, Window.rolling(now, 3600), Window.rolling(now, 86_400))

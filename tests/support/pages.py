@@ -26,7 +26,7 @@ _VOLATILE = (
     (r"\d+m[\d.]+s", "<figure>"),
     (r"(?<![\w.]) *\d+(?:\.\d+)? (s|ms|milliseconds)\b", r" <figure> \1"),
 )
-"""What differs from run to run: times, processes and durations."""
+"""Patterns of text that differs from run to run: times, processes and durations."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """What a page shows.
+    """The content of a page.
 
     Attributes:
         examples: Commands, in order.
@@ -110,13 +110,13 @@ def assert_output(examples: Sequence[Example], output: str, volatile: Iterable[s
     _, *outputs = output.replace("\r", "").split(f"{MARK}\n")
     assert len(outputs) == len(examples), output
     for example, actual in zip(examples, outputs, strict=True):
-        if example.output and not shows(example.output, actual, volatile, end=r"\s*\Z"):
+        if example.output and not contains_output(example.output, actual, volatile, end=r"\s*\Z"):
             pytest.fail(f"{example.commands}\nshould print\n\n{example.output}\nand prints\n\n{actual}")
         if "request_id" in actual and "request_id" not in example.output:
             pytest.fail(f"{example.commands}\nis answered with a problem:\n\n{actual}")
 
 
-def shows(shown: str, actual: str, volatile: Iterable[str] = (), end: str = "") -> bool:
+def contains_output(shown: str, actual: str, volatile: Iterable[str] = (), end: str = "") -> bool:
     """Return whether `actual` has the lines of `shown`, one after another, followed by the pattern `end`."""
     lines = _masked(shown.strip("\n").replace('\n "', '"'), volatile).split("\n")
     pattern = "".join(

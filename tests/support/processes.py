@@ -1,4 +1,4 @@
-"""Processes seen from outside."""
+"""The state of other processes."""
 
 import time
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def runs(pid: int) -> bool:
-    """Whether the process lives; one that ended and was not waited for does not."""
+    """Return whether the process runs. A zombie does not run."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
@@ -15,7 +15,7 @@ def runs(pid: int) -> bool:
 
 
 def until(condition: Callable[[], bool], seconds: float = 10) -> None:
-    """Wait for what other processes do, and fail if they have not done it within `seconds`."""
+    """Wait until a condition on other processes is met, and fail after `seconds`."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline

@@ -1,4 +1,4 @@
-"""The provider as a process of its own."""
+"""The provider in a separate process."""
 
 import re
 import signal

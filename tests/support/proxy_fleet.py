@@ -43,7 +43,7 @@ class Stream(httpx.AsyncByteStream):
 
 
 class ProxyFleet:
-    """Any number of workers. The upstream answers a path by `answers[path]`, or else with a 200 and the path.
+    """Any number of workers. The upstream answers a path with `answers[path]`, or with a 200 and the path.
 
     An answer is a tuple of status, headers and chunks, or a coroutine function that returns one.
 

@@ -1,7 +1,7 @@
-"""The rate limiters as plainly as they can be said: keep every allowed hit, go through all each time.
+"""The simplest rate limiters: they keep every allowed hit, and look at all hits for each decision.
 
-Each algorithm is one function, the units for which there is room at a time; when there will be room is found
-by looking. Times are in whole µs.
+Each algorithm is one function, which returns the number of free units at a time. A search over all times
+finds when enough units are free. Times are in whole µs.
 """
 
 import math
@@ -14,7 +14,7 @@ from src.resilience.rate_limiter.options import Algorithm, Quota
 from src.resilience.rate_limiter.store import Decision, combine
 
 Hits = list[tuple[int, int, Quota]]
-"""When and how much, in order, and by which quota."""
+"""The time, the cost and the quota of each hit, in order of time."""
 
 
 def _log(hits: Hits, at: int, quota: Quota) -> int:
@@ -22,10 +22,10 @@ def _log(hits: Hits, at: int, quota: Quota) -> int:
 
 
 def _windows(hits: Hits, window: int) -> tuple[int, Counter[int]]:
-    """Return when the first of the windows in a row began, and the units of each."""
+    """Return the start of the first of the latest consecutive windows, and the used units of each window."""
     first, counts = 0, Counter()
     for then, cost, _ in hits:
-        if not counts or (then - first) // window > max(counts) + 1:  # neither window in sight holds anything
+        if not counts or (then - first) // window > max(counts) + 1:  # at least one empty window lies between
             first, counts = then, Counter()
         counts[(then - first) // window] += cost
     return first, counts
@@ -39,7 +39,7 @@ def _counter(hits: Hits, at: int, quota: Quota) -> int:
 
 
 def _last_window(hits: Hits, window: int) -> tuple[float, int]:
-    """Return when the last fixed window began, and its units."""
+    """Return the start of the last fixed window, and its used units."""
     start, used = -math.inf, 0
     for then, cost, _ in hits:
         if then >= start + window:
@@ -57,9 +57,8 @@ def _bucket(hits: Hits, at: int, quota: Quota) -> int:
     debt, last, interval = 0, 0, quota.unit_us
     for then, cost, by in [*hits, (at, 0, quota)]:
         debt = max(0, debt - (then - last))
-        if (
-            by.unit_us != interval
-        ):  # units stay units; a part of one comes back in its time, or in a new interval
+        # A part of a unit becomes free at its former time or after one new interval, whichever is earlier.
+        if by.unit_us != interval:
             units, part = divmod(debt, interval)
             debt = units * by.unit_us + min(part, by.unit_us)
         debt = min(debt, by.limit * by.unit_us) + cost * by.unit_us
@@ -72,7 +71,7 @@ _ROOM = {
     "sliding_window_counter": _counter,
     "fixed_window": _fixed,
     "token_bucket": _bucket,
-    "leaky_bucket": _bucket,  # is to decide alike, unit for unit
+    "leaky_bucket": _bucket,  # must decide like the token bucket
 }
 
 
@@ -85,11 +84,11 @@ class _QuotaModel:
         self.hits: dict[str, Hits] = {}
 
     def room(self, key: str, at: int) -> int:
-        """Return the units for which there is room; below 0 where the limit was lowered."""
+        """Return the number of free units; below 0 if the limit was lowered."""
         return _ROOM[self.algorithm](self.hits.get(key, []), at, self.quota)
 
     def us_until(self, key: str, units: int, now: int) -> int:
-        """Look for the first µs with room for so many; while nothing comes in, room only grows."""
+        """Return the µs until `units` are free. Without hits, the number of free units only grows."""
         return bisect_left(
             range(3 * self.quota.window_us), units, key=lambda after: self.room(key, now + after)
         )
@@ -103,7 +102,7 @@ class _QuotaModel:
         self.hits.setdefault(key, []).append((now, cost, self.quota))
 
     def see(self, key: str, now: int) -> None:
-        """The limiter decides on the key: what has left does not come back, a bucket takes the quota over."""
+        """Apply what a decision changes: expired hits are dropped, and a bucket uses the current quota."""
         hits = self.hits.get(key)
         if hits and self.algorithm == "sliding_window_log":
             self.hits[key] = [hit for hit in hits if now - self.quota.window_us < hit[0]]
@@ -111,7 +110,7 @@ class _QuotaModel:
             hits.append((now, 0, self.quota))
 
     def change(self, quota: Quota) -> None:
-        """Keep of each key the windows of its last hit, and what was counted in them."""
+        """Change the quota. For each key, keep the windows of its last hit with their counts."""
         old, self.quota = self.quota, quota
         for key, hits in self.hits.items():
             if self.algorithm == "fixed_window" and hits:
@@ -132,7 +131,7 @@ class RateLimiterModel:
     """A rate limiter that keeps every hit.
 
     Attributes:
-        quotas: By which it decides.
+        quotas: The quotas by which it decides.
     """
 
     def __init__(self, algorithm: Algorithm, quotas: list[Quota], clock: Clock) -> None:
@@ -150,7 +149,7 @@ class RateLimiterModel:
         return self._all_parts[: len(self.quotas)]
 
     def units(self, key: str) -> list[int]:
-        """When each unit of `key` was taken, since the last change of the quotas."""
+        """Return the times at which the units of `key` were taken, since the last change of the quotas."""
         return self._units.get(key, [])
 
     def hit(self, key: str, cost: int = 1) -> Decision:
@@ -167,7 +166,7 @@ class RateLimiterModel:
         return self.foresee(key, cost)
 
     def foresee(self, key: str, cost: int = 1) -> Decision:
-        """Return the decision on a hit that is not given to the limiter."""
+        """Return the decision on a hit, without a change of the model."""
         return self._decision(key, self._waits(key, cost))
 
     def reset(self, key: str) -> None:
@@ -176,7 +175,7 @@ class RateLimiterModel:
             part.hits.pop(key, None)
 
     def change(self, quotas: list[Quota]) -> None:
-        """Decide by other quotas; those that are dropped keep their counts."""
+        """Decide by other quotas. The counts of dropped quotas are kept."""
         self.quotas = quotas
         self._units: dict[str, list[int]] = {}
         for part, quota in zip(self._all_parts, quotas, strict=False):
@@ -187,7 +186,7 @@ class RateLimiterModel:
         self._all_parts = self._parts
 
     def forget_free(self, key: str) -> list[int]:
-        """Forget the key in each quota that is wholly free, and return the numbers of these quotas."""
+        """Remove the key from each quota without used units, and return the numbers of these quotas."""
         free = [
             number
             for number, part in enumerate(self._parts)

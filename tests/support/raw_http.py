@@ -1,4 +1,4 @@
-"""HTTP as bytes on a connection, for what no client library sends."""
+"""HTTP as bytes on a connection, for requests that no client library sends."""
 
 import asyncio
 import contextlib
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class RawAnswer(NamedTuple):
-    """One answer as it was read."""
+    """One response."""
 
     status: int
     headers: dict[str, str]
@@ -15,7 +15,7 @@ class RawAnswer(NamedTuple):
 
     @property
     def closes(self) -> bool:
-        """Whether it says that the connection ends with it."""
+        """Whether the headers announce that the server closes the connection."""
         return self.headers.get("connection") == "close"
 
 
@@ -31,7 +31,7 @@ class RawConnection:
         return cls(*await asyncio.open_connection("127.0.0.1", port))
 
     async def send(self, *pieces: bytes) -> None:
-        """Send each piece by itself, so that the server sees them one after the other."""
+        """Send each piece separately, so that the server receives them one after another."""
         for piece in pieces:
             self._writer.write(piece)
             await self._writer.drain()
@@ -50,7 +50,7 @@ class RawConnection:
         return RawAnswer(int(found[1]), headers, body)
 
     async def ends(self) -> bytes:
-        """Return what is still sent until the server closes, which it has to do without a reset."""
+        """Return the bytes until the server closes the connection, which it must do without a reset."""
         async with asyncio.timeout(10):
             return await self._reader.read()
 

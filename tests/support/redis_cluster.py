@@ -37,7 +37,7 @@ end
 
 
 class RedisCluster:
-    """Three servers that share the slots. Use it as a context."""
+    """A context manager that runs three servers, which share the slots."""
 
     def __init__(self) -> None:
         self._stack = ExitStack()

@@ -1,4 +1,4 @@
-"""A real redis-server of the tests' own, that can be killed, frozen, emptied and brought back."""
+"""A real redis-server for tests, which can be killed, frozen, emptied and restarted."""
 
 import re
 import signal
@@ -12,9 +12,9 @@ from src.storage.redis.link import RedisLink
 
 
 class RedisServer:
-    """A redis-server on a unix socket in `folder`, with `options` of its own.
+    """A redis-server on a unix socket in `folder`, with additional `options`.
 
-    With `keep`, data outlives a restart.
+    With `keep`, data survives a restart.
     """
 
     def __init__(self, folder: Path, *options: str, keep: bool = False) -> None:
@@ -42,7 +42,7 @@ class RedisServer:
         return self
 
     def connect(self) -> "redis.Redis":
-        """A blocking client, for looking from outside."""
+        """Return a blocking client."""
         return redis.Redis.from_url(self.url, decode_responses=True)
 
     def cpu_seconds(self) -> float:
@@ -52,14 +52,14 @@ class RedisServer:
         return int(schedule.split()[0]) / 1e9
 
     def kill(self) -> None:
-        """SIGKILL: no goodbye."""
+        """End the server with SIGKILL."""
         assert self._process is not None
         self._process.kill()
         self._process.wait()
         self.socket.unlink(missing_ok=True)
 
     def freeze(self) -> None:
-        """SIGSTOP: connections stay open and nothing answers."""
+        """Stop the server with SIGSTOP: connections stay open, and no reply comes."""
         self._signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
@@ -68,7 +68,7 @@ class RedisServer:
     def stop(self) -> None:
         if self._process is None or self._process.poll() is not None:
             return
-        self._process.kill()  # asked to end, one that cannot save would refuse
+        self._process.kill()  # a server that cannot save would ignore SIGTERM
         self._process.wait()
 
     def _signal(self, number: signal.Signals) -> None:
@@ -92,13 +92,13 @@ def _until_it_answers(client: "redis.Redis") -> None:
 
 
 async def calls(link: RedisLink, command: str) -> int:
-    """Return how often the server behind `link` has been given `command`, in small letters."""
+    """Return the number of calls of `command`, in lower case, on the server of `link`."""
     stats = (await link.send("INFO", "commandstats")).decode()
     found = re.search(rf"^cmdstat_{command}:calls=(\d+)", stats, re.MULTILINE)
     return int(found[1]) if found else 0
 
 
 async def commands_run(link: RedisLink) -> int:
-    """Return how many commands the server behind `link` has run, those of scripts included."""
+    """Return the number of commands that the server of `link` has run, including those of scripts."""
     stats = (await link.send("INFO", "commandstats")).decode()
     return sum(map(int, re.findall(r"^cmdstat_\S+:calls=(\d+)", stats, re.MULTILINE)))

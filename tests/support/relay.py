@@ -1,4 +1,4 @@
-"""An address that can be pointed to another server while connections live, as a failover does."""
+"""An address that can be moved to another server while connections are open, like in a failover."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -7,11 +7,11 @@ from pathlib import Path
 
 
 class Relay:
-    """Passes each connection on to the unix socket that `target` names when the connection is opened.
+    """Connects each new connection to the unix socket `target`.
 
     Attributes:
-        target: Where new connections lead. Those that are open stay where they are.
-        opened: Connections opened so far.
+        target: The socket for new connections. Open connections keep theirs.
+        opened: The number of connections opened so far.
     """
 
     def __init__(self, target: Path) -> None:

@@ -1,4 +1,4 @@
-"""The API as processes of its own, under uvicorn."""
+"""The API in separate processes, with uvicorn."""
 
 import asyncio
 import contextlib
@@ -16,28 +16,28 @@ ROOT = Path(__file__).parents[2]
 
 
 def free_port() -> int:
-    """A port of the loopback address that nobody listens on."""
+    """Return an unused port of the loopback address."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
 
 
 def environment(**settings: str) -> dict[str, str]:
-    """What a process is started with: of whoever runs the tests, only what it needs."""
+    """Return the environment of a process: only the necessary variables of the test process."""
     kept = {name: value for name, value in os.environ.items() if name in {"PATH", "HOME", "LANG"}}
     return kept | {"PYTHONPATH": str(ROOT), "EXTERNAL_SERVICE_FAILURE_RATE": "0"} | settings
 
 
 class Server:
-    """The API, or another application, in processes of its own; `folder` holds no .env that they would read.
+    """The API, or another application, in separate processes. They run in `folder`, which has no `.env`.
 
     Args:
-        redis_url: Where its Redis is.
-        folder: Where they run, and their log is.
-        workers: How many processes serve.
-        command: What `python -m` is to run, without the port: `uvicorn …`, or `src`.
-        port: Where it listens; None for a free one.
-        under: The command that starts `python`, which is appended to it.
+        redis_url: The URL of its Redis.
+        folder: The working folder, with the log.
+        workers: The number of worker processes.
+        command: The arguments of `python -m`, without the port: `uvicorn …`, or `src`.
+        port: The port; None for a free one.
+        under: A command to which the `python` command is appended.
         settings: The environment.
     """
 
@@ -80,7 +80,7 @@ class Server:
                 await asyncio.sleep(0.1)
 
     def lines(self, event: str | None = None) -> list[dict[str, object]]:
-        """The lines of its log, or those that report `event`."""
+        """Return the lines of the log, or only those of `event`."""
         logged = []
         for line in self.log.read_text("utf-8").splitlines():
             with contextlib.suppress(ValueError):
@@ -88,13 +88,13 @@ class Server:
         return [line for line in logged if event in {None, line.get("event")}]
 
     async def until_logged(self, event: str, times: int = 1) -> None:
-        """Wait until `event` has been logged that often."""
+        """Wait until `event` has been logged the given number of times."""
         async with asyncio.timeout(30):
             while len(self.lines(event)) < times:
                 await asyncio.sleep(0.05)
 
     async def end(self, seconds: float = 20) -> int:
-        """Wait until it ends by itself, and return its exit code."""
+        """Wait until the server ends by itself, and return its exit code."""
         try:
             return await asyncio.to_thread(self.process.wait, seconds)
         finally:
@@ -107,7 +107,7 @@ class Server:
 
 
 async def each_its_own_connection(server, method, path, times, **options):
-    """Many requests, each over a new connection, so that both workers get some."""
+    """Send many requests, each over a new connection, so that both workers get some of them."""
 
     async def one(number):
         async with httpx.AsyncClient(base_url=server.url, timeout=20) as client:

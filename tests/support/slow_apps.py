@@ -1,4 +1,4 @@
-"""Applications that take their time, under our server: `python -m uvicorn tests.support.slow_apps:NAME`."""
+"""Slow applications for the server of this project: `python -m uvicorn tests.support.slow_apps:NAME`."""
 
 import asyncio
 import sys
@@ -21,33 +21,33 @@ install(
 configure_logging("INFO", "json")
 
 
-def say(event):
+def write_event(event):
     sys.stdout.write(f'{{"event": "{event}"}}\n')
     sys.stdout.flush()
 
 
 async def start_without_end(scope, receive, send):
-    """Never start, but give back what the start took."""
+    """An application whose start never ends. A cancelled start releases its resources."""
     await receive()
-    say("starting")
+    write_event("starting")
     try:
         await asyncio.sleep(3600)
     finally:
         await asyncio.sleep(0.1)
-        say("given back")
+        write_event("given back")
 
 
 async def start_in_a_thread(scope, receive, send):
-    """Never start, and leave a thread that nothing can stop, as a name that does not resolve does."""
+    """An application whose start waits for a thread that cannot be stopped, like a slow name resolution."""
     await receive()
-    say("starting")
+    write_event("starting")
     await asyncio.get_running_loop().run_in_executor(None, time.sleep, 3600)
 
 
 async def end_without_end(scope, receive, send):
-    """Start, and never end."""
+    """An application that starts, and whose shutdown never ends."""
     await receive()
     await send({"type": "lifespan.startup.complete"})
     await receive()
-    say("ending")
+    write_event("ending")
     await asyncio.sleep(3600)

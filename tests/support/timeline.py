@@ -1,4 +1,4 @@
-"""What should become of calls, told as generators: what happens, with a `yield` of the seconds it waits."""
+"""Predictions of calls as generators, which yield the seconds that they wait."""
 
 import heapq
 import itertools
@@ -7,15 +7,15 @@ from collections.abc import Generator, Hashable
 from tests.support.calls import CANCELLED
 
 Life = Generator[float, None, object]
-"""What should become of one call. It yields seconds and returns the answer, or the error, of the call."""
+"""The prediction of one call. It yields seconds, and returns the answer or the error of the call."""
 
 
 class Timeline:
-    """Plays lives side by side, in order of time and then of who began to wait first.
+    """Runs predictions concurrently, in order of time and then of the start of the wait.
 
     Attributes:
         now: The time.
-        outcomes: When each life ended, and with what.
+        outcomes: The time and the result of the end of each prediction.
     """
 
     def __init__(self) -> None:
@@ -28,7 +28,7 @@ class Timeline:
         self._play(who, life)
 
     def cancel(self, who: Hashable) -> None:
-        """End a life that is not over."""
+        """End a prediction that has not ended."""
         if who not in self.outcomes:
             for waiting in [waiting for waiting in self._waiting if waiting[2] == who]:
                 self._waiting.remove(waiting)
@@ -36,7 +36,7 @@ class Timeline:
             heapq.heapify(self._waiting)
             self.outcomes[who] = self.now, CANCELLED
 
-    def go_on_until(self, now: float) -> None:
+    def advance_to(self, now: float) -> None:
         while self._waiting and self._waiting[0][0] <= now:
             self.now, _, who, life = heapq.heappop(self._waiting)
             self._play(who, life)

@@ -1,4 +1,4 @@
-"""An upstream of the tests' own: plain HTTP/1.1 over a socket, that notes when each request arrived."""
+"""An upstream for tests: plain HTTP/1.1 over a socket, which records the arrival of each request."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -10,12 +10,12 @@ Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 class Upstream:
-    """A running one.
+    """A running upstream.
 
     Attributes:
-        url: Where.
-        connections: How many were accepted.
-        arrivals: Time (of the running loop) and request line of each request, in order.
+        url: The URL.
+        connections: The number of accepted connections.
+        arrivals: The time (of the event loop) and the request line of each request, in order.
         headers: Header lines of each request, in lower case.
     """
 
@@ -28,7 +28,7 @@ class Upstream:
 
     @property
     def gaps(self) -> list[float]:
-        """Seconds between each request and the next."""
+        """The seconds between each request and the next."""
         times = [at for at, _ in self.arrivals]
         return [later - earlier for earlier, later in pairwise(times)]
 
@@ -55,7 +55,7 @@ async def echo(_upstream: Upstream, line: str, writer: asyncio.StreamWriter) -> 
 
 @asynccontextmanager
 async def running_upstream(answer: Answer = echo, *, serve: Serve | None = None) -> AsyncIterator[Upstream]:
-    """An upstream on a free port. `serve` handles each connection in place of `Upstream.serve`."""
+    """Run an upstream on a free port. `serve` handles each connection instead of `Upstream.serve`."""
     upstream = Upstream(answer)
     server = await asyncio.start_server(serve or upstream.serve, "127.0.0.1", 0)
     upstream.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.support.pages import MARK, Example, assert_output, read_page, shows
+from tests.support.pages import MARK, Example, assert_output, contains_output, read_page
 
 PAGE = """
 ## One
@@ -63,7 +63,7 @@ def test_a_page_has_examples_with_their_output_and_excerpts():
         ("2026-01-31T12:00:00Z [1] Waited seconds=0.1", "2027-02-01T00:00:00.5Z [22] Waited seconds=3"),
     ],
 )
-def test_an_output_matches_but_for_what_differs_from_run_to_run(shown, actual):
+def test_an_output_matches_except_for_the_parts_that_vary(shown, actual):
     assert_output([Example("", "", shown)], f"{MARK}\n{actual}")
 
 
@@ -84,7 +84,7 @@ def test_any_other_difference_fails(shown, actual):
         assert_output([Example("", "", shown)], f"{MARK}\n{actual}")
 
 
-def test_an_excerpt_is_whole_lines_of_a_log():
-    assert shows("b\nc", "a\nb\nc\nd\n")
-    assert not shows("b\nd", "a\nb\nc\nd\n")
-    assert not shows("b", "a\nbb\n")
+def test_an_excerpt_consists_of_complete_lines_of_a_log():
+    assert contains_output("b\nc", "a\nb\nc\nd\n")
+    assert not contains_output("b\nd", "a\nb\nc\nd\n")
+    assert not contains_output("b", "a\nbb\n")

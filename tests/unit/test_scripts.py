@@ -76,7 +76,7 @@ def test_the_powershell_check_finds_a_syntax_error() -> None:
 
 
 @pytest.mark.parametrize("name", PAIRS)
-def test_both_scripts_document_the_same_uses(name: str) -> None:
+def test_both_scripts_document_the_same_commands(name: str) -> None:
     def uses(ending: str) -> list[str]:
         head = text(f"{name}.{ending}").split("set -euo" if ending == "sh" else "$ErrorActionPreference")[0]
         return [
@@ -272,14 +272,14 @@ def test_no_mapping_of_a_yaml_file_repeats_a_key(name: str) -> None:
     assert repeated == []
 
 
-def handed_to_the_app() -> set[str]:
+def passed_variables() -> set[str]:
     environment = text("docker-compose.yml").split("    environment:\n")[1].split("    depends_on:\n")[0]
     return set(re.findall(r"^      ([A-Z][A-Z_]+):", environment, re.MULTILINE))
 
 
-def test_compose_hands_every_setting_to_the_app() -> None:
+def test_compose_passes_every_setting_to_the_app() -> None:
     known = {name.upper() for name in Settings.model_fields}
-    # REDIS_URL stands for four; when to sync is a flag of Redis, and the failure rate one of the provider
+    # REDIS_URL replaces four settings. The sync policy and the failure rate are flags of other programs.
     given_otherwise = {
         "REDIS_APPENDFSYNC",
         "REDIS_HOST",
@@ -289,15 +289,15 @@ def test_compose_hands_every_setting_to_the_app() -> None:
         "EXTERNAL_SERVICE_FAILURE_RATE",
     }
 
-    assert known - given_otherwise == {name for name in handed_to_the_app() if not name.startswith("OTEL_")}
+    assert known - given_otherwise == {name for name in passed_variables() if not name.startswith("OTEL_")}
     default = Settings.model_fields["redis_appendfsync"].default
     assert f'"--appendfsync", "${{REDIS_APPENDFSYNC:-{default}}}"' in text("docker-compose.yml")
 
 
-def test_compose_hands_every_variable_of_the_telemetry_page_to_the_app() -> None:
+def test_compose_passes_every_variable_of_the_telemetry_page_to_the_app() -> None:
     documented = set(re.findall(r"`(OTEL_[A-Z_]+)", text("docs/telemetry.md")))
 
-    assert documented - {"OTEL_"} <= handed_to_the_app()
+    assert documented - {"OTEL_"} <= passed_variables()
 
 
 def test_a_container_is_not_killed_while_the_service_still_stops() -> None:
@@ -312,10 +312,10 @@ def test_a_container_is_not_killed_while_the_service_still_stops() -> None:
     assert int(waited) > longest + 2 * STOP_GRACE_SECONDS, "an embedded Redis stops too"
 
 
-# ------------------------------------------------------------------ what install.py gives uv
+# ------------------------------------------------------------------ arguments for uv
 
 
-def test_uv_is_given_the_index_that_pip_is_configured_to_use(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_uv_uses_the_index_of_pips_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in UV_VARIABLES.values():
         monkeypatch.delenv(variable, raising=False)
     listing = """
@@ -360,7 +360,9 @@ def test_pip_lists_its_configuration_as_install_reads_it(monkeypatch: pytest.Mon
 
 
 @pytest.mark.skipif(find_spec("uv") is None, reason="there is no uv here")
-def test_no_cache_is_used_where_none_can_be_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_cache_is_used_if_its_folder_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "home").write_text("a file, not a folder")
     monkeypatch.delenv("UV_CACHE_DIR", raising=False)
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)

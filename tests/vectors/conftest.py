@@ -1,4 +1,4 @@
-"""The vectors run against the stores of the contract suites: memory, fakeredis and a real redis-server."""
+"""The vectors run on the stores of the contract suites: in memory, on fakeredis and on a real server."""
 
 from tests.contract.conftest import advance, backend, link, store_time
 

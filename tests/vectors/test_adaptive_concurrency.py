@@ -1,4 +1,4 @@
-"""The limits that Envoy's gradient controller and Netflix's AIMD compute, and those of ours."""
+"""The limits of Envoy's gradient controller and of this library, for the same measurements."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""How long RFC 5861 and RFC 9111 let a stale answer be served, and how long our cache serves one.
+"""The time for which a stale answer may be served by RFC 5861 and RFC 9111, and is served by the cache.
 
 RFC 5861, "HTTP Cache-Control Extensions for Stale Content", sections 3.1 and 4.1. The cache's `ttl_seconds`
 is `max-age`, `revalidate_seconds` is `stale-while-revalidate`, and `stale_seconds` is `max-age` plus
@@ -46,7 +46,7 @@ def memory_cache(clock: FakeClock) -> ReadThroughCache:
 
 
 def computation(*bodies: bytes | Exception):
-    """Returns the bodies in turn, and the last one from then on."""
+    """Return a computation that returns the bodies in order, and then repeats the last one."""
     left = list(bodies)
 
     async def compute() -> bytes:
@@ -103,7 +103,9 @@ async def test_stale_if_error(cache, advance: Advance, age: float, outcome: str 
 
 
 @pytest.mark.parametrize(("beta", "remaining"), [(1.0, 1.0), (1.0, 2.0), (2.0, 2.0), (0.5, 1.0)])
-def test_xfetch_refreshes_early_as_often_as_the_paper_says(clock, beta: float, remaining: float) -> None:
+def test_xfetch_refreshes_early_with_the_probability_of_the_paper(
+    clock, beta: float, remaining: float
+) -> None:
     """Vattani et al., PVLDB 8(8), 2015: of cost δ, at τ before the expiry, with odds of exp(-τ / (δ · β))."""
     cost = 1.5
     options = CacheOptions(early_refresh_beta=beta)

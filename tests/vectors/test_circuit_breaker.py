@@ -1,7 +1,7 @@
-"""What the circuit breakers of other projects do, call by call, and what ours does in the same situation.
+"""The behaviour of circuit breakers of other projects and of this library, in the same situations.
 
-The behaviour is that of the test suites and the documentation that each vector names. Where ours differs, the
-vector holds what ours does, and `differs` says what the other project does and why ours does not.
+Each vector names its source: a test suite or a page. If this library differs, the vector has the behaviour of
+this library, and `differs` has the other behaviour with the reason for the difference.
 
 A vector's steps are words:
 
@@ -36,11 +36,11 @@ from tests.contract.conftest import TEST_TIME, StoreTime
 
 @dataclass(frozen=True)
 class Vector:
-    """Steps on a breaker of `options`.
+    """The steps of a vector, with a breaker of `options`.
 
     Attributes:
         source: The project and the test or page.
-        differs: What the source does instead and why; None where ours agrees.
+        differs: The behaviour of the source and the reason for the difference; None if both agree.
     """
 
     source: str
@@ -94,7 +94,7 @@ VECTORS = {
         "6*F +59.999 OPEN +1 HALF_OPEN F OPEN +60 HALF_OPEN S CLOSED",
         GOBREAKER_DEFAULT,
     ),
-    "gobreaker: alternating calls stay at a half": Vector(
+    "gobreaker: alternating calls have a failure rate of a half": Vector(
         "gobreaker, TestCustomCircuitBreaker",
         "S F X S F X S F X S F X S F X CLOSED", GOBREAKER_CUSTOM,
     ),
@@ -117,14 +117,14 @@ VECTORS = {
     "gobreaker: a rolling window drops its oldest calls": Vector(
         "gobreaker, TestRollingWindowCircuitBreaker", "S F S F S F +31 F F CLOSED F OPEN", GOBREAKER_CUSTOM
     ),
-    "gobreaker: a call that began before the state changed counts no more": Vector(
+    "gobreaker: a call that began before a change of the state does not count": Vector(
         "gobreaker, TestGeneration", "begin 6*F OPEN +60 S CLOSED fail 5*F CLOSED F OPEN", GOBREAKER_DEFAULT
     ),
     # ------------------------------------------------------------ resilience4j
     "resilience4j: three of five failures in a window of time open it": Vector(
         "resilience4j, shouldOpenAfterFailureRateThresholdExceeded", "F F F S CLOSED S OPEN R", RESILIENCE4J
     ),
-    "resilience4j: the rate is looked at when enough calls are there": Vector(
+    "resilience4j: the rate counts once there are enough calls": Vector(
         "resilience4j, shouldOpenAfterFailureRateThresholdExceeded2",
         "S +1 S +1 S +1 F +1 F CLOSED +1 F OPEN", RESILIENCE4J,
     ),
@@ -183,13 +183,13 @@ VECTORS = {
     "Polly: half of eight calls within ten seconds break it": Vector(
         "Polly, documentation of the circuit breaker, example", "S F S F S F S CLOSED F OPEN", POLLY_EXAMPLE
     ),
-    "Polly: a rate is looked at after a failure only": Vector(
+    "Polly: the rate is evaluated only after a failure": Vector(
         "Polly, AdvancedCircuitBehavior", "F S F S F S F CLOSED S OPEN", POLLY_EXAMPLE,
         differs="In Polly the eighth call, a success, leaves it closed. Ours looks at the rate after "
         "each call, "
         "as resilience4j does.",
     ),
-    "Polly: failures of more than ten seconds ago count no more": Vector(
+    "Polly: failures of more than ten seconds ago do not count": Vector(
         "Polly, RollingHealthMetrics", "7*F +11 7*S F CLOSED", POLLY_EXAMPLE
     ),
     "Polly: it stays broken for thirty seconds": Vector(
@@ -207,7 +207,7 @@ VECTORS = {
     "Polly: nine calls are below a minimum of ten": Vector(
         "Polly, AdvancedCircuitBehaviorTests", "8*S F CLOSED", TEN_PERCENT_OF_TEN
     ),
-    "Polly: one call probes, and the others are rejected meanwhile": Vector(
+    "Polly: one call probes, and the others are rejected": Vector(
         "Polly, CircuitStateController", "8*F +30 begin R R end CLOSED S", POLLY_EXAMPLE
     ),
     # ------------------------------------------------------------ failsafe-go
@@ -218,12 +218,12 @@ VECTORS = {
     "failsafe-go: two of the last three calls fail": Vector(
         "failsafe-go, TestClosedStateFailureWithFailureRatio", "F S CLOSED F OPEN", TWO_OF_THREE_FAIL
     ),
-    "failsafe-go: half of the calls fail where three of four are too many": Vector(
+    "failsafe-go: half of the calls fail, three of four are too many": Vector(
         "failsafe-go, TestClosedStateSuccessWithFailureRatio",
         "S F S F S F S F S F S F S F S F CLOSED",
         {"failure_rate_threshold": 0.75, "window_calls": 4, "minimum_calls": 4},
     ),
-    "failsafe-go: every other call fails where two in a row are too many": Vector(
+    "failsafe-go: every other call fails, two in a row are too many": Vector(
         "failsafe-go, TestClosedStateSuccessWithFailureThreshold", "S F S F S F S F S F S F S F CLOSED",
         {"failure_threshold": 2},
     ),
@@ -254,7 +254,7 @@ VECTORS = {
         "failsafe-go, TestHalfOpenSuccessWithSuccessRatio", f"{HALF_OPEN} F S HALF_OPEN S CLOSED",
         TWO_OF_THREE_SUCCEED,
     ),
-    "failsafe-go: half-open, two of four fail where three must succeed": Vector(
+    "failsafe-go: half-open, two of four fail, three must succeed": Vector(
         "failsafe-go, TestHalfOpenFailureWithSuccessAndFailureRatios", f"{HALF_OPEN} S F S HALF_OPEN F OPEN",
         THREE_OF_FOUR_SUCCEED,
     ),
@@ -465,8 +465,8 @@ class Uncounted(Exception):  # noqa: N818 -- an outcome, not an error of the tes
 
 
 @dataclass
-class Caller:
-    """Takes the steps of a vector on one breaker."""
+class VectorRunner:
+    """Runs the steps of a vector on one breaker."""
 
     breaker: CircuitBreaker
     time: StoreTime
@@ -545,7 +545,7 @@ class Caller:
 
 
 @pytest.mark.parametrize("vector", VECTORS.values(), ids=VECTORS.keys())
-async def test_it_does_what_the_source_says(vector: Vector, store_time: StoreTime) -> None:
+async def test_the_breaker_agrees_with_the_source(vector: Vector, store_time: StoreTime) -> None:
     link = store_time.link
     store = (
         MemoryBreakerStore(store_time.clock)
@@ -559,7 +559,7 @@ async def test_it_does_what_the_source_says(vector: Vector, store_time: StoreTim
         store_time.clock,
         is_failure=lambda error: None if isinstance(error, Uncounted) else True,
     )
-    caller = Caller(breaker, store_time)
+    caller = VectorRunner(breaker, store_time)
     try:
         for step in vector.steps.split():
             await caller.take(step)

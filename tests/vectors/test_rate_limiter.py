@@ -1,7 +1,7 @@
-"""What the rate limiters of other projects decide, hit by hit, and what ours decide in the same situation.
+"""The decisions of rate limiters of other projects and of this library, in the same situations.
 
-The rows are those of the test suites and pages that each vector names, in units of our own terms: a window of
-`limit` units. Where ours differs, the row holds what ours does. `differs` says what the source does, and why.
+Each vector names its source: a test suite or a page. The rows use the terms of this library: a window of
+`limit` units. If this library differs, the row has its decision, and `differs` has the other with a reason.
 """
 
 from dataclasses import dataclass
@@ -20,12 +20,12 @@ SCALE = 100
 
 
 class Row(NamedTuple):
-    """A hit, or a look where `spends` is False, and the decision.
+    """A hit, or a peek if `spends` is False, and the decision.
 
     Attributes:
         at: Seconds since the vector began.
         cost: Units.
-        allowed: None: the cost is refused as one that can never be allowed.
+        allowed: Whether the hit is allowed; None if the cost is an error, since it can never be allowed.
         remaining: Units that are left; None: not compared.
         reset_after: Seconds until the whole limit is free; None: not compared.
         retry_after: Seconds until the same hit would be allowed; None: not compared.
@@ -344,7 +344,7 @@ CASES = {
 
 
 @pytest.mark.parametrize(("vector", "algorithm"), CASES.values(), ids=CASES.keys())
-async def test_it_decides_as_the_source(
+async def test_the_limiter_agrees_with_the_source(
     vector: Vector, algorithm: Algorithm, make, store_time: StoreTime
 ) -> None:
     limiter = make(algorithm, Quota(vector.quota.limit, vector.quota.window_seconds * SCALE))

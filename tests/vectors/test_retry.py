@@ -1,6 +1,6 @@
-"""How long other projects wait between attempts, and how long our backoffs wait.
+"""The waits between attempts in other projects and in this library.
 
-Where ours differs, the row holds what ours does. Its comment says what the source does.
+If this library differs, the row has the wait of this library, and its comment has that of the source.
 """
 
 import math
@@ -38,12 +38,12 @@ WAITS: dict[str, tuple[Backoff, dict[int, float]]] = {
         Exponential(1.0, cap_seconds=50.0),
         {1: 1, 2: 2, 3: 4, 4: 8, 5: 16, 6: 32, 7: 50, 8: 50, 50: 50},
     ),
-    # tenacity also takes a least wait, `min=20`; ours has none: begin with a longer base instead.
+    # tenacity also has a minimum wait, `min=20`. This library has none: use a longer base instead.
     "tenacity, test_exponential_caps_when_max_multiplier_ratio_underflows": (
         Exponential(1e300, cap_seconds=1e-100),
         {1: 1e-100},
     ),
-    # tenacity, test_incrementing_sleep: 500 s, then 100 s more each time; ours begins with one step.
+    # tenacity, test_incrementing_sleep: 500 s, then 100 s more each time. `Linear` begins with one step.
     "tenacity, wait_incrementing(100, 100)": (Linear(100.0, cap_seconds=1e9), {1: 100, 2: 200, 3: 300}),
     "tenacity, test_fixed_sleep": (Fixed(1.0), {1: 1, 2: 1, 9: 1}),
     "tenacity, test_no_sleep": (IMMEDIATE, {1: 0, 18: 0}),
@@ -72,7 +72,7 @@ WAITS: dict[str, tuple[Backoff, dict[int, float]]] = {
 
 
 @pytest.mark.parametrize(("backoff", "waits"), WAITS.values(), ids=WAITS.keys())
-def test_it_waits_as_long_as_the_source(backoff: Backoff, waits: dict[int, float]) -> None:
+def test_the_waits_agree_with_the_source(backoff: Backoff, waits: dict[int, float]) -> None:
     randomizer = FakeRandomizer()
     assert {attempt: backoff.delay(attempt, 0.0, randomizer) for attempt in waits} == pytest.approx(waits)
 
@@ -109,7 +109,7 @@ def test_jitters_as_the_aws_blog_defines_them(attempt: int, ceiling: float, jitt
         (100, 3.0, 3),
     ],
 )
-async def test_it_stops_where_the_source_stops(
+async def test_the_number_of_attempts_agrees_with_the_source(
     clock: FakeClock, attempts: int, total_seconds: float, expected: int
 ) -> None:
     begun = 0

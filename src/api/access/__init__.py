@@ -1,1 +1,1 @@
-"""Which callers may use which endpoints."""
+"""The access of callers to endpoints."""

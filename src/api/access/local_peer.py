@@ -9,6 +9,6 @@ FORWARDING_HEADERS = (b"x-forwarded-for", b"forwarded", b"x-real-ip")
 
 
 def is_direct_loopback(scope: Scope) -> bool:
-    """Return whether the request came from this machine, and through no proxy that says so."""
+    """Return whether the request came from this machine, and not through a proxy that adds headers."""
     forwarded = any(header(scope, name) is not None for name in FORWARDING_HEADERS)
     return is_loopback(scope.get("client")) and not forwarded

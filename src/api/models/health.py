@@ -14,7 +14,7 @@ class Health(BaseModel):
 
 
 class Ready(BaseModel):
-    """Which requests can be served."""
+    """The kinds of requests that the service can serve."""
 
     status: Literal["healthy", "degraded", "unhealthy"] = Field(
         description="healthy: writes and reads work; degraded: only one of them works; unhealthy: none works"

@@ -16,9 +16,9 @@ class LabCall(BaseModel):
         "call, the provider was not called, and the fallback answered here as well",
         examples=["fallback"],
     )
-    attempts: int = Field(description="How many attempts there were", examples=[3])
+    attempts: int = Field(description="The number of attempts", examples=[3])
     rejected_by: Literal["rate_limiter", "bulkhead", "circuit_breaker"] | None
-    error: str | None = Field(description="Why there was no answer", examples=["status 500"])
+    error: str | None = Field(description="The reason for the missing answer", examples=["status 500"])
     limiter_wait_ms: float = Field(description="The wait for the rate limiter", examples=[0.02])
     bulkhead_wait_ms: float = Field(description="The wait for the bulkhead", examples=[0.01])
     duration_ms: float = Field(description="The whole call, waits included", examples=[212.4])

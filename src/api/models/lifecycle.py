@@ -9,7 +9,7 @@ _PATTERN = r"^([A-Za-z0-9][A-Za-z0-9_.:/-]{0,127}\*?|\*)$"
 
 
 class DeletionQuery(LabelledQuery):
-    """Which measurements are deleted."""
+    """The measurements to delete."""
 
     # A misspelt `before` must not delete everything.
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -23,13 +23,13 @@ class DeletionQuery(LabelledQuery):
 
 
 class Deleted(BaseModel):
-    """How much was deleted."""
+    """The result of a deletion."""
 
     deleted: int = Field(description="0 if there was nothing to delete", examples=[120])
 
 
 class RetentionRule(BaseModel):
-    """How long the metric types that match a pattern are kept."""
+    """A retention rule: the time for which measurements of matching types are kept."""
 
     model_config = ConfigDict(
         strict=True,
@@ -44,13 +44,13 @@ class RetentionRule(BaseModel):
     seconds: int = Field(
         ge=0,
         le=_LONGEST_SECONDS,
-        description="Seconds measurements are kept; 0: for good",
+        description="Seconds for which measurements are kept; 0 is no limit",
         examples=[2_592_000],
     )
 
 
 class RetentionQuery(BaseModel):
-    """Which retention rule is removed."""
+    """The retention rule to remove."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

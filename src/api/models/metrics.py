@@ -241,7 +241,7 @@ class SeriesQuery(GroupedQuery):
 
 
 class ExportQuery(LabelledQuery):
-    """Which measurements are exported."""
+    """The measurements to export."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

@@ -34,7 +34,7 @@ class ProxyStatusOut(BaseModel):
         description="Least time between two calls of the upstream", examples=[1.0]
     )
     queue_size: int = Field(description="Number of calls in the queue", examples=[7])
-    capacity: int = Field(description="The most calls that the queue holds", examples=[100])
+    capacity: int = Field(description="The largest number of calls that the queue holds", examples=[100])
     oldest_age_seconds: float | None = Field(
         description="How long the oldest call has been in the queue; null if the queue is empty",
         examples=[6.21],

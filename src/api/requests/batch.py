@@ -27,7 +27,7 @@ MAX_ERRORS = 100
 SLICE_BYTES = 10_000
 """Bytes that are read without a pause for other tasks, in about 1 ms."""
 _LEAST_BYTES = 100
-"""The least number of bytes that a point counts as, since a short point costs time too."""
+"""The smallest number of bytes that a point counts as, since a short point costs time too."""
 
 MAX_DEPTH = 8
 """The deepest nesting of a point in an array; the point itself is level 1. A deeper array is rejected as

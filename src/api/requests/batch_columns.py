@@ -23,7 +23,7 @@ from src.api.requests.body import MAX_OBJECT_BYTES
 from src.api.requests.timestamp_columns import parse_timestamps
 
 LEAST_POINT_BYTES = 50
-"""No valid point is shorter."""
+"""The length of the shortest valid point."""
 
 _LINE_FEED, _BEGIN, _END = b"\n{}"
 _IS_TYPE: Final = re.compile(TYPE_PATTERN[:-1] + r"\Z")

@@ -133,7 +133,7 @@ def _fraction(characters: npt.NDArray[np.uint8]) -> Integers | int | None:
 
 
 def _offset(characters: npt.NDArray[np.uint8]) -> tuple[int, Integers | int | None]:
-    """Return the column where the UTC offset begins, and the offsets in seconds; None if one is invalid."""
+    """Return the column of the UTC offset, and the offsets in seconds; None if an offset is invalid."""
     length = characters.shape[1]
     if length == len(_LOWEST):
         return length, 0

@@ -51,7 +51,7 @@ async def live() -> Liveness:
 
 @router.get("/health/ready", response_model=Ready, responses=_NOT_READY, summary="Readiness for requests")
 async def ready(request: Request) -> Response:
-    """Answer 200 if writes or reads can be served; the body says which.
+    """Answer 200 if writes or reads can be served. The body shows the state of both.
 
     A Redis that is full or has become a replica rejects writes and serves reads. The answer is then 200 with
     `"ingest": false`. The answer is 503 if neither can be served, and after a signal to stop the process.

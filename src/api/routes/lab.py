@@ -94,7 +94,7 @@ async def invoke_error(request: Request, count: Count = 1) -> RunReport | Respon
 async def stress(
     request: Request,
     seconds: Annotated[int, Query(ge=1, le=60, description="The duration in seconds")] = 10,
-    concurrency: Annotated[int, Query(ge=1, le=200, description="Calls under way at any time")] = 20,
+    concurrency: Annotated[int, Query(ge=1, le=200, description="Concurrent calls")] = 20,
 ) -> object:
     """Call `/get` through the pipeline repeatedly, and return throughput, latency and outcomes.
 

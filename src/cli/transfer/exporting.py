@@ -27,7 +27,7 @@ STANDARD = "-"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportOptions:
-    """What is exported, and where to. The names are those of the flags.
+    """The options of an export, with the names of the flags.
 
     Attributes:
         url: Base URL of the service, http or https.
@@ -63,13 +63,13 @@ async def run_export(options: ExportOptions, console: Console, clock: Clock, std
     """Export, with a progress bar if `console` is a terminal.
 
     Args:
-        options: What is exported, and where to.
+        options: The options.
         console: Shows the progress and the result.
-        clock: Waits where the service asks for that.
+        clock: The clock for the waits that the service requests.
         stdout: Standard output.
 
     Raises:
-        TransferError: The export is not complete. What is in the file already is kept for the next one.
+        TransferError: The export is not complete. The file keeps its lines, and the next export continues.
     """
     async with connect_service(options.url, options.api_key, clock, console.print) as service:
         if options.output == STANDARD:
@@ -111,7 +111,7 @@ def _part_file(options: ExportOptions) -> Iterator[PartFile]:
 async def _export(
     options: ExportOptions, service: ServiceClient, tail: Tail, sink: LineSink, console: Console
 ) -> int:
-    """Write what comes after `tail`, and return the number of all points."""
+    """Write the points after `tail`, and return the number of all points."""
     sizes = await service.types()
     names = list(sizes) if options.type is None else [options.type]
     is_whole = not (options.from_ or options.to or options.label)
@@ -124,9 +124,9 @@ async def _export(
                 continue
             start = tail.timestamp if name == tail.type else options.from_
             lines = service.export(_query(name, start, options))
-            async for some in _after(tail, lines) if name == tail.type else lines:
-                sink.write(some)
-                points += some.count(b"\n")
+            async for part in _after(tail, lines) if name == tail.type else lines:
+                sink.write(part)
+                points += part.count(b"\n")
                 progress.update(task, completed=points)
     return points
 
@@ -143,16 +143,16 @@ async def _after(tail: Tail, lines: AsyncIterator[bytes]) -> AsyncIterator[bytes
         TransferError: The export begins with other lines.
     """
     known = Tail()
-    async for some in lines:
-        place = 0
-        while known.lines < tail.count and place < len(some):
-            end = some.index(b"\n", place) + 1
-            known.add(some[place:end])
-            place = end
-        if known.lines == tail.count and place:
+    async for part in lines:
+        start = 0
+        while known.lines < tail.count and start < len(part):
+            end = part.index(b"\n", start) + 1
+            known.add(part[start:end])
+            start = end
+        if known.lines == tail.count and start:
             _check_same(known, tail)
-        if place < len(some):
-            yield some[place:]
+        if start < len(part):
+            yield part[start:]
     _check_same(known, tail)
 
 

@@ -1,4 +1,4 @@
-"""How far a file has been imported, service by service, in `FILE.import.json` beside it."""
+"""The progress of the imports of a file, for each service, in `FILE.import.json` in the same folder."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -12,15 +12,15 @@ from src.cli.transfer.service_client import TransferError
 
 @dataclass(frozen=True, slots=True)
 class ImportState:
-    """How far a file has been imported into one service.
+    """The progress of the import of a file into one service.
 
     Attributes:
-        batch_points: Points in a batch. It stays the same while a batch may have been stored whose answer was
-            lost; 0 if there is none.
-        lines: Number of the lines that have been sent.
+        batch_points: The number of points in a batch. It does not change while the answer to a batch may have
+            been lost. 0: the next import may choose it.
+        lines: The number of lines that have been sent.
         digest: SHA-256 of these lines.
-        accepted: Points of them that were stored.
-        rejected: Points of them that were not.
+        accepted: The number of stored points.
+        rejected: The number of rejected points.
     """
 
     batch_points: int
@@ -55,7 +55,7 @@ class ImportStateFile:
             raise self._unreadable() from None
 
     def save(self, state: ImportState) -> None:
-        """Keep the state, in one step.
+        """Replace the state in the file, in one step.
 
         Raises:
             TransferError: The file can't be written.

@@ -28,14 +28,14 @@ from src.cli.transfer.service_client import (
 from src.resilience.clock import Clock
 
 MAX_BATCH_BYTES = 1 << 20
-"""Lines of a batch have no more than so many bytes together, unless one alone has more."""
+"""The largest number of bytes of the lines of a batch, unless a single line is longer."""
 
 MAX_BATCH_POINTS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImportOptions:
-    """What is imported, and where to. The names are those of the flags.
+    """The options of an import, with the names of the flags.
 
     Attributes:
         file: The file, with a point a line; `STANDARD` for standard input. A name that ends with `.gz` stands
@@ -62,13 +62,13 @@ class ImportOptions:
 async def run_import(options: ImportOptions, console: Console, clock: Clock, stdin: BinaryIO) -> int:
     """Import, with a progress bar if `console` is a terminal.
 
-    A file that was imported in part is continued. Each batch has an idempotency key of its own, so a batch
+    A file that was imported in part is continued. Each batch has its own idempotency key, so a batch
     whose answer was lost is stored once.
 
     Args:
-        options: What is imported, and where to.
+        options: The options.
         console: Shows the progress, the points that are rejected, and the result.
-        clock: Waits where the service asks for that.
+        clock: The clock for the waits that the service requests.
         stdin: Standard input.
 
     Returns:
@@ -135,11 +135,11 @@ async def _store(
 
 
 class _Source(NamedTuple):
-    """What is imported.
+    """The source of an import.
 
     Attributes:
-        lines: Its lines. One that is longer than `MAX_BATCH_BYTES` comes in pieces.
-        size: Its size in bytes, None where that is unknown.
+        lines: Its lines. A line that is longer than `MAX_BATCH_BYTES` is split into parts.
+        size: Its size in bytes, None if it is unknown.
         position: Returns how many bytes have been read.
     """
 
@@ -150,10 +150,10 @@ class _Source(NamedTuple):
 
 @contextmanager
 def _opened(name: str, stdin: BinaryIO) -> Iterator[_Source]:
-    """Open what is imported.
+    """Open the source of the import.
 
     Raises:
-        TransferError: It can't be read.
+        TransferError: The source can't be read.
     """
     if name == STANDARD:
         yield _Source(iter(partial(stdin.readline, MAX_BATCH_BYTES), b""), None, lambda: 0)
@@ -173,8 +173,8 @@ class _Batch(NamedTuple):
 
     Attributes:
         lines: The lines, without blank ones.
-        numbers: Number of each in the file, from 1.
-        key: The idempotency key, which depends on all lines up to the last of these.
+        numbers: The number of each line in the file, from 1.
+        key: The idempotency key, which depends on all lines from the beginning to the last one.
     """
 
     lines: bytes
@@ -187,7 +187,7 @@ class _Batches:
 
     Args:
         source: The file.
-        most: Points in a batch, at most.
+        most: The largest number of points in a batch.
 
     Attributes:
         source: The file.
@@ -207,10 +207,10 @@ class _Batches:
         return self._hash.hexdigest()
 
     def skip(self, state: ImportState, options: ImportOptions) -> None:
-        """Pass over the lines that have been imported.
+        """Skip the lines that have been imported.
 
         Raises:
-            TransferError: The file does not begin with these lines any more.
+            TransferError: The file no longer begins with these lines.
         """
         while self.count < state.lines and self._take():
             pass

@@ -1,6 +1,6 @@
-"""The points of a service that has no export, from its list, which is newest first.
+"""The points of a service that has no export, read from its list, which is newest first.
 
-The pages go into a temporary file, and come out of it last page first.
+The pages are written into a temporary file, and read back from the last page to the first.
 """
 
 import tempfile
@@ -13,7 +13,7 @@ import orjson
 from src.analytics.points import parse_timestamp
 
 PAGE_POINTS = 1_000
-"""The most that a list has."""
+"""The largest number of points in a list."""
 
 
 async def walk_list(

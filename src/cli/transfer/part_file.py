@@ -5,7 +5,7 @@ export is complete, `FILE.part` becomes `FILE`. A process that is killed leaves 
 `FILE` continues after the last complete line.
 
 A file whose name ends with `.gz` is a sequence of gzip members (RFC 1952, section 2.2), one for each block of
-lines. So the end of the last complete member is where a new one may begin.
+lines. So a new member may begin at the end of the last complete one.
 """
 
 import gzip
@@ -29,7 +29,7 @@ _GZIP_WINDOW_BITS = 31
 
 
 class LineSink(Protocol):
-    """Where the lines of an export go."""
+    """The destination of the lines of an export."""
 
     def write(self, lines: bytes) -> None:
         """Write whole lines."""
@@ -77,8 +77,8 @@ class PartFile:
     """The file of an export, while it is open.
 
     Args:
-        path: Where the complete export will be.
-        description: What is exported.
+        path: The path of the complete export.
+        description: A description of the export, which a continued export must match.
 
     Attributes:
         tail: The end of the lines that an earlier export has left.
@@ -125,7 +125,7 @@ class PartFile:
                 self._about.unlink()
 
     def complete(self) -> None:
-        """Close the file and give it its name."""
+        """Close the file and rename it to its final name."""
         with self._file:
             self._write_block()
             os.fsync(self._file.fileno())
@@ -147,7 +147,7 @@ class PartFile:
             )
 
     def _read_tail(self) -> tuple[Tail, int]:
-        """Return the end of the complete lines, or members, and where it is."""
+        """Return the tail of the complete lines, and the position of its end."""
         tail, end = Tail(), 0
         try:
             for block, end_of_block in _members(self._file) if self._is_gzip else _lines(self._file):
@@ -160,7 +160,7 @@ class PartFile:
 
 
 def _lines(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
-    """Yield each complete line, and where it ends."""
+    """Yield each complete line, and the position of its end."""
     end = 0
     for line in file:
         if line.endswith(b"\n"):
@@ -169,7 +169,7 @@ def _lines(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
 
 
 def _members(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
-    """Yield what each complete gzip member holds, and where it ends. After a broken one nothing counts."""
+    """Yield the content of each complete gzip member, and the position of its end, up to a broken one."""
     end, unread = 0, b""
     while True:
         member, parts = zlib.decompressobj(wbits=_GZIP_WINDOW_BITS), []

@@ -13,7 +13,7 @@ def running_progress(console: Console, amount: ProgressColumn) -> Iterator[Progr
 
     Args:
         console: Shows it.
-        amount: Says how much is done.
+        amount: The column that shows the amount done.
     """
     columns = (BarColumn(), amount, TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:

@@ -14,21 +14,21 @@ from src.resilience.clock import Clock
 DEFAULT_URL = "http://127.0.0.1:8000"
 
 MAX_ATTEMPTS = 5
-"""How often a request is sent to a service that fails, or no longer answers."""
+"""The number of attempts for a request to a service that fails or no longer responds."""
 
 CONNECT_SECONDS = 5.0
 SILENT_SECONDS = 60.0
-"""How long the service may send nothing of an answer."""
+"""The longest time without data from the service during a response."""
 
 RETRY_SECONDS = 1.0
-"""When a request is sent again if the answer does not say when."""
+"""The wait before a request is sent again, if the answer has no `Retry-After`."""
 
 _NDJSON = "application/x-ndjson"
 _CONTINUE = "run the same command again to continue"
 
 
 class TransferError(Exception):
-    """An export or import could not begin or end. The message is one line that says why and what to do."""
+    """An export or import could not begin or end. The message is one line with the reason and a remedy."""
 
 
 class NotFoundError(TransferError):
@@ -40,7 +40,7 @@ class BatchTooLargeError(TransferError):
 
 
 def check_service(url: str, api_key: str | None) -> None:
-    """Check where a service is, and its key.
+    """Check the URL of a service, and its key.
 
     Raises:
         ValueError: One of them can't be used; the message begins with its name.
@@ -96,7 +96,7 @@ class BatchResult:
 
 
 class ServiceClient:
-    """Calls a service, and waits where the service asks for that.
+    """Calls a service, and waits if the service requests it.
 
     A request over the quota is sent again after `Retry-After`. A request that finds the service failing, or
     no connection, is sent again a few times, but only once the service has answered.
@@ -176,7 +176,7 @@ class ServiceClient:
             raise TransferError(f"the export ends within a line; {_CONTINUE}")
 
     async def store(self, lines: bytes, key: str) -> BatchResult:
-        """Store one point a line, once, however often this is called with the same `key`.
+        """Store one point a line. Calls with the same `key` store the points once.
 
         Raises:
             TransferError: The service does not answer, or refuses the whole batch.

@@ -1,9 +1,9 @@
-"""The outcome of every call of a policy, as an event.
+"""Events with the outcome of every call of a policy.
 
-A policy calls `report_outcomes` at the end of its constructor. Where the listener accepts the event, the
-policy gets a `run` of its own that measures and reports. The `run` of every other policy has no branch and no
-wrapper for it, since each would be noticed: the cheapest policies cost less than 0.2 µs. A cache, which has a
-key for each call and no `run`, names the method that returns its answers.
+A policy calls `report_outcomes` at the end of its constructor. If the listener accepts the event, the `run`
+method of the policy is replaced by one that measures and reports. Otherwise `run` has no branch and no
+wrapper for events, because these would noticeably slow the cheapest policies, which cost less than 0.2 µs.
+A cache, which has a key for each call and no `run`, names the method that returns its answers.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from ..policy import ResultJudge, is_misuse
 
 
 class _NamedPolicy(Protocol):
-    """A policy whose events have a name."""
+    """A policy with a name for its events."""
 
     name: str
 
@@ -38,13 +38,14 @@ def report_outcomes(
 ) -> None:
     """Let each `run` of `policy` send a `CallFinished` to `listener` when it ends.
 
-    A plain function, which no policy runs, is no call and has no outcome.
+    No event is sent for a plain function in place of an asynchronous call, since no policy runs it.
 
     Args:
         policy: The policy.
         clock: Measures the calls.
         listener: Receives the events.
-        is_failure: Judges an error of a call. Where it does not return True, the call succeeded.
+        is_failure: Returns whether an error of a call is a failure. If the result is not True, the call
+            succeeded.
         is_failure_result: Returns whether a result of `run` counts as a failure; None: no result does.
         method: The name of the coroutine method whose calls are those of the policy.
     """

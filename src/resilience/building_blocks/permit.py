@@ -23,8 +23,8 @@ from ..policy import BasePolicy, Policy
 class Permit:
     """The permission of a policy to run one block, as an asynchronous context manager for one use.
 
-    To enter it waits and raises as `run` does. What the policy holds for the block, it gives back at the end
-    of the block, however that ends.
+    Entering it waits and raises as `run` does. At the end of the block, also by an error or a cancellation,
+    the policy releases everything that it holds for the block.
 
     Args:
         policy: The policy, which must run a call at most once.
@@ -39,8 +39,8 @@ class Permit:
     def fail(self, error: Exception) -> None:
         """Count the block as failed by `error` although it will end without an error.
 
-        The policy judges `error` as if the block had raised it; the caller does not get `error`. Use it where
-        a result is the failure. If the block does raise an error, that error counts.
+        The policy handles `error` as if the block had raised it, but does not raise it. Use it if a result
+        shows the failure. If the block does raise an error, that error counts instead.
         """
         self._failure = error
 

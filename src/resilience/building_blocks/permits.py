@@ -42,7 +42,7 @@ class Permits:
         self._hand_out()
 
     def try_take(self) -> bool:
-        """Take a permit and return True, or return False where the caller has to wait.
+        """Take a permit and return True, or return False if the caller must wait.
 
         While callers wait, every permit is in use, so no caller is overtaken.
         """
@@ -77,7 +77,7 @@ class Permits:
             if place.done() and not place.cancelled():  # the permit came in the same tick
                 self.give_back()
             else:
-                with suppress(ValueError):  # it was passed over when it came to the front
+                with suppress(ValueError):  # `give_back` has already removed it
                     self._queue.remove(place)
             raise
 

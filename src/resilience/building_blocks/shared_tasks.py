@@ -1,4 +1,4 @@
-"""Shared tasks (single flight): all callers of a key wait for the same task while it is under way.
+"""Shared tasks (single flight): all callers of a key wait for the same task while it is running.
 
 A cancellation of a caller does not cancel the task: it continues for the other callers, and to its end.
 """
@@ -19,7 +19,7 @@ class SharedTask(NamedTuple, Generic[T]):
 
     Attributes:
         task: The task.
-        began_at: When the task began, in seconds of the clock's monotonic time.
+        began_at: The start of the task, in seconds of the clock's monotonic time.
     """
 
     task: "asyncio.Task[T]"
@@ -44,7 +44,7 @@ class SharedTasks(Generic[K, T]):
         self._tasks: set[asyncio.Task[object]] = set()
 
     def get(self, key: K) -> SharedTask[T] | None:
-        """Return the task of `key` that is under way, or None if there is none.
+        """Return the running task of `key`, or None if there is none.
 
         Raises:
             RuntimeError: The task runs on another event loop, which is not closed.

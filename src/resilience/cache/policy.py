@@ -10,8 +10,8 @@ The guarantees:
 - **Bounded wait.** After `patience_seconds` of a computation, in any worker, callers get the last good answer
   while the computation continues. This does not apply after an invalidation.
 - **Fresh refresh.** A refresh is answered only by a computation that began after the refresh was requested,
-  in any worker. It therefore sees every write that was acknowledged before. A plain call may get an entry, or
-  join a computation, that began before a write.
+  in any worker. Its answer therefore includes every write that was acknowledged before. A plain call may get
+  an entry, or join a computation, that began before a write.
 - **No old answer after a write.** `invalidate` removes the entry and the lease together. An answer is stored
   only if its worker still holds the lease of the computation (Nishtala et al., "Scaling Memcache at
   Facebook", NSDI 2013, section 3.2.1). After an invalidation, the callers of the running computation still
@@ -69,7 +69,7 @@ _TaskKey = tuple[str, bool]
 
 
 Compute = Callable[[], Awaitable[bytes]]
-"""Computes an answer. It runs in a task of its own, at most once for each `get`."""
+"""Computes an answer. It runs in a separate task, at most once for each `get`."""
 
 
 _DEFAULT_OPTIONS: Final = CacheOptions()
@@ -180,7 +180,7 @@ class ReadThroughCache:
         return decorate
 
     async def invalidate(self, keys: Sequence[str], *, last_good: bool = False) -> None:
-        """Ensure that every later `begin` and `get` of `keys` sees the writes before this call.
+        """Ensure that later calls of `begin` and `get` for `keys` return answers with the writes before now.
 
         Last good copies stay unless `last_good` is set: they answer when a computation fails. If another
         worker's computation began before this call, its answer still goes to the callers in that worker, but
@@ -194,7 +194,7 @@ class ReadThroughCache:
                 self._computations.forget((key, refresh))
 
     async def aclose(self) -> None:
-        """Cancel every computation under way. The callers that wait for one are cancelled too."""
+        """Cancel every running computation. The callers that wait for one are cancelled too."""
         await asyncio.gather(self._computations.aclose(), self._replacements.aclose())
 
     async def _answer_without_entry(self, key: str, compute: Compute) -> Answer:
@@ -219,7 +219,7 @@ class ReadThroughCache:
         return await self._join(task_key, compute).result()
 
     def _join(self, task_key: _TaskKey, compute: Compute) -> SharedTask[Answer]:
-        """Return the task of `task_key` that is under way, or begin one."""
+        """Return the running task of `task_key`, or begin one."""
         require_async(compute)
         return self._computations.get(task_key) or self._computations.begin(
             task_key, self._find_or_compute(task_key, compute)

@@ -4,7 +4,7 @@
 -- KEYS[1]  hash: state, generation, opened_us, until_us, open_for_us, openings (in a row), failures_in_a_row,
 --          failures and slow (of the count window), probes (the number of all probes so far), probe_successes,
 --          probe_failures, would_open (1: WouldOpen was reported while forced closed)
--- KEYS[2]  sorted set: the probes under way, scored by the time in µs at which their leases expire
+-- KEYS[2]  sorted set: the running probes, scored by the time in µs at which their leases expire
 -- KEYS[3]  list: the last 20 changes of state as 'µs before after reason', oldest first
 -- KEYS[4]  list: the count window: one number for each call, 0 or 1 (failed) plus 2 (slow), oldest first
 -- KEYS[5]  hash: the time window: bucket number → 'calls failures slow'

@@ -15,7 +15,7 @@ BUCKETS = 10
 
 
 _NOTHING = (False, False)
-"""What a window that is not full loses with each call: no failed call, no slow call."""
+"""The change of a window that is not full when a call is added: no failed and no slow call is removed."""
 
 
 class Health(NamedTuple):

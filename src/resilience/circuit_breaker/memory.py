@@ -26,7 +26,7 @@ from .store import (
 
 
 class MemoryBreakerStore:
-    """The breakers of one process, on one event loop. Its methods never suspend: each decision is atomic.
+    """The breakers of one process, on one event loop. No method suspends, so each decision is atomic.
 
     Args:
         clock: Its monotonic time measures durations. Its Unix time dates the transitions.
@@ -145,7 +145,7 @@ class _Circuit:
         self.opened_at: float | None = None
 
     def count(self, failed: bool, slow: bool) -> str | None:
-        """Count an outcome; return why the breaker opens now, or None."""
+        """Count an outcome. Return the reason why the breaker opens now, or None."""
         self.window.record(failed, slow)
         self.failures_in_a_row = self.failures_in_a_row + 1 if failed else 0
         return self.reason_to_open() if failed or self.has_window_rule else None
@@ -160,7 +160,7 @@ class _Circuit:
         self.leases[probe] = self.clock.monotonic() + self.options.probe_renewal_seconds
 
     def reason_to_open(self) -> str | None:
-        """Return why the breaker must open, or None if no rule applies."""
+        """Return the reason why the breaker must open, or None if no rule applies."""
         if self.failures_in_a_row >= self.failures_to_open:
             return f"failures in a row: {self.failures_in_a_row}"
         if not self.has_window_rule:

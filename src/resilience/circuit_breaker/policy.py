@@ -1,6 +1,6 @@
 """The circuit breaker: stops calls to a failing service, and detects its recovery with few calls.
 
-`CircuitBreaker` runs the calls that its store admits, judges their outcomes, and sends events. The
+`CircuitBreaker` runs the calls that its store admits, classifies their outcomes, and sends events. The
 `BreakerStore` holds the state and decides, so that several workers can share one breaker.
 """
 
@@ -59,11 +59,11 @@ class CircuitBreaker(BlockPolicy, SyncPolicy):
     Args:
         name: The breaker's name in its store, in events and in errors.
         store: Holds the state and decides.
-        options: When the breaker opens and closes.
+        options: The rules by which the breaker opens and closes.
         clock: Measures the calls.
         listener: Receives `StateChanged`, `WouldHaveOpened`, `ProbeStarted`, `Rejected` and `OutcomeLost`. If
             several workers share a store, the worker whose call changed the state sends `StateChanged`.
-        is_failure: Judges an error of a call. True: a failure. False: a success, because the service
+        is_failure: Classifies an error of a call. True: a failure. False: a success, because the service
             answered. None: neither. A cancellation, or another `BaseException` that is not an `Exception`, is
             always neither. Exception classes instead of a function: these errors are failures, a rejection by
             an inner policy is neither, and every other error is a success.
@@ -103,7 +103,7 @@ class CircuitBreaker(BlockPolicy, SyncPolicy):
         receives `OutcomeLost`.
 
         Raises:
-            CircuitOpenError: The breaker is open, or half-open with all its probes under way. `__cause__` is
+            CircuitOpenError: The breaker is open, or half-open with all its probes running. `__cause__` is
                 the last failure in this process, if there was one since a call of this process closed the
                 breaker.
             TypeError: `call` is a plain function. It is not run.
@@ -133,7 +133,7 @@ class CircuitBreaker(BlockPolicy, SyncPolicy):
             else:
                 limit = self._slow_seconds
                 slow = limit is not None and self._clock.monotonic() - began >= limit
-                try:  # here and not in a method of its own, whose coroutine would cost a tenth of a call
+                try:  # not in a separate method: its coroutine would add a tenth to the time of a call
                     transition = await self._store.record(
                         self.name, self._options, ticket, failed=failed, slow=slow
                     )

@@ -39,7 +39,7 @@ class RedisBreakerStore:
         self._background: set[asyncio.Task[object]] = set()
 
     async def admit(self, name: str, options: CircuitBreakerOptions) -> Ticket | Refusal:
-        """Decide whether to admit a call. If the caller is cancelled meanwhile, its permit is released."""
+        """Decide whether to admit a call. If the caller is cancelled during this, its permit is released."""
         await self._wait_for_background_tasks()
         admission = asyncio.ensure_future(self._run_admit(name, options))
         try:
@@ -53,7 +53,7 @@ class RedisBreakerStore:
     ) -> Transition | WouldOpen | None:
         """Count the outcome of a call.
 
-        That of a probe is counted even if its caller is cancelled meanwhile.
+        The outcome of a probe is counted even if its caller is cancelled during this.
         """
         outcome = (ticket.generation, ticket.probe or "", int(failed), int(slow))
         recording = self._run(self._record, name, options, outcome)

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 MAX_RETRY_AFTER_SECONDS = 86_400.0
-"""The longest `Retry-After` that is believed."""
+"""The limit of `Retry-After`. A longer one counts as this."""
 
 
 def http_date(value: str) -> float | None:
@@ -20,10 +20,10 @@ def http_date(value: str) -> float | None:
 
 
 def retry_after_seconds(value: str, now: float) -> float | None:
-    """Return the seconds that a `Retry-After` asks for (RFC 9110, section 10.2.3).
+    """Return the seconds of a `Retry-After` header (RFC 9110, section 10.2.3).
 
     Args:
-        value: Of the header: whole seconds, or a date.
+        value: The value of the header: whole seconds, or a date.
         now: Unix time.
 
     Returns:

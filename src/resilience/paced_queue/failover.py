@@ -1,4 +1,4 @@
-"""A paced queue's store for when the shared one is unavailable."""
+"""A paced queue's store that switches to a local store while the shared store is unavailable."""
 
 import logging
 from contextlib import suppress
@@ -13,17 +13,18 @@ _log = logging.getLogger(__name__)
 
 
 class FailoverPaceStore:
-    """A `PaceStore` that uses `fleet`, and this worker's own local store while `fleet` is unavailable.
+    """A `PaceStore` that uses the shared store `fleet`, or a local store while `fleet` is unavailable.
 
     The local store gives this worker its share of the pace. So all workers together keep to the pace on
     average, but not to the order, and two workers may start calls at the same time. If only some workers
-    reach `fleet`, the calls of the others come on top of its pace.
+    reach `fleet`, the calls of the others are added to its pace.
 
-    A change of the store brings no call too close to an earlier one. The first local slot comes one local
-    interval after the outage was noticed. After the outage, the first slot of `fleet` comes an interval after
-    every worker can have noticed its end. `fleet` counts as available again only when it has answered a
-    worker's question. If it fails again before it has given this worker a slot, the worker keeps to the local
-    store until that has given it one. So an outage that comes and goes delays slots but does not stop them.
+    A change of the store never brings two calls closer together than the interval. The first local slot is
+    due one local interval after the outage was noticed. After the outage, the first slot of `fleet` is due
+    one interval after every worker can have noticed the end of the outage. `fleet` counts as available again
+    when it answers an offer. If it then fails before it has assigned a slot to this worker, the worker uses
+    the local store until that store has assigned a slot. So intermittent outages delay slots, but do not stop
+    them.
 
     Args:
         fleet: The store of all workers.
@@ -51,13 +52,13 @@ class FailoverPaceStore:
         self._local = MemoryPaceStore(self._share, clock)
         self._postponed_until = clock.monotonic()
         self._is_local = False
-        self._has_fleet_given = True
-        """Whether `fleet` has given this worker a slot since the last outage."""
+        self._has_fleet_slot = True
+        """Whether `fleet` has assigned a slot to this worker since the last outage."""
         self._needs_local = False
-        """Whether the local store must give this worker a slot before `fleet` is asked again."""
+        """Whether the local store must assign a slot to this worker before `fleet` is used again."""
 
     async def ask(self, worker: str, offer: Offer) -> SlotDecision:
-        """Ask `fleet`, or the local store while `fleet` is unavailable."""
+        """Make the offer to `fleet`, or to the local store while `fleet` is unavailable."""
         if not self._needs_local:
             try:
                 return await self._ask_fleet(worker, offer)
@@ -68,12 +69,12 @@ class FailoverPaceStore:
         return decision
 
     async def give_back(self, slot: Slot) -> None:
-        """Take back a slot in the store that gave it. If that is unavailable, the slot stays used."""
+        """Return a slot to the store that assigned it. If that store is unavailable, the slot stays used."""
         with suppress(StoreUnavailableError):
             await slot.origin.give_back(slot)
 
     async def postpone(self, seconds: float) -> None:
-        """Assign no slot for `seconds`. If `fleet` fails, it is postponed before it is asked again."""
+        """Assign no slot for `seconds`. If `fleet` fails, it is postponed before its next offer."""
         self._postponed_until = max(self._postponed_until, self._clock.monotonic() + seconds)
         await self._local.postpone(seconds)
         try:
@@ -91,7 +92,7 @@ class FailoverPaceStore:
         await self._local.set_policy(policy)
 
     async def status(self) -> PaceStatus:
-        """Return the state of `fleet`; that of the local store if callers wait there or `fleet` fails."""
+        """Return the state of `fleet`, or of the local store if callers wait there or `fleet` fails."""
         local = await self._local.status()
         if local.size:
             return local
@@ -108,14 +109,14 @@ class FailoverPaceStore:
         decision = await self._fleet.ask(worker, offer)
         await self._local.set_policy(decision.policy)
         if self._is_local:
-            self._is_local, self._has_fleet_given = False, False
-            await self._local.ask(worker, Offer(0))  # its callers wait in `fleet` now
+            self._is_local, self._has_fleet_slot = False, False
+            await self._local.ask(worker, Offer(0))  # the callers now wait in `fleet` only
             _log.warning("pace_shared_again")
-        self._has_fleet_given = self._has_fleet_given or decision.slot is not None
+        self._has_fleet_slot = self._has_fleet_slot or decision.slot is not None
         return decision
 
     async def _use_local(self) -> None:
         if not self._is_local:
-            self._is_local, self._needs_local = True, not self._has_fleet_given
+            self._is_local, self._needs_local = True, not self._has_fleet_slot
             _log.warning("pace_local")
             await self._local.postpone(self._share.interval_seconds)

@@ -21,7 +21,7 @@ class HeldSlot:
         self._is_held = True
 
     def give_back(self) -> None:
-        """Let the next caller have the slot. Only the first time has an effect."""
+        """Pass the slot to the next caller. Only the first call has an effect."""
         if self._is_held:
             self._is_held = False
             self._pass_on()

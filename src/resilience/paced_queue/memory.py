@@ -1,6 +1,6 @@
 """Slots of one process: the `PaceStore` in memory.
 
-The scripts in this folder keep the same rules, and one contract suite holds both to them.
+The Lua scripts in this folder implement the same rules, and one contract suite tests both.
 """
 
 from dataclasses import dataclass, replace
@@ -15,12 +15,12 @@ class _WorkerQueue:
     """A worker's queue as of its last offer. Times are in µs."""
 
     arrived_us: int
-    """When its oldest caller came."""
+    """The arrival time of its oldest caller."""
     rank_us: int
     """The rank of its first caller by priority."""
     size: int
     due_us: int
-    """When the slot is due that it waits for."""
+    """The due time of the slot that it waits for."""
     expires_us: int
 
     def rank(self, policy: QueuePolicy) -> int:
@@ -28,7 +28,7 @@ class _WorkerQueue:
 
 
 class MemoryPaceStore:
-    """Slots of one process, on one event loop. It never suspends, so each decision is atomic.
+    """Slots of one process, on one event loop. No method suspends, so each decision is atomic.
 
     Args:
         options: The options of the queue.
@@ -55,7 +55,7 @@ class MemoryPaceStore:
         first_wait_us = max(options.interval_us if has_slot else 0, self._due_us() - now_us)
         slots_in_time = options.slots_in_time(first_wait_us)
         places = min(options.capacity, slots_in_time) - waiting - max(offer.size - has_slot, 0)
-        newcomer_has_slot = has_slot and offer.size == 0  # and so needs no place
+        newcomer_has_slot = has_slot and offer.size == 0  # this newcomer needs no place in the queue
         admitted = min(max(places, 0) + newcomer_has_slot, offer.newcomers)
         if has_slot:
             self._slots += 1
@@ -102,9 +102,9 @@ class MemoryPaceStore:
 
     def _is_first(self, worker: str, mine: _WorkerQueue) -> bool:
         rank, now_us = (mine.rank(self._policy), worker), self._now_us()
-        # A worker that waits for a later slot, because this one was given back, does not know of this one.
-        aware = ((queue, other) for other, queue in self._queues.items() if queue.due_us <= now_us)
-        return all(rank < (queue.rank(self._policy), other) for queue, other in aware)
+        # If this slot was given back, workers that wait for a later slot make no offer for this one.
+        current = ((queue, other) for other, queue in self._queues.items() if queue.due_us <= now_us)
+        return all(rank < (queue.rank(self._policy), other) for queue, other in current)
 
     def _live(self, now_us: int) -> dict[str, _WorkerQueue]:
         return {worker: queue for worker, queue in self._queues.items() if queue.expires_us > now_us}

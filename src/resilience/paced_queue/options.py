@@ -1,10 +1,10 @@
-"""The pace of a paced queue, its length, and which caller is next."""
+"""The options of a paced queue: its pace, its length, and the order of its callers."""
 
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 QueuePolicy: TypeAlias = Literal["fifo", "priority"]
-"""Which caller is next: the one that came first, or the one with the lowest priority, aged by waiting."""
+"""The order of callers: by arrival, or by priority. The lowest number is first, and waiting lowers it."""
 
 
 MAX_SECONDS = 86_400.0
@@ -13,18 +13,18 @@ MAX_SECONDS = 86_400.0
 
 @dataclass(frozen=True, slots=True)
 class PacedQueueOptions:
-    """The pace of the queue, its length, and which caller is next.
+    """The pace of a queue, its length, and the order of its callers.
 
     Attributes:
         interval_seconds: At most one call starts in this time.
-        capacity: The callers that may wait in the queue, at least 1. A caller that gets its slot at once is
-            never in the queue. A caller whose slot would come after `max_wait_seconds` has no place in it.
+        capacity: The largest number of callers in the queue, at least 1. A caller that gets its slot at once
+            does not count. A caller whose slot would come after `max_wait_seconds` is rejected.
         max_wait_seconds: The longest time that a caller waits in the queue.
         aging_seconds: A wait of this time compensates for one level of priority.
-        policy: Which caller is next, until another policy is set.
+        policy: The order of the callers, until another policy is set.
 
-    Interval and capacity are for all workers together. Every duration is at least a millisecond and at most a
-    day.
+    Interval and capacity apply to all workers together. Every duration is at least a millisecond and at most
+    a day.
 
     Raises:
         ValueError: An option is out of its range; the message begins with its name.
@@ -57,16 +57,16 @@ class PacedQueueOptions:
 
     @property
     def grace_us(self) -> int:
-        """How late a worker may ask for its slot: a tenth of the interval, from 50 ms to a second."""
+        """The time after which a due slot goes to another worker: a tenth of the interval, 50 ms to 1 s."""
         return min(max(self.interval_us // 10, 50_000), 1_000_000)
 
     @property
     def poll_us(self) -> int:
-        """When to ask again while another worker is next: a fiftieth of the interval, from 5 to 25 ms."""
+        """The time between offers while another worker is next: a fiftieth of the interval, 5 to 25 ms."""
         return min(max(self.interval_us // 50, 5_000), 25_000)
 
     def share(self, workers: int) -> "PacedQueueOptions":
-        """Return the options of each of `workers` that cannot communicate: together they keep these."""
+        """Return the options of one of `workers` that cannot communicate: together they keep this pace."""
         return replace(
             self,
             interval_seconds=self.interval_seconds * workers,
@@ -82,9 +82,9 @@ class PacedQueueOptions:
         return max((self.max_wait_us - wait_us) // self.interval_us + 1, 0)
 
     def retry_after(self, size: int, wait_us: int) -> float:
-        """Return the seconds after which a caller without a place should come again.
+        """Return the seconds after which a rejected caller should try again.
 
-        By then there is a place whose slot comes within `max_wait_seconds`.
+        By then the queue has a place whose slot comes within `max_wait_seconds`.
 
         Args:
             size: The callers in the queue.

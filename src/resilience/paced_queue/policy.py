@@ -40,25 +40,25 @@ _log = logging.getLogger(__name__)
 
 
 class PacedQueue(BlockPolicy):
-    """The policy.
+    """A policy that starts calls at a given pace. Callers wait for their slots in a queue.
 
     A caller that is cancelled, or has waited too long, leaves the queue at once and uses no slot. A caller
-    that is cancelled in the moment in which its slot comes gives the slot back. So does a caller whose call
-    is rejected by an inner policy, because that call did not start. Behind an open circuit breaker, one slot
-    is therefore enough to reject all callers of a worker.
+    that is cancelled when it gets its slot gives the slot back. So does a caller whose call is rejected by an
+    inner policy, because that call did not start. If an inner circuit breaker is open, one slot is therefore
+    enough to reject all callers of a worker.
 
     A caller whose slot would not come within `max_wait_seconds` is rejected when it arrives. So is every
     caller in the queue for whom `postpone` leaves too little time.
 
-    While the store fails, new callers get its error. Callers in the queue stay there, and the store is asked
-    again an interval later.
+    While the store fails, new callers get its error. Callers in the queue stay there, and the next offer is
+    sent after an interval.
 
     A queue serves one event loop at a time. When that loop is closed, the queue serves the next one.
 
     Args:
-        options: The pace of the queue, its length, and which caller is next.
+        options: The pace of the queue, its length, and the order of its callers.
         store: Assigns the slots.
-        clock: Measures the time and waits.
+        clock: Measures the waiting time, and sleeps.
         name: The policy's name in events and errors.
         listener: Receives an event for each call that began, was rejected, or waited too long.
     """
@@ -93,7 +93,7 @@ class PacedQueue(BlockPolicy):
 
         Args:
             call: The call.
-            priority: The priority, where slots are assigned by priority: lower is sooner. From -1000 to 1000.
+            priority: From -1000 (first) to 1000 (last). It has an effect if slots are assigned by priority.
 
         Raises:
             QueueFullError: There is no place in the queue.
@@ -155,7 +155,7 @@ class PacedQueue(BlockPolicy):
             self._has_changed.set()  # the delay may be too long for some callers
 
     def close(self) -> None:
-        """Reject all callers in the queue and all that come later. Calls under way go on."""
+        """Reject all callers in the queue and all later ones. Running calls continue."""
         self._is_closed = True
         self._reject_all()
         self._wake_worker()
@@ -166,7 +166,7 @@ class PacedQueue(BlockPolicy):
         if self._worker is not None:
             await self._worker
 
-    # ------------------------------------------------------------ callers come and go
+    # ------------------------------------------------------------ arrival and end of callers
 
     def _join(self, priority: int) -> QueuePlace:
         loop = asyncio.get_running_loop()
@@ -191,10 +191,10 @@ class PacedQueue(BlockPolicy):
     def _leave(self, place: QueuePlace) -> None:
         slot = place.slot
         if slot.done() and not slot.cancelled():
-            if slot.exception() is None:  # it came in the same tick as the cancellation
+            if slot.exception() is None:  # the slot was assigned in the same tick as the cancellation
                 self._give_back(slot.result())
         elif self._is_on_its_loop():
-            slot.cancel()  # it is not done where the caller's coroutine was closed
+            slot.cancel()  # after the caller's coroutine was closed, the future is still pending
             self._queue.count_out(place)
             self._wake_worker()
 
@@ -209,14 +209,14 @@ class PacedQueue(BlockPolicy):
                 place.slot.set_exception(self._closed_error())
 
     def _closed_error(self) -> QueueClosedError:
-        retry_after = self._options.interval_seconds  # by then another worker, or a new one, takes calls
+        retry_after = self._options.interval_seconds  # by then another worker accepts calls
         notify(self._listener, Rejected(policy=self.name, retry_after=retry_after))
         return QueueClosedError(self.name, "the queue is closed", retry_after)
 
     # ------------------------------------------------------------ the worker, one task
 
     def _wake_worker(self) -> None:
-        """Let the worker send an offer now, and not only when the next slot is due."""
+        """Make the worker send an offer now instead of at the due time of the next slot."""
         if not self._is_on_its_loop():
             return
         self._has_changed.set()
@@ -270,7 +270,7 @@ class PacedQueue(BlockPolicy):
                 await self._store.give_back(self._unused.pop())
             decision = await self._store.ask(self._worker_name, offer)
         except Exception as error:
-            self._is_in_store = False  # an offer that the store did record expires
+            self._is_in_store = False  # if the store has recorded the offer, it expires
             for place in queue.take_newcomers(offer.newcomers):
                 if place.is_waiting:
                     place.slot.set_exception(error)
@@ -279,14 +279,14 @@ class PacedQueue(BlockPolicy):
         self._admit(queue.take_newcomers(offer.newcomers), decision)
         if decision.slot is not None:
             self._hand_over(decision.slot, decision.policy)
-        if queue.heads() != heads:  # the offer in the store is out of date already
+        if queue.heads() != heads:  # the offer in the store is outdated
             self._has_changed.set()
         return decision
 
     def _no_slot_for_us(self, decision: SlotDecision) -> int:
-        """Return for how many µs no slot can come: for as long as the queue is postponed.
+        """Return the µs for which the queue is postponed, so that no slot can be assigned.
 
-        A wait of an interval or less may end sooner, when the slot before is given back.
+        A wait of at most an interval may end sooner, if the previous slot is given back.
         """
         options = self._options
         return decision.wait_us if decision.wait_us > max(options.interval_us, options.poll_us) else 0
@@ -313,13 +313,13 @@ class PacedQueue(BlockPolicy):
             place.slot.set_result(slot)
 
     def _reject_overdue(self, no_slot_for_us: int) -> int:
-        """Reject callers that have waited too long, or certainly will.
+        """Reject callers whose longest wait has ended, or will end before a slot can be assigned.
 
         Args:
             no_slot_for_us: The time for which no slot can come.
 
         Returns:
-            The µs until the next caller will have waited too long.
+            The µs until the longest wait of the next caller ends.
         """
         max_wait_us = self._options.max_wait_us
         while (oldest := self._queue.first("fifo")) is not None:

@@ -3,10 +3,10 @@
 The two keys of a queue have the hash tag `{name}` in common. They never expire, because a policy must last,
 and a program has few queues.
 
-**If Redis loses data**, because it was flushed or restarted with older data, it learns that from the
-workers. Each worker remembers the highest number of a slot and sends it with each question. If that number
-is higher than the one in Redis, slots were lost, and the next slot comes an interval later. Two calls can
-come too close only if the first question comes from a worker that has never asked before.
+**If Redis loses data**, because it was flushed or restarted with older data, the scripts detect the loss.
+Each worker stores the highest slot number that it has received, and sends the number with each offer. If it
+is higher than the number in Redis, slots were lost, and the next slot is due after one interval. Two calls
+can start too close together only if the first offer after the loss comes from a new worker.
 """
 
 from pathlib import Path
@@ -27,7 +27,7 @@ class RedisPaceStore:
     Args:
         name: The name of the queue.
         options: The options of the queue.
-        redis: A client of `redis.asyncio`, or what else runs scripts.
+        redis: A client of `redis.asyncio`, or another `ScriptRunner`.
         time_source: Lua code that defines `now_us()`.
     """
 

@@ -1,9 +1,9 @@
 """The port that assigns the slots of a paced queue: one in each interval for all workers together.
 
 Each worker keeps its own callers in a queue. The workers share only a small state: when the next slot is due,
-by which policy it is assigned, and one *offer* for each worker that has callers. The offer says how many
-callers wait, and how long the first of them has waited. A slot goes to the worker whose offer has the lowest
-rank.
+by which policy it is assigned, and one *offer* for each worker that has callers. The offer contains the
+number of waiting callers, and the time that the first of them has waited. A slot goes to the worker whose
+offer has the lowest rank.
 
 **Rank.** With "fifo", the rank of a caller is its arrival time. With "priority", the rank is the arrival time
 plus `aging_seconds` for each level of priority, so that a lower level is served sooner. Both ranks are fixed
@@ -117,8 +117,8 @@ class PaceStore(Protocol):
     async def give_back(self, slot: Slot) -> None:
         """Take back an unused slot. The next slot is then due as if this one had not been assigned.
 
-        If another slot was assigned since, this slot is lost. A worker that waits for the next slot sees the
-        change with its next offer. Until then it does not delay other workers.
+        If another slot was assigned since, this slot is lost. A worker that waits for the next slot gets the
+        new due time with the reply to its next offer. Until then it does not delay other workers.
         """
         ...
 

@@ -18,7 +18,7 @@ class QueuePlace:
 
     Attributes:
         slot: Done with the slot, with an error, or cancelled: then the caller has left, or is about to.
-        arrived_us: When the caller came.
+        arrived_us: The arrival of the caller, in µs.
         rank_us: The same, plus the effect of its priority.
         number: The order of arrival.
         is_counted: Whether the queue counts it.
@@ -74,7 +74,7 @@ class WaitingQueue:
         return taken
 
     def heads(self) -> tuple[QueuePlace | None, QueuePlace | None]:
-        """Return the first place by arrival and by priority; the first newcomer where the queue is empty."""
+        """Return the first place by arrival and by priority, or the first newcomer if the queue is empty."""
         newcomer = self._newcomers[0] if self._newcomers else None
         return self.first("fifo") or newcomer, self.first("priority") or newcomer
 
@@ -111,7 +111,7 @@ class WaitingQueue:
         return None
 
     def count_out(self, place: QueuePlace) -> None:
-        """Stop counting `place`. This has no effect where it is not counted."""
+        """Stop counting `place`. This has no effect if the place is not counted."""
         if not place.is_counted:
             return
         place.is_counted = False

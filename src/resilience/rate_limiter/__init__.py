@@ -1,4 +1,4 @@
-"""The rate limiter."""
+"""The rate limiter: quotas, five algorithms in memory, and the policy that waits for its units."""
 
 from .failover import FailoverRateLimiter
 from .foresight import seconds_until

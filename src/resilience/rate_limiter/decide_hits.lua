@@ -1,16 +1,16 @@
--- Decides several hits of one run, each in turn as if it had come alone. A hit is allowed if each of its quotas has
--- room for its cost; it takes its cost from all of them or from none. An error of one key, such as a foreign value
--- under it, is that hit's decision.
+-- Decides several hits in one run, one after another, as if each had come alone. A hit is allowed if each of its quotas
+-- has room for its cost. It takes its cost from all of them or from none. If a key causes an error, for example because
+-- its value has another type, the error is the decision of that hit.
 --
--- The file of an algorithm must stand before this one. It defines `hit(key, cost, spend, limit, window)`, which returns
--- the decision of one quota.
+-- The loader puts the file of an algorithm before this one. It defines `hit(key, cost, spend, limit, window)`, which
+-- returns the decision of one quota.
 --
--- KEYS     from the index `key` on, for each hit one key for each of its quotas
--- ARGV     from the index `argument` on, for each hit its cost, negative to look only, and where its list of quotas is:
---          the distance of the list from `argument`; then the lists: the number of quotas, and for each its limit and
---          its window in µs
+-- KEYS     from the index `key` on: for each hit, one key per quota
+-- ARGV     from the index `argument` on: for each hit, its cost (negative for a hit that takes nothing) and the distance
+--          of its list of quotas from `argument`; then the lists: the number of quotas, and for each quota its limit
+--          and its window in µs
 
--- Return the decisions of a hit by each quota of the list at the index `list` as one decision.
+-- Return one decision on a hit, from the decision of each quota of the list at the index `list`.
 local function hit_each(key, cost, spend, list)
   local decision = {1}
   for number = 0, ARGV[list] - 1 do
@@ -22,7 +22,7 @@ local function hit_each(key, cost, spend, list)
   return decision
 end
 
--- Nothing is taken before each quota has been found to have room.
+-- Return the decision on a hit. Takes the units only after every quota was found to have room.
 local function hit_all(key, cost, spend, list)
   local decision = hit_each(key, cost, false, list)
   return spend and decision[1] == 1 and hit_each(key, cost, true, list) or decision
@@ -32,7 +32,7 @@ end
 -- free}.
 local function decide_hits(key, argument)
   local decisions, index = {}, argument
-  local distance, list, limit, window -- of the hit before, and mostly of all hits
+  local distance, list, limit, window -- those of the previous hit, and in most runs those of all hits
   while KEYS[key] do
     local cost, spend = tonumber(ARGV[index]), true
     if cost < 0 then

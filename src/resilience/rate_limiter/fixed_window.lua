@@ -1,4 +1,4 @@
--- Fixed window: a count that starts at zero with the first hit after the window has ended.
+-- Fixed window: counts hits in windows. Each window begins with the first hit after the previous window has ended.
 --
 -- key      hash: start of the window in µs, count
 --
@@ -8,7 +8,7 @@
 local function hit(key, cost, spend, limit, window)
   local state = redis.call('HMGET', key, 'start', 'count')
   local start, count = tonumber(state[1] or now), tonumber(state[2] or 0)
-  local was_set_back = start > now -- the clock was: the window begins now
+  local was_set_back = start > now -- the clock was set back, so the window begins now
   if was_set_back then
     start = now
   elseif now - start >= window then
@@ -23,7 +23,7 @@ local function hit(key, cost, spend, limit, window)
   end
   if was_set_back or wait == 0 and spend then
     redis.call('HSET', key, 'start', start, 'count', count)
-    redis.call('PEXPIRE', key, math.ceil(window / 1000) + 1) -- clean-up only, never early
+    redis.call('PEXPIRE', key, math.ceil(window / 1000) + 1) -- only frees memory: the key no longer counts by then
   end
 
   local reset = count > 0 and start + window - now or 0

@@ -1,12 +1,12 @@
-"""Foresight: when the calls that wait for a limiter will have got their units, one after another.
+"""Foresight: the time after which a number of units of a key has become free, one unit after another.
 
-A single `RateLimiter.peek` does not answer that: it takes at most the limit, all at once. Here is the rest of
-the arithmetic. It is exact to some microseconds for calls that take each unit as soon as it is free, and late
-for calls of a larger cost that leave units unused.
+`RateLimiter.peek` decides one hit of at most the limit. This module calculates the time for more units than
+that. The result is exact to some microseconds if the calls take each unit as soon as it is free. It is late
+for calls of a larger cost, which leave units unused for a while.
 
-With several quotas the answer is the latest time of all quotas, each by itself. That is exact for the
-buckets. For windows it is never late, but it may be early: units that wait for one quota leave the window of
-another one later. So no call is rejected that could have had its units in time.
+With several quotas, the result is the latest time of all quotas, each by itself. This is exact for the
+buckets. For windows the result may be too early, but is never too late: units that wait for one quota leave
+the window of another quota later. So no call is rejected that could have had its units in time.
 """
 
 from .options import Algorithm, Quota
@@ -21,7 +21,7 @@ async def seconds_until(limiter: RateLimiter, key: str, units: int) -> float:
     Args:
         limiter: Keeps the quotas.
         key: The key of the quotas.
-        units: How many units, at least 1; no limit bounds them.
+        units: The number of units, at least 1. It may exceed the limit.
 
     Raises:
         BaseException: The error of the limiter.
@@ -37,7 +37,7 @@ async def seconds_until(limiter: RateLimiter, key: str, units: int) -> float:
 
 
 def _cost_to_peek(algorithm: Algorithm, quota: Quota, units: int) -> int:
-    """Return the cost of the hit whose decision says when `units` units of `quota` are free."""
+    """Return the cost of the hit from whose decision the time for `units` units is calculated."""
     match algorithm:
         case "sliding_window_log":
             return (units - 1) % quota.limit + 1
@@ -58,30 +58,30 @@ def _seconds_until(algorithm: Algorithm, decision: Decision, cost: int, units: i
             return _until_counted(decision, cost, units)
         case "fixed_window":
             later = units - decision.remaining
-            ends_in = decision.reset_after or window  # the next hit begins a window where there is none
+            ends_in = decision.reset_after or window  # without a window, the next hit begins one
             return ends_in + (later - 1) // limit * window if later > 0 else 0.0
         case "token_bucket" | "leaky_bucket":  # the bucket is full after `reset_after`
             return max(0.0, decision.reset_after + (units - limit) * quota.unit_us / _US)
 
 
 def _until_counted(decision: Decision, cost: int, units: int) -> float:
-    """Return the same for the sliding window counter.
+    """Return when the last of `units` units is free by the sliding window counter.
 
-    A unit that becomes free exactly at the end of a window belongs to the next one. So a window gives as many
-    units as the limit only where the window before it is empty, and else one unit fewer.
+    A unit that becomes free exactly at the end of a window counts in the next window. So a window gives as
+    many units as the limit only if the window before it is empty, and otherwise one unit fewer.
     """
     window, limit = decision.quota.window_seconds, decision.quota.limit
     if units <= decision.remaining:
         return 0.0
     if limit == 1:  # every other window is empty
         return decision.retry_after + 2 * (units - 1) * window
-    has_counted = decision.reset_after > window  # else the current window is empty
+    has_counted = decision.reset_after > window  # whether the current window has hits
     ends_in = decision.reset_after - window if has_counted else decision.reset_after or window
     if decision.retry_after <= ends_in:
         if units == cost:
             return decision.retry_after
-        current = int(has_counted)  # the limit less `cost`, or less
-    else:  # `cost` units are free when the current window, as the one before, is out of sight to this share
+        current = int(has_counted)  # any count up to `limit - cost` leads to the same result
+    else:  # `cost` units are free once this share of the current window no longer counts
         current = round((limit - cost) * window / (ends_in + window - decision.retry_after))
     previous = limit if decision.remaining == limit - current else limit - 1  # when the next window begins
     windows, others = divmod(units - (previous - current) - 1, limit - 1)

@@ -1,7 +1,7 @@
-"""The headers by which a server says how much of a quota a client has left.
+"""The HTTP headers with the state of a client's quota.
 
-`RateLimit-Policy` and `RateLimit` are those of draft-ietf-httpapi-ratelimit-headers; `X-RateLimit-*` is
-older, and its reset is Unix time. All figures are whole numbers.
+`RateLimit-Policy` and `RateLimit` are defined by draft-ietf-httpapi-ratelimit-headers. The `X-RateLimit-*`
+headers are older, and `X-RateLimit-Reset` is Unix time. All numbers are whole.
 """
 
 import math
@@ -11,7 +11,7 @@ from .options import Quota
 from .store import Decision
 
 Headers: TypeAlias = tuple[tuple[bytes, bytes], ...]
-"""Names in small letters, and values, as ASGI has them."""
+"""Names in lower case, each with its value: the form of ASGI."""
 
 
 class QuotaHeaders:
@@ -22,11 +22,11 @@ class QuotaHeaders:
         quota: The quota.
 
     Attributes:
-        quota: As given.
-        policy: The `RateLimit-Policy` header, for an answer without a decision.
+        quota: The quota of the headers.
+        policy: The `RateLimit-Policy` header, for a response without a decision.
 
     Raises:
-        ValueError: The name cannot be sent.
+        ValueError: The name contains a character that the header cannot carry, or is empty.
     """
 
     def __init__(self, name: str, quota: Quota) -> None:
@@ -43,7 +43,7 @@ class QuotaHeaders:
         return self.of_figures(*figures(decision, now))
 
     def of_figures(self, remaining: int, reset_seconds: int, resets_at: int) -> Headers:
-        """Return the headers for what `figures` returns."""
+        """Return the headers for the numbers that `figures` returns."""
         return (
             self.policy,
             (b"ratelimit", b'"%s";r=%d;t=%d' % (self._name, remaining, reset_seconds)),
@@ -54,7 +54,7 @@ class QuotaHeaders:
 
 
 def figures(decision: Decision, now: float) -> tuple[int, int, int]:
-    """Return the units left, the seconds until all are free again, and the Unix time of that.
+    """Return the remaining units, the seconds until all units are free, and the Unix time of that moment.
 
     All three are those of the quota that limits most.
     """

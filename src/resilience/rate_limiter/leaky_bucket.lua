@@ -1,5 +1,5 @@
--- Leaky bucket as a meter (GCRA): a unit pours an interval into a bucket that drains by one a µs, and what
--- would overflow is refused.
+-- Leaky bucket as a meter (GCRA): a unit adds an interval to the level of the bucket, which falls by 1 per µs. A hit
+-- that would exceed the capacity is refused.
 --
 -- key      hash: the theoretical arrival time in µs, at which the bucket is drained; interval in µs
 --
@@ -25,7 +25,7 @@ local function hit(key, cost, spend, limit, window)
   end
   if must_store then
     redis.call('HSET', key, 'drained', now + debt, 'interval', interval)
-    redis.call('PEXPIRE', key, math.ceil(capacity / 1000) + 1) -- clean-up only, never early
+    redis.call('PEXPIRE', key, math.ceil(capacity / 1000) + 1) -- only frees memory: the key no longer counts by then
   end
   return {wait == 0 and 1 or 0, math.floor((capacity - debt) / interval), wait, debt}
 end

@@ -1,7 +1,7 @@
 """Rate limiters of one process: each of the five algorithms in memory.
 
-What each algorithm allows is described in `policy`. The scripts in this folder keep the same rules, and one
-contract suite tests both.
+The module `policy` describes what each algorithm allows. The Lua scripts in this folder implement the same
+rules, and one contract suite tests both.
 """
 
 from abc import ABC, abstractmethod
@@ -21,11 +21,11 @@ _US = 1_000_000
 
 
 class _MemoryRateLimiter(ABC, Generic[S]):
-    """The part that all algorithms share: one state for each key, in order of the last hit allowed.
+    """The shared part of all algorithms: one state for each key, in order of the last allowed hit.
 
-    An algorithm is arithmetic on a state at a time in µs. A key whose whole limit is free again needs no
-    state and is forgotten: memory holds the keys of the last window. Each quota after the first has a limiter
-    of its own, which has that one quota.
+    A subclass calculates with the state of a key at a time in µs. A key whose whole limit is free again needs
+    no state and is forgotten, so memory holds only the keys of the last window. Each quota after the first
+    has a separate limiter with that one quota.
 
     Args:
         quotas: The quotas of every key: one, or up to `MAX_QUOTAS`.
@@ -35,7 +35,7 @@ class _MemoryRateLimiter(ABC, Generic[S]):
         ValueError: There is no quota, or there are too many.
     """
 
-    _must_convert = False  # whether a state depends on the quota by which it was counted, and may be outdated
+    _must_convert = False  # whether a state may have been counted by another quota and must be converted
 
     def __init__(self, quotas: Quota | Sequence[Quota], clock: Clock) -> None:
         self._clock = clock
@@ -127,12 +127,12 @@ class _MemoryRateLimiter(ABC, Generic[S]):
         check_cost(self._quotas, cost)
         limiters = self._limiters()
         decision = combine([limiter.decide(key, cost, spend=False) for limiter in limiters])
-        if spend and decision.allowed:  # nothing is taken before all quotas have been found to have room
+        if spend and decision.allowed:  # takes the units only after every quota was found to have room
             decision = combine([limiter.decide(key, cost, spend=True) for limiter in limiters])
         return decision
 
     def _forget_idle(self, now: int) -> None:
-        # Up to two idle keys for each hit: they go faster than they came, and no hit pays for a whole crowd.
+        # Forget up to two idle keys per hit: more than a hit can add, and never many in one hit.
         for _ in range(2):
             longest_idle, state = next(iter(self._states.items()))
             if self._until_free(state, now) > 0:
@@ -141,7 +141,7 @@ class _MemoryRateLimiter(ABC, Generic[S]):
 
     @abstractmethod
     def _as_of(self, state: S | None, now: int) -> S:
-        """Bring `state` forward to `now`; None stands for an unknown key."""
+        """Return `state` as it is at `now`; None is the state of an unknown key."""
 
     @abstractmethod
     def _wait(self, state: S, now: int, cost: int) -> int:
@@ -164,8 +164,8 @@ class _HitLog:
     """The hits of one key that count now, oldest first.
 
     Attributes:
-        times: When each hit was let through, in µs.
-        totals: The units let through up to and including each hit.
+        times: The time of each allowed hit, in µs.
+        totals: For each hit, the units allowed up to and including it.
         departed: The units of the hits that have left the window.
     """
 
@@ -178,7 +178,7 @@ class _HitLog:
 
     @property
     def total(self) -> int:
-        """The units ever let through."""
+        """The number of units allowed so far."""
         return self.totals[-1] if self.totals else self.departed
 
     def drop(self, hits: int) -> None:
@@ -189,11 +189,11 @@ class _HitLog:
 
 
 class SlidingWindowLog(_MemoryRateLimiter[_HitLog]):
-    """Remembers when each hit was let through, and counts those of the last window: exact.
+    """Stores the time of each allowed hit, and counts the hits of the last window: exact.
 
-    Never more than `limit` units in any half-open window, and never a refusal while there are fewer. It costs
-    16 bytes for each hit in the window, whatever the hit's cost. Figma's "An alternative approach to rate
-    limiting" (2017) describes the method and its price.
+    It never allows more than `limit` units in a half-open window, and never rejects a hit for which there is
+    room. It uses 16 bytes for each hit in the window, independent of the cost of the hit. Figma's "An
+    alternative approach to rate limiting" (2017) describes the method and its memory use.
     """
 
     def _as_of(self, state: _HitLog | None, now: int) -> _HitLog:
@@ -203,7 +203,7 @@ class SlidingWindowLog(_MemoryRateLimiter[_HitLog]):
         return state
 
     def _wait(self, state: _HitLog, now: int, cost: int) -> int:
-        # There is room once the hit that brought the total to this has left.
+        # There is room once the hit that brought the total to `leaving` has left the window.
         leaving = state.total + cost - self._limit
         if leaving <= state.departed:
             return 0
@@ -222,16 +222,16 @@ class SlidingWindowLog(_MemoryRateLimiter[_HitLog]):
 
 
 class SlidingWindowCounter(_MemoryRateLimiter[tuple[int, int, int]]):
-    """Counts by windows in a row, and reckons that the previous one's hits were spread evenly.
+    """Counts hits in consecutive windows, and assumes that the hits of the previous window came evenly.
 
-    The estimate is `previous * (share of the previous window still in sight) + current`, from Cloudflare's
-    "Counting things, a lot of different things" (2017), where 0.003 % of 400 million requests were judged
-    wrongly. Against traffic that knows the method: hits that crowd at the end of one window let at most
-    2 * limit - 2 through in a window's time (1 when the limit is 1), and hits that crowd at its start are
-    held against a caller for up to one window too long.
+    The estimate is `previous * (share of the previous window that still counts) + current`, from Cloudflare's
+    "Counting things, a lot of different things" (2017). There, 0.003 % of 400 million requests were decided
+    wrongly. The worst cases are these: if many hits come at the end of a window, the limiter allows at most
+    2 * limit - 2 units in the time of one window (1 if the limit is 1). If many hits come at its start, they
+    count for up to one window too long.
 
-    The state is (start of the current window, previous count, current count). A key's first window begins
-    with its first hit, so that not all keys turn over at the same moment.
+    The state is (start of the current window, previous count, current count). The first window of a key
+    begins with its first hit, so that the windows of different keys do not all end at the same time.
     """
 
     def _as_of(self, state: tuple[int, int, int] | None, now: int) -> tuple[int, int, int]:
@@ -244,11 +244,11 @@ class SlidingWindowCounter(_MemoryRateLimiter[tuple[int, int, int]]):
         start, previous, current = state
         if cost <= self._free(state, now):
             return 0
-        if current + cost <= self._limit:  # once enough of the previous window is out of sight
-            in_sight = (self._limit - current - cost) * self._window // previous
-            return start + self._window - in_sight - now
-        in_sight = (self._limit - cost) * self._window // current  # the current one, then the previous
-        return start + 2 * self._window - in_sight - now
+        if current + cost <= self._limit:  # there is room once less of the previous window counts
+            counting = (self._limit - current - cost) * self._window // previous
+            return start + self._window - counting - now
+        counting = (self._limit - cost) * self._window // current  # of this window, as the previous one
+        return start + 2 * self._window - counting - now
 
     def _spend(self, state: tuple[int, int, int], _now: int, cost: int) -> tuple[int, int, int]:
         start, previous, current = state
@@ -263,16 +263,16 @@ class SlidingWindowCounter(_MemoryRateLimiter[tuple[int, int, int]]):
         return start + windows * self._window - now if windows else 0
 
     def _free(self, state: tuple[int, int, int], now: int) -> int:
-        """Return the units for which there is room; negative where the limit was lowered."""
+        """Return the units for which there is room; negative if the limit was lowered."""
         start, previous, current = state
         return self._limit - current + previous * (now - start - self._window) // self._window
 
 
 class FixedWindow(_MemoryRateLimiter[tuple[int, int]]):
-    """Counts by windows, each of which begins with the first hit after the one before has ended.
+    """Counts hits in windows. Each window begins with the first hit after the previous window has ended.
 
-    The cheapest to explain. A caller that waits for the end of one window can have up to 2 * limit - 1
-    through in a window's time.
+    This algorithm is the easiest to explain. A client that waits for the end of a window can use up to
+    2 * limit - 1 units in the time of one window.
 
     The state is (start of the window, count).
     """
@@ -297,14 +297,14 @@ class FixedWindow(_MemoryRateLimiter[tuple[int, int]]):
 
 
 class _Bucket(_MemoryRateLimiter[tuple[int, int]]):
-    """The part that the two buckets share: a unit is worth an interval of time, the bucket `limit` of them.
+    """The shared part of the two buckets: a unit is an interval of time, and the bucket holds `limit` units.
 
-    An interval that is no whole number of µs is rounded up, to the strict side: by up to 1 % at 10,000 units
-    a second. The units taken are a debt in µs that falls by one a µs.
+    An interval that is not a whole number of µs is rounded up, which makes the limit stricter: by up to 1 %
+    at 10,000 units a second. The units taken are a debt in µs, which falls by 1 per µs.
 
     The state is (the time at which the debt is 0, the interval by which it was counted). If the quota has
-    been changed since, the units in debt stay in debt at the new interval. The part of a unit that is left
-    comes back when it would have, or after one new interval.
+    changed since, whole units of debt are converted to the new interval. The rest, a part of a unit, becomes
+    free at its former time or after one new interval, whichever is earlier.
     """
 
     def change_quotas(self, quotas: Quota | Sequence[Quota]) -> None:
@@ -341,20 +341,20 @@ class _Bucket(_MemoryRateLimiter[tuple[int, int]]):
 
 
 class TokenBucket(_Bucket):
-    """A bucket of `limit` tokens, full at first, refilled evenly at `limit` a window.
+    """A bucket of `limit` tokens that is full at first. Tokens are added evenly, `limit` per window.
 
-    In any s seconds it allows at most `limit` units, and one more for every window / limit seconds (RFC 3290,
+    In any s seconds it allows at most `limit` units, and one more unit per window / limit seconds (RFC 3290,
     appendix A).
     """
 
 
 class LeakyBucket(_Bucket):
-    """The generic cell rate algorithm, GCRA: a leaky bucket as a meter, without a drip process.
+    """The generic cell rate algorithm, GCRA: a leaky bucket as a meter.
 
-    Every unit pours an interval into a bucket that drains by one a µs; a hit that would overflow it is
-    rejected. That is the token bucket seen from its empty half, and it decides alike, unit for unit. The
-    time at which the bucket is empty is the theoretical arrival time. From ITU-T I.371, annex A, and Brandur
-    Leach, "Rate Limiting, Cells, and GCRA" (2015).
+    Every unit adds an interval to the level of the bucket, which falls by 1 per µs. A hit that would exceed
+    the capacity is rejected. The level is the capacity less the tokens of a token bucket, so both algorithms
+    make the same decisions. The time at which the bucket is empty is the theoretical arrival time. The
+    sources are ITU-T I.371, annex A, and Brandur Leach, "Rate Limiting, Cells, and GCRA" (2015).
     """
 
 
@@ -373,7 +373,7 @@ def memory_rate_limiter(
     """Return a rate limiter for one process.
 
     Args:
-        algorithm: How hits are counted.
+        algorithm: The algorithm that counts hits.
         quotas: The quotas of every key: one, or up to `MAX_QUOTAS`.
         clock: Its monotonic reading counts.
 

@@ -17,7 +17,7 @@ _TICK_SECONDS = 1 / _US
 MAX_WINDOW_SECONDS = 1e8
 """The longest window, some three years: every figure of a quota is then exact in the scripts too."""
 MAX_QUOTAS = 3
-"""The most quotas of one limiter, which bounds the work of a decision."""
+"""The largest number of quotas of one limiter, which bounds the work of a decision."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +25,8 @@ class Quota:
     """A number of units in a time.
 
     Attributes:
-        limit: Units that fit into one window, at least 1 and at most one a microsecond. It is also how many
-            a bucket lets through at once.
+        limit: Units that fit into one window, at least 1 and at most one per microsecond. It is also the
+            number of units that a bucket allows at once.
         window_seconds: Length of the window; above 0 and at most `MAX_WINDOW_SECONDS`.
 
     Raises:
@@ -60,12 +60,12 @@ class Quota:
     def share(self, workers: int) -> "Quota":
         """Return the quota of each of `workers` that cannot communicate: together they keep this quota.
 
-        Only where there are more workers than units, they let through more: one unit each.
+        If there are more workers than units, each worker gets one unit, so together they allow more.
         """
         return replace(self, limit=max(1, self.limit // workers))
 
     def check(self, cost: int) -> None:
-        """Raise ValueError if `cost` is below 1, or above the limit and so could never be let through."""
+        """Raise ValueError if `cost` is below 1, or above the limit and so could never be allowed."""
         if not 1 <= cost <= self.limit:
             raise ValueError(f"cost must be between 1 and the limit of {self.limit}, not {cost}")
 
@@ -90,11 +90,12 @@ def check_cost(quotas: Sequence[Quota], cost: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class RateLimitOptions:
-    """What each call of a `RateLimit` takes, and how long it waits.
+    """The units that each call of a `RateLimit` takes, and how long it waits for them.
 
     Attributes:
         key: The key whose quota the calls use.
-        max_wait_seconds: The longest time that a call waits for its units; finite, at least 0: no wait.
+        max_wait_seconds: The longest time that a call waits for its units; finite and at least 0. With 0, no
+            call waits.
         max_waiting: Calls that may wait for their units, at least 1.
         cost: The units that each call takes, at least 1 and at most the smallest limit of the quotas.
     """

@@ -4,14 +4,14 @@ Five algorithms keep one contract (`RateLimiter`), with up to three quotas for e
 a window of W seconds:
 
 ======================== ============================= ===================
-algorithm                lets through in any window    stores for each key
+algorithm                units allowed in any window   stored for each key
 ======================== ============================= ===================
 `sliding_window_log`     N at most, exactly            a time for each hit
 `sliding_window_counter` 2N - 2 at most, N on average  three numbers
 `fixed_window`           2N - 1 at most                two numbers
 `token_bucket`           2N - 1 at most: N at once,    three numbers
                          then one every W/N
-`leaky_bucket`           the same, unit for unit       two numbers
+`leaky_bucket`           the same as `token_bucket`    two numbers
 ======================== ============================= ===================
 
 A window is half-open: a hit at t counts from t on and no longer counts at exactly t + W. Times are whole
@@ -36,26 +36,25 @@ T = TypeVar("T")
 
 
 class RateLimit(BlockPolicy):
-    """The policy: each call takes units of its quotas before it begins, and waits for them.
+    """A policy that takes units of the quotas for each call, and delays the call until it has them.
 
     Calls wait in order of arrival. A call whose units cannot come within `max_wait_seconds`, because of the
     calls that wait before it, is rejected when it arrives and does not wait. The first call in the queue hits
     the limiter; if it is rejected, it sleeps until there is room.
 
-    When a call arrives while the limiter decides on the first call in the queue, that one is expected to be
-    let through. If it is not, or if others use the same quota, a call may wait and still be rejected. No call
-    waits longer than `max_wait_seconds`, except for the time that the limiter takes to decide.
+    If a call arrives while the limiter decides on the first call in the queue, the policy assumes that the
+    first call is allowed. If it is rejected, or if other processes use the same quota, a call may wait and
+    still be rejected. No call waits longer than `max_wait_seconds` plus the time of the limiter's decision.
 
-    If a call is cancelled while the limiter decides on it, its units may be used up: the quota errs on the
-    strict side.
+    If a call is cancelled while the limiter decides on it, its units may stay used.
 
     If the limiter has several quotas, a call may be expected to get its units too early (see `foresight`). If
     the quotas are changed to a limit below the cost, `run` raises ValueError.
 
     Args:
         limiter: Keeps the quotas.
-        options: What each call takes, and how long it waits.
-        clock: Measures the time and waits.
+        options: The units that each call takes, and how long it waits for them.
+        clock: Measures the waiting time, and sleeps.
         name: The policy's name in events and errors.
         listener: Receives an event for each call that was rejected or had to wait.
 
@@ -89,9 +88,9 @@ class RateLimit(BlockPolicy):
         max_wait_seconds: float | None = None,
         max_waiting: int | None = None,
     ) -> Self:
-        """Return this policy, with the same limiter, with other options.
+        """Return a policy with the same limiter and with other options.
 
-        It has the same queue too, unless it has another key.
+        It shares the queue of this policy, unless its key differs.
 
         Raises:
             ValueError: A value is out of its range.

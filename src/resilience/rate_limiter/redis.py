@@ -1,14 +1,14 @@
-"""Rate limiters that all workers share: the memory forms' contract, decided in Redis by one script.
+"""Rate limiters that all workers share. One script in Redis decides hits by the contract of `RateLimiter`.
 
-Time is the server's, in whole microseconds, so that workers with different clocks agree. All quotas of a key
-are decided in one run of the script. Workers that have different quotas at the same time, while a change
-reaches them one by one, each decide by their own quotas on the same counts.
+The script uses the clock of the Redis server, in whole microseconds, so that workers with different clocks
+agree. One run of the script decides all quotas of a key. While a change of the quotas reaches the workers one
+by one, each worker decides by its own quotas on the same counts.
 
-**A key that is over the limit** costs one round trip, and not one a call: this worker repeats a refusal of
-Redis, by its own clock, until the time that Redis named. Redis would refuse the hit as well, since the hits
-of other workers can only postpone that time. So the limit stays exact, with one exception on the strict side:
-if Redis is emptied, the key is reset by another process or the server's clock is set forward, a worker
-repeats the refusal until the time that Redis named. The same holds while Redis is unavailable.
+**A key that is over the limit** costs one round trip to Redis, not one per call. A worker repeats a refusal
+of Redis, by its own clock, until the retry time in Redis' reply. Redis would refuse the hit as well, since
+hits of other workers can only delay the retry time. So the limit stays exact, with one exception that makes
+it stricter: if Redis loses its data, another process resets the key or the server's clock is set forward, a
+worker still repeats the refusal until the retry time. A worker also does so while Redis is unavailable.
 """
 
 from collections import OrderedDict
@@ -25,14 +25,14 @@ from .options import MAX_QUOTAS, Algorithm, Quota, check_cost, quotas_in
 from .store import Decision, combine
 
 MAX_REFUSALS = 10_000
-"""Keys that a limiter refuses without Redis. Beyond that, Redis decides the least recently used one again."""
+"""The most keys that a limiter refuses without Redis. For another key, it forgets the least recently used."""
 
 _FOLDER = Path(__file__).parent
 
 
 @dataclass(frozen=True, slots=True)
 class _Refusal:
-    """A refusal of Redis, and this process's clock before and after it. Times are in whole µs."""
+    """A refusal of Redis, with the times of the request and of the reply. Times are in whole µs."""
 
     cost: int
     quotas: tuple[Quota, ...]
@@ -42,23 +42,21 @@ class _Refusal:
     figures: Sequence[int]
 
     def repeated(self, cost: int, now_us: int) -> Decision | None:
-        """Return what Redis would decide for `cost`; None where Redis might allow it."""
+        """Return the decision of Redis on a hit of `cost`; None if Redis might allow the hit."""
         if cost != self.cost or now_us >= self.asked_at_us + self.retry_after_us:
-            return None  # the time that Redis named began after it was asked
+            return None  # Redis' retry time began after the script was sent
         return _decision(self.quotas, self.figures, now_us - self.answered_at_us)
 
 
 def _decision(quotas: tuple[Quota, ...], figures: Sequence[int], gone_us: int = 0) -> Decision:
-    """Return the decision that a reply of the script stands for, some time after it.
+    """Return the decision in a reply of the script, with its times reduced by the time since the reply.
 
     Args:
         quotas: The quotas by which the script decided.
         figures: The reply without its first number: three numbers for each quota.
         gone_us: The time since the reply.
     """
-    if (
-        len(quotas) == 1
-    ):  # the usual case, and that of a flood of rejected hits: decided in a few instructions
+    if len(quotas) == 1:  # the usual case: a flood of rejected hits must cost few instructions
         remaining, wait, reset = figures
         return Decision(not wait, quotas[0], remaining, (wait - gone_us) / 1e6, (reset - gone_us) / 1e6)
     parts = []
@@ -86,33 +84,33 @@ class Hit(NamedTuple):
 
 
 DecideHit: TypeAlias = Callable[[Hit], Awaitable[Reply]]
-"""Has the limiter's script decide a hit, and returns the decision, or an error in its place."""
+"""Runs the limiter's script for a hit, and returns the script's decision, or an error as a value."""
 
 
 class RedisRateLimiter:
     """A `RateLimiter` in Redis.
 
-    A refusal is repeated without Redis for the same key and cost only, as another cost has another time. Its
-    times are counted down from when Redis' answer came in, so that nobody who waits for them comes too soon;
-    its `remaining` stays. Redis would decide the same where all hits of a key cost 1. With larger costs there
-    may be more remaining by then, though not enough. If another worker spent a smaller cost meanwhile, the
-    time is later than the one repeated.
+    A refusal is repeated without Redis only for the same key and cost, since another cost has another retry
+    time. Its times count down from the arrival of Redis' reply, so that a client that waits for them does not
+    come too early; its `remaining` does not change. If all hits of a key cost 1, Redis would decide the same.
+    With larger costs, more units may remain by then, but not enough for the hit. If another worker has spent
+    a smaller cost since, the retry time in Redis is later than the repeated one.
 
-    Every method raises `StoreUnavailableError` if Redis is unavailable, unless no answer of Redis is needed.
+    Every method that needs Redis raises `StoreUnavailableError` while Redis is unavailable.
 
     Args:
-        algorithm: How hits are counted.
+        algorithm: The algorithm that counts hits.
         quotas: The quotas of every key: one, or up to `MAX_QUOTAS`.
-        redis: A client of `redis.asyncio`, or what else runs scripts.
-        clock: Measures in this process how much of a refusal's time has gone by.
-        prefix: Put before the name of every key. The names of one key share a hash tag: `{algorithm:key}`,
-            `{algorithm:key}:2`, … They contain the algorithm because each algorithm keeps another kind of
-            value: after a change of the algorithm no foreign value is found.
+        redis: A client of `redis.asyncio`, or another `ScriptRunner`.
+        clock: Measures the time since a refusal in this process.
+        prefix: The beginning of every key name in Redis. The names of one key share a hash tag:
+            `{algorithm:key}`, `{algorithm:key}:2`, … They contain the algorithm because each algorithm
+            stores another kind of value. So a changed algorithm does not read values of the former one.
         time_source: Lua that defines `now_us()`.
 
     Attributes:
-        algorithm: As given.
-        time_source: As given.
+        algorithm: The algorithm that counts hits.
+        time_source: Lua that defines `now_us()`.
         algorithm_file: The Lua file that defines `limiter`, for a script that includes decide_hits.lua.
 
     Raises:
@@ -139,7 +137,7 @@ class RedisRateLimiter:
         self._decide_alone: DecideHit = self._run_alone
         self._prefix = prefix
         self._refusals: OrderedDict[str, _Refusal] = OrderedDict()
-        self._epoch = 0  # grows when earlier replies no longer say what Redis would decide
+        self._epoch = 0  # is increased when Redis may decide otherwise than in its earlier replies
 
     @property
     def quotas(self) -> tuple[Quota, ...]:
@@ -147,7 +145,7 @@ class RedisRateLimiter:
         return self._quotas
 
     def change_quotas(self, quotas: Quota | Sequence[Quota]) -> None:
-        """Decide by other quotas from now on. Each worker has to be given them."""
+        """Decide by other quotas from now on. Call this in every worker."""
         self._quotas = quotas_in(quotas)
         self._epoch += 1
         self._refusals.clear()
@@ -158,7 +156,7 @@ class RedisRateLimiter:
         Args:
             key: The key of the quotas.
             cost: Units of each quota.
-            decide: Has the script decide the hit together with something else; None: by itself.
+            decide: Runs the script together with other commands; None to run the script by itself.
         """
         return self.refusal(key, cost) or await self._decide(Hit(key, cost, True, self._quotas), decide)
 
@@ -172,7 +170,7 @@ class RedisRateLimiter:
         return self.refusal(key, cost) or await self._decide(Hit(key, cost, False, self._quotas))
 
     def refusal(self, key: str, cost: int = 1) -> Decision | None:
-        """Repeat a refusal of Redis; None where Redis has to decide."""
+        """Return a repeated refusal of Redis; None if Redis has to decide."""
         refusal = self._refusals.get(key)
         repeated = refusal.repeated(cost, self._now_us()) if refusal is not None else None
         if repeated is None:
@@ -185,7 +183,7 @@ class RedisRateLimiter:
         """Forget `key`."""
         try:
             await self._runner.run(COMMAND, self._names(key, MAX_QUOTAS), ["DEL"])
-        finally:  # whether Redis has forgotten it is not known: Redis decides the next hit
+        finally:  # after an error the key may be forgotten or not, so Redis decides the next hit
             self._forget(key)
 
     def arguments_of(self, hits: Sequence[Hit]) -> tuple[list[str], list[Argument]]:
@@ -193,9 +191,8 @@ class RedisRateLimiter:
         keys: list[str] = []
         arguments: list[Argument] = []
         lists: list[Argument] = []
-        distances: dict[
-            int, int
-        ] = {}  # of each list of quotas from the first argument, by the list's identity
+        # The distance of each list of quotas from the first argument, by the identity of the list.
+        distances: dict[int, int] = {}
         for key, cost, spend, quotas in hits:
             distance = distances.get(id(quotas))
             if distance is None:
@@ -216,7 +213,7 @@ class RedisRateLimiter:
         epoch = self._epoch
         allowed, *figures = self._runner.checked(await (decide or self._decide_alone)(hit))
         decision = _decision(hit.quotas, figures)
-        if allowed:  # what was refused before is refused for longer, or not at all
+        if allowed:  # an earlier refusal no longer holds: its retry time is later now, or it has ended
             self._refusals.pop(hit.key, None)
         elif epoch == self._epoch:
             retry_after_us = max(figures[1::3])

@@ -1,29 +1,29 @@
--- Sliding window log: never more than `limit` units in any window, exactly. A unit let through at t has left
--- at t + window.
+-- Sliding window log: never more than `limit` units in any window, exactly. A unit allowed at t leaves the window at
+-- t + window.
 --
--- A run's work does not grow with the cost, and grows with the logarithm of the number of hits in the window.
+-- The time of a run does not grow with the cost of the hit. It grows with the logarithm of the hits in the window.
 --
--- key      list: two numbers for each hit let through, oldest first: its time in µs, and the total of units let
---          through up to and including it. The first hit has left already; its total is what the others began at.
+-- key      list: two numbers for each allowed hit, oldest first: its time in µs, and the total of units allowed up to
+--          and including it. The first hit has already left the window; its total is the base of the other totals.
 --
 -- @include ../redis/now
 local TIME, TOTAL = 0, 1
 
--- What a key begins with: a hit that took nothing and left long ago.
+-- Add the first entry of a key: a hit of no units that has left the window.
 local function begin(key)
   redis.call('RPUSH', key, 0, 0)
 end
 
 local function append(key, total, window)
   redis.call('RPUSH', key, now, total)
-  redis.call('PEXPIRE', key, math.ceil(window / 1000) + 1) -- clean-up only, never early
+  redis.call('PEXPIRE', key, math.ceil(window / 1000) + 1) -- only frees memory: the key no longer counts by then
 end
 
--- Return the number of hits, from the oldest on, whose TIME or TOTAL is below `least`. The search begins at the
--- front, where the result mostly is.
-local function count_below(key, place, least)
+-- Return the number of hits, from the oldest on, whose TIME or TOTAL is below `least`. The search begins with the
+-- oldest hits, since the result is small in most cases.
+local function count_below(key, field, least)
   local function is_below(hit)
-    local number = redis.call('LINDEX', key, 2 * hit + place)
+    local number = redis.call('LINDEX', key, 2 * hit + field)
     return number and tonumber(number) < least
   end
   local low, high, step = 0, 0, 1
@@ -63,7 +63,7 @@ local function hit(key, cost, spend, limit, window)
   end
 
   local wait = 0
-  if used + cost > limit then -- until the hit has left that brought the total to what must leave
+  if used + cost > limit then -- wait until the units that must leave, `used + cost - limit`, have left the window
     local staying = count_below(key, TOTAL, total + cost - limit)
     wait = redis.call('LINDEX', key, 2 * staying + TIME) + window - now
   elseif spend then

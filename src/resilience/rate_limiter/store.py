@@ -14,10 +14,10 @@ class Decision(NamedTuple):
         quota: The quota that limits most: the one with the fewest units remaining; of several such quotas,
             the one with the longest `retry_after`, then `reset_after`.
         remaining: Units that `quota` has left now.
-        retry_after: Seconds after which the same hit, nothing else changed, would be allowed; 0 where it is
+        retry_after: Seconds after which the same hit would be allowed if no other hit came; 0 if it is
             allowed now. It is the longest of all quotas.
-        reset_after: Seconds after which, nothing else changed, the limit of every quota is free again.
-        parts: The decision of each quota by itself, in the order of the limiter's quotas; empty where the
+        reset_after: Seconds after which the limit of every quota is free again if no other hit came.
+        parts: The decision of each quota by itself, in the order of the limiter's quotas; empty if the
             limiter has one quota.
     """
 
@@ -80,14 +80,14 @@ class RateLimiter(Protocol):
     def change_quotas(self, quotas: Quota | Sequence[Quota]) -> None:
         """Decide by other quotas from now on, also for keys that have counts.
 
-        The units that a key has used stay used, against the new limit. The counts of the first quota pass to
-        the first of the new quotas, those of the second to the second, and so on. An added quota begins
-        without counts, so add it at the end.
+        The units that a key has used count against the new limit. The counts of the first quota become those
+        of the first new quota, the counts of the second become those of the second, and so on. An added quota
+        begins without counts, so add it at the end.
 
-        If a window changes, the counts are read as if it had always been the new one; what was free by the
-        former window may be forgotten. In a bucket, the units used so far come back at the new rate from the
-        next decision on the key on. No key is rejected for longer than the new window, or for two windows by
-        `sliding_window_counter`.
+        If a window changes, the counts are read as if the window had always been the new one. Hits that no
+        longer counted by the former window may be forgotten. In a bucket, used units become free at the new
+        rate after the next decision on the key. No key is rejected for longer than the new window, or for two
+        windows by `sliding_window_counter`.
 
         Raises:
             ValueError: There is no quota, or there are more than `MAX_QUOTAS`.
@@ -115,10 +115,10 @@ class RateLimiter(Protocol):
         ...
 
     def refusal(self, key: str, cost: int = 1) -> Decision | None:
-        """Return the decision on a hit that is known to be rejected; None for any other hit.
+        """Return the decision on a hit that would certainly be rejected; None for any other hit.
 
-        It does not ask the store and does not wait, so it is the cheapest way to reject a flood. Raises
-        ValueError as `hit` does.
+        This method sends nothing to the store and does not wait, so it is the cheapest way to reject a flood.
+        It raises ValueError as `hit` does.
         """
         ...
 

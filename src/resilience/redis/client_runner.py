@@ -1,6 +1,6 @@
 """Runs scripts through a client of redis-py: of one server, of a master from Sentinel, or of a cluster.
 
-**Timeouts.** Each run ends after `timeout_seconds`. The client may have shorter timeouts of its own.
+**Timeouts.** Each run ends after `timeout_seconds`. The client may have its own shorter timeouts.
 
 **Retries.** A client that retries sends a script again after a lost answer, and may count a hit or an outcome
 twice. Create the client with `retry=Retry(NoBackoff(), 0)`.

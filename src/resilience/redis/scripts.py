@@ -4,7 +4,7 @@ Each decision that several workers share is one script. A script reads the serve
 The time source defines this function at the beginning of the script. Tests pass a time source that they
 control.
 
-A file names each file that it includes on a line of its own, by the path from its folder and without `.lua`:
+A file names each file that it includes on a separate line, by the path from its folder and without `.lua`:
 
     -- @include ../redis/now
 

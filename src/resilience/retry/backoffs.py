@@ -106,7 +106,7 @@ class FullJitter:
 
 @dataclass(frozen=True, slots=True)
 class EqualJitter:
-    """A random delay from half of that of `backoff` to all of it, where some delay is needed."""
+    """A random delay from half of the delay of `backoff` to all of it, for cases that need some delay."""
 
     backoff: Backoff
 
@@ -148,6 +148,6 @@ class DecorrelatedJitter:
         _require_seconds("cap_seconds", self.cap_seconds)
 
     def delay(self, attempt: int, previous: float, randomizer: Randomizer) -> float:  # noqa: ARG002
-        """Return min(cap, uniform(base, 3 · previous)), where base is the previous delay of the first."""
+        """Return min(cap, uniform(base, 3 · previous)). Before the first delay, previous is base."""
         longest = 3 * max(previous, self.base_seconds)
         return min(self.cap_seconds, self.base_seconds + randomizer.random() * (longest - self.base_seconds))

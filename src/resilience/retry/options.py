@@ -20,7 +20,7 @@ def no_error(_error: Exception) -> bool:
 
 
 def at_least_retry_after(outcome: object, wait: float) -> float:
-    """Return `wait`, or the `retry_after` of `outcome` in seconds where that is longer."""
+    """Return the longer of `wait` and the `retry_after` of `outcome`, in seconds."""
     retry_after = getattr(outcome, "retry_after", None)
     # Written so that NaN, which compares false, has no effect.
     return float(retry_after) if isinstance(retry_after, (int, float)) and retry_after > wait else wait
@@ -31,12 +31,12 @@ _DEFAULT_BACKOFF: Final = FullJitter(Exponential(base_seconds=0.1, cap_seconds=5
 
 @dataclass(frozen=True, slots=True)
 class RetryOptions:
-    """When to retry.
+    """The limits, the delays and the failures of a retry.
 
     Attributes:
         attempts: The number of all attempts, the first included; at least 1.
         total_seconds: Time since the first attempt began after which no further attempt begins; finite, above
-            0. It stops no attempt under way; a timeout inside the retry does that.
+            0. It stops no running attempt; a timeout inside the retry does that.
         backoff: Determines the delay between attempts.
         delay_of: Returns the delay before the next attempt in seconds, at least 0, from the error or the
             failed result of an attempt, and from what `backoff` returned.

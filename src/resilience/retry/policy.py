@@ -3,7 +3,7 @@
 Retries are limited by the number of attempts, by the time of all attempts together, and, with a budget, by
 the share of calls that may be retried, so that retries do not overload a service which is already failing.
 
-A call fails if it raises an error, or if it returns a result that `is_failure_result` judges a failure. When
+A call fails if it raises an error, or if it returns a result for which `is_failure_result` returns True. When
 no attempt is left, the caller gets the last outcome unchanged: the error is raised, the result is returned.
 (Polly and resilience4j do the same.)
 """
@@ -24,15 +24,15 @@ _DEFAULT_OPTIONS: Final = RetryOptions()
 
 
 class Retry(SyncPolicy):
-    """The policy.
+    """A policy that runs a failed call again.
 
     An error or a result whose `retry_after` is a number of seconds is not retried sooner, unless `delay_of`
-    says otherwise. A cancellation is not an error and is never retried. If the call refuses another attempt
-    with an `AttemptRefusedError`, the attempt before was the last.
+    returns a shorter delay. A cancellation is not an error and is never retried. If the call refuses another
+    attempt with an `AttemptRefusedError`, the attempt before was the last.
 
     Args:
-        options: When to retry.
-        clock: Measures the time and waits.
+        options: The limits, the delays and the failures that are retried.
+        clock: Measures the time, and sleeps.
         randomizer: Draws the jitter.
         budget: Limits retries further; None for no such limit.
         name: The policy's name in events.
@@ -59,7 +59,7 @@ class Retry(SyncPolicy):
         report_outcomes(self, clock, listener, is_failure_result=options.is_failure_result)
 
     def with_options(self, *, attempts: int | None = None, total_seconds: float | None = None) -> Self:
-        """Return this retry, with the same budget, with other limits.
+        """Return a copy of this retry with other limits. Both share the budget.
 
         Raises:
             ValueError: A value is out of its range.
@@ -70,7 +70,7 @@ class Retry(SyncPolicy):
         """Run `call` until it succeeds.
 
         Returns:
-            The result of the last attempt, also where that counts as a failure and no attempt is left.
+            The result of the last attempt, even if it counts as a failure.
 
         Raises:
             TypeError: `call` is a plain function; it is not run.

@@ -1,4 +1,4 @@
-"""A listener that counts with OpenTelemetry. It needs `opentelemetry-api` and no SDK.
+"""A listener that counts events with OpenTelemetry. It needs only `opentelemetry-api`, not the SDK.
 
 ================================== ========= ======= ==============================================
 instrument                         kind      unit    attributes
@@ -8,7 +8,8 @@ instrument                         kind      unit    attributes
 `standfast.events`                 counter   {event} `policy`, `event`
 ================================== ========= ======= ==============================================
 
-The attributes are those of `CallFinished`; `event` is the class of every other event, such as "Retried".
+The first three attributes are those of `CallFinished`. `event` is the class of any other event, such as
+"Retried".
 """
 
 from opentelemetry.metrics import MeterProvider, get_meter
@@ -21,7 +22,7 @@ class OpenTelemetryListener:
     """Counts every event, and measures every call.
 
     Args:
-        meter_provider: Makes the instruments; None for the global one.
+        meter_provider: Creates the instruments; None for the global provider.
     """
 
     def __init__(self, meter_provider: MeterProvider | None = None) -> None:

@@ -1,4 +1,4 @@
-"""A listener that counts with `prometheus_client`.
+"""A listener that counts events with `prometheus_client`.
 
 ===================================== ========= ===============================
 metric                                kind      labels
@@ -8,8 +8,8 @@ metric                                kind      labels
 `standfast_events_total`              counter   `policy`, `event`
 ===================================== ========= ===============================
 
-The labels are those of `CallFinished`; `event` is the class of every other event, such as "Retried". The
-share of calls that succeed, over five minutes::
+The first three labels are those of `CallFinished`. `event` is the class of any other event, such as
+"Retried". This query returns the share of successful calls over five minutes::
 
     sum by (policy, pattern) (rate(standfast_calls_total{outcome="succeeded"}[5m]))
       / sum by (policy, pattern) (rate(standfast_calls_total[5m]))
@@ -25,10 +25,10 @@ from . import DURATION_BUCKETS_SECONDS
 
 
 class PrometheusListener:
-    """Counts every event, and measures every call. A registry takes one such listener, for all policies.
+    """Counts every event, and measures every call. Create one listener per registry, for all policies.
 
     Args:
-        registry: Where the metrics are registered.
+        registry: The registry for the metrics.
         buckets: Upper bounds of the histogram's buckets, in seconds.
 
     Raises:

@@ -24,7 +24,7 @@ PAGE_EVENTS = 200
 """Events read in one round trip."""
 
 MAX_FOLLOWERS = 32
-"""The most followers that one worker serves at a time."""
+"""The largest number of followers that one worker serves at a time."""
 
 FOLLOW_SECONDS = 3600.0
 """The longest time for which a follower holds its slot. The follower can then reconnect."""
@@ -43,7 +43,7 @@ class EventFeed:
 
     Args:
         log: The log of all workers.
-        clock: Paces the followers.
+        clock: The clock for the followers.
     """
 
     def __init__(self, log: EventLog, clock: Clock) -> None:

@@ -33,7 +33,7 @@ from src.services.external_service import ExternalServiceError, ExternalServiceR
 _log = logging.getLogger(__name__)
 
 BUFFERED_EVENTS = 500
-"""The most events of one worker that wait to be written; beyond that, the oldest are dropped."""
+"""The largest number of events of one worker that wait to be written; beyond that, the oldest are dropped."""
 
 GATHER_SECONDS = 0.1
 """The time for which events are collected before they are written, so that they need few round trips."""

@@ -21,7 +21,7 @@ class PointPage(NamedTuple):
 
 
 class ExportStore(Protocol):
-    """Where points are read from."""
+    """The port of a store that exports points."""
 
     def export(
         self,
@@ -39,7 +39,7 @@ class ExportStore(Protocol):
             metric_type: The type.
             start_us: The first instant; None is the beginning.
             stop_us: The instant after the last; None is the end.
-            filters: What a series must match.
+            filters: The filters that a series must match.
 
         Raises:
             StorageUnavailableError: The store is unavailable, or points of a minute were deleted while its

@@ -1,9 +1,9 @@
-"""How long metrics are kept, and their deletion.
+"""The retention and the deletion of metrics.
 
 Retention is a deletion that runs by itself: every `SWEEP_SECONDS` one worker deletes the hours that are older
-than their type's retention. So points that are too old vanish from all reads at the same time, and a new rule
-holds for points that are stored already. Points are deleted in whole hours: they are kept for at least the
-retention, and for at most an hour and a sweep longer.
+than their type's retention. So expired points disappear from all reads at the same time, and a new rule also
+applies to the points that are already stored. Points are deleted in whole hours: they are kept for at least
+the retention, and for at most an hour and `SWEEP_SECONDS` longer.
 """
 
 import asyncio
@@ -19,16 +19,16 @@ from src.services.metrics.labels import LabelFilters
 _log = logging.getLogger(__name__)
 
 MAX_RULES: Final = 100
-"""The most retention rules there may be."""
+"""The highest number of retention rules."""
 SWEEP_SECONDS: Final = 60
-"""How often points that are too old are deleted."""
+"""The time between two deletions of expired points."""
 
 
 class TooManyRulesError(ServiceError):
     """There are `MAX_RULES` retention rules already."""
 
     def __init__(self) -> None:
-        super().__init__(f"there are {MAX_RULES} rules already, which is the most there may be")
+        super().__init__(f"there are {MAX_RULES} rules already, which is the limit")
 
 
 class DeletableStore(Protocol):
@@ -47,7 +47,7 @@ class DeletableStore(Protocol):
         ...
 
     async def oldest(self) -> Sequence[tuple[str, int]]:
-        """Return each type, and where the hour of its oldest point begins, in µs since 1970."""
+        """Return each type, and the start of the hour of its oldest point, in µs since 1970."""
         ...
 
     async def now_us(self) -> int:
@@ -71,7 +71,7 @@ class RetentionStore(Protocol):
         ...
 
     async def take_turn(self, seconds: float) -> bool:
-        """Return whether this worker is the one that sweeps during the next `seconds`."""
+        """Return whether this worker may sweep. Then no other worker may for `seconds`."""
         ...
 
 
@@ -79,7 +79,7 @@ class RetentionRules:
     """The retention of each type.
 
     Args:
-        rules: Seconds by pattern: the name of a type, or its beginning and an asterisk. 0 is for ever.
+        rules: Seconds by pattern: the name of a type, or its beginning and an asterisk. 0 means no limit.
         default_seconds: The retention of types that no pattern matches.
     """
 
@@ -104,10 +104,10 @@ class RetentionRules:
         return self._default_seconds
 
     def expired(self, oldest: Sequence[tuple[str, int]], now_us: int) -> list[tuple[str, int]]:
-        """Return each type that has hours to be deleted, and where the first hour begins that is kept.
+        """Return each type with hours to delete, and the start of the first hour that is kept.
 
         Args:
-            oldest: Each type, and where the hour of its oldest point begins, in µs since 1970.
+            oldest: Each type, and the start of the hour of its oldest point, in µs since 1970.
             now_us: The time, in µs since 1970.
         """
         found = []
@@ -125,7 +125,7 @@ class LifecycleService:
     Args:
         store: The points.
         retention: The retention rules.
-        default_seconds: The retention of types that no rule matches; 0 is for ever.
+        default_seconds: The retention of types that no rule matches; 0 means no limit.
         discard: Drops the cached summaries of a type.
     """
 
@@ -148,8 +148,8 @@ class LifecycleService:
         """Delete points of `metric_type` as `DeletableStore.delete` does, and drop its cached summaries.
 
         Raises:
-            StorageUnavailableError: The store is unavailable. Some points may be deleted; the same deletion
-                again deletes the rest.
+            StorageUnavailableError: The store is unavailable. Some points may be deleted; repeat the
+                deletion to delete the rest.
         """
         try:
             deleted = await self._store.delete(metric_type, filters, before_us)
@@ -160,7 +160,7 @@ class LifecycleService:
         return deleted
 
     async def set_rule(self, pattern: str, seconds: int) -> None:
-        """Keep the types that match `pattern` for `seconds`, points that are stored already included.
+        """Keep the types that match `pattern` for `seconds`. The rule also applies to stored points.
 
         Raises:
             TooManyRulesError: There are `MAX_RULES` rules already.
@@ -176,7 +176,7 @@ class LifecycleService:
 
         Raises:
             StorageUnavailableError: The store is unavailable. If the rule is removed, the next sweep applies
-                what holds instead.
+                the remaining rules.
         """
         is_removed = await self._retention.remove_rule(pattern)
         await self.sweep()
@@ -185,7 +185,7 @@ class LifecycleService:
     async def sweep(self) -> None:
         """Delete the points that are older than their type's retention.
 
-        A type that cannot be read is logged and left as it is.
+        A type that cannot be read is logged and skipped.
 
         Raises:
             StorageUnavailableError: The store is unavailable.
@@ -203,7 +203,7 @@ class LifecycleService:
                 _log.warning("retention_failed", extra={"type": name, "reason": str(error)})
 
     async def keeps_all(self) -> bool:
-        """Return whether nothing is ever too old.
+        """Return whether no rule deletes anything.
 
         Raises:
             StorageUnavailableError: The store is unavailable.
@@ -219,8 +219,8 @@ class RetentionSweeper:
 
     Args:
         lifecycle: Deletes the points.
-        retention: Says whose turn it is.
-        clock: Paces the sweeps.
+        retention: Chooses the worker that sweeps.
+        clock: The clock for the sweeps.
     """
 
     def __init__(self, lifecycle: LifecycleService, retention: RetentionStore, clock: Clock) -> None:
@@ -234,7 +234,7 @@ class RetentionSweeper:
         self._task = asyncio.create_task(self._run())
 
     async def aclose(self) -> None:
-        """Stop. A sweep that is cut short is finished by the next one, in whichever worker."""
+        """Stop. The next sweep of any worker finishes an interrupted sweep."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)

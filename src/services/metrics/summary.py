@@ -38,7 +38,7 @@ def cache_key(metric_type: str, period: str, labels: LabelQuery = ALL_SERIES) ->
 
 
 class SummaryIndex(Protocol):
-    """Which summaries by labels are cached."""
+    """The port of an index of the cached summaries by labels."""
 
     async def add(self, metric_type: str, key: str) -> None:
         """Note that a summary of `metric_type` is going to be cached under `key`."""

@@ -86,7 +86,7 @@ class CounterFlusher:
     Args:
         counters: The counters of the worker.
         store: The store of the sums; it must work without Redis.
-        clock: Paces the flushes.
+        clock: The clock for the flushes.
     """
 
     def __init__(self, counters: WorkerCounters, store: CounterStore, clock: Clock) -> None:

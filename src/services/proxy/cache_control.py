@@ -1,4 +1,4 @@
-"""Read from headers how an answer may be used again (RFC 9111).
+"""The rules for using an answer again, read from its headers (RFC 9111).
 
 An answer is *fresh* while its age is below the lifetime that it states, and *stale* afterwards. Where RFC
 9111 leaves a choice, this module makes the stricter one:
@@ -25,11 +25,11 @@ _DIRECTIVE = re.compile(rb'([^\s",;=]+)(?:\s*=\s*("(?:[^"\\]|\\.)*"|[^\s",;]*))?
 _SECONDS = re.compile(rb"\s*0*([0-9]+)\s*\Z")
 
 _ONE_REQUEST = frozenset({b"private", b"no-store", b"no-cache"})
-"""Directives that forbid to answer another request, too, even one that waits for the same call (RFC 9111,
-sections 5.2.2.4, 5.2.2.5 and 5.2.2.7)."""
+"""Directives by which an answer must not go to another request, even if that waits for the same call (RFC
+9111, sections 5.2.2.4, 5.2.2.5 and 5.2.2.7)."""
 
 _NEVER_STALE = frozenset({b"must-revalidate", b"proxy-revalidate", b"s-maxage"})
-"""Directives that forbid a stale copy even where the upstream can't be reached (RFC 9111, section 4.2.4)."""
+"""Directives that forbid a stale copy even if the upstream is unreachable (RFC 9111, section 4.2.4)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """The headers that the proxy passes on to the upstream and to the caller, and functions that read headers.
 
-Names are in lower case throughout. RFC 9110, section 7.6.1, lists the headers that end at each hop.
+Names are in lower case throughout. RFC 9110, section 7.6.1, lists the headers that apply to one connection
+only.
 """
 
 from http import HTTPStatus
@@ -16,7 +17,7 @@ _HOP_BY_HOP = frozenset({
 })  # fmt: skip
 
 _PERSONAL = frozenset({b"authorization", b"cookie"})
-"""Request headers that make the answer one for this caller alone."""
+"""Request headers that identify a caller. Other callers must not get the answer."""
 
 _TO_UPSTREAM = SHARED_BY | _PERSONAL | {b"client-id", b"user-agent", b"traceparent", b"tracestate"}
 """All headers that are passed on. An upstream may answer by any header that it receives, such as

@@ -15,11 +15,11 @@ from src.services.proxy.cache_control import ReuseRules
 from src.services.proxy.headers import Headers
 
 CHUNK_BYTES = 64 * 1024
-"""The most bytes that a reader gets at once, and so the most that wait in a slow reader's connection."""
+"""The largest number of bytes that a reader gets at once. A slow reader's connection holds no more."""
 
 
 class ResponseCutError(ServiceError):
-    """The answer broke off after its head. The message says why."""
+    """The answer ended early, after its head. The message has the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Head:
     Attributes:
         status: HTTP status.
         headers: The headers for the caller.
-        rules: How the answer may be used again.
+        rules: The rules for the reuse of the answer.
     """
 
     status: int
@@ -128,7 +128,7 @@ class BufferBudget:
     answers together exceed the budget, the oldest are discarded.
 
     Args:
-        max_bytes: The most bytes of all bodies together. A single one may be longer.
+        max_bytes: The largest number of bytes of all bodies together. A single one may be longer.
     """
 
     def __init__(self, max_bytes: int) -> None:

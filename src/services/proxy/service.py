@@ -8,7 +8,7 @@ A request takes these steps:
    also leaves the queue.
 3. **Breaker.** While the circuit breaker is open, the request is rejected before it waits.
 4. **Queue.** The call waits for its slot. The queue contains the calls of all workers.
-5. **Copy, again.** Another worker may have stored a fresh copy meanwhile. The copy is then returned, and the
+5. **Copy, again.** Another worker may have stored a fresh copy by then. The copy is then returned, and the
    next call gets the slot.
 6. **Breaker, timeout, upstream.** The upstream is called. Its answer is passed on while it arrives, and is
    stored as a copy when it is complete.

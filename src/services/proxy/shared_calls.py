@@ -102,7 +102,7 @@ class SharedCalls:
         existing = self._shared.get(call.sharing_key)
         if existing is None:
             await self._reject_while_open()
-            existing = self._shared.get(call.sharing_key)  # started meanwhile
+            existing = self._shared.get(call.sharing_key)  # started in the meantime
         if existing is None:
             self._start(call)
         return existing or call

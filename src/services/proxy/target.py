@@ -1,4 +1,4 @@
-"""The URLs that the proxy may call: never on another host, and never above the upstream's base path.
+"""The URLs that the proxy may call: they are on the upstream's host, and below its base path.
 
 A path is passed on as it was sent, because decoding and encoding it again could change its meaning. So this
 module checks the path as the most lenient upstream would read it: percent-decoded until decoding changes
@@ -20,7 +20,7 @@ _SCHEME = re.compile(rb"/[A-Za-z][A-Za-z0-9+.-]*:")
 
 
 class UnsafeTargetError(ValueError):
-    """The path tries to leave the upstream, or is not allowed in a request line. The message says which."""
+    """The path leads out of the upstream, or is not allowed in a request line. The message has the reason."""
 
 
 class UpstreamTarget:
@@ -71,7 +71,7 @@ def _reject_leaving(path: bytes) -> None:
         raise UnsafeTargetError("The path must not hold encoded slashes")
     if decoded.startswith(b"//") or _SCHEME.match(decoded):
         raise UnsafeTargetError("The path must be a path of the upstream, not a URL")
-    # Some servers read the part after a semicolon as parameters of the segment: to them "..;x" is "..".
+    # Some servers read the part after a semicolon as parameters of the segment, and treat "..;x" like "..".
     if any(segment.partition(b";")[0] in {b".", b".."} for segment in decoded.split(b"/")):
         raise UnsafeTargetError("The path must not hold the segments . and ..")
 
@@ -82,4 +82,4 @@ def _fully_decoded(path: bytes) -> bytes:
         if decoded == path:
             return path
         path = decoded
-    raise UnsafeTargetError(f"The path must not be percent-encoded more than {MAX_ENCODINGS} times over")
+    raise UnsafeTargetError(f"The path must not be percent-encoded more than {MAX_ENCODINGS} times")

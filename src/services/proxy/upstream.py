@@ -44,7 +44,7 @@ class UpstreamAnswerTooLargeError(ServiceError):
     """The answer is longer than the proxy passes on. This is no failure of the upstream.
 
     Args:
-        max_bytes: The most bytes that a body may have.
+        max_bytes: The largest number of bytes that a body may have.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -105,8 +105,8 @@ class Upstream:
             buffer: An empty buffer. This method does not end it.
 
         Returns:
-            The last piece of a body whose length was announced, and nothing of another. A reader that gets
-            the last piece has the whole answer, so the caller of this method can do something before.
+            The last piece of a body whose length was announced; empty for other bodies. A reader that gets
+            the last piece has the whole answer, so the caller of this method can act before the reader does.
 
         Raises:
             ExternalServiceError: There is no answer, it breaks the rules of HTTP, it is a server error (5xx),

@@ -1,8 +1,8 @@
-"""Compaction of sketches: entries of equal bins become one.
+"""Compaction of sketches: the entries of each bin are merged into one.
 
-A write only appends to a sketch, which is fast. If a sketch has grown long by that, the script that wrote it
-reports the sketch, and a worker replaces what it has read by the compacted form. What was appended meanwhile
-stays.
+A write only appends entries to a sketch, which is fast. If the sketch becomes too long, the script of the
+write reports it. A worker then reads the sketch and replaces the part that it has read by the compacted form.
+Entries that were appended in the meantime stay.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ class SketchCompactor:
     """Compacts sketches in the background.
 
     Args:
-        link: To Redis.
+        link: The link to Redis.
     """
 
     def __init__(self, link: RedisLink) -> None:
@@ -33,16 +33,16 @@ class SketchCompactor:
         self._task: asyncio.Task[None] | None = None
 
     def add(self, sketches: Iterable[bytes]) -> None:
-        """Compact `sketches`, given as keys, soon.
+        """Compact the sketches at the given keys in the background.
 
-        If Redis is unavailable meanwhile, a later write reports them again.
+        If Redis becomes unavailable, a later write reports the sketches again.
         """
         self._waiting.update(dict.fromkeys(sketches))
         if self._waiting and self._task is None:
             self._task = asyncio.create_task(self._run())
 
     async def aclose(self) -> None:
-        """Stop, without what is still waiting."""
+        """Stop. Waiting sketches are not compacted."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)

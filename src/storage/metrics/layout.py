@@ -9,8 +9,7 @@
 ``d``                    hash: rollup records by day, and of all points (``all``); ``open``: the newest minute
                          that was written; ``labelled``, if any point had labels; ``preparing``, while a type
                          of many hours gets its first labels: the generation and the last hour noted in ``u``;
-                         ``generation``: a number that each deletion changes, and that no other type or time
-                         has
+                         ``generation``: a number that each deletion changes. It is never used twice
 ``p:m:<minute>``         string: the sketch of one minute, if it has many points outside the head; 26 hours
 ``p:h:<hour>``           string: the sketch of one hour, from 64 points on
 ``p:d:<day>``, ``p:all`` string: the sketches of one day, and of all points
@@ -18,20 +17,20 @@
                          and a retired number to its labels
 ``q:<hour>``, ``q:all``  string: blocks of series, of one hour and of all hours. After a deletion ``q:all`` is
                          only a version, until it is merged again.
-``u``                    hash: by hour, how many points no block of series has yet
+``u``                    hash: by hour, the number of points that are not yet in a block of series
 ``hours``                sorted set: the hours that have points
-``x``, ``w:<minute>``    string: of a deletion its lease, and the points of an hour that it keeps (-1: head)
+``x``, ``w:<minute>``    string: the lease of a deletion, and the points of an hour that it keeps (-1: head)
 =======================  =====================================================================================
 
 Besides these, ``types`` is a sorted set of all types by their latest timestamp, ``idem:<digest>`` an
 idempotency record, and ``m:layout`` the version of this layout. Days, hours and minutes are numbered from
 1970 on.
 
-A sketch begins with a header of 8 bytes: how many of the bucket's first points it leaves out, and the length
-of its compacted part; entries follow.
+A sketch begins with a header of 8 bytes: the number of the first points of the bucket that it leaves out, and
+the length of its compacted part. The entries follow.
 
-A point's place is its index in the head, or `HEAD_POINTS` plus its index in its minute. Of equal timestamps,
-the one with the greater place arrived later.
+A point's place is its index in the head, or `HEAD_POINTS` plus its index in its minute. If two timestamps are
+equal, the point with the greater place arrived later.
 """
 
 import struct

@@ -1,7 +1,7 @@
-"""The version of the layout in which metrics lie in Redis.
+"""The version of the layout of metrics in Redis.
 
-`m:layout` holds the version since layout 2. Layout 1, which kept each point as a member of a sorted set, is
-known by its keys: it counted the points of each type in `m:{<type>}:seq`.
+Since layout 2, `m:layout` contains the version. Layout 1 stored each point as a member of a sorted set. It is
+recognised by the key `m:{<type>}:seq`, which counted the points of a type.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -15,10 +15,10 @@ LAYOUT_VERSION = "2"
 VERSION_KEY = "m:layout"
 
 TYPES_AT_ONCE = 1_000
-"""Types whose keys are looked for in one round trip."""
+"""The number of types whose keys are checked in one round trip."""
 
 SendRaw: TypeAlias = Callable[..., Awaitable[Sequence[Reply]]]
-"""Sends commands, and returns their replies. The refusal of a command is a reply."""
+"""Sends commands, and returns their replies. The refusal of a command is a reply, too."""
 
 
 class OtherLayoutError(Exception):
@@ -33,15 +33,15 @@ class OtherLayoutError(Exception):
 
 
 async def check_layout(send: SendRaw) -> None:
-    """Check that Redis holds metrics in our layout or none, and write the version where there is none.
+    """Check that Redis has metrics in this layout or none, and write the version if it is missing.
 
-    What Redis refuses to say counts as ours: a user without the right to read the version may still serve.
+    If Redis refuses the command, the layout counts as correct: the service works without this permission.
 
     Args:
         send: Sends commands.
 
     Raises:
-        OtherLayoutError: Redis holds metrics in another layout.
+        OtherLayoutError: Redis has metrics in another layout.
         RedisError: Redis does not answer.
     """
     (found,) = await send(("GET", VERSION_KEY))

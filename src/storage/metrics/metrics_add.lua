@@ -23,7 +23,7 @@ if KEYS[2] then
       return first == fingerprint and {0, first_answer} or {-1}
     end
   end
-  -- Changes nothing, but fails where the record could not be written.
+  -- Changes nothing, but fails if the record could not be written.
   redis.call('SET', KEYS[2], known or '', 'XX', 'KEEPTTL')
 end
 

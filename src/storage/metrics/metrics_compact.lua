@@ -1,4 +1,4 @@
--- Replaces the beginning of a sketch by its compacted form. What was added meanwhile stays behind it.
+-- Replaces the beginning of a sketch by its compacted form. Entries that were added in the meantime follow it.
 --
 -- KEYS  a sketch
 -- ARGV  the beginning, its compacted form

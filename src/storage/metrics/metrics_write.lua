@@ -25,7 +25,7 @@ local MAX_HOURS = 500   -- hours of a type without labels that its first write w
 local FIELDS_AT_ONCE = 1000 -- names and values of a hash that one command sets; an even number
 
 local hints = {} -- keys of sketches whose log is to be compacted
-local folds = {} -- type and hour, by turns, whose points are to be added to a block of series
+local folds = {} -- types and hours in turn, whose points are to be added to blocks of series
 
 local taken = 0
 local function take()
@@ -347,7 +347,7 @@ local function write_series(t)
   set_fields(t.prefix .. 's', fields)
 end
 
--- Begin a new minute. The strings of the minute before rarely grow any more.
+-- Begin a new minute. The strings of the previous minute rarely grow after that.
 local function open_minute(t, newest)
   if t.open then
     seal(t, t.open)

@@ -1,7 +1,7 @@
-"""Which parts of the metric service work: each is tried with the commands and scripts of its requests.
+"""Checks the parts of the metric service with the commands and scripts of their requests.
 
-A Redis that answers PING may still refuse writes (its memory is full, it is a replica), or commands and
-scripts (they are renamed or denied), so each part is tried alone. Nothing is stored.
+A Redis that answers PING may still refuse writes, because its memory is full or it is a replica. It may also
+refuse commands and scripts that are renamed or denied. So each part is checked separately. Nothing is stored.
 """
 
 import asyncio
@@ -18,19 +18,19 @@ from src.storage.redis.link import CALL_TIMEOUT_SECONDS, RedisLink
 from src.storage.redis.scripts import storage_script
 
 ABSENT_TYPES = ("?0", "?1", "?2", "?3")
-"""No metric types have these names, so their keys never exist. The keys of each name are in another quarter
-of a Redis Cluster's slots, so that one node of several does not serve all of them."""
+"""Names that no metric type can have, so their keys never exist. The keys of each name are in another quarter
+of the slots of a Redis Cluster, so that no single node of several serves all of them."""
 
 _CHECK_INGEST = storage_script("metrics/check_ingest")
 
 
 class RedisReadiness:
-    """Tries the parts.
+    """Checks the parts.
 
     Args:
-        link: To Redis.
+        link: The link to Redis.
         store: Reads measurements.
-        clock: Bounds how long the attempts may take.
+        clock: Limits the time of the checks.
     """
 
     def __init__(self, link: RedisLink, store: RedisMetricStore, clock: Clock) -> None:
@@ -39,7 +39,7 @@ class RedisReadiness:
         self._clock = clock
 
     async def check(self) -> Readiness:
-        """Return which parts work, in one round trip, within `CALL_TIMEOUT_SECONDS`."""
+        """Return the working parts, with one round trip, within `CALL_TIMEOUT_SECONDS`."""
         ingest, reads = await asyncio.gather(self._works(self._try_ingest()), self._works(self._try_reads()))
         return Readiness(ingest, reads)
 

@@ -1,6 +1,7 @@
 """The metric store in Redis. `src.storage.metrics.layout` describes the keys.
 
-A batch is one script, and so is the summary of a window: each sees all of the other or nothing of it.
+A batch is stored by one script, and the summary of a window is read by one script. So a summary contains a
+batch completely or not at all.
 """
 
 import asyncio
@@ -49,20 +50,20 @@ CAP_REACHED = -3
 UNFINISHED = -4
 """The outcome of a script that Redis stopped after its first write."""
 UNPREPARED = -5
-"""The outcome of a script that stores nothing, because a type of many hours gets its first labels."""
+"""The outcome of a script that stores nothing, because a type with many hours gets its first labels."""
 
 MAX_DICTIONARIES = 1_000
-"""Types whose series dictionary a worker keeps."""
+"""The largest number of types whose series dictionary a worker keeps."""
 MAX_ATTEMPTS = 20
-"""How often a write is tried whose series or types other workers change at the same time."""
+"""The number of attempts for a write while other workers change its types or series."""
 
 FEW_MINUTES = 200
 MINUTES_PER_SECOND = 5_000
-"""Minutes of all types together that a script stores in a second on a busy machine, at least."""
+"""The smallest number of minutes, over all types, that a script stores per second on a busy machine."""
 
 
 class Caps(NamedTuple):
-    """The most types there may be, and the most series of one type."""
+    """The maximum number of types, and the maximum number of series of one type."""
 
     types: int = 10_000
     series_per_type: int = 1_000
@@ -75,9 +76,9 @@ class RedisMetricStore:
     """The metric store.
 
     Args:
-        link: The way to Redis.
-        clock: Paces a deletion's wait for another one of the same type.
-        caps: What limits the number of types and series.
+        link: The link to Redis.
+        clock: The clock for the wait of a deletion for another one of the same type.
+        caps: The maximum numbers of types and series.
         time_source: Lua that defines `now_us()`.
     """
 
@@ -112,7 +113,7 @@ class RedisMetricStore:
         self.aggregates = self._windows.aggregates
 
     async def aclose(self) -> None:
-        """Stop what runs in the background."""
+        """Stop the background tasks."""
         await self._compactor.aclose()
         await self._folder.aclose()
 
@@ -120,10 +121,10 @@ class RedisMetricStore:
         """Store `batch`, except points that a cap rejects: all or none of it, visible to the next read.
 
         Returns:
-            What was rejected, and whether the rest was stored now or before, up to 24 h ago.
+            The rejected points, and whether the others were stored now or by an earlier request.
 
         Raises:
-            IdempotencyKeyReusedError: The key came before with another fingerprint. Nothing is stored.
+            IdempotencyKeyReusedError: The key was used with another fingerprint. Nothing is stored.
             StorageRefusedError: Redis refuses. Nothing is stored.
             WriteUnconfirmedError: Redis did not answer, or refused after the first write. It is not known
                 whether the points are stored.
@@ -166,7 +167,7 @@ class RedisMetricStore:
         raise StorageUnavailableError("the series of these types are changing too fast")
 
     async def add_one(self, point: Point) -> PointRejection | None:
-        """Store one point, along with others of this tick of the event loop, or return why it is rejected.
+        """Store one point, together with others of this tick of the event loop, or return its rejection.
 
         Raises:
             StorageUnavailableError, ResponseError: As `add` does.
@@ -177,7 +178,7 @@ class RedisMetricStore:
         return outcome
 
     async def _add_singles(self, points: list[Point]) -> list[PointRejection | BaseException | None]:
-        """Store points of one tick; return for each why it is not stored."""
+        """Store the points of one tick. Return for each point None, or the reason why it is not stored."""
         batch = columns_of(points)
         outcomes: list[PointRejection | BaseException | None] = [None] * len(points)
         try:
@@ -192,7 +193,7 @@ class RedisMetricStore:
     async def _add_type(
         self, columns: PointColumns, outcomes: list[PointRejection | BaseException | None]
     ) -> None:
-        """Store points of one type, and put into `outcomes` why some are not stored."""
+        """Store the points of one type, and put the reason of each unstored point into `outcomes`."""
         try:
             for rejection in (await self.add([columns])).rejected:
                 outcomes[rejection.point_index] = rejection
@@ -201,7 +202,7 @@ class RedisMetricStore:
                 outcomes[index] = error
 
     def arguments_of(self, batch: Sequence[PointColumns]) -> tuple[list[Argument], float | None]:
-        """Return the arguments of a script that stores `batch`, and its timeout if it needs a longer one."""
+        """Return the arguments of a script that stores `batch`, and its timeout if a longer one is needed."""
         arguments: list[Argument] = [self._caps.types, self._caps.series_per_type, len(batch)]
         points = write_arguments(batch, self._dictionaries)
         arguments += points
@@ -211,14 +212,14 @@ class RedisMetricStore:
         return arguments, CALL_TIMEOUT_SECONDS + minutes / MINUTES_PER_SECOND
 
     def tidy_up(self, sketches: Sequence[Reply], hours: Sequence[Reply]) -> None:
-        """Compact and fold, in the background, what the script reports that has stored points."""
+        """Compact sketches and fold hours in the background, as reported by the script of a write."""
         self._compactor.add(sketches)
         self._folder.add(hours)
 
     async def _resolve(
         self, outcome: int, details: Sequence[Reply], batch: Sequence[PointColumns]
     ) -> tuple[list[PointColumns], list[PointRejection]]:
-        """Return what to store of `batch`, which a script did not store, and what a cap rejects."""
+        """Return the points of `batch` to store in the next attempt, and the points that a cap rejects."""
         if outcome == -2:
             await self._load_dictionaries([name.decode() for name in details])
             return list(batch), []
@@ -237,7 +238,7 @@ class RedisMetricStore:
         for columns in batch:
             if free_types >= 0 and columns.type not in known:
                 if free_types == 0:
-                    message = f"there are {self._caps.types} types already, which is the most there may be"
+                    message = f"there are {self._caps.types} types already, which is the limit"
                     rejected += [PointRejection(index, "type", message) for index in columns.indexes.tolist()]
                     continue
                 free_types -= 1
@@ -247,9 +248,7 @@ class RedisMetricStore:
                     list(dictionary.numbers_for_new(columns.labels))[max(0, free_series[columns.type]) :]
                 )
                 unwanted = np.array([text in excess for text in columns.labels])
-                message = (
-                    f"the type has {self._caps.series_per_type} series already, which is the most it may have"
-                )
+                message = f"the type has {self._caps.series_per_type} series already, which is the limit"
                 rejected += [
                     PointRejection(index, "labels", message) for index in columns.indexes[unwanted].tolist()
                 ]

@@ -15,9 +15,8 @@ def write_arguments(
     """Return the arguments that store the points of `batch`.
 
     Args:
-        batch: The points of each type, one at least.
-        dictionaries: The numbers of the series of each type, if they are known. New series get the next free
-            ones.
+        batch: The points of each type, at least one.
+        dictionaries: The known series dictionaries by type. New series get the next free numbers.
     """
     heads: list[list[Argument]] = []
     numbers: list[Sequence[int] | None] = []
@@ -44,7 +43,7 @@ def write_arguments(
 
 
 def _folds(batch: Sequence[PointColumns], numbers: Sequence[Sequence[int] | None]) -> list[TypeFold]:
-    """Return the points of each type by minute; `numbers` has the number of each point's series, if any."""
+    """Return the points of each type by minute. `numbers` has the series of each point, if it has one."""
     pairs = zip(batch, numbers, strict=True)
     if sum(len(columns.values) for columns in batch) > FEW:
         return fold(

@@ -18,10 +18,10 @@ class BatchedRateLimiter(RedisRateLimiter):
     """A `RedisRateLimiter` that batches its hits.
 
     Args:
-        algorithm: How hits are counted.
+        algorithm: The algorithm that counts hits.
         quotas: The quotas of every key: one, or up to `MAX_QUOTAS`.
         link: The connection to Redis.
-        clock: Measures in this process how much of a refusal's time has gone by.
+        clock: Measures the time since a refusal in this process.
         answers_early: Whether a hit is let through as soon as Redis has been silent for some 10 ms, if the
             last answer of Redis about the key leaves room for it. Redis still counts the hit.
         prefix: Put before every key.
@@ -63,7 +63,7 @@ class BatchedRateLimiter(RedisRateLimiter):
         return replies
 
     def _answer_early(self) -> None:
-        """Let through the hits under way for which the last replies leave room."""
+        """Allow the pending hits for which there is room by the last replies."""
         taken: Counter[str] = Counter()
 
         def answer(hit: Hit) -> Reply | None:

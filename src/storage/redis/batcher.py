@@ -1,7 +1,7 @@
 """Batching: the commands of one tick of the event loop share one round trip.
 
 A caller adds a command during a tick of the event loop and gets a future. At the end of the tick, the batcher
-sends all added commands as one pipeline. While `MAX_IN_FLIGHT` pipelines are under way, further commands wait
+sends all added commands as one pipeline. While `MAX_IN_FLIGHT` pipelines are running, further commands wait
 and form the next pipeline. A burst therefore causes fewer, larger round trips and no additional connections.
 
 Timeouts are counted in short waits. The event loop reads the replies that have arrived between two waits. An
@@ -32,11 +32,11 @@ from src.storage.redis.round_trip import PendingCommands, Replies, RoundTrip, fa
 RoundTripObserver: TypeAlias = Callable[[int, float], object]
 
 MAX_IN_FLIGHT = 2
-"""The largest number of round trips under way, without those of long commands: Redis executes one while the
-other travels. Redis executes one command at a time, so that more round trips would only be smaller."""
+"""The largest number of running round trips, without those of long commands: Redis executes one while the
+other is on the network. Redis executes one command at a time, so more round trips would only be smaller."""
 
 MAX_DEDICATED = 2
-"""The largest number of long commands under way. A process opens at most `MAX_IN_FLIGHT + MAX_DEDICATED`
+"""The largest number of running long commands. A process opens at most `MAX_IN_FLIGHT + MAX_DEDICATED`
 connections."""
 
 BUDGET_SECONDS = 0.25
@@ -59,7 +59,7 @@ class Batcher:
         timeout_seconds: The timeout of a command, counted from when it is added, and of a round trip, counted
             from when it is sent. The time to open a connection is included.
         on_lost: Called with the error once for each round trip that failed because Redis was silent or
-            unreachable. The call comes before the callers get their error, even if no caller waits any more.
+            unreachable. The call comes before the callers get their error, even if no caller is waiting.
         observe: Called after each round trip with the number of its commands and its duration in seconds.
         on_silence: Called every `_TICK_SECONDS` while Redis has not replied for about 10 ms.
     """
@@ -121,10 +121,10 @@ class Batcher:
         return future
 
     def add_dedicated(self, *commands: Command, timeout_seconds: float) -> Replies:
-        """Send long commands in a round trip of their own.
+        """Send long commands in a separate round trip.
 
-        At most `MAX_DEDICATED` such round trips are under way. Further ones wait without a timeout. While
-        such a round trip is under way, a timeout of another round trip does not mean that Redis is
+        At most `MAX_DEDICATED` such round trips are running. Further ones wait without a timeout. While
+        such a round trip is running, a timeout of another round trip does not mean that Redis is
         unavailable.
 
         Args:
@@ -146,7 +146,7 @@ class Batcher:
     def abandon(self, error: RedisError) -> None:
         """Fail the commands that have not been sent yet with `error`.
 
-        If `error` is a timeout, also fail the round trips under way and close every connection: all
+        If `error` is a timeout, also fail the running round trips and close every connection: all
         connections lead to the same silent server.
         """
         waiting = [*self._waiting, *(pending for pending, _ in self._waiting_dedicated)]
@@ -160,7 +160,7 @@ class Batcher:
             self.reconnect()
 
     def reconnect(self) -> None:
-        """Use new connections from now on. The round trips under way finish on their old connections."""
+        """Use new connections from now on. The running round trips finish on their old connections."""
         for connection in self._idle:
             connection.abort()
         for trip in (*self._in_flight.values(), *self._dedicated.values()):
@@ -178,7 +178,7 @@ class Batcher:
         await asyncio.gather(*(connection.aclose() for connection in idle), return_exceptions=True)
 
     def _unfinished(self) -> list[Replies]:
-        """Return the futures of the round trips under way, and of unsent commands with waiting callers."""
+        """Return the futures of the running round trips, and of unsent commands with waiting callers."""
         waiting = [*self._waiting, *(pending for pending, _ in self._waiting_dedicated)]
         futures = [pending.future for pending in waiting if not pending.future.done()]
         return [*self._in_flight, *self._dedicated, *futures]
@@ -293,7 +293,7 @@ class Batcher:
         for each in pending:
             if each.ends_at <= self._waits or (each.has_short_deadline and self._is_silent):
                 fail(each.future, _short_deadline_timeout())
-        # Commands that nobody waits for are not sent.
+        # Commands without a waiting caller are not sent.
         self._waiting = [pending for pending in self._waiting if not pending.future.done()]
 
     def _cancel_overdue_round_trips(self) -> None:
@@ -304,8 +304,7 @@ class Batcher:
             if trip.ends_at <= self._waits
         }
         try:
-            # A long command that may still take its time can be the reason for the timeout of another round
-            # trip.
+            # A long command whose time is not over can be the reason for the timeout of another round trip.
             if overdue and overdue.issuperset(self._dedicated):
                 self._on_lost(_round_trip_timeout())
         finally:

@@ -39,7 +39,7 @@ class RedisConnection:
         return self._protocol is not None and self._protocol.is_open
 
     def retire(self) -> None:
-        """Close the connection after the round trip under way. The next round trip opens a new one."""
+        """Close the connection after the running round trip. The next round trip opens a new one."""
         if self._protocol is not None:
             self._protocol.is_open = False
 
@@ -68,9 +68,8 @@ class RedisConnection:
         await self._connection.disconnect(nowait=True)
         await self._connection.connect()  # type: ignore[no-untyped-call]
         await _wait_one_loop_cycle()
-        if (
-            await self._connection.can_read()
-        ):  # Redis sent an error before the first command: too many clients, …
+        # Redis sent an error before the first command: too many clients, …
+        if await self._connection.can_read():
             raise RedisConnectionError(str(await self._read_reply()))
         transport = getattr(self._connection._writer, "transport", None)  # noqa: SLF001 -- no public attribute
         if transport is None:  # fakeredis has no transport
@@ -80,7 +79,7 @@ class RedisConnection:
         return await self._protocol.send(commands, replies)
 
     def abort(self) -> None:
-        """Close the connection at once, and fail the round trip under way."""
+        """Close the connection at once, and fail the running round trip."""
         if self._protocol is not None:
             self._protocol.abort()
 
@@ -143,8 +142,8 @@ class ReplyProtocol(asyncio.Protocol):
                 if reply is _INCOMPLETE:
                     return
                 self._replies.append(reply)
-                if isinstance(reply, RedisConnectionError):  # the server says why it closes the connection
-                    raise reply
+                if isinstance(reply, RedisConnectionError):
+                    raise reply  # the reason why the server closes the connection
         except RedisConnectionError as error:
             self._fail(error)
             return

@@ -12,7 +12,7 @@ _log = logging.getLogger(__name__)
 REMINDER_SECONDS = 60.0
 """The shortest time between two log entries for the same kind of failure."""
 STILL_LOST_SECONDS = 5.0
-"""How long an outage lasts before the failures of the probes are logged. They often differ from the first
+"""The time of an outage after which the failures of the probes are logged. They often differ from the first
 failure."""
 
 

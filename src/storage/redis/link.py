@@ -222,8 +222,8 @@ class RedisLink:
             arguments: The ARGV of the script.
             short_deadline: Fail the run after `BUDGET_SECONDS`. It fails at once if another command with a
                 short deadline has timed out and Redis has not answered since.
-            timeout_seconds: The timeout of a long run, counted from when it is sent. The run then has a round
-                trip of its own, and waits if `MAX_DEDICATED` long runs are under way. While it is under way,
+            timeout_seconds: The timeout of a long run, counted from when it is sent. The run then has a
+                separate round trip, and waits if `MAX_DEDICATED` long runs are running. While it is running,
                 a timeout of another round trip does not close the gate. None: the run is a short one, with
                 the timeout `CALL_TIMEOUT_SECONDS`.
 

@@ -35,13 +35,13 @@ class PendingCommands(NamedTuple):
 
 
 class RoundTrip(NamedTuple):
-    """A round trip under way.
+    """A running round trip.
 
     Attributes:
         batch: The commands that were sent together.
         replies: The number of their replies.
         connection: The connection that the commands were sent on.
-        sent_at: When the commands were sent, in seconds of the event loop's clock.
+        sent_at: The time at which the commands were sent, in seconds of the event loop's clock.
         ends_at: The number of waits after which the round trip times out.
     """
 
@@ -64,7 +64,7 @@ def fail(future: Replies, error: RedisError) -> None:
     """Raise `error` in the caller that waits for `future`, unless the future is done."""
     if not future.done():
         future.set_exception(error)
-        future.exception()  # asyncio then logs no "exception was never retrieved" if the caller has gone
+        future.exception()  # asyncio then logs no "exception was never retrieved" if the caller was cancelled
 
 
 def round_trip_error(error: BaseException) -> RedisError:

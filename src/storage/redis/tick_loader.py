@@ -51,7 +51,7 @@ class TickLoader(Generic[T, A]):
         """Finish requests early, before `load` returns. The other requests wait for `load`.
 
         Args:
-            find: Called for every request under way, in order, including finished ones. It returns the result
+            find: Called for every pending request, in order, including finished ones. It returns the result
                 of the request, or None if the request must wait.
         """
         for requests, waiting in self._tasks.values():

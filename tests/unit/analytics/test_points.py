@@ -1,4 +1,4 @@
-"""Timestamps: RFC 3339 and nothing else, to the microsecond."""
+"""Timestamps in RFC 3339, exact to the microsecond."""
 
 import pytest
 
@@ -60,7 +60,7 @@ def test_a_timestamp_is_parsed(text, expected):
         ("9999-12-31T23:59:59-00:01", "outside the years"),
     ],
 )
-def test_anything_else_is_rejected_with_the_reason(text, reason):
+def test_an_invalid_timestamp_is_rejected_with_the_reason(text, reason):
     with pytest.raises(ValueError, match=reason):
         parse_timestamp(text)
 
@@ -83,7 +83,7 @@ def test_a_timestamp_is_formatted_and_parsed_back(timestamp_us, expected):
 
 
 @pytest.mark.parametrize("timestamp_us", [-62_135_596_800_000_001, 253_402_300_800_000_000])
-def test_no_year_has_more_or_fewer_than_four_digits(timestamp_us):
+def test_a_year_has_exactly_four_digits(timestamp_us):
     with pytest.raises(ValueError, match="outside the years"):
         format_timestamp(timestamp_us)
 

@@ -1,4 +1,4 @@
-"""Rollups: exact sums, the right latest, nothing lost on the way through a record."""
+"""Rollups: exact sums, the latest point, and encoding as records without loss."""
 
 import math
 
@@ -12,7 +12,7 @@ def rollup_of(*values, timestamp_us=0):
     return Rollup.from_points([(timestamp_us, value) for value in values])
 
 
-def test_no_points_have_no_total_and_no_average():
+def test_without_points_there_is_no_total_and_no_average():
     empty = Rollup.empty()
     assert (empty.count, empty.total, empty.average) == (0, None, None)
     assert Rollup.merge([empty, empty]).count == 0
@@ -27,7 +27,7 @@ def test_the_rollup_of_one_point_is_that_point():
     assert (rollup.latest_us, rollup.latest_value) == (7, -2.5)
 
 
-def test_ten_thousand_times_a_tenth_averages_to_a_tenth():
+def test_the_average_of_ten_thousand_tenths_is_a_tenth():
     rollup = Rollup.empty()
     for _ in range(10_000):
         rollup = Rollup.merge([rollup, rollup_of(0.1)])
@@ -35,7 +35,7 @@ def test_ten_thousand_times_a_tenth_averages_to_a_tenth():
     assert rollup.total == 1000.0
 
 
-def test_small_values_survive_between_great_ones():
+def test_small_values_between_large_ones_are_not_lost():
     assert rollup_of(1.0, 1e100, 1.0, -1e100).total == 2.0
 
 
@@ -68,7 +68,7 @@ def test_after_an_overflow_the_sum_is_none_and_all_else_is_correct():
 @pytest.mark.parametrize(
     "value", [0.1, 1 / 3, 1e-300, 5e-324, 1.7976931348623157e308, -1e22, 2.0**53 + 2, 123456.789]
 )
-def test_a_record_keeps_every_digit(value):
+def test_a_record_keeps_all_digits(value):
     rollup = rollup_of(value, 0.3, timestamp_us=-62_135_596_800_000_000)
     assert Rollup.from_records(rollup.encode()) == rollup
 

@@ -1,4 +1,4 @@
-"""Steps: aligned to 1970, cut at the edges of the stretch."""
+"""The steps of a period: aligned to 1970 and limited to the period."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The quantile sketch: 1 % wherever the doubles reach."""
+"""The quantile sketch: a relative error of at most 1 % for all normal doubles."""
 
 import sys
 
@@ -40,7 +40,7 @@ def test_values_without_bounds_known_are_estimated_within_one_percent():
         assert sketch.quantile(0.5) == pytest.approx(value, rel=0.010001)
 
 
-def test_bins_order_as_values_do():
+def test_bins_have_the_order_of_their_values():
     values = [-GREATEST, -1e9, -1.0, -0.001, -SMALLEST, 0.0, SMALLEST, 0.001, 1.0, 1e9, GREATEST]
     bins = [find_bin(value) for value in values]
     assert bins == sorted(set(bins))
@@ -48,7 +48,7 @@ def test_bins_order_as_values_do():
 
 
 def counts(of):
-    """Return counts by bin as the sketch has them."""
+    """Return counts by bin in the representation of the sketch."""
     return np.array(sorted(of), dtype=np.int64), np.array([of[bin_] for bin_ in sorted(of)], dtype=np.int64)
 
 

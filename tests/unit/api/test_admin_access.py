@@ -1,4 +1,4 @@
-"""Who may use the admin endpoints."""
+"""The access to the admin endpoints."""
 
 import pytest
 from starlette.requests import Request
@@ -34,10 +34,10 @@ def test_without_a_key_set_direct_loopback_clients_are_accepted(key):
     [
         request("203.0.113.7"),
         request(x_forwarded_for="127.0.0.1"),
-        request(origin="https://evil.example"),  # a page of elsewhere in a browser on this machine
+        request(origin="https://evil.example"),  # a page of another origin in a browser on this machine
         request(origin="null"),
-        request(host="evil.example"),  # a name that was pointed at loopback
-        request(host="["),  # this, and the next two, were errors of ours: a 500
+        request(host="evil.example"),  # a host name that resolves to loopback
+        request(host="["),  # in an earlier version, this and the next two caused a 500
         request(host="localhost\u2100".encode().decode("latin-1")),
         request(origin="http://["),
     ],

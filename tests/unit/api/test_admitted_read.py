@@ -1,4 +1,4 @@
-"""The limiter's decision, alongside a read."""
+"""A read that begins before the limiter's decision."""
 
 import asyncio
 import gc
@@ -15,7 +15,7 @@ A_REQUEST = Request({"type": "http", "state": {"read_admission": None}})
 
 
 @pytest.fixture
-def refusing(monkeypatch):
+def rejecting_admission(monkeypatch):
     async def refuse(*_):
         await asyncio.sleep(0)
         await asyncio.sleep(0)
@@ -36,8 +36,8 @@ async def fail_when_stopped():
 
 
 @pytest.mark.parametrize("work", [fail, fail_when_stopped])
-async def test_the_failure_of_a_read_is_not_logged_as_never_seen_when_the_request_is_rejected(refusing, work):
-    """asyncio logged "Task exception was never retrieved"."""
+async def test_a_failed_read_of_a_rejected_request_is_not_logged_by_asyncio(rejecting_admission, work):
+    """In the past asyncio logged "Task exception was never retrieved"."""
     logged = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: logged.append(context["message"]))
     with pytest.raises(ProblemError):
@@ -47,7 +47,7 @@ async def test_the_failure_of_a_read_is_not_logged_as_never_seen_when_the_reques
     assert logged == []
 
 
-async def test_a_running_read_is_cancelled_if_the_request_is_rejected(refusing):
+async def test_a_running_read_is_cancelled_if_the_request_is_rejected(rejecting_admission):
     stopped = asyncio.Event()
 
     async def work():
@@ -78,12 +78,12 @@ async def test_a_read_is_begun_before_the_limiter_has_decided(monkeypatch):
     assert steps == ["asked", "begun", "admitted"]
 
 
-async def test_an_invalid_request_counts_and_gets_its_quota_headers(monkeypatch, refusing):
-    def wrong():
+async def test_an_invalid_request_counts_and_gets_its_quota_headers(monkeypatch, rejecting_admission):
+    def invalid_read():
         raise ProblemError(BAD_JSON)
 
     with pytest.raises(ProblemError) as caught:
-        await admit_and_read(A_REQUEST, wrong)
+        await admit_and_read(A_REQUEST, invalid_read)
     assert caught.value.problem.status == 429
 
     async def admit(*_):
@@ -91,5 +91,5 @@ async def test_an_invalid_request_counts_and_gets_its_quota_headers(monkeypatch,
 
     monkeypatch.setattr(admitted_read, "admit", admit)
     with pytest.raises(ProblemError) as caught:
-        await admit_and_read(A_REQUEST, wrong)
+        await admit_and_read(A_REQUEST, invalid_read)
     assert caught.value.problem.status == 400

@@ -13,8 +13,8 @@ from src.api.hot_routes import HotRoute
 from src.api.request_context import RequestContext
 
 
-async def hot(_request: Request) -> Response:
-    return PlainTextResponse("hot")
+async def hot_route_request(_request: Request) -> Response:
+    return PlainTextResponse("hot_route_request")
 
 
 async def broken(_request: Request) -> Response:
@@ -33,24 +33,24 @@ def app(request, clock, spans):
         telemetry["tracer_provider"] = TracerProvider()
         telemetry["tracer_provider"].add_span_processor(SimpleSpanProcessor(spans))
     context = RequestContext(clock, lambda _record: None, is_traced=request.param)
-    routes = [HotRoute("GET", "/hot", hot), HotRoute("GET", "/broken", broken)]
+    routes = [HotRoute("GET", "/hot", hot_route_request), HotRoute("GET", "/broken", broken)]
     app = App(context, routes, lifespan=None, telemetry=telemetry)
 
     @app.get("/things/{number}")
-    async def thing(number: int) -> int:
+    async def read_item(number: int) -> int:
         return number
 
     app.is_traced_here = request.param
     return app
 
 
-async def test_every_request_takes_one_path_traced_or_not(app, spans):
-    """With tracing, no route was a hot one, so that its span had a route."""
+async def test_every_request_takes_the_same_path_with_and_without_tracing(app, spans):
+    """In the past, tracing disabled the hot routes."""
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://api") as client:
         answers = [await client.get(path) for path in ("/hot", "/broken", "/things/7", "/things/x", "/no")]
     assert [answer.status_code for answer in answers] == [200, 500, 200, 422, 404]
-    assert answers[0].text == "hot", "the framework has no such route"
+    assert answers[0].text == "hot_route_request", "the framework has no such route"
     assert all("x-request-id" in answer.headers for answer in answers)
     assert [answer.json()["code"] for answer in answers if answer.status_code >= 400] == [
         "INTERNAL_ERROR",
@@ -71,14 +71,14 @@ async def test_every_request_takes_one_path_traced_or_not(app, spans):
     assert named == (expected if app.is_traced_here else [])
 
 
-async def test_the_documents_are_made_once_and_complete(app):
+async def test_the_documents_are_built_once_and_complete(app):
     document = app.openapi()
     assert document is app.openapi()
     assert "INTERNAL_ERROR" in str(document["paths"]["/things/{number}"]["get"]["responses"]["500"])
 
 
 async def test_no_middleware_of_starlette_is_used(app):
-    """Its middleware would answer an error before ours sees it, in plain text."""
+    """Starlette's middleware would answer an error in plain text before the service's own."""
     assert app.build_middleware_stack() is app.build_middleware_stack()
     assert app.user_middleware == []
 

@@ -94,7 +94,7 @@ def test_invalid_numbers_are_rejected(read, number):
 @pytest.mark.parametrize("name", ["value", "type", "ignored"])
 @pytest.mark.parametrize("read", [read_json_array, read_ndjson])
 def test_json_that_the_parser_rejects_is_an_error_of_its_point(read, name, member):
-    """In an array it made the whole body a 400."""
+    """In the past, such an element of an array made the whole body a 400."""
     good, wrong = json.dumps(GOOD), json.dumps({**GOOD, name: "?"}).replace('"?"', member)
     body = f"[{good},{wrong},{good}]" if read is read_json_array else f"{good}\n{wrong}\n{good}"
     batch = read(body.encode(), 10)
@@ -175,7 +175,7 @@ def test_the_last_of_several_equal_members_counts(read):
     assert read(b"[" + text + b"]" if read is read_json_array else text, 1).points == [POINT]
 
 
-def nested(depth):
+def nested_json(depth):
     inner = "1"
     for _ in range(depth - 1):
         inner = f"[{inner}]"
@@ -183,17 +183,17 @@ def nested(depth):
 
 
 def test_the_nesting_of_a_point_is_limited():
-    assert read_json_array(nested(MAX_DEPTH), 1).points == [POINT]
-    assert status_of(read_json_array, nested(MAX_DEPTH + 1)) == 400
+    assert read_json_array(nested_json(MAX_DEPTH), 1).points == [POINT]
+    assert status_of(read_json_array, nested_json(MAX_DEPTH + 1)) == 400
 
 
 @pytest.mark.parametrize("read", [read_json_array, read_ndjson])
 def test_a_point_that_is_too_large_does_not_affect_other_points(read):
-    def sized(size):
+    def point_of_size(size):
         text = json.dumps({**GOOD, "note": ""})
         return text.replace('""', '"' + "x" * (size - len(text)) + '"')
 
-    texts = [sized(MAX_OBJECT_BYTES), sized(MAX_OBJECT_BYTES + 1), sized(200)]
+    texts = [point_of_size(MAX_OBJECT_BYTES), point_of_size(MAX_OBJECT_BYTES + 1), point_of_size(200)]
     batch = read(("[" + ",".join(texts) + "]" if read is read_json_array else "\n".join(texts)).encode(), 3)
     assert batch.points == [POINT, POINT]
     (error,) = batch.errors
@@ -208,20 +208,20 @@ async def test_other_tasks_run_between_slices(read, text):
     body = "[" + ",".join(texts) + "]" if read is batch_module.read_json_array else "\n".join(texts)
     turns = 0
 
-    async def count_turns():
+    async def count_iterations():
         nonlocal turns
         while True:
             turns += 1
             await asyncio.sleep(0)
 
-    counting = asyncio.create_task(count_turns())
+    counting = asyncio.create_task(count_iterations())
     await read(body.encode(), len(texts), LATEST, SystemClock())
     counting.cancel()
     assert turns == 3
 
 
-def test_an_error_does_not_name_a_class():
-    """The message was "Input should be a valid dictionary or instance of MetricIn"."""
+def test_an_error_does_not_mention_a_python_class():
+    """In the past the message was "Input should be a valid dictionary or instance of MetricIn"."""
     for batch in (read_json_array(b"[[], 1]", 2), read_ndjson(b"[]\n1", 2)):
         assert "MetricIn" not in str(batch.errors)
 
@@ -236,26 +236,26 @@ def test_errors_beyond_the_limit_are_not_formatted(monkeypatch):
 FIVE_MEGABYTES = 5 * 1024 * 1024
 
 
-def filled(begin, filling, end):
+def batch_of_points(begin, filling, end):
     return begin + filling * ((FIVE_MEGABYTES - len(begin) - len(end)) // len(filling)) + end
 
 
 @pytest.mark.parametrize(
     ("read", "body"),
     [
-        (read_json_array, filled(b"[", b"[],", b"[]]")),
-        (read_json_array, filled(b"[[", b"[],", b"[]]]")),
-        (read_json_array, filled(b"[", b"[" + b"[]," * 170 + b"[]],", b"[]]")),
-        (read_json_array, filled(b'[{"a":', b"[" * 7 + b"]" * 7 + b",", b"1}]")),
-        (read_json_array, filled(b"[", b"[", b"")),
-        (read_json_array, filled(b"[", b"1,", b"1]")),
-        (read_json_array, filled(b"{", b'"a":[],', b'"a":1}')),
-        (read_ndjson, filled(b"[", b"[],", b"[]]")),
-        (read_ndjson, filled(b"", b"[]\n", b"")),
+        (read_json_array, batch_of_points(b"[", b"[],", b"[]]")),
+        (read_json_array, batch_of_points(b"[[", b"[],", b"[]]]")),
+        (read_json_array, batch_of_points(b"[", b"[" + b"[]," * 170 + b"[]],", b"[]]")),
+        (read_json_array, batch_of_points(b'[{"a":', b"[" * 7 + b"]" * 7 + b",", b"1}]")),
+        (read_json_array, batch_of_points(b"[", b"[", b"")),
+        (read_json_array, batch_of_points(b"[", b"1,", b"1]")),
+        (read_json_array, batch_of_points(b"{", b'"a":[],', b'"a":1}')),
+        (read_ndjson, batch_of_points(b"[", b"[],", b"[]]")),
+        (read_ndjson, batch_of_points(b"", b"[]\n", b"")),
     ],
 )
 def test_a_malicious_batch_needs_little_memory(read, body):
-    """Five megabytes of `[[],[],...` were parsed whole, which took 327 MB."""
+    """In the past, five megabytes of `[[],[],...` were parsed at once and needed 327 MB."""
     tracemalloc.start()
     try:
         with suppress(ProblemError):
@@ -266,7 +266,7 @@ def test_a_malicious_batch_needs_little_memory(read, body):
     assert peak < 40_000_000
 
 
-def test_no_valid_point_is_shorter_than_the_least():
+def test_no_valid_point_is_shorter_than_the_least_length():
     """The limit of a point in a long array relies on it."""
     for timestamp in ("2026-01-01T00Z", "2026-01-01 00Z", "2026-01-01", "20260101", "2026-01-01T00:00"):
         text = json.dumps([{"timestamp": timestamp, "value": 1, "type": "a"}], separators=(",", ":")).encode()

@@ -12,7 +12,7 @@ from src.services.metrics.ingest import Position
     "position",
     [Position(0, "a", 1), Position(-62135596800000000, "A:b/c.d_e-f", 2**48), Position(1, "x" * 128, 9)],
 )
-def test_a_cursor_leads_back_to_its_position(position):
+def test_a_cursor_is_decoded_to_its_position(position):
     assert decode_cursor(encode_cursor(position)) == position
 
 
@@ -20,6 +20,6 @@ def test_a_cursor_leads_back_to_its_position(position):
     "made_up",
     ["", "x", "%%%", "é", base64.urlsafe_b64encode(b"1 2").decode(), base64.b64encode(b"a b c").decode()],
 )
-def test_anything_else_is_rejected(made_up):
+def test_an_invalid_cursor_is_rejected(made_up):
     with pytest.raises(ValueError, match="not a cursor"):
         decode_cursor(made_up)

@@ -1,4 +1,4 @@
-"""The operator's page as it is sent: whole, small, kept by the browser, and nothing but its own."""
+"""The files of the operator's page: complete, compressed, cached by the browser, and without other hosts."""
 
 import gzip
 import re
@@ -74,14 +74,14 @@ async def test_a_file_is_compressed_if_accepted_and_revalidated_by_its_tag(clien
 
 
 @pytest.mark.parametrize("refusal", ["gzip;q=0", "identity", "*;q=0, identity"])
-async def test_it_is_not_compressed_for_a_client_that_refuses_gzip(client, refusal):
-    """`gzip;q=0` was answered with gzip."""
+async def test_a_file_is_not_compressed_for_a_client_that_refuses_gzip(client, refusal):
+    """In the past `gzip;q=0` was answered with gzip."""
     answer = await client.get("/dashboard/Chart.bundle.js", headers={"Accept-Encoding": refusal})
     assert "content-encoding" not in answer.headers
 
 
 async def test_every_line_of_if_none_match_is_read(client):
-    """Only the first one was."""
+    """In the past only the first line was read."""
     tag = (await client.get("/dashboard", headers={"Accept-Encoding": "identity"})).headers["etag"]
     headers = [("Accept-Encoding", "identity"), ("If-None-Match", '"other"'), ("If-None-Match", tag)]
     assert (await client.get("/dashboard", headers=headers)).status_code == 304
@@ -111,7 +111,7 @@ def test_the_files_that_the_page_names_exist():
     )
     for path in FOLDER.glob("*.js"):
         named |= set(re.findall(r'(?:from|import) "\./([^"]+)"', path.read_text(encoding="utf-8")))
-    assert named == served - {"index.html", "logs.css"}  # the followed log names that one
+    assert named == served - {"index.html", "logs.css"}  # the followed log contains that event
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)

@@ -54,7 +54,7 @@ async def test_the_coroutine_itself_handles_an_error_of_its_awaitable():
     assert await begun == "recovered"
 
 
-async def test_a_cancellation_and_a_timeout_reach_it():
+async def test_a_cancellation_and_a_timeout_reach_the_coroutine():
     seen = []
 
     async def wait():

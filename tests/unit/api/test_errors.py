@@ -23,7 +23,7 @@ NOW = 1_769_860_800.0
         (503, "Service Unavailable"),
     ],
 )
-def test_a_title_is_that_of_rfc_9110_on_every_interpreter(status, name):
+def test_a_title_is_the_phrase_of_rfc_9110_in_every_python_version(status, name):
     assert status_title(status) == name
     assert orjson.loads(problem_document(Problem(status, "CODE", "message"), "id", NOW))["title"] == name
 
@@ -43,7 +43,7 @@ def test_an_error_about_an_object_names_no_python_class(validate):
     assert field_errors(caught.value.errors()) == [{"field": "body", "message": "must be a JSON object"}]
 
 
-def test_an_answer_has_the_documented_members_and_a_whole_retry_after():
+def test_a_response_has_the_documented_members_and_a_whole_retry_after():
     problem = Problem(503, "CODE", "message", retry_after=1.2, extra={"accepted": 0})
     answer = render(problem, "id", NOW)
     assert orjson.loads(answer.body) == {
@@ -61,10 +61,10 @@ def test_an_answer_has_the_documented_members_and_a_whole_retry_after():
 
 
 def test_an_error_is_rendered_by_its_nearest_known_class():
-    class ParticularError(CircuitOpenError):
+    class CircuitOpenSubclassError(CircuitOpenError):
         pass
 
-    problem = error_problem(ParticularError("external-service", "open", 7.0))
+    problem = error_problem(CircuitOpenSubclassError("external-service", "open", 7.0))
     assert (problem.code, problem.retry_after) == ("CIRCUIT_OPEN", 7.0)
 
 

@@ -22,7 +22,7 @@ CHROME = (
         ("x-gzip", True),
         ("gzip, deflate, br, zstd", True),
         ("br,gzip", True),  # the lines of a field, joined
-        ("gzip;q=0", False),  # it was sent all the same
+        ("gzip;q=0", False),  # it was sent anyway
         ("gzip; q=0.000", False),
         ("gzip ; Q = 0", False),
         ("gzip;q=0, *", False),
@@ -34,7 +34,7 @@ CHROME = (
         ("identity;q=0.5, gzip", True),
         ("gzip;q=high", False),
         ("gzip;q=1.5", False),
-        ("notgzip", False),  # any name with "gzip" in it was taken for it
+        ("notgzip", False),  # a name that only contains "gzip" must not count
         (",,", False),
     ],
 )
@@ -56,7 +56,7 @@ def test_gzip_is_sent_to_clients_that_prefer_it(accept_encoding, is_accepted):
         ("application/json;q=0.9, text/html", True),
         ("text/html;q=0, */*", False),
         ("text/html;level=1;q=0.4, application/json;q=0.3", True),
-        ("application/json, text/plain, */*", False),  # a page's own scripts
+        ("application/json, text/plain, */*", False),  # the scripts of the page
     ],
 )
 def test_html_is_for_browsers(accept, is_preferred):

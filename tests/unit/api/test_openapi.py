@@ -1,4 +1,4 @@
-"""The fragments of the OpenAPI document, and the document that the routes make of them."""
+"""The fragments of the OpenAPI document, and the document of all routes."""
 
 import orjson
 import pytest
@@ -73,13 +73,13 @@ def test_problems_of_one_status_are_documented_with_their_messages():
     assert invalid["errors"] == [{"field": "value", "message": "Input should be a valid number"}]
 
 
-def test_fragments_of_two_routes_do_not_share_what_could_change():
+def test_fragments_of_two_routes_share_no_mutable_value():
     first, second = problems("BAD_REQUEST"), problems("BAD_REQUEST")
     first[400]["content"]["application/problem+json"]["examples"].clear()
     assert second[400]["content"]["application/problem+json"]["examples"]
 
 
-def test_the_documentation_of_a_query_follows_its_model():
+def test_the_documentation_of_a_query_matches_its_model():
     limit, to, again = openapi.query_parameters(Query, headers=["If-None-Match"])["parameters"]
     assert limit == {
         "name": "limit",
@@ -109,7 +109,7 @@ class Query(BaseModel):
         ),
     ],
 )
-def test_queries_that_a_route_reads_by_itself_can_be_sent_from_the_pages(document, name, expected):
+def test_queries_that_a_route_parses_itself_can_be_sent_from_the_pages(document, name, expected):
     parameters = operations(document)[name]["parameters"]
     sent = {item["name"]: item["required"] for item in parameters if item["in"] == "query"}
     assert sent == expected
@@ -158,7 +158,7 @@ def test_every_reference_resolves(document):
             target = target[name]
 
 
-def test_every_route_may_fail_and_every_answer_names_its_request(document):
+def test_every_route_documents_errors_and_the_request_id(document):
     for name, operation in operations(document).items():
         assert "INTERNAL_ERROR" in problem_codes(operation), name
         for status, answer in operation["responses"].items():
@@ -236,7 +236,7 @@ def test_headers_that_a_route_reads_can_be_sent_from_the_pages(document, name, e
         ("GET /proxy/{path}", "200", {"X-Cache", "X-Queue-Wait-Ms", "Age"}),
     ],
 )
-def test_headers_of_an_answer_stand_where_they_occur(document, name, status, expected):
+def test_each_response_documents_its_own_headers(document, name, status, expected):
     assert named_headers(operations(document)[name]["responses"][status]) >= expected
 
 
@@ -246,8 +246,10 @@ def test_the_documents_reference_a_header_by_name():
 
 def test_503_is_documented_for_each_route_that_can_answer_it(document):
     reasons = {"REDIS_UNAVAILABLE", "CIRCUIT_OPEN", "EXTERNAL_SERVICE_UNAVAILABLE"}
-    told = {name: problem_codes(operation) & reasons for name, operation in operations(document).items()}
-    assert {name: codes for name, codes in told.items() if codes} == {
+    documented = {
+        name: problem_codes(operation) & reasons for name, operation in operations(document).items()
+    }
+    assert {name: codes for name, codes in documented.items() if codes} == {
         "POST /api/metrics": {"REDIS_UNAVAILABLE"},
         "POST /api/metrics/batch": {"REDIS_UNAVAILABLE"},
         "GET /api/metrics/summary": reasons,

@@ -16,7 +16,7 @@ from src.services.simulated_faults import SimulatedFaults
 MOST_DECIMALS = 3
 
 
-async def test_no_figure_shows_the_noise_of_floating_point(clock):
+async def test_numbers_are_rounded(clock):
     counts = CounterSnapshot(
         {"hits": 1, "misses": 2, "requests": 3, "round_trips": 3, "round_trip_us": 1000},
         {find_bin(0.0123): 3},

@@ -49,7 +49,7 @@ def test_equivalent_encodings_of_a_query_are_equal(query, expected):
         (b"type=\xff", "type", "String should match pattern '^[a-z/ ]+$'"),
     ],
 )
-def test_an_invalid_parameter_is_named(query, field, message):
+def test_an_invalid_parameter_is_reported(query, field, message):
     for _ in range(2):
         with pytest.raises(ProblemError) as caught:
             read(query)
@@ -58,7 +58,7 @@ def test_an_invalid_parameter_is_named(query, field, message):
         assert problem.errors == [{"field": field, "message": message}]
 
 
-def test_a_short_query_is_read_once_and_a_long_one_is_not_kept():
+def test_a_short_query_is_cached_and_a_long_one_is_not():
     assert read(b"type=cpu") is read(b"type=cpu")
     long = b"type=" + b"a" * 300
     assert read(long) is not read(long)

@@ -1,4 +1,4 @@
-"""What is bound to a request, so that every line it logs has it."""
+"""The log fields of a request, which all of its log lines contain."""
 
 import pytest
 from opentelemetry import trace
@@ -11,26 +11,26 @@ TRACEPARENT = f"00-{TRACE_ID}-00f067aa0ba902b7-01"
 
 
 @pytest.fixture
-def bound(clock):
+def fields_of_request(clock):
     """Begin a request with these headers, and return its log fields."""
 
-    async def bound(*headers):
+    async def fields_of_request(*headers):
         context = RequestContext(clock, lambda _answered: None)
         context.begin({"type": "http", "method": "GET", "path": "/", "headers": headers})
         return log_fields.get()
 
     before = log_fields.set({})
-    yield bound
+    yield fields_of_request
     log_fields.reset(before)
 
 
-async def test_the_log_has_the_trace_of_the_client(bound):
-    found = await bound((b"x-request-id", b"abc"), (b"traceparent", TRACEPARENT.encode()))
+async def test_the_log_has_the_trace_of_the_client(fields_of_request):
+    found = await fields_of_request((b"x-request-id", b"abc"), (b"traceparent", TRACEPARENT.encode()))
     assert found == {"request_id": "abc", "trace_id": TRACE_ID}
 
 
-async def test_a_request_without_a_trace_has_no_trace_id(bound):
-    assert await bound((b"x-request-id", b"abc")) == {"request_id": "abc"}
+async def test_a_request_without_a_trace_has_no_trace_id(fields_of_request):
+    assert await fields_of_request((b"x-request-id", b"abc")) == {"request_id": "abc"}
 
 
 @pytest.mark.parametrize(
@@ -46,23 +46,23 @@ async def test_a_request_without_a_trace_has_no_trace_id(bound):
         b"\xff" * 55,
     ],
 )
-async def test_an_invalid_traceparent_is_ignored(bound, traceparent):
-    assert "trace_id" not in await bound((b"traceparent", traceparent))
+async def test_an_invalid_traceparent_is_ignored(fields_of_request, traceparent):
+    assert "trace_id" not in await fields_of_request((b"traceparent", traceparent))
 
 
-async def test_two_traceparents_are_none(bound):
+async def test_two_traceparents_are_ignored(fields_of_request):
     """The W3C's rule: with several headers it is unclear which trace to continue."""
     header = (b"traceparent", TRACEPARENT.encode())
-    assert "trace_id" not in await bound(header, header)
+    assert "trace_id" not in await fields_of_request(header, header)
 
 
-async def test_the_trace_of_the_current_span_comes_first(bound):
+async def test_the_trace_of_the_current_span_takes_precedence(fields_of_request):
     context = trace.SpanContext(0xABC, 0xDEF, is_remote=False)
     with trace.use_span(trace.NonRecordingSpan(context)):
-        found = await bound((b"traceparent", TRACEPARENT.encode()))
+        found = await fields_of_request((b"traceparent", TRACEPARENT.encode()))
     assert found["trace_id"] == f"{0xABC:032x}"
 
 
-async def test_a_trace_ends_with_its_request(bound):
-    assert "trace_id" in await bound((b"traceparent", TRACEPARENT.encode()))
-    assert "trace_id" not in await bound()
+async def test_a_trace_ends_with_its_request(fields_of_request):
+    assert "trace_id" in await fields_of_request((b"traceparent", TRACEPARENT.encode()))
+    assert "trace_id" not in await fields_of_request()

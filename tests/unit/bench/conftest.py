@@ -1,4 +1,4 @@
-"""The benchmark runs on Linux only; its arithmetic is right everywhere."""
+"""Skips the tests of the benchmark on other systems than Linux, where the benchmark does not run."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""What the benchmark sends, and how it reads what its drivers print."""
+"""The requests of the benchmark, and the output of its drivers."""
 
 import asyncio
 
@@ -21,7 +21,7 @@ def test_a_request_is_written_as_http():
     assert body == request.body
 
 
-def test_a_request_without_a_body_says_nothing_of_one():
+def test_a_request_without_a_body_has_no_headers_of_a_body():
     assert Request("GET", "/x").raw() == "GET /x HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 
 
@@ -42,7 +42,7 @@ def test_processor_time_is_read_past_a_name_with_blanks_and_brackets(monkeypatch
 
 
 class Server:
-    """Answers each request it is sent, refusing every third one."""
+    """A server that answers each request, and rejects every third one."""
 
     def __init__(self):
         self.answered = 0

@@ -1,4 +1,4 @@
-"""What the benchmark has everybody do."""
+"""The workloads of the benchmark."""
 
 import gzip
 import sys
@@ -16,12 +16,12 @@ def _work(key: str) -> Work:
     return next(work for work in works() if work.key == key)
 
 
-def test_single_requests_and_plain_batches_pit_us_against_both_stacks():
+def test_single_requests_and_plain_batches_are_compared_with_both_stacks():
     for key in ("ingest", "cached", "refused", "batch", "batch-10000"):
         assert set(STACKS) < set(_work(key).contestants)
 
 
-def test_batches_as_lines_pit_us_against_the_databases():
+def test_batches_as_lines_are_compared_with_the_databases():
     for key in ("batch", "batch-10000", "labelled"):
         assert set(DATABASES) < set(_work(key).contestants)
 
@@ -35,7 +35,7 @@ def test_a_batch_has_as_many_points_as_it_counts_for():
         assert len({point["type"] for point in points}) == (1 if key == "labelled" else BATCH_TYPES)
 
 
-def test_every_point_of_a_labelled_batch_is_of_another_series():
+def test_every_point_of_a_labelled_batch_belongs_to_another_series():
     lines = _work("labelled").request.body.splitlines()
     assert len({orjson.loads(line)["labels"]["host"] for line in lines}) == SERIES
 
@@ -65,13 +65,13 @@ def test_a_database_is_sent_lines_and_answers_without_content():
     assert len(batch.request_to(INFLUXDB).body.splitlines()) == BATCH_POINTS
 
 
-def test_only_an_application_that_caches_must_say_that_it_did():
+def test_only_an_application_with_a_cache_must_report_a_cache_hit():
     cached = _work("cached")
     assert cached.is_hit_at(OURS)
     assert not cached.is_hit_at(FASTAPI)
 
 
-def test_a_package_that_an_interpreter_has_not_is_told_apart():
+def test_a_package_that_is_not_installed_is_recognised():
     found = versions(Path(sys.executable), ("fastapi", "no-such-package"))
     assert found["fastapi"]
     assert found["no-such-package"] is None

@@ -1,4 +1,4 @@
-"""A terminal that remembers, and a provider in process on the test's clock."""
+"""A terminal that records its output, and a provider in this process on the test's clock."""
 
 import io
 from collections.abc import AsyncIterator
@@ -11,7 +11,7 @@ from tests.support.clock import FakeClock, FakeRandomizer
 
 
 class Terminal(Console):
-    """A console, without a TTY unless it is to have one, as wide as one on a projector."""
+    """A console of 80 columns that records its output. By default it is no TTY."""
 
     def __init__(self, *, force_terminal: bool = False) -> None:
         super().__init__(

@@ -7,14 +7,14 @@ from tests.support.clock import FakeClock
 from tests.unit.cli.conftest import Terminal
 
 
-async def told(*names: str, seed: int | None = 7) -> Terminal:
+async def output_of(*names: str, seed: int | None = 7) -> Terminal:
     terminal, clock = Terminal(), FakeClock()
     await clock.drive(run_demo(names, terminal, clock, seed))
     return terminal
 
 
 async def test_the_breaker_opens_rejects_probes_and_closes():
-    terminal = await told("breaker")
+    terminal = await output_of("breaker")
 
     changes = [line.split("breaker ")[1].split(" (")[0] for line in terminal.lines_with(" -> ")]
     assert changes == [
@@ -28,8 +28,8 @@ async def test_the_breaker_opens_rejects_probes_and_closes():
     assert terminal.lines_with("calls that reached the provider: 0")
 
 
-async def test_retries_recover_what_fails_hangs_and_is_cut_but_not_what_is_rejected():
-    terminal = await told("retry")
+async def test_retries_recover_failed_hanging_and_cut_calls_but_not_rejected_ones():
+    terminal = await output_of("retry")
 
     assert len(terminal.lines_with("/get: ok 200")) == 3
     assert terminal.lines_with("attempt 2: 503; next attempt in")
@@ -41,7 +41,7 @@ async def test_retries_recover_what_fails_hangs_and_is_cut_but_not_what_is_rejec
 
 
 async def test_the_bulkhead_and_the_limiter_admit_the_stated_numbers():
-    terminal = await told("bulkhead")
+    terminal = await output_of("bulkhead")
 
     assert terminal.lines_with("ok         15, after 500 ms to 1500 ms")
     assert terminal.lines_with("rejected    5, after 0 ms to 0 ms")
@@ -51,7 +51,7 @@ async def test_the_bulkhead_and_the_limiter_admit_the_stated_numbers():
 
 
 async def test_the_fallback_answers_for_a_failing_provider_and_for_an_open_breaker():
-    terminal = await told("fallback")
+    terminal = await output_of("fallback")
 
     assert len(terminal.lines_with("ok 200")) == 7
     assert len(terminal.lines_with("fallback answers (503)")) == 3
@@ -59,7 +59,7 @@ async def test_the_fallback_answers_for_a_failing_provider_and_for_an_open_break
 
 
 async def test_the_whole_demo_takes_less_than_half_a_minute():
-    terminal = await told(*SCENARIOS, seed=None)
+    terminal = await output_of(*SCENARIOS, seed=None)
 
     (last,) = terminal.lines_with("Done in")
     assert float(last.split()[2]) < 25
@@ -67,17 +67,17 @@ async def test_the_whole_demo_takes_less_than_half_a_minute():
 
 @pytest.mark.parametrize("name", SCENARIOS)
 async def test_a_scenario_prints_the_same_each_time(name: str):
-    assert (await told(name)).text == (await told(name)).text
+    assert (await output_of(name)).text == (await output_of(name)).text
 
 
 async def test_a_scenario_prints_the_same_after_any_other_scenario():
-    alone, after_another = await told("retry"), await told("breaker", "retry")
+    alone, after_another = await output_of("retry"), await output_of("breaker", "retry")
 
     story = alone.text.rpartition("\nDone in")[0]
     assert story in after_another.text
 
 
 async def test_no_line_is_wider_than_80_columns():
-    terminal = await told(*SCENARIOS)
+    terminal = await output_of(*SCENARIOS)
 
     assert max(len(line) for line in terminal.text.splitlines()) <= 80

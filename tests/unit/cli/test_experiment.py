@@ -1,4 +1,4 @@
-"""The experiment, on a clock that need not be waited for."""
+"""The experiment, on a fake clock."""
 
 import asyncio
 import math
@@ -83,7 +83,7 @@ async def test_the_faults_of_a_provider_at_a_url_stay_unchanged():
     assert ExperimentOptions(url="http://127.0.0.1:9000").effective_scenario is None
 
 
-async def test_calls_that_hang_are_stopped_and_count_as_failures(monkeypatch: pytest.MonkeyPatch):
+async def test_hanging_calls_are_stopped_and_count_as_failures(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(experiment, "_scenario_faults", lambda *_: Faults(failure_rate=1, kind="hang"))
 
     terminal = await tried(ExperimentOptions(timeout=0.5, number_requests=4))
@@ -134,11 +134,11 @@ async def test_the_faults_of_the_provider_are_restored(
 async def test_faults_that_cannot_be_restored_are_reported(
     provider: ProviderClient, terminal: Terminal, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ):
-    async def is_gone(_faults: Faults) -> None:
+    async def refuse_connection(_faults: Faults) -> None:
         raise NoAnswerError("no connection")
 
     async with experiment._temporary_faults(provider, Faults(), "http://there", terminal, clock):
-        monkeypatch.setattr(provider, "set_faults", is_gone)
+        monkeypatch.setattr(provider, "set_faults", refuse_connection)
 
     assert terminal.lines_with("could not be restored: no connection")
 
@@ -175,6 +175,6 @@ async def test_a_provider_that_never_answers_is_unreachable(
         ("url", "http://127.0.0.1:99999"),
     ],
 )
-def test_impossible_options_are_rejected_by_name(option: str, value: object):
+def test_an_error_names_the_invalid_option(option: str, value: object):
     with pytest.raises(ValueError, match=rf"^{option} must"):
         ExperimentOptions(**{option: value})

@@ -34,29 +34,29 @@ from src.cli.experiment import Scenario
         ("import points --batch-points many", "--batch-points"),
     ],
 )
-def test_an_invalid_command_line_ends_with_one_line_that_names_the_fault(
+def test_an_invalid_command_line_causes_one_line_that_names_the_error(
     line: str, named: str, capsys: pytest.CaptureFixture[str]
 ):
     with pytest.raises(SystemExit) as ended:
         main(line.split())
 
-    said = capsys.readouterr()
+    output = capsys.readouterr()
     assert ended.value.code == 2
-    assert len(said.err.splitlines()) == 1
-    assert named in said.err
-    assert said.out == ""
+    assert len(output.err.splitlines()) == 1
+    assert named in output.err
+    assert output.out == ""
 
 
 @pytest.mark.parametrize("dash", ["-", "_"])
-def test_dashes_and_underscores_are_one(dash: str, capsys: pytest.CaptureFixture[str]):
+def test_dashes_and_underscores_are_equivalent(dash: str, capsys: pytest.CaptureFixture[str]):
     flags = {"fail-max": "2", "reset-timeout": "5", "number-requests": "3"}
     written = [part for flag, value in flags.items() for part in (f"--{flag.replace('-', dash)}", value)]
 
     main(["experiment", *written, "--interval", "0", "--scenario", "all"])
 
-    said = capsys.readouterr().out
-    assert "3 calls of a provider in this process, 0 s apart" in said
-    assert "2 consecutive failures, for 5 s" in said
+    output = capsys.readouterr().out
+    assert "3 calls of a provider in this process, 0 s apart" in output
+    assert "2 consecutive failures, for 5 s" in output
 
 
 @pytest.mark.parametrize("scenario", Scenario)
@@ -71,9 +71,9 @@ def test_an_experiment_ends_with_code_0_in_every_scenario(
 def test_one_scenario_can_be_selected(capsys: pytest.CaptureFixture[str]):
     main(["demo", "--scenario", "fallback", "--seed", "1"])
 
-    said = capsys.readouterr().out
-    assert "Fallback" in said
-    assert "Circuit breaker" not in said
+    output = capsys.readouterr().out
+    assert "Fallback" in output
+    assert "Circuit breaker" not in output
 
 
 @pytest.mark.parametrize("command", ["demo", "experiment"])

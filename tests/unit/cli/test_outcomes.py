@@ -1,4 +1,4 @@
-"""What became of a call."""
+"""The outcome of a call."""
 
 import httpx
 import pytest
@@ -9,7 +9,7 @@ from src.resilience import CallTimeoutError, CircuitOpenError
 from tests.support.clock import FakeClock
 
 
-async def test_an_answer_is_seen_with_its_status_and_time(clock: FakeClock):
+async def test_a_response_has_its_status_and_duration(clock: FakeClock):
     async def call() -> httpx.Response:
         await clock.sleep(0.25)
         return httpx.Response(201)
@@ -36,7 +36,7 @@ async def test_each_error_has_its_outcome(
     assert await observe(call, clock) == ObservedCall(outcome, detail, 0.0)
 
 
-async def test_an_error_of_this_program_is_no_outcome(clock: FakeClock):
+async def test_an_error_of_this_program_is_raised(clock: FakeClock):
     async def call() -> httpx.Response:
         raise KeyError("a slip")
 

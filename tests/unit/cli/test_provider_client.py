@@ -30,7 +30,7 @@ async def test_keys_are_written_read_and_deleted(provider: ProviderClient):
     assert answers[1].json() == {"a": 1}
 
 
-async def test_a_missing_key_is_an_answer(provider: ProviderClient):
+async def test_a_missing_key_is_no_error(provider: ProviderClient):
     assert (await provider.call("GET", "/kv/nothing")).status_code == 404
 
 
@@ -44,7 +44,7 @@ async def test_an_error_is_classified_for_the_breaker(
         await provider.call("GET", path)
 
 
-async def test_a_cut_connection_is_no_answer(provider: ProviderClient):
+async def test_a_cut_connection_is_an_error(provider: ProviderClient):
     await provider.set_faults(Faults(failure_rate=1, kind="cut"))
 
     with pytest.raises(NoAnswerError, match="cut off"):
@@ -52,22 +52,22 @@ async def test_a_cut_connection_is_no_answer(provider: ProviderClient):
 
 
 @pytest.mark.parametrize(
-    ("raised", "said"),
+    ("raised", "message"),
     [
         (httpx.ConnectError("refused"), "no connection"),
         (httpx.RemoteProtocolError("incomplete"), "cut off"),
         (httpx.ReadError("reset"), "cut off"),
     ],
 )
-async def test_a_network_error_is_no_answer(raised: httpx.HTTPError, said: str):
-    def break_down(_request: httpx.Request) -> httpx.Response:
+async def test_a_network_error_is_an_unavailable_provider(raised: httpx.HTTPError, message: str):
+    def raise_network_error(_request: httpx.Request) -> httpx.Response:
         raise raised
 
-    with pytest.raises(NoAnswerError, match=said):
-        await client_of(break_down).call("GET", "/get")
+    with pytest.raises(NoAnswerError, match=message):
+        await client_of(raise_network_error).call("GET", "/get")
 
 
-async def test_faults_that_are_set_replace_all_there_were(provider: ProviderClient):
+async def test_set_faults_replace_all_earlier_faults(provider: ProviderClient):
     await provider.set_faults(Faults(pattern="SF", latency_ms=7, kind="cut"))
     await provider.set_faults(Faults(failure_rate=0.5))
 
@@ -75,14 +75,14 @@ async def test_faults_that_are_set_replace_all_there_were(provider: ProviderClie
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b'{"detail": "Not Found"}', b"[]"])
-async def test_an_answer_of_another_server_is_an_error(body: bytes):
+async def test_a_response_of_another_server_is_an_error(body: bytes):
     stranger = client_of(lambda _request: httpx.Response(200, content=body))
 
     with pytest.raises(ProviderError, match="not that of a provider"):
         await stranger.faults()
 
 
-async def test_calls_are_counted_where_they_arrive(provider: ProviderClient):
+async def test_the_provider_counts_its_calls(provider: ProviderClient):
     before = await provider.count_calls()
     await provider.call("GET", "/get")
 

@@ -1,4 +1,4 @@
-"""Addresses of Redis: each works in redis-py as it reads, or is refused before it is used."""
+"""Addresses of Redis: redis-py accepts each valid address, and each invalid address is rejected first."""
 
 import shutil
 import subprocess
@@ -36,7 +36,7 @@ def test_every_accepted_url_can_be_used_by_the_client(url, options):
         connection.ssl_context.get()
 
 
-def test_embedded_is_an_address_too():
+def test_embedded_is_a_valid_address():
     check_redis_url("embedded://")
 
 
@@ -108,7 +108,7 @@ def test_an_unusable_url_is_rejected_without_repeating_it(url, message):
         "1::2::3",
     ],
 )
-def test_a_host_is_a_name_or_an_address_alone(host):
+def test_a_host_with_other_parts_is_rejected(host):
     with pytest.raises(ValueError, match="host"):
         check_host(host)
 
@@ -125,7 +125,7 @@ def test_a_redis_url_contains_host_port_database_and_password(host):
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl to make a certificate")
-def test_a_key_that_needs_a_password_does_not_ask_for_it_on_the_terminal(tmp_path):
+def test_an_encrypted_key_does_not_cause_a_prompt_for_its_password(tmp_path):
     key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-days", "1", "-subj", "/CN=localhost",

@@ -26,7 +26,7 @@ def test_the_example_lists_every_setting_with_its_default(tmp_path):
     assert load_settings() == Settings(_env_file=None)
 
 
-def test_the_example_says_what_each_setting_is_for():
+def test_the_example_describes_each_setting():
     for name, field in Settings.model_fields.items():
         assert f"# {field.description}\n{name.upper()}=" in EXAMPLE
 
@@ -60,7 +60,7 @@ def test_the_example_says_what_each_setting_is_for():
         ("EXTERNAL_SERVICE_URL", "not a url"),
     ],
 )
-def test_a_wrong_value_is_one_line_that_names_the_variable(monkeypatch, name, value):
+def test_an_invalid_value_causes_one_line_that_names_the_variable(monkeypatch, name, value):
     monkeypatch.setenv(name, value)
     with pytest.raises(InvalidSettingsError) as caught:
         load_settings()
@@ -69,7 +69,7 @@ def test_a_wrong_value_is_one_line_that_names_the_variable(monkeypatch, name, va
 
 
 def test_an_env_file_with_a_byte_order_mark_is_read_from_its_first_name(tmp_path):
-    """The first name was read with the mark in it, and so ignored."""
+    """In the past the mark was read as a part of the first name, so that the setting was ignored."""
     (tmp_path / ".env").write_bytes(b"\xef\xbb\xbfAPP_PORT=8123\nCACHE_TTL_SECONDS=7\n")
     assert (load_settings().app_port, load_settings().cache_ttl_seconds) == (8123, 7)
 
@@ -80,7 +80,7 @@ def test_an_env_file_that_is_not_utf_8_is_reported(tmp_path):
         load_settings()
 
 
-def test_a_wrong_secret_is_not_repeated(monkeypatch):
+def test_the_error_does_not_contain_an_invalid_secret(monkeypatch):
     monkeypatch.setenv("REDIS_URL", "http://:hunter2@localhost")
     with pytest.raises(InvalidSettingsError) as caught:
         load_settings()
@@ -95,7 +95,7 @@ def test_an_empty_variable_means_the_default(monkeypatch):
 @pytest.mark.parametrize(
     ("value", "networks"), [("none", []), ("10.0.0.1, 192.168.0.0/16", ["10.0.0.1/32", "192.168.0.0/16"])]
 )
-def test_trusted_proxies_are_networks(monkeypatch, value, networks):
+def test_a_trusted_proxy_that_is_no_network_is_rejected(monkeypatch, value, networks):
     monkeypatch.setenv("TRUSTED_PROXIES", value)
     assert list(load_settings().trusted_proxies) == [ip_network(network) for network in networks]
 
@@ -110,12 +110,12 @@ def test_trusted_proxies_are_networks(monkeypatch, value, networks):
         ("redis_1.example.", "redis://redis_1.example.:6379/0"),
     ],
 )
-def test_the_redis_host_may_be_any_name_or_address(monkeypatch, host, url):
+def test_the_redis_host_can_be_any_name_or_address(monkeypatch, host, url):
     monkeypatch.setenv("REDIS_HOST", host)
     assert load_settings().redis_address == url
 
 
-def test_blanks_around_the_redis_url_do_not_count(monkeypatch):
+def test_blanks_around_the_redis_url_are_ignored(monkeypatch):
     monkeypatch.setenv("REDIS_URL", " redis://cache:6380/2\n")
     assert load_settings().redis_address == "redis://cache:6380/2"
 

@@ -1,4 +1,4 @@
-"""Names that look like settings and are none."""
+"""Names of variables that look like settings but are unknown."""
 
 import io
 import re
@@ -17,7 +17,7 @@ from src.config.unknown_settings import (
 
 CHECKOUT = Path.cwd()
 SETTINGS = {name.upper() for name in Settings.model_fields}
-BROUGHT_ALONG = [
+NAMES_OF_OTHER_PROJECTS = [
     ("EXTERNAL_API_TIMEOUT", "EXTERNAL_SERVICE_TIMEOUT"),
     ("REQUEST_TIMEOUT_SECONDS", "PROXY_REQUEST_TIMEOUT_SECONDS"),
     ("RATE_LIMIT_SECONDS", "PROXY_RATE_LIMIT_SECONDS"),
@@ -34,7 +34,7 @@ def env_file(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("name", "nearest"),
     [
-        *BROUGHT_ALONG,
+        *NAMES_OF_OTHER_PROJECTS,
         ("RATE_LIMIT_REQEUSTS", "RATE_LIMIT_REQUESTS"),
         ("CACHE_TTL_SECS", "CACHE_TTL_SECONDS"),
         ("cache_ttl_secs", "CACHE_TTL_SECONDS"),
@@ -64,7 +64,7 @@ def test_the_program_reads_the_env_file_from_its_input_and_shows_no_value(monkey
 @pytest.mark.parametrize(
     ("name", "nearest"), [("LOG_LEVL", "LOG_LEVEL"), ("REDIS_PASS", "REDIS_PASSWORD"), ("DATABASE_URL", None)]
 )
-def test_in_the_env_file_every_unknown_name_counts(env_file, name, nearest):
+def test_every_unknown_name_in_the_env_file_is_reported(env_file, name, nearest):
     env_file.write_text(f"\ufeff{name}=x\nexport OTHER_{name} = 'y'\n", encoding="utf-8")
     found = unknown_settings({})
     assert [(unknown.name, unknown.source) for unknown in found] == [
@@ -84,7 +84,7 @@ def test_in_the_env_file_every_unknown_name_counts(env_file, name, nearest):
         "EXTERNAL_SERVICE_PORT_9000_TCP_ADDR",
     ],
 )  # fmt: skip
-def test_in_the_environment_other_programs_variables_do_not_count(name):
+def test_variables_of_other_programs_in_the_environment_are_not_reported(name):
     assert unknown_settings({name: "1"}) == []
 
 
@@ -102,11 +102,11 @@ def test_variables_of_compose_and_the_start_script_are_not_reported(env_file):
     assert unknown_settings({}) == []
 
 
-def test_the_prefixes_are_those_of_settings_but_for_a_few_that_users_bring_along():
-    strangers = {
+def test_the_prefixes_are_those_of_the_settings_except_common_ones():
+    other_prefixes = {
         prefix for prefix in SETTING_PREFIXES if not any(name.startswith(prefix) for name in SETTINGS)
     }
-    assert strangers == {"EXTERNAL_API_", "REQUEST_TIMEOUT_"}
+    assert other_prefixes == {"EXTERNAL_API_", "REQUEST_TIMEOUT_"}
     shared = ("APP_", "LOG_", "REDIS_", "WEB_")
     missing = [name for name in SETTINGS if not name.startswith((*SETTING_PREFIXES, *shared))]
     assert missing == [], "add a prefix to SETTING_PREFIXES, so that a misspelling of this setting is found"

@@ -11,22 +11,22 @@ HIT_ELSEWHERE = CacheAnswered(policy="proxy", outcome="hit")
 
 
 async def test_hits_and_misses_are_coalesced_at_the_end_of_the_tick(listener):
-    tell = CoalescingListener(listener)
+    coalesce = CoalescingListener(listener)
     for event in (HIT, MISS, HIT, HIT_ELSEWHERE, HIT):
-        tell(event)
+        coalesce(event)
     assert listener.events == []
     await asyncio.sleep(0)
     assert listener.events == [CacheAnswered(policy="summary", times=3, outcome="hit"), MISS, HIT_ELSEWHERE]
 
 
 async def test_other_events_are_passed_on_at_once(listener):
-    """In the context of the request, so that a log line of the event has the request's id."""
+    """The context is that of the request, so that a log line of the event has the request's id."""
     events = [
         CacheAnswered(policy="summary", outcome="stale"),
         Rejected(policy="external-service", retry_after=1.0),
         Rejected(policy="external-service", retry_after=1.0),
     ]
-    tell = CoalescingListener(listener)
+    coalesce = CoalescingListener(listener)
     for event in events:
-        tell(event)
+        coalesce(event)
     assert listener.events == events

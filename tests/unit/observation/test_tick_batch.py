@@ -10,31 +10,31 @@ whose = ContextVar("whose", default="nobody's")
 
 
 async def test_the_items_of_a_tick_are_processed_at_its_end_in_order():
-    told = []
-    tick = TickBatch(told.append)
+    batches = []
+    tick = TickBatch(batches.append)
     tick.add(1)
     tick.add(2)
-    assert told == []
+    assert batches == []
     await asyncio.sleep(0)
-    assert told == [[1, 2]]
+    assert batches == [[1, 2]]
     tick.add(3)
     await asyncio.sleep(0)
     await asyncio.sleep(0)
-    assert told == [[1, 2], [3]], "and of nothing it is not told"
+    assert batches == [[1, 2], [3]], "without items `process` is not called"
 
 
 async def test_items_that_are_added_during_processing_are_processed_next():
-    told = []
+    batches = []
 
-    def tell(happened):
-        told.append(happened)
-        if len(told) == 1:
+    def record(items):
+        batches.append(items)
+        if len(batches) == 1:
             tick.add("because of it")
 
-    tick = TickBatch(tell)
+    tick = TickBatch(record)
     tick.add("first")
     await settle()
-    assert told == [["first"], ["because of it"]]
+    assert batches == [["first"], ["because of it"]]
 
 
 async def test_a_batch_does_not_inherit_the_context_of_a_request():
@@ -47,12 +47,12 @@ async def test_a_batch_does_not_inherit_the_context_of_a_request():
 
 
 async def test_a_batch_that_fails_does_not_affect_the_next():
-    complaints, told = [], []
-    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
-    tick = TickBatch(lambda happened: told.append(1 / happened[0]))
+    errors, batches = [], []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
+    tick = TickBatch(lambda items: batches.append(1 / items[0]))
     tick.add(0)
     await asyncio.sleep(0)
     tick.add(4)
     await asyncio.sleep(0)
-    assert told == [0.25]
-    assert isinstance(complaints[0]["exception"], ZeroDivisionError)
+    assert batches == [0.25]
+    assert isinstance(errors[0]["exception"], ZeroDivisionError)

@@ -11,7 +11,7 @@ from tests.support.clock import FakeClock, FakeRandomizer
 
 @pytest.fixture
 def provider(clock: FakeClock) -> FastAPI:
-    """A provider without faults; every lot it draws is 0.5."""
+    """Return a provider without faults. Each of its random numbers is 0.5."""
     return create_provider_app(
         Faults(), chance=FakeRandomizer().random, now=clock.monotonic, sleep=clock.sleep
     )

@@ -1,4 +1,4 @@
-"""The provider's endpoints, with no faults in their way."""
+"""The provider's endpoints without faults."""
 
 import re
 
@@ -53,7 +53,7 @@ class TestKeyValueStore:
         assert "not JSON" in problem_of(answer)["detail"]
         assert (await client.get(KEY)).status_code == 404
 
-    async def test_a_value_may_have_64_kib_and_not_a_byte_more(self, client):
+    async def test_a_value_has_at_most_64_kib(self, client):
         largest = b'"%s"' % (b"a" * (64 * 1024 - 2))
         assert (await client.put(KEY, content=largest)).status_code == 201
         answer = await client.put(KEY, content=largest + b" ")
@@ -83,7 +83,7 @@ class TestKeyValueStore:
         for key in keys:
             assert set((await client.get(f"/kv/{key}")).json()) == {"type", "unit", "description", "owner"}
 
-    async def test_every_provider_has_keys_of_its_own(self, client, clock):
+    async def test_each_provider_has_separate_keys(self, client, clock):
         other = create_provider_app(Faults(), chance=lambda: 0.5, now=clock.monotonic, sleep=clock.sleep)
         await client.put(KEY, json=1)
         async with client_of(other) as others:
@@ -97,7 +97,7 @@ class TestEcho:
         assert (echo["path"], echo["args"]) == ("/get", {"a": ["1", "2"], "b": [""]})
         assert echo["headers"]["client-id"] == "me"
 
-    async def test_delay_answers_after_so_many_seconds(self, client, clock):
+    async def test_delay_answers_after_the_given_seconds(self, client, clock):
         answer = await clock.drive(client.get("/delay/1.5"))
         assert answer.json() == {"delayed_seconds": 1.5}
         assert clock.monotonic() == 1.5
@@ -134,7 +134,7 @@ class TestScore:
         assert answer.headers["retry-after"] == "1"
         problem_of(answer)
 
-    async def test_rejected_calls_do_not_push_the_next_one_back(self, client, clock):
+    async def test_rejected_calls_do_not_delay_the_next_one(self, client, clock):
         await client.get("/score", params=SCORE)
         clock.jump(0.5)
         await client.get("/score", params=SCORE)
@@ -211,7 +211,7 @@ class TestProblems:
 
 
 def has_example(content, document) -> bool:
-    """Whether this media type of a response has an example, or the model it refers to has."""
+    """Return whether this media type of a response, or its model, has an example."""
     model = content.get("schema", {}).get("$ref", "").rpartition("/")[2]
     return "example" in content or "examples" in document["components"]["schemas"].get(model, {})
 
@@ -231,7 +231,7 @@ def has_example(content, document) -> bool:
     ],
 )
 async def test_every_get_has_its_head(client, path):
-    """It was a 405 on all but the pages."""
+    """In the past, only the pages supported HEAD."""
     head, got = await client.head(path), await client.get(path)
     assert (head.status_code, head.content) == (200, b"")
     assert head.headers.keys() == got.headers.keys()

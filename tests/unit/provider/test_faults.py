@@ -1,4 +1,4 @@
-"""Which calls fail."""
+"""The schedule of failed calls."""
 
 import random
 
@@ -77,7 +77,7 @@ def test_without_a_pattern_the_rate_applies_again(nothing):
         ("patern", "SF"),
     ],
 )
-def test_a_value_out_of_range_is_rejected_by_name(field, value):
+def test_an_error_names_the_value_out_of_range(field, value):
     with pytest.raises(ValidationError) as refusal:
         Faults.model_validate({field: value})
     assert refusal.value.errors()[0]["loc"][0] == field

@@ -1,4 +1,4 @@
-"""Faults as a client in the same process meets them."""
+"""The injected faults, with a client in the same process."""
 
 import asyncio
 
@@ -12,7 +12,7 @@ async def set_faults(client, **faults):
     (await client.put("/faults", json=faults)).raise_for_status()
 
 
-async def test_a_pattern_is_followed_call_by_call(client):
+async def test_a_pattern_decides_about_each_call_in_order(client):
     await set_faults(client, pattern="SSFFF")
     statuses = [(await client.get("/get")).status_code for _ in range(10)]
     assert statuses == [200, 200, 503, 503, 503] * 2
@@ -35,7 +35,7 @@ async def test_a_call_that_fails_changes_nothing(client):
     assert (await client.get("/kv/a")).status_code == 404
 
 
-async def test_latency_delays_good_and_bad_calls_alike(client, clock):
+async def test_latency_delays_successful_and_failed_calls(client, clock):
     await set_faults(client, pattern="SF", latency_ms=250)
     for status in (200, 503):
         answer = await clock.drive(client.get("/get"))
@@ -95,7 +95,7 @@ async def test_a_cut_closes_the_connection_in_the_middle_of_the_body(client, pro
 
 
 @pytest.mark.parametrize("path", sorted(UNTOUCHED))
-async def test_faults_leave_the_control_endpoints_and_docs_alone(client, clock, path):
+async def test_faults_do_not_affect_the_control_endpoints_and_docs(client, clock, path):
     await set_faults(client, pattern="F", latency_ms=1000)
     assert (await client.get(f"/{path}")).status_code == 200
     assert clock.sleeps == []
@@ -111,7 +111,7 @@ async def test_calls_are_counted_by_their_outcomes(client):
     await client.get("/get")
     assert (await client.get("/stats")).json() == {
         "calls": 6,
-        "failed": 2,  # asked for with /status, and injected
+        "failed": 2,  # requested with /status, and injected
         "refused": 1,
         "by_endpoint": {"kv": 1, "get": 1, "delay": 0, "status": 1, "score": 2, "other": 1},
     }

@@ -25,5 +25,5 @@ def test_a_full_store_refuses_new_keys_and_still_replaces_old_ones():
     assert store.put("b", b"1") is True
 
 
-def test_keys_come_in_order():
+def test_keys_are_listed_in_order():
     assert KeyValueStore({"b": b"1", "a": b"1"}).keys() == ["a", "b"]

@@ -1,4 +1,4 @@
-"""Adaptive concurrency, and its algorithms."""
+"""The adaptive limit of concurrency, and its algorithms."""
 
 import asyncio
 import math
@@ -34,7 +34,7 @@ async def run(
     seconds: float = 1.0,
     error: BaseException | None = None,
 ) -> None:
-    """So many calls at once, each of which takes so long and then succeeds or fails."""
+    """Run `calls` concurrent calls of the given duration that succeed or fail."""
 
     async def call() -> None:
         await clock.sleep(seconds)
@@ -45,7 +45,7 @@ async def run(
 
 
 class TestRounds:
-    async def test_one_that_went_well_raises_the_limit(self, clock: FakeClock, listener: RecordingListener):
+    async def test_a_successful_round_raises_the_limit(self, clock: FakeClock, listener: RecordingListener):
         policy = adaptive(clock, listener=listener)
 
         await run(policy, clock, 4)
@@ -53,7 +53,9 @@ class TestRounds:
         assert policy.limit == 5
         assert listener.events == [LimitChanged(policy="external", before=4, after=5)]
 
-    async def test_one_of_slow_calls_lowers_it(self, clock: FakeClock, listener: RecordingListener):
+    async def test_a_round_of_slow_calls_lowers_the_limit(
+        self, clock: FakeClock, listener: RecordingListener
+    ):
         policy = adaptive(clock, listener=listener)
 
         await run(policy, clock, 4, seconds=2.1)
@@ -61,14 +63,14 @@ class TestRounds:
         assert policy.limit == 2
         assert listener.events == [LimitChanged(policy="external", before=4, after=2)]
 
-    async def test_one_of_failures_lowers_it(self, clock: FakeClock):
+    async def test_a_round_of_failures_lowers_the_limit(self, clock: FakeClock):
         policy = adaptive(clock)
 
         await run(policy, clock, 4, error=ConnectionError())
 
         assert policy.limit == 2
 
-    async def test_one_that_did_not_need_all_of_it_changes_nothing(
+    async def test_a_round_below_the_limit_does_not_change_the_limit(
         self, clock: FakeClock, listener: RecordingListener
     ):
         policy = adaptive(clock, listener=listener)
@@ -79,7 +81,7 @@ class TestRounds:
         assert policy.limit == 4
         assert listener.events == []
 
-    async def test_one_is_as_long_as_the_limit(self, clock: FakeClock):
+    async def test_a_round_has_as_many_calls_as_the_limit(self, clock: FakeClock):
         policy = adaptive(clock)
 
         await run(policy, clock, 3, seconds=2.1)
@@ -88,7 +90,7 @@ class TestRounds:
         await run(policy, clock, 1, seconds=2.1)
         assert policy.limit == 2
 
-    async def test_one_is_no_shorter_than_told(self, clock: FakeClock):
+    async def test_a_round_has_at_least_the_minimum_of_calls(self, clock: FakeClock):
         policy = adaptive(clock, round_calls=6)
 
         await run(policy, clock, 4)
@@ -109,7 +111,7 @@ class TestRounds:
         await clock.drive(asyncio.gather(*late))
         assert policy.limit == 8
 
-    async def test_the_wait_in_line_is_no_part_of_a_call(self, clock: FakeClock):
+    async def test_the_wait_for_a_permit_does_not_count_as_latency(self, clock: FakeClock):
         policy = adaptive(clock, limit=1)
 
         await run(policy, clock, 5, seconds=1.5)
@@ -117,11 +119,9 @@ class TestRounds:
         assert policy.limit > 1
 
 
-class TestWhatCounts:
+class TestUncountedCalls:
     @pytest.mark.parametrize("error", [CircuitOpenError("breaker", "open", 1.0), asyncio.CancelledError()])
-    async def test_a_call_that_was_not_begun_or_was_cancelled_does_not(
-        self, clock: FakeClock, error: BaseException
-    ):
+    async def test_rejected_and_cancelled_calls_do_not_count(self, clock: FakeClock, error: BaseException):
         policy = adaptive(clock)
 
         for _ in range(4):
@@ -132,7 +132,7 @@ class TestWhatCounts:
     @pytest.mark.parametrize(
         "overload_on", [lambda error: isinstance(error, TimeoutError), TimeoutError, (TimeoutError, KeyError)]
     )
-    async def test_an_error_that_does_not_point_to_overload_does_not(self, clock: FakeClock, overload_on):
+    async def test_an_error_that_is_no_sign_of_overload_does_not_count(self, clock: FakeClock, overload_on):
         policy = adaptive(clock, overload_on=overload_on)
 
         await run(policy, clock, 4, error=ValueError())
@@ -143,7 +143,7 @@ class TestWhatCounts:
 
 
 class TestBounds:
-    async def test_it_goes_no_higher_than_the_highest(self, clock: FakeClock):
+    async def test_the_limit_does_not_exceed_the_maximum(self, clock: FakeClock):
         policy = adaptive(clock, max_limit=5)
 
         for _ in range(5):
@@ -151,7 +151,7 @@ class TestBounds:
 
         assert policy.limit == 5
 
-    async def test_it_goes_no_lower_than_the_lowest(self, clock: FakeClock):
+    async def test_the_limit_does_not_fall_below_the_minimum(self, clock: FakeClock):
         policy = adaptive(clock, min_limit=3)
 
         for _ in range(5):
@@ -160,13 +160,13 @@ class TestBounds:
         assert policy.limit == 3
 
     @pytest.mark.parametrize("permits", [1, 9])
-    def test_a_bulkhead_outside_of_them_is_refused(self, clock: FakeClock, permits: int):
+    def test_a_bulkhead_with_permits_outside_the_bounds_is_rejected(self, clock: FakeClock, permits: int):
         with pytest.raises(ValueError, match="permits must be from 2 to 8"):
             adaptive(clock, permits, min_limit=2, max_limit=8)
 
 
 class TestCalls:
-    async def test_what_they_return_and_raise_is_passed_on(self, clock: FakeClock):
+    async def test_the_caller_gets_the_result_or_error_of_the_call(self, clock: FakeClock):
         policy = adaptive(clock)
         error = ConnectionError("no")
 
@@ -181,7 +181,7 @@ class TestCalls:
             await policy.run(fail)
         assert raised.value is error
 
-    async def test_those_beyond_the_limit_are_the_bulkheads_to_refuse(self, clock: FakeClock):
+    async def test_the_bulkhead_rejects_calls_beyond_the_limit(self, clock: FakeClock):
         room = Bulkhead(BulkheadOptions(permits=1), clock)
         policy = AdaptiveConcurrency(AdaptiveConcurrencyOptions(), Aimd(2.0), room, clock)
         inside = asyncio.create_task(policy.run(lambda: clock.sleep(1.0)))
@@ -192,7 +192,7 @@ class TestCalls:
 
         await clock.drive(inside)
 
-    async def test_the_listener_is_told_when_the_permit_has_been_given_back(self, clock: FakeClock):
+    async def test_the_event_is_sent_after_the_permit_is_given_back(self, clock: FakeClock):
         room = Bulkhead(BulkheadOptions(permits=1), clock)
         in_use: list[int] = []
         policy = AdaptiveConcurrency(
@@ -233,13 +233,13 @@ class TestAimd:
             *(("backoff", value) for value in (0, 1, -1, math.nan)),
         ],
     )
-    def test_impossible_options_are_refused_by_name(self, option: str, value: float):
+    def test_an_error_names_the_invalid_option(self, option: str, value: float):
         with pytest.raises(ValueError, match=option):
             Aimd(**{"target_seconds": 1.0, option: value})
 
 
 def measured(unloaded_seconds: float, probe_every_rounds: int = 10) -> Gradient:
-    """A gradient at a limit of 16 that has just measured."""
+    """Return a gradient limit at 16 that has just measured its baseline."""
     gradient = Gradient(tolerance=0.25, probe_every_rounds=probe_every_rounds)
     assert gradient.next_limit(16, Round([9.0])) == 1
     assert gradient.next_limit(1, Round([unloaded_seconds])) == 16
@@ -265,7 +265,7 @@ class TestGradient:
     def test_the_limit_follows_the_formula(self, ended: Round, limit: float):
         assert measured(1.0).next_limit(16, ended) == pytest.approx(limit)
 
-    def test_it_measures_again_after_so_many_rounds(self):
+    def test_the_baseline_is_measured_again_after_the_configured_rounds(self):
         gradient = measured(1.0, probe_every_rounds=2)
         usual = Round([1.25], was_full=True)
 
@@ -273,17 +273,17 @@ class TestGradient:
         assert gradient.next_limit(1, Round([2.0])) == 16
         assert gradient.next_limit(16, Round([2.5], was_full=True)) == 20
 
-    def test_a_measurement_in_which_all_failed_goes_on(self):
+    def test_a_measurement_continues_if_all_calls_failed(self):
         gradient = Gradient()
         gradient.next_limit(16, Round([1.0]))
 
         assert gradient.next_limit(1, Round(failures=10)) == 1
         assert gradient.next_limit(1, Round([1.0])) == 16
 
-    def test_calls_that_take_no_time_at_all_are_no_harm(self):
+    def test_calls_of_zero_duration_cause_no_error(self):
         assert measured(0.0).next_limit(16, Round([0.0], was_full=True)) == 32 + math.sqrt(32)
 
-    def test_under_overload_it_falls_to_two(self):
+    def test_the_limit_falls_to_two_under_overload(self):
         gradient, limit = measured(1.0), 16
         limits = [limit := int(gradient.next_limit(limit, Round([9.0]))) for _ in range(6)]
         assert limits == [10, 7, 5, 4, 3, 2]
@@ -295,7 +295,7 @@ class TestGradient:
             *(("probe_every_rounds", value) for value in (0, -1, math.nan)),
         ],
     )
-    def test_impossible_options_are_refused_by_name(self, option: str, value: float):
+    def test_an_error_names_the_invalid_option(self, option: str, value: float):
         with pytest.raises(ValueError, match=option):
             Gradient(**{option: value})
 
@@ -308,6 +308,6 @@ class TestGradient:
         *(("round_calls", value) for value in (0, -1, math.nan)),
     ],
 )
-def test_impossible_options_are_refused_by_name(option: str, value: float):
+def test_an_error_names_the_invalid_option(option: str, value: float):
     with pytest.raises(ValueError, match=option):
         AdaptiveConcurrencyOptions(**{"min_limit": 2, option: value})

@@ -10,7 +10,7 @@ import pytest
 from src.resilience.circuit_breaker.options import CircuitBreakerOptions
 
 
-def test_the_options_are_sound_as_they_come():
+def test_the_default_options_are_valid():
     options = CircuitBreakerOptions()
     assert (options.failures_to_open, options.open_seconds, options.successes_to_close) == (5, 30, 1)
 
@@ -18,7 +18,7 @@ def test_the_options_are_sound_as_they_come():
 @pytest.mark.parametrize(
     "rate", [{"failure_rate_threshold": 0.5}, {"slow_call_rate_threshold": 0.5, "slow_call_seconds": 1}]
 )
-def test_where_a_rate_is_set_failures_in_a_row_open_it_only_if_asked_for(rate):
+def test_with_a_rate_consecutive_failures_count_only_if_set(rate):
     assert CircuitBreakerOptions(**rate).failures_to_open is None
     assert CircuitBreakerOptions(failure_threshold=5, **rate).failures_to_open == 5
 
@@ -26,7 +26,7 @@ def test_where_a_rate_is_set_failures_in_a_row_open_it_only_if_asked_for(rate):
 @pytest.mark.parametrize(
     ("lease", "open_time", "renewal"), [(15, 30, 15), (35, 30, 30), (15, 0.5, 1), (0.1, 0.01, 0.1)]
 )
-def test_a_probes_permit_is_renewed_before_the_open_time_is_over(lease, open_time, renewal):
+def test_a_probes_lease_must_be_shorter_than_the_open_time(lease, open_time, renewal):
     options = CircuitBreakerOptions(probe_lease_seconds=lease, open_seconds=open_time)
     assert options.probe_renewal_seconds == renewal
 
@@ -52,7 +52,7 @@ def test_a_count_is_at_least_one(option, value):
     "option", ["failure_rate_threshold", "slow_call_rate_threshold", "half_open_success_rate"]
 )
 @pytest.mark.parametrize("value", [0, -0.1, 1.1, math.nan])
-def test_a_rate_is_a_share_above_none(option, value):
+def test_a_rate_is_above_0_and_at_most_1(option, value):
     with pytest.raises(ValueError, match=f"^{option} must be above 0"):
         CircuitBreakerOptions(**{option: value})
 
@@ -85,7 +85,7 @@ def test_a_duration_is_finite_and_at_least_a_millisecond(option, value):
         ("half_open_success_rate", {"half_open_success_rate": 0.5, "half_open_successes": 1}),
     ],
 )
-def test_options_that_contradict_one_another_are_refused_by_name(option, options):
+def test_an_error_names_options_that_contradict_each_other(option, options):
     with pytest.raises(ValueError, match=f"^{option} "):
         CircuitBreakerOptions(**options)
 
@@ -98,18 +98,18 @@ def test_options_that_contradict_one_another_are_refused_by_name(option, options
         (1, 3, 3),
         (0.01, 3, 1),  # never none at all
         (0.7, 10, 7),
-        (0.07, 100, 7),  # 7.000000000000001 to a float
+        (0.07, 100, 7),  # the result of float arithmetic would be 7.000000000000001
         (0.29, 100, 29),
         (2 / 3, 3, 2),
         (1 - 1 / 3, 3, 2),
     ],
 )
-def test_a_share_of_the_probes_comes_to_a_number_of_them(rate, permits, successes):
+def test_a_share_of_the_probes_is_rounded_to_a_number_of_probes(rate, permits, successes):
     options = CircuitBreakerOptions(half_open_success_rate=rate, half_open_permits=permits)
     assert options.successes_to_close == successes
 
 
-def test_equal_thresholds_of_every_kind_are_no_contradiction():
+def test_equal_thresholds_of_every_kind_are_valid():
     CircuitBreakerOptions(
         failure_threshold=1, failure_rate_threshold=1, slow_call_rate_threshold=1, slow_call_seconds=1
     )

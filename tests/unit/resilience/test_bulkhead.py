@@ -26,7 +26,7 @@ async def enter(clock: FakeClock, room: Bulkhead, count: int) -> list[Caller]:
     return callers
 
 
-async def dismiss(callers: list[Caller]) -> None:
+async def cancel_all(callers: list[Caller]) -> None:
     for caller in callers:
         caller.call.end()
         caller.task.cancel()
@@ -40,11 +40,11 @@ async def test_calls_beyond_the_permits_wait_in_order(clock: FakeClock):
 
     first.call.end()
     await settle()
-    assert (second.call.is_under_way, third.call.is_under_way) == (True, False)
+    assert (second.call.is_running, third.call.is_running) == (True, False)
 
     second.call.end()
     await settle()
-    assert third.call.is_under_way
+    assert third.call.is_running
 
     third.call.end()
     assert await third.task == "done"
@@ -61,10 +61,10 @@ async def test_a_call_that_had_to_wait_is_reported_with_its_wait(
     first.call.end()
     await settle()
     assert listener.events == [Waited(policy="external", seconds=3.0)]
-    await dismiss([second])
+    await cancel_all([second])
 
 
-async def test_a_call_beyond_the_line_is_refused_at_once(clock: FakeClock, listener: RecordingListener):
+async def test_a_call_beyond_the_queue_is_rejected_at_once(clock: FakeClock, listener: RecordingListener):
     room = bulkhead(clock, listener)
     callers = await enter(clock, room, 3)
 
@@ -73,10 +73,10 @@ async def test_a_call_beyond_the_line_is_refused_at_once(clock: FakeClock, liste
 
     assert listener.events == [Rejected(policy="external", retry_after=raised.value.retry_after)]
     assert (room.in_use, room.waiting) == (1, 2)
-    await dismiss(callers)
+    await cancel_all(callers)
 
 
-async def test_a_wait_that_is_too_long_ends_in_refusal(clock: FakeClock, listener: RecordingListener):
+async def test_a_call_that_waits_too_long_is_rejected(clock: FakeClock, listener: RecordingListener):
     room = bulkhead(clock, listener)
     inside, waiting = await enter(clock, room, 2)
 
@@ -86,10 +86,10 @@ async def test_a_wait_that_is_too_long_ends_in_refusal(clock: FakeClock, listene
         await waiting.task
     assert (room.in_use, room.waiting) == (1, 0)
     assert len(listener.of(Rejected)) == 1
-    await dismiss([inside])
+    await cancel_all([inside])
 
 
-async def test_the_time_inside_is_not_limited(clock: FakeClock):
+async def test_the_duration_of_a_call_is_not_limited(clock: FakeClock):
     room = bulkhead(clock)
     first, second = await enter(clock, room, 2)
     first.call.end()
@@ -97,8 +97,8 @@ async def test_the_time_inside_is_not_limited(clock: FakeClock):
 
     await clock.advance(60)
 
-    assert second.call.is_under_way
-    await dismiss([second])
+    assert second.call.is_running
+    await cancel_all([second])
 
 
 async def test_a_failed_call_gives_its_permit_back(clock: FakeClock):
@@ -113,7 +113,7 @@ async def test_a_failed_call_gives_its_permit_back(clock: FakeClock):
     assert room.in_use == 0
 
 
-async def test_a_timeout_error_of_the_call_is_no_refusal(clock: FakeClock):
+async def test_a_timeout_error_of_the_call_is_raised_unchanged(clock: FakeClock):
     room = bulkhead(clock)
     (first,) = await enter(clock, room, 1)
 
@@ -135,13 +135,13 @@ async def test_a_cancelled_call_gives_its_permit_to_the_next(clock: FakeClock):
     inside.task.cancel()
     await settle()
 
-    assert waiting.call.is_under_way
+    assert waiting.call.is_running
     assert room.in_use == 1
-    await dismiss([waiting])
+    await cancel_all([waiting])
     assert room.in_use == 0
 
 
-async def test_a_cancelled_wait_gives_its_place_up(clock: FakeClock):
+async def test_a_cancelled_wait_frees_its_place_in_the_queue(clock: FakeClock):
     room = bulkhead(clock)
     inside, leaver, waiting = await enter(clock, room, 3)
 
@@ -151,8 +151,8 @@ async def test_a_cancelled_wait_gives_its_place_up(clock: FakeClock):
     inside.call.end()
     await settle()
 
-    assert waiting.call.is_under_way
-    await dismiss([waiting])
+    assert waiting.call.is_running
+    await cancel_all([waiting])
 
 
 @pytest.mark.parametrize("order", ["permit first", "cancellation first"])
@@ -169,25 +169,25 @@ async def test_a_permit_and_a_cancellation_in_one_tick_lose_no_permit(clock: Fak
     await settle()
 
     assert unlucky.task.cancelled()
-    assert waiting.call.is_under_way
+    assert waiting.call.is_running
     assert (room.in_use, room.waiting) == (2, 0)
-    await dismiss([inside, waiting])
+    await cancel_all([inside, waiting])
     assert room.in_use == 0
 
 
 class TestResizing:
-    async def test_more_permits_let_waiting_calls_in(self, clock: FakeClock):
+    async def test_more_permits_start_waiting_calls(self, clock: FakeClock):
         room = bulkhead(clock)
         callers = await enter(clock, room, 3)
 
         room.resize(3)
         await settle()
 
-        assert all(caller.call.is_under_way for caller in callers)
+        assert all(caller.call.is_running for caller in callers)
         assert room.permits == 3
-        await dismiss(callers)
+        await cancel_all(callers)
 
-    async def test_fewer_permits_stop_no_call_under_way_and_limit_later_calls(self, clock: FakeClock):
+    async def test_fewer_permits_limit_only_later_calls(self, clock: FakeClock):
         room = bulkhead(clock, permits=3)
         first, second, third, fourth = await enter(clock, room, 4)
 
@@ -195,14 +195,14 @@ class TestResizing:
         first.call.end()
         second.call.end()
         await settle()
-        assert (third.call.is_under_way, fourth.call.is_under_way) == (True, False)
+        assert (third.call.is_running, fourth.call.is_running) == (True, False)
 
         third.call.end()
         await settle()
-        assert fourth.call.is_under_way
-        await dismiss([fourth])
+        assert fourth.call.is_running
+        await cancel_all([fourth])
 
-    def test_no_permits_at_all_are_refused(self, clock: FakeClock):
+    def test_zero_permits_are_rejected(self, clock: FakeClock):
         with pytest.raises(ValueError, match="permits"):
             bulkhead(clock).resize(0)
 
@@ -217,7 +217,7 @@ async def test_retry_after_is_the_mean_time_until_a_permit_is_free(clock: FakeCl
         await room.run(lambda: clock.sleep(8.0))
 
     assert raised.value.retry_after == pytest.approx(2.0)
-    await dismiss(callers)
+    await cancel_all(callers)
 
 
 @pytest.mark.parametrize(
@@ -228,6 +228,6 @@ async def test_retry_after_is_the_mean_time_until_a_permit_is_free(clock: FakeCl
         *(("max_wait_seconds", value) for value in (0, -1, math.inf, math.nan)),
     ],
 )
-def test_impossible_options_are_refused_by_name(option: str, value: float):
+def test_an_error_names_the_invalid_option(option: str, value: float):
     with pytest.raises(ValueError, match=option):
         BulkheadOptions(**{option: value})

@@ -24,7 +24,7 @@ REQUEST = ContextVar("request", default="none")
 
 
 class Computation:
-    """Answers, or fails, when told to; counts how often it was begun."""
+    """A computation that returns a body or raises an error once `gate` is set, and counts its starts."""
 
     def __init__(self, *bodies: bytes | Exception) -> None:
         self.begun = 0
@@ -41,7 +41,7 @@ class Computation:
 
 
 class Reading:
-    """Reads what was written when it begins, and answers with that when told to; counts how often."""
+    """A computation that reads `written` when it begins, and returns the value once `gate` is set."""
 
     def __init__(self) -> None:
         self.begun = 0
@@ -55,7 +55,7 @@ class Reading:
         return read
 
 
-def at_once(*bodies: bytes | Exception) -> Computation:
+def computation_of(*bodies: bytes | Exception) -> Computation:
     computation = Computation(*bodies)
     computation.gate.set()
     return computation
@@ -95,9 +95,9 @@ async def begin_refresh(cache: ReadThroughCache, compute: Compute) -> "asyncio.T
     return caller
 
 
-class TestBeginning:
+class TestBegin:
     async def test_begin_reads_from_the_store_at_once_and_computes_only_for_the_result(self, fleet: Fleet):
-        asked, compute = [], at_once(b"one")
+        asked, compute = [], computation_of(b"one")
         fleet.store.read = lambda key, options: (
             asked.append(key) or MemoryCacheStore.read(fleet.store, key, options)
         )
@@ -109,18 +109,18 @@ class TestBeginning:
         assert (await read.result()).body == b"one"
 
     async def test_a_read_need_not_be_finished(self, fleet: Fleet):
-        fleet.worker().begin(KEY, at_once(b"one"))
-        fleet.worker().begin(KEY, at_once(b"one"), refresh=True)
-        gc.collect()  # a coroutine that nobody awaited would warn, and a warning is an error
+        fleet.worker().begin(KEY, computation_of(b"one"))
+        fleet.worker().begin(KEY, computation_of(b"one"), refresh=True)
+        gc.collect()  # a coroutine that was never awaited causes a warning, and a warning is an error
 
     async def test_a_refresh_does_not_read_the_entry(self, fleet: Fleet):
         fleet.store.read = None
-        assert (await fleet.worker().begin(KEY, at_once(b"one"), refresh=True).result()).body == b"one"
+        assert (await fleet.worker().begin(KEY, computation_of(b"one"), refresh=True).result()).body == b"one"
 
 
-class TestReadingThrough:
+class TestGet:
     async def test_a_miss_computes_and_a_second_call_hits(self, fleet: Fleet):
-        cache, compute = fleet.worker(), at_once(b"one")
+        cache, compute = fleet.worker(), computation_of(b"one")
 
         first = await cache.get(KEY, compute)
         fleet.clock.jump(12.5)
@@ -131,7 +131,7 @@ class TestReadingThrough:
         assert compute.begun == 1
 
     async def test_an_entry_is_fresh_for_exactly_its_ttl(self, fleet: Fleet):
-        cache, compute = fleet.worker(), at_once(b"one", b"two")
+        cache, compute = fleet.worker(), computation_of(b"one", b"two")
         await cache.get(KEY, compute)
 
         fleet.clock.jump(299.999)
@@ -141,14 +141,14 @@ class TestReadingThrough:
         assert await cache.get(KEY, compute) == Answer(b"two", "miss", 0.0)
 
     async def test_a_get_without_a_lookup_finds_the_entry_itself(self, fleet: Fleet):
-        cache, compute = fleet.worker(), at_once(b"one")
+        cache, compute = fleet.worker(), computation_of(b"one")
         await cache.get(KEY, compute)
         fleet.clock.jump(5)
 
         assert await cache.get(KEY, compute) == Answer(b"one", "hit", 5.0)
 
     async def test_a_refresh_computes_in_spite_of_a_fresh_entry(self, fleet: Fleet):
-        cache, compute = fleet.worker(), at_once(b"one", b"two")
+        cache, compute = fleet.worker(), computation_of(b"one", b"two")
         await cache.get(KEY, compute)
 
         refreshed = await cache.get(KEY, compute, refresh=True)
@@ -157,7 +157,7 @@ class TestReadingThrough:
         assert (await cache.get(KEY, compute)).body == b"two"
 
     async def test_every_answer_and_every_computation_sends_an_event(self, fleet: Fleet):
-        cache, compute = fleet.worker(), at_once(b"one", ValueError())
+        cache, compute = fleet.worker(), computation_of(b"one", ValueError())
         await cache.get(KEY, compute)
         await cache.get(KEY, compute)
         await cache.get(KEY, compute, refresh=True)
@@ -186,13 +186,13 @@ class TestSingleFlightInAProcess:
         slow = asyncio.create_task(cache.get("slow", Computation(b"slow")))
         await settle()
 
-        assert (await cache.get("quick", at_once(b"quick"))).body == b"quick"
+        assert (await cache.get("quick", computation_of(b"quick"))).body == b"quick"
 
         assert not slow.done()
         await cache.aclose()
         await asyncio.gather(slow, return_exceptions=True)
 
-    async def test_the_first_caller_leaving_harms_no_other(self, fleet: Fleet):
+    async def test_a_cancelled_first_caller_does_not_affect_other_callers(self, fleet: Fleet):
         cache, compute = fleet.worker(), Computation(b"one")
         first = asyncio.create_task(cache.get(KEY, compute))
         await settle()
@@ -207,7 +207,7 @@ class TestSingleFlightInAProcess:
         assert first.cancelled()
         assert compute.begun == 1
 
-    async def test_a_computation_that_everyone_left_still_fills_the_cache(self, fleet: Fleet):
+    async def test_a_computation_without_callers_still_fills_the_cache(self, fleet: Fleet):
         cache, compute = fleet.worker(), Computation(b"one")
         caller = asyncio.create_task(cache.get(KEY, compute))
         await settle()
@@ -219,7 +219,7 @@ class TestSingleFlightInAProcess:
 
         assert await cache.get(KEY, compute) == Answer(b"one", "hit", 0.0)
 
-    async def test_a_computation_that_everyone_left_may_fail_in_peace(self, fleet: Fleet):
+    async def test_an_error_of_a_computation_without_callers_is_not_raised(self, fleet: Fleet):
         complaints = []
         asyncio.get_running_loop().set_exception_handler(lambda _loop, context: complaints.append(context))
         compute = Computation(ValueError("no"))
@@ -230,7 +230,7 @@ class TestSingleFlightInAProcess:
 
         compute.gate.set()
         await settle()
-        del caller  # the traceback of its cancellation holds on to the computation
+        del caller  # the traceback of its cancellation refers to the computation
         gc.collect()
 
         assert complaints == []
@@ -246,7 +246,7 @@ class TestSingleFlightInAProcess:
         assert [str(error) for error in errors] == ["no"] * 3
         assert (await cache.get(KEY, compute)).body == b"two"
 
-    async def test_closing_cancels_what_is_under_way(self, fleet: Fleet):
+    async def test_closing_cancels_running_computations(self, fleet: Fleet):
         cache, compute = fleet.worker(), Computation(b"one")
         caller = asyncio.create_task(cache.get(KEY, compute))
         await settle()
@@ -259,7 +259,7 @@ class TestSingleFlightInAProcess:
 
 
 class TestSingleFlightAcrossWorkers:
-    async def test_workers_wait_for_the_one_that_computes(self, fleet: Fleet):
+    async def test_workers_wait_for_the_worker_that_computes(self, fleet: Fleet):
         compute = Computation(b"one")
         callers = [asyncio.create_task(fleet.worker().get(KEY, compute)) for _ in range(5)]
         await fleet.clock.advance(1.0)
@@ -272,7 +272,7 @@ class TestSingleFlightAcrossWorkers:
         assert compute.begun == 1
 
     async def test_a_failed_computation_lets_another_worker_try_at_once(self, fleet: Fleet):
-        failing, working = Computation(ValueError("no")), at_once(b"two")
+        failing, working = Computation(ValueError("no")), computation_of(b"two")
         first = asyncio.create_task(fleet.worker().get(KEY, failing))
         await settle()
         second = asyncio.create_task(fleet.worker().get(KEY, working))
@@ -285,7 +285,7 @@ class TestSingleFlightAcrossWorkers:
         with pytest.raises(ValueError, match="no"):
             await first
 
-    async def test_when_the_holder_dies_exactly_one_other_takes_over(self, fleet: Fleet):
+    async def test_if_the_lease_holder_dies_exactly_one_worker_takes_over(self, fleet: Fleet):
         await fleet.store.take_lease(KEY, "dead", 300, fleet.options)
         compute = Computation(b"one")
         callers = [asyncio.create_task(fleet.worker().get(KEY, compute)) for _ in range(4)]
@@ -301,7 +301,7 @@ class TestSingleFlightAcrossWorkers:
 
     async def test_a_caller_waits_at_most_for_a_computation_and_a_lease(self, fleet: Fleet):
         await fleet.store.take_lease(KEY, "first", 300, fleet.options)
-        hopeless = asyncio.create_task(fleet.worker().get(KEY, at_once(b"own")))
+        hopeless = asyncio.create_task(fleet.worker().get(KEY, computation_of(b"own")))
         for _ in range(8):
             await fleet.clock.advance(5)
             assert not hopeless.done()
@@ -309,10 +309,10 @@ class TestSingleFlightAcrossWorkers:
         await fleet.clock.advance(0.02)
 
         assert (await hopeless).body == b"own"
-        assert await fleet.store.read(KEY, fleet.options) is None, "it had no lease to fill under"
+        assert await fleet.store.read(KEY, fleet.options) is None, "the computation had no lease"
 
     async def test_a_computation_slower_than_a_lease_keeps_it(self, fleet: Fleet):
-        slow, needless = Computation(b"slow"), at_once(b"needless")
+        slow, needless = Computation(b"slow"), computation_of(b"needless")
         callers = [asyncio.create_task(fleet.worker().get(KEY, slow))]
         await settle()
         callers.append(asyncio.create_task(fleet.worker().get(KEY, needless)))
@@ -326,7 +326,7 @@ class TestSingleFlightAcrossWorkers:
         assert needless.begun == 0
         assert await fleet.store.read(KEY, fleet.options) is not None
 
-    async def test_one_slower_than_a_computation_may_be_answers_but_is_not_stored(self, fleet: Fleet):
+    async def test_a_result_after_the_longest_computation_time_is_returned_but_not_stored(self, fleet: Fleet):
         slow = Computation(b"slow")
         caller = asyncio.create_task(fleet.worker().get(KEY, slow))
         await fleet.clock.advance(30)
@@ -338,7 +338,7 @@ class TestSingleFlightAcrossWorkers:
         assert await fleet.store.read(KEY, fleet.options) is None
 
     @pytest.mark.parametrize("ending", [b"answer", ValueError("no")])
-    async def test_once_it_has_ended_a_computation_renews_nothing(
+    async def test_an_ended_computation_does_not_renew_its_lease(
         self, fleet: Fleet, ending: bytes | Exception, monkeypatch: pytest.MonkeyPatch
     ):
         renewed, renew = [], fleet.store.renew
@@ -354,16 +354,16 @@ class TestSingleFlightAcrossWorkers:
         assert len(renewed) == 1
 
 
-class TestServedWhileSomebodyComputes:
+class TestStaleWhileComputing:
     @pytest.fixture
     async def expired(self, fleet: Fleet) -> Fleet:
-        """An answer that ran out a second ago."""
-        await fleet.worker().get(KEY, at_once(b"old"))
+        """Return a fleet with an answer that expired a second ago."""
+        await fleet.worker().get(KEY, computation_of(b"old"))
         fleet.clock.jump(301)
         fleet.listener.events.clear()
         return fleet
 
-    async def test_a_caller_waits_for_so_long_and_then_gets_the_last_good_answer(self, expired: Fleet):
+    async def test_a_caller_gets_the_stale_answer_after_the_longest_wait(self, expired: Fleet):
         cache, compute = expired.worker(), Computation(b"new")
         caller = asyncio.create_task(cache.get(KEY, compute))
         await expired.clock.advance(0.999)
@@ -378,7 +378,7 @@ class TestServedWhileSomebodyComputes:
         assert compute.begun == 1
         assert expired.listener.of(CacheAnswered)[0] == CacheAnswered(policy="summaries", outcome="updating")
 
-    async def test_a_caller_after_the_patience_gets_the_last_good_copy_at_once(self, expired: Fleet):
+    async def test_a_caller_that_comes_after_the_wait_gets_the_stale_answer_at_once(self, expired: Fleet):
         cache, compute = expired.worker(), Computation(b"new")
         first = asyncio.create_task(cache.get(KEY, compute))
         await expired.clock.advance(1)
@@ -386,7 +386,7 @@ class TestServedWhileSomebodyComputes:
         assert compute.begun == 1
         await cache.aclose()
 
-    async def test_callers_in_other_workers_get_the_last_good_copy_too(self, expired: Fleet):
+    async def test_callers_in_other_workers_get_the_stale_answer_too(self, expired: Fleet):
         await expired.store.take_lease(KEY, "dead", 0, expired.options)
         compute = Computation(b"new")
         callers = [asyncio.create_task(expired.worker().get(KEY, compute)) for _ in range(3)]
@@ -394,19 +394,19 @@ class TestServedWhileSomebodyComputes:
         assert [(await caller).outcome for caller in callers] == ["updating"] * 3
 
         await expired.clock.advance(9.02)
-        assert compute.begun == 1, "one takes over for the dead one"
+        assert compute.begun == 1, "one worker computes in place of the dead one"
         compute.gate.set()
         await expired.clock.advance(0.02)
         assert (await expired.worker().get(KEY, compute)).body == b"new"
 
-    async def test_a_computation_within_that_time_is_waited_for(self, expired: Fleet):
+    async def test_a_computation_shorter_than_the_wait_answers_the_caller(self, expired: Fleet):
         compute = Computation(b"new")
         caller = asyncio.create_task(expired.worker().get(KEY, compute))
         await expired.clock.advance(0.9)
         compute.gate.set()
         assert await caller == Answer(b"new", "miss")
 
-    async def test_one_that_fails_within_that_time_has_failed(self, expired: Fleet):
+    async def test_a_failure_within_the_wait_is_raised(self, expired: Fleet):
         error = TimeoutError("of the computation")
         compute = Computation(error)
         caller = asyncio.create_task(expired.worker(stale_on=(LookupError,)).get(KEY, compute))
@@ -415,7 +415,7 @@ class TestServedWhileSomebodyComputes:
         with pytest.raises(TimeoutError, match="of the computation"):
             await caller
 
-    async def test_without_a_last_good_answer_callers_wait_on(self, fleet: Fleet):
+    async def test_without_a_stale_answer_callers_wait_for_the_computation(self, fleet: Fleet):
         compute = Computation(b"new")
         caller = asyncio.create_task(fleet.worker().get(KEY, compute))
         await fleet.clock.advance(25)
@@ -423,7 +423,7 @@ class TestServedWhileSomebodyComputes:
         compute.gate.set()
         assert (await caller).outcome == "miss"
 
-    async def test_what_was_invalidated_is_not_served(self, expired: Fleet):
+    async def test_an_invalidated_answer_is_not_served(self, expired: Fleet):
         cache, compute = expired.worker(), Computation(b"new")
         await cache.invalidate([KEY])
         caller = asyncio.create_task(cache.get(KEY, compute))
@@ -432,7 +432,7 @@ class TestServedWhileSomebodyComputes:
         compute.gate.set()
         assert (await caller).body == b"new"
 
-    async def test_nor_is_one_that_is_too_old(self, expired: Fleet):
+    async def test_an_answer_beyond_the_stale_time_is_not_served(self, expired: Fleet):
         expired.clock.jump(3600 - 301 - 1)
         compute = Computation(b"new")
         caller = asyncio.create_task(expired.worker().get(KEY, compute))
@@ -441,7 +441,7 @@ class TestServedWhileSomebodyComputes:
         compute.gate.set()
         assert (await caller).body == b"new"
 
-    async def test_a_refresh_waits_for_its_own(self, expired: Fleet):
+    async def test_a_refresh_waits_for_its_own_computation(self, expired: Fleet):
         compute = Computation(b"new")
         caller = await begin_refresh(expired.worker(), compute)
         await expired.clock.advance(5)
@@ -449,9 +449,11 @@ class TestServedWhileSomebodyComputes:
         compute.gate.set()
         assert await caller == Answer(b"new", "miss")
 
-    async def test_without_patience_it_is_served_at_once(self, clock: FakeClock, listener: RecordingListener):
+    async def test_with_a_wait_of_zero_the_stale_answer_is_served_at_once(
+        self, clock: FakeClock, listener: RecordingListener
+    ):
         fleet = Fleet(clock, listener, patience_seconds=0)
-        await fleet.worker().get(KEY, at_once(b"old"))
+        await fleet.worker().get(KEY, computation_of(b"old"))
         clock.jump(301)
         cache, compute = fleet.worker(), Computation(b"new")
 
@@ -460,16 +462,16 @@ class TestServedWhileSomebodyComputes:
         assert compute.begun == 1
         await cache.aclose()
 
-    async def test_without_a_last_good_copy_there_is_nothing_to_serve(
+    async def test_an_option_for_stale_answers_requires_a_stale_time(
         self, clock: FakeClock, listener: RecordingListener
     ):
         fleet = Fleet(clock, listener, stale_seconds=0, patience_seconds=0)
-        await fleet.worker().get(KEY, at_once(b"old"))
+        await fleet.worker().get(KEY, computation_of(b"old"))
         clock.jump(301)
-        assert await fleet.worker().get(KEY, at_once(b"new")) == Answer(b"new", "miss")
+        assert await fleet.worker().get(KEY, computation_of(b"new")) == Answer(b"new", "miss")
 
 
-class TestCalls:
+class TestPlainFunctions:
     async def test_a_plain_function_is_refused_before_it_is_run(self, fleet: Fleet):
         begun = []
 
@@ -482,18 +484,18 @@ class TestCalls:
                 await fleet.worker().get(KEY, compute, **options)
         assert begun == []
 
-    async def test_no_old_answer_stands_in_for_the_mistake(self, fleet: Fleet):
-        await fleet.worker().get(KEY, at_once(b"old"))
+    async def test_a_stale_answer_does_not_hide_the_type_error(self, fleet: Fleet):
+        await fleet.worker().get(KEY, computation_of(b"old"))
         fleet.clock.jump(301)
         with pytest.raises(TypeError):
             await fleet.worker().get(KEY, lambda: b"new")
 
 
 class TestEventLoops:
-    def test_one_after_another_is_served(self, clock: FakeClock, listener: RecordingListener):
+    def test_consecutive_event_loops_can_use_the_cache(self, clock: FakeClock, listener: RecordingListener):
         cache = Fleet(clock, listener).worker()
         for refresh in (False, True, True):
-            answers = asyncio.run(self.ask_thrice(cache, refresh=refresh))
+            answers = asyncio.run(self.get_three_times(cache, refresh=refresh))
             assert {answer.body for answer in answers} == {b"one"}
 
     def test_a_computation_of_a_closed_event_loop_does_not_delay_others(
@@ -515,9 +517,9 @@ class TestEventLoops:
         asyncio.set_event_loop(None)
         clock.jump(10)  # its lease
 
-        assert asyncio.run(cache.get(KEY, at_once(b"one"))).body == b"one"
+        assert asyncio.run(cache.get(KEY, computation_of(b"one"))).body == b"one"
 
-    def test_a_second_beside_one_that_computes_is_refused(
+    def test_a_second_event_loop_is_rejected_while_the_first_computes(
         self, clock: FakeClock, listener: RecordingListener
     ):
         cache = Fleet(clock, listener).worker()
@@ -529,12 +531,12 @@ class TestEventLoops:
         with asyncio.Runner() as runner:
             runner.run(begin())
             with pytest.raises(RuntimeError, match="another event loop"):
-                asyncio.run(cache.get(KEY, at_once(b"two")))
+                asyncio.run(cache.get(KEY, computation_of(b"two")))
             runner.run(cache.aclose())
 
     @staticmethod
-    async def ask_thrice(cache: ReadThroughCache, *, refresh: bool) -> list[Answer]:
-        compute = at_once(b"one")
+    async def get_three_times(cache: ReadThroughCache, *, refresh: bool) -> list[Answer]:
+        compute = computation_of(b"one")
         return await asyncio.gather(*(cache.get(KEY, compute, refresh=refresh) for _ in range(3)))
 
 
@@ -545,7 +547,7 @@ class TestRefresh:
 
         compute.written = b"new"
         after = await begin_refresh(cache, compute)
-        assert compute.begun == 1, "it waits for the first to end"
+        assert compute.begun == 1, "the second waits for the end of the first"
         compute.gate.set()
 
         assert (await before).body == b"old"
@@ -583,9 +585,9 @@ class TestRefresh:
         assert (await plain).body == b"old"
         assert (await refresh).body == b"new"
 
-    async def test_it_keeps_no_plain_caller_from_a_fresh_entry(self, fleet: Fleet):
+    async def test_a_refresh_does_not_delay_callers_of_a_fresh_entry(self, fleet: Fleet):
         cache, compute = fleet.worker(), Computation(b"new")
-        await cache.get(KEY, at_once(b"one"))
+        await cache.get(KEY, computation_of(b"one"))
         refresh = await begin_refresh(cache, compute)
 
         assert await cache.get(KEY, compute) == Answer(b"one", "hit")
@@ -593,7 +595,7 @@ class TestRefresh:
         compute.gate.set()
         assert await refresh == Answer(b"new", "miss")
 
-    async def test_any_number_in_one_process_cost_two_computations_at_most(self, fleet: Fleet):
+    async def test_any_number_of_refreshes_in_one_process_cost_at_most_two_computations(self, fleet: Fleet):
         cache, compute = fleet.worker(), Computation(b"one", b"two")
         callers = [asyncio.create_task(cache.get(KEY, compute, refresh=True)) for _ in range(50)]
         await settle()
@@ -604,7 +606,7 @@ class TestRefresh:
         assert bodies == [b"one"] + [b"two"] * 49
         assert compute.begun == 2
 
-    async def test_workers_share_one_that_began_after_they_asked(self, fleet: Fleet):
+    async def test_workers_share_a_computation_that_began_after_their_refresh(self, fleet: Fleet):
         compute = Reading()
         callers = [await begin_refresh(fleet.worker(), compute)]
         await fleet.clock.advance(1)
@@ -617,7 +619,7 @@ class TestRefresh:
         assert [answer.body for answer in await asyncio.gather(*callers)] == [b"old"] + [b"new"] * 5
         assert compute.begun == 2
 
-    async def test_the_failure_of_the_one_before_is_no_business_of_the_next(self, fleet: Fleet):
+    async def test_the_failure_of_an_earlier_computation_does_not_fail_a_refresh(self, fleet: Fleet):
         cache, compute = fleet.worker(), Computation(ValueError("no"), b"two")
         before = await begin_refresh(cache, compute)
         after = await begin_refresh(cache, compute)
@@ -628,12 +630,12 @@ class TestRefresh:
             await before
         assert (await after).body == b"two"
 
-    async def test_cancelled_callers_affect_neither_the_computation_nor_other_callers(self, fleet: Fleet):
+    async def test_cancelled_callers_do_not_affect_the_computation_or_other_callers(self, fleet: Fleet):
         cache, compute = fleet.worker(), Computation(b"one", b"two")
         callers = [await begin_refresh(cache, compute) for _ in range(4)]
 
         callers[0].cancel()  # for whom it is computed
-        callers[1].cancel()  # who waits for it to end
+        callers[1].cancel()  # the caller waits for the end of the attempt
         await settle()
         compute.gate.set()
 
@@ -641,12 +643,14 @@ class TestRefresh:
         assert all(caller.cancelled() for caller in callers[:2])
         assert compute.begun == 2
 
-    async def test_after_an_invalidation_it_does_not_wait_for_the_one_before(self, fleet: Fleet):
+    async def test_after_an_invalidation_a_refresh_does_not_wait_for_an_earlier_computation(
+        self, fleet: Fleet
+    ):
         cache, compute = fleet.worker(), Computation(b"old")
         before = await begin_refresh(cache, compute)
 
         await cache.invalidate([KEY])
-        after = await begin_refresh(cache, at_once(b"new"))
+        after = await begin_refresh(cache, computation_of(b"new"))
 
         assert after.done()
         assert (await after).body == b"new"
@@ -666,14 +670,14 @@ class TestRefresh:
 
 class TestInvalidation:
     async def test_an_invalidated_answer_is_computed_again(self, fleet: Fleet):
-        cache, compute = fleet.worker(), at_once(b"one", b"two")
+        cache, compute = fleet.worker(), computation_of(b"one", b"two")
         await cache.get(KEY, compute)
 
         await cache.invalidate([KEY])
 
         assert (await cache.get(KEY, compute)).body == b"two"
 
-    async def test_a_computation_begun_before_a_write_never_lands_after_it(self, fleet: Fleet):
+    async def test_a_computation_begun_before_a_write_does_not_fill_the_cache_after_it(self, fleet: Fleet):
         cache, old = fleet.worker(), Computation(b"old")
         caller = asyncio.create_task(cache.get(KEY, old))
         await settle()
@@ -690,14 +694,16 @@ class TestInvalidation:
         await settle()
 
         await cache.invalidate([KEY])
-        after = await cache.get(KEY, at_once(b"new"))
+        after = await cache.get(KEY, computation_of(b"new"))
         old.gate.set()
 
         assert after.body == b"new"
         assert (await before).body == b"old"
         assert (await cache.get(KEY, old)).body == b"new"
 
-    async def test_a_computation_from_before_the_write_takes_no_callers_from_a_later_one(self, fleet: Fleet):
+    async def test_a_computation_begun_before_a_write_does_not_answer_callers_of_a_later_one(
+        self, fleet: Fleet
+    ):
         cache, old, new = fleet.worker(), Computation(b"old"), Computation(b"new")
         callers = [asyncio.create_task(cache.get(KEY, old))]
         await settle()
@@ -718,7 +724,7 @@ class TestInvalidation:
 
 class TestEarlyRefresh:
     @pytest.fixture
-    async def warm(self, fleet: Fleet) -> Fleet:
+    async def aged_fleet(self, fleet: Fleet) -> Fleet:
         """An entry that took 2 s to compute and has 1 s to live."""
         compute = Computation(b"old")
         caller = asyncio.create_task(fleet.worker().get(KEY, compute))
@@ -729,9 +735,9 @@ class TestEarlyRefresh:
         fleet.listener.events.clear()
         return fleet
 
-    async def test_a_hit_near_the_end_starts_one_computation_in_the_background(self, warm: Fleet):
+    async def test_a_hit_near_the_end_starts_one_computation_in_the_background(self, aged_fleet: Fleet):
         compute = Computation(b"new")
-        workers = [warm.worker(ALWAYS_EARLY) for _ in range(3)]
+        workers = [aged_fleet.worker(ALWAYS_EARLY) for _ in range(3)]
 
         answers = [await worker.get(KEY, compute) for worker in workers for _ in range(3)]
         await settle()
@@ -741,14 +747,16 @@ class TestEarlyRefresh:
         assert {(answer.body, answer.outcome) for answer in answers} == {(b"old", "hit")}
         assert compute.begun == 1
         assert await workers[0].get(KEY, compute) == Answer(b"new", "hit", 0.0)
-        assert warm.listener.of(CacheRefreshed) == [CacheRefreshed(policy="summaries", early=True)]
+        assert aged_fleet.listener.of(CacheRefreshed) == [CacheRefreshed(policy="summaries", early=True)]
 
-    async def test_while_it_runs_further_hits_ask_for_nothing(
-        self, warm: Fleet, monkeypatch: pytest.MonkeyPatch
+    async def test_hits_during_a_background_computation_start_no_other(
+        self, aged_fleet: Fleet, monkeypatch: pytest.MonkeyPatch
     ):
-        asked, take_lease = [], warm.store.take_lease
-        monkeypatch.setattr(warm.store, "take_lease", lambda *args: asked.append(args) or take_lease(*args))
-        cache, compute = warm.worker(ALWAYS_EARLY), Computation(b"new")
+        asked, take_lease = [], aged_fleet.store.take_lease
+        monkeypatch.setattr(
+            aged_fleet.store, "take_lease", lambda *args: asked.append(args) or take_lease(*args)
+        )
+        cache, compute = aged_fleet.worker(ALWAYS_EARLY), Computation(b"new")
 
         for _ in range(5):
             await cache.get(KEY, compute)
@@ -758,36 +766,42 @@ class TestEarlyRefresh:
         await cache.aclose()
 
     @pytest.mark.parametrize(("draw", "begun"), [(1 - math.exp(-0.49), 0), (1 - math.exp(-0.51), 1)])
-    async def test_the_draw_decides_by_the_formula_of_the_paper(self, warm: Fleet, draw: float, begun: int):
+    async def test_a_random_number_starts_the_refresh_by_the_formula_of_the_paper(
+        self, aged_fleet: Fleet, draw: float, begun: int
+    ):
         # 1 s remains of an entry that cost 2 s: due from -ln(rand) = 1 / 2 on.
-        compute = at_once(b"new")
+        compute = computation_of(b"new")
 
-        await warm.worker(draw).get(KEY, compute)
+        await aged_fleet.worker(draw).get(KEY, compute)
         await settle()
 
         assert compute.begun == begun
 
-    async def test_an_entry_that_was_replaced_meanwhile_is_left_alone(self, warm: Fleet):
-        cache, compute = warm.worker(ALWAYS_EARLY), at_once(b"needless")
+    async def test_a_background_computation_does_not_overwrite_a_newer_entry(self, aged_fleet: Fleet):
+        cache, compute = aged_fleet.worker(ALWAYS_EARLY), computation_of(b"needless")
         read = cache.begin(KEY, compute)
-        await warm.worker().get(KEY, at_once(b"new"), refresh=True)
+        await aged_fleet.worker().get(KEY, computation_of(b"new"), refresh=True)
 
         assert (await read.result()).body == b"old"
         await settle()
 
         assert compute.begun == 0
 
-    async def test_a_failure_in_the_background_sends_an_event_and_reaches_no_caller(self, warm: Fleet):
-        cache, error = warm.worker(ALWAYS_EARLY), ValueError("no")
+    async def test_a_failure_in_the_background_sends_an_event_and_reaches_no_caller(self, aged_fleet: Fleet):
+        cache, error = aged_fleet.worker(ALWAYS_EARLY), ValueError("no")
 
-        answer = await cache.get(KEY, at_once(error))
+        answer = await cache.get(KEY, computation_of(error))
         await settle()
 
         assert answer.outcome == "hit"
-        assert warm.listener.of(CacheRefreshFailed) == [CacheRefreshFailed(policy="summaries", error=error)]
-        assert await warm.store.take_lease(KEY, "next", 0, warm.options) is Lease.TAKEN, "the lease is back"
+        assert aged_fleet.listener.of(CacheRefreshFailed) == [
+            CacheRefreshFailed(policy="summaries", error=error)
+        ]
+        assert await aged_fleet.store.take_lease(KEY, "next", 0, aged_fleet.options) is Lease.TAKEN, (
+            "the lease is back"
+        )
 
-    async def test_an_early_refresh_does_not_inherit_the_context_of_the_request(self, warm: Fleet):
+    async def test_an_early_refresh_does_not_inherit_the_context_of_the_request(self, aged_fleet: Fleet):
         seen = []
 
         async def compute() -> bytes:
@@ -795,7 +809,7 @@ class TestEarlyRefresh:
             return b"new"
 
         REQUEST.set("the one that hit")
-        await warm.worker(ALWAYS_EARLY).get(KEY, compute)
+        await aged_fleet.worker(ALWAYS_EARLY).get(KEY, compute)
         await settle()
 
         assert seen == ["none"]
@@ -807,22 +821,22 @@ class TestEarlyRefresh:
         slow.gate.set()
         await caller
         clock.jump(299.9)
-        compute = at_once(b"new")
+        compute = computation_of(b"new")
 
         assert (await fleet.worker(ALWAYS_EARLY).get(KEY, compute)).body == b"old"
         await settle()
 
         assert compute.begun == 0
 
-    async def test_closing_cancels_it(self, warm: Fleet):
-        cache, compute = warm.worker(ALWAYS_EARLY), Computation(b"new")
+    async def test_closing_cancels_an_early_refresh(self, aged_fleet: Fleet):
+        cache, compute = aged_fleet.worker(ALWAYS_EARLY), Computation(b"new")
         await cache.get(KEY, compute)
         await settle()
 
         await cache.aclose()
 
         assert compute.begun == 1
-        assert await warm.store.take_lease(KEY, "next", 0, warm.options) is Lease.TAKEN
+        assert await aged_fleet.store.take_lease(KEY, "next", 0, aged_fleet.options) is Lease.TAKEN
 
 
 class TestStaleWhileRevalidate:
@@ -830,7 +844,7 @@ class TestStaleWhileRevalidate:
     async def expired(self, clock: FakeClock, listener: RecordingListener) -> Fleet:
         """An entry that ran out a second ago and may be served for 59 more."""
         fleet = Fleet(clock, listener, revalidate_seconds=60, lease_seconds=100)
-        await fleet.worker().get(KEY, at_once(b"old"))
+        await fleet.worker().get(KEY, computation_of(b"old"))
         clock.jump(301)
         listener.events.clear()
         return fleet
@@ -855,10 +869,10 @@ class TestStaleWhileRevalidate:
             CacheAnswered(policy="summaries", outcome="hit"),
         ]
 
-    async def test_once_its_time_is_over_callers_wait(self, expired: Fleet):
+    async def test_after_the_stale_time_callers_wait(self, expired: Fleet):
         expired.clock.jump(59)
 
-        assert await expired.worker().get(KEY, at_once(b"new")) == Answer(b"new", "miss")
+        assert await expired.worker().get(KEY, computation_of(b"new")) == Answer(b"new", "miss")
 
     async def test_later_callers_wait_for_the_computation_in_the_background(self, expired: Fleet):
         compute = Computation(b"new")
@@ -874,20 +888,20 @@ class TestStaleWhileRevalidate:
         assert (await late).body == b"new"
 
     async def test_a_get_without_a_lookup_prefers_the_entry(self, expired: Fleet):
-        await expired.worker().get(KEY, at_once(b"new"), refresh=True)
+        await expired.worker().get(KEY, computation_of(b"new"), refresh=True)
 
-        assert await expired.worker().get(KEY, at_once(b"needless")) == Answer(b"new", "hit")
+        assert await expired.worker().get(KEY, computation_of(b"needless")) == Answer(b"new", "hit")
 
-    async def test_a_refresh_waits_for_its_own(self, expired: Fleet):
+    async def test_a_refresh_waits_for_its_own_computation(self, expired: Fleet):
         cache = expired.worker()
 
-        assert await cache.get(KEY, at_once(b"new"), refresh=True) == Answer(b"new", "miss")
+        assert await cache.get(KEY, computation_of(b"new"), refresh=True) == Answer(b"new", "miss")
 
-    async def test_what_was_invalidated_is_not_served(self, expired: Fleet):
+    async def test_an_invalidated_answer_is_not_served(self, expired: Fleet):
         cache = expired.worker()
         await cache.invalidate([KEY])
 
-        assert await cache.get(KEY, at_once(b"new")) == Answer(b"new", "miss")
+        assert await cache.get(KEY, computation_of(b"new")) == Answer(b"new", "miss")
 
     async def test_after_a_failure_an_event_is_sent_and_the_expired_entry_is_still_served(
         self, expired: Fleet
@@ -896,15 +910,15 @@ class TestStaleWhileRevalidate:
 
         answers = []
         for _ in range(2):
-            answers.append(await cache.get(KEY, at_once(error)))
+            answers.append(await cache.get(KEY, computation_of(error)))
             await settle()
 
         assert answers == [Answer(b"old", "updating", 301.0)] * 2
         failed = CacheRefreshFailed(policy="summaries", error=error)
         assert expired.listener.of(CacheRefreshFailed) == [failed] * 2
 
-    async def test_it_is_off_unless_asked_for(self, fleet: Fleet):
-        cache, compute = fleet.worker(), at_once(b"old", b"new")
+    async def test_it_is_off_by_default(self, fleet: Fleet):
+        cache, compute = fleet.worker(), computation_of(b"old", b"new")
         await cache.get(KEY, compute)
         fleet.clock.jump(301)
 
@@ -920,8 +934,8 @@ class TestNegativeCaching:
         with pytest.raises(ValueError, match=message):
             await cache.get(KEY, compute)
 
-    async def test_a_failure_is_raised_again_without_a_computation_for_so_long(self, fleet: Fleet):
-        cache, compute = fleet.worker(), at_once(ValueError("no"), b"two")
+    async def test_a_failure_is_raised_again_without_a_computation_during_its_ttl(self, fleet: Fleet):
+        cache, compute = fleet.worker(), computation_of(ValueError("no"), b"two")
         await self.fail(cache, compute)
 
         fleet.clock.jump(9.999)
@@ -931,23 +945,26 @@ class TestNegativeCaching:
         fleet.clock.jump(0.001)
         assert await cache.get(KEY, compute) == Answer(b"two", "miss")
 
-    async def test_raising_it_again_does_not_make_it_grow(self, fleet: Fleet):
-        cache, compute = fleet.worker(), at_once(ValueError("no"))
+    async def test_the_traceback_of_a_repeated_failure_does_not_grow(self, fleet: Fleet):
+        cache, compute = fleet.worker(), computation_of(ValueError("no"))
         depths = set()
         for _ in range(5):
             with pytest.raises(ValueError, match="no") as caught:
                 await cache.get(KEY, compute)
             depths.add(len(caught.traceback))
 
-        assert len(depths) <= 2, "the first time, and every other time"
+        assert len(depths) <= 2, "the first and each later traceback"
 
-    async def test_only_the_errors_it_is_meant_for_are_remembered(self, fleet: Fleet):
-        cache, compute = fleet.worker(negative_on=(ConnectionError,)), at_once(ValueError("no"), b"two")
+    async def test_only_the_configured_errors_are_cached(self, fleet: Fleet):
+        cache, compute = (
+            fleet.worker(negative_on=(ConnectionError,)),
+            computation_of(ValueError("no"), b"two"),
+        )
         await self.fail(cache, compute)
 
         assert (await cache.get(KEY, compute)).body == b"two"
 
-    async def test_a_cancelled_computation_is_no_failure(self, fleet: Fleet):
+    async def test_a_cancelled_computation_is_not_cached_as_a_failure(self, fleet: Fleet):
         cache = fleet.worker(negative_on=(Exception,))
 
         async def cancelled() -> bytes:
@@ -956,13 +973,13 @@ class TestNegativeCaching:
         with pytest.raises(asyncio.CancelledError):
             await cache.get(KEY, cancelled)
 
-        assert (await cache.get(KEY, at_once(b"two"))).body == b"two"
+        assert (await cache.get(KEY, computation_of(b"two"))).body == b"two"
 
-    async def test_the_last_good_answer_stands_in_meanwhile(self, fleet: Fleet):
+    async def test_the_stale_answer_is_served_while_a_failure_is_cached(self, fleet: Fleet):
         cache, error = fleet.worker(), ValueError("no")
-        await cache.get(KEY, at_once(b"good"))
+        await cache.get(KEY, computation_of(b"good"))
         fleet.clock.jump(1000)
-        compute = at_once(error)
+        compute = computation_of(error)
 
         answers = [await cache.get(KEY, compute) for _ in range(3)]
 
@@ -971,27 +988,27 @@ class TestNegativeCaching:
 
     async def test_an_entry_that_another_worker_computed_is_a_hit(self, fleet: Fleet):
         cache = fleet.worker()
-        await self.fail(cache, at_once(ValueError("no")))
-        await fleet.worker().get(KEY, at_once(b"theirs"))
+        await self.fail(cache, computation_of(ValueError("no")))
+        await fleet.worker().get(KEY, computation_of(b"theirs"))
 
-        assert await cache.get(KEY, at_once(b"needless")) == Answer(b"theirs", "hit")
+        assert await cache.get(KEY, computation_of(b"needless")) == Answer(b"theirs", "hit")
 
-    async def test_a_refresh_computes_and_its_success_ends_it(self, fleet: Fleet):
+    async def test_a_successful_refresh_ends_a_cached_failure(self, fleet: Fleet):
         cache = fleet.worker()
-        await self.fail(cache, at_once(ValueError("no")))
+        await self.fail(cache, computation_of(ValueError("no")))
 
-        assert (await cache.get(KEY, at_once(b"two"), refresh=True)).body == b"two"
+        assert (await cache.get(KEY, computation_of(b"two"), refresh=True)).body == b"two"
         await fleet.store.invalidate([KEY])
-        assert (await cache.get(KEY, at_once(b"three"))).body == b"three"
+        assert (await cache.get(KEY, computation_of(b"three"))).body == b"three"
 
-    async def test_an_invalidation_ends_it(self, fleet: Fleet):
+    async def test_an_invalidation_ends_a_cached_failure(self, fleet: Fleet):
         cache = fleet.worker()
-        await self.fail(cache, at_once(ValueError("no")))
+        await self.fail(cache, computation_of(ValueError("no")))
         await cache.invalidate([KEY])
 
-        assert (await cache.get(KEY, at_once(b"two"))).body == b"two"
+        assert (await cache.get(KEY, computation_of(b"two"))).body == b"two"
 
-    async def test_a_failure_from_before_an_invalidation_is_not_remembered(self, fleet: Fleet):
+    async def test_a_failure_from_before_an_invalidation_is_not_cached(self, fleet: Fleet):
         cache, old = fleet.worker(), Computation(ValueError("old"))
         before = asyncio.create_task(cache.get(KEY, old))
         await settle()
@@ -1001,9 +1018,9 @@ class TestNegativeCaching:
 
         with pytest.raises(ValueError, match="old"):
             await before
-        assert (await cache.get(KEY, at_once(b"new"))).body == b"new"
+        assert (await cache.get(KEY, computation_of(b"new"))).body == b"new"
 
-    async def test_an_invalidation_between_the_leases_end_and_the_news_of_it_counts(
+    async def test_an_invalidation_right_after_the_end_of_the_lease_counts(
         self, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
     ):
         cache, release = fleet.worker(), fleet.store.release
@@ -1014,16 +1031,16 @@ class TestNegativeCaching:
             return is_held
 
         monkeypatch.setattr(fleet.store, "release", overtaken)
-        await self.fail(cache, at_once(ValueError("no")))
+        await self.fail(cache, computation_of(ValueError("no")))
 
-        assert (await cache.get(KEY, at_once(b"two"))).body == b"two"
+        assert (await cache.get(KEY, computation_of(b"two"))).body == b"two"
 
-    async def test_what_fails_in_the_background_is_not_tried_again_either(
+    async def test_a_failure_of_a_background_computation_is_cached_too(
         self, clock: FakeClock, listener: RecordingListener
     ):
         fleet = Fleet(clock, listener, negative_seconds=10, revalidate_seconds=60)
-        cache, compute = fleet.worker(), at_once(ValueError("no"), b"new")
-        await cache.get(KEY, at_once(b"old"))
+        cache, compute = fleet.worker(), computation_of(ValueError("no"), b"new")
+        await cache.get(KEY, computation_of(b"old"))
         clock.jump(301)
 
         for begun in (1, 1, 2):
@@ -1032,9 +1049,11 @@ class TestNegativeCaching:
             assert compute.begun == begun
             clock.jump(5)
 
-    async def test_so_many_are_remembered_and_no_more(self, fleet: Fleet, monkeypatch: pytest.MonkeyPatch):
+    async def test_the_number_of_cached_failures_is_limited(
+        self, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+    ):
         monkeypatch.setattr(recent_failures, "MAX_FAILURES", 2)
-        cache, compute = fleet.worker(), at_once(ValueError("no"))
+        cache, compute = fleet.worker(), computation_of(ValueError("no"))
         for key in "abc":
             with pytest.raises(ValueError, match="no"):
                 await cache.get(key, compute)
@@ -1044,17 +1063,17 @@ class TestNegativeCaching:
                 await cache.get(key, compute)
             assert compute.begun == begun
 
-    async def test_it_is_off_unless_asked_for(self, clock: FakeClock, listener: RecordingListener):
-        cache, compute = Fleet(clock, listener).worker(), at_once(ValueError("no"), b"two")
+    async def test_it_is_off_by_default(self, clock: FakeClock, listener: RecordingListener):
+        cache, compute = Fleet(clock, listener).worker(), computation_of(ValueError("no"), b"two")
         await self.fail(cache, compute)
 
         assert (await cache.get(KEY, compute)).body == b"two"
 
 
 class TestStaleIfError:
-    async def test_the_last_good_answer_stands_in_for_a_failed_computation(self, fleet: Fleet):
+    async def test_the_stale_answer_is_served_after_a_failed_computation(self, fleet: Fleet):
         cache, error = fleet.worker(), ValueError("no")
-        await cache.get(KEY, at_once(b"good"))
+        await cache.get(KEY, computation_of(b"good"))
         fleet.clock.jump(1000)
         compute = Computation(error)
         callers = [asyncio.create_task(cache.get(KEY, compute)) for _ in range(3)]
@@ -1064,32 +1083,32 @@ class TestStaleIfError:
         assert await asyncio.gather(*callers) == [Answer(b"good", "stale", 1000.0, error)] * 3
         assert compute.begun == 1
 
-    async def test_it_survives_an_invalidation(self, fleet: Fleet):
+    async def test_the_stale_answer_is_served_after_an_invalidation_too(self, fleet: Fleet):
         cache = fleet.worker()
-        await cache.get(KEY, at_once(b"good"))
+        await cache.get(KEY, computation_of(b"good"))
         await cache.invalidate([KEY])
 
-        assert (await cache.get(KEY, at_once(ValueError()))).outcome == "stale"
+        assert (await cache.get(KEY, computation_of(ValueError()))).outcome == "stale"
 
     @pytest.mark.parametrize(("stale_seconds", "age"), [(3600, 3600), (0, 300)])
-    async def test_one_that_is_too_old_does_not(
+    async def test_a_stale_answer_that_is_too_old_is_not_served(
         self, clock: FakeClock, listener: RecordingListener, stale_seconds: float, age: float
     ):
         fleet = Fleet(clock, listener, stale_seconds=stale_seconds)
         cache = fleet.worker()
-        await cache.get(KEY, at_once(b"good"))
+        await cache.get(KEY, computation_of(b"good"))
         clock.jump(age)
 
         with pytest.raises(ValueError, match="no"):
-            await cache.get(KEY, at_once(ValueError("no")))
+            await cache.get(KEY, computation_of(ValueError("no")))
 
-    async def test_only_the_errors_it_is_meant_for_are_answered_so(self, fleet: Fleet):
+    async def test_other_errors_are_raised_despite_a_stale_answer(self, fleet: Fleet):
         cache = fleet.worker(stale_on=(ConnectionError,))
-        await cache.get(KEY, at_once(b"good"))
+        await cache.get(KEY, computation_of(b"good"))
         fleet.clock.jump(1000)
 
         with pytest.raises(ValueError, match="bug"):
-            await cache.get(KEY, at_once(ValueError("bug")))
+            await cache.get(KEY, computation_of(ValueError("bug")))
 
 
 async def test_a_decorated_function_answers_from_the_cache_by_its_arguments(fleet: Fleet):

@@ -11,7 +11,7 @@ from tests.support.clock import FakeClock
 
 
 class TestMemoryStore:
-    async def test_the_key_unused_for_longest_makes_room(self, clock: FakeClock):
+    async def test_the_least_recently_used_key_is_evicted(self, clock: FakeClock):
         store, options = MemoryCacheStore(clock, max_entries=2), CacheOptions()
 
         async def fill(key: str) -> None:
@@ -26,19 +26,19 @@ class TestMemoryStore:
         kept = [key for key in "abc" if await store.read(key, options) is not None]
         assert kept == ["a", "c"]
 
-    def test_room_for_nothing_is_refused(self, clock: FakeClock):
+    def test_a_capacity_of_zero_is_rejected(self, clock: FakeClock):
         with pytest.raises(ValueError, match="max_entries"):
             MemoryCacheStore(clock, max_entries=0)
 
 
 @pytest.mark.parametrize("option", [field.name for field in fields(CacheOptions)])
 @pytest.mark.parametrize("value", [-1, math.inf, math.nan])
-def test_impossible_options_are_refused_by_name(option: str, value: float):
+def test_an_error_names_the_invalid_option(option: str, value: float):
     with pytest.raises(ValueError, match=option):
         CacheOptions(**{option: value})
 
 
 @pytest.mark.parametrize("option", ["ttl_seconds", "lease_seconds", "computation_seconds"])
-def test_nothing_lasts_less_than_redis_can_time(option: str):
+def test_a_duration_below_a_millisecond_is_rejected(option: str):
     with pytest.raises(ValueError, match=option):
         CacheOptions(**{option: 0.0009})

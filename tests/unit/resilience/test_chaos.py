@@ -14,7 +14,7 @@ from tests.support.listener import RecordingListener
 
 
 class Call:
-    """Answers, and counts how often it was run."""
+    """A call that returns a result, and counts its runs."""
 
     def __init__(self) -> None:
         self.runs = 0
@@ -82,7 +82,7 @@ class TestInjections:
         await asyncio.wait((caller,))
         assert (caller.exception() is not None) == (kind == "fault")
 
-    async def test_several_go_in_a_row(self, clock: FakeClock):
+    async def test_several_injections_run_in_order(self, clock: FakeClock):
         policies = Pipeline(chaos(clock, Latency(3.0)), chaos(clock, Outcome("made up")))
 
         assert await clock.drive(policies.run(Call())) == "made up"
@@ -91,7 +91,7 @@ class TestInjections:
 
 class TestRate:
     @pytest.mark.parametrize(("draw", "runs"), [(0.0, 0), (0.29, 0), (0.3, 1), (0.99, 1)])
-    async def test_a_call_is_hit_when_its_lot_is_below_the_rate(
+    async def test_a_call_gets_an_injection_if_its_random_number_is_below_the_rate(
         self, clock: FakeClock, listener: RecordingListener, draw: float, runs: int
     ):
         call = Call()
@@ -101,7 +101,7 @@ class TestRate:
         assert call.runs == runs
         assert len(listener.events) == 1 - runs
 
-    async def test_over_many_calls_it_is_the_share_that_is_hit(self, clock: FakeClock):
+    async def test_the_share_of_calls_with_an_injection_is_the_rate(self, clock: FakeClock):
         call = Call()
         policy = Chaos(ChaosOptions(Outcome(None), rate=0.3), clock, SystemRandomizer(seed=1))
         for _ in range(1000):
@@ -109,7 +109,7 @@ class TestRate:
 
         assert call.runs == pytest.approx(700, abs=50)
 
-    async def test_it_is_turned_off_and_on_while_running(self, clock: FakeClock):
+    async def test_the_rate_can_be_changed_at_run_time(self, clock: FakeClock):
         policy, call = chaos(clock, Outcome(None), rate=1.0, draws=(0.0,)), Call()
 
         policy.rate = 0.0
@@ -121,7 +121,7 @@ class TestRate:
         assert (policy.rate, call.runs) == (1.0, 1)
 
     @pytest.mark.parametrize("rate", [-0.1, 1.1, math.nan, math.inf])
-    def test_impossible_rates_are_refused_when_built_and_later(self, clock: FakeClock, rate: float):
+    def test_invalid_rates_are_rejected_at_creation_and_later(self, clock: FakeClock, rate: float):
         with pytest.raises(ValueError, match="rate"):
             ChaosOptions(Outcome(None), rate)
 
@@ -132,6 +132,6 @@ class TestRate:
 
 
 @pytest.mark.parametrize("seconds", [0, -1, math.inf, math.nan])
-def test_impossible_latencies_are_refused(seconds: float):
+def test_invalid_latencies_are_rejected(seconds: float):
     with pytest.raises(ValueError, match="seconds"):
         Latency(seconds)

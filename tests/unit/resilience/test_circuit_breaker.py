@@ -1,6 +1,6 @@
-"""The circuit breaker as a policy: what it lets through, how it judges, and what it tells.
+"""The circuit breaker as a policy: allowed calls, counted failures and events.
 
-What opens and closes it is the contract of its stores, tests/contract/test_breaker_store.py.
+The contract of its stores, tests/contract/test_breaker_store.py, covers when the breaker opens and closes.
 """
 
 import asyncio
@@ -19,16 +19,16 @@ CLOSED, OPEN, HALF_OPEN = BreakerState.CLOSED, BreakerState.OPEN, BreakerState.H
 
 
 class UpstreamError(Exception):
-    """What the upstream raises."""
+    """An error of the upstream."""
 
 
 class NotFoundError(Exception):
-    """What the upstream raises when it is well and the caller is wrong."""
+    """An error of the caller, which is no failure of the upstream."""
 
 
 @pytest.fixture
-def make(clock, listener):
-    def make(is_failure=None, **options):
+def make_breaker(clock, listener):
+    def make_breaker(is_failure=None, **options):
         judge = {} if is_failure is None else {"is_failure": is_failure}
         return CircuitBreaker(
             "upstream",
@@ -39,7 +39,7 @@ def make(clock, listener):
             **judge,
         )
 
-    return make
+    return make_breaker
 
 
 async def succeed():
@@ -47,7 +47,7 @@ async def succeed():
 
 
 async def run_failing(breaker, error=None):
-    """Run a call that raises `error`, and let nothing else pass."""
+    """Run a call that raises `error`, and require that `run` raises this error."""
     error = error or UpstreamError()
 
     async def fail():
@@ -66,12 +66,12 @@ async def counts(breaker):
 # ---------------------------------------------------------------- running
 
 
-async def test_closed_it_hands_back_what_the_call_returned(make):
-    assert await make().run(succeed) == "answer"
+async def test_a_closed_breaker_returns_the_result_of_the_call(make_breaker):
+    assert await make_breaker().run(succeed) == "answer"
 
 
-async def test_open_it_does_not_begin_the_call(make):
-    breaker = make()
+async def test_an_open_breaker_does_not_begin_the_call(make_breaker):
+    breaker = make_breaker()
     await run_failing(breaker)
     begun = False
 
@@ -86,8 +86,8 @@ async def test_open_it_does_not_begin_the_call(make):
     assert (caught.value.policy, caught.value.retry_after) == ("upstream", 10)
 
 
-async def test_it_goes_from_closed_over_open_and_half_open_back_to_closed(make, clock):
-    breaker = make()
+async def test_a_breaker_opens_and_a_successful_probe_closes_it(make_breaker, clock):
+    breaker = make_breaker()
     seen = [(await breaker.status()).state]
     await run_failing(breaker)
     seen.append((await breaker.status()).state)
@@ -98,8 +98,8 @@ async def test_it_goes_from_closed_over_open_and_half_open_back_to_closed(make, 
     assert seen == [CLOSED, OPEN, HALF_OPEN, CLOSED]
 
 
-async def test_retry_after_counts_down(make, clock):
-    breaker = make()
+async def test_retry_after_counts_down(make_breaker, clock):
+    breaker = make_breaker()
     await run_failing(breaker)
     seen = []
     for _ in range(3):
@@ -108,8 +108,10 @@ async def test_retry_after_counts_down(make, clock):
     assert seen == [10, 5, None]
 
 
-async def test_a_call_that_takes_long_enough_is_slow(make, clock):
-    breaker = make(failure_threshold=None, slow_call_rate_threshold=1, slow_call_seconds=2, minimum_calls=1)
+async def test_a_call_that_takes_long_enough_is_slow(make_breaker, clock):
+    breaker = make_breaker(
+        failure_threshold=None, slow_call_rate_threshold=1, slow_call_seconds=2, minimum_calls=1
+    )
 
     async def take(seconds):
         clock.jump(seconds)
@@ -132,16 +134,16 @@ async def test_breakers_of_one_name_in_one_store_share_their_state(clock):
 # ---------------------------------------------------------------- judging
 
 
-async def test_an_error_judged_no_failure_is_a_success(make):
-    breaker = make(is_failure=lambda error: not isinstance(error, NotFoundError))
+async def test_an_error_that_is_no_failure_counts_as_a_success(make_breaker):
+    breaker = make_breaker(is_failure=lambda error: not isinstance(error, NotFoundError))
     await run_failing(breaker, NotFoundError())
     assert await counts(breaker) == (0, 1)
     await run_failing(breaker)
     assert await counts(breaker) == (1, 1)
 
 
-async def test_errors_of_these_classes_are_failures_and_others_successes(make):
-    breaker = make(is_failure=(ConnectionError, TimeoutError), failure_threshold=2)
+async def test_errors_of_these_classes_are_failures_and_others_successes(make_breaker):
+    breaker = make_breaker(is_failure=(ConnectionError, TimeoutError), failure_threshold=2)
     for error in (ConnectionError(), NotFoundError(), TimeoutError()):
         await run_failing(breaker, error)
     assert (await breaker.status()).failure_count == 1
@@ -149,32 +151,32 @@ async def test_errors_of_these_classes_are_failures_and_others_successes(make):
     assert (await breaker.status()).state == "OPEN"
 
 
-async def test_beside_classes_of_failures_a_rejection_further_in_is_still_neither(make):
-    breaker = make(is_failure=ConnectionError, failure_threshold=2)
+async def test_beside_classes_of_failures_a_rejection_further_in_is_still_neither(make_breaker):
+    breaker = make_breaker(is_failure=ConnectionError, failure_threshold=2)
     for error in (ConnectionError(), BulkheadFullError("inner", "full", 1), ConnectionError()):
         await run_failing(breaker, error)
     assert (await breaker.status()).state == "OPEN"
 
 
-def test_what_judges_no_errors_is_refused(make):
+def test_an_is_failure_that_is_no_function_or_class_raises_an_error(make_breaker):
     with pytest.raises(TypeError, match="is_failure must be a function or exception classes, not"):
-        make(is_failure=["ConnectionError"])
+        make_breaker(is_failure=["ConnectionError"])
 
 
-async def test_an_excluded_error_is_neither_success_nor_failure(make):
-    breaker = make(is_failure=lambda _: None)
+async def test_an_excluded_error_is_neither_success_nor_failure(make_breaker):
+    breaker = make_breaker(is_failure=lambda _: None)
     await run_failing(breaker)
     assert await counts(breaker) == (0, 0)
 
 
-async def test_a_rejection_further_in_says_nothing_of_the_service(make):
-    breaker = make()
+async def test_a_rejection_by_an_inner_policy_does_not_count(make_breaker):
+    breaker = make_breaker()
     await run_failing(breaker, BulkheadFullError("bulkhead", "full", 1.0))
     assert await counts(breaker) == (0, 0)
 
 
-async def test_an_excluded_probe_gives_its_permit_back(make, clock):
-    breaker = make(is_failure=lambda error: None if isinstance(error, NotFoundError) else True)
+async def test_an_excluded_probe_gives_its_permit_back(make_breaker, clock):
+    breaker = make_breaker(is_failure=lambda error: None if isinstance(error, NotFoundError) else True)
     await run_failing(breaker)
     clock.jump(10)
     await run_failing(breaker, NotFoundError())
@@ -183,8 +185,8 @@ async def test_an_excluded_probe_gives_its_permit_back(make, clock):
     assert (await breaker.status()).state is CLOSED
 
 
-async def test_a_cancelled_call_is_neither_and_gives_its_permit_back(make, clock):
-    breaker = make()
+async def test_a_cancelled_call_does_not_count_and_gives_its_permit_back(make_breaker, clock):
+    breaker = make_breaker()
     await run_failing(breaker)
     clock.jump(10)
     probe = asyncio.ensure_future(breaker.run(asyncio.Event().wait))
@@ -203,21 +205,21 @@ async def test_a_cancelled_call_is_neither_and_gives_its_permit_back(make, clock
 # ---------------------------------------------------------------- by hand
 
 
-async def test_forced_open_it_rejects_until_closed_by_hand(make, clock):
-    breaker = make()
+async def test_a_breaker_that_is_forced_open_rejects_until_it_is_reset(make_breaker, clock):
+    breaker = make_breaker()
     await breaker.force_open()
     clock.jump(1000)
     with pytest.raises(CircuitOpenError) as caught:
         await breaker.run(succeed)
-    assert caught.value.retry_after is None, "no time is promised: only an order closes it"
+    assert caught.value.retry_after is None, "there is no retry time: only an operator closes it"
     assert str(caught.value) == "upstream: the circuit is forced open"
 
     await breaker.close()
     assert await breaker.run(succeed) == "answer"
 
 
-async def test_forced_open_during_a_call_it_does_not_mind_that_the_call_is_cancelled(make):
-    breaker = make()
+async def test_a_call_can_be_cancelled_after_the_breaker_was_forced_open(make_breaker):
+    breaker = make_breaker()
     call = asyncio.ensure_future(breaker.run(asyncio.Event().wait))
     await asyncio.sleep(0)
     await breaker.force_open()
@@ -227,16 +229,16 @@ async def test_forced_open_during_a_call_it_does_not_mind_that_the_call_is_cance
     assert (await breaker.status()).state is OPEN
 
 
-async def test_forced_closed_it_lets_everything_through(make):
-    breaker = make()
+async def test_a_breaker_that_is_forced_closed_runs_every_call(make_breaker):
+    breaker = make_breaker()
     await breaker.force_closed()
     for _ in range(3):
         await run_failing(breaker)
     assert (await breaker.status()).state is CLOSED
 
 
-async def test_a_result_from_before_it_was_forced_open_does_not_close_it(make):
-    breaker = make()
+async def test_a_late_result_does_not_close_a_breaker_that_was_forced_open(make_breaker):
+    breaker = make_breaker()
     answer = asyncio.Event()
     late = asyncio.ensure_future(breaker.run(answer.wait))
     await asyncio.sleep(0)
@@ -246,11 +248,11 @@ async def test_a_result_from_before_it_was_forced_open_does_not_close_it(make):
     assert (await breaker.status()).state is OPEN
 
 
-# ---------------------------------------------------------------- telling
+# ---------------------------------------------------------------- events
 
 
-async def test_it_sends_an_event_for_every_change_probe_and_rejection(make, clock, listener):
-    breaker = make()
+async def test_it_sends_an_event_for_every_change_probe_and_rejection(make_breaker, clock, listener):
+    breaker = make_breaker()
     await run_failing(breaker)
     with pytest.raises(CircuitOpenError):
         await breaker.run(succeed)
@@ -268,37 +270,37 @@ async def test_it_sends_an_event_for_every_change_probe_and_rejection(make, cloc
     ]
 
 
-async def test_forcing_the_current_state_sends_no_event(make, listener):
-    await make().close()
+async def test_forcing_the_current_state_sends_no_event(make_breaker, listener):
+    await make_breaker().close()
     assert listener.events == []
 
 
 # ---------------------------------------------------------------- a store that fails in mid-call
 
 
-class AwayError(Exception):
-    """The store is away."""
+class UnavailableError(Exception):
+    """The store is unavailable."""
 
 
-class StoreThatGoesAway(MemoryBreakerStore):
-    """Admits calls, and is away when told to be."""
+class StoreWithOutage(MemoryBreakerStore):
+    """A store that a test can make unavailable after it has admitted a call."""
 
     is_away = False
 
     async def record(self, name, options, ticket, *, failed, slow):
         if self.is_away:
-            raise AwayError
+            raise UnavailableError
         return await super().record(name, options, ticket, failed=failed, slow=slow)
 
     async def renew(self, name, options, ticket):
         if self.is_away:
-            raise AwayError
+            raise UnavailableError
         return await super().renew(name, options, ticket)
 
 
 @pytest.fixture
 def store(clock):
-    return StoreThatGoesAway(clock)
+    return StoreWithOutage(clock)
 
 
 @pytest.fixture
@@ -310,15 +312,15 @@ def on_store(store, clock, listener):
     return on_store
 
 
-async def test_an_answer_is_an_answer_though_the_store_cannot_count_it(on_store, store, listener):
+async def test_a_result_is_returned_if_the_store_cannot_record_it(on_store, store, listener):
     breaker = on_store()
     store.is_away = True
     assert await breaker.run(succeed) == "answer"
     (lost,) = listener.of(OutcomeLost)
-    assert (lost.policy, type(lost.error)) == ("upstream", AwayError)
+    assert (lost.policy, type(lost.error)) == ("upstream", UnavailableError)
 
 
-async def test_an_error_of_the_call_is_not_replaced_by_the_stores(on_store, store, listener):
+async def test_an_error_of_the_call_is_raised_if_the_store_cannot_record_it(on_store, store, listener):
     breaker = on_store()
     store.is_away = True
     await run_failing(breaker)
@@ -332,7 +334,7 @@ async def test_an_error_of_the_call_is_not_replaced_by_the_stores(on_store, stor
 
 
 async def half_open_with_a_probe(breaker, clock, seconds, outcome="answer"):
-    """Open the breaker, wait for its probe, and let that take so long."""
+    """Open the breaker, and run a probe of the given duration."""
 
     async def probe():
         await clock.sleep(seconds)
@@ -345,7 +347,7 @@ async def half_open_with_a_probe(breaker, clock, seconds, outcome="answer"):
     return probing
 
 
-async def test_a_probe_that_lives_keeps_its_permit_for_as_long_as_it_may_take(on_store, clock):
+async def test_a_running_probe_keeps_its_permit_for_the_longest_probe_time(on_store, clock):
     breaker = on_store(probe_lease_seconds=35)
     probing = await half_open_with_a_probe(breaker, clock, 34)
     for _ in range(33):
@@ -357,7 +359,7 @@ async def test_a_probe_that_lives_keeps_its_permit_for_as_long_as_it_may_take(on
     assert (await breaker.status()).state == CLOSED
 
 
-async def test_a_probe_that_never_ends_loses_its_permit_after_that(on_store, clock):
+async def test_a_probe_loses_its_permit_after_the_longest_probe_time(on_store, clock):
     breaker = on_store(probe_lease_seconds=35)
     probing = await half_open_with_a_probe(breaker, clock, 1000)
     await clock.advance(35)
@@ -376,7 +378,7 @@ async def test_a_probe_whose_permit_cannot_be_renewed_continues(on_store, store,
     assert [record.message for record in caplog.records] == ["lease_not_renewed"]
 
 
-async def test_a_probe_that_has_ended_renews_nothing(on_store, clock, monkeypatch):
+async def test_an_ended_probe_does_not_renew_its_lease(on_store, clock, monkeypatch):
     breaker, renewed = on_store(probe_lease_seconds=35), []
     renew = breaker._store.renew
     monkeypatch.setattr(breaker._store, "renew", lambda *args: renewed.append(args) or renew(*args))
@@ -388,7 +390,7 @@ async def test_a_probe_that_has_ended_renews_nothing(on_store, clock, monkeypatc
     assert len(renewed) == 1
 
 
-async def test_a_lease_that_lasts_as_long_as_a_probe_may_take_is_not_renewed(on_store, clock, monkeypatch):
+async def test_a_lease_as_long_as_the_longest_probe_time_is_not_renewed(on_store, clock, monkeypatch):
     breaker, renewed = on_store(probe_lease_seconds=10), []
     monkeypatch.setattr(breaker._store, "renew", lambda *args: renewed.append(args))
     probing = await half_open_with_a_probe(breaker, clock, 9)
@@ -400,16 +402,16 @@ async def test_a_lease_that_lasts_as_long_as_a_probe_may_take_is_not_renewed(on_
 # ---------------------------------------------------------------- the error that opened it
 
 
-async def test_a_rejection_names_the_failure_that_opened_the_breaker_as_its_cause(make):
-    breaker, error = make(), UpstreamError("no route")
+async def test_a_rejection_names_the_failure_that_opened_the_breaker_as_its_cause(make_breaker):
+    breaker, error = make_breaker(), UpstreamError("no route")
     await run_failing(breaker, error)
     with pytest.raises(CircuitOpenError) as caught:
         await breaker.run(succeed)
     assert caught.value.__cause__ is error
 
 
-async def test_a_failure_from_before_the_breaker_was_closed_is_no_cause(make, clock):
-    breaker = make()
+async def test_a_failure_from_before_the_breaker_closed_is_not_the_cause(make_breaker, clock):
+    breaker = make_breaker()
     await run_failing(breaker)
     clock.jump(10)
     await breaker.run(succeed)
@@ -419,8 +421,8 @@ async def test_a_failure_from_before_the_breaker_was_closed_is_no_cause(make, cl
     assert caught.value.__cause__ is None
 
 
-async def test_an_error_that_is_no_failure_is_no_cause(make):
-    breaker = make(is_failure=lambda error: not isinstance(error, NotFoundError))
+async def test_an_error_that_is_no_failure_is_not_the_cause(make_breaker):
+    breaker = make_breaker(is_failure=lambda error: not isinstance(error, NotFoundError))
     await run_failing(breaker, NotFoundError())
     await breaker.force_open()
     with pytest.raises(CircuitOpenError) as caught:
@@ -431,8 +433,8 @@ async def test_an_error_that_is_no_failure_is_no_cause(make):
 # ---------------------------------------------------------------- by hand, for a time
 
 
-async def test_opened_by_hand_for_a_time_it_names_that_time_and_then_probes(make, clock, listener):
-    breaker = make()
+async def test_a_breaker_forced_open_for_a_time_names_the_time_and_then_probes(make_breaker, clock, listener):
+    breaker = make_breaker()
     await breaker.force_open(3600)
     with pytest.raises(CircuitOpenError) as caught:
         await breaker.run(succeed)
@@ -443,15 +445,15 @@ async def test_opened_by_hand_for_a_time_it_names_that_time_and_then_probes(make
 
 
 @pytest.mark.parametrize("seconds", [0, -1, 0.0001, float("inf"), float("nan")])
-async def test_a_time_out_of_range_is_refused(make, seconds):
-    breaker = make()
+async def test_a_forced_time_out_of_range_is_rejected(make_breaker, seconds):
+    breaker = make_breaker()
     with pytest.raises(ValueError, match=r"seconds must be finite and at least 0\.001"):
         await breaker.force_open(seconds)
     assert (await breaker.status()).state == CLOSED
 
 
-async def test_forced_closed_the_listener_receives_when_it_would_have_opened(make, listener):
-    breaker = make(failure_threshold=2)
+async def test_a_breaker_that_is_forced_closed_reports_when_it_would_open(make_breaker, listener):
+    breaker = make_breaker(failure_threshold=2)
     await breaker.force_closed()
     for _ in range(4):
         await run_failing(breaker)

@@ -1,4 +1,4 @@
-"""Whose quota a request counts against."""
+"""The client of a request, whose quota the request counts against."""
 
 import tracemalloc
 from ipaddress import ip_network
@@ -21,7 +21,7 @@ def client(peer, *forwarded_for, trusted=("127.0.0.0/8", "::1/128")):
     return ClientAddress(networks).client(scope((peer, 50000), *forwarded_for))
 
 
-def test_without_a_proxy_it_is_the_peer():
+def test_without_a_proxy_the_client_is_the_peer():
     assert client("203.0.113.7") == "203.0.113.7"
 
 
@@ -40,11 +40,11 @@ def test_a_trusted_proxy_forwards_its_client():
         (("6.6.6.6, 198.51.100.1, 10.0.0.2",), "198.51.100.1"),
         (("6.6.6.6", "198.51.100.1", "10.0.0.2"), "198.51.100.1"),  # as several headers
         (("10.0.0.3, 10.0.0.2",), "10.0.0.3"),  # proxies all the way
-        (("198.51.100.1, nonsense",), "127.0.0.1"),  # nobody to believe beyond what can't be read
+        (("198.51.100.1, nonsense",), "127.0.0.1"),  # an unreadable value is not trusted
         (("198.51.100.1:4711",), "198.51.100.1"),
         (("[2001:db8::1]:4711",), "2001:db8::/64"),
         (("",), "127.0.0.1"),
-        (("198.51.100.1,",), "198.51.100.1"),  # an empty element was taken for the proxy
+        (("198.51.100.1,",), "198.51.100.1"),  # an empty element must not count as the proxy
         (("198.51.100.1, ,\t, 10.0.0.2 ,",), "198.51.100.1"),
         (("198.51.100.1", ""), "198.51.100.1"),
         ((" , ",), "127.0.0.1"),
@@ -54,7 +54,7 @@ def test_the_header_is_read_from_the_right_across_trusted_proxies_only(forwarded
     assert client("127.0.0.1", *forwarded, trusted=("127.0.0.0/8", "10.0.0.0/8")) == expected
 
 
-def test_ipv6_clients_count_by_their_64():
+def test_ipv6_clients_are_grouped_by_their_64_network():
     assert client("2001:db8:1:2:aaaa::1") == client("2001:db8:1:2:bbbb::2") == "2001:db8:1:2::/64"
     assert client("2001:db8:1:3::1") != client("2001:db8:1:2::1")
 
@@ -70,7 +70,7 @@ def test_an_address_that_uvicorn_read_from_a_header_is_not_used_if_loopback_is_n
 
 
 async def behind_uvicorn(peer, server, forwarded, trusted="10.0.0.0/8"):
-    """The client under plain uvicorn, which trusts 127.0.0.1."""
+    """Return the client under plain uvicorn, which trusts 127.0.0.1."""
     seen = []
 
     async def app(scope, receive, send):
@@ -101,7 +101,7 @@ async def test_a_trusted_proxy_on_loopback_forwards_its_client_under_uvicorn_too
 
 
 @pytest.mark.parametrize("peer", ["203.0.113.7", "127.0.0.1"])
-def test_long_headers_are_not_kept(peer):
+def test_long_headers_are_not_cached(peer):
     """Answers were cached by the whole header: 4096 of 60 kB each filled the memory."""
     addresses = ClientAddress([ip_network("127.0.0.0/8")])
     tracemalloc.start()
@@ -114,7 +114,7 @@ def test_long_headers_are_not_kept(peer):
     assert kept < 1_000_000
 
 
-def test_text_that_is_not_an_address_is_not_part_of_the_name():
+def test_text_that_is_not_an_address_is_not_part_of_the_clients_name():
     """uvicorn replaces the peer by any text in the header, and the name becomes a key in Redis."""
     assert client("x" * 60_000) == "unknown"
     assert client("fe80::1%" + "x" * 60_000) == "fe80::/64"
@@ -136,5 +136,5 @@ def test_a_request_without_a_peer_has_the_name_unknown():
         (scope(None), False),
     ],
 )
-def test_direct_loopback_means_this_machine_and_no_proxy(given, expected):
+def test_a_direct_loopback_request_comes_from_this_machine_without_a_proxy(given, expected):
     assert is_direct_loopback(given) is expected

@@ -55,7 +55,7 @@ def breaker(clock):
     return CircuitBreaker("breaker", MemoryBreakerStore(clock), options, clock)
 
 
-def paced(clock, **options):
+def paced_queue(clock, **options):
     options = PacedQueueOptions(**options)
     return PacedQueue(options, MemoryPaceStore(options, clock), clock)
 
@@ -76,7 +76,7 @@ POLICIES = {
     "circuit-breaker": breaker,
     "fallback": lambda _clock: Fallback(always("substitute")),
     "hedging": lambda clock: Hedging(HedgingOptions(1), clock),
-    "paced-queue": paced,
+    "paced-queue": paced_queue,
     "pipeline": lambda clock: Pipeline(Fallback(always("substitute")), retry(clock), Timeout(9, clock)),
     "empty pipeline": lambda _clock: Pipeline(),
     "rate-limiter": rate_limit,
@@ -87,11 +87,11 @@ POLICIES = {
 every_policy = pytest.mark.parametrize("make", POLICIES.values(), ids=POLICIES)
 
 
-# ---------------------------------------------------------------- which calls
+# ---------------------------------------------------------------- selection of calls
 
 
 class Service:
-    """What is called, asynchronously and not."""
+    """A service with an asynchronous and a plain method."""
 
     def __init__(self):
         self.calls = 0
@@ -136,7 +136,7 @@ async def test_a_plain_function_is_refused_before_it_is_run(make, kind, clock):
 @pytest.mark.parametrize(
     "kind", ["function", "method", "partial", "lambda", "decorated", "object", "AsyncPartial"]
 )
-async def test_whatever_returns_an_awaitable_is_run(make, kind, clock):
+async def test_every_callable_that_returns_an_awaitable_is_run(make, kind, clock):
     service = Service()
 
     async def function():
@@ -146,7 +146,7 @@ async def test_whatever_returns_an_awaitable_is_run(make, kind, clock):
         def __call__(self):
             return service.call()
 
-    def passing_on(function):
+    def forwarding_decorator(function):
         @functools.wraps(function)
         def wrapper():
             return function()
@@ -158,7 +158,7 @@ async def test_whatever_returns_an_awaitable_is_run(make, kind, clock):
         "method": service.call,
         "partial": functools.partial(service.call, "answer"),
         "lambda": lambda: service.call(),  # noqa: PLW0108 -- a lambda is what this is about
-        "decorated": passing_on(function),
+        "decorated": forwarding_decorator(function),
         "object": Callable(),
         "AsyncPartial": AsyncPartial(service.call),
     }[kind]
@@ -175,14 +175,14 @@ async def test_a_lambda_that_returns_no_awaitable_is_run_once_and_its_error_is_n
     assert service.calls == 1
 
 
-async def test_the_mistake_is_no_failure_of_what_is_called(clock):
+async def test_the_type_error_for_a_plain_function_does_not_count_as_a_failure(clock):
     policy = breaker(clock)
     with pytest.raises(TypeError):
         await policy.run(lambda: 42)
     assert (await policy.status()).failure_count == 0
 
 
-async def test_a_type_error_of_the_call_itself_is_an_error_like_any_other(clock):
+async def test_a_type_error_of_the_call_itself_counts_as_a_failure(clock):
     async def call():
         raise TypeError("of the call")
 
@@ -197,11 +197,11 @@ def test_a_decorated_function_must_be_asynchronous():
         Pipeline()(plain)
 
 
-# ---------------------------------------------------------------- what it gives back
+# ---------------------------------------------------------------- released resources
 
 
-class Ending(BaseException):
-    """What no policy knows of."""
+class UnknownBaseException(BaseException):
+    """A base exception that no policy handles."""
 
 
 async def answer():
@@ -209,19 +209,19 @@ async def answer():
 
 
 every_ending = pytest.mark.parametrize(
-    "ending", [SystemExit, KeyboardInterrupt, asyncio.CancelledError, Ending]
+    "ending", [SystemExit, KeyboardInterrupt, asyncio.CancelledError, UnknownBaseException]
 )
 """The ways in which a call can end that are no outcome of it."""
 
 
-async def first_step(coroutine):
-    """Run a coroutine up to where it waits."""
+async def run_to_first_wait(coroutine):
+    """Run a coroutine until it waits."""
     coroutine.send(None)
     await asyncio.sleep(0)
 
 
 async def half_open(clock):
-    """A breaker whose next call is its one probe."""
+    """Return a breaker whose next call is its only probe."""
     policy = breaker(clock)
 
     async def fail():
@@ -242,15 +242,15 @@ HOLDERS = {
 every_holder = pytest.mark.parametrize("make", HOLDERS.values(), ids=HOLDERS)
 
 
-async def made(make, clock):
+async def make_policy(make, clock):
     policy = make(clock)
     return await policy if asyncio.iscoroutine(policy) else policy
 
 
 @every_holder
 @every_ending
-async def test_however_a_call_ends_what_it_held_is_free_at_once(make, ending, clock):
-    policy = await made(make, clock)
+async def test_a_call_gives_back_its_permits_however_it_ends(make, ending, clock):
+    policy = await make_policy(make, clock)
 
     async def call():
         raise ending
@@ -262,26 +262,26 @@ async def test_however_a_call_ends_what_it_held_is_free_at_once(make, ending, cl
 
 
 @every_holder
-async def test_a_closed_coroutine_gives_back_what_it_held(make, clock):
-    policy = await made(make, clock)
+async def test_a_closed_coroutine_gives_back_its_permits(make, clock):
+    policy = await make_policy(make, clock)
     running = policy.run(asyncio.Event().wait)
-    await first_step(running)
+    await run_to_first_wait(running)
 
     running.close()
 
     assert await policy.run(answer) == "answer"
 
 
-async def test_what_the_judge_of_a_probe_raises_gives_the_permit_back(clock):
+async def test_a_probe_gives_its_permit_back_if_the_failure_predicate_raises(clock):
     options = CircuitBreakerOptions(failure_threshold=1, open_seconds=10, probe_lease_seconds=100)
 
     def judge(error):
         if isinstance(error, LookupError):
-            raise Ending
+            raise UnknownBaseException
         return True
 
     policy = CircuitBreaker("breaker", MemoryBreakerStore(clock), options, clock, is_failure=judge)
-    for error, raised in ((ConnectionError, ConnectionError), (LookupError, Ending)):
+    for error, raised in ((ConnectionError, ConnectionError), (LookupError, UnknownBaseException)):
 
         async def fail(error=error):
             raise error
@@ -292,12 +292,12 @@ async def test_what_the_judge_of_a_probe_raises_gives_the_permit_back(clock):
     assert await policy.run(answer) == "answer"
 
 
-async def test_what_a_listener_raises_when_a_probe_begins_gives_the_permit_back(clock):
-    heard = []
+async def test_a_probe_gives_its_permit_back_if_the_listener_raises(clock):
+    events = []
 
     def listener(event):
-        heard.append(type(event).__name__)
-        if heard.count("ProbeStarted") == 1 and heard[-1] == "ProbeStarted":
+        events.append(type(event).__name__)
+        if events.count("ProbeStarted") == 1 and events[-1] == "ProbeStarted":
             raise SystemExit
 
     policy = await half_open(clock)
@@ -315,7 +315,7 @@ async def test_a_coroutine_closed_while_it_waits_takes_no_permit(make, has_permi
     first = asyncio.create_task(policy.run(under_way.wait))
     await settle()
     waiting = policy.run(answer)
-    await first_step(waiting)
+    await run_to_first_wait(waiting)
     if has_permit:
         under_way.set()
         while not first.done():
@@ -329,12 +329,12 @@ async def test_a_coroutine_closed_while_it_waits_takes_no_permit(make, has_permi
 
 
 @pytest.mark.parametrize("is_next", [False, True], ids=["asleep", "behind"])
-async def test_a_coroutine_closed_while_it_waits_for_its_unit_delays_no_other_call(is_next, clock):
+async def test_a_coroutine_closed_while_it_waits_for_a_unit_does_not_delay_other_calls(is_next, clock):
     policy = rate_limit(clock)
     await policy.run(answer)
     waiting = [policy.run(answer) for _ in range(2)]
     for each in waiting:
-        await first_step(each)
+        await run_to_first_wait(each)
     later = asyncio.create_task(policy.run(answer))
     await settle()
 
@@ -345,15 +345,15 @@ async def test_a_coroutine_closed_while_it_waits_for_its_unit_delays_no_other_ca
     assert clock.monotonic() == 1
 
 
-@pytest.mark.parametrize("has_turn", [False, True], ids=["in line", "its turn has just come"])
-async def test_a_coroutine_closed_in_a_paced_queue_uses_no_slot(has_turn, clock):
-    policy = paced(clock, capacity=1)
+@pytest.mark.parametrize("has_slot", [False, True], ids=["in the queue", "its slot has just come"])
+async def test_a_coroutine_closed_in_a_paced_queue_uses_no_slot(has_slot, clock):
+    policy = paced_queue(clock, capacity=1)
     await policy.run(answer)
     waiting = policy.run(answer)
-    await first_step(waiting)
+    await run_to_first_wait(waiting)
     await settle()
     assert (await policy.status()).size == 1
-    if has_turn:
+    if has_slot:
         await clock.advance(1)
 
     waiting.close()
@@ -365,7 +365,7 @@ async def test_a_coroutine_closed_in_a_paced_queue_uses_no_slot(has_turn, clock)
 
 
 async def test_a_listener_that_raises_system_exit_uses_no_slot(clock):
-    policy = paced(clock)
+    policy = paced_queue(clock)
 
     def listener(event):
         raise SystemExit
@@ -378,8 +378,8 @@ async def test_a_listener_that_raises_system_exit_uses_no_slot(clock):
     assert clock.monotonic() == 0
 
 
-@pytest.mark.parametrize("ending", [asyncio.CancelledError, Ending])
-async def test_a_hedged_call_that_ends_in_any_way_leaves_no_attempt_running(ending, clock):
+@pytest.mark.parametrize("ending", [asyncio.CancelledError, UnknownBaseException])
+async def test_a_hedged_call_leaves_no_attempt_running_however_it_ends(ending, clock):
     attempts = []
 
     async def call():
@@ -402,7 +402,7 @@ async def test_a_hedged_call_that_is_closed_cancels_the_other_attempts(clock):
         await asyncio.Event().wait()
 
     running = Hedging(HedgingOptions(1), clock).run(call)
-    await first_step(running)
+    await run_to_first_wait(running)
     await clock.advance(1)
     running.close()
     await settle()
@@ -418,14 +418,14 @@ async def test_a_retry_that_is_not_made_costs_no_token(clock):
 
     waiting = asyncio.create_task(policy.run(fail))
     await settle()
-    assert not budget.take_retry(), "it has been paid for"
+    assert not budget.take_retry(), "the units were taken"
     waiting.cancel()
     await settle()
 
     assert budget.take_retry()
 
 
-def test_permits_are_given_back_though_the_event_loop_is_over():
+def test_permits_are_given_back_after_the_end_of_the_event_loop():
     permits = Permits(1)
 
     async def hold():
@@ -454,7 +454,7 @@ def test_permits_are_given_back_though_the_event_loop_is_over():
 
 
 def run_on_a_new_loop(policy, calls=3):
-    """Make so many calls at once, on an event loop of their own."""
+    """Make concurrent calls on a new event loop."""
 
     async def make_calls():
         return await asyncio.gather(*(policy.run(answer) for _ in range(calls)))
@@ -467,12 +467,12 @@ QUICK = {
     "rate-limiter": lambda clock: RateLimit(
         memory_rate_limiter("leaky_bucket", Quota(1, 0.005), clock), RateLimitOptions("all", 9), clock
     ),
-    "paced-queue": lambda clock: paced(clock, interval_seconds=0.005),
+    "paced-queue": lambda clock: paced_queue(clock, interval_seconds=0.005),
 }
 
 
 @pytest.mark.parametrize("make", QUICK.values(), ids=QUICK)
-def test_it_serves_one_event_loop_after_another(make):
+def test_a_policy_works_on_consecutive_event_loops(make):
     policy = make(SystemClock())
     for _ in range(3):
         assert run_on_a_new_loop(policy) == ["answer"] * 3
@@ -487,18 +487,18 @@ def test_callers_of_a_closed_event_loop_do_not_delay_others(make):
     policy = make(clock)
     callers = []
 
-    async def leave_two_behind():
+    async def leave_two_waiting_callers():
         callers.extend(policy.run(asyncio.Event().wait) for _ in range(3))
         for caller in callers[1:]:
-            await first_step(caller)
+            await run_to_first_wait(caller)
 
-    async def come():
+    async def call_on_second_loop():
         return await clock.drive(policy.run(answer))
 
-    # Closed with its tasks as they are, as a program does that has no use for them any more.
+    # The loop is closed while its tasks are pending, as at the end of a program.
     loop = asyncio.new_event_loop()
     try:
-        loop.run_until_complete(leave_two_behind())
+        loop.run_until_complete(leave_two_waiting_callers())
     finally:
         for task in asyncio.all_tasks(loop):
             task._log_destroy_pending = False
@@ -506,11 +506,11 @@ def test_callers_of_a_closed_event_loop_do_not_delay_others(make):
     for caller in callers:
         caller.close()
 
-    assert asyncio.run(come()) == "answer"
+    assert asyncio.run(call_on_second_loop()) == "answer"
 
 
 @pytest.mark.parametrize("make", QUEUES.values(), ids=QUEUES)
-def test_a_caller_that_would_wait_for_one_of_another_event_loop_is_refused_at_once(make):
+def test_a_caller_that_would_wait_for_another_event_loop_is_rejected_at_once(make):
     clock = FakeClock()
     policy = make(clock)
 
@@ -520,7 +520,7 @@ def test_a_caller_that_would_wait_for_one_of_another_event_loop_is_refused_at_on
         await settle()
         return holder
 
-    async def come():
+    async def call_on_second_loop():
         with pytest.raises(RuntimeError, match="event loop"):
             await policy.run(answer)
 
@@ -530,12 +530,12 @@ def test_a_caller_that_would_wait_for_one_of_another_event_loop_is_refused_at_on
 
     with asyncio.Runner() as runner:
         holder = runner.run(hold())
-        asyncio.run(come())
+        asyncio.run(call_on_second_loop())
         runner.run(cancel(holder))
         assert runner.run(clock.drive(policy.run(answer))) == "answer"
 
 
-def test_a_permit_that_is_free_is_taken_on_any_event_loop():
+def test_a_free_permit_can_be_taken_on_any_event_loop():
     policy = Bulkhead(BulkheadOptions(permits=2), FakeClock())
 
     async def hold():
@@ -543,7 +543,7 @@ def test_a_permit_that_is_free_is_taken_on_any_event_loop():
         await settle()
         return holder
 
-    async def come():
+    async def call_on_second_loop():
         assert await policy.run(answer) == "answer"
 
     async def cancel(task):
@@ -552,16 +552,16 @@ def test_a_permit_that_is_free_is_taken_on_any_event_loop():
 
     with asyncio.Runner() as runner:
         holder = runner.run(hold())
-        asyncio.run(come())
+        asyncio.run(call_on_second_loop())
         runner.run(cancel(holder))
 
 
 @pytest.mark.parametrize("make", QUEUES.values(), ids=QUEUES)
-def test_a_second_event_loop_beside_one_with_waiting_callers_is_refused_at_once(make):
+def test_a_second_event_loop_is_rejected_while_callers_wait_on_the_first(make):
     clock = FakeClock()
     policy = make(clock)
 
-    async def wait_in_vain():
+    async def wait_without_result():
         first = asyncio.create_task(policy.run(asyncio.Event().wait))
         await settle()
         waiting = [asyncio.create_task(policy.run(answer)) for _ in range(2)]
@@ -569,7 +569,7 @@ def test_a_second_event_loop_beside_one_with_waiting_callers_is_refused_at_once(
         assert not any(caller.done() for caller in waiting)
         return first, *waiting
 
-    async def come():
+    async def call_on_second_loop():
         with pytest.raises(RuntimeError, match="event loop"):
             await policy.run(answer)
 
@@ -579,8 +579,8 @@ def test_a_second_event_loop_beside_one_with_waiting_callers_is_refused_at_once(
         await settle()
 
     with asyncio.Runner() as runner:
-        tasks = runner.run(wait_in_vain())
-        asyncio.run(come())
+        tasks = runner.run(wait_without_result())
+        asyncio.run(call_on_second_loop())
         runner.run(cancel(tasks))
 
 

@@ -20,12 +20,12 @@ async def fail() -> str:
     raise ERROR
 
 
-async def test_a_call_that_succeeds_is_left_alone(listener: RecordingListener):
+async def test_the_result_of_a_successful_call_is_returned(listener: RecordingListener):
     assert await Fallback(always("other"), listener=listener).run(succeed) == "the real one"
     assert listener.events == []
 
 
-async def test_a_value_answers_for_a_failed_call(listener: RecordingListener):
+async def test_a_value_replaces_a_failed_call(listener: RecordingListener):
     fallback = Fallback(always("other"), name="reference", listener=listener)
 
     assert await fallback.run(fail) == "other"
@@ -44,43 +44,43 @@ async def test_a_function_may_be_async():
     assert await Fallback(substitute).run(fail) == "instead of no"
 
 
-async def test_of_several_the_first_that_can_answer_does(caplog: pytest.LogCaptureFixture):
+async def test_the_first_substitute_that_succeeds_is_used(caplog: pytest.LogCaptureFixture):
     asked = []
 
-    def helpless(error: Exception) -> str:
+    def failing_substitute(error: Exception) -> str:
         asked.append(error)
         raise LookupError("nothing here either")
 
-    def able(error: Exception) -> str:
+    def working_substitute(error: Exception) -> str:
         asked.append(error)
         return "second"
 
     with caplog.at_level(logging.WARNING):
-        assert await Fallback(helpless, able, always("third")).run(fail) == "second"
+        assert await Fallback(failing_substitute, working_substitute, always("third")).run(fail) == "second"
 
     assert asked == [ERROR, ERROR]
     assert [record.message for record in caplog.records] == ["substitute_failed"]
 
 
-async def test_when_none_can_answer_the_last_error_is_raised_in_the_context_of_the_calls_own(
+async def test_if_all_substitutes_fail_the_last_error_is_raised(
     listener: RecordingListener,
 ):
-    def helpless(_error: Exception) -> str:
+    def failing_substitute(_error: Exception) -> str:
         raise LookupError("nothing here")
 
     with pytest.raises(LookupError) as raised:
-        await Fallback(helpless, helpless, listener=listener).run(fail)
+        await Fallback(failing_substitute, failing_substitute, listener=listener).run(fail)
 
     assert raised.value.__context__ is ERROR
     assert listener.events == []
 
 
-async def test_errors_it_does_not_handle_pass():
+async def test_other_errors_are_raised_unchanged():
     with pytest.raises(ConnectionError):
         await Fallback(always("other"), handles=(ValueError,)).run(fail)
 
 
-async def test_a_substitutes_error_it_does_not_handle_passes_at_once():
+async def test_an_unhandled_error_of_a_substitute_is_raised_at_once():
     def broken(_error: Exception) -> str:
         raise KeyError("a bug")
 
@@ -88,7 +88,7 @@ async def test_a_substitutes_error_it_does_not_handle_passes_at_once():
         await Fallback(broken, always("other"), handles=(ConnectionError,)).run(fail)
 
 
-async def test_a_cancellation_passes():
+async def test_a_cancellation_is_not_replaced():
     async def cancelled() -> str:
         raise asyncio.CancelledError
 
@@ -96,6 +96,6 @@ async def test_a_cancellation_passes():
         await Fallback(always("other")).run(cancelled)
 
 
-def test_there_must_be_a_substitute():
+def test_at_least_one_substitute_is_required():
     with pytest.raises(ValueError, match="substitutes"):
         Fallback()

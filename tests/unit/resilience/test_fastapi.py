@@ -61,7 +61,7 @@ def limited_app(*limits, **options):
 # ---------------------------------------------------------------- the limit
 
 
-async def test_of_several_quotas_the_one_that_limits_most_is_in_the_headers(clock):
+async def test_the_headers_describe_the_quota_that_limits_most(clock):
     limiter = memory_rate_limiter("sliding_window_log", (Quota(1, 60), Quota(2, 3600)), clock)
     limit = RequestLimit(limiter, name="orders", clock=clock)
     policies = []
@@ -95,12 +95,12 @@ async def test_a_limited_answer_has_the_headers_of_its_quota(clock):
 
 
 @pytest.mark.parametrize("path", ["/direct", "/orders?limit=none"])
-async def test_every_kind_of_answer_has_them(clock, path):
+async def test_every_kind_of_response_has_the_headers(clock, path):
     async with client_of(limited_app(limit_of(clock))) as http:
         assert (await http.get(path)).headers["RateLimit"] == '"orders";r=1;t=60'
 
 
-async def test_a_request_beyond_the_quota_is_rejected_and_takes_nothing(clock):
+async def test_a_request_beyond_the_quota_is_rejected_and_uses_no_units(clock):
     async with client_of(limited_app(limit_of(clock))) as http:
         for _ in range(2):
             await http.get("/orders")
@@ -122,7 +122,7 @@ async def test_a_request_beyond_the_quota_is_rejected_and_takes_nothing(clock):
         assert (await http.get("/orders")).status_code == 200
 
 
-async def test_each_client_has_a_quota_of_its_own(clock):
+async def test_each_client_has_a_separate_quota(clock):
     app = limited_app(limit_of(clock, 1))
     for address in ("203.0.113.7", "203.0.113.8", "2001:db8::1"):
         async with client_of(app, address) as http:
@@ -132,7 +132,7 @@ async def test_each_client_has_a_quota_of_its_own(clock):
         assert (await http.get("/orders")).status_code == 429, "the same /64"
 
 
-async def test_two_limits_on_one_request(clock):
+async def test_a_request_with_two_limits_has_the_headers_of_both(clock):
     app = limited_app(limit_of(clock, 9, "burst"), limit_of(clock, 3, "daily"))
     async with client_of(app) as http:
         answer = await http.get("/orders")
@@ -140,7 +140,7 @@ async def test_two_limits_on_one_request(clock):
         assert answer.headers.get_list("X-RateLimit-Remaining") == ["2"]
 
 
-async def test_a_request_may_cost_more_and_its_decision_can_be_read(clock):
+async def test_a_request_with_a_larger_cost_returns_its_decision(clock):
     limit = limit_of(clock, 5, cost=2)
     app = FastAPI()
     add_resilience(app)
@@ -156,7 +156,7 @@ async def test_a_request_may_cost_more_and_its_decision_can_be_read(clock):
         assert (await http.get("/")).status_code == 429
 
 
-def test_an_impossible_limit_is_refused_by_name(clock):
+def test_an_error_names_the_invalid_argument_of_a_limit(clock):
     with pytest.raises(ValueError, match="cost"):
         limit_of(clock, 5, cost=6)
     for name in ("", 'a"b', "a\\b", "grün", "a\r\nb"):
@@ -164,7 +164,7 @@ def test_an_impossible_limit_is_refused_by_name(clock):
             limit_of(clock, name=name)
 
 
-async def test_a_limit_without_its_middleware_says_what_to_do(clock):
+async def test_a_limit_without_its_middleware_raises_an_error_with_instructions(clock):
     app = FastAPI(dependencies=[Depends(limit_of(clock))])
 
     @app.get("/")
@@ -186,7 +186,7 @@ async def test_an_app_within_an_app_sends_the_headers_once(clock):
         assert (await http.get("/inner/orders")).headers.get_list("RateLimit") == ['"orders";r=1;t=60']
 
 
-# ---------------------------------------------------------------- whose quota
+# ---------------------------------------------------------------- the key of the quota
 
 
 @pytest.mark.parametrize("forged", [{"X-Forwarded-For": "198.51.100.1"}, {"Forwarded": "for=198.51.100.1"}])
@@ -196,7 +196,7 @@ async def test_a_client_cannot_choose_its_address(clock, forged):
         assert (await http.get("/orders", headers=forged)).status_code == 429
 
 
-async def test_behind_a_trusted_proxy_the_client_is_whom_the_proxy_saw(clock):
+async def test_behind_a_trusted_proxy_the_client_comes_from_the_header(clock):
     key = client_address_behind("10.0.0.0/8", "2001:db8::/32")
     app = limited_app(limit_of(clock, 1, key=key))
     async with client_of(app, "10.1.2.3") as http:
@@ -205,16 +205,16 @@ async def test_behind_a_trusted_proxy_the_client_is_whom_the_proxy_saw(clock):
             assert (await http.get("/orders", headers=forwarded)).status_code == 200
             assert (await http.get("/orders", headers=forwarded)).status_code == 429
     async with client_of(app, "203.0.113.7") as http:
-        assert (await http.get("/orders", headers=forwarded)).status_code == 200, "a stranger: not read"
+        assert (await http.get("/orders", headers=forwarded)).status_code == 200, "not a trusted proxy"
 
 
-def test_trusted_proxies_are_networks():
+def test_a_trusted_proxy_that_is_no_network_is_rejected():
     for wrong in ((), ("proxy.example",), ("10.0.0.1/8",)):
         with pytest.raises(ValueError, match=r"trusted_proxies|network|host bits"):
             client_address_behind(*wrong)
 
 
-async def test_a_key_may_be_anything_of_the_request(clock):
+async def test_a_key_function_can_read_any_part_of_the_request(clock):
     limit = limit_of(clock, 1, key=lambda request: request.headers.get("X-Tenant", client_address(request)))
     async with client_of(limited_app(limit)) as http:
         for tenant in ("a", "b"):
@@ -245,7 +245,7 @@ class StoreError(ResilienceError):
         (StoreError("secret"), 503, "SERVICE_UNAVAILABLE", "30"),
     ],
 )
-async def test_every_rejection_is_a_problem_with_a_time_to_come_back(error, status, code, retry_after):
+async def test_every_rejection_is_a_problem_with_retry_after(error, status, code, retry_after):
     app = FastAPI()
     add_resilience(app)
 
@@ -265,7 +265,7 @@ async def test_every_rejection_is_a_problem_with_a_time_to_come_back(error, stat
     assert "secret" not in answer.text
 
 
-async def test_the_time_of_an_error_that_says_none_can_be_set():
+async def test_the_default_retry_seconds_can_be_set():
     app = FastAPI()
     add_resilience(app, default_retry_seconds=2.2)
 
@@ -280,7 +280,7 @@ async def test_the_time_of_an_error_that_says_none_can_be_set():
             add_resilience(FastAPI(), default_retry_seconds=wrong)
 
 
-async def test_other_errors_and_websockets_are_left_alone():
+async def test_other_errors_and_websockets_are_not_affected():
     app = FastAPI()
     add_resilience(app)
 
@@ -337,7 +337,7 @@ async def test_resources_are_closed_in_the_opposite_order():
     assert log == ["pool opened", "served", "b closed", "pool closed", "a closed"]
 
 
-async def test_one_that_fails_keeps_no_other_open():
+async def test_a_failing_resource_does_not_keep_the_others_open():
     log = []
     lifespan = closing_lifespan(Resource("a", log), Resource("b", log, fails=True))
     with pytest.raises(OSError, match="b"):
@@ -346,7 +346,7 @@ async def test_one_that_fails_keeps_no_other_open():
     assert log == ["b closed", "a closed"]
 
 
-async def test_what_cannot_be_closed_is_refused_at_the_start():
+async def test_a_resource_that_cannot_be_closed_is_rejected_at_the_start():
     log = []
     with pytest.raises(TypeError, match="aclose"):
         async with closing_lifespan(Resource("a", log), "queue")(FastAPI()):

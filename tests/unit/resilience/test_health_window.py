@@ -1,4 +1,4 @@
-"""The windows of the circuit breaker: which calls they count, and when a call leaves them."""
+"""The windows of the circuit breaker: the calls in them, and the time at which a call leaves."""
 
 import pytest
 
@@ -13,12 +13,12 @@ def ten_seconds(clock):
 
 
 def fill(window, outcomes):
-    """Record one call a letter: F failed, S slow, B both, anything else neither."""
+    """Record one call per letter: F is failed, S is slow, B is both, and any other letter is neither."""
     for outcome in outcomes:
         window.record(failed=outcome in "FB", slow=outcome in "SB")
 
 
-def test_a_new_window_holds_nothing(ten_seconds):
+def test_a_new_window_is_empty(ten_seconds):
     assert CountWindow(3).health() == NOTHING
     assert ten_seconds.health() == NOTHING
 
@@ -38,7 +38,7 @@ def test_a_call_can_be_failed_and_slow_at_once(ten_seconds):
         ("F" * 100, Health(3, 3, 0)),
     ],
 )
-def test_a_count_window_holds_the_last_calls_and_no_more(outcomes, health):
+def test_a_count_window_contains_only_the_last_calls(outcomes, health):
     window = CountWindow(3)
     fill(window, outcomes)
     assert window.health() == health
@@ -50,14 +50,14 @@ def test_a_count_window_of_one_holds_the_last_call():
     assert window.health() == Health(1, 0, 0)
 
 
-def test_a_time_window_keeps_what_is_younger_than_nine_tenths_of_it(ten_seconds, clock):
+def test_a_time_window_contains_calls_younger_than_nine_tenths_of_its_length(ten_seconds, clock):
     clock.jump(0.75)
     fill(ten_seconds, "F")
     clock.jump(9)
     assert ten_seconds.health() == Health(1, 1, 0)
 
 
-def test_a_time_window_holds_nothing_as_old_as_it_is_long(ten_seconds, clock):
+def test_a_time_window_contains_no_call_as_old_as_its_length(ten_seconds, clock):
     for age in (0.0, 0.25, 0.75):
         clock.jump(age)
         fill(ten_seconds, "F")

@@ -14,8 +14,8 @@ from tests.support.clock import FakeClock, settle
 from tests.support.listener import RecordingListener
 
 
-def service_of(clock: FakeClock, *attempts: tuple[float, object]) -> ScriptedCall:
-    """Takes and ends each attempt as told: seconds, then an error, or None for the number of the attempt."""
+def service_with_attempts(clock: FakeClock, *attempts: tuple[float, object]) -> ScriptedCall:
+    """Return a call whose attempts take the given seconds and raise the error, or return their number."""
     return ScriptedCall(
         clock, *((seconds, error or number) for number, (seconds, error) in enumerate(attempts, 1))
     )
@@ -28,16 +28,16 @@ def hedging(clock: FakeClock, attempts: int = 2, listener=lambda _: None) -> Hed
 
 class TestSlowness:
     async def test_a_call_that_answers_in_time_runs_once(self, clock: FakeClock, listener: RecordingListener):
-        service = service_of(clock, (0.9, None))
+        service = service_with_attempts(clock, (0.9, None))
 
         assert await clock.drive(hedging(clock, listener=listener).run(service)) == 1
         assert service.began == [0.0]
         assert listener.events == []
 
-    async def test_a_slow_call_is_begun_again_and_the_first_answer_wins(
+    async def test_a_slow_call_gets_a_second_attempt_and_the_first_result_is_returned(
         self, clock: FakeClock, listener: RecordingListener
     ):
-        service = service_of(clock, (60, None), (0.5, None))
+        service = service_with_attempts(clock, (60, None), (0.5, None))
 
         assert await clock.drive(hedging(clock, listener=listener).run(service)) == 2
         assert clock.monotonic() == 1.5
@@ -47,14 +47,14 @@ class TestSlowness:
             HedgeWon(policy="external", attempt=2),
         ]
 
-    async def test_the_first_attempt_may_still_win(self, clock: FakeClock, listener: RecordingListener):
-        service = service_of(clock, (1.2, None), (0.5, None))
+    async def test_the_first_attempt_may_answer_first(self, clock: FakeClock, listener: RecordingListener):
+        service = service_with_attempts(clock, (1.2, None), (0.5, None))
 
         assert await clock.drive(hedging(clock, listener=listener).run(service)) == 1
         assert service.cancelled == [2]
         assert listener.events == [Hedged(policy="external", attempt=2)]
 
-    async def test_of_two_that_answer_at_once_the_earlier_wins(self, clock: FakeClock):
+    async def test_of_two_simultaneous_results_the_earlier_attempt_counts(self, clock: FakeClock):
         both = asyncio.Event()
         begun = 0
 
@@ -71,10 +71,8 @@ class TestSlowness:
 
         assert await caller == 1
 
-    async def test_each_further_attempt_waits_its_turn_and_there_are_no_more_than_allowed(
-        self, clock: FakeClock
-    ):
-        service = service_of(clock, *[(60, None)] * 3)
+    async def test_each_further_attempt_waits_for_the_delay_up_to_the_maximum(self, clock: FakeClock):
+        service = service_with_attempts(clock, *[(60, None)] * 3)
 
         assert await clock.drive(hedging(clock, attempts=3).run(service)) == 1
         assert service.began == [0.0, 1.0, 2.0]
@@ -82,11 +80,11 @@ class TestSlowness:
 
 
 class TestFailures:
-    async def test_a_failure_alone_is_raised_as_it_came_and_begins_no_attempt(
+    async def test_a_failure_of_the_only_attempt_is_raised_at_once(
         self, clock: FakeClock, listener: RecordingListener
     ):
         error = ConnectionError("no")
-        service = service_of(clock, (0.5, error))
+        service = service_with_attempts(clock, (0.5, error))
 
         with pytest.raises(ConnectionError) as raised:
             await clock.drive(hedging(clock, listener=listener).run(service))
@@ -95,11 +93,11 @@ class TestFailures:
         assert service.began == [0.0]
         assert listener.events == []
 
-    async def test_a_failure_is_made_good_by_an_attempt_under_way(
+    async def test_a_running_attempt_replaces_a_failed_one(
         self, clock: FakeClock, listener: RecordingListener
     ):
         error = ConnectionError("no")
-        service = service_of(clock, (1.2, error), (1.0, None))
+        service = service_with_attempts(clock, (1.2, error), (1.0, None))
 
         assert await clock.drive(hedging(clock, listener=listener).run(service)) == 2
         assert listener.events == [
@@ -108,8 +106,8 @@ class TestFailures:
             HedgeWon(policy="external", attempt=2),
         ]
 
-    async def test_a_failure_does_not_put_off_the_next_attempt(self, clock: FakeClock):
-        service = service_of(clock, (60, None), (0.5, ConnectionError()), (0.5, None))
+    async def test_a_failure_does_not_delay_the_next_attempt(self, clock: FakeClock):
+        service = service_with_attempts(clock, (60, None), (0.5, ConnectionError()), (0.5, None))
 
         assert await clock.drive(hedging(clock, attempts=3).run(service)) == 3
         assert service.began == [0.0, 1.0, 2.0]
@@ -118,7 +116,7 @@ class TestFailures:
         self, clock: FakeClock, listener: RecordingListener
     ):
         first, second = ConnectionError("first"), TimeoutError("second")
-        service = service_of(clock, (2.0, first), (0.5, second))
+        service = service_with_attempts(clock, (2.0, first), (0.5, second))
 
         with pytest.raises(ConnectionError) as raised:
             await clock.drive(hedging(clock, listener=listener).run(service))
@@ -127,8 +125,8 @@ class TestFailures:
         assert listener.of(HedgedAttemptFailed)[0].error is second
         assert listener.of(HedgeWon) == []
 
-    async def test_a_timeout_error_of_the_call_is_not_taken_for_the_delay(self, clock: FakeClock):
-        service = service_of(clock, (0.5, TimeoutError("its own")))
+    async def test_a_timeout_error_of_the_call_does_not_count_as_the_end_of_the_delay(self, clock: FakeClock):
+        service = service_with_attempts(clock, (0.5, TimeoutError("its own")))
 
         with pytest.raises(TimeoutError, match="its own"):
             await clock.drive(hedging(clock).run(service))
@@ -144,15 +142,15 @@ class TestFailures:
             await hedging(clock).run(Call())
 
 
-class TestLosers:
-    async def test_they_have_ended_when_the_answer_is_there(self, clock: FakeClock):
-        service = service_of(clock, (60, None), (60, None), (0.5, None))
+class TestAbandonedAttempts:
+    async def test_other_attempts_have_ended_when_the_result_is_returned(self, clock: FakeClock):
+        service = service_with_attempts(clock, (60, None), (60, None), (0.5, None))
 
         assert await clock.drive(hedging(clock, attempts=3).run(service)) == 3
         assert service.running == 0
         assert service.cancelled == [1, 2]
 
-    async def test_an_error_on_their_way_out_is_dropped(self, clock: FakeClock):
+    async def test_an_error_of_a_cancelled_attempt_is_dropped(self, clock: FakeClock):
         begun = 0
 
         async def call() -> str:
@@ -170,8 +168,10 @@ class TestLosers:
 
 class TestCancellation:
     @pytest.mark.parametrize("after", [0.5, 1.5])
-    async def test_it_stops_every_attempt(self, clock: FakeClock, listener: RecordingListener, after: float):
-        service = service_of(clock, (60, None), (60, None))
+    async def test_a_cancellation_stops_every_attempt(
+        self, clock: FakeClock, listener: RecordingListener, after: float
+    ):
+        service = service_with_attempts(clock, (60, None), (60, None))
         caller = asyncio.create_task(hedging(clock, listener=listener).run(service))
         await clock.advance(after)
 
@@ -182,7 +182,7 @@ class TestCancellation:
         assert service.running == 0
         assert listener.of(HedgedAttemptFailed) == []
 
-    async def test_impatience_does_not_leave_an_attempt_behind(self, clock: FakeClock):
+    async def test_repeated_cancellation_leaves_no_attempt_running(self, clock: FakeClock):
         left = asyncio.Event()
         begun = 0
         running = 0
@@ -195,7 +195,8 @@ class TestCancellation:
             try:
                 await clock.sleep(60)
             finally:
-                if not is_first:  # the first runs in the caller's own task, impatience and all
+                # The first computation runs in the task of the caller, with the caller's timeout.
+                if not is_first:
                     await left.wait()
                 running -= 1
 
@@ -212,7 +213,7 @@ class TestCancellation:
         assert caller.cancelled()
         assert running == 0
 
-    async def test_it_stays_one_when_an_attempt_answers_at_the_same_time(self, clock: FakeClock):
+    async def test_a_cancellation_is_raised_if_an_attempt_answers_in_the_same_tick(self, clock: FakeClock):
         begun = 0
 
         async def call() -> str:
@@ -228,7 +229,7 @@ class TestCancellation:
 
         assert caller.cancelled()
 
-    async def test_it_stays_one_when_the_last_attempt_under_way_answers_at_the_same_time(
+    async def test_a_cancellation_is_raised_if_the_last_attempt_answers_in_the_same_tick(
         self, clock: FakeClock
     ):
         begun = 0
@@ -248,7 +249,7 @@ class TestCancellation:
 
         assert caller.cancelled()
 
-    async def test_an_error_the_first_attempt_makes_of_it_is_raised_at_once(self, clock: FakeClock):
+    async def test_an_error_that_the_first_attempt_raises_on_cancellation_is_raised(self, clock: FakeClock):
         begun = 0
 
         async def call() -> None:
@@ -270,7 +271,7 @@ class TestCancellation:
         with pytest.raises(ConnectionError, match="cut off"):
             await caller
 
-    async def test_it_stays_one_when_it_comes_after_the_answer(self, clock: FakeClock):
+    async def test_a_cancellation_after_the_result_is_raised(self, clock: FakeClock):
         left = asyncio.Event()
         begun = 0
 
@@ -287,15 +288,15 @@ class TestCancellation:
 
         caller = asyncio.create_task(hedging(clock).run(call))
         await clock.advance(1.0)
-        assert not caller.done(), "the first attempt takes its time to leave"
+        assert not caller.done(), "the first attempt ends some time after its cancellation"
 
         caller.cancel()
         await settle()
 
         assert caller.cancelled()
 
-    async def test_the_one_that_stops_the_first_attempt_leaves_no_trace(self, clock: FakeClock):
-        service = service_of(clock, (60, None), (0.5, None))
+    async def test_the_cancellation_of_the_first_attempt_is_uncounted(self, clock: FakeClock):
+        service = service_with_attempts(clock, (60, None), (0.5, None))
 
         async def cancellations_after_a_hedge_won() -> int:
             assert await hedging(clock).run(service) == 2
@@ -306,7 +307,7 @@ class TestCancellation:
         assert await clock.drive(cancellations_after_a_hedge_won()) == 0
         assert service.cancelled == [1]
 
-    async def test_it_begins_no_attempt_while_the_first_is_leaving(self, clock: FakeClock):
+    async def test_no_attempt_begins_while_the_first_is_being_cancelled(self, clock: FakeClock):
         begun = 0
 
         async def call() -> None:
@@ -325,8 +326,8 @@ class TestCancellation:
         assert caller.cancelled()
         assert begun == 1
 
-    async def test_it_ends_the_wait_for_another_after_the_first_failed(self, clock: FakeClock):
-        service = service_of(clock, (1.2, ConnectionError()), (60, None))
+    async def test_a_cancellation_ends_the_wait_for_another_attempt_after_a_failure(self, clock: FakeClock):
+        service = service_with_attempts(clock, (1.2, ConnectionError()), (60, None))
         caller = asyncio.create_task(hedging(clock).run(service))
         await clock.advance(1.5)
         assert not caller.done()
@@ -337,8 +338,8 @@ class TestCancellation:
         assert caller.cancelled()
         assert service.running == 0
 
-    async def test_a_limit_around_it_is_still_one(self, clock: FakeClock):
-        service = service_of(clock, (60, None), (60, None))
+    async def test_a_timeout_around_a_hedged_call_raises_its_own_error(self, clock: FakeClock):
+        service = service_with_attempts(clock, (60, None), (60, None))
 
         async def limited() -> int:
             async with clock.timeout(1.5):
@@ -348,8 +349,8 @@ class TestCancellation:
             await clock.drive(limited())
         assert service.cancelled == [1, 2]
 
-    async def test_a_call_that_cancels_itself_ends_it_all(self, clock: FakeClock):
-        service = service_of(clock, (60, None), (0.5, CANCELLED))
+    async def test_a_call_that_cancels_itself_ends_every_attempt(self, clock: FakeClock):
+        service = service_with_attempts(clock, (60, None), (0.5, CANCELLED))
 
         with pytest.raises(asyncio.CancelledError):
             await clock.drive(hedging(clock).run(service))
@@ -358,7 +359,7 @@ class TestCancellation:
 
 
 class TestQuantile:
-    """The delay follows the latencies of the first attempts."""
+    """The delay is a quantile of the latencies of the first attempts."""
 
     @staticmethod
     def policy(clock: FakeClock, quantile: float = 0.9) -> Hedging:
@@ -366,7 +367,7 @@ class TestQuantile:
 
     @staticmethod
     async def delay_of(policy: Hedging, clock: FakeClock) -> float:
-        """After how many seconds a call that does not answer gets its second attempt."""
+        """Return the seconds after which a call that does not answer gets its second attempt."""
         attempts: list[float] = []
 
         async def call() -> str:
@@ -387,24 +388,24 @@ class TestQuantile:
 
             await clock.drive(policy.run(call))
 
-    async def test_the_given_delay_holds_until_enough_is_known(self, clock: FakeClock):
+    async def test_the_fixed_delay_applies_until_there_are_enough_latencies(self, clock: FakeClock):
         policy = self.policy(clock)
         await self.answer_after(policy, clock, *[0.1] * (LATENCIES_NEEDED - 1))
         assert await self.delay_of(policy, clock) == 10.0
 
-    async def test_then_the_quantile_of_the_latest_holds(self, clock: FakeClock):
+    async def test_the_quantile_of_the_latest_latencies_becomes_the_delay(self, clock: FakeClock):
         policy = self.policy(clock)
         await self.answer_after(policy, clock, *(number / 100 for number in range(100)))
         assert await self.delay_of(policy, clock) == pytest.approx(0.9)
 
-    async def test_a_first_attempt_that_was_overtaken_counts_as_one_of_the_slow(self, clock: FakeClock):
+    async def test_a_first_attempt_that_was_cancelled_counts_as_slow(self, clock: FakeClock):
         policy = self.policy(clock)
         await self.answer_after(policy, clock, *[0.1] * 100)
         delays = [await self.delay_of(policy, clock) for _ in range(30)]
         assert delays[0] == pytest.approx(0.1)
-        assert delays[-1] == pytest.approx(0.1), "the delay does not shrink by the calls that it cut short"
+        assert delays[-1] == pytest.approx(0.1), "overtaken calls do not shorten the delay"
 
-    async def test_a_failure_says_nothing_of_the_latency(self, clock: FakeClock):
+    async def test_a_failure_does_not_count_as_a_latency(self, clock: FakeClock):
         policy = self.policy(clock)
         await self.answer_after(policy, clock, *[0.5] * LATENCIES_NEEDED)
 
@@ -417,12 +418,12 @@ class TestQuantile:
         assert await self.delay_of(policy, clock) == 0.5
 
     @pytest.mark.parametrize("quantile", [0, 1, -0.1, 1.1])
-    def test_a_quantile_out_of_range_is_refused(self, clock: FakeClock, quantile: float):
+    def test_a_quantile_out_of_range_is_rejected(self, clock: FakeClock, quantile: float):
         with pytest.raises(ValueError, match="delay_quantile must be above 0 and below 1"):
             self.policy(clock, quantile)
 
 
-async def test_attempts_see_the_context_of_their_caller(clock: FakeClock):
+async def test_attempts_run_in_the_context_of_their_caller(clock: FakeClock):
     request_id = contextvars.ContextVar("request_id", default="none")
     seen = []
 
@@ -457,7 +458,7 @@ async def test_a_call_that_answers_in_time_leaves_no_timer_and_takes_no_task(clo
         *(("attempts", value) for value in (1, 0, -1, math.nan)),
     ],
 )
-def test_impossible_options_are_refused_by_name(option: str, value: float):
+def test_an_error_names_the_invalid_option(option: str, value: float):
     with pytest.raises(ValueError, match=option):
         HedgingOptions(**{"delay_seconds": 1.0, option: value})
 

@@ -30,7 +30,7 @@ URL = "https://bank.example/accounts"
 
 
 class Body(httpx.AsyncByteStream):
-    """A body that says whether it was closed."""
+    """A body that records whether it was closed."""
 
     def __init__(self, *chunks, error=None):
         self.chunks = chunks
@@ -48,7 +48,7 @@ class Body(httpx.AsyncByteStream):
 
 
 class Server(httpx.AsyncBaseTransport):
-    """Gives the answers of a list: a status, a response or an error, or seconds and then one of these."""
+    """Responds from a list of statuses, responses and errors. Seconds in the list delay the next response."""
 
     def __init__(self, clock, *answers):
         self.clock = clock
@@ -126,7 +126,7 @@ async def test_the_client_gets_the_response_of_the_last_attempt(clock, retry, si
 
 @pytest.fixture(autouse=True)
 def time_passes(clock, monkeypatch):
-    """A client's own code is not driven: a sleep moves time by itself."""
+    """Let each sleep move the fake time, since no test drives the clock."""
 
     async def sleep(seconds):
         clock.sleeps.append(seconds)
@@ -162,7 +162,7 @@ async def test_a_response_with_another_status_is_no_failure(clock, retry):
     assert clock.sleeps == []
 
 
-async def test_the_body_of_a_success_is_left_to_the_client(clock, retry):
+async def test_the_body_of_a_successful_response_is_not_read(clock, retry):
     body = Body(b"a", b"b")
     server = Server(clock, httpx.Response(200, stream=body))
     async with client(server, retry) as http, http.stream("GET", URL) as response:
@@ -178,7 +178,7 @@ async def test_the_body_of_a_success_is_left_to_the_client(clock, retry):
     ("value", "wait"),
     [("7", 7), ("0", 1), ("soon", 1), ("", 1), ("-5", 1), ("date", 20), ("past", 1)],
 )
-async def test_retry_after_is_kept_to(clock, retry, value, wait):
+async def test_the_retry_waits_for_retry_after(clock, retry, value, wait):
     dates = {"date": formatdate(clock.now() + 20, usegmt=True), "past": formatdate(clock.now() - 20)}
     headers = {"Retry-After": dates.get(value, value)}
     server = Server(clock, httpx.Response(503, headers=headers), 200)
@@ -187,7 +187,7 @@ async def test_retry_after_is_kept_to(clock, retry, value, wait):
     assert clock.sleeps == [wait]
 
 
-async def test_a_wait_beyond_the_retrys_time_is_not_begun(clock, retry):
+async def test_no_wait_begins_that_exceeds_the_total_time(clock, retry):
     server = Server(clock, httpx.Response(429, headers={"Retry-After": "3600"}))
     async with client(server, retry) as http:
         assert (await http.get(URL)).status_code == 429
@@ -213,10 +213,10 @@ async def test_a_request_that_is_not_idempotent_is_sent_once(clock, retry, metho
     assert clock.sleeps == []
 
 
-async def test_what_never_reached_the_server_is_sent_again(clock, retry):
+async def test_a_request_that_never_reached_the_server_is_sent_again(clock, retry):
     server = Server(clock, httpx.ConnectError("refused"), 201)
     async with client(server, retry) as http:
-        assert (await http.post(URL, content=parts(b"a" * 100_000, b"b"))).status_code == 201
+        assert (await http.post(URL, content=streamed_parts(b"a" * 100_000, b"b"))).status_code == 201
     assert server.received == [b"a" * 100_000 + b"b"]
 
 
@@ -228,13 +228,13 @@ async def test_an_idempotency_key_makes_a_post_repeatable(clock, retry):
     assert server.received == [b"{}", b"{}"]
 
 
-async def test_which_requests_are_repeatable_can_be_said(clock, retry):
+async def test_a_predicate_can_define_repeatable_requests(clock, retry):
     server = Server(clock, 503, 201)
     async with client(server, retry, may_resend=lambda request: True) as http:
         assert (await http.post(URL, json={})).status_code == 201
 
 
-async def test_a_post_that_was_stopped_is_not_sent_again(clock, retry):
+async def test_a_post_that_timed_out_is_not_sent_again(clock, retry):
     server = Server(clock, (9, 201))
     server.clock = SlowClock()
     policy = Pipeline(retry, Timeout(5, StoppingClock()))
@@ -288,7 +288,7 @@ class SlowClock:
 
 
 class StoppingClock:
-    """Stops each call as soon as it waits."""
+    """A clock whose timeouts expire as soon as the call waits."""
 
     def timeout(self, seconds):
         return asyncio.timeout(0.001)
@@ -297,7 +297,7 @@ class StoppingClock:
 # ---------------------------------------------------------------- bodies of requests
 
 
-async def parts(*chunks):
+async def streamed_parts(*chunks):
     for chunk in chunks:
         yield chunk
 
@@ -305,14 +305,14 @@ async def parts(*chunks):
 async def test_a_short_streamed_body_is_kept_and_sent_again(clock, retry):
     server = Server(clock, 503, 200)
     async with client(server, retry) as http:
-        assert (await http.put(URL, content=parts(b"a", b"b"))).status_code == 200
+        assert (await http.put(URL, content=streamed_parts(b"a", b"b"))).status_code == 200
     assert server.received == [b"ab", b"ab"]
 
 
 async def test_a_long_streamed_body_is_sent_once(clock, retry):
     server = Server(clock, 503)
     async with client(server, retry, max_buffered_bytes=10) as http:
-        assert (await http.put(URL, content=parts(b"a" * 6, b"b" * 6, b"c"))).status_code == 503
+        assert (await http.put(URL, content=streamed_parts(b"a" * 6, b"b" * 6, b"c"))).status_code == 503
     assert server.received == [b"a" * 6 + b"b" * 6 + b"c"]
     assert clock.sleeps == []
 
@@ -321,7 +321,7 @@ async def test_a_long_streamed_body_is_not_cut_short_by_a_redirect(clock):
     server = Server(clock, httpx.Response(307, headers={"Location": "/elsewhere"}))
     async with client(server, Pipeline(), max_buffered_bytes=0) as http:
         with pytest.raises(httpx.StreamConsumed):
-            await http.put(URL, content=parts(b"a", b"b"), follow_redirects=True)
+            await http.put(URL, content=streamed_parts(b"a", b"b"), follow_redirects=True)
 
 
 async def test_a_form_with_a_file_is_sent_again(clock, retry):
@@ -346,7 +346,7 @@ async def test_a_breaker_counts_failure_statuses_and_opens(clock):
             await http.get(URL)
 
 
-async def test_policies_see_the_response(clock):
+async def test_policies_get_the_response(clock):
     seen = []
 
     def substitute(error):
@@ -360,11 +360,11 @@ async def test_policies_see_the_response(clock):
     assert server.bodies[0].is_closed
 
 
-async def test_policies_see_the_request_of_an_error(clock):
-    def is_worth_it(error):
+async def test_policies_get_the_request_of_an_error(clock):
+    def is_retryable(error):
         return error.request.url.path == "/accounts"
 
-    options = RetryOptions(attempts=2, backoff=Fixed(1), retry_on=is_worth_it)
+    options = RetryOptions(attempts=2, backoff=Fixed(1), retry_on=is_retryable)
     server = Server(clock, httpx.ReadError("reset"), 200)
     async with client(server, Retry(options, clock, SystemRandomizer())) as http:
         assert (await http.get(URL)).status_code == 200
@@ -377,7 +377,7 @@ async def test_an_abandoned_long_response_is_closed_by_the_next_attempt(clock, r
         assert [body.is_closed for body in server.bodies] == [True, False]
 
 
-async def test_a_body_that_breaks_off_is_a_failed_attempt(clock, retry):
+async def test_an_incomplete_body_is_a_failed_attempt(clock, retry):
     broken = httpx.Response(503, stream=Body(b"a", error=httpx.ReadError("reset")))
     server = Server(clock, broken, 200)
     async with client(server, retry) as http:
@@ -386,13 +386,13 @@ async def test_a_body_that_breaks_off_is_a_failed_attempt(clock, retry):
 
 
 class TestHedging:
-    """Here time is moved by the test."""
+    """Hedging with a clock that the test moves."""
 
     @pytest.fixture(autouse=True)
     def time_passes(self):
-        """Instead of the fixture of the module."""
+        """Override the fixture of the module: here sleeps do not move the time."""
 
-    async def test_a_second_attempt_answers(self, clock):
+    async def test_the_response_of_the_second_attempt_is_returned(self, clock):
         server = Server(clock, (5, 200), (1, 200))
         response = await clock.drive(client(server, Hedging(HedgingOptions(1), clock)).get(URL))
         assert response.text == "status 200"
@@ -405,7 +405,7 @@ class TestHedging:
         assert response.status_code == 201
         assert len(server.requests) == 1
 
-    async def test_a_cancelled_request_leaves_nothing_open(self, clock):
+    async def test_a_cancelled_request_leaves_no_response_open(self, clock):
         server = Server(clock, (5, 200))
         bulkhead = Bulkhead(BulkheadOptions(1), clock)
         http = client(server, bulkhead)
@@ -417,14 +417,14 @@ class TestHedging:
         assert asking.cancelled()
         assert bulkhead.in_use == 0
 
-    async def test_a_timeout_is_raised_as_the_librarys(self, clock):
+    async def test_a_timeout_of_the_policy_raises_the_librarys_error(self, clock):
         http = client(Server(clock, (5, 200)), Timeout(2, clock))
         with pytest.raises(CallTimeoutError):
             await clock.drive(http.get(URL))
 
 
-class Twice:
-    """Makes two attempts and returns the result of one of them."""
+class TwoAttempts:
+    """A policy that makes two attempts and returns the result of one of them."""
 
     def __init__(self, kept):
         self.kept = kept
@@ -436,32 +436,32 @@ class Twice:
 @pytest.mark.parametrize("kept", [0, 1])
 async def test_a_response_that_the_policy_does_not_return_is_closed(clock, kept):
     server = Server(clock, 200, 404)
-    async with client(server, Twice(kept)) as http, http.stream("GET", URL) as response:
+    async with client(server, TwoAttempts(kept)) as http, http.stream("GET", URL) as response:
         assert response.status_code == [200, 404][kept]
         assert [body.is_closed for body in server.bodies] == [kept == 1, kept == 0]
 
 
-class SlowToClose(Body):
+class SlowClosingBody(Body):
     async def aclose(self):
         await asyncio.sleep(0)
 
 
-async def test_a_request_whose_coroutine_is_closed_waits_for_nothing(clock):
-    body = SlowToClose(b"a" * 100)
-    transport = ResilientTransport(WaitsAfterwards(), Server(clock, httpx.Response(200, stream=body)))
+async def test_a_closed_coroutine_of_a_request_awaits_nothing(clock):
+    body = SlowClosingBody(b"a" * 100)
+    transport = ResilientTransport(WaitAfterCall(), Server(clock, httpx.Response(200, stream=body)))
     running = transport.handle_async_request(httpx.Request("GET", URL))
     running.send(None)
     running.close()
 
 
-class WaitsAfterwards:
+class WaitAfterCall:
     async def run(self, call):
         answer = await call()
         await asyncio.Event().wait()
         return answer
 
 
-def test_impossible_options_are_refused_by_name():
+def test_an_error_names_the_invalid_option():
     with pytest.raises(ValueError, match="max_buffered_bytes"):
         ResilientTransport(Pipeline(), max_buffered_bytes=-1)
 

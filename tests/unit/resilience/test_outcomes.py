@@ -56,7 +56,7 @@ def breaker(clock, **known):
     return CircuitBreaker("named", MemoryBreakerStore(clock), CircuitBreakerOptions(), clock, **known)
 
 
-def paced(clock, **known):
+def paced_queue(clock, **known):
     options = PacedQueueOptions(interval_seconds=0.5, max_wait_seconds=1)
     return PacedQueue(options, MemoryPaceStore(options, clock), clock, **known)
 
@@ -74,7 +74,7 @@ MAKE = {
     ),
     CircuitBreaker: breaker,
     Hedging: lambda clock, **known: Hedging(HedgingOptions(1000), clock, **known),
-    PacedQueue: paced,
+    PacedQueue: paced_queue,
     RateLimit: rate_limit,
     Retry: lambda clock, **known: Retry(
         RetryOptions(2, backoff=Fixed(1)), clock, SystemRandomizer(), **known
@@ -108,7 +108,7 @@ def listener():
 
 
 @every_policy
-async def test_success_is_an_event(kind, clock, listener):
+async def test_a_success_is_reported(kind, clock, listener):
     policy = MAKE[kind](clock, listener=listener)
     assert await clock.drive(policy.run(ends_after(clock, 0.25, "answer"))) == "answer"
     [event] = listener.of(CallFinished)
@@ -130,14 +130,14 @@ async def test_success_is_an_event(kind, clock, listener):
     ],
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
-async def test_every_other_end_is_an_event_too(kind, ending, outcome, clock, listener):
+async def test_every_other_outcome_is_reported(kind, ending, outcome, clock, listener):
     policy = MAKE[kind](clock, listener=listener)
     call = ends_after(clock, 0.25, ending)
     if isinstance(ending, Exception):
         with pytest.raises(type(ending)) as raised:
             await clock.drive(policy.run(call))
         assert raised.value is ending
-    else:  # not in a task of its own: the event loop would end
+    else:  # not in a new task, since that would end the event loop
         clock.sleep = lambda _seconds: asyncio.sleep(0)
         with pytest.raises(type(ending)):
             await policy.run(call)
@@ -152,13 +152,13 @@ async def test_the_duration_includes_retries_and_waits(clock, listener):
     assert outcomes(listener) == [("Retry", "failed", 5.0)]
 
 
-async def test_a_call_that_is_stopped_timed_out(clock, listener):
+async def test_a_call_that_exceeds_its_timeout_has_timed_out(clock, listener):
     with pytest.raises(CallTimeoutError):
         await clock.drive(Timeout(9, clock, listener=listener).run(asyncio.Event().wait))
     assert outcomes(listener) == [("Timeout", "timed_out", 9.0)]
 
 
-async def test_a_rejection_is_reported_after_its_reason(clock, listener):
+async def test_call_finished_follows_the_event_of_the_rejection(clock, listener):
     policy = Bulkhead(BulkheadOptions(1), clock, listener=listener)
     running = asyncio.create_task(policy.run(asyncio.Event().wait))
     await clock.advance(0)
@@ -169,7 +169,7 @@ async def test_a_rejection_is_reported_after_its_reason(clock, listener):
     running.cancel()
 
 
-async def test_an_error_that_is_no_failure_of_the_service_is_a_success_of_its_breaker(clock, listener):
+async def test_an_error_that_is_no_failure_is_a_success_of_the_breaker(clock, listener):
     policy = breaker(clock, listener=listener, is_failure=lambda error: not isinstance(error, KeyError))
     for error in (KeyError(), OSError()):
         with pytest.raises(type(error)):
@@ -177,7 +177,7 @@ async def test_an_error_that_is_no_failure_of_the_service_is_a_success_of_its_br
     assert [outcome for _, outcome, _ in outcomes(listener)] == ["succeeded", "failed"]
 
 
-async def test_a_substitute_is_a_success(clock, listener):
+async def test_the_result_of_a_substitute_is_a_success(clock, listener):
     policy = Fallback(always("substitute"), clock=clock, listener=listener)
     assert await policy.run(ends_after(clock, 0, OSError())) == "substitute"
     assert outcomes(listener) == [("Fallback", "succeeded", 0.0)]
@@ -217,7 +217,7 @@ async def test_a_result_that_is_a_failure_is_reported_as_one(make, clock, listen
     ]
 
 
-async def test_other_options_for_one_call_are_reported_and_obeyed(clock, listener):
+async def test_a_call_with_other_options_is_reported(clock, listener):
     policy = MAKE[Retry](clock, listener=listener)
     for retry, attempts in ((policy.with_options(attempts=4), 4), (policy, 2)):
         began = clock.monotonic()
@@ -253,8 +253,8 @@ def test_a_call_without_an_event_loop_is_reported(clock, listener):
     assert [outcome for _, outcome, _ in outcomes(listener)] == ["succeeded"]
 
 
-async def test_an_argument_of_the_policy_itself_is_passed_on(clock, listener):
-    policy = paced(clock, listener=listener)
+async def test_a_keyword_argument_of_run_is_passed_on(clock, listener):
+    policy = paced_queue(clock, listener=listener)
     assert await clock.drive(policy.run(ends_after(clock, 0, "answer"), priority=3)) == "answer"
     with pytest.raises(ValueError, match="priority"):
         await policy.run(ends_after(clock, 0, "answer"), priority=3000)
@@ -264,11 +264,11 @@ async def test_an_argument_of_the_policy_itself_is_passed_on(clock, listener):
 @every_policy
 async def test_a_plain_function_has_no_outcome(kind, clock, listener):
     with pytest.raises(TypeError, match="plain function"):
-        await MAKE[kind](clock, listener=listener).run(plain)
+        await MAKE[kind](clock, listener=listener).run(run_plain_function)
     assert listener.events == []
 
 
-def plain():
+def run_plain_function():
     return "answer"
 
 
@@ -280,7 +280,7 @@ async def test_a_closed_coroutine_is_cancelled(kind, clock, listener):
     assert [outcome for _, outcome, _ in outcomes(listener)] == ["cancelled"]
 
 
-async def test_a_listener_that_fails_harms_no_call(clock, caplog):
+async def test_a_failing_listener_does_not_affect_the_call(clock, caplog):
     def fail(event):
         raise OSError("disk full")
 
@@ -290,7 +290,7 @@ async def test_a_listener_that_fails_harms_no_call(clock, caplog):
 
 @every_policy
 @pytest.mark.parametrize("leave_out", [True, False])
-def test_a_policy_measures_nothing_for_a_listener_that_leaves_the_event_out(kind, leave_out, clock):
+def test_a_policy_measures_nothing_if_its_listener_excludes_the_event(kind, leave_out, clock):
     unheard = without(RecordingListener(), CallFinished) if leave_out else ignore
     assert "run" not in vars(MAKE[kind](clock, listener=unheard))
     assert "run" not in vars(MAKE[kind](clock))
@@ -350,7 +350,7 @@ async def test_a_read_whose_caller_leaves_is_cancelled_though_the_computation_go
     await clock.advance(0.25)
     caller.cancel()
     await clock.advance(1)
-    assert (await prices.get("tea", plain)).outcome == "hit"
+    assert (await prices.get("tea", run_plain_function)).outcome == "hit"
     assert outcomes(listener) == [
         ("ReadThroughCache", "cancelled", 0.25),
         ("ReadThroughCache", "succeeded", 0.0),
@@ -363,7 +363,7 @@ async def test_a_remembered_failure_fails_each_call_and_a_plain_function_is_no_c
         with pytest.raises(ConnectionError):
             await prices.get("tea", ends_after(clock, 0, ConnectionError()))
     with pytest.raises(TypeError, match="plain function"):
-        await prices.get("coffee", plain)
+        await prices.get("coffee", run_plain_function)
     assert [outcome for _, outcome, _ in outcomes(listener)] == ["failed", "failed"]
 
 
@@ -372,7 +372,7 @@ def test_a_cache_measures_nothing_for_a_listener_that_leaves_the_event_out(known
     assert "_finish" not in vars(cache(clock, **known))
 
 
-async def test_a_listener_can_leave_kinds_out(clock, listener):
+async def test_a_listener_can_exclude_kinds_of_events(clock, listener):
     others = RecordingListener()
     policy = Timeout(9, clock, listener=each(listener, without(others, CallFinished, Rejected)))
     await policy.run(ends_after(clock, 0, "answer"))

@@ -24,7 +24,7 @@ from tests.support.clock import settle
 
 
 class Bank:
-    """Where the calls go: it notes who called when."""
+    """A service that records its callers and the times of their calls."""
 
     def __init__(self, clock):
         self._clock = clock
@@ -53,16 +53,16 @@ def queue_of(clock, listener):
     return queue_of
 
 
-async def line_up(queue, bank, clock, *names, priority=0):
-    """Have callers arrive, one after the other."""
+async def add_callers(queue, bank, clock, *names, priority=0):
+    """Add callers to the queue, one after another."""
     callers = []
     for name in names:
-        callers.append(Standing(queue, bank.call(name), clock, priority))
+        callers.append(CallerWithPriority(queue, bank.call(name), clock, priority))
         await settle()
     return callers
 
 
-class Standing(Caller):
+class CallerWithPriority(Caller):
     """A caller with a priority."""
 
     def __init__(self, queue, call, clock, priority=0):
@@ -84,9 +84,7 @@ async def size_of(queue):
 @pytest.mark.parametrize(
     "gaps", [[0] * 10, [0, 0, 0.5, 0.5, 0.5, 3, 0, 0, 1, 0.999999], [1] * 6, [0.7] * 9, [1.000001, 5, 0, 0]]
 )
-async def test_each_call_starts_when_it_came_or_an_interval_after_the_one_before(
-    queue_of, bank, clock, interval, gaps
-):
+async def test_calls_start_at_least_an_interval_apart(queue_of, bank, clock, interval, gaps):
     queue = queue_of(interval_seconds=interval, max_wait_seconds=1000)
     interval_us, expected_us = round(interval * 1e6), []
     for number, gap in enumerate(gaps):
@@ -94,14 +92,14 @@ async def test_each_call_starts_when_it_came_or_an_interval_after_the_one_before
         arrived_us = round(clock.monotonic() * 1e6)
         earliest_us = expected_us[-1] + interval_us if expected_us else 0
         expected_us.append(max(arrived_us, earliest_us))
-        await line_up(queue, bank, clock, number)
+        await add_callers(queue, bank, clock, number)
     await clock.advance(interval * len(gaps))
 
     assert list(bank.starts) == list(range(len(gaps)))
     assert [round(start * 1e6) for start in bank.starts.values()] == expected_us
 
 
-async def test_a_slow_call_slows_no_other(queue_of, clock):
+async def test_a_slow_call_does_not_delay_others(queue_of, clock):
     queue = queue_of()
     calls = [OpenCall() for _ in range(3)]
     for call in calls:
@@ -109,13 +107,13 @@ async def test_a_slow_call_slows_no_other(queue_of, clock):
 
     await clock.advance(2)
 
-    assert all(call.is_under_way for call in calls)
+    assert all(call.is_running for call in calls)
     for call in calls:
         call.end()
     await settle()
 
 
-async def test_the_answer_and_the_error_of_the_call_come_through(queue_of, clock):
+async def test_the_caller_gets_the_result_or_error_of_the_call(queue_of, clock):
     queue = queue_of()
 
     async def fail():
@@ -133,7 +131,7 @@ async def test_a_failed_call_uses_its_slot(queue_of, bank, clock):
         raise ConnectionError
 
     failed = Caller(queue, fail, clock)
-    await line_up(queue, bank, clock, "next")
+    await add_callers(queue, bank, clock, "next")
     assert isinstance(failed.outcome[1], ConnectionError)
     assert not bank.starts
 
@@ -142,14 +140,14 @@ async def test_a_failed_call_uses_its_slot(queue_of, bank, clock):
     assert bank.starts == {"next": 1}
 
 
-async def test_it_is_a_policy_among_others(queue_of, bank, clock):
+async def test_a_paced_queue_works_in_a_pipeline(queue_of, bank, clock):
     pipeline = Pipeline(queue_of())
     assert await clock.drive(pipeline.run(bank.call("only"))) == "only"
 
 
 async def test_no_task_runs_when_no_caller_waits(queue_of, bank, clock):
     queue = queue_of()
-    await line_up(queue, bank, clock, *"abc")
+    await add_callers(queue, bank, clock, *"abc")
     await clock.advance(3)
     assert asyncio.all_tasks() == {asyncio.current_task()}
     assert await size_of(queue) == 0
@@ -157,7 +155,7 @@ async def test_no_task_runs_when_no_caller_waits(queue_of, bank, clock):
 
 async def test_every_start_sends_an_event_with_its_wait(queue_of, bank, clock, listener):
     queue = queue_of()
-    await line_up(queue, bank, clock, *"abc")
+    await add_callers(queue, bank, clock, *"abc")
     await clock.advance(2)
     assert listener.events == [SlotTaken(policy="bank", seconds=seconds) for seconds in (0, 1, 2)]
 
@@ -188,9 +186,9 @@ async def test_a_call_runs_in_its_callers_context_and_the_worker_in_an_empty_one
 # ---------------------------------------------------------------- leaving
 
 
-async def test_a_caller_that_leaves_the_queue_uses_no_slot(queue_of, bank, clock):
+async def test_a_cancelled_caller_uses_no_slot(queue_of, bank, clock):
     queue = queue_of()
-    _, b, c, _ = await line_up(queue, bank, clock, *"abcd")
+    _, b, c, _ = await add_callers(queue, bank, clock, *"abcd")
     assert await size_of(queue) == 3
 
     b.task.cancel()
@@ -205,7 +203,7 @@ async def test_a_caller_that_leaves_the_queue_uses_no_slot(queue_of, bank, clock
 @pytest.mark.parametrize("ticks", range(8))
 async def test_a_slot_and_a_cancellation_in_the_same_tick_lose_no_slot(queue_of, bank, clock, ticks):
     queue = queue_of()
-    _, unlucky, after = await line_up(queue, bank, clock, *"abc")
+    _, unlucky, after = await add_callers(queue, bank, clock, *"abc")
     clock.jump(1)
     clock._fire_next()
     for _ in range(ticks):
@@ -222,10 +220,10 @@ async def test_a_slot_and_a_cancellation_in_the_same_tick_lose_no_slot(queue_of,
 
 
 @pytest.mark.parametrize("ticks", range(6))
-async def test_a_caller_that_leaves_as_it_comes_leaves_nothing_behind(queue_of, bank, clock, ticks):
+async def test_a_caller_cancelled_on_arrival_is_removed(queue_of, bank, clock, ticks):
     queue = queue_of()
-    await line_up(queue, bank, clock, "a")
-    leaving = Standing(queue, bank.call("b"), clock)
+    await add_callers(queue, bank, clock, "a")
+    leaving = CallerWithPriority(queue, bank.call("b"), clock)
     for _ in range(ticks):
         await asyncio.sleep(0)
 
@@ -234,7 +232,7 @@ async def test_a_caller_that_leaves_as_it_comes_leaves_nothing_behind(queue_of, 
 
     assert leaving.outcome[1] == CANCELLED
     assert await size_of(queue) == 0
-    await line_up(queue, bank, clock, "c")
+    await add_callers(queue, bank, clock, "c")
     await clock.advance(1)
     assert bank.starts == {"a": 0, "c": 1}
 
@@ -257,7 +255,7 @@ async def test_a_cancellation_that_the_callers_task_does_not_know_yet_leaves_no_
 ):
     store = ImpatientStore(PacedQueueOptions(), clock)
     queue = queue_of(store=store)
-    _, *leaving = await line_up(queue, bank, clock, "a", *callers)
+    _, *leaving = await add_callers(queue, bank, clock, "a", *callers)
     clock.jump(1)  # the slot is due
 
     await queue.postpone(0)  # wakes the worker, which runs before the tasks that are cancelled here
@@ -267,12 +265,12 @@ async def test_a_cancellation_that_the_callers_task_does_not_know_yet_leaves_no_
 
     assert store.questions < 10
     assert await size_of(queue) == 0
-    await line_up(queue, bank, clock, "z")
+    await add_callers(queue, bank, clock, "z")
     assert bank.starts == {"a": 0, "z": 1}
 
 
 class SlowStore(MemoryPaceStore):
-    """Answers a question when told to."""
+    """A store that answers an offer only after the test releases it."""
 
     def __init__(self, options, clock):
         super().__init__(options, clock)
@@ -283,7 +281,7 @@ class SlowStore(MemoryPaceStore):
     def hold(self):
         self._may_answer.clear()
 
-    def let_go(self):
+    def release(self):
         self._may_answer.set()
 
     async def ask(self, worker, offer):
@@ -301,40 +299,38 @@ def slow_store(clock):
 async def test_a_slot_for_an_empty_queue_goes_to_the_next_caller(queue_of, bank, clock, slow_store):
     queue = queue_of(store=slow_store)
     slow_store.hold()
-    (gone,) = await line_up(queue, bank, clock, "gone")
-    gone.task.cancel()
+    (cancelled,) = await add_callers(queue, bank, clock, "gone")
+    cancelled.task.cancel()
     await settle()
-    slow_store.let_go()
+    slow_store.release()
     await settle()
 
-    await line_up(queue, bank, clock, "next")
+    await add_callers(queue, bank, clock, "next")
 
     assert bank.starts == {"next": 0}
 
 
-async def test_a_newcomer_that_leaves_while_the_store_is_asked_takes_no_place(
-    queue_of, bank, clock, slow_store
-):
+async def test_a_newcomer_cancelled_during_an_offer_takes_no_place(queue_of, bank, clock, slow_store):
     queue = queue_of(store=slow_store)
-    await line_up(queue, bank, clock, "a")
+    await add_callers(queue, bank, clock, "a")
     slow_store.hold()
-    (gone,) = await line_up(queue, bank, clock, "gone")
-    gone.task.cancel()
+    (cancelled,) = await add_callers(queue, bank, clock, "gone")
+    cancelled.task.cancel()
     await settle()
-    slow_store.let_go()
+    slow_store.release()
     await settle()
 
     assert await size_of(queue) == 0
-    await line_up(queue, bank, clock, *"bcd")
+    await add_callers(queue, bank, clock, *"bcd")
     assert await size_of(queue) == 3
 
 
 async def test_callers_that_arrive_during_an_offer_are_in_the_next_offer(queue_of, bank, clock, slow_store):
     queue = queue_of(store=slow_store)
     slow_store.hold()
-    await line_up(queue, bank, clock, *"abc")
+    await add_callers(queue, bank, clock, *"abc")
     assert slow_store.questions == 1
-    slow_store.let_go()
+    slow_store.release()
     await clock.advance(2)
     assert bank.starts == {"a": 0, "b": 1, "c": 2}
 
@@ -346,11 +342,11 @@ async def test_a_caller_that_is_overtaken_for_too_long_times_out_and_uses_no_slo
     queue_of, bank, clock, listener
 ):
     queue = queue_of(policy="priority", max_wait_seconds=2.5, aging_seconds=100)
-    *_, late = await line_up(queue, bank, clock, *"abc", priority=1)
+    *_, late = await add_callers(queue, bank, clock, *"abc", priority=1)
     await clock.advance(1)
-    await line_up(queue, bank, clock, "urgent")
+    await add_callers(queue, bank, clock, "urgent")
     await clock.advance(1.25)
-    await line_up(queue, bank, clock, "e", priority=1)
+    await add_callers(queue, bank, clock, "e", priority=1)
 
     await clock.advance(5)
 
@@ -360,11 +356,11 @@ async def test_a_caller_that_is_overtaken_for_too_long_times_out_and_uses_no_slo
     assert listener.of(TimedOut) == [TimedOut(policy="bank", seconds=2.5)]
 
 
-async def test_the_wait_ends_to_the_microsecond(queue_of, bank, clock):
+async def test_the_longest_wait_is_exact_to_the_microsecond(queue_of, bank, clock):
     store = FailingStore(PacedQueueOptions(), clock)
     queue = queue_of(store=store, max_wait_seconds=2.5)
-    _, late = await line_up(queue, bank, clock, *"ab")
-    store.is_failing = True  # so that nobody can tell when the next turn comes
+    _, late = await add_callers(queue, bank, clock, *"ab")
+    store.is_failing = True  # so that the time of the next slot is unknown
     await clock.advance(2.499999)
     assert late.outcome is None
 
@@ -378,15 +374,13 @@ async def test_the_wait_ends_to_the_microsecond(queue_of, bank, clock):
 # ---------------------------------------------------------------- too late from the start
 
 
-async def test_of_a_hundred_and_ten_callers_each_is_served_or_rejected_at_once(
-    queue_of, bank, clock, listener
-):
-    queue = queue_of()  # as it comes: one call a second, 100 in line, for 60 s at most
-    callers = [Standing(queue, bank.call(number), clock) for number in range(110)]
+async def test_each_of_110_callers_is_served_or_rejected_at_once(queue_of, bank, clock, listener):
+    queue = queue_of()  # the defaults: one call a second, 100 callers in the queue, each for at most 60 s
+    callers = [CallerWithPriority(queue, bank.call(number), clock) for number in range(110)]
     await settle()
 
     refused = [caller for caller in callers if caller.outcome and caller.outcome[1] != 0]
-    assert refused == callers[61:], "one runs, and 60 have their turns within 60 s"
+    assert refused == callers[61:], "one runs, and 60 get their slots within 60 s"
     for _, error in (caller.outcome for caller in refused):
         assert (type(error), error.seconds, error.retry_after) == (QueueTimeoutError, 60, 1)
     assert len(listener.of(Rejected)) == 49
@@ -398,12 +392,12 @@ async def test_of_a_hundred_and_ten_callers_each_is_served_or_rejected_at_once(
 
 async def test_a_caller_whose_slot_would_come_too_late_is_rejected_at_once(queue_of, bank, clock):
     queue = queue_of(interval_seconds=10, max_wait_seconds=2.5)
-    _, late = await line_up(queue, bank, clock, *"ab")
+    _, late = await add_callers(queue, bank, clock, *"ab")
     when, error = late.outcome
     assert (when, type(error), error.retry_after) == (0, QueueTimeoutError, 7.5)
 
     await clock.advance(7.5)
-    (again,) = await line_up(queue, bank, clock, "again")
+    (again,) = await add_callers(queue, bank, clock, "again")
     await clock.advance(2.5)
     assert again.outcome == (10, "again")
 
@@ -411,17 +405,17 @@ async def test_a_caller_whose_slot_would_come_too_late_is_rejected_at_once(queue
 async def test_a_queue_that_is_postponed_for_too_long_admits_no_caller(queue_of, bank, clock):
     queue = queue_of(max_wait_seconds=60)
     await queue.postpone(300)
-    (caller,) = await line_up(queue, bank, clock, "a")
+    (caller,) = await add_callers(queue, bank, clock, "a")
     assert isinstance(caller.outcome[1], QueueTimeoutError)
     assert caller.outcome[1].retry_after == 240
 
 
 async def test_a_delay_that_is_too_long_rejects_waiting_callers_at_once(queue_of, bank, clock, listener):
     queue = queue_of(max_wait_seconds=60)
-    first, *others = await line_up(queue, bank, clock, *"abc")
+    first, *others = await add_callers(queue, bank, clock, *"abc")
     await clock.advance(0.5)
 
-    await queue.postpone(59.5)  # the next turn comes when their time is over, and no later
+    await queue.postpone(59.5)  # the next slot is due when their time is over, and no later
     await settle()
     assert [caller.outcome for caller in others] == [None, None]
 
@@ -435,28 +429,28 @@ async def test_a_delay_that_is_too_long_rejects_waiting_callers_at_once(queue_of
     assert await size_of(queue) == 0
 
 
-async def test_a_turn_that_comes_at_the_last_moment_is_taken(queue_of, bank, clock):
+async def test_a_slot_at_the_end_of_the_longest_wait_is_used(queue_of, bank, clock):
     queue = queue_of(max_wait_seconds=2)
-    *_, third, fourth = await line_up(queue, bank, clock, *"abcd")
+    *_, third, fourth = await add_callers(queue, bank, clock, *"abcd")
     await clock.advance(2)
     assert third.outcome == (2, "c")
     assert isinstance(fourth.outcome[1], QueueTimeoutError)
 
 
-async def test_those_overtaken_time_out_on_their_own_time(queue_of, bank, clock):
+async def test_overtaken_callers_time_out_after_their_own_longest_wait(queue_of, bank, clock):
     queue = queue_of(policy="priority", max_wait_seconds=3, aging_seconds=100)
-    await line_up(queue, bank, clock, "first")
-    (patient,) = await line_up(queue, bank, clock, "low", priority=5)
-    await line_up(queue, bank, clock, *"ab")
+    await add_callers(queue, bank, clock, "first")
+    (patient,) = await add_callers(queue, bank, clock, "low", priority=5)
+    await add_callers(queue, bank, clock, *"ab")
     await clock.advance(1)
-    await line_up(queue, bank, clock, "c")
+    await add_callers(queue, bank, clock, "c")
     await clock.advance(2)
     assert isinstance(patient.outcome[1], QueueTimeoutError)
     assert patient.outcome[0] == 3
     assert list(bank.starts) == ["first", "a", "b", "c"]
 
 
-async def test_once_it_has_begun_a_call_may_take_as_long_as_it_likes(queue_of, clock):
+async def test_the_duration_of_a_call_is_not_limited(queue_of, clock):
     queue = queue_of(max_wait_seconds=1)
     call = OpenCall()
     caller = Caller(queue, call, clock)
@@ -469,23 +463,23 @@ async def test_once_it_has_begun_a_call_may_take_as_long_as_it_likes(queue_of, c
 # ---------------------------------------------------------------- full
 
 
-async def test_beyond_the_capacity_callers_are_refused_at_once(queue_of, bank, clock, listener):
+async def test_callers_beyond_the_capacity_are_rejected_at_once(queue_of, bank, clock, listener):
     queue = queue_of(capacity=2)
-    *_, refused = await line_up(queue, bank, clock, *"abcd")
+    *_, refused = await add_callers(queue, bank, clock, *"abcd")
     when, error = refused.outcome
     assert (when, type(error)) == (0, QueueFullError)
     assert listener.of(Rejected) == [Rejected(policy="bank", retry_after=error.retry_after)]
 
     await clock.advance(1)
-    await line_up(queue, bank, clock, "e")
+    await add_callers(queue, bank, clock, "e")
     await clock.advance(5)
 
     assert bank.starts == {"a": 0, "b": 1, "c": 2, "e": 3}
 
 
-async def test_callers_of_one_tick_are_refused_as_if_they_came_one_by_one(queue_of, bank, clock):
+async def test_callers_of_one_tick_are_rejected_as_if_they_came_one_by_one(queue_of, bank, clock):
     queue = queue_of(capacity=3)
-    callers = [Standing(queue, bank.call(number), clock) for number in range(6)]
+    callers = [CallerWithPriority(queue, bank.call(number), clock) for number in range(6)]
     await settle()
     assert [isinstance(caller.outcome and caller.outcome[1], QueueFullError) for caller in callers] == [
         *[False] * 4,
@@ -500,15 +494,15 @@ async def test_retry_after_is_the_time_until_a_place_with_a_slot_in_time(
     options = PacedQueueOptions(capacity=6, max_wait_seconds=max_wait)
     store = MemoryPaceStore(options, clock)
     store._options = replace(options, max_wait_seconds=60)
-    queue = PacedQueue(store._options, store, clock)  # nobody in line gives up before
-    await line_up(queue, bank, clock, *"abcdefg")
+    queue = PacedQueue(store._options, store, clock)  # no caller in the queue times out before
+    await add_callers(queue, bank, clock, *"abcdefg")
     store._options = options
     await clock.advance(0.25)
 
-    (refused,) = await line_up(queue, bank, clock, "refused")
+    (refused,) = await add_callers(queue, bank, clock, "refused")
     assert refused.outcome[1].retry_after == expected
     await clock.advance(expected)
-    (again,) = await line_up(queue, bank, clock, "again")
+    (again,) = await add_callers(queue, bank, clock, "again")
     await clock.advance(60)
 
     assert again.outcome[1] == "again"
@@ -524,10 +518,10 @@ async def test_closing_rejects_waiting_callers_and_does_not_stop_calls_under_way
     queue = queue_of()
     call = OpenCall()
     under_way = Caller(queue, call, clock)
-    waiting = await line_up(queue, bank, clock, *"ab")
+    waiting = await add_callers(queue, bank, clock, *"ab")
 
     queue.close()
-    (late,) = await line_up(queue, bank, clock, "c")
+    (late,) = await add_callers(queue, bank, clock, "c")
 
     for caller in (*waiting, late):
         assert isinstance(caller.outcome[1], QueueClosedError)
@@ -543,14 +537,14 @@ async def test_closing_rejects_waiting_callers_and_does_not_stop_calls_under_way
 
 async def test_closing_withdraws_the_offer_before_it_returns(queue_of, bank, clock, slow_store):
     queue = queue_of(store=slow_store)
-    await line_up(queue, bank, clock, *"abc")
+    await add_callers(queue, bank, clock, *"abc")
     slow_store.hold()
-    await line_up(queue, bank, clock, "asking")
+    await add_callers(queue, bank, clock, "asking")
 
     closing = asyncio.create_task(queue.aclose())
     await settle()
     assert not closing.done()
-    slow_store.let_go()
+    slow_store.release()
     await closing
 
     assert (await slow_store.status()).size == 0
@@ -559,7 +553,7 @@ async def test_closing_withdraws_the_offer_before_it_returns(queue_of, bank, clo
 
 async def test_a_caller_cancelled_in_the_tick_of_the_closing_is_counted_once(queue_of, bank, clock):
     queue = queue_of()
-    _, leaving, staying = await line_up(queue, bank, clock, *"abc")
+    _, leaving, staying = await add_callers(queue, bank, clock, *"abc")
     leaving.task.cancel()
     queue.close()
     await settle()
@@ -568,7 +562,7 @@ async def test_a_caller_cancelled_in_the_tick_of_the_closing_is_counted_once(que
     assert await size_of(queue) == 0
 
 
-async def test_closing_twice_or_unused_does_no_harm(queue_of):
+async def test_an_unused_queue_can_be_closed_twice(queue_of):
     queue = queue_of()
     await queue.aclose()
     await queue.aclose()
@@ -577,29 +571,29 @@ async def test_closing_twice_or_unused_does_no_harm(queue_of):
 # ---------------------------------------------------------------- order
 
 
-async def test_first_come_first_served_whatever_the_priority(queue_of, bank, clock):
+async def test_by_fifo_callers_are_served_in_order_of_arrival(queue_of, bank, clock):
     queue = queue_of()
-    await line_up(queue, bank, clock, "a", priority=9)
-    await line_up(queue, bank, clock, "b", priority=5)
-    await line_up(queue, bank, clock, "c", priority=-5)
+    await add_callers(queue, bank, clock, "a", priority=9)
+    await add_callers(queue, bank, clock, "b", priority=5)
+    await add_callers(queue, bank, clock, "c", priority=-5)
     await clock.advance(2)
     assert list(bank.starts) == ["a", "b", "c"]
 
 
-async def test_by_priority_the_lower_goes_first_and_equals_in_order_of_arrival(queue_of, bank, clock):
+async def test_by_priority_the_lowest_number_is_served_first(queue_of, bank, clock):
     queue = queue_of(policy="priority")
-    await line_up(queue, bank, clock, "first")
+    await add_callers(queue, bank, clock, "first")
     for name, priority in {"c": 1, "a": -1, "d": 1, "b": 0, "e": 1}.items():
-        await line_up(queue, bank, clock, name, priority=priority)
+        await add_callers(queue, bank, clock, name, priority=priority)
     await clock.advance(6)
     assert list(bank.starts) == ["first", "a", "b", "c", "d", "e"]
 
 
 async def test_changing_the_policy_keeps_the_places_of_all_callers(queue_of, bank, clock):
     queue = queue_of()
-    await line_up(queue, bank, clock, "first")
+    await add_callers(queue, bank, clock, "first")
     for name, priority in {"a": 3, "b": 2, "c": 1, "d": 2, "e": 0}.items():
-        await line_up(queue, bank, clock, name, priority=priority)
+        await add_callers(queue, bank, clock, name, priority=priority)
 
     await clock.advance(1)
     await queue.set_policy("priority")
@@ -613,12 +607,12 @@ async def test_changing_the_policy_keeps_the_places_of_all_callers(queue_of, ban
 
 @pytest.mark.parametrize(("levels", "aging"), [(1, 4), (3, 2), (5, 1.5)])
 async def test_no_caller_starves(queue_of, bank, clock, levels, aging):
-    """A caller is overtaken by a more urgent one only if that came within so many agings after it."""
+    """A more urgent caller is served first only if it came soon enough: one aging time per level."""
     queue = queue_of(policy="priority", aging_seconds=aging, capacity=1000)
-    await line_up(queue, bank, clock, "first")
-    (patient,) = await line_up(queue, bank, clock, "patient", priority=levels)
-    for second in range(40):  # the line never empties: two come for each that goes
-        await line_up(queue, bank, clock, (second, 0), (second, 1))
+    await add_callers(queue, bank, clock, "first")
+    (patient,) = await add_callers(queue, bank, clock, "patient", priority=levels)
+    for second in range(40):  # the queue never becomes empty: two callers arrive for each that starts
+        await add_callers(queue, bank, clock, (second, 0), (second, 1))
         await clock.advance(1)
 
     before = [name for name in list(bank.starts)[1:] if isinstance(name, tuple)]
@@ -629,12 +623,12 @@ async def test_no_caller_starves(queue_of, bank, clock, levels, aging):
 
 
 @pytest.mark.parametrize("priority", [-1001, 1001, float("nan"), 10**400])
-async def test_an_impossible_priority_is_refused_by_name(queue_of, bank, priority):
+async def test_an_error_names_the_invalid_priority(queue_of, bank, priority):
     with pytest.raises(ValueError, match="priority"):
         await queue_of().run(bank.call("never"), priority=priority)
 
 
-async def test_an_unknown_policy_is_refused_by_name(queue_of):
+async def test_an_error_names_the_unknown_policy(queue_of):
     with pytest.raises(ValueError, match="policy"):
         await queue_of().set_policy("lifo")
 
@@ -642,30 +636,30 @@ async def test_an_unknown_policy_is_refused_by_name(queue_of):
 # ---------------------------------------------------------------- postponing
 
 
-async def test_no_call_starts_while_postponed_and_the_pace_holds_after(queue_of, bank, clock):
+async def test_no_call_starts_while_postponed_and_the_pace_applies_afterwards(queue_of, bank, clock):
     queue = queue_of()
-    await line_up(queue, bank, clock, *"abc")
+    await add_callers(queue, bank, clock, *"abc")
     await queue.postpone(5)
     await queue.postpone(2)
     await clock.advance(10)
     assert bank.starts == {"a": 0, "b": 5, "c": 6}
 
 
-async def test_postponing_does_not_bring_a_turn_forward(queue_of, bank, clock):
+async def test_postponing_does_not_make_a_slot_due_sooner(queue_of, bank, clock):
     queue = queue_of()
-    await line_up(queue, bank, clock, *"ab")
+    await add_callers(queue, bank, clock, *"ab")
     await queue.postpone(0.25)
     await clock.advance(3)
     assert bank.starts["b"] == 1
 
 
 @pytest.mark.parametrize("seconds", [-1, float("nan"), float("inf"), 86_401])
-async def test_an_impossible_delay_is_refused_by_name(queue_of, seconds):
+async def test_an_error_names_the_invalid_delay(queue_of, seconds):
     with pytest.raises(ValueError, match="seconds"):
         await queue_of().postpone(seconds)
 
 
-# ---------------------------------------------------------------- turns given back
+# ---------------------------------------------------------------- slots that are given back
 
 
 async def reject():
@@ -674,9 +668,9 @@ async def reject():
 
 async def test_behind_an_open_breaker_all_waiting_callers_are_rejected_at_once(queue_of, bank, clock):
     queue = queue_of()
-    await line_up(queue, bank, clock, "a")
+    await add_callers(queue, bank, clock, "a")
     behind = [Caller(queue, reject, clock) for _ in range(20)]
-    await line_up(queue, bank, clock, "b")
+    await add_callers(queue, bank, clock, "b")
 
     await clock.advance(1)
 
@@ -685,7 +679,7 @@ async def test_behind_an_open_breaker_all_waiting_callers_are_rejected_at_once(q
     assert bank.starts == {"a": 0, "b": 1}
 
 
-async def test_a_turn_given_back_late_does_not_bring_the_next_too_close(queue_of, bank, clock):
+async def test_a_slot_given_back_late_does_not_make_the_next_due_too_soon(queue_of, bank, clock):
     queue = queue_of()
 
     async def reject_late():
@@ -693,12 +687,12 @@ async def test_a_turn_given_back_late_does_not_bring_the_next_too_close(queue_of
         await reject()
 
     Caller(queue, reject_late, clock)
-    await line_up(queue, bank, clock, *"ab")
+    await add_callers(queue, bank, clock, *"ab")
     await clock.advance(5)
     assert bank.starts == {"a": 1, "b": 2}
 
 
-async def test_a_turn_given_back_does_not_end_a_delay(queue_of, bank, clock):
+async def test_a_slot_that_is_given_back_does_not_end_a_delay(queue_of, bank, clock):
     queue = queue_of(interval_seconds=10)
 
     async def postpone_and_reject():
@@ -706,7 +700,7 @@ async def test_a_turn_given_back_does_not_end_a_delay(queue_of, bank, clock):
         await reject()
 
     Caller(queue, postpone_and_reject, clock)
-    await line_up(queue, bank, clock, "a")
+    await add_callers(queue, bank, clock, "a")
     await clock.advance(20)
     assert bank.starts == {"a": 4}
 
@@ -715,7 +709,7 @@ async def test_a_turn_given_back_does_not_end_a_delay(queue_of, bank, clock):
 
 
 class FailingStore(MemoryPaceStore):
-    """Fails when told to."""
+    """A store that a test can make unavailable."""
 
     is_failing = False
 
@@ -730,13 +724,15 @@ class FailingStore(MemoryPaceStore):
         await super().give_back(turn)
 
 
-async def test_while_the_store_fails_newcomers_hear_of_it_and_the_line_waits(queue_of, bank, clock, caplog):
+async def test_while_the_store_fails_newcomers_get_its_error_and_the_queue_waits(
+    queue_of, bank, clock, caplog
+):
     store = FailingStore(PacedQueueOptions(), clock)
     queue = queue_of(store=store)
-    await line_up(queue, bank, clock, *"abc")
+    await add_callers(queue, bank, clock, *"abc")
     store.is_failing = True
     await clock.advance(3)
-    (newcomer,) = await line_up(queue, bank, clock, "newcomer")
+    (newcomer,) = await add_callers(queue, bank, clock, "newcomer")
     assert isinstance(newcomer.outcome[1], OSError)
     assert list(bank.starts) == ["a"]
     assert "bank: the store failed: OSError('away')" in caplog.text
@@ -747,10 +743,10 @@ async def test_while_the_store_fails_newcomers_hear_of_it_and_the_line_waits(que
     assert bank.starts == {"a": 0, "b": 4, "c": 5}
 
 
-async def test_those_in_line_wait_no_longer_than_they_may_though_the_store_fails(queue_of, bank, clock):
+async def test_while_the_store_fails_callers_time_out_after_the_longest_wait(queue_of, bank, clock):
     store = FailingStore(PacedQueueOptions(), clock)
     queue = queue_of(store=store, max_wait_seconds=3.5)
-    _, waiting = await line_up(queue, bank, clock, *"ab")
+    _, waiting = await add_callers(queue, bank, clock, *"ab")
     store.is_failing = True
     await clock.advance(4)
     assert waiting.outcome[0] == 3.5
@@ -758,19 +754,19 @@ async def test_those_in_line_wait_no_longer_than_they_may_though_the_store_fails
     assert queue._worker.done()
 
 
-async def test_a_turn_that_cannot_be_given_back_is_lost_and_nothing_else(queue_of, bank, clock):
+async def test_an_error_on_giving_back_a_slot_is_only_logged(queue_of, bank, clock):
     store = FailingStore(PacedQueueOptions(), clock)
     queue = queue_of(store=store)
 
-    async def lose():
+    async def raise_unavailable():
         store.is_failing = True
         await reject()
 
-    rejected = Caller(queue, lose, clock)
+    rejected = Caller(queue, raise_unavailable, clock)
     await settle()
     assert isinstance(rejected.outcome[1], RejectedError)
     store.is_failing = False
-    await line_up(queue, bank, clock, "a")
+    await add_callers(queue, bank, clock, "a")
     await clock.advance(1)
     assert bank.starts == {"a": 1}
 
@@ -781,7 +777,7 @@ async def test_an_error_of_a_listener_affects_no_call(clock, bank):
 
     options = PacedQueueOptions(capacity=1, max_wait_seconds=1)
     queue = PacedQueue(options, MemoryPaceStore(options, clock), clock, listener=listener)
-    a, b, c = await line_up(queue, bank, clock, *"abc")
+    a, b, c = await add_callers(queue, bank, clock, *"abc")
     await queue.postpone(10)
     await settle()
     assert a.outcome == (0, "a")
@@ -789,7 +785,7 @@ async def test_an_error_of_a_listener_affects_no_call(clock, bank):
     assert isinstance(c.outcome[1], QueueFullError)
 
 
-# ---------------------------------------------------------------- what it costs
+# ---------------------------------------------------------------- cost
 
 MANY = 10_000
 
@@ -814,20 +810,20 @@ async def test_ten_thousand_waiting_callers_cost_under_fifty_megabytes(queue_of,
     assert queue._worker.done()
 
 
-async def test_callers_of_one_tick_share_a_question(queue_of, bank, clock, slow_store):
+async def test_callers_of_one_tick_share_an_offer(queue_of, bank, clock, slow_store):
     queue = queue_of(store=slow_store)
     for name in "abcd":
-        Standing(queue, bank.call(name), clock)
+        CallerWithPriority(queue, bank.call(name), clock)
     await settle()
-    assert slow_store.questions == 2  # one for places and a turn, one for who is first now
+    assert slow_store.questions == 2  # one for the places and a slot, one for the first caller
 
 
 async def test_entries_of_cancelled_callers_do_not_accumulate(queue_of, bank, clock):
     queue = queue_of(max_wait_seconds=1000)
     await queue.postpone(100)
-    await line_up(queue, bank, clock, "patient")
+    await add_callers(queue, bank, clock, "patient")
     for _ in range(10):
-        leaving = await line_up(queue, bank, clock, *range(30))
+        leaving = await add_callers(queue, bank, clock, *range(30))
         for caller in leaving:
             caller.task.cancel()
         await settle()
@@ -843,7 +839,7 @@ async def test_entries_of_cancelled_callers_do_not_accumulate(queue_of, bank, cl
 async def test_a_slot_that_is_given_back_goes_to_the_next_caller_at_once(queue_of, bank, clock):
     queue = queue_of()
     with await queue.slot() as slot:
-        await line_up(queue, bank, clock, "next", "last")
+        await add_callers(queue, bank, clock, "next", "last")
         for _ in range(2):
             slot.give_back()
             await settle()
@@ -856,7 +852,7 @@ async def test_a_slot_is_given_back_only_by_a_rejection(queue_of, bank, clock, e
     queue = queue_of()
     with pytest.raises(type(error)), await queue.slot():
         raise error
-    await line_up(queue, bank, clock, "next")
+    await add_callers(queue, bank, clock, "next")
     await clock.advance(1)
     assert bank.starts == {"next": start}
 
@@ -876,7 +872,7 @@ async def test_a_slot_is_given_back_only_by_a_rejection(queue_of, bank, clock, e
         ("policy", "lifo"),
     ],
 )
-def test_impossible_options_are_refused_by_name(option, value):
+def test_an_error_names_the_invalid_option(option, value):
     with pytest.raises(ValueError, match=f"^{option} "):
         PacedQueueOptions(**{option: value})
 

@@ -54,7 +54,7 @@ FACE = {
 """Every name that can be imported from the package itself, and where it is defined."""
 
 
-def test_the_package_has_these_names_and_no_others():
+def test_the_package_exports_exactly_these_names():
     assert {name: getattr(package, name).__module__ for name in package.__all__} == {
         name: f"src.resilience.{module}" for name, module in FACE.items()
     }
@@ -68,16 +68,16 @@ def test_the_stores_in_redis_are_listed_before_they_are_loaded():
     assert subprocess.check_output([sys.executable, "-c", names], text=True).strip() == "True"
 
 
-def test_a_name_that_it_has_not_is_an_attribute_error():
+def test_an_unknown_name_raises_attribute_error():
     with pytest.raises(AttributeError, match="has no attribute 'Linear'"):
         package.Linear  # noqa: B018
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_every_module_has_public_names_which_its_folder_exports(module):
-    """Except the folder of the building blocks, which are for the patterns and not for programs."""
+def test_every_folder_exports_the_public_names_of_its_modules(module):
+    """The only exception is the folder of the building blocks of the patterns, which is not public."""
     public = public_names(module)
-    assert public, "a module of private things only"
+    assert public, "a module without public names"
     folder = module.rpartition(".")[0]
     if folder not in {"src.resilience", "src.resilience.building_blocks"}:
         exported = importlib.import_module(folder)
@@ -86,17 +86,17 @@ def test_every_module_has_public_names_which_its_folder_exports(module):
         assert sorted(exported.__all__) == sorted(set(exported.__all__))
 
 
-def test_all_modules_load_the_standard_library_alone():
+def test_all_modules_import_only_the_standard_library():
     program = f"import sys, {', '.join(MODULES)}; print(*{{name.partition('.')[0] for name in sys.modules}})"
     ran = subprocess.run(
         [sys.executable, "-S", "-c", program], capture_output=True, text=True, check=True
-    )  # -S: what the installed packages load at start is not ours
+    )  # -S: modules that the installed packages load at the start must not count
     foreign = {name for name in ran.stdout.split() if name not in sys.stdlib_module_names}
     assert foreign <= {"src", "__main__"}
 
 
 @pytest.mark.slow
-def test_importing_the_package_costs_less_than_asyncio_and_a_policy_no_more_than_twice_that():
+def test_importing_the_package_costs_less_than_asyncio():
     """Compare processor times, which a busy machine hardly changes. `import asyncio` takes about 30 ms."""
     asyncio_alone = cpu_seconds(sys.executable, "import asyncio")
     assert cpu_seconds(sys.executable, "import src.resilience") < asyncio_alone

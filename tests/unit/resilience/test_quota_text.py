@@ -20,7 +20,7 @@ from src.resilience.rate_limiter.quota_text import parse_quotas
         ("1/s,100/h", (Quota(1, 1), Quota(100, 3600))),
     ],
 )
-def test_a_text_is_its_quotas(text: str, quotas: tuple[Quota, ...]) -> None:
+def test_a_text_is_parsed_into_quotas(text: str, quotas: tuple[Quota, ...]) -> None:
     assert parse_quotas(text) == quotas
 
 
@@ -29,12 +29,12 @@ def test_a_text_is_its_quotas(text: str, quotas: tuple[Quota, ...]) -> None:
     ["", "10", "10/", "/minute", "10/fortnight", "ten/minute", "-1/minute", "1.5/minute", "10/minute;",
      "10/ss", "10 perminute", "1\u0660/minute", "10/minute 5/day"],
 )  # fmt: skip
-def test_another_text_is_refused_by_name(text: str) -> None:
+def test_an_error_names_the_text_that_is_no_quota(text: str) -> None:
     with pytest.raises(ValueError, match="is no quota"):
         parse_quotas(text)
 
 
 @pytest.mark.parametrize("text", ["0/minute", "1/0 seconds", "10/999999999 days"])
-def test_a_quota_out_of_range_is_refused_and_named(text: str) -> None:
+def test_an_error_names_the_quota_out_of_range(text: str) -> None:
     with pytest.raises(ValueError, match=f"'{text}': (limit|window_seconds) must be"):
         parse_quotas(f"1/day; {text}")

@@ -1,4 +1,4 @@
-"""Quotas, what the limiters in memory forget, and the policy that waits its turn."""
+"""Quotas, the forgotten keys of the limiters in memory, and the policy that waits for its units."""
 
 import asyncio
 import math
@@ -20,13 +20,13 @@ from tests.support.clock import settle
 
 
 @pytest.mark.parametrize("limit", [0, -1, 2.5, math.nan, math.inf, 1_000_001])
-def test_a_quota_refuses_a_limit_that_makes_no_sense(limit):
+def test_a_quota_rejects_an_invalid_limit(limit):
     with pytest.raises(ValueError, match="limit must be"):
         Quota(limit, 1)
 
 
 @pytest.mark.parametrize("window", [0, -1, math.nan, math.inf])
-def test_a_quota_refuses_a_window_that_makes_no_sense(window):
+def test_a_quota_rejects_an_invalid_window(window):
     with pytest.raises(ValueError, match="window_seconds must be"):
         Quota(1, window)
 
@@ -39,7 +39,7 @@ def test_a_window_may_be_a_fraction_of_a_second():
 
 
 @pytest.mark.parametrize("algorithm", [SlidingWindowLog, SlidingWindowCounter, TokenBucket, LeakyBucket])
-async def test_keys_that_went_idle_are_forgotten_by_the_hits_of_others(algorithm, clock):
+async def test_hits_of_other_keys_remove_idle_keys(algorithm, clock):
     limiter = algorithm(Quota(5, 10), clock)
     for number in range(1000):
         await limiter.hit(f"visitor-{number}")
@@ -50,7 +50,7 @@ async def test_keys_that_went_idle_are_forgotten_by_the_hits_of_others(algorithm
     assert len(limiter._states) == 1
 
 
-async def test_a_crowd_of_idle_keys_is_not_one_callers_to_clear_away(clock):
+async def test_one_hit_removes_at_most_two_idle_keys(clock):
     limiter = SlidingWindowLog(Quota(5, 10), clock)
     for number in range(1000):
         await limiter.hit(f"visitor-{number}")
@@ -59,7 +59,7 @@ async def test_a_crowd_of_idle_keys_is_not_one_callers_to_clear_away(clock):
     assert len(limiter._states) == 999
 
 
-async def test_a_key_in_use_is_remembered_however_old_it_is(clock):
+async def test_an_old_key_in_use_is_kept(clock):
     limiter = SlidingWindowLog(Quota(3, 10), clock)
     for _ in range(20):
         await limiter.hit("old")
@@ -68,7 +68,7 @@ async def test_a_key_in_use_is_remembered_however_old_it_is(clock):
     assert (await limiter.peek("old")).remaining == 1
 
 
-async def test_asking_about_a_key_or_refusing_it_leaves_nothing_behind(clock):
+async def test_a_peek_or_a_refusal_stores_no_state(clock):
     limiter = TokenBucket(Quota(3, 10), clock)
     await limiter.peek("stranger")
     assert len(limiter._states) == 0
@@ -78,7 +78,7 @@ async def test_asking_about_a_key_or_refusing_it_leaves_nothing_behind(clock):
 
 
 def rate_limit(clock, limiter=None, *, name="rate-limiter", listener=lambda event: None, **options):
-    """One call a second, none saved up."""
+    """Return a policy with one call per second, without bursts."""
     limiter = limiter or memory_rate_limiter("token_bucket", Quota(1, 1), clock)
     return RateLimit(limiter, RateLimitOptions("service", **options), clock, name=name, listener=listener)
 
@@ -87,22 +87,22 @@ async def answer():
     return "answer"
 
 
-class AwayError(Exception):
-    """The limiter's store is away."""
+class UnavailableError(Exception):
+    """The limiter's store is unavailable."""
 
 
-class LimiterOfAStoreThatIsAway:
+class UnavailableLimiter:
     quotas = (Quota(1, 1),)
 
     def try_hit(self, key, cost=1):
         return False
 
     async def hit(self, key, cost=1):
-        raise AwayError
+        raise UnavailableError
 
 
 @pytest.mark.parametrize("wait", [-0.1, math.nan, math.inf])
-def test_a_wait_that_makes_no_sense_is_refused(wait):
+def test_an_invalid_wait_is_rejected(wait):
     with pytest.raises(ValueError, match="max_wait_seconds"):
         RateLimitOptions("service", max_wait_seconds=wait)
 
@@ -112,7 +112,7 @@ async def test_a_call_within_the_quota_runs_at_once(clock):
     assert clock.sleeps == []
 
 
-async def test_what_the_call_raises_goes_to_the_caller(clock):
+async def test_an_error_of_the_call_is_raised(clock):
     async def failing():
         raise LookupError
 
@@ -120,7 +120,7 @@ async def test_what_the_call_raises_goes_to_the_caller(clock):
         await rate_limit(clock).run(failing)
 
 
-async def test_a_call_beyond_the_quota_waits_exactly_as_long_as_it_must(clock):
+async def test_a_call_beyond_the_quota_waits_until_its_unit_is_free(clock):
     policy = rate_limit(clock)
     await policy.run(answer)
     clock.jump(0.25)
@@ -128,7 +128,7 @@ async def test_a_call_beyond_the_quota_waits_exactly_as_long_as_it_must(clock):
     assert clock.monotonic() == 1.0
 
 
-async def test_a_call_that_would_wait_too_long_is_refused_at_once_and_told_when_to_come_back(clock, listener):
+async def test_a_call_that_would_wait_too_long_is_rejected_with_retry_after(clock, listener):
     policy = rate_limit(clock, max_wait_seconds=0.5, name="external-service", listener=listener)
     await policy.run(answer)
     clock.jump(0.25)
@@ -153,7 +153,7 @@ async def test_a_call_that_had_to_wait_is_reported_with_its_wait(clock, listener
     ]
 
 
-async def test_without_a_wait_a_call_runs_now_or_not_at_all(clock):
+async def test_with_a_wait_of_zero_a_call_runs_at_once_or_is_rejected(clock):
     policy = rate_limit(clock, max_wait_seconds=0)
     await policy.run(answer)
     with pytest.raises(RateLimitedError):
@@ -161,7 +161,7 @@ async def test_without_a_wait_a_call_runs_now_or_not_at_all(clock):
     assert clock.sleeps == []
 
 
-async def test_calls_are_let_through_in_order_of_arrival_one_interval_apart(clock):
+async def test_calls_start_in_order_of_arrival_one_interval_apart(clock):
     policy = rate_limit(clock, max_wait_seconds=10)
     begun = []
 
@@ -176,7 +176,7 @@ async def test_calls_are_let_through_in_order_of_arrival_one_interval_apart(cloc
 
 
 @pytest.mark.parametrize("algorithm", ["token_bucket", "leaky_bucket", "sliding_window_log", "fixed_window"])
-async def test_a_call_whose_unit_cannot_come_in_time_is_refused_when_it_arrives(clock, algorithm):
+async def test_a_call_whose_unit_cannot_come_in_time_is_rejected_on_arrival(clock, algorithm):
     policy = rate_limit(clock, memory_rate_limiter(algorithm, Quota(1, 1), clock), max_wait_seconds=2.5)
     calls = [asyncio.create_task(policy.run(answer)) for _ in range(6)]
     await settle()
@@ -188,10 +188,10 @@ async def test_a_call_whose_unit_cannot_come_in_time_is_refused_when_it_arrives(
     assert await clock.drive(asyncio.gather(*calls[:3])) == ["answer"] * 3
     assert clock.monotonic() == 2.0
     clock.jump(1)
-    assert await policy.run(answer) == "answer", "as was promised"
+    assert await policy.run(answer) == "answer", "the call runs after its retry_after"
 
 
-async def test_a_wait_of_several_windows_is_foreseen_too(clock):
+async def test_a_wait_of_several_windows_is_calculated(clock):
     policy = rate_limit(clock, memory_rate_limiter("fixed_window", Quota(2, 10), clock), max_wait_seconds=20)
     calls = [asyncio.create_task(policy.run(answer)) for _ in range(7)]
     await settle()
@@ -201,7 +201,7 @@ async def test_a_wait_of_several_windows_is_foreseen_too(clock):
     assert clock.monotonic() == 20
 
 
-async def test_so_many_wait_and_no_more(clock, listener):
+async def test_the_number_of_waiting_calls_is_limited(clock, listener):
     policy = rate_limit(clock, max_wait_seconds=60, max_waiting=2, listener=listener)
     calls = [asyncio.create_task(policy.run(answer)) for _ in range(6)]
     await settle()
@@ -212,13 +212,13 @@ async def test_so_many_wait_and_no_more(clock, listener):
 
 
 @pytest.mark.parametrize("max_waiting", [0, -1, math.nan])
-def test_a_queue_of_a_length_that_makes_no_sense_is_refused(max_waiting):
+def test_an_invalid_queue_length_is_rejected(max_waiting):
     with pytest.raises(ValueError, match="max_waiting"):
         RateLimitOptions("service", max_waiting=max_waiting)
 
 
 class SlowLimiter:
-    """A limiter that takes a turn of the loop to answer, as one does that asks a store."""
+    """A limiter that decides in a later iteration of the event loop, like a limiter with a store."""
 
     def __init__(self, limiter):
         self._limiter = limiter
@@ -239,7 +239,7 @@ class SlowLimiter:
         return decision
 
 
-async def test_a_burst_within_the_quota_is_let_through_though_the_limiter_takes_its_time(clock):
+async def test_a_burst_within_the_quota_runs_with_a_slow_limiter(clock):
     limiter = SlowLimiter(memory_rate_limiter("sliding_window_log", Quota(10, 60), clock))
     policy = rate_limit(clock, limiter, max_wait_seconds=0)
     outcomes = await asyncio.gather(*(policy.run(answer) for _ in range(11)), return_exceptions=True)
@@ -266,12 +266,12 @@ async def test_a_call_that_arrives_while_another_waits_does_not_overtake_it_with
     assert started == ["first", "dear", "cheap"]
 
 
-async def test_a_call_cancelled_while_it_waits_takes_nothing_and_the_next_moves_up(clock):
+async def test_a_call_cancelled_while_it_waits_takes_no_units(clock):
     policy = rate_limit(clock, max_wait_seconds=10)
     await policy.run(answer)
     first, second, third = (asyncio.create_task(policy.run(answer)) for _ in range(3))
     await clock.advance(0.5)
-    first.cancel()  # asleep at the head of the line
+    first.cancel()  # waiting at the front of the queue
     second.cancel()  # behind it
     await settle()
     assert first.cancelled()
@@ -280,7 +280,7 @@ async def test_a_call_cancelled_while_it_waits_takes_nothing_and_the_next_moves_
     assert clock.monotonic() == 1.0
 
 
-async def test_a_slow_call_keeps_nobody_waiting(clock):
+async def test_a_slow_call_does_not_delay_others(clock):
     policy = rate_limit(clock, memory_rate_limiter("token_bucket", Quota(2, 1), clock))
     slow = asyncio.create_task(policy.run(asyncio.Event().wait))
     await settle()
@@ -288,13 +288,13 @@ async def test_a_slow_call_keeps_nobody_waiting(clock):
     slow.cancel()
 
 
-async def test_the_error_of_a_limiter_goes_to_the_caller_and_the_line_moves_on(clock):
-    policy = rate_limit(clock, LimiterOfAStoreThatIsAway())
+async def test_an_error_of_the_limiter_is_raised_and_the_next_call_continues(clock):
+    policy = rate_limit(clock, UnavailableLimiter())
     outcomes = await asyncio.gather(*(policy.run(answer) for _ in range(3)), return_exceptions=True)
-    assert [type(outcome) for outcome in outcomes] == [AwayError] * 3
+    assert [type(outcome) for outcome in outcomes] == [UnavailableError] * 3
 
 
-async def test_by_the_sliding_window_counter_who_can_be_served_in_time_waits_and_who_cannot_is_refused(clock):
+async def test_with_the_sliding_window_counter_calls_wait_only_if_units_come_in_time(clock):
     limiter = memory_rate_limiter("sliding_window_counter", Quota(10, 10), clock)
     policy = rate_limit(clock, limiter, max_wait_seconds=6.5)
     await limiter.hit("service", 10)

@@ -6,7 +6,7 @@ def entry(body=b"one", age=1.0, remaining=10.0):
     return Entry(body, age, remaining, 0.5)
 
 
-def test_an_entry_ages_until_it_has_run_out(clock):
+def test_an_entry_ages_until_it_expires(clock):
     entries = RecentEntries(clock, 1000)
     entries.put("k", entry())
     clock.jump(4)
@@ -15,7 +15,7 @@ def test_an_entry_ages_until_it_has_run_out(clock):
     assert entries.get("k") is None
 
 
-def test_the_newest_of_a_key_counts_and_what_was_dropped_is_gone(clock):
+def test_a_newer_entry_replaces_an_older_one_and_can_be_dropped(clock):
     entries = RecentEntries(clock, 1000)
     assert entries.get("k") is None
     entries.put("k", entry(b"one"))
@@ -29,7 +29,7 @@ def test_the_newest_of_a_key_counts_and_what_was_dropped_is_gone(clock):
     assert entries.get("k") is None
 
 
-def test_what_was_not_used_for_longest_makes_room(clock):
+def test_the_least_recently_used_entry_is_evicted(clock):
     entries = RecentEntries(clock, 100)
     for key in "abcdefghij":
         entries.put(key, entry(b"123456789"))
@@ -38,7 +38,7 @@ def test_what_was_not_used_for_longest_makes_room(clock):
     assert [key for key in "abcdefghijk" if entries.get(key)] == list("acdefghijk")
 
 
-def test_a_large_one_displaces_nothing(clock):
+def test_a_large_entry_is_not_kept_and_evicts_nothing(clock):
     entries = RecentEntries(clock, 100)
     entries.put("a", entry(b"1"))
     entries.put("b", entry(b"1" * 10))
@@ -46,14 +46,14 @@ def test_a_large_one_displaces_nothing(clock):
     assert entries.get("b") is None
 
 
-def test_a_large_one_ends_an_earlier_one_of_its_key(clock):
+def test_a_large_entry_removes_an_earlier_entry_of_its_key(clock):
     entries = RecentEntries(clock, 100)
     entries.put("a", entry(b"old"))
     entries.put("a", entry(b"1" * 10))
     assert entries.get("a") is None
 
 
-def test_room_for_none_keeps_none(clock):
+def test_a_capacity_of_zero_keeps_no_entry(clock):
     entries = RecentEntries(clock, 0)
     entries.put("a", entry(b""))
     assert entries.get("a") is None

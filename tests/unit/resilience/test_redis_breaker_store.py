@@ -1,4 +1,4 @@
-"""The breaker store in Redis when its event loop ends before the answer arrives."""
+"""The breaker store in Redis when its event loop ends before a reply arrives."""
 
 import asyncio
 import gc
@@ -12,7 +12,7 @@ from tests.support.clock import settle
 
 
 class SilentRunner:
-    """A connection on which no answer comes."""
+    """A connection on which no reply arrives."""
 
     async def run(self, script, keys, arguments=()):
         await asyncio.Event().wait()
@@ -21,7 +21,7 @@ class SilentRunner:
         return reply
 
 
-def test_an_admission_that_is_closed_after_its_event_loop_raises_nothing():
+def test_closing_an_admission_after_its_event_loop_raises_nothing():
     admission = RedisBreakerStore(SilentRunner()).admit("name", CircuitBreakerOptions())
 
     async def begin():

@@ -15,7 +15,7 @@ def write(folder: Path, **texts: str) -> None:
         (folder / f"{name}.lua").write_text(text, encoding="utf-8")
 
 
-def test_included_files_stand_once_before_what_includes_them(tmp_path):
+def test_included_files_come_once_before_the_file_that_includes_them(tmp_path):
     write(
         tmp_path,
         base="-- base",
@@ -28,7 +28,7 @@ def test_included_files_stand_once_before_what_includes_them(tmp_path):
     assert source.startswith(SERVER_TIME)
 
 
-def test_an_include_names_a_path_from_its_own_folder(tmp_path):
+def test_an_include_path_is_relative_to_its_folder(tmp_path):
     (tmp_path / "inner").mkdir()
     write(tmp_path, shared="-- shared")
     write(tmp_path / "inner", script="-- @include ../shared\n-- script")
@@ -36,7 +36,7 @@ def test_an_include_names_a_path_from_its_own_folder(tmp_path):
     assert source.endswith("-- shared\n-- @include ../shared\n-- script")
 
 
-def test_the_chosen_file_stands_first_and_what_both_include_stands_once(tmp_path):
+def test_the_chosen_file_comes_first_and_common_includes_come_once(tmp_path):
     write(
         tmp_path,
         base="-- base",
@@ -54,12 +54,12 @@ def test_a_file_that_is_missing_is_an_error(tmp_path):
 
 
 @pytest.mark.parametrize("path", LUA, ids=str)
-def test_every_script_finds_what_it_includes(path):
+def test_every_included_file_exists(path):
     assert path.read_text(encoding="utf-8") in load_script(path).source
 
 
 @pytest.mark.parametrize("path", [path for path in LUA if "resilience" in path.parts], ids=str)
-def test_a_script_of_the_library_includes_files_of_the_library_alone(path):
+def test_a_script_of_the_library_includes_only_files_of_the_library(path):
     library = Path("src/resilience").resolve()
     names = re.findall(r"^-- @include (\S+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
     assert all((path.parent / name).resolve().is_relative_to(library) for name in names)

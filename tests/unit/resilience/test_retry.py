@@ -28,7 +28,7 @@ from tests.support.listener import RecordingListener
 
 
 class Flaky:
-    """Fails so many times, then answers with the number of the attempt."""
+    """A call that fails a number of times, then returns the number of the attempt."""
 
     def __init__(self, failures: int, error: BaseException | None = None) -> None:
         self.begun = 0
@@ -42,7 +42,7 @@ class Flaky:
         return self.begun
 
 
-def asks_for(seconds: object) -> Exception:
+def error_with_retry_after(seconds: object) -> Exception:
     error = ConnectionError("later")
     error.retry_after = seconds
     return error
@@ -66,7 +66,7 @@ class TestAttempts:
         assert await clock.drive(retry(clock).run(call)) == 3
         assert clock.sleeps == [1.0, 1.0]
 
-    async def test_the_last_error_is_raised_as_it_came(self, clock: FakeClock):
+    async def test_the_last_error_is_raised_unchanged(self, clock: FakeClock):
         call = Flaky(failures=9)
 
         with pytest.raises(ConnectionError) as raised:
@@ -86,7 +86,7 @@ class TestAttempts:
             RetriesExhausted(policy="external", attempts=2, error=call.error),
         ]
 
-    async def test_one_attempt_is_no_retry(self, clock: FakeClock):
+    async def test_with_one_attempt_there_is_no_retry(self, clock: FakeClock):
         call = Flaky(failures=1)
 
         with pytest.raises(ConnectionError):
@@ -106,7 +106,7 @@ class TestWhichErrors:
             {"retry_on": ()},
         ],
     )
-    async def test_an_error_not_worth_it_is_raised_at_once(
+    async def test_an_error_that_is_not_retryable_is_raised_at_once(
         self, clock: FakeClock, listener: RecordingListener, predicates: dict
     ):
         call = Flaky(failures=1)
@@ -128,7 +128,7 @@ class TestWhichErrors:
             RetryOptions(**{option: wrong})
 
     @pytest.mark.parametrize("error", [asyncio.CancelledError(), KeyboardInterrupt()])
-    async def test_what_is_no_error_is_never_retried(self, clock: FakeClock, error: BaseException):
+    async def test_a_base_exception_is_never_retried(self, clock: FakeClock, error: BaseException):
         call = Flaky(failures=1, error=error)
 
         with pytest.raises(type(error)):
@@ -149,7 +149,7 @@ class TestWhichErrors:
 
 
 class TestTime:
-    async def test_no_wait_begins_that_would_reach_past_the_total(
+    async def test_no_wait_begins_that_would_exceed_the_total_time(
         self, clock: FakeClock, listener: RecordingListener
     ):
         call = Flaky(failures=9)
@@ -160,7 +160,7 @@ class TestTime:
         assert clock.monotonic() == 2.0
         assert listener.of(RetriesExhausted)[0].attempts == 3
 
-    async def test_the_time_attempts_take_counts(self, clock: FakeClock):
+    async def test_the_duration_of_attempts_counts_towards_the_total_time(self, clock: FakeClock):
         begun = 0
 
         async def slow() -> None:
@@ -181,7 +181,7 @@ class TestTime:
     async def test_the_next_attempt_waits_for_the_retry_after_of_the_error(
         self, clock: FakeClock, asked: object, waited: float
     ):
-        await clock.drive(retry(clock).run(Flaky(failures=1, error=asks_for(asked))))
+        await clock.drive(retry(clock).run(Flaky(failures=1, error=error_with_retry_after(asked))))
 
         assert clock.sleeps == [waited]
 
@@ -189,7 +189,7 @@ class TestTime:
     async def test_an_error_whose_retry_after_exceeds_the_total_time_is_raised_at_once(
         self, clock: FakeClock, asked: float
     ):
-        call = Flaky(failures=1, error=asks_for(asked))
+        call = Flaky(failures=1, error=error_with_retry_after(asked))
 
         with pytest.raises(ConnectionError):
             await retry(clock).run(call)
@@ -260,7 +260,7 @@ class RefusesAnother(Flaky):
 
 
 class TestBudget:
-    async def test_when_it_is_spent_errors_are_raised_at_once(self, clock: FakeClock):
+    async def test_errors_are_raised_at_once_if_the_budget_is_spent(self, clock: FakeClock):
         budget = RetryBudget(share=0.5, reserve=2)
         policy = retry(clock, budget, attempts=2)
 
@@ -281,7 +281,7 @@ class TestBudget:
             *(("reserve", value) for value in (0, math.inf, math.nan)),
         ],
     )
-    def test_impossible_ones_are_refused_by_name(self, option: str, value: float):
+    def test_an_error_names_the_invalid_option(self, option: str, value: float):
         with pytest.raises(ValueError, match=option):
             RetryBudget(**{option: value})
 
@@ -308,7 +308,7 @@ class TestBackoffs:
 
         assert seen == pytest.approx(delays)
 
-    def test_an_exponential_one_stays_at_its_cap_for_ever(self):
+    def test_an_exponential_backoff_stays_at_its_maximum(self):
         assert Exponential(1, cap_seconds=6, factor=10).delay(10_000, 6, FakeRandomizer()) == 6
 
     @pytest.mark.parametrize("value", [-1, math.inf, math.nan])
@@ -325,7 +325,7 @@ class TestBackoffs:
             (lambda value: DecorrelatedJitter(1, value), "cap_seconds"),
         ],
     )
-    def test_impossible_ones_are_refused_by_name(self, make, option: str, value: float):
+    def test_an_error_names_the_invalid_option(self, make, option: str, value: float):
         with pytest.raises(ValueError, match=option):
             make(value)
 
@@ -337,27 +337,27 @@ class TestBackoffs:
         *(("total_seconds", value) for value in (0, -1, math.inf, math.nan)),
     ],
 )
-def test_impossible_options_are_refused_by_name(option: str, value: float):
+def test_an_error_names_the_invalid_option(option: str, value: float):
     with pytest.raises(ValueError, match=option):
         RetryOptions(**{option: value})
 
 
 class TestDelay:
-    """The delay may depend on what came of the attempt."""
+    """A delay that depends on the error or result of the attempt."""
 
-    async def test_a_function_of_the_error_and_the_backoff_says_how_long(self, clock: FakeClock):
+    async def test_a_function_of_the_error_and_the_backoff_returns_the_delay(self, clock: FakeClock):
         asked: list[tuple[object, float]] = []
 
         def delay_of(outcome: object, wait: float) -> float:
             asked.append((outcome, wait))
             return 7.0
 
-        call = Flaky(failures=1, error=asks_for(60))
+        call = Flaky(failures=1, error=error_with_retry_after(60))
         assert await clock.drive(retry(clock, delay_of=delay_of).run(call)) == 2
         assert clock.sleeps == [7.0]
         assert asked == [(call.error, 1.0)]
 
-    async def test_it_also_sees_a_result_that_counts_as_a_failure(self, clock: FakeClock):
+    async def test_the_delay_function_also_gets_a_failed_result(self, clock: FakeClock):
         results = [429, 200]
 
         async def call() -> int:
@@ -374,11 +374,11 @@ class TestDelay:
 
 class TestJitterAround:
     @pytest.mark.parametrize(("draw", "wait"), [(0.0, 0.75), (0.4, 0.95), (0.6, 1.05), (1.0, 1.25)])
-    def test_polly_spreads_a_constant_wait_by_a_quarter(self, draw: float, wait: float):
-        """Polly, RetryHelperTests, Constant_Jitter_Ok."""
+    def test_a_constant_wait_varies_by_a_quarter_as_in_polly(self, draw: float, wait: float):
+        """The case is RetryHelperTests.Constant_Jitter_Ok of Polly."""
         assert JitterAround(Fixed(1.0), 0.25).delay(1, 0.0, FakeRandomizer([draw])) == pytest.approx(wait)
 
     @pytest.mark.parametrize("share", [0, -0.1, 1.1])
-    def test_a_share_out_of_range_is_refused(self, share: float):
+    def test_a_share_out_of_range_is_rejected(self, share: float):
         with pytest.raises(ValueError, match="share must be above 0 and at most 1"):
             JitterAround(Fixed(1.0), share)

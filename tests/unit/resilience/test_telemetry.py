@@ -51,7 +51,7 @@ async def test_prometheus_counts_calls_by_outcome_and_measures_them(clock):
     assert value("standfast_events_total", RETRIED | {"event": "Rejected"}) == 4
 
 
-def test_prometheus_takes_other_buckets_and_one_listener_a_registry():
+def test_prometheus_accepts_other_buckets_and_one_listener_per_registry():
     registry = CollectorRegistry()
     PrometheusListener(registry, buckets=(1, 60))
     with pytest.raises(ValueError, match="Duplicated"):
@@ -93,5 +93,5 @@ def read(reader):
     }
 
 
-async def test_opentelemetry_without_an_sdk_costs_an_error_to_nobody(clock):
+async def test_opentelemetry_without_an_sdk_causes_no_error(clock):
     await make_calls(OpenTelemetryListener(), clock)

@@ -1,4 +1,4 @@
-"""What `standfast.testing` offers to tests of other projects."""
+"""The tools of `standfast.testing`."""
 
 import asyncio
 
@@ -44,10 +44,10 @@ class FailingCall:
 # ---------------------------------------------------------------- the clock
 
 
-async def test_the_clock_stands_still_until_it_is_moved():
+async def test_the_clock_changes_only_when_it_is_moved():
     clock = FakeClock()
     woken = []
-    tasks = [asyncio.create_task(wake_after(clock, seconds, woken)) for seconds in (3, 1, 2)]
+    tasks = [asyncio.create_task(sleep_and_record(clock, seconds, woken)) for seconds in (3, 1, 2)]
 
     await clock.advance(2)
     assert woken == [1, 2]
@@ -59,18 +59,18 @@ async def test_the_clock_stands_still_until_it_is_moved():
     await asyncio.gather(*tasks)
 
 
-async def wake_after(clock, seconds, woken):
+async def sleep_and_record(clock, seconds, woken):
     await clock.sleep(seconds)
     woken.append(seconds)
 
 
-async def test_to_drive_moves_time_to_each_timer_and_no_further():
+async def test_drive_moves_time_from_timer_to_timer():
     clock = FakeClock()
     assert await clock.drive(Timeout(9, clock).run(lambda: asyncio.sleep(0, "answer"))) == "answer"
     assert clock.monotonic() == 0
 
 
-async def test_a_timeout_that_is_over_leaves_no_timer():
+async def test_a_timeout_that_has_ended_leaves_no_timer():
     clock = FakeClock()
     async with clock.timeout(5):
         pass
@@ -78,7 +78,7 @@ async def test_a_timeout_that_is_over_leaves_no_timer():
         await clock.drive(asyncio.Event().wait())
 
 
-async def test_a_timeout_expires_in_its_own_time():
+async def test_a_timeout_expires_by_the_fake_clock():
     clock, listener = FakeClock(), RecordingListener()
     with pytest.raises(CallTimeoutError):
         await clock.drive(Timeout(9, clock, listener=listener).run(asyncio.Event().wait))
@@ -86,7 +86,7 @@ async def test_a_timeout_expires_in_its_own_time():
     assert [event.seconds for event in listener.of(TimedOut)] == [9]
 
 
-async def test_time_of_day_may_jump_and_durations_do_not():
+async def test_a_shift_of_the_time_of_day_does_not_change_durations():
     clock = FakeClock(start=1000.0)
     clock.shift_time_of_day(-400)
     assert (clock.now(), clock.monotonic()) == (600.0, 0.0)
@@ -104,13 +104,13 @@ async def test_time_does_not_pass_backward(seconds):
     assert clock.monotonic() == 0
 
 
-async def test_the_event_loop_says_whether_a_task_can_run():
+async def test_settle_ends_when_no_task_can_run():
     assert not asyncio.get_running_loop()._ready
     asyncio.get_running_loop().call_soon(int)
     assert asyncio.get_running_loop()._ready
 
 
-def test_a_program_on_another_event_loop_can_settle():
+def test_settle_works_on_another_event_loop():
     uvloop = pytest.importorskip("uvloop")
     clock = FakeClock()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -121,14 +121,14 @@ def test_a_program_on_another_event_loop_can_settle():
 # ---------------------------------------------------------------- chance and events
 
 
-def test_draws_are_those_that_were_given():
+def test_the_randomizer_returns_the_given_numbers():
     randomizer = FakeRandomizer([0.1, 0.9])
     assert [randomizer.random() for _ in range(3)] == [0.1, 0.9, 0.9]
     with pytest.raises(ValueError, match="draws"):
         FakeRandomizer([])
 
 
-def test_a_listener_leaves_out_what_it_is_told_to():
+def test_a_listener_excludes_the_given_kinds_of_events():
     listener = RecordingListener(without=(TimedOut,))
     retried = Retried(policy="p", attempt=1, delay=0.0, error=OSError())
     listener(TimedOut(policy="p", seconds=1.0))
@@ -141,24 +141,24 @@ def test_a_listener_leaves_out_what_it_is_told_to():
 
 
 @pytest.mark.parametrize("make", POLICIES.values(), ids=POLICIES)
-async def test_a_policy_that_is_off_runs_its_call_and_nothing_else(make, clock):
+async def test_a_policy_that_is_off_only_runs_its_call(make, clock):
     policy, call = make(clock), FailingCall()
     with policies_off():
         for _ in range(20):
             with pytest.raises(ConnectionError):
                 await policy.run(call)
         with pytest.raises(TypeError, match="plain function"):
-            await policy.run(lambda_free)
+            await policy.run(function_without_lambda)
     assert call.calls == 20
     assert clock.monotonic() == 0
     assert clock.sleeps == []
 
 
-def lambda_free():
+def function_without_lambda():
     return 42
 
 
-async def test_off_are_blocks_decorated_functions_and_other_options_too(clock):
+async def test_policies_off_applies_to_blocks_decorators_and_other_options(clock):
     bulkhead = Bulkhead(BulkheadOptions(permits=1), clock)
     retry = Retry(RetryOptions(3), clock, SystemRandomizer(), listener=RecordingListener())
     call = FailingCall()
@@ -171,7 +171,7 @@ async def test_off_are_blocks_decorated_functions_and_other_options_too(clock):
     assert call.calls == 2
 
 
-async def test_the_switch_is_over_with_its_context():
+async def test_policies_are_on_again_after_the_context():
     policy = Fallback(always("substitute"))
     with policies_off(), policies_off():
         pass
@@ -181,7 +181,7 @@ async def test_the_switch_is_over_with_its_context():
     assert await policy.run(fail) == "substitute"
 
 
-def test_every_policy_can_be_switched_off():
+def test_every_policy_can_be_off():
     kinds = {type(make(FakeClock())) for make in POLICIES.values()} - {Pipeline}
     assert set(library._POLICIES) == kinds
     assert AdaptiveConcurrency in kinds
@@ -199,7 +199,7 @@ async def test_quick_retries_are_few_and_do_not_wait(cap, options, made):
     assert call.calls == made
 
 
-async def test_quick_retries_are_quick_with_other_options_and_a_listener(clock):
+async def test_quick_retries_apply_to_other_options_and_with_a_listener(clock):
     listener, call = RecordingListener(), FailingCall()
     retry = Retry(RetryOptions(2, 1e6, HOURS), clock, SystemRandomizer(), listener=listener)
     with quick_retries(4), pytest.raises(ConnectionError):
@@ -221,7 +221,7 @@ def test_quick_retries_need_no_event_loop():
     assert len(calls) == 3
 
 
-async def test_quick_retries_are_over_with_their_context(clock):
+async def test_retries_are_normal_again_after_the_context(clock):
     retry, call = Retry(RetryOptions(3, backoff=IMMEDIATE), clock, SystemRandomizer()), FailingCall()
     with quick_retries():
         pass
@@ -230,7 +230,7 @@ async def test_quick_retries_are_over_with_their_context(clock):
     assert call.calls == 3
 
 
-def test_there_is_at_least_one_attempt():
+def test_zero_attempts_are_rejected():
     with pytest.raises(ValueError, match="attempts"), quick_retries(0):
         pass
 

@@ -50,7 +50,9 @@ async def test_a_call_over_its_time_is_stopped(
     assert listener.events == [TimedOut(policy="attempt", seconds=5.0)]
 
 
-async def test_a_timeout_error_of_the_call_itself_stays_one(timeout: Timeout, listener: RecordingListener):
+async def test_a_timeout_error_of_the_call_itself_is_raised_unchanged(
+    timeout: Timeout, listener: RecordingListener
+):
     own_error = TimeoutError("its own")
 
     async def call() -> None:
@@ -63,7 +65,7 @@ async def test_a_timeout_error_of_the_call_itself_stays_one(timeout: Timeout, li
     assert listener.events == []
 
 
-async def test_a_cancellation_from_outside_stays_one(
+async def test_a_cancellation_from_outside_is_raised(
     timeout: Timeout, clock: FakeClock, listener: RecordingListener
 ):
     caller = asyncio.create_task(timeout.run(lambda: clock.sleep(60)))
@@ -76,7 +78,9 @@ async def test_a_cancellation_from_outside_stays_one(
     assert listener.events == []
 
 
-async def test_the_inner_of_two_limits_is_an_error_to_the_outer(timeout: Timeout, clock: FakeClock):
+async def test_the_outer_of_two_timeouts_raises_the_error_of_the_inner_one(
+    timeout: Timeout, clock: FakeClock
+):
     inner = Timeout(1.0, clock)
 
     with pytest.raises(CallTimeoutError) as raised:
@@ -86,6 +90,6 @@ async def test_the_inner_of_two_limits_is_an_error_to_the_outer(timeout: Timeout
 
 
 @pytest.mark.parametrize("seconds", [0, -1, math.inf, math.nan])
-def test_impossible_limits_are_refused(clock: FakeClock, seconds: float):
+def test_invalid_limits_are_rejected(clock: FakeClock, seconds: float):
     with pytest.raises(ValueError, match="seconds"):
         Timeout(seconds, clock)

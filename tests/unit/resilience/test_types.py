@@ -64,7 +64,7 @@ WRONG = [
 
 
 def files_in_error(folder, package, *options):
-    """Check files that use `package` right and wrong; return those that mypy rejects, and its output."""
+    """Check files with valid and invalid uses of `package`; return the files in error, and mypy's output."""
     right = folder / "right.py"
     right.write_text((SETUP + RIGHT).replace("src.resilience", package))
     wrong = [folder / f"wrong_{number}.py" for number in range(len(WRONG))]

@@ -46,9 +46,9 @@ from tests.unit.resilience.test_every_policy import (
     answer,
     every_ending,
     every_policy,
-    first_step,
     half_open,
     rate_limit,
+    run_to_first_wait,
 )
 
 # ---------------------------------------------------------------- decorator
@@ -104,7 +104,7 @@ def test_an_asynchronous_generator_cannot_be_decorated(make, clock):
         make(clock)(prices)
 
 
-async def test_a_decorated_call_is_rejected_and_retried_like_any_other(clock):
+async def test_a_decorated_call_is_rejected_and_retried(clock):
     attempts = []
 
     @Retry(RetryOptions(attempts=3, backoff=Fixed(1)), clock, SystemRandomizer())
@@ -142,12 +142,12 @@ short_and_long = pytest.mark.parametrize(
 )
 
 
-async def made(make, clock):
+async def make_policy(make, clock):
     policy = make(clock)
     return await policy if asyncio.iscoroutine(policy) else policy
 
 
-def test_the_policies_that_run_a_call_at_most_once_take_a_block(clock):
+def test_policies_that_run_a_call_at_most_once_accept_a_block(clock):
     assert {name for name, make in POLICIES.items() if isinstance(make(clock), BlockPolicy)} == {
         *BLOCK_POLICIES
     }
@@ -163,7 +163,7 @@ async def test_a_block_runs_under_the_policy(make, form, clock):
 @every_block_policy
 @short_and_long
 @pytest.mark.parametrize("error", [ValueError, StopAsyncIteration, TimeoutError, *every_ending.args[1]])
-async def test_an_error_of_the_block_goes_to_the_caller_unchanged(make, form, error, clock):
+async def test_an_error_of_the_block_is_raised_unchanged(make, form, error, clock):
     raised = error()
     with pytest.raises(error) as caught:
         async with form(make(clock)):
@@ -186,8 +186,8 @@ async def test_a_stop_iteration_of_the_block_stays_one(make, form, clock):
 
 @every_holder
 @every_ending
-async def test_however_a_block_ends_what_it_held_is_free_at_once(make, ending, clock):
-    policy = await made(make, clock)
+async def test_a_block_gives_back_its_permits_however_it_ends(make, ending, clock):
+    policy = await make_policy(make, clock)
     with pytest.raises(ending):
         async with policy:
             raise ending
@@ -196,15 +196,15 @@ async def test_however_a_block_ends_what_it_held_is_free_at_once(make, ending, c
 
 @every_holder
 @short_and_long
-async def test_a_coroutine_closed_in_its_block_gives_back_what_it_held(make, form, clock):
-    policy = await made(make, clock)
+async def test_a_coroutine_closed_in_its_block_gives_back_its_permits(make, form, clock):
+    policy = await make_policy(make, clock)
 
     async def use():
         async with form(policy):
             await asyncio.Event().wait()
 
     running = use()
-    await first_step(running)
+    await run_to_first_wait(running)
     running.close()
 
     assert await policy.run(answer) == "answer"
@@ -212,8 +212,8 @@ async def test_a_coroutine_closed_in_its_block_gives_back_what_it_held(make, for
 
 @every_holder
 @short_and_long
-async def test_an_abandoned_asynchronous_generator_gives_back_what_it_held(make, form, clock):
-    policy = await made(make, clock)
+async def test_an_abandoned_asynchronous_generator_gives_back_its_permits(make, form, clock):
+    policy = await make_policy(make, clock)
 
     async def generate():
         async with form(policy):
@@ -232,7 +232,7 @@ async def test_an_abandoned_asynchronous_generator_gives_back_what_it_held(make,
 
 
 @every_holder
-def test_a_coroutine_closed_after_its_event_loop_gives_back_what_it_held(make):
+def test_a_coroutine_closed_after_its_event_loop_gives_back_its_permits(make):
     clock = FakeClock()
 
     async def use(policy):
@@ -240,9 +240,9 @@ def test_a_coroutine_closed_after_its_event_loop_gives_back_what_it_held(make):
             await asyncio.Event().wait()
 
     async def begin():
-        policy = await made(make, clock)
+        policy = await make_policy(make, clock)
         running = use(policy)
-        await first_step(running)
+        await run_to_first_wait(running)
         return policy, running
 
     policy, running = asyncio.run(begin())
@@ -253,10 +253,10 @@ def test_a_coroutine_closed_after_its_event_loop_gives_back_what_it_held(make):
 @pytest.mark.parametrize(
     "make", [POLICIES[name] for name in ("bulkhead", "adaptive-concurrency", "rate-limiter", "paced-queue")]
 )
-async def test_a_caller_cancelled_while_it_waits_to_enter_takes_nothing(make, clock):
+async def test_a_caller_that_is_cancelled_while_it_waits_to_enter_uses_no_permit(make, clock):
     policy = make(clock)
-    under_way = asyncio.Event()
-    first = asyncio.create_task(policy.run(under_way.wait))
+    is_running = asyncio.Event()
+    first = asyncio.create_task(policy.run(is_running.wait))
     await settle()
 
     async def use():
@@ -269,7 +269,7 @@ async def test_a_caller_cancelled_while_it_waits_to_enter_takes_nothing(make, cl
     waiting.cancel()
     await settle()
     assert waiting.cancelled()
-    under_way.set()
+    is_running.set()
     await first
 
     assert await clock.drive(policy.run(answer)) == "answer"
@@ -291,7 +291,7 @@ async def test_blocks_of_several_tasks_and_nested_blocks_each_have_their_own_per
     assert outcomes == [3, 5, "the call took longer than 9 s"]
 
 
-async def test_a_block_that_takes_too_long_is_stopped(clock):
+async def test_a_block_that_exceeds_its_timeout_is_stopped(clock):
     async def use():
         async with Timeout(2, clock):
             await clock.sleep(5)
@@ -301,7 +301,7 @@ async def test_a_block_that_takes_too_long_is_stopped(clock):
     assert clock.monotonic() == 2
 
 
-async def test_a_cancellation_of_a_block_stays_one_and_an_outer_timeout_too(clock):
+async def test_a_cancellation_and_an_outer_timeout_of_a_block_are_raised(clock):
     async def use():
         async with Timeout(9, clock):
             await asyncio.Event().wait()
@@ -321,7 +321,7 @@ async def test_a_cancellation_of_a_block_stays_one_and_an_outer_timeout_too(cloc
     assert clock.monotonic() == 2
 
 
-async def test_a_block_waits_for_its_permit_and_is_rejected_where_there_is_none(clock):
+async def test_a_block_waits_for_its_permit_or_is_rejected(clock):
     bulkhead = Bulkhead(BulkheadOptions(permits=1, max_waiting=1, max_wait_seconds=60), clock)
     began = []
 
@@ -385,7 +385,7 @@ async def test_a_block_can_be_marked_as_failed_without_an_error(clock):
     assert (await policy.status()).state == "OPEN"
 
 
-async def test_the_marked_error_is_judged_like_a_raised_one(clock):
+async def test_a_marked_error_counts_like_a_raised_one(clock):
     policy = breaker(clock, is_failure=lambda error: isinstance(error, ConnectionError))
     async with policy as permit:
         permit.fail(LookupError("status 404"))
@@ -393,7 +393,7 @@ async def test_the_marked_error_is_judged_like_a_raised_one(clock):
     assert (status.state, status.success_count) == ("CLOSED", 1)
 
 
-async def test_an_error_of_the_block_counts_more_than_a_marked_one(clock):
+async def test_an_error_of_the_block_takes_precedence_over_a_marked_one(clock):
     policy = breaker(clock, is_failure=lambda error: isinstance(error, ConnectionError))
 
     async def use():
@@ -435,7 +435,7 @@ async def test_a_retry_with_other_options_shares_its_budget(clock):
     assert attempts == [0, 0, 1], "the budget has one retry for both"
 
 
-async def test_a_timeout_with_another_limit_leaves_the_first_as_it_is(clock):
+async def test_a_timeout_with_another_limit_does_not_change_the_first(clock):
     timeout = Timeout(9, clock)
     with pytest.raises(CallTimeoutError, match="longer than 1 s"):
         await clock.drive(timeout.with_options(seconds=1).run(lambda: clock.sleep(5)))
@@ -475,7 +475,7 @@ async def test_a_rate_limit_with_other_options_has_the_same_quota_and_queue(cloc
     await settle()
     with pytest.raises(RateLimitedError) as rejected:
         await policy.with_options(max_wait_seconds=2.5).run(answer)
-    assert rejected.value.retry_after == 3, "the two units of the call before, and its own"
+    assert rejected.value.retry_after == 3, "two units of the call before, and one of this call"
     assert await clock.drive(large) == "answer"
     assert clock.monotonic() == 2
 
@@ -492,7 +492,7 @@ async def test_a_cost_above_the_limit_is_refused(clock):
         RateLimitOptions("all", cost=0)
 
 
-async def test_hedging_with_other_options(clock):
+async def test_hedging_can_have_another_delay_and_number_of_attempts(clock):
     begun = []
 
     async def slow():
@@ -518,7 +518,7 @@ def test_other_options_are_checked_too(make, options, clock):
         make(clock).with_options(**options)
 
 
-async def test_other_options_hold_for_a_decorator_and_a_block_too(clock):
+async def test_other_options_apply_to_a_decorator_and_a_block(clock):
     timeout = Timeout(9, clock)
 
     @timeout.with_options(seconds=1)
@@ -538,7 +538,7 @@ async def test_other_options_hold_for_a_decorator_and_a_block_too(clock):
 # ---------------------------------------------------------------- without asyncio
 
 
-class Blocking(FakeClock):
+class InstantBlockingClock(FakeClock):
     """A `BlockingClock` whose time passes at once."""
 
     async def sleep(self, seconds):
@@ -547,7 +547,7 @@ class Blocking(FakeClock):
 
 
 def test_a_retry_runs_a_plain_function_without_an_event_loop():
-    clock = Blocking()
+    clock = InstantBlockingClock()
     retry = Retry(RetryOptions(attempts=3, backoff=Fixed(2)), clock, SystemRandomizer())
     attempts = []
 
@@ -561,8 +561,8 @@ def test_a_retry_runs_a_plain_function_without_an_event_loop():
     assert attempts == [0, 2, 4]
 
 
-def test_a_breaker_decides_on_plain_functions_like_on_calls():
-    clock = Blocking()
+def test_a_breaker_counts_plain_functions_like_calls():
+    clock = InstantBlockingClock()
     policy = breaker(clock)
 
     def fail():
@@ -578,7 +578,7 @@ def test_a_breaker_decides_on_plain_functions_like_on_calls():
 
 
 def test_a_plain_function_can_be_decorated_by_name():
-    clock = Blocking()
+    clock = InstantBlockingClock()
     pipeline = Pipeline(
         Fallback(always("substitute")),
         breaker(clock),
@@ -598,7 +598,7 @@ def test_a_plain_function_can_be_decorated_by_name():
 
 
 def test_an_async_function_is_refused_without_asyncio():
-    retry = POLICIES["retry"](Blocking())
+    retry = POLICIES["retry"](InstantBlockingClock())
     with pytest.raises(TypeError, match="answer is an async function"):
         retry.run_sync(answer)
     with pytest.raises(TypeError, match="answer is an async function"):
@@ -616,17 +616,17 @@ def test_a_generator_is_refused_without_asyncio():
 
     for generator in (prices, quotes):
         with pytest.raises(TypeError, match=f"{generator.__name__} is a generator"):
-            POLICIES["retry"](Blocking()).sync(generator)
+            POLICIES["retry"](InstantBlockingClock()).sync(generator)
 
 
 def test_a_coroutine_that_a_plain_call_returns_is_refused_and_not_retried():
-    clock = Blocking()
+    clock = InstantBlockingClock()
     with pytest.raises(TypeError, match="the call returned a coroutine; use run"):
         POLICIES["retry"](clock).run_sync(lambda: answer() or None)
     assert clock.sleeps == []
 
 
-def test_a_retry_whose_clock_needs_an_event_loop_says_so():
+def test_the_error_of_a_retry_without_a_blocking_clock_names_the_blocking_clock():
     retry = Retry()
 
     def fail():
@@ -637,7 +637,7 @@ def test_a_retry_whose_clock_needs_an_event_loop_says_so():
     assert "give it a BlockingClock" in raised.value.__notes__[0]
 
 
-def test_a_policy_that_has_to_suspend_says_what_it_needs():
+def test_a_policy_that_must_suspend_raises_an_error_with_instructions():
     class Suspend:
         def __await__(self):
             yield
@@ -660,7 +660,7 @@ def test_a_blocking_clock_blocks_the_thread():
 
 
 def test_a_probe_without_an_event_loop_holds_its_permit_for_one_lease():
-    clock = Blocking()
+    clock = InstantBlockingClock()
     options = CircuitBreakerOptions(failure_threshold=1, open_seconds=10, probe_lease_seconds=100)
     policy = CircuitBreaker("breaker", MemoryBreakerStore(clock), options, clock)
 
@@ -679,8 +679,8 @@ def test_a_probe_without_an_event_loop_holds_its_permit_for_one_lease():
     assert policy.run_sync(probe) == "answer"
 
 
-def test_one_probe_is_let_through_to_many_threads():
-    clock = Blocking()
+def test_only_one_of_several_threads_runs_the_probe():
+    clock = InstantBlockingClock()
     policy = breaker(clock)
 
     def fail():

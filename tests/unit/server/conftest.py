@@ -1,4 +1,4 @@
-"""A server's connections in this process, with a clock that stands still."""
+"""Connections of a server in this process, with a clock that the test moves."""
 
 import asyncio
 import json
@@ -47,19 +47,24 @@ async def echo(scope, receive, send):
     body = await whole_body(receive)
     if body is not None:
         headers = [[name.decode(), value.decode()] for name, value in scope["headers"]]
-        told = {"method": scope["method"], "path": scope["path"], "headers": headers, "body": body.decode()}
-        await answer(send, 200, told)
+        response = {
+            "method": scope["method"],
+            "path": scope["path"],
+            "headers": headers,
+            "body": body.decode(),
+        }
+        await answer(send, 200, response)
 
 
 async def until(condition):
-    """Let the connections' bytes pass until `condition` holds."""
+    """Run the event loop until `condition` returns True."""
     async with asyncio.timeout(10):
         while not condition():
             await asyncio.sleep(0.001)
 
 
 @asynccontextmanager
-async def listening(app, clock, protocol=HttpConnection, **changes):
+async def listening_socket(app, clock, protocol=HttpConnection, **changes):
     config = uvicorn.Config(app, lifespan="off", log_config=None)
     config.load()
     connections = Connections(options(**changes), clock)
@@ -91,11 +96,11 @@ async def listening(app, clock, protocol=HttpConnection, **changes):
 
 @pytest.fixture
 async def serve(clock):
-    """Serve an application on a port of its own, until the test ends."""
+    """Serve an application on a free port, until the test ends."""
     running = []
 
     async def start(app=echo, **changes):
-        running.append(listening(app, clock, **changes))
+        running.append(listening_socket(app, clock, **changes))
         return await running[-1].__aenter__()
 
     yield start

@@ -1,4 +1,4 @@
-"""How many connections there may be, and how long each may keep the server waiting."""
+"""The limit on the number of connections, and their timeouts."""
 
 import asyncio
 import json
@@ -13,12 +13,12 @@ from tests.unit.server.conftest import HEAD_SECONDS, IDLE_SECONDS, answer, until
 GET = b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
-def the_only_one(server):
+def only_connection(server):
     (connection,) = server.connections.connections
     return connection
 
 
-def unsent(server):
+def unsent_bytes(server):
     return sum(connection.transport.get_write_buffer_size() for connection in server.connections.all())
 
 
@@ -27,7 +27,7 @@ def has_request(server):
 
 
 def wait(server, clock, seconds):
-    """Let `seconds` pass, in which the server checks its connections once a second."""
+    """Move time by `seconds`. The server checks its connections once a second."""
     for _ in range(round(seconds)):
         server.connections.sweep()
         clock.jump(1)
@@ -35,7 +35,7 @@ def wait(server, clock, seconds):
 
 
 async def is_open(connection):
-    """Whether a request is still answered."""
+    """Return whether the connection still answers a request."""
     await connection.send(GET)
     return (await connection.answer()).status == 200
 
@@ -50,21 +50,21 @@ async def test_a_connection_that_sends_nothing_is_closed(serve, clock):
     assert await silent.ends() == b""
 
 
-async def test_half_a_head_is_answered_408_and_its_connection_closed(serve, clock):
+async def test_an_incomplete_head_is_answered_408_and_its_connection_closed(serve, clock):
     server = await serve()
     slow = await server.connect()
     for end in (-10, -6, -2):
         await slow.send(GET[end - 4 : end] if end > -10 else GET[:end])
-        await until(lambda end=end: the_only_one(server)._pending_bytes == len(GET) + end)
-        wait(server, clock, 3)  # each piece is something done, but not what is awaited
+        await until(lambda end=end: only_connection(server)._pending_bytes == len(GET) + end)
+        wait(server, clock, 3)  # a part of the head does not restart its timeout
     wait(server, clock, 1)
-    told = await slow.answer()
-    assert (told.status, told.closes) == (408, True)
-    assert json.loads(told.body)["code"] == "REQUEST_TIMEOUT"
+    response = await slow.answer()
+    assert (response.status, response.closes) == (408, True)
+    assert json.loads(response.body)["code"] == "REQUEST_TIMEOUT"
     assert await slow.ends() == b""
 
 
-async def test_an_idle_connection_is_closed_and_one_in_use_is_not(serve, clock):
+async def test_an_idle_connection_is_closed_and_a_used_one_is_kept(serve, clock):
     server = await serve()
     idle, busy = await server.connect(), await server.connect()
     assert await is_open(idle)
@@ -75,12 +75,12 @@ async def test_an_idle_connection_is_closed_and_one_in_use_is_not(serve, clock):
     assert await is_open(busy)
 
 
-async def test_half_a_head_on_a_kept_connection_is_answered_408_too(serve, clock):
+async def test_an_incomplete_head_on_a_kept_connection_is_answered_408(serve, clock):
     server = await serve()
     kept = await server.connect()
     assert await is_open(kept)
     await kept.send(GET[:-4])
-    await until(lambda: the_only_one(server)._pending_bytes)
+    await until(lambda: only_connection(server)._pending_bytes)
     wait(server, clock, HEAD_SECONDS)
     assert (await kept.answer()).status == 408
     assert await kept.ends() == b""
@@ -102,7 +102,7 @@ async def test_a_request_may_take_any_time_to_be_answered(serve, clock):
     assert (await connection.answer()).status == 200
 
 
-async def test_a_client_that_does_not_close_after_its_last_answer_is_cut_off(serve, clock):
+async def test_a_client_that_does_not_close_after_its_last_response_is_disconnected(serve, clock):
     server = await serve()
     connection = await server.connect()
     await connection.send(b"no request\r\n\r\n")
@@ -112,7 +112,7 @@ async def test_a_client_that_does_not_close_after_its_last_answer_is_cut_off(ser
 
 
 @pytest.mark.parametrize("ends_with_it", [False, True])
-async def test_an_answer_may_be_read_slowly_but_not_left_unread(serve, clock, ends_with_it):
+async def test_a_client_that_stops_reading_its_response_is_disconnected(serve, clock, ends_with_it):
     async def long(scope, receive, send):
         await answer(send, 200, b"x" * 30_000_000)
 
@@ -120,11 +120,11 @@ async def test_an_answer_may_be_read_slowly_but_not_left_unread(serve, clock, en
     with socket.create_connection(("127.0.0.1", server.port)) as reader:
         reader.setblocking(False)
         reader.sendall(GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n") if ends_with_it else GET)
-        await until(lambda: unsent(server))
+        await until(lambda: unsent_bytes(server))
         for _ in range(3):
             wait(server, clock, STALLED_SECONDS - 1)
-            before = unsent(server)
-            while unsent(server) == before:
+            before = unsent_bytes(server)
+            while unsent_bytes(server) == before:
                 await asyncio.get_running_loop().sock_recv(reader, 2**16)
         wait(server, clock, STALLED_SECONDS)
         await until(lambda: not server.connections.connections)
@@ -133,9 +133,7 @@ async def test_an_answer_may_be_read_slowly_but_not_left_unread(serve, clock, en
 # ------------------------------------------------------------------ how many
 
 
-async def test_one_more_connection_than_there_may_be_closes_the_one_that_has_been_silent_for_longest(
-    serve, clock
-):
+async def test_a_connection_beyond_the_limit_closes_the_longest_idle_one(serve, clock):
     server = await serve(max_connections=3)
     first = await server.connect()
     wait(server, clock, 2)
@@ -143,12 +141,12 @@ async def test_one_more_connection_than_there_may_be_closes_the_one_that_has_bee
     wait(server, clock, 2)
     assert await is_open(await server.connect())
     assert await first.ends() == b""
-    assert await is_open(second)  # so it does not wait any more as the server saw it
+    assert await is_open(second)  # this request makes it newer than the third connection
     assert await is_open(await server.connect())
     assert await third.ends() == b""
 
 
-async def test_a_request_under_way_is_never_cut_off_for_another_connection(serve, clock):
+async def test_a_connection_with_a_request_is_not_closed_for_another_connection(serve, clock):
     may_answer = asyncio.Event()
 
     async def slow(scope, receive, send):
@@ -162,15 +160,15 @@ async def test_a_request_under_way_is_never_cut_off_for_another_connection(serve
     await until(lambda: has_request(server))
     wait(server, clock, 2)
     refused = await RawConnection.open(server.port)
-    told = await refused.answer()
-    assert (told.status, told.closes, told.headers["retry-after"]) == (503, True, "1")
-    assert json.loads(told.body)["code"] == "TOO_MANY_CONNECTIONS"
+    response = await refused.answer()
+    assert (response.status, response.closes, response.headers["retry-after"]) == (503, True, "1")
+    assert json.loads(response.body)["code"] == "TOO_MANY_CONNECTIONS"
     await refused.close()
     may_answer.set()
     assert [(await connection.answer()).status for connection in busy] == [200, 200]
 
 
-async def test_a_flood_of_silent_connections_does_not_keep_a_client_out(serve, clock):
+async def test_a_flood_of_silent_connections_does_not_block_other_clients(serve, clock):
     server = await serve(max_connections=20)
     for _ in range(5):
         flood = [await RawConnection.open(server.port) for _ in range(30)]
@@ -199,9 +197,9 @@ async def test_an_aborted_request_without_an_answer_gets_a_503(serve):
     await until(lambda: any(connection.cycle for connection in server.connections.all()))
     for connection in server.connections.all():
         connection.abort_request()
-    told = await half_sent.answer()
-    assert (told.status, told.closes, told.headers["retry-after"]) == (503, True, "1")
-    assert json.loads(told.body)["code"] == "STOPPING"
+    response = await half_sent.answer()
+    assert (response.status, response.closes, response.headers["retry-after"]) == (503, True, "1")
+    assert json.loads(response.body)["code"] == "STOPPING"
     assert await half_sent.ends() == b""
     assert bodies == [None]
     assert await silent.ends() == b""

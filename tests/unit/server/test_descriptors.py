@@ -1,4 +1,4 @@
-"""How many connections fit below the limit of open files."""
+"""The number of connections that the limit of open files allows."""
 
 import sys
 
@@ -33,7 +33,7 @@ def test_the_limit_is_raised_as_far_as_needed_and_allowed(monkeypatch, limits, w
     assert found[-1] == (raised_to, limits[1])
 
 
-def test_where_it_cannot_be_raised_fewer_connections_fit(monkeypatch):
+def test_if_the_limit_cannot_be_raised_fewer_connections_are_allowed(monkeypatch):
     def refuse(*_):
         raise ValueError("not allowed to raise maximum limit")
 

@@ -1,7 +1,7 @@
 """The private parts of uvicorn and httptools that the server uses.
 
-Each test here fails by its name when a part moves, or when a fault that `src/server` works around is gone.
-Then the workaround can go too, and its line in docs/private-parts.md.
+A test fails if its private part changes, or if a fault with a workaround in `src/server` was fixed. Remove
+the workaround then, and its line in docs/private-parts.md.
 """
 
 import asyncio
@@ -72,7 +72,7 @@ def attributes(names):
         "_should_upgrade _start_asgi_task"
     ),
 )
-async def test_a_connection_has(config, name):
+async def test_a_connection_of_uvicorn_has_the_attribute(config, name):
     assert hasattr(HttpToolsProtocol(config, ServerState(), {}), name)
 
 
@@ -83,30 +83,30 @@ async def test_a_connection_has(config, name):
         "response_complete response_started scope transport waiting_for_100_continue"
     ),
 )
-def test_a_cycle_has(name):
+def test_a_request_cycle_of_uvicorn_has_the_attribute(name):
     given = dict.fromkeys(inspect.signature(RequestResponseCycle).parameters)
     assert hasattr(RequestResponseCycle(**given), name)
 
 
 @pytest.mark.parametrize("name", attributes("connections default_headers tasks total_requests"))
-def test_the_shared_state_has(name):
+def test_the_shared_state_of_uvicorn_has_the_attribute(name):
     assert hasattr(ServerState(), name)
 
 
 @pytest.mark.parametrize(
     "name", attributes("handle_exit on_tick should_exit started force_exit server_state")
 )
-def test_a_server_has(config, name):
+def test_a_server_of_uvicorn_has_the_attribute(config, name):
     assert hasattr(uvicorn.Server(config), name)
 
 
 @pytest.mark.parametrize("name", attributes("http_protocol_class loaded_app ssl ws_protocol_class"))
-def test_a_loaded_config_has(config, name):
+def test_a_loaded_config_of_uvicorn_has_the_attribute(config, name):
     assert hasattr(config, name)
 
 
 @pytest.mark.parametrize("name", attributes("start is_ready ping terminate kill join pid exitcode"))
-def test_a_worker_process_has(name):
+def test_a_worker_process_of_uvicorn_has_the_attribute(name):
     assert hasattr(Process, name)
 
 
@@ -120,7 +120,7 @@ def test_the_proxy_headers_middleware_is_outermost(config):
 
 @pytest.fixture
 async def plain(serve):
-    """uvicorn's own connections."""
+    """Return a connection of uvicorn's own protocol."""
 
     async def connect(app=echo):
         server = await serve(app, protocol=HttpToolsProtocol)
@@ -147,7 +147,7 @@ async def test_uvicorn_still_serves_other_versions(plain):
     assert (await connection.answer()).status == 200
 
 
-async def test_uvicorn_still_serves_codings_that_it_does_not_know(plain):
+async def test_uvicorn_still_serves_unknown_transfer_codings(plain):
     connection = await plain()
     await connection.send(POST + b"Transfer-Encoding: gzip, chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n")
     assert (await connection.answer()).status == 200
@@ -174,7 +174,7 @@ async def test_uvicorn_still_answers_a_malformed_request_before_earlier_ones(pla
     assert (await connection.answer()).status == 400
 
 
-async def test_uvicorn_still_takes_a_head_of_any_size(plain):
+async def test_uvicorn_still_accepts_a_head_of_any_size(plain):
     connection = await plain()
     await connection.send(GET[:-2] + b"X: " + b"x" * 1_000_000 + b"\r\n\r\n")
     assert (await connection.answer()).status == 200
@@ -194,7 +194,7 @@ async def test_uvicorn_still_closes_idle_connections_at_once_when_it_stops(serve
     assert await connection.ends() == b""
 
 
-async def test_uvicorn_still_answers_500_in_plain_text_to_what_it_cancels(serve):
+async def test_uvicorn_still_answers_cancelled_requests_with_500_in_plain_text(serve):
     async def read(scope, receive, send):
         await whole_body(receive)
 
@@ -208,7 +208,7 @@ async def test_uvicorn_still_answers_500_in_plain_text_to_what_it_cancels(serve)
     assert (refused.status, refused.body) == (500, b"Internal Server Error")
 
 
-async def test_uvicorn_still_does_not_end_a_start_by_a_signal(config):
+async def test_uvicorn_still_ignores_a_signal_during_the_start(config):
     async def never(scope, receive, send):
         await asyncio.Event().wait()
 

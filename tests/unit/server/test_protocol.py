@@ -21,14 +21,14 @@ PIECES = {
 
 
 @pytest.mark.parametrize("pieces", PIECES.values(), ids=PIECES)
-async def test_trailers_are_no_headers(serve, pieces):
+async def test_trailers_are_not_read_as_headers(serve, pieces):
     server = await serve()
-    told = json.loads((await exchange(server.port, *pieces)).body)
-    assert told["headers"] == [["host", "x"], ["transfer-encoding", "chunked"]]
-    assert told["body"] == "abc"
+    response = json.loads((await exchange(server.port, *pieces)).body)
+    assert response["headers"] == [["host", "x"], ["transfer-encoding", "chunked"]]
+    assert response["body"] == "abc"
 
 
-async def test_the_trailers_of_a_request_are_no_headers_of_the_next(serve):
+async def test_trailers_are_not_read_as_headers_of_the_next_request(serve):
     server = await serve()
     connection = await server.connect()
     await connection.send(CHUNKED + TRAILERS + GET)
@@ -90,12 +90,12 @@ async def test_an_ambiguous_head_is_rejected_and_ends_the_connection(serve, requ
     server = await serve(app)
     connection = await server.connect()
     await connection.send(request_bytes + GET)
-    told = await connection.answer()
-    assert (told.status, told.closes) == (status, True)
-    assert told.headers["content-type"] == "application/problem+json"
-    assert json.loads(told.body)["status"] == status
-    assert json.loads(told.body)["request_id"] == told.headers["x-request-id"]
-    assert await connection.ends() == b""  # so what followed was not read as a request
+    response = await connection.answer()
+    assert (response.status, response.closes) == (status, True)
+    assert response.headers["content-type"] == "application/problem+json"
+    assert json.loads(response.body)["status"] == status
+    assert json.loads(response.body)["request_id"] == response.headers["x-request-id"]
+    assert await connection.ends() == b""  # the bytes after it were not read as a request
     assert calls == []
 
 
@@ -112,9 +112,9 @@ async def test_an_ambiguous_head_is_rejected_and_ends_the_connection(serve, requ
 )
 async def test_a_valid_head_is_served(serve, request_bytes):
     server = await serve()
-    told = await exchange(server.port, request_bytes)
-    assert told.status == 200
-    assert json.loads(told.body)["path"] == "/a"
+    response = await exchange(server.port, request_bytes)
+    assert response.status == 200
+    assert json.loads(response.body)["path"] == "/a"
 
 
 @pytest.mark.parametrize("upgrade", ["h2c", "websocket", "TLS/1.3"])
@@ -129,7 +129,7 @@ async def test_an_upgrade_is_ignored_and_neither_the_body_nor_the_next_request_i
         assert json.loads((await connection.answer()).body)["method"] == "GET"
 
 
-async def test_many_requests_at_once_that_ask_for_an_upgrade_are_answered_each(serve):
+async def test_each_of_many_pipelined_upgrade_requests_is_answered(serve):
     server = await serve()
     connection = await server.connect()
     await connection.send((GET[:-2] + b"Connection: Upgrade\r\nUpgrade: h2c\r\n\r\n") * 2000)
@@ -141,19 +141,19 @@ async def test_a_request_is_answered_even_if_the_next_one_is_malformed(serve):
     server = await serve()
     connection = await server.connect()
     await connection.send(GET + b"no request\r\n\r\n")
-    told = await connection.answer()
-    assert (told.status, told.closes) == (200, True)
+    response = await connection.answer()
+    assert (response.status, response.closes) == (200, True)
     assert await connection.ends() == b""
 
 
-async def test_requests_sent_at_once_are_answered_in_turn(serve):
+async def test_pipelined_requests_are_answered_in_order(serve):
     server = await serve()
     connection = await server.connect()
     await connection.send(GET + GET.replace(b"/a", b"/b") + GET.replace(b"/a", b"/c"))
     assert [json.loads((await connection.answer()).body)["path"] for _ in range(3)] == ["/a", "/b", "/c"]
 
 
-async def test_a_body_that_becomes_malformed_is_rejected_and_the_application_gets_a_disconnect(serve):
+async def test_a_malformed_body_is_rejected_and_the_application_gets_a_disconnect(serve):
     bodies = []
 
     async def app(scope, receive, send):
@@ -162,8 +162,8 @@ async def test_a_body_that_becomes_malformed_is_rejected_and_the_application_get
     server = await serve(app)
     connection = await server.connect()
     await connection.send(CHUNKED[: -len(b"0\r\n")], b"no chunk\r\n")
-    told = await connection.answer()
-    assert (told.status, told.closes) == (400, True)
+    response = await connection.answer()
+    assert (response.status, response.closes) == (400, True)
     assert await connection.ends() == b""
     assert bodies == [None]
 
@@ -171,11 +171,11 @@ async def test_a_body_that_becomes_malformed_is_rejected_and_the_application_get
 # ------------------------------------------------------------------ answers before the whole request is there
 
 
-async def refusing(scope, receive, send):
+async def rejecting_app(scope, receive, send):
     await answer(send, 413, {})
 
 
-def posting(length, *headers):
+def request_with_body(length, *headers):
     lines = [b"POST /a HTTP/1.1", b"Host: x", b"Content-Length: %d" % length, *headers, b"", b""]
     return b"\r\n".join(lines)
 
@@ -183,30 +183,30 @@ def posting(length, *headers):
 @pytest.mark.parametrize(
     "head",
     [
-        posting(10_000_000),
-        posting(3, b"Expect: 100-continue"),
+        request_with_body(10_000_000),
+        request_with_body(3, b"Expect: 100-continue"),
         b"POST /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n",
     ],
     ids=["a long body", "a body that waits for a 100", "a body of unknown length"],
 )
-async def test_an_answer_before_the_body_ends_the_connection(serve, head):
-    server = await serve(refusing)
+async def test_an_early_response_ends_the_connection(serve, head):
+    server = await serve(rejecting_app)
     connection = await server.connect()
     await connection.send(head)
-    told = await connection.answer()
-    assert (told.status, told.closes) == (413, True)
-    await connection.send(GET)  # by a client that does not look
+    response = await connection.answer()
+    assert (response.status, response.closes) == (413, True)
+    await connection.send(GET)  # by a client that does not check the response
     assert await connection.ends() == b""
 
 
 async def test_the_client_can_read_an_early_answer_while_it_is_still_sending(serve):
-    server = await serve(refusing)
+    server = await serve(rejecting_app)
     connection = await server.connect()
-    await connection.send(posting(10_000_000))
+    await connection.send(request_with_body(10_000_000))
     for _ in range(50):
         await connection.send(b"x" * 65536)
-    told = await connection.answer()
-    assert told.status == 413
+    response = await connection.answer()
+    assert response.status == 413
     assert await connection.ends() == b""  # a reset would raise
 
 
@@ -220,9 +220,9 @@ async def test_a_short_body_that_comes_after_its_answer_is_dropped_and_the_conne
     server = await serve(app)
     connection = await server.connect()
     for _ in range(2):
-        await connection.send(posting(3))
-        told = await connection.answer()
-        assert (told.status, told.closes) == (429, False)
+        await connection.send(request_with_body(3))
+        response = await connection.answer()
+        assert (response.status, response.closes) == (429, False)
         await connection.send(b"abc")
     await connection.send(GET)
     assert (await connection.answer()).status == 429
@@ -248,8 +248,8 @@ async def test_a_head_or_trailers_of_more_than_the_limit_are_rejected(serve, hea
     server = await serve()
     connection = await server.connect()
     sending = asyncio.create_task(connection.send(head))
-    told = await connection.answer()
-    assert (told.status, told.closes) == (431, True)
+    response = await connection.answer()
+    assert (response.status, response.closes) == (431, True)
     assert await connection.ends() == b""
     sending.cancel()
     await asyncio.gather(sending, return_exceptions=True)
@@ -258,6 +258,6 @@ async def test_a_head_or_trailers_of_more_than_the_limit_are_rejected(serve, hea
 async def test_a_head_up_to_the_limit_is_served_with_a_body_of_any_length(serve):
     server = await serve()
     head = b"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 200000\r\nX: " + b"a" * 60_000 + b"\r\n\r\n"
-    told = await exchange(server.port, head + b"b" * 200_000)
-    assert told.status == 200
-    assert len(json.loads(told.body)["body"]) == 200_000
+    response = await exchange(server.port, head + b"b" * 200_000)
+    assert response.status == 200
+    assert len(json.loads(response.body)["body"]) == 200_000

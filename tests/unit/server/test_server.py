@@ -26,7 +26,7 @@ def handlers():
 
 @pytest.fixture
 def server(clock):
-    """A uvicorn server that is about to start, as ours."""
+    """Return a uvicorn server that is about to start, with our class."""
 
     def make(app=echo, **settings):
         config = uvicorn.Config(app, log_config=None, **settings)
@@ -42,7 +42,7 @@ def server(clock):
 
 @pytest.fixture
 def deadlines(monkeypatch):
-    """The seconds after which the process would end."""
+    """Return the recorded deadlines: the seconds after which the process would end."""
     seconds = []
     monkeypatch.setattr(faulthandler, "dump_traceback_later", lambda after, **_: seconds.append(after))
     return seconds
@@ -74,11 +74,11 @@ async def test_the_server_uses_our_protocol_and_no_proxy_headers(server, http):
     assert config.loaded_app is echo
 
 
-async def test_an_application_without_a_lifespan_keeps_none(server):
+async def test_an_application_without_a_lifespan_gets_none(server):
     assert isinstance(server(lifespan="off").lifespan, LifespanOff)
 
 
-async def test_a_stop_has_a_deadline_and_a_second_ctrl_c_is_an_end_at_once(server, deadlines):
+async def test_a_stop_has_a_deadline_and_a_second_ctrl_c_ends_at_once(server, deadlines):
     running = server()
     running.started = True
     running.handle_exit(signal.SIGINT, None)
@@ -117,7 +117,7 @@ async def test_a_signal_while_the_application_was_imported_starts_nothing(server
     assert not starting.started
 
 
-async def test_a_start_that_fails_fails_as_before(server):
+async def test_a_failed_start_raises_its_error(server):
     async def application(scope, receive, send):
         await receive()
         await send({"type": "lifespan.startup.failed", "message": "no"})

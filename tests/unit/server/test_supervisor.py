@@ -85,11 +85,11 @@ class Fleet:
         return [process for process in self.processes if process.exitcode is None]
 
 
-def looks(seconds):
+def checks(seconds):
     return itertools.repeat(None, round(seconds / 0.1))
 
 
-def test_it_starts_its_workers_and_stops_them_with_exit_code_0():
+def test_the_supervisor_starts_its_workers_and_stops_them_with_exit_code_0():
     fleet = Fleet()
 
     def script():
@@ -103,13 +103,13 @@ def test_it_starts_its_workers_and_stops_them_with_exit_code_0():
 
 
 @pytest.mark.parametrize("code", [1, 3, -9])
-def test_a_fleet_without_a_worker_that_can_start_ends_with_an_exit_code(code):
+def test_if_no_worker_can_start_the_supervisor_ends_with_an_exit_code(code):
     fleet = Fleet(serves=False)
 
     def script():
         yield
         fleet.processes[0].exitcode = code
-        yield from looks(60)
+        yield from checks(60)
 
     assert fleet.run(script()) == 3
     assert len(fleet.processes) == WORKERS
@@ -137,11 +137,11 @@ def test_a_serving_fleet_continues_and_backs_off_if_no_new_worker_can_start():
         yield
         fleet.traits = {"exitcode": 3}
         fleet.processes[0].exitcode = 1
-        yield from looks(300)
+        yield from checks(300)
         assert fleet.running == [fleet.processes[1]]
         assert 6 <= len(fleet.processes) - WORKERS <= 5 + 300 / MAX_BACKOFF_SECONDS
         fleet.traits = {}
-        yield from looks(MAX_BACKOFF_SECONDS + 1)
+        yield from checks(MAX_BACKOFF_SECONDS + 1)
         assert len(fleet.running) == WORKERS
 
     assert fleet.run(script()) == 0
@@ -153,9 +153,9 @@ def test_a_worker_that_does_not_answer_is_killed_and_replaced():
     def script():
         yield
         fleet.processes[0].answers = False
-        yield from looks(SILENT_SECONDS - 1)
+        yield from checks(SILENT_SECONDS - 1)
         assert fleet.processes[0].exitcode is None
-        yield from looks(2)
+        yield from checks(2)
         assert fleet.processes[0].exitcode == -9
         assert len(fleet.running) == WORKERS
 
@@ -171,15 +171,15 @@ def test_a_restart_replaces_each_worker_once_a_new_one_serves():
         old = list(fleet.running)
         fleet.traits = {"serves": False}
         fleet.supervisor.restart()
-        yield from looks(5)
+        yield from checks(5)
         assert len(fleet.running) == WORKERS + 1
         assert not any(process.was_terminated for process in old)
         for serving in (1, 2):
             fleet.processes[-1].serves = True
-            yield from looks(1)
+            yield from checks(1)
             assert sum(process.was_terminated for process in old) == serving
             assert len(fleet.running) == WORKERS + (serving < 2)
-        yield from looks(5)
+        yield from checks(5)
         assert len(fleet.processes) == 2 * WORKERS
 
     assert fleet.run(script()) == 0
@@ -193,7 +193,7 @@ def test_a_restart_keeps_the_old_workers_if_a_new_one_cannot_start():
         yield
         fleet.traits = {"exitcode": 3}
         fleet.supervisor.restart()
-        yield from looks(100)
+        yield from checks(100)
         assert fleet.running == fleet.processes[:WORKERS]
         assert len(fleet.processes) == WORKERS + 1
 
@@ -216,7 +216,7 @@ def test_a_stop_works_while_a_restart_waits():
     assert fleet.clock.monotonic() < 1
 
 
-def test_a_worker_that_does_not_stop_in_time_is_killed_and_the_exit_code_says_so():
+def test_a_worker_that_does_not_stop_in_time_is_killed_with_an_exit_code():
     fleet = Fleet(obeys=False)
 
     def script():

@@ -1,4 +1,4 @@
-"""A response in one message is what its two parts would be, whatever the request and the connection."""
+"""A response in one message has the same bytes as a response in two messages."""
 
 import json
 
@@ -20,8 +20,8 @@ REQUESTS = {
 
 
 @pytest.fixture
-def used(monkeypatch):
-    """Have the server accept whole responses, which it takes apart where uvicorn logs, as under pytest."""
+def whole_responses(monkeypatch):
+    """Make the server accept whole responses. With uvicorn's access log, as under pytest, it would not."""
     calls = []
     send = Exchange._send
 
@@ -44,8 +44,8 @@ def answering(*, in_parts):
     return app
 
 
-async def sent(server, request):
-    """Return what the server sends, up to where it closes; where it does not, up to the end of the body."""
+async def sent_bytes(server, request):
+    """Return the bytes that the server sends until it closes the connection or the body ends."""
     connection = await server.connect()
     for each in server.connections.all():
         each.access_log = False
@@ -62,13 +62,15 @@ async def sent(server, request):
 
 @pytest.mark.parametrize("is_stopping", [False, True], ids=["", "stopping"])
 @pytest.mark.parametrize("request_bytes", REQUESTS.values(), ids=REQUESTS)
-async def test_one_message_is_sent_as_two_are(serve, used, request_bytes, is_stopping):
+async def test_a_whole_response_is_sent_like_one_of_two_messages(
+    serve, whole_responses, request_bytes, is_stopping
+):
     whole, parts = await serve(answering(in_parts=False)), await serve(answering(in_parts=True))
     if is_stopping:
         for server in (whole, parts):
             server.connections.default_headers.append(CLOSE_HEADER)
-    assert await sent(whole, request_bytes) == await sent(parts, request_bytes)
-    assert WHOLE_RESPONSE in used
+    assert await sent_bytes(whole, request_bytes) == await sent_bytes(parts, request_bytes)
+    assert WHOLE_RESPONSE in whole_responses
 
 
 async def test_a_whole_response_to_a_request_that_has_not_ended_is_sent(serve):
@@ -86,7 +88,7 @@ async def test_a_whole_response_to_a_request_that_has_not_ended_is_sent(serve):
 @pytest.mark.parametrize(
     "header", [(b"x", b"a\r\nb: c"), (b"x", b"a\nb"), (b"x", b"a\rb"), (b"x\r\ny", b"a")]
 )
-async def test_a_header_with_a_line_break_is_not_sent(serve, used, header):
+async def test_a_header_with_a_line_break_is_not_sent(serve, whole_responses, header):
     async def app(_scope, _receive, send):
         await send(whole_response(200, [header, *HEADERS], b"hello"))
 
@@ -96,10 +98,10 @@ async def test_a_header_with_a_line_break_is_not_sent(serve, used, header):
         each.access_log = False
     await connection.send(REQUESTS["GET"])
     assert (await connection.answer()).status == 500
-    assert used[0] == WHOLE_RESPONSE
+    assert whole_responses[0] == WHOLE_RESPONSE
 
 
-async def test_a_server_says_that_it_understands_whole_responses(serve):
+async def test_the_server_announces_whole_responses_in_the_scope(serve):
     async def app(scope, _receive, send):
         body = json.dumps(scope["extensions"]).encode()
         await send(whole_response(200, [(b"content-length", b"%d" % len(body))], body))

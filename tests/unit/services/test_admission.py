@@ -77,7 +77,7 @@ def broken(request):
     return BrokenLimiter(request.param("away"))
 
 
-def deciding_locally(limiter, share, clock, listener, observe=lambda _outcomes: None):
+def local_admission(limiter, share, clock, listener, observe=lambda _outcomes: None):
     local = memory_rate_limiter("sliding_window_log", share, clock)
     quota = Quota(10, 60)
     return Admission("ingest", quota, limiter, listener, observe, outage_policy="local", local=local)
@@ -85,7 +85,7 @@ def deciding_locally(limiter, share, clock, listener, observe=lambda _outcomes: 
 
 async def test_with_the_policy_local_a_worker_decides_by_its_share_of_the_quota(clock, listener, broken):
     observed = []
-    admission = deciding_locally(broken, Quota(10, 60).share(4), clock, listener, observed.append)
+    admission = local_admission(broken, Quota(10, 60).share(4), clock, listener, observed.append)
     decisions = [await admission.decide("1.2.3.4") for _ in range(5)]
     assert [decision.allowed for decision in decisions] == [True, True, False, False, False]
     assert [decision.remaining for decision in decisions] == [1, 0, 0, 0, 0]
@@ -98,9 +98,7 @@ async def test_with_the_policy_local_a_worker_decides_by_its_share_of_the_quota(
 
 
 async def test_the_fleet_decides_again_as_soon_as_it_can(clock, listener, caplog):
-    admission = deciding_locally(
-        BrokenLimiter(StorageUnavailableError("away")), Quota(1, 60), clock, listener
-    )
+    admission = local_admission(BrokenLimiter(StorageUnavailableError("away")), Quota(1, 60), clock, listener)
     for _ in range(3):
         await admission.decide("1.2.3.4")
     admission._limiter = memory_rate_limiter("sliding_window_log", Quota(10, 60), clock)
@@ -153,7 +151,7 @@ async def test_the_rejections_of_a_tick_are_one_event(clock, listener):
 
 
 async def test_a_rejection_does_not_prove_that_the_store_has_recovered(clock, listener, caplog):
-    """It may have been repeated without it: each would have been a line, and the next bypass another."""
+    """The limiter may have repeated the rejection without the store."""
     limiter = memory_rate_limiter("sliding_window_log", QUOTA, clock)
     await limiter.hit("rl:ingest:1.2.3.4")
     admission = Admission("ingest", QUOTA, BrokenLimiter(StorageUnavailableError("away")), listener)

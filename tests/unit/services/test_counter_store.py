@@ -1,4 +1,4 @@
-"""Beats, and the store that does without the fleet's."""
+"""Snapshots of counters, and the store that uses local counts while the fleet's store is unavailable."""
 
 import logging
 
@@ -16,7 +16,7 @@ from src.services.overview.counter_store import (
 
 
 class FleetStore:
-    """A fleet's store whose errors a test sets."""
+    """A store of the fleet with errors set by a test."""
 
     def __init__(self) -> None:
         self.add_error: Exception | None = None
@@ -82,7 +82,7 @@ async def test_while_the_fleet_store_rejects_writes_the_local_counts_are_read(
     fleet.add_error = error
     await store.add(CounterSnapshot({"requests": 1}))
     clock.jump(4)
-    reading = await store.read()  # which the fleet's store would still answer
+    reading = await store.read()  # the shared store would still answer this call
     assert (reading.counts["requests"], reading.workers) == (1, 1)
     assert reading.outage == Outage(0.0, kind)
     fleet.add_error = None

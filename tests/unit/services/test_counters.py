@@ -17,7 +17,7 @@ def request(counters, status=200, seconds=0.01, route="/api/metrics"):
     counters.observe_requests([RequestRecord("GET", route, route, status, seconds, {})])
 
 
-def test_requests_are_counted_and_those_that_failed_here_as_errors(counters):
+def test_requests_are_counted_and_server_errors_as_errors(counters):
     for status in (200, 404, 429, 500, 503):
         request(counters, status)
     counts = counters.take()
@@ -31,7 +31,7 @@ def test_latencies_are_exact_within_one_percent(counters):
     assert [counts.latency_ms(q) for q in (0.5, 0.95, 0.99)] == pytest.approx([50, 95, 99], rel=0.01)
 
 
-def test_an_answer_that_lasts_as_long_as_its_client_stays_is_no_latency(counters):
+def test_the_duration_of_a_stream_does_not_count_as_a_latency(counters):
     request(counters, seconds=3600, route="/api/events")
     counts = counters.take()
     assert counts["requests"] == 1
@@ -59,7 +59,7 @@ def test_only_answers_of_the_counted_cache_are_counted(counters):
     assert counters.take().values == {"hits": 5, "misses": 1, "stale": 2}
 
 
-def test_counts_that_were_taken_are_not_counted_again(counters):
+def test_each_count_is_flushed_once(counters):
     request(counters)
     counters.take()
     assert counters.take()["requests"] == 0
@@ -72,7 +72,7 @@ async def test_the_flusher_adds_the_counts_once_a_second_until_it_is_closed(coun
     for _ in range(3):
         request(counters)
         await clock.advance(FLUSH_SECONDS)
-    assert (await store.read()).counts["requests"] == 2  # what came this second is not over
+    assert (await store.read()).counts["requests"] == 2  # the current second is not complete
     await reporter.aclose()
     request(counters)
     await clock.advance(5)

@@ -49,27 +49,27 @@ class MemoryLog:
         self.events = []
         self.appends = 0
         self.reads = 0
-        self.away = False
+        self.is_unavailable = False
         self.forgotten = 0
 
     async def append(self, bodies):
-        self._answer()
+        self._raise_if_unavailable()
         self.appends += 1
         for body in bodies:
             self.events.append(LoggedEvent(str(len(self.events)), body))
 
     async def read(self, after, limit):
-        self._answer()
+        self._raise_if_unavailable()
         self.reads += 1
         start = max(self.forgotten, 0 if after is None else int(after) + 1)
         return self.events[start : start + limit]
 
-    def _answer(self):
-        if self.away:
-            raise StorageUnavailableError("away at redis://secret")
+    def _raise_if_unavailable(self):
+        if self.is_unavailable:
+            raise StorageUnavailableError("unavailable at redis://secret")
 
     @property
-    def told(self):
+    def bodies(self):
         return [orjson.loads(event.body) for event in self.events]
 
 
@@ -98,7 +98,7 @@ class TestRecording:
         assert log.appends == 0
         await clock.advance(GATHER_SECONDS)
         assert log.appends == 1
-        assert [event["seconds"] for event in log.told] == [1.0, 2.0, 3.0]
+        assert [event["seconds"] for event in log.bodies] == [1.0, 2.0, 3.0]
         recorder(AN_EVENT)
         await clock.advance(GATHER_SECONDS)
         assert log.appends == 2
@@ -106,7 +106,7 @@ class TestRecording:
     async def test_an_event_has_its_time_worker_policy_and_details(self, recorder, log, clock):
         recorder(StateChanged(policy="external-service", before="CLOSED", after="OPEN", reason="5 in a row"))
         await clock.advance(GATHER_SECONDS)
-        assert log.told == [
+        assert log.bodies == [
             {
                 "at": "2027-01-15T08:00:00Z",
                 "worker": 4711,
@@ -127,7 +127,7 @@ class TestRecording:
         ):
             recorder(FellBack(policy="p", error=error))
         await clock.advance(GATHER_SECONDS)
-        assert [event["error"] for event in log.told] == [
+        assert [event["error"] for event in log.bodies] == [
             "ExternalServiceError: status 500",
             "CallTimeoutError: the call took longer than 5 s",
             "StorageUnavailableError",
@@ -143,19 +143,23 @@ class TestRecording:
         recorder(CacheRefreshFailed(policy="summary", error=OSError()))
         recorder(Bypassed(policy="ingest", error=OSError()))
         await clock.advance(GATHER_SECONDS)
-        assert [event["event"] for event in log.told] == ["CacheAnswered", "CacheRefreshFailed", "Bypassed"]
+        assert [event["event"] for event in log.bodies] == [
+            "CacheAnswered",
+            "CacheRefreshFailed",
+            "Bypassed",
+        ]
 
     async def test_while_the_log_is_unavailable_events_are_dropped_and_counted(
         self, recorder, log, clock, listener, caplog
     ):
         caplog.set_level("WARNING", "src.services.events.recorder")
-        log.away = True
+        log.is_unavailable = True
         for _ in range(3):
             recorder(AN_EVENT)
             await clock.advance(GATHER_SECONDS)
         assert listener.events == [EventDropped(policy="event-log")] * 3
         assert [record.getMessage() for record in caplog.records] == ["events_dropped"]
-        log.away = False
+        log.is_unavailable = False
         recorder(AN_EVENT)
         await clock.advance(GATHER_SECONDS)
         assert len(log.events) == 1
@@ -165,14 +169,17 @@ class TestRecording:
         for policy in ("ingest", "read", "ingest", "ingest"):
             recorder(Rejected(policy=policy, retry_after=1.0))
         await clock.advance(GATHER_SECONDS)
-        assert [(told["policy"], told.get("times")) for told in log.told] == [("ingest", 3), ("read", None)]
+        assert [(body["policy"], body.get("times")) for body in log.bodies] == [
+            ("ingest", 3),
+            ("read", None),
+        ]
         recorder(Rejected(policy="ingest", retry_after=1.0))
         await clock.advance(GATHER_SECONDS)
-        assert "times" not in log.told[-1], "the next gathering counts anew"
+        assert "times" not in log.bodies[-1], "the next event has a new count"
         for times in (20, 3):
             recorder(Rejected(policy="ingest", times=times, retry_after=1.0))
         await clock.advance(GATHER_SECONDS)
-        assert log.told[-1]["times"] == 23
+        assert log.bodies[-1]["times"] == 23
 
     async def test_waits_of_a_policy_are_one_event_with_a_count_and_the_longest_wait(
         self, recorder, log, clock
@@ -182,14 +189,15 @@ class TestRecording:
         recorder(Waited(policy="bulkhead", seconds=3.0))
         recorder(Rejected(policy="bulkhead", retry_after=1.0))
         await clock.advance(GATHER_SECONDS)
-        assert [event["event"] for event in log.told] == ["Rejected"], "waits gather for longer"
+        assert [event["event"] for event in log.bodies] == ["Rejected"], "waits are merged over a longer time"
         recorder(Waited(policy="limiter", seconds=0.3))
         for _ in range(11):
             await clock.advance(GATHER_SECONDS)
-        told = [
-            (event["policy"], event["event"], event.get("times"), event.get("seconds")) for event in log.told
+        body = [
+            (event["policy"], event["event"], event.get("times"), event.get("seconds"))
+            for event in log.bodies
         ]
-        assert told == [
+        assert body == [
             ("bulkhead", "Rejected", None, None), ("limiter", "Waited", 4, 0.5),
             ("bulkhead", "Waited", None, 3.0),
         ]  # fmt: skip
@@ -199,8 +207,8 @@ class TestRecording:
         for event in (refusal, refusal, *[AN_EVENT] * BUFFERED_EVENTS, refusal):
             recorder(event)
         await clock.advance(GATHER_SECONDS)
-        assert log.told[-1]["policy"] == "ingest"
-        assert "times" not in log.told[-1]
+        assert log.bodies[-1]["policy"] == "ingest"
+        assert "times" not in log.bodies[-1]
         assert sum(event.times for event in listener.of(EventDropped)) == 3
 
     async def test_when_the_buffer_is_full_the_oldest_events_are_dropped_and_counted(
@@ -209,7 +217,7 @@ class TestRecording:
         for n in range(BUFFERED_EVENTS + 7):
             recorder(dataclasses.replace(AN_EVENT, seconds=float(n)))
         await clock.advance(GATHER_SECONDS)
-        assert [event["seconds"] for event in log.told] == [n + 7 for n in range(BUFFERED_EVENTS)]
+        assert [event["seconds"] for event in log.bodies] == [n + 7 for n in range(BUFFERED_EVENTS)]
         assert listener.events == [EventDropped(policy="event-log")] * 7
 
     async def test_closing_writes_the_buffered_events(self, log, clock, listener):
@@ -220,21 +228,21 @@ class TestRecording:
         assert len(log.events) == 1
 
 
-class Following:
-    """Follows in the background, having taken a place, and keeps the bodies that came.
+class Follower:
+    """Follows a feed in the background, and keeps the received bodies.
 
     Args:
-        feed: What is followed.
-        after: From where on.
-        is_slow: Whether it takes nothing more until `takes` is set.
+        feed: The feed.
+        after: The position after which the follower begins.
+        is_slow: Whether the follower stops reading until `may_read` is set.
     """
 
     def __init__(self, feed, after=None, *, is_slow=False):
         self.bodies = []
-        self.signs_of_life = 0
-        self.takes = asyncio.Event()
+        self.empty_pages = 0
+        self.may_read = asyncio.Event()
         if not is_slow:
-            self.takes.set()
+            self.may_read.set()
         self.task = asyncio.create_task(self._follow(feed, after))
 
     async def _follow(self, feed, after):
@@ -242,8 +250,8 @@ class Following:
             async for page in feed.follow(after, until):
                 assert len(page) <= PAGE_EVENTS
                 self.bodies += [event.body for event in page]
-                self.signs_of_life += not page
-                await self.takes.wait()
+                self.empty_pages += not page
+                await self.may_read.wait()
 
     async def leave(self):
         self.task.cancel()
@@ -256,7 +264,7 @@ async def follow(feed, clock):
     followings = []
 
     async def begin(after=None, **options):
-        followings.append(Following(feed, after, **options))
+        followings.append(Follower(feed, after, **options))
         await clock.advance(0)
         return followings[-1]
 
@@ -283,13 +291,13 @@ class TestReading:
 
     async def test_for_all_followers_the_log_is_read_once(self, follow, log, clock):
         followings = [await follow() for _ in range(20)]
-        log.reads = followings[-1].signs_of_life = 0
+        log.reads = followings[-1].empty_pages = 0
         for n in range(10):
             await log.append([b"%d" % n])
             await clock.advance(POLL_SECONDS)
         assert [each.bodies for each in followings] == [[b"%d" % n for n in range(10)]] * 20
         assert log.reads == 10
-        assert followings[-1].signs_of_life == 0, "the events are sign enough"
+        assert followings[-1].empty_pages == 0, "no empty page is needed between events"
         leaving, *staying = followings
         await leaving.leave()
         await log.append([b"more"])
@@ -318,12 +326,12 @@ class TestReading:
 
     async def test_a_follower_with_an_unknown_position_does_not_affect_others(self, follow, log, clock):
         await log.append([b"1"])
-        nowhere = await follow(after="1000000")
+        at_unknown_position = await follow(after="1000000")
         following = await follow()
         await log.append([b"2"])
         await clock.advance(POLL_SECONDS)
         assert following.bodies == [b"1", b"2"]
-        assert nowhere.bodies == []
+        assert at_unknown_position.bodies == []
 
     async def test_a_slow_follower_delays_no_other_and_misses_no_event(self, follow, log, clock):
         following = await follow()
@@ -335,7 +343,7 @@ class TestReading:
             await clock.advance(POLL_SECONDS)
         assert following.bodies == written
         assert len(slow.bodies) <= 1
-        slow.takes.set()
+        slow.may_read.set()
         await clock.advance(POLL_SECONDS)
         assert slow.bodies == written
 
@@ -346,13 +354,13 @@ class TestReading:
         await log.append([b"2"])
         assert (await follow()).bodies == [b"2"]
 
-    async def test_an_outage_is_a_pause(self, follow, log, clock):
+    async def test_followers_continue_after_an_outage(self, follow, log, clock):
         await log.append([b"0", b"1"])
         following = await follow()
-        log.away = True
+        log.is_unavailable = True
         back = await follow(after=log.events[0].id)
         await clock.advance(10 * POLL_SECONDS)
-        log.away = False
+        log.is_unavailable = False
         await clock.advance(POLL_SECONDS)
         assert back.bodies == [b"1"]
         await log.append([b"2"])
@@ -363,21 +371,21 @@ class TestReading:
     @pytest.mark.parametrize("away", [False, True])
     async def test_without_events_there_are_empty_pages(self, follow, log, clock, away):
         following = await follow()
-        log.away = away
-        following.signs_of_life = 0
+        log.is_unavailable = away
+        following.empty_pages = 0
         await clock.advance(10 * (QUIET_SECONDS + POLL_SECONDS))
-        assert following.signs_of_life == 10
+        assert following.empty_pages == 10
 
-    async def test_following_ends_in_time(self, follow, clock):
+    async def test_following_ends_at_its_time_limit(self, follow, clock):
         following = await follow()
         await clock.advance(FOLLOW_SECONDS - 1)
         assert not following.task.done()
         await clock.advance(1 + QUIET_SECONDS)
         assert following.task.done()
 
-    async def test_following_ends_when_the_process_does(self, feed, follow, log, clock):
+    async def test_following_ends_when_the_process_stops(self, feed, follow, log, clock):
         following = await follow()
-        log.away = True
+        log.is_unavailable = True
         back = await follow(after="7")
         feed.end()
         await clock.advance(POLL_SECONDS)
@@ -399,7 +407,7 @@ class TestReading:
             place.__exit__(None, None, None)
 
 
-class DistantLog(MemoryLog):
+class SlowLog(MemoryLog):
     """A log whose replies take some time."""
 
     def __init__(self, clock):
@@ -416,7 +424,7 @@ STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("write"), st.integers(1, PAGE_EVENTS + 1)),
         st.tuples(st.just("follow"), st.tuples(st.one_of(st.just(0), st.floats(0, 1)), st.booleans())),
-        st.tuples(st.sampled_from(["hurry", "leave"]), st.integers(0, 4)),
+        st.tuples(st.sampled_from(["read on", "leave"]), st.integers(0, 4)),
         st.tuples(st.just("away"), st.booleans()),
         st.tuples(st.just("wait"), st.sampled_from([0.1, POLL_SECONDS])),
     ),
@@ -426,33 +434,33 @@ STEPS = st.lists(
 
 @patch(
     "src.services.events.feed.QUIET_SECONDS", math.inf
-)  # or a follower that was forgotten would be helped on
+)  # otherwise an append would also notify a forgotten follower
 @settings(max_examples=examples(200), deadline=None)
 @given(STEPS)
 async def test_every_follower_gets_all_events_after_its_position_once_and_in_order(steps):
     clock = FakeClock()
-    log = DistantLog(clock)
+    log = SlowLog(clock)
     feed, followings = EventFeed(log, clock), []
     for step, how in steps:
         match step:
-            case "write" if not log.away:
+            case "write" if not log.is_unavailable:
                 await log.append([b"%d" % n for n in range(len(log.events), len(log.events) + how)])
             case "follow":
                 start = round(how[0] * len(log.events))
                 after = log.events[start - 1].id if start else None
-                followings.append((Following(feed, after, is_slow=how[1]), start))
-            case "hurry" if how < len(followings):
-                followings[how][0].takes.set()
+                followings.append((Follower(feed, after, is_slow=how[1]), start))
+            case "read on" if how < len(followings):
+                followings[how][0].may_read.set()
             case "leave" if how < len(followings):
                 await followings.pop(how)[0].leave()
             case "away":
-                log.away = how
+                log.is_unavailable = how
             case "wait":
                 await clock.advance(how)
         await settle()
-    log.away = False
+    log.is_unavailable = False
     for following, _ in followings:
-        following.takes.set()
+        following.may_read.set()
     await clock.advance(20 * POLL_SECONDS)
     for following, start in followings:
         assert following.bodies == [event.body for event in log.events[start:]]

@@ -25,8 +25,8 @@ from src.services.simulated_faults import FaultControl, SimulatedFaults
 from tests.support.clock import FakeClock
 
 
-class Raising:
-    """A policy that raises in the call's place."""
+class RaisingPolicy:
+    """A policy that raises an error instead of running the call."""
 
     def __init__(self, error):
         self._error = error
@@ -35,7 +35,7 @@ class Raising:
         raise self._error
 
 
-class Keeping:
+class ErrorRecordingPolicy:
     """A policy that keeps the error of the call."""
 
     error: BaseException | None = None
@@ -62,7 +62,7 @@ class SharedFaults:
         self.agreed |= changes
 
 
-def _raise(error):
+def _raise_error(error):
     raise error
 
 
@@ -91,7 +91,7 @@ async def test_reference_data_is_any_json():
     assert asked == [b"/kv/metric-types/cpu.load%2Fhost%3A1"]
 
 
-async def test_not_found_is_an_answer():
+async def test_not_found_is_a_result_and_no_error():
     assert await service(lambda _: httpx.Response(404)).reference("cpu") is None
 
 
@@ -105,15 +105,15 @@ async def test_not_found_is_an_answer():
         (lambda _: httpx.Response(403), ExternalServiceRefusedError),
     ],
 )
-async def test_any_other_error_is_a_failure_and_raised_as_no_answer(answer, judged):
-    keeping = Keeping()
+async def test_any_other_error_counts_as_a_failure_and_is_raised_as_unavailable(answer, judged):
+    keeping = ErrorRecordingPolicy()
     with pytest.raises(ExternalServiceUnavailableError):
         await service(answer, Pipeline(keeping)).reference("cpu")
     assert type(keeping.error) is judged
 
 
 @pytest.mark.parametrize("error", [httpx.ConnectError("refused"), ConnectionResetError("cut")])
-async def test_a_connection_that_fails_is_a_failure(error):
+async def test_a_failed_connection_counts_as_a_failure(error):
     def answer(request):
         raise error
 
@@ -121,7 +121,7 @@ async def test_a_connection_that_fails_is_a_failure(error):
         await service(answer).reference("cpu")
 
 
-def test_only_the_services_own_failures_count_against_it():
+def test_only_failures_of_the_service_count_as_failures():
     assert is_failure(ExternalServiceError("x"))
     assert is_failure(CallTimeoutError(1))
     assert is_failure(ExternalServiceRefusedError(403)) is None
@@ -152,17 +152,17 @@ async def test_a_service_without_faults_is_reported_as_unavailable(answer):
 
 async def test_an_open_circuit_is_a_503_circuit_open():
     with pytest.raises(CircuitOpenError):
-        await service(None, Pipeline(Raising(CircuitOpenError("p", "open", 7)))).reference("cpu")
+        await service(None, Pipeline(RaisingPolicy(CircuitOpenError("p", "open", 7)))).reference("cpu")
 
 
 async def test_another_rejection_keeps_its_retry_after():
     with pytest.raises(ExternalServiceUnavailableError) as caught:
-        await service(None, Pipeline(Raising(RateLimitedError("p", "spent", 7)))).reference("cpu")
+        await service(None, Pipeline(RaisingPolicy(RateLimitedError("p", "spent", 7)))).reference("cpu")
     assert caught.value.retry_after == 7
 
 
 class TestRetryAfter:
-    """Of the service, on a 429 or a 503 (RFC 9110, section 10.2.3)."""
+    """The header Retry-After of a response with status 429 or 503 (RFC 9110, section 10.2.3)."""
 
     @pytest.fixture
     def retry(self, clock):
@@ -174,7 +174,7 @@ class TestRetryAfter:
         ("value", "wait"),
         [
             ("7", 7.0),
-            ("Fri, 15 Jan 2027 08:00:20 GMT", 20.0),  # the clock's 1,800,000,000 is 08:00:00
+            ("Fri, 15 Jan 2027 08:00:20 GMT", 20.0),  # 1,800,000,000 on the clock is 08:00:00
             ("Fri, 15 Jan 2027 07:59:00 GMT", 0.1),
             ("0", 0.1),
             ("soon", 0.1),
@@ -217,7 +217,7 @@ class TestRetryAfter:
 
 
 class TestSharedFaults:
-    """Where the service runs in process, in every worker."""
+    """The faults of a simulated service that runs in the process of every worker."""
 
     @staticmethod
     def recorder(puts):
@@ -253,7 +253,7 @@ class TestSharedFaults:
         _, control = service_with_faults(self.recorder([]), SharedFaults({"failure_rate": 0.5}))
         assert await control.change({"latency_ms": 40}) == SimulatedFaults(0.5, 40)
 
-    async def test_no_change_is_an_answer_and_no_write(self):
+    async def test_an_empty_change_is_answered_without_a_write(self):
         shared = SharedFaults({"failure_rate": 0.5})
         _, control = service_with_faults(self.recorder([]), shared)
         assert await control.change({}) == SimulatedFaults(0.5, 0)
@@ -281,10 +281,10 @@ class TestSetFailureRateFromAShell:
         assert sent["url"] == "http://127.0.0.1:8123/api/admin/external-service/failure-rate"
         assert sent["headers"] == {"X-API-Key": "secret"}
 
-    def test_it_reads_the_env_file_as_the_service_does(self, monkeypatch, tmp_path):
+    def test_the_command_reads_the_env_file_like_the_service(self, monkeypatch, tmp_path):
         asked = []
         monkeypatch.setattr(
-            httpx, "put", lambda url, **_: asked.append(url) or _raise(httpx.ConnectError("x"))
+            httpx, "put", lambda url, **_: asked.append(url) or _raise_error(httpx.ConnectError("x"))
         )
         monkeypatch.chdir(tmp_path)
         (tmp_path / ".env").write_text("APP_PORT=8134\n", encoding="utf-8-sig")
@@ -292,6 +292,6 @@ class TestSetFailureRateFromAShell:
             set_failure_rate(1.0)
         assert asked[0].startswith("http://127.0.0.1:8134/")
 
-    def test_an_api_that_does_not_answer_is_an_error(self):
+    def test_an_api_that_does_not_respond_is_an_error(self):
         with pytest.raises(RuntimeError, match="no API answers at"):
             set_failure_rate(1.0, "http://127.0.0.1:1")

@@ -38,14 +38,14 @@ def judge(counters=QUIET, breaker=CLOSED, proxy=None, **options) -> Finding:
     return worst_finding(counters, breaker, proxy, now=NOW, monotonic=MONOTONIC, **options)
 
 
-def counted(**values) -> CounterReading:
+def counters_with(**values) -> CounterReading:
     return CounterReading(CounterSnapshot(values), 1)
 
 
 UNAVAILABLE = replace(QUIET, outage=Outage(MONOTONIC - 75, "unavailable"))
 REFUSES = replace(QUIET, outage=Outage(MONOTONIC - 3, "refuses"))
-FAILING = counted(requests=100, errors=12)
-BYPASSING = counted(requests=100, bypassed=25)
+FAILING = counters_with(requests=100, errors=12)
+BYPASSING = counters_with(requests=100, bypassed=25)
 PROXY_OPEN = proxy_status(breaker=BreakerState.OPEN)
 PROXY_FULL = proxy_status(queue_size=52, oldest_age_seconds=43.9, is_full=True)
 PROXY_HELD = proxy_status(queue_size=3, next_slot_seconds=238.4)
@@ -64,7 +64,7 @@ PROXY_HALF_OPEN = proxy_status(breaker=BreakerState.HALF_OPEN)
         proxy_status(interval_seconds=300, next_slot_seconds=238.4),
     ],
 )
-def test_without_findings_all_is_well(proxy):
+def test_without_findings_the_status_is_healthy(proxy):
     assert judge(proxy=proxy) == Finding("ok", "ALL_WELL", "All well")
 
 
@@ -77,9 +77,10 @@ def test_without_findings_all_is_well(proxy):
     ],
 )
 def test_the_finding_of_an_outage_describes_the_quotas(policy, quotas):
-    said = judge(counters=UNAVAILABLE, outage_policy=policy)
+    finding = judge(counters=UNAVAILABLE, outage_policy=policy)
     assert (
-        said.message == f"Redis unavailable for 75 s: nothing is stored, {quotas}; figures of one worker only"
+        finding.message
+        == f"Redis unavailable for 75 s: nothing is stored, {quotas}; figures of one worker only"
     )
 
 
@@ -142,10 +143,10 @@ def test_each_finding_has_a_message(given, level, code, message):
 
 
 def test_the_status_is_the_worst_finding():
-    everything = replace(counted(requests=100, errors=50, bypassed=9), outage=UNAVAILABLE.outage)
+    everything = replace(counters_with(requests=100, errors=50, bypassed=9), outage=UNAVAILABLE.outage)
     both = proxy_status(100, is_full=True, breaker=BreakerState.OPEN)
     held = {"next_slot_seconds": 99, "breaker": BreakerState.HALF_OPEN}
-    said = [
+    findings = [
         judge(everything, OPEN, both).code,
         judge(replace(everything, outage=REFUSES.outage), OPEN, both).code,
         judge(replace(everything, outage=None), OPEN, both).code,
@@ -158,12 +159,12 @@ def test_the_status_is_the_worst_finding():
         judge(QUIET, CLOSED, PROXY_HALF_OPEN).code,
         judge().code,
     ]
-    assert said == [
+    assert findings == [
         "REDIS_UNAVAILABLE", "REDIS_REFUSES", "BREAKER_OPEN", "SERVER_ERRORS", "BREAKER_HALF_OPEN",
         "LIMITER_OPEN", "PROXY_BREAKER_OPEN", "PROXY_QUEUE_FULL", "PROXY_QUEUE_PAUSED",
         "PROXY_BREAKER_HALF_OPEN", "ALL_WELL",
     ]  # fmt: skip
-    assert said == list(get_args(Code))
+    assert findings == list(get_args(Code))
 
 
 @pytest.mark.parametrize(
@@ -171,11 +172,11 @@ def test_the_status_is_the_worst_finding():
     [(5, 100, "ALL_WELL"), (6, 100, "SERVER_ERRORS"), (1, 1, "SERVER_ERRORS"), (0, 0, "ALL_WELL")],
 )
 def test_a_small_share_of_errors_is_not_a_finding(errors, requests, code):
-    assert judge(counted(requests=requests, errors=errors)).code == code
+    assert judge(counters_with(requests=requests, errors=errors)).code == code
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"),
+    ("seconds", "text"),
     [
         (-5, "0 s"),
         (0, "0 s"),
@@ -186,7 +187,7 @@ def test_a_small_share_of_errors_is_not_a_finding(errors, requests, code):
         (90_000, "25 h"),
     ],
 )
-def test_durations_are_in_seconds_minutes_or_hours(seconds, said):
+def test_durations_are_in_seconds_minutes_or_hours(seconds, text):
     assert judge(breaker=replace(OPEN, opened_at=NOW - seconds)).message.startswith(
-        f"Breaker open for {said}:"
+        f"Breaker open for {text}:"
     )

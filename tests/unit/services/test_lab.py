@@ -37,7 +37,7 @@ TIMEOUT_SECONDS = 5.0
 
 
 class Provider:
-    """Answers `/get`, `/delay/3` and `/status/500`, or as a test sets, and counts the attempts."""
+    """A provider that answers `/get`, `/delay/3` and `/status/500`, or as set by a test."""
 
     def __init__(self, clock):
         self._clock = clock
@@ -75,7 +75,7 @@ class Lease:
         self.answers.set()
 
     async def take(self, token, seconds):
-        # Who stops waiting for it does not take back a command that has left.
+        # The cancellation of a caller does not undo a command that was sent.
         return await asyncio.shield(asyncio.ensure_future(self._take(token)))
 
     async def _take(self, token):
@@ -109,7 +109,7 @@ def breaker(clock):
 
 @pytest.fixture
 def finished():
-    """One element for each finished call."""
+    """Return a list with one element for each finished call."""
     return []
 
 
@@ -149,19 +149,19 @@ def counts(report):
     return {name: value for name in names if (value := getattr(report, name))}
 
 
-async def hang():
+async def answer_never():
     await asyncio.Event().wait()
 
 
-async def cut():
-    raise ConnectionResetError("cut")
+async def cut_connection():
+    raise ConnectionResetError("cut_connection")
 
 
 async def unreachable():
     raise httpx.ConnectError("refused")
 
 
-class TestWhatBecameOfACall:
+class TestCallReports:
     async def test_a_mixed_run_reports_each_call(self, make_lab, clock):
         report = await clock.drive(make_lab().run(4, MIXED))
         assert counts(report) == {"succeeded": 3, "fallback": 1}
@@ -177,14 +177,14 @@ class TestWhatBecameOfACall:
         assert report.duration_ms == 3000.0
 
     async def test_a_call_saved_by_a_retry_is_recovered(self, make_lab, clock, provider):
-        provider.instead = [cut, unreachable]
+        provider.instead = [cut_connection, unreachable]
         report = await clock.drive(make_lab().run(1, ("/get",)))
         assert counts(report) == {"recovered": 1}
         assert report.calls[0].attempts == 3
         assert report.calls[0].error is None
 
     async def test_a_call_that_hangs_is_stopped_each_time(self, make_lab, clock, provider):
-        provider.instead = [hang] * 3
+        provider.instead = [answer_never] * 3
         report = await clock.drive(make_lab().run(1, ("/get",)))
         assert counts(report) == {"fallback": 1}
         assert report.calls[0].error == "the call took longer than 5 s"
@@ -225,7 +225,7 @@ class TestWhatBecameOfACall:
         ] * 2
 
 
-class TestWhoRefused:
+class TestRejections:
     async def test_failures_open_the_breaker_and_then_the_service_is_not_called(
         self, make_lab, clock, provider, breaker
     ):
@@ -262,12 +262,12 @@ class TestWhoRefused:
         assert counts(crowded) == {"succeeded": 1, "rejected": 1}
 
 
-class TestHowManyThereMayBe:
-    async def test_few_of_a_run_are_in_the_pipeline_at_a_time(self, make_lab, clock, provider):
+class TestLimits:
+    async def test_the_concurrent_calls_of_a_run_are_limited(self, make_lab, clock, provider):
         report = await clock.drive(make_lab(at_once=3).run(7, SLOW))
         assert provider.most_open == 3
         assert counts(report) == {"succeeded": 7}
-        assert {call.duration_ms for call in report.calls} == {3000.0}  # the wait outside is not the call's
+        assert {call.duration_ms for call in report.calls} == {3000.0}  # without the wait outside
 
     async def test_runs_share_the_limit_of_calls_and_a_rejected_run_has_a_retry_after(self, make_lab, clock):
         lab = make_lab()
@@ -305,23 +305,25 @@ class TestHowManyThereMayBe:
 
 class TestStress:
     async def test_a_stress_test_keeps_its_concurrency_for_its_duration(self, make_lab, clock, provider):
-        async def takes_a_tenth():
+        async def answer_after_a_tenth_of_a_second():
             await clock.sleep(0.1)
             return httpx.Response(200)
 
-        provider.instead = [takes_a_tenth] * 1000
+        provider.instead = [answer_after_a_tenth_of_a_second] * 1000
         report = await clock.drive(make_lab().stress(2, 3))
         assert provider.most_open == 3
         assert provider.open == 0
         assert report.duration_ms == 2000.0
         assert report.count == report.succeeded
-        assert report.count in {57, 60}  # the last three end in the very instant in which the time is up
+        assert report.count in {57, 60}  # the last three end exactly at the timeout
         assert report.throughput_per_second == report.count / 2
         assert report.concurrency == 3
         assert report.p50_ms == pytest.approx(100, rel=0.01)
         assert report.p50_ms == report.p95_ms == report.p99_ms
 
-    async def test_an_open_breaker_does_not_make_it_a_busy_loop(self, make_lab, clock, provider, breaker):
+    async def test_an_open_breaker_does_not_turn_a_stress_test_into_a_busy_loop(
+        self, make_lab, clock, provider, breaker
+    ):
         await breaker.force_open()
         report = await clock.drive(make_lab(rate=10).stress(2, 5))
         assert provider.calls == 0
@@ -337,13 +339,13 @@ class TestStress:
         assert report.rejected_p50_ms == report.rejected_p95_ms == 0.0
         assert len(finished) == report.count
 
-    async def test_a_rejection_by_the_limiter_itself_has_no_latency_of_its_own(self, make_lab, clock):
+    async def test_a_rejection_by_the_limiter_is_not_measured_as_a_latency(self, make_lab, clock):
         report = await clock.drive(make_lab(rate=1, max_wait_seconds=0.5).stress(1, 3))
         assert 0 < report.rejected <= 30  # each of the three callers pauses: the loop is not busy
         assert report.rejected_p50_ms is None
 
     async def test_hanging_calls_are_cancelled_at_the_end(self, make_lab, clock, provider):
-        provider.instead = [hang] * 4
+        provider.instead = [answer_never] * 4
         report = await clock.drive(make_lab().stress(1, 4))
         assert counts(report) == {"unfinished": 4}
         assert report.count == 0
@@ -369,8 +371,8 @@ class TestStress:
         lab = make_lab()
         await clock.drive(lab.stress(1, 1))
         assert lease.holders == []
-        await clock.advance(1)  # the limiter has let through all it could
-        provider.instead = [hang] * 9
+        await clock.advance(1)  # the limiter has admitted all calls of the quota
+        provider.instead = [answer_never] * 9
         running = asyncio.create_task(lab.stress(60, 9))
         await settle()
         assert len(lease.holders) == 1

@@ -17,8 +17,8 @@ from tests.unit.services.test_health_status import PROXY_OPEN
 
 
 @dataclass
-class Parts:
-    """What an overview is read from, as a test has set it."""
+class OverviewSources:
+    """The sources of an overview, set by a test."""
 
     memory: int | None = 1_234_567
     failure_rate: float | Exception = 0.25
@@ -41,15 +41,15 @@ class Parts:
 
 
 @pytest.fixture
-def parts() -> Parts:
-    parts = Parts()
+def parts() -> OverviewSources:
+    parts = OverviewSources()
     parts.goes_on.set()
     parts.answers.set()
     return parts
 
 
 @pytest.fixture
-def pulses(clock) -> MemoryCounterStore:
+def counter_snapshots(clock) -> MemoryCounterStore:
     return MemoryCounterStore(clock)
 
 
@@ -59,14 +59,14 @@ def breaker(clock) -> CircuitBreaker:
 
 
 @pytest.fixture
-async def service(parts, pulses, breaker, clock):
-    service = OverviewService(pulses, breaker, parts.memory_bytes, parts.faults, clock)
+async def service(parts, counter_snapshots, breaker, clock):
+    service = OverviewService(counter_snapshots, breaker, parts.memory_bytes, parts.faults, clock)
     yield service
     await service.aclose()
 
 
-async def test_the_overview_has_every_member(service, pulses, clock):
-    await pulses.add(CounterSnapshot({"requests": 20}))
+async def test_the_overview_has_every_member(service, counter_snapshots, clock):
+    await counter_snapshots.add(CounterSnapshot({"requests": 20}))
     await clock.advance(1)
     found = await service.get()
     assert found.counters.counts["requests"] == 20
@@ -82,11 +82,13 @@ async def test_the_status_follows_from_the_figures(service, breaker):
     assert (await service.get()).status.code == "BREAKER_OPEN"
 
 
-async def test_the_overview_includes_the_proxy_if_there_is_one(parts, pulses, breaker, clock):
+async def test_the_overview_includes_the_proxy_if_there_is_one(parts, counter_snapshots, breaker, clock):
     async def proxy():
         return PROXY_OPEN
 
-    service = OverviewService(pulses, breaker, parts.memory_bytes, parts.faults, clock, proxy=proxy)
+    service = OverviewService(
+        counter_snapshots, breaker, parts.memory_bytes, parts.faults, clock, proxy=proxy
+    )
     found = await service.get()
     assert (found.proxy, found.status.code) == (PROXY_OPEN, "PROXY_BREAKER_OPEN")
     await service.aclose()

@@ -97,7 +97,7 @@ class TestSharing:
         await clock.advance(10)
         assert len(fleet.calls) == 2
 
-    async def test_requests_with_credentials_share_nothing(self, fleet, clock):
+    async def test_requests_with_credentials_share_no_call(self, fleet, clock):
         proxy = fleet.worker()
         send(proxy, *[get("/mine", cookie="a=b")] * 2)
         await clock.advance(10)
@@ -106,7 +106,7 @@ class TestSharing:
         assert len(fleet.calls) == 4
 
     @pytest.mark.parametrize("headers", [{"Set-Cookie": "a=b"}, {"Cache-Control": "private"}, {"Vary": "*"}])
-    async def test_an_answer_for_one_caller_goes_to_the_first(self, fleet, clock, headers):
+    async def test_a_personal_answer_goes_only_to_the_first_caller(self, fleet, clock, headers):
         fleet.answers["/same"] = (200, headers, b"yours")
         first, second, third = send(fleet.worker(), *[get("/same")] * 3)
         await clock.advance(10)
@@ -154,7 +154,7 @@ class TestSharing:
         first, _, second = *send(one, get("/same"), get("/else")), *send(other, get("/same"))
         await clock.advance(10)
         assert sorted(path for _, path in fleet.calls) == ["/else", "/same"]
-        assert fleet.calls[1][0] < 1.2 * INTERVAL  # the slot that was not needed is not lost
+        assert fleet.calls[1][0] < 1.2 * INTERVAL  # the unused slot is not lost
         assert first.result().source == "MISS"
         answer = second.result()
         assert (answer.source, await body(answer)) == ("HIT", b"/same")
@@ -183,7 +183,7 @@ class TestCopies:
             (200, {}, b"x" * (MAX_COPY_BYTES + 1)),
         ],
     )
-    async def test_other_answers_are_not_kept(self, fleet, clock, answer):
+    async def test_other_responses_are_not_stored(self, fleet, clock, answer):
         fleet.answers["/a"] = answer
         proxy = fleet.worker()
         for _ in range(2):
@@ -192,13 +192,13 @@ class TestCopies:
             assert found == ("MISS", answer[0], b"".join(answer[2:]))
         assert len(fleet.calls) == 2
 
-    async def test_the_largest_body_is_kept(self, fleet, clock):
+    async def test_a_body_of_the_greatest_length_is_stored(self, fleet, clock):
         fleet.answers["/a"] = (200, {"Content-Length": str(MAX_COPY_BYTES)}, b"x" * MAX_COPY_BYTES)
         proxy = fleet.worker()
         await body(await clock.drive(proxy.answer(get("/a"))))
         assert (await proxy.answer(get("/a"))).source == "HIT"
 
-    async def test_a_reader_who_has_the_whole_body_finds_the_copy(self, fleet, clock):
+    async def test_after_the_whole_body_was_read_the_copy_is_stored(self, fleet, clock):
         fleet.answers["/a"] = (200, {"Content-Length": "2"}, b"a", b"b")
         proxy = fleet.worker()
         answer = await clock.drive(proxy.answer(get("/a")))
@@ -210,7 +210,7 @@ class TestCopies:
 
 
 class TestSlowReaders:
-    async def test_the_oldest_answer_is_cut_when_unread_ones_need_too_much_memory(self, fleet, clock):
+    async def test_the_oldest_unread_response_is_cut_when_the_memory_budget_is_exceeded(self, fleet, clock):
         fleet.answers = {f"/{n}": (200, {}, b"x" * MAX_BYTES) for n in range(UNREAD_ANSWERS + 1)}
         waiting = send(fleet.worker(), *(get(path) for path in fleet.answers))
         await clock.advance(UNREAD_ANSWERS * INTERVAL)
@@ -219,7 +219,7 @@ class TestSlowReaders:
             await body(oldest)
         assert {len(await body(answer)) for answer in others} == {MAX_BYTES}
 
-    async def test_an_answer_that_broke_off_counts_too(self, fleet, clock):
+    async def test_an_incomplete_response_counts_towards_the_memory_budget(self, fleet, clock):
         async def cut(_):
             return 200, {}, b"x" * MAX_BYTES, b"and too much"
 
@@ -232,7 +232,7 @@ class TestSlowReaders:
 
 class TestFailures:
     async def failing(self, fleet, clock):
-        """A worker with a stale copy of /a and an upstream that fails."""
+        """Return a worker with a stale copy of /a and an upstream that fails."""
         proxy = fleet.worker()
         await body(await clock.drive(proxy.answer(get("/a"))))
         await clock.advance(TTL)
@@ -278,7 +278,7 @@ class TestFailures:
             CircuitOpenError
         ] * 8
 
-    async def test_a_breaker_forced_open_rejects_too_and_names_no_time(self, fleet, clock):
+    async def test_a_breaker_that_is_forced_open_rejects_without_a_time(self, fleet, clock):
         proxy = fleet.worker()
         await proxy._breaker.force_open()
         with pytest.raises(CircuitOpenError) as caught:
@@ -302,7 +302,7 @@ class TestFailures:
         assert stale.result().source == "STALE"
         assert isinstance(failed.exception(), ExternalServiceUnavailableError)
 
-    async def test_an_answer_that_breaks_off_is_cut_and_not_kept(self, fleet, clock):
+    async def test_an_incomplete_response_is_cut_and_not_stored(self, fleet, clock):
         fleet.answers["/a"] = (200, {}, b"half", httpx.ReadError("cut"))
         proxy = fleet.worker()
         answer = await clock.drive(proxy.answer(get("/a")))
@@ -312,7 +312,7 @@ class TestFailures:
         assert (await proxy.status()).breaker.failure_count == 1
 
     @pytest.mark.parametrize("answer", [(600, {}), (200, {"X-Odd": b"a\x01b"})])
-    async def test_an_answer_that_is_not_http_is_a_failure_and_not_kept(self, fleet, clock, answer):
+    async def test_a_response_that_is_not_http_is_a_failure_and_not_stored(self, fleet, clock, answer):
         proxy = await self.failing(fleet, clock)
         fleet.answers |= dict.fromkeys(("/a", "/b"), answer)
         assert (await clock.drive(proxy.answer(get("/a")))).source == "STALE"
@@ -322,7 +322,7 @@ class TestFailures:
             await clock.drive(proxy.answer(get("/b")))
         assert fleet.cache._copies == copies
 
-    async def test_an_answer_too_long_is_an_error_but_no_failure(self, fleet, clock):
+    async def test_a_response_that_is_too_long_is_an_error_but_no_failure(self, fleet, clock):
         fleet.answers["/a"] = (200, {"Content-Length": str(MAX_BYTES + 1)}, b"x")
         proxy = fleet.worker()
         with pytest.raises(UpstreamAnswerTooLargeError):
@@ -428,7 +428,7 @@ class TestFailures:
         await clock.advance(2)
         assert await body(being_made.result()) == b"slow"
 
-    async def test_a_path_that_tries_to_leave_is_not_counted(self, fleet):
+    async def test_a_path_outside_the_base_path_is_not_counted(self, fleet):
         proxy = fleet.worker()
         with pytest.raises(UnsafeTargetError):
             await proxy.answer(get("/../a"))
@@ -446,7 +446,7 @@ async def test_the_status_counts_the_result_of_each_request(clock):
     fleet.answers["/b"] = (404, {})
     await clock.drive(proxy.answer(get("/b")))  # success
     await clock.advance(INTERVAL)
-    waiting = send(proxy, get("/c"), get("/d"), get("/e"), get("/f"))  # the last is one too many
+    waiting = send(proxy, get("/c"), get("/d"), get("/e"), get("/f"))  # the last one is above the limit
     await clock.advance(0.5)
     status = await proxy.status()
     assert (status.queue.policy, status.queue.capacity) == ("fifo", 2)

@@ -1,4 +1,4 @@
-"""Which copies the proxy answers with (RFC 9111), on a fake clock that shows 08:00:00 on 15 January 2027."""
+"""The copies with which the proxy answers (RFC 9111). The fake clock begins at 2027-01-15 08:00:00 UTC."""
 
 from datetime import UTC, datetime
 from email.utils import format_datetime
@@ -21,8 +21,8 @@ def date(seconds=0.0):
     return format_datetime(datetime.fromtimestamp(START + seconds, UTC), usegmt=True)
 
 
-def numbered(fleet, *headers):
-    """Have the upstream answer /a with `headers` and the number of the call."""
+def answer_with_number(fleet, *headers):
+    """Make the upstream answer /a with `headers` and the number of the call."""
 
     async def answer(_request):
         return 200, list(headers), str(len(fleet.calls)).encode()
@@ -70,7 +70,7 @@ LIFETIMES = [
 @pytest.mark.parametrize(("headers", "seconds"), LIFETIMES)
 async def test_a_copy_is_used_by_every_worker_until_it_is_stale(fleet, clock, headers, seconds):
     one, other = fleet.worker(), fleet.worker()
-    numbered(fleet, *headers)
+    answer_with_number(fleet, *headers)
     first = await clock.drive(one.answer(get("/a")))
     await clock.advance(seconds - 0.5)
     for worker in (one, other):
@@ -117,7 +117,7 @@ NEVER_FRESH = [
 @pytest.mark.parametrize("headers", NEVER_FRESH)
 async def test_an_answer_that_is_not_fresh_is_requested_again_by_every_worker(fleet, clock, headers):
     one, other = fleet.worker(), fleet.worker()
-    numbered(fleet, *headers)
+    answer_with_number(fleet, *headers)
     answers = [await clock.drive(worker.answer(get("/a"))) for worker in (one, other, one)]
     assert [(answer.source, await body(answer)) for answer in answers] == [
         ("MISS", b"1"),
@@ -127,7 +127,7 @@ async def test_an_answer_that_is_not_fresh_is_requested_again_by_every_worker(fl
 
 
 async def test_workers_that_wait_for_an_answer_that_is_not_fresh_call_once_each(fleet, clock):
-    numbered(fleet, (CACHE_CONTROL, "max-age=0"))
+    answer_with_number(fleet, (CACHE_CONTROL, "max-age=0"))
     waiting = [task for _ in range(2) for task in send(fleet.worker(), *[get("/a")] * 3)]
     await clock.advance(5 * INTERVAL)
     assert [await body(task.result()) for task in waiting] == [b"1"] * 3 + [b"2"] * 3
@@ -140,7 +140,7 @@ ONE_REQUEST = ["no-store", "no-cache", "max-age=60, no-store", "private", 'no-ca
 async def test_an_answer_for_one_request_is_not_shared_with_those_that_wait_for_the_same_call(
     fleet, clock, cache_control
 ):
-    numbered(fleet, (CACHE_CONTROL, cache_control))
+    answer_with_number(fleet, (CACHE_CONTROL, cache_control))
     waiting = send(fleet.worker(), *[get("/a")] * 3)
     await clock.advance(5 * INTERVAL)
     assert sorted([await body(task.result()) for task in waiting]) == [b"1", b"2", b"3"]
@@ -148,7 +148,7 @@ async def test_an_answer_for_one_request_is_not_shared_with_those_that_wait_for_
 
 class TestAge:
     async def test_the_time_in_the_upstreams_caches_counts(self, fleet, clock):
-        numbered(fleet, (AGE, "10"), (CACHE_CONTROL, "max-age=60"))
+        answer_with_number(fleet, (AGE, "10"), (CACHE_CONTROL, "max-age=60"))
         proxy = fleet.worker()
         answer = await clock.drive(proxy.answer(get("/a")))
         assert dict((await answer.buffer.head()).headers)[b"age"] == b"10"
@@ -182,10 +182,10 @@ class TestStaleCopies:
 
     @pytest.fixture
     async def after_failure(self, fleet, clock):
-        """Request /a, whose answer has this header, and again later while the upstream fails."""
+        """Request /a, with this header in its answer, and request it again later while the upstream fails."""
 
         async def after_failure(cache_control, seconds):
-            numbered(fleet, (CACHE_CONTROL, cache_control))
+            answer_with_number(fleet, (CACHE_CONTROL, cache_control))
             proxy = fleet.worker()
             await body(await clock.drive(proxy.answer(get("/a"))))
             await clock.advance(seconds)
@@ -244,21 +244,21 @@ class TestRequests:
         ],
     )
     async def test_a_request_can_reject_a_copy(self, fleet, clock, headers, source):
-        numbered(fleet)
+        answer_with_number(fleet)
         proxy = fleet.worker()
         await clock.drive(proxy.answer(get("/a")))
         await clock.advance(10)
         assert (await clock.drive(proxy.answer(get("/a", **headers)))).source == source
 
     async def test_the_answer_to_a_refresh_is_the_new_copy(self, fleet, clock):
-        numbered(fleet)
+        answer_with_number(fleet)
         proxy = fleet.worker()
         for request in (get("/a"), get("/a", cache_control="no-cache")):
             await clock.drive(proxy.answer(request))
         assert await body(await proxy.answer(get("/a"))) == b"2"
 
-    async def test_no_store_forbids_to_share_or_keep_the_answer(self, fleet, clock):
-        numbered(fleet)
+    async def test_with_no_store_the_answer_is_neither_shared_nor_cached(self, fleet, clock):
+        answer_with_number(fleet)
         proxy = fleet.worker()
         send(proxy, *[get("/a", cache_control="no-store")] * 2)
         await clock.advance(2 * INTERVAL)

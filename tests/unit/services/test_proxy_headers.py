@@ -1,4 +1,4 @@
-"""Which headers the proxy passes on, and how it reads them."""
+"""The headers that the proxy reads and passes on."""
 
 import pytest
 
@@ -40,7 +40,7 @@ def test_only_known_request_headers_reach_the_upstream():
     assert first(passed_on, b"x-request-id") == b"ours"
 
 
-def test_the_caller_gets_the_answers_headers_except_for_those_of_the_hop_and_the_origin():
+def test_hop_by_hop_headers_and_those_about_the_origin_are_not_passed_on():
     sent = headers(
         content_type="text/html", content_length="3", etag='"1"', location="/elsewhere", set_cookie="a=b",
         connection="X-Hop", x_hop="1", upgrade="h2c", server="nginx", date="now", age="4",

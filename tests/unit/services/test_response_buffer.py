@@ -1,4 +1,4 @@
-"""An answer that is written once and read by any number of readers."""
+"""The buffer of a response with one writer and any number of readers."""
 
 import asyncio
 
@@ -69,7 +69,7 @@ async def test_an_error_before_the_head_is_raised_for_all_readers():
             await each
 
 
-async def test_an_answer_that_breaks_off_is_read_as_far_as_it_came():
+async def test_an_incomplete_response_is_read_up_to_its_end():
     buffer, got = ResponseBuffer(), []
     buffer.begin(HEAD)
     buffer.write(b"half")
@@ -80,7 +80,7 @@ async def test_an_answer_that_breaks_off_is_read_as_far_as_it_came():
     assert await buffer.head() == HEAD
 
 
-def written(body):
+def complete_buffer(body):
     buffer = ResponseBuffer()
     buffer.begin(HEAD)
     buffer.write(body)
@@ -88,9 +88,9 @@ def written(body):
     return buffer
 
 
-async def test_answers_being_read_are_bounded_and_the_oldest_is_discarded_first():
+async def test_the_memory_of_responses_is_limited_and_the_oldest_is_discarded_first():
     budget = BufferBudget(10)
-    oldest, older, newest = buffers = [written(body) for body in (b"1234", b"5678", b"90123")]
+    oldest, older, newest = buffers = [complete_buffer(body) for body in (b"1234", b"5678", b"90123")]
     reading = oldest.body()
     for buffer in buffers[:2]:
         budget.add(buffer)
@@ -108,26 +108,26 @@ async def test_answers_being_read_are_bounded_and_the_oldest_is_discarded_first(
 
 async def test_an_answer_without_readers_does_not_count():
     budget = BufferBudget(10)
-    kept = written(b"12345")
+    kept = complete_buffer(b"12345")
     budget.add(kept)
     for _ in range(9):
-        budget.add(written(b"12345"))
+        budget.add(complete_buffer(b"12345"))
     assert kept.length == 5
 
 
 async def test_an_answer_that_failed_before_its_head_keeps_its_error():
     budget, failed = BufferBudget(10), ResponseBuffer()
     failed.fail(RuntimeError("no answer"))
-    for buffer in (failed, long := written(b"12345678901"), short := written(b"1")):
+    for buffer in (failed, long := complete_buffer(b"12345678901"), short := complete_buffer(b"1")):
         budget.add(buffer)
     with pytest.raises(RuntimeError, match="no answer"):
         await failed.head()
     assert (long.length, short.length) == (0, 1)
 
 
-async def test_a_single_answer_longer_than_the_budget_is_kept_until_the_next():
+async def test_a_response_longer_than_the_budget_is_kept_until_the_next():
     budget = BufferBudget(10)
-    long, short = written(b"12345678901"), written(b"1")
+    long, short = complete_buffer(b"12345678901"), complete_buffer(b"1")
     budget.add(long)
     assert long.length == 11
     budget.add(short)

@@ -34,7 +34,7 @@ async def test_each_step_has_its_beginning(series, store):
     ]
 
 
-async def test_by_default_it_is_the_last_hour_with_the_step_under_way(series, clock):
+async def test_the_default_period_is_the_last_hour_with_the_current_step(series, clock):
     clock.jump(30)
     found = times(await series.get("cpu", None, None, 60))
     assert (len(found), found[0], found[-1]) == (60, NOW - HOUR + 60 * SECOND, NOW)
@@ -50,18 +50,18 @@ async def test_by_default_the_first_step_is_whole(series, clock):
     assert times(await series.get("cpu", None, None, 2000)) == [under_way - 2000 * SECOND, under_way]
 
 
-async def test_a_step_longer_than_an_hour_is_one_step(series, clock):
+async def test_with_a_step_longer_than_an_hour_there_is_one_step(series, clock):
     clock.jump(1)
     assert times(await series.get("cpu", None, None, 86_400)) == [NOW // (24 * HOUR) * 24 * HOUR]
 
 
-async def test_without_an_end_it_goes_on_to_the_step_under_way(series, clock):
+async def test_without_an_end_the_period_includes_the_current_step(series, clock):
     clock.jump(61)
     found = times(await series.get("cpu", NOW - 30 * SECOND, None, 60))
     assert found == [NOW - 60 * SECOND, NOW, NOW + 60 * SECOND]
 
 
-async def test_without_a_beginning_it_is_the_hour_before_the_end(series):
+async def test_without_a_start_the_period_is_the_hour_before_the_end(series):
     assert times(await series.get("cpu", None, NOW - HOUR, 1800)) == [NOW - 2 * HOUR, NOW - 3 * HOUR // 2]
 
 

@@ -16,7 +16,7 @@ HI = b"GET /hi HTTP/1.1\r\n"
 
 @pytest.fixture
 def tls(tmp_path):
-    """The contexts of a server and of a client that trusts it."""
+    """Return the TLS contexts of a server and of a client that trusts it."""
     key, certificate = make_certificate(tmp_path)
     server_side = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     server_side.load_cert_chain(certificate, key)
@@ -24,13 +24,13 @@ def tls(tmp_path):
 
 
 class Connection(httpcore.AsyncMockStream):
-    """A connection to which nothing can be written, and on which an answer has come."""
+    """A connection whose writes fail, and that has already received a response."""
 
     async def write(self, buffer, timeout=None):
         raise httpcore.WriteError("reset")
 
 
-async def test_bytes_before_the_end_of_the_request_are_no_answer(monkeypatch):
+async def test_bytes_before_the_end_of_the_request_are_not_a_response(monkeypatch):
     async def connect(*_args):
         return Connection([b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nearly"])
 
@@ -40,7 +40,7 @@ async def test_bytes_before_the_end_of_the_request_are_no_answer(monkeypatch):
             await client.get("http://upstream.example/a")
 
 
-async def test_a_flood_is_cut_off_behind_tls_as_well(tls, monkeypatch):
+async def test_a_response_that_is_too_long_is_cut_over_tls_too(tls, monkeypatch):
     server_side, client_side = tls
     monkeypatch.setattr(httpx, "create_ssl_context", lambda **_: client_side)
 

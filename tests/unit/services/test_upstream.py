@@ -21,7 +21,7 @@ from tests.support.proxy_fleet import Stream
 MAX_BYTES = 1000
 
 
-class Bench:
+class UpstreamFixture:
     """An `Upstream` over a transport, with the seconds for which it postponed the queue."""
 
     def __init__(self, clock, transport):
@@ -49,10 +49,10 @@ class Bench:
 
 
 @pytest.fixture
-def bench(clock):
+def make_upstream(clock):
     def build(answer):
         is_transport = isinstance(answer, httpx.AsyncBaseTransport)
-        return Bench(clock, answer if is_transport else httpx.MockTransport(answer))
+        return UpstreamFixture(clock, answer if is_transport else httpx.MockTransport(answer))
 
     return build
 
@@ -61,7 +61,7 @@ def answering(status, *chunks, headers=None):
     return lambda _: httpx.Response(status, headers=headers, stream=Stream(*chunks))
 
 
-async def test_the_request_is_sent_unchanged_without_cookies_or_further_headers(bench):
+async def test_the_request_is_sent_unchanged_without_cookies_or_further_headers(make_upstream):
     asked = []
 
     def answer(request):
@@ -69,7 +69,7 @@ async def test_the_request_is_sent_unchanged_without_cookies_or_further_headers(
         headers = [("Set-Cookie", "a=b"), ("X-Both", "1"), ("X-Both", "2")]
         return httpx.Response(200, headers=headers, stream=Stream())
 
-    upstream = bench(answer)
+    upstream = make_upstream(answer)
     for _ in range(2):
         upstream.buffer = ResponseBuffer()
         await upstream.call("HEAD", ((b"accept", b"*/*"), (b"x-both", b"1"), (b"x-both", b"2")))
@@ -82,20 +82,20 @@ async def test_the_request_is_sent_unchanged_without_cookies_or_further_headers(
     assert head.headers == ((b"set-cookie", b"a=b"), (b"x-both", b"1"), (b"x-both", b"2"))
 
 
-async def test_the_last_piece_of_a_body_of_known_length_is_returned(bench):
-    upstream = bench(answering(200, b"abc", b"def", headers={"Content-Length": "6"}))
+async def test_the_last_piece_of_a_body_of_known_length_is_returned(make_upstream):
+    upstream = make_upstream(answering(200, b"abc", b"def", headers={"Content-Length": "6"}))
     assert await upstream.call() == b"def"
     assert await upstream.body() == b"abc"
 
 
-async def test_a_body_of_unknown_length_is_written_whole(bench):
-    upstream = bench(answering(404, b"abc", b"def"))
+async def test_a_body_of_unknown_length_is_written_whole(make_upstream):
+    upstream = make_upstream(answering(404, b"abc", b"def"))
     assert await upstream.call() == b""
     assert (await upstream.buffer.head()).status == 404
     assert await upstream.body() == b"abcdef"
 
 
-async def test_pieces_can_be_read_before_the_last_one_has_come(bench):
+async def test_pieces_can_be_read_before_the_last_one_has_come(make_upstream):
     rest = asyncio.Event()
 
     class Slow(httpx.AsyncByteStream):
@@ -104,7 +104,7 @@ async def test_pieces_can_be_read_before_the_last_one_has_come(bench):
             await rest.wait()
             yield b"last"
 
-    upstream = bench(lambda _: httpx.Response(200, stream=Slow()))
+    upstream = make_upstream(lambda _: httpx.Response(200, stream=Slow()))
     calling = asyncio.create_task(upstream.call())
     pieces = upstream.buffer.body()
     assert await anext(pieces) == b"first"
@@ -127,22 +127,22 @@ async def test_pieces_can_be_read_before_the_last_one_has_come(bench):
         answering(200, b"half", ConnectionResetError("cut")),
     ],
 )
-async def test_an_answer_that_is_an_error_or_incomplete_or_not_http_is_a_failure(bench, answer):
+async def test_an_answer_that_is_an_error_or_incomplete_or_not_http_is_a_failure(make_upstream, answer):
     with pytest.raises(ExternalServiceError):
-        await bench(answer).call()
+        await make_upstream(answer).call()
 
 
 @pytest.mark.parametrize("error", [httpx.ConnectError("refused"), httpx.ReadTimeout("slow"), OSError("gone")])
-async def test_no_answer_is_a_failure(bench, error):
+async def test_a_missing_response_is_a_failure(make_upstream, error):
     def answer(request):
         raise error
 
     with pytest.raises(ExternalServiceError, match="no answer"):
-        await bench(answer).call()
+        await make_upstream(answer).call()
 
 
-async def test_an_answer_that_announces_too_much_is_not_begun(bench):
-    upstream = bench(answering(200, headers={"Content-Length": str(MAX_BYTES + 1)}))
+async def test_a_response_with_a_content_length_above_the_limit_is_not_read(make_upstream):
+    upstream = make_upstream(answering(200, headers={"Content-Length": str(MAX_BYTES + 1)}))
     with pytest.raises(UpstreamAnswerTooLargeError) as caught:
         await upstream.call()
     assert caught.value.max_bytes == MAX_BYTES
@@ -152,29 +152,29 @@ async def test_an_answer_that_announces_too_much_is_not_begun(bench):
     waiting.cancel()
 
 
-async def test_a_length_beside_a_transfer_encoding_is_ignored(bench):
+async def test_a_length_beside_a_transfer_encoding_is_ignored(make_upstream):
     headers = {"Content-Length": str(MAX_BYTES + 1), "Transfer-Encoding": "chunked"}
-    upstream = bench(answering(200, b"abc", headers=headers))
+    upstream = make_upstream(answering(200, b"abc", headers=headers))
     assert await upstream.call() == b""
     assert (await upstream.buffer.head()).headers == ()
     assert await upstream.body() == b"abc"
 
 
-async def test_a_head_may_announce_a_long_answer(bench):
-    upstream = bench(answering(200, headers={"Content-Length": str(MAX_BYTES + 1)}))
+async def test_a_response_to_head_may_have_a_large_content_length(make_upstream):
+    upstream = make_upstream(answering(200, headers={"Content-Length": str(MAX_BYTES + 1)}))
     await upstream.call("HEAD")
     assert (await upstream.buffer.head()).headers == ((b"content-length", b"1001"),)
 
 
-async def test_an_answer_that_becomes_too_long_is_cut(bench):
-    upstream = bench(answering(200, b"x" * MAX_BYTES, b"y"))
+async def test_a_response_that_exceeds_the_limit_is_cut(make_upstream):
+    upstream = make_upstream(answering(200, b"x" * MAX_BYTES, b"y"))
     with pytest.raises(UpstreamAnswerTooLargeError):
         await upstream.call()
     assert await upstream.body() == b"x" * MAX_BYTES
 
 
-async def test_an_answer_of_the_greatest_length_is_passed_on(bench):
-    upstream = bench(answering(200, b"x" * MAX_BYTES))
+async def test_a_response_of_the_greatest_length_is_passed_on(make_upstream):
+    upstream = make_upstream(answering(200, b"x" * MAX_BYTES))
     await upstream.call()
     assert await upstream.body() == b"x" * MAX_BYTES
 
@@ -183,7 +183,7 @@ async def test_an_answer_of_the_greatest_length_is_passed_on(bench):
     ("retry_after", "postponed", "passed_on"),
     [
         ("7", [7.0], "7"),
-        ("Fri, 15 Jan 2027 08:00:20 GMT", [20.0], "20"),  # the clock's 1,800,000,000 is 08:00:00
+        ("Fri, 15 Jan 2027 08:00:20 GMT", [20.0], "20"),  # 1,800,000,000 on the clock is 08:00:00
         ("Fri, 15 Jan 2027 07:59:00 GMT", [], "1"),
         ("Mon, 01 Jan 2024 00:00:00 +99999999999999", [], "1"),
         ("99999999999999999999", [MAX_POSTPONED_SECONDS], "99999999999999999999"),
@@ -194,9 +194,9 @@ async def test_an_answer_of_the_greatest_length_is_passed_on(bench):
         (None, [], "1"),
     ],
 )
-async def test_a_429_is_passed_on_and_postpones_all_calls(bench, retry_after, postponed, passed_on):
+async def test_a_429_is_passed_on_and_postpones_all_calls(make_upstream, retry_after, postponed, passed_on):
     headers = {} if retry_after is None else {"Retry-After": retry_after}
-    upstream = bench(answering(429, headers=headers))
+    upstream = make_upstream(answering(429, headers=headers))
     await upstream.call()
     head = await upstream.buffer.head()
     assert (head.status, head.headers) == (429, ((b"retry-after", passed_on.encode()),))
@@ -204,11 +204,11 @@ async def test_a_429_is_passed_on_and_postpones_all_calls(bench, retry_after, po
 
 
 @pytest.mark.skipif(not hasattr(time, "tzset"), reason="the time zone can't be changed here")
-async def test_a_date_without_a_zone_is_in_utc(bench, monkeypatch):
+async def test_a_date_without_a_zone_is_in_utc(make_upstream, monkeypatch):
     monkeypatch.setenv("TZ", "EST5")
     time.tzset()
     try:
-        upstream = bench(answering(429, headers={"Retry-After": "Fri Jan 15 08:00:20 2027"}))
+        upstream = make_upstream(answering(429, headers={"Retry-After": "Fri Jan 15 08:00:20 2027"}))
         await upstream.call()
     finally:
         monkeypatch.undo()
@@ -217,7 +217,7 @@ async def test_a_date_without_a_zone_is_in_utc(bench, monkeypatch):
 
 
 class TimedTransport(httpx.AsyncBaseTransport):
-    """Connects in 0.3 s, and answers after the given seconds."""
+    """A transport that connects in 0.3 s and responds after the given seconds."""
 
     def __init__(self, clock, answered_after):
         self._clock = clock
@@ -235,9 +235,9 @@ class TimedTransport(httpx.AsyncBaseTransport):
 @pytest.mark.parametrize(
     ("answered_after", "postponed"),
     [
-        ([0.1], [1.0, 1.0]),  # it may have travelled until it was answered
+        ([0.1], [1.0, 1.0]),  # the transfer may have taken all the time until the reply
         ([0.125, 0.125], [1.0, 1.0, 1.0]),  # the duration of an answer is known now
-        ([0.125, 0.375], [1.0, 1.0, 1.0, 0.875]),  # it may have travelled for 0.25 s of that
+        ([0.125, 0.375], [1.0, 1.0, 1.0, 0.875]),  # the request may have taken 0.25 s of this time
         ([0.5, 0.25, 0.5], [1.0, 1.0, 1.0, 1.0, 0.75]),  # the fastest counts
         ([5.0], [1.0]),  # the next one may have been sent
         (
@@ -246,10 +246,10 @@ class TimedTransport(httpx.AsyncBaseTransport):
         ),  # only recent answers count
     ],
 )
-async def test_the_next_call_is_an_interval_after_this_one_was_sent_and_can_have_arrived(
-    bench, clock, answered_after, postponed
+async def test_the_next_call_is_an_interval_after_the_latest_arrival_of_this_one(
+    make_upstream, clock, answered_after, postponed
 ):
-    upstream = bench(TimedTransport(clock, answered_after))
+    upstream = make_upstream(TimedTransport(clock, answered_after))
     for _ in answered_after:
         upstream.buffer = ResponseBuffer()
         await upstream.call()

@@ -15,7 +15,7 @@ assert find_redis_server() is None
 """
 
 
-def test_they_are_imported_where_there_is_neither_flock_nor_sigkill():
+def test_the_modules_can_be_imported_without_flock_and_sigkill():
     imported = subprocess.run(
         [sys.executable, "-c", AS_ON_WINDOWS], capture_output=True, text=True, check=False
     )

@@ -101,26 +101,26 @@ REPLIES = {
     ("meaning", "code", "text"),
     [(*expected, text.lstrip("-")) for expected, texts in REPLIES.items() for text in texts],
 )
-def test_a_reply_means_the_same_in_the_words_of_each_server(meaning, code, text):
+def test_error_replies_of_all_servers_are_classified_the_same(meaning, code, text):
     failure = failure_of(reply_error(text))
     assert (failure.meaning.name, failure.code) == (meaning, code)
     assert advice_on(failure).endswith(".")
 
 
 @pytest.mark.parametrize("meaning", Meaning)
-def test_only_a_reply_that_ends_all_service_ends_the_connection(meaning):
+def test_only_an_error_of_the_whole_server_ends_the_connection(meaning):
     for (name, _), texts in REPLIES.items():
         if name == meaning.name:
             ended = {isinstance(reply_error(text.lstrip("-")), RedisConnectionError) for text in texts}
             assert ended == {meaning is Meaning.UNAVAILABLE}
 
 
-def test_a_script_that_is_not_known_is_to_be_sent_whole():
+def test_an_unknown_script_must_be_sent_with_its_text():
     assert isinstance(reply_error("NOSCRIPT No matching script."), NoScriptError)
 
 
-def refused_while_connecting(cause):
-    """An error as redis-py raises it: by way of another."""
+def redis_py_connection_error(cause):
+    """Return a connection error of redis-py with `error` as its cause."""
     try:
         raise cause
     except type(cause):
@@ -154,12 +154,12 @@ def refused_while_connecting(cause):
         (RedisConnectionError('Protocol error, got "H" as reply type byte'), "NOT_REDIS"),
     ],
 )
-def test_what_keeps_a_connection_from_being_made_is_found_behind_redis_pys_error(cause, code):
-    failure = failure_of(refused_while_connecting(cause))
+def test_the_cause_of_a_connection_error_of_redis_py_is_found(cause, code):
+    failure = failure_of(redis_py_connection_error(cause))
     assert (failure.meaning, failure.code) == (Meaning.UNAVAILABLE, code)
 
 
-def test_an_error_of_no_known_kind_ends_the_connection_and_is_named():
+def test_an_unknown_error_ends_the_connection_and_is_reported():
     error = RedisConnectionError("boom")
     error.__cause__ = MemoryError()
     failure = failure_of(error)
@@ -171,6 +171,6 @@ def test_every_failure_of_the_table_has_advice():
     assert {failure.code for failure in known} | {"ERR"} == advice._ADVICE.keys()
 
 
-def test_the_arguments_of_an_unknown_command_are_in_no_log():
-    told = "ERR unknown command `AUTH`, with args beginning with: `default`, `hunter2`, "
-    assert reason_of(reply_error(told)) == "ERR unknown command `AUTH`"
+def test_the_arguments_of_an_unknown_command_are_not_logged():
+    message = "ERR unknown command `AUTH`, with args beginning with: `default`, `hunter2`, "
+    assert reason_of(reply_error(message)) == "ERR unknown command `AUTH`"

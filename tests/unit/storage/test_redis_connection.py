@@ -1,4 +1,4 @@
-"""A connection to a server whose replies the test chooses."""
+"""A connection to a server with replies set by the test."""
 
 import asyncio
 
@@ -13,7 +13,7 @@ PING = pack_commands([("PING",)])
 
 
 class Server:
-    """Sends `replies` in order, one for each request. None closes the connection."""
+    """A server that sends `replies` in order, one for each request. None closes the connection."""
 
     def __init__(self):
         self.replies = []
@@ -76,7 +76,7 @@ async def test_a_reply_may_come_in_pieces(server, connection):
     assert await run_commands(connection, ("X",), ("Y",)) == [[b"a\r\nb", [12]], b"OK"]
 
 
-async def test_a_refusal_is_a_reply_wherever_it_stands(server, connection):
+async def test_an_error_reply_is_returned_at_any_position(server, connection):
     server.replies = [b"-NOSCRIPT none\r\n*2\r\n-ERR bad\r\n:1\r\n"]
     refused, (inner, other) = await run_commands(connection, ("X",), ("Y",))
     assert isinstance(refused, NoScriptError)
@@ -94,7 +94,7 @@ async def test_a_refusal_is_a_reply_wherever_it_stands(server, connection):
         b"HTTP/1.1 400 Bad Request\r\n",
     ],
 )
-async def test_a_connection_that_cannot_be_opened_is_opened_again(server, connection, packed):
+async def test_a_connection_that_could_not_be_opened_is_opened_again(server, connection, packed):
     server.replies = [b"+PONG\r\n", packed, b"+PONG\r\n"]
     await run_commands(connection)
     lost = connection.send(PING, 1)
@@ -110,7 +110,7 @@ async def test_a_connection_that_cannot_be_opened_is_opened_again(server, connec
     assert len(server.writers) == 2
 
 
-async def test_a_connection_that_is_closed_or_speaks_unasked_is_not_asked_again(server, connection):
+async def test_a_connection_that_is_closed_or_sends_unrequested_bytes_is_not_reused(server, connection):
     for number, ends in enumerate((lambda w: w.close(), lambda w: w.write(b"+HELLO\r\n")), 1):
         server.replies = [b"+PONG\r\n"]
         await run_commands(connection)
@@ -136,7 +136,7 @@ async def test_the_reply_of_a_cancelled_round_trip_reaches_no_other_caller(serve
     assert await run_commands(connection) == [b"second"]
 
 
-async def test_a_reply_too_many_is_no_reply_to_the_next_question(server, connection):
+async def test_a_surplus_reply_is_not_used_for_the_next_command(server, connection):
     server.replies = [b"+PONG\r\n+EXTRA\r\n", b"+PONG\r\n"]
     assert await run_commands(connection) == [b"PONG"]
     assert not connection.is_open
@@ -144,8 +144,8 @@ async def test_a_reply_too_many_is_no_reply_to_the_next_question(server, connect
     assert len(server.writers) == 2
 
 
-async def test_a_login_that_was_given_up_is_begun_again_on_another_connection(server, tmp_path):
-    """Its reply was taken for the one to the first command."""
+async def test_a_cancelled_login_is_repeated_on_another_connection(server, tmp_path):
+    """The reply to the login would be read as the reply to the first command."""
     client = connect(RedisAddress(f"unix://{tmp_path / 'socket'}?password=secret"))
     connection = RedisConnection(client.connection_pool)
     server.replies = [[], b"+OK\r\n", b"+OK\r\n", b"+PONG\r\n"]  # redis-py logs in twice on a unix socket

@@ -8,7 +8,7 @@ from src.storage.redis.tick_loader import TickLoader
 
 
 class Store:
-    """Returns ten times each request, after `may_end` is set."""
+    """A store that returns each request times ten, after `may_end` is set."""
 
     def __init__(self):
         self.loaded: list[list[int]] = []
@@ -24,29 +24,29 @@ class Store:
         return [10 * request for request in requests]
 
 
-async def let_others_run():
+async def run_other_tasks():
     for _ in range(10):
         await asyncio.sleep(0)
 
 
-async def test_what_comes_in_one_tick_is_asked_at_once_in_order():
+async def test_the_requests_of_one_tick_are_loaded_together_in_order():
     store = Store()
     loader = TickLoader(store.load)
     answers = await asyncio.gather(*(loader.add(number) for number in (3, 1, 2, 1)))
-    assert answers == [30, 10, 20, 10], "each its own answer"
+    assert answers == [30, 10, 20, 10], "each caller gets its own answer"
     assert store.loaded == [[3, 1, 2, 1]]
 
 
-async def test_what_comes_later_does_not_wait_for_what_is_under_way():
+async def test_later_requests_do_not_wait_for_earlier_loads():
     store = Store()
     store.may_end.clear()
     loader = TickLoader(store.load)
     first = loader.add(1)
-    await let_others_run()
+    await run_other_tasks()
     second = loader.add(2)
-    await let_others_run()
+    await run_other_tasks()
     assert store.loaded == [[1], [2]]
-    assert [future.done() for future in (first, second)] == [False, False], "nobody is results too soon"
+    assert [future.done() for future in (first, second)] == [False, False], "no caller gets results too early"
     store.may_end.set()
     assert await asyncio.gather(first, second) == [10, 20]
 
@@ -84,7 +84,7 @@ async def test_a_failure_without_waiting_callers_is_not_logged_by_asyncio():
     store.error = OSError("away")
     loader = TickLoader(store.load)
     loader.add(1)
-    await let_others_run()
+    await run_other_tasks()
     gc.collect()
     assert complaints == []
 
@@ -117,20 +117,20 @@ async def test_a_failure_is_not_kept_alive_after_its_callers_got_it():
         for _ in range(3):
             with pytest.raises(UnavailableError):
                 await loader.add(1)
-        await let_others_run()
+        await run_other_tasks()
         assert [error() for error in errors] == [None, None, None]
     finally:
         gc.enable()
 
 
-async def test_requests_under_way_may_be_answered_from_elsewhere_in_order():
+async def test_pending_requests_can_be_answered_from_another_source():
     store = Store()
     store.may_end.clear()
     loader = TickLoader(store.load)
     first, second = loader.add(1), loader.add(2)
-    await let_others_run()
+    await run_other_tasks()
     third = loader.add(3)
-    await let_others_run()
+    await run_other_tasks()
     seen = []
 
     def answer(number):
@@ -146,7 +146,7 @@ async def test_requests_under_way_may_be_answered_from_elsewhere_in_order():
     assert (first.result(), third.result()) == (-1, -3)
     await loader.finish()
     loader.resolve(answer)
-    assert seen == [1, 2, 3] * 2, "nothing is under way any more"
+    assert seen == [1, 2, 3] * 2, "no request is pending"
 
 
 async def test_finishing_waits_for_every_request():
@@ -154,10 +154,10 @@ async def test_finishing_waits_for_every_request():
     store.may_end.clear()
     loader = TickLoader(store.load)
     requests = [loader.add(1)]
-    await let_others_run()
+    await run_other_tasks()
     requests.append(loader.add(2))
     finishing = asyncio.create_task(loader.finish())
-    await let_others_run()
+    await run_other_tasks()
     assert not finishing.done()
     store.may_end.set()
     await finishing

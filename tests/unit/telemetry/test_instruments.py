@@ -38,27 +38,27 @@ def value(name, **labels):
     return REGISTRY.get_sample_value(name, labels) or 0
 
 
-def described(metric):
-    (told,) = metric.describe()
-    name = f"{told.name}_total" if told.type == "counter" else told.name
-    return name, told.type, metric._labelnames, told.documentation
+def documented_instruments(metric):
+    (description,) = metric.describe()
+    name = f"{description.name}_total" if description.type == "counter" else description.name
+    return name, description.type, metric._labelnames, description.documentation
 
 
-# The metrics
+# The documented metrics
 
 
 def test_the_documentation_page_lists_every_metric():
     rows = re.findall(
         r"^\| `(\w+)` \| (\w+) \|(.*?)\| [^|]+ \| (.+) \|$", PAGE.read_text("utf-8"), re.MULTILINE
     )
-    told = [
+    description = [
         (name, kind, tuple(re.findall(r"`(\w+)`", labels)), meaning) for name, kind, labels, meaning in rows
     ]
-    assert told == [described(metric) for metric in METRICS]
+    assert description == [documented_instruments(metric) for metric in METRICS]
 
 
 def test_the_alerts_use_existing_metrics_and_labels():
-    labels = {name: set(names) for name, _, names, _ in map(described, METRICS)}
+    labels = {name: set(names) for name, _, names, _ in map(documented_instruments, METRICS)}
     (rules,) = re.findall(r"```yaml\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
     asked = re.findall(r"\b([a-z_]+_(?:total|state))(?:\{(\w+)=)?", rules)
     assert len(asked) == 4
@@ -67,7 +67,7 @@ def test_the_alerts_use_existing_metrics_and_labels():
 
 
 @pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric._name)
-def test_no_label_is_what_a_client_chooses(metric):
+def test_no_label_has_a_value_chosen_by_a_client(metric):
     assert not {"client", "ip", "address", "type", "path", "request_id"} & set(metric._labelnames)
 
 
@@ -76,7 +76,7 @@ def test_durations_are_in_seconds(metric):
     assert metric._type != "histogram" or metric._name.endswith(("_seconds", "_points", "_commands"))
 
 
-# Who counts
+# The functions that count
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def test_a_wait_in_the_queue_is_counted():
     assert value("proxy_queue_wait_seconds_sum") == before + 1.5
 
 
-# What is read when it is asked for
+# Gauges, which are updated when they are read
 
 
 async def test_a_breaker_is_in_one_state_at_a_time(clock):
@@ -168,10 +168,10 @@ async def test_a_breaker_is_in_one_state_at_a_time(clock):
     assert await states() == {"CLOSED": 0, "OPEN": 1, "HALF_OPEN": 0}
 
 
-async def test_reading_the_proxy_sets_its_queue_length_and_the_state_of_its_breaker(clock):
+async def test_the_proxy_gauges_are_its_queue_length_and_breaker_state(clock):
     breaker = CircuitBreaker("proxy", MemoryBreakerStore(clock), CircuitBreakerOptions(), clock)
 
-    class Proxied:
+    class ProxyStub:
         def __init__(self):
             self.sizes = [7, 0]
 
@@ -179,7 +179,7 @@ async def test_reading_the_proxy_sets_its_queue_length_and_the_state_of_its_brea
             queue = PaceStatus("fifo", self.sizes.pop(0), 100, None, 0)
             return ProxyStatus(queue, False, ProxyTotals(), await breaker.status(), 1.0)
 
-    proxy = Proxied()
+    proxy = ProxyStub()
     for size, closed in ((7, 1), (0, 0)):
         await update_proxy_gauges(proxy)
         assert value("proxy_queue_length") == size

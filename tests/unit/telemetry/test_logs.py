@@ -1,4 +1,4 @@
-"""What is logged, and how it looks."""
+"""The log lines and their format."""
 
 import io
 import json
@@ -14,14 +14,14 @@ from src.observation.request_record import RequestRecord
 from src.resilience.events import Bypassed, CacheAnswered, FellBack, StateChanged
 from src.telemetry.event_log import log_event
 from src.telemetry.logs import configure_logging, request_log
-from tests.support.logging_state import logging_kept
+from tests.support.logging_state import restore_logging
 
 A_REQUEST = RequestRecord("GET", "/x", "/x", 200, 0.5, {"request_id": "abc"})
 
 
 @pytest.fixture(autouse=True)
-def logging_as_it_was():
-    with logging_kept():
+def restored_logging():
+    with restore_logging():
         yield
     log_fields.set({})
 
@@ -61,7 +61,7 @@ def fail(x_api_key, depth=0):
 
 @pytest.mark.parametrize("log_format", ["json", "console"])
 def test_a_logged_exception_has_no_local_variables(capsys, log_format):
-    """Each frame's local variables were logged, and so the headers of the request."""
+    """In the past, the local variables of each frame were logged, including the request's headers."""
     configure_logging("INFO", log_format)
     try:
         fail(x_api_key=f"hunter{1 + 1}")
@@ -75,7 +75,7 @@ def test_a_logged_exception_has_no_local_variables(capsys, log_format):
         assert len(text) < 10_000
 
 
-def test_less_severe_lines_are_left_out(logged):
+def test_less_severe_lines_are_not_logged(logged):
     configure_logging("INFO", "json")
     structlog.stdlib.get_logger("ours").debug("detail")
     assert logged() == []
@@ -97,8 +97,8 @@ def ascii_stdout(monkeypatch):
 
 
 @pytest.mark.parametrize("text", ["Zürich", "価格", "\U0001f600", "half a pair: \ud800"])
-def test_in_text_a_character_that_stdout_lacks_is_escaped(monkeypatch, clock, text):
-    """The line was lost."""
+def test_in_text_a_character_that_stdout_cannot_encode_is_escaped(monkeypatch, clock, text):
+    """In the past such a line was lost."""
     written = ascii_stdout(monkeypatch)
     configure_logging("INFO", "console")
     structlog.stdlib.get_logger("ours").info(text)
@@ -110,8 +110,8 @@ def test_in_text_a_character_that_stdout_lacks_is_escaped(monkeypatch, clock, te
 
 
 @pytest.mark.parametrize("text", ["Zürich", "価格", "\U0001f600"])
-def test_json_is_in_utf_8_whatever_stdout_is(monkeypatch, text):
-    """All lines but those of requests were lost."""
+def test_json_is_in_utf_8_for_any_encoding_of_stdout(monkeypatch, text):
+    """In the past all lines except those of requests were lost."""
     written = ascii_stdout(monkeypatch)
     configure_logging("INFO", "json")
     structlog.stdlib.get_logger("ours").info(text)
@@ -129,7 +129,7 @@ def test_a_value_that_orjson_cannot_encode_does_not_lose_the_line(logged, value)
     assert list(line)[:3] == ["timestamp", "level", "event"]
 
 
-def test_events_are_logged_at_the_level_they_deserve(logged):
+def test_events_are_logged_at_their_level(logged):
     configure_logging("INFO", "json")
     log_event(StateChanged(policy="p", before="CLOSED", after="OPEN", reason="5 consecutive failures"))
     log_event(FellBack(policy="p", error=ValueError("gone")))
@@ -137,7 +137,7 @@ def test_events_are_logged_at_the_level_they_deserve(logged):
     log_event(Bypassed(policy="l", error=ValueError("away")))
     opened, fell_back = logged()
     assert (opened["event"], opened["level"], opened["after"]) == ("StateChanged", "warning", "OPEN")
-    assert "times" not in opened, "it was once"
+    assert "times" not in opened, "only repeated events have this field"
     assert (fell_back["event"], fell_back["level"], fell_back["error"]) == (
         "FellBack",
         "info",
@@ -158,7 +158,7 @@ class TestRequests:
         assert first.items() >= {"level": "info", "event": "request", "request_id": "abc"}.items()
         assert (first["method"], first["path"], first["status"]) == ("GET", "/things/1", 200)
         assert first["duration_ms"] == 12.35
-        assert second["path"] == "/nothing\x1b[2J\nhere", "on one line still"
+        assert second["path"] == "/nothing\x1b[2J\nhere", "the request is on one line"
         assert list(first)[:4] == ["timestamp", "level", "event", "request_id"]
         assert len(first["timestamp"]) in {len("2026-01-31T12:00:00Z"), len(another["timestamp"])}
 
@@ -170,7 +170,7 @@ class TestRequests:
         assert "request_id=abc" in line
 
     @pytest.mark.parametrize("log_format", ["json", "console"])
-    def test_above_its_level_nothing_is_logged(self, capsys, clock, log_format):
+    def test_below_the_log_level_no_request_is_logged(self, capsys, clock, log_format):
         configure_logging("WARNING", log_format)
         request_log("WARNING", log_format, clock)([A_REQUEST])
         assert capsys.readouterr().out == ""
@@ -178,10 +178,10 @@ class TestRequests:
     def test_a_reader_that_disconnects_does_not_affect_other_readers(self, clock, monkeypatch):
         log = request_log("INFO", "json", clock)
 
-        class Gone:
+        class DisconnectedReader:
             def write(self, _):
                 raise BrokenPipeError
 
         with monkeypatch.context() as patched:
-            patched.setattr(sys, "stdout", SimpleNamespace(buffer=Gone()))
+            patched.setattr(sys, "stdout", SimpleNamespace(buffer=DisconnectedReader()))
             log([A_REQUEST])

@@ -1,4 +1,4 @@
-"""What this service adds to prometheus-client's metrics."""
+"""The service's additions to prometheus-client."""
 
 import subprocess
 import sys
@@ -17,8 +17,8 @@ BOUNDS = (0.001, 0.5, 1, 10)
 
 
 @given(st.lists(st.sampled_from([0, 0.001, 0.0011, 0.5, 1, 7, 10, 11]) | st.floats(0, 100)))
-def test_many_observations_at_once_are_as_many(amounts):
-    told = []
+def test_observe_all_counts_each_value(amounts):
+    samples = []
     for kind in (Histogram, prometheus_client.Histogram):
         registry = CollectorRegistry()
         series = kind("seconds", "Seconds", ["of"], buckets=BOUNDS, registry=registry).labels("it")
@@ -28,10 +28,10 @@ def test_many_observations_at_once_are_as_many(amounts):
             for amount in amounts:
                 series.observe(amount)
         (metric,) = registry.collect()
-        told.append({(each.name, each.labels.get("le")): each.value for each in metric.samples})
+        samples.append({(each.name, each.labels.get("le")): each.value for each in metric.samples})
     total = ("seconds_sum", None)
-    assert abs(told[0].pop(total) - told[1].pop(total)) < 1e-9 * (1 + sum(amounts))
-    assert told[0] == told[1]
+    assert abs(samples[0].pop(total) - samples[1].pop(total)) < 1e-9 * (1 + sum(amounts))
+    assert samples[0] == samples[1]
 
 
 TORN = {

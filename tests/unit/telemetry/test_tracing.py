@@ -56,21 +56,21 @@ async def test_an_invalid_telemetry_setting_is_logged_and_ignored(clock, setting
     assert value in record.reason
 
 
-async def test_without_exports_nothing_is_sent(clock):
+async def test_with_exporters_none_nothing_is_sent(clock):
     settings = {"OTEL_TRACES_EXPORTER": "none", "OTEL_METRICS_EXPORTER": "none"}
     provider = trace.get_tracer_provider()
     async with run_exporters(settings | {"OTEL_EXPORTER_OTLP_ENDPOINT": COLLECTOR}, clock):
         assert trace.get_tracer_provider() is provider
 
 
-def test_probes_are_left_out():
+def test_probes_are_not_traced():
     exclude = telemetry_config(on=True)["exclude"]
     paths = ["/health", "/health/live", "/metrics", "/api/metrics", "/healthy"]
     assert [exclude({"path": path}) for path in paths] == [True, True, True, False, False]
 
 
 class Recorder:
-    """A tracer provider of this test's own; the global one can be set only once."""
+    """A tracer provider for one test, since the global one can be set only once."""
 
     def __init__(self):
         self._exporter = InMemorySpanExporter()
@@ -90,7 +90,7 @@ def recorder(monkeypatch):
     recorder.provider.shutdown()
 
 
-async def test_a_call_is_a_span_of_the_trace_it_is_made_in(recorder):
+async def test_a_call_is_a_span_of_its_trace(recorder):
     async def call():
         return "answer"
 
@@ -121,6 +121,6 @@ async def test_the_called_service_gets_the_trace(recorder):
     async with httpx.AsyncClient(transport=httpx.MockTransport(answer), event_hooks=hooks) as client:
         assert (await client.get("http://provider/")).text == "none"
         with recorder.provider.get_tracer("test").start_as_current_span("attempt") as span:
-            told = (await client.get("http://provider/")).text
+            traceparent = (await client.get("http://provider/")).text
     context = span.get_span_context()
-    assert told.startswith(f"00-{context.trace_id:032x}-{context.span_id:016x}-")
+    assert traceparent.startswith(f"00-{context.trace_id:032x}-{context.span_id:016x}-")

@@ -1,4 +1,4 @@
-"""HEAD, of FastAPI's routes and of others."""
+"""HEAD requests to FastAPI's routes and to other applications."""
 
 import asyncio
 
@@ -30,7 +30,7 @@ async def broken():
 @pytest.fixture
 async def client(stopped):
     async def stream(chunks: int):
-        async def pour():
+        async def send_chunks():
             try:
                 if chunks < 0:
                     raise KeyError("secret")
@@ -41,7 +41,7 @@ async def client(stopped):
             finally:
                 stopped.set()
 
-        return StreamingResponse(pour())
+        return StreamingResponse(send_chunks())
 
     app = FastAPI()
     app.add_api_route("/get", get, methods=["GET"])
@@ -62,7 +62,7 @@ async def client(stopped):
         yield client
 
 
-async def test_it_has_the_head_of_a_get_and_no_body(client):
+async def test_a_head_request_has_the_headers_of_a_get_and_no_body(client):
     got, head = await client.get("/get"), await client.head("/get")
     assert (head.status_code, head.content) == (200, b"")
     assert head.headers == got.headers
@@ -83,7 +83,7 @@ async def test_a_stream_ends_with_its_head(client, stopped, chunks):
     assert stopped.is_set()
 
 
-async def test_a_path_without_get_has_no_head(client):
+async def test_a_path_without_get_rejects_head(client):
     assert (await client.head("/nothing")).status_code == 404
     assert (await client.head("/post")).status_code == 405
 
@@ -96,5 +96,5 @@ async def test_an_error_after_the_head_is_ignored(client):
     assert (await client.head("/stream/-1")).status_code == 200
 
 
-async def test_other_methods_are_untouched(client):
+async def test_other_methods_are_not_affected(client):
     assert (await client.post("/post")).text == "null"

@@ -28,10 +28,10 @@ async def client(app):
 async def test_the_files_of_a_page_exist_and_other_hosts_are_forbidden(app, root_path, page):
     transport = httpx.ASGITransport(app, root_path=root_path)
     async with httpx.AsyncClient(transport=transport, base_url="http://app") as client:
-        await look_at(client, root_path, page)
+        await get_page(client, root_path, page)
 
 
-async def look_at(client, root_path, page):
+async def get_page(client, root_path, page):
     answer = await client.get(root_path + page)
     policy = answer.headers["content-security-policy"].split("; ")
     assert policy[0] == "default-src 'self' 'unsafe-inline' data: blob:"
@@ -43,9 +43,9 @@ async def look_at(client, root_path, page):
 
 
 async def test_the_logo_of_redoc_is_not_loaded_from_another_host(client):
-    """/redoc requested it from cdn.redoc.ly."""
+    """In the past, /redoc requested it from cdn.redoc.ly."""
     original = (files(PACKAGE) / "static" / REDOC_SCRIPT).read_bytes()
-    assert REDOC_LOGO in original, "the package has changed: look for what its script loads now"
+    assert REDOC_LOGO in original, "the package has changed: check the files that its script loads"
     script = (await client.get(f"/docs/{REDOC_SCRIPT}")).content
     assert REDOC_LOGO not in script
     assert len(original) - len(script) == len(REDOC_LOGO) - len(b"data:,")

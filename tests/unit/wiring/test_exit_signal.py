@@ -1,4 +1,4 @@
-"""What runs when a signal stops the process."""
+"""The callback that runs when a signal stops the process."""
 
 import signal
 
@@ -9,8 +9,8 @@ from tests.support.clock import settle
 
 
 @pytest.fixture
-def handled():
-    """The signals that the server received."""
+def received_signals():
+    """Return the list of signals that the server received."""
     numbers = []
     before = {
         number: signal.signal(number, lambda number, _: numbers.append(number))
@@ -22,7 +22,7 @@ def handled():
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_the_callback_and_the_server_both_get_the_signal(clock, handled, number):
+async def test_the_callback_and_the_server_both_get_the_signal(clock, received_signals, number):
     calls = []
     with (
         on_exit_signal(lambda: calls.append("first"), clock),
@@ -30,17 +30,17 @@ async def test_the_callback_and_the_server_both_get_the_signal(clock, handled, n
     ):
         signal.raise_signal(number)
         await clock.advance(0)
-        assert (calls, handled) == (["first"], [number])
+        assert (calls, received_signals) == (["first"], [number])
         await clock.advance(4)
         assert calls == ["first"]
         await clock.advance(1)
         assert calls == ["first", "second"]
 
 
-async def test_without_a_signal_and_after_its_end_it_is_not_called(clock, handled):
+async def test_the_callback_is_not_called_without_a_signal_or_after_the_context(clock, received_signals):
     calls = []
     with on_exit_signal(lambda: calls.append(1), clock):
         await clock.advance(100)
     signal.raise_signal(signal.SIGTERM)
     await settle()
-    assert (calls, handled) == ([], [signal.SIGTERM])
+    assert (calls, received_signals) == ([], [signal.SIGTERM])

@@ -36,7 +36,7 @@ def test_a_call_takes_no_longer_than_its_attempts_and_the_waits_between_them(att
     assert longest_call_with_waits_seconds(limits) == pytest.approx(seconds + 2 * timeout)
 
 
-def test_no_attempt_begins_that_would_end_later():
+def test_no_attempt_begins_that_would_exceed_the_longest_duration():
     limits = settings()
     policies = create_policies(limits, breaker(limits), clock=SystemClock(), listener=print)
     (retry,) = (policy for policy in policies.protection.policies if isinstance(policy, Retry))
@@ -44,7 +44,7 @@ def test_no_attempt_begins_that_would_end_later():
     assert latest_end == pytest.approx(longest_call_seconds(limits))
 
 
-async def test_a_dead_prober_holds_the_breaker_up_for_no_longer_than_a_call_may_take():
+async def test_a_dead_prober_delays_the_breaker_for_at_most_the_longest_call():
     options = breaker_options()
     assert options.probe_lease_seconds == pytest.approx(16.3)
     assert options.probe_renewal_seconds == options.probe_lease_seconds < options.open_seconds

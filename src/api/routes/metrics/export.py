@@ -1,4 +1,4 @@
-"""All measurements of a type, as they would be posted. They come in by `src.api.routes.metrics.ingest`."""
+"""The export: all measurements of a type, in the format of `POST /api/metrics/batch`."""
 
 import asyncio
 import zlib
@@ -24,7 +24,7 @@ from src.services.metrics.export import PointPage
 router = APIRouter(prefix="/api/metrics", tags=["metrics"])
 
 GZIP_LEVEL = 1
-"""The fastest: lines that are so much alike become a tenth of their size already."""
+"""The fastest level. It already reduces lines, which are very similar, to a tenth of their size."""
 
 _GZIP_WINDOW_BITS = 31
 """The largest window, and gzip's header and trailer (zlib's manual, `deflateInit2`)."""
@@ -54,7 +54,7 @@ class _Lines(StreamingResponse):
     openapi_extra=query_parameters(ExportQuery),
 )
 async def export(request: Request) -> Response:
-    """All measurements of a type, one a line, by time, then by arrival, as `/api/metrics/batch` takes them.
+    """All measurements of a type as lines for `/api/metrics/batch`, by time, then by arrival.
 
     A measurement that was acknowledged before the request is in the answer exactly once; one that arrives
     during the answer is in it once or not at all. The answer is compressed by gzip if the client accepts
@@ -65,7 +65,7 @@ async def export(request: Request) -> Response:
     lines = _lines(query.type, first, pages)
     if not accepts_gzip(header(request.scope, b"accept-encoding")):
         clock = state(request)["clock"]
-        return _Lines(_with_turns(lines, clock), headers={"Vary": "Accept-Encoding"})
+        return _Lines(_with_pauses(lines, clock), headers={"Vary": "Accept-Encoding"})
     return _Lines(_compressed(lines), headers={"Vary": "Accept-Encoding", "Content-Encoding": "gzip"})
 
 
@@ -106,17 +106,17 @@ def _rendered(metric_type: str, page: PointPage) -> bytes:
     ).encode()
 
 
-async def _with_turns(lines: AsyncIterator[bytes], clock: Clock) -> AsyncIterator[bytes]:
-    """Yield `lines`, with a turn of the event loop before each."""
-    async for some in lines:
+async def _with_pauses(lines: AsyncIterator[bytes], clock: Clock) -> AsyncIterator[bytes]:
+    """Yield `lines`, and let other tasks run before each."""
+    async for part in lines:
         await clock.sleep(0)
-        yield some
+        yield part
 
 
 async def _compressed(lines: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     """Yield `lines` compressed by gzip, in a thread."""
     gzip = zlib.compressobj(GZIP_LEVEL, wbits=_GZIP_WINDOW_BITS)
-    async for some in lines:
-        if compressed := await asyncio.to_thread(gzip.compress, some):
+    async for part in lines:
+        if compressed := await asyncio.to_thread(gzip.compress, part):
             yield compressed
     yield gzip.flush()

@@ -36,9 +36,9 @@ _RETENTION_QUERY = QueryReader(RetentionQuery)
 async def delete_metrics(request: Request) -> Deleted:
     """Delete the measurements of a type; with `label`, of matching series; with `before`, older ones only.
 
-    They vanish from lists, summaries, series, labels, caps and the cache, hour by hour, in all of them at the
-    same time. If the answer is not 200, some hours may be deleted: the same request again deletes the rest.
-    Measurements that arrive meanwhile are deleted or kept, in all reads alike.
+    They disappear from lists, summaries, series, labels, limits and the cache, hour by hour, from all of them
+    at the same time. If the answer is not 200, some hours may be deleted: repeat the request to delete the
+    rest. A measurement that arrives during the deletion is either deleted or kept, the same in all reads.
     """
     query = _DELETION_QUERY.read(request)
     lifecycle = state(request)["lifecycle"]
@@ -67,7 +67,7 @@ async def retention_rules(request: Request) -> list[RetentionRule]:
     openapi_extra=request_headers("Content-Encoding") | json_body(RetentionRule),
 )
 async def set_retention_rule(request: Request) -> RetentionRule:
-    """Keep the types that match a pattern for some time, measurements that are stored already included.
+    """Keep the types that match a pattern for some time. The rule also applies to stored measurements.
 
     Measurements are deleted in whole hours, every minute: they are kept for at least `seconds`, and for at
     most an hour and a minute longer. Types that no pattern matches are kept for `METRIC_RETENTION_SECONDS`.
@@ -89,6 +89,6 @@ async def set_retention_rule(request: Request) -> RetentionRule:
     openapi_extra=query_parameters(RetentionQuery),
 )
 async def remove_retention_rule(request: Request) -> Deleted:
-    """Remove a retention rule. What holds for its types instead also holds for what is stored already."""
+    """Remove a retention rule. The rule that now applies to its types also applies to stored measurements."""
     pattern = _RETENTION_QUERY.read(request).pattern
     return Deleted(deleted=int(await state(request)["lifecycle"].remove_rule(pattern)))

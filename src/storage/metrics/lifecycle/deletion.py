@@ -1,13 +1,13 @@
-"""Deletion of points, exact in everything that is stored of a type.
+"""Deletion of points from all data of a type. The result is exact.
 
-A deletion goes hour by hour. Each commit is one script, which removes points from their strings, the rollups,
-the sketches, the blocks of series and the indexes: before and after it, all reads agree. A deletion that is
-interrupted has removed points of some hours and not of others, and the same deletion again removes the rest.
-Hours that lose all their points are committed many at a time.
+A deletion proceeds hour by hour. Each commit is one script, which removes points from their strings, the
+rollups, the sketches, the blocks of series and the indexes. Before and after a commit, all reads agree. An
+interrupted deletion has removed the points of some hours, and a repeated one removes the rest. Hours that
+lose all their points are committed in groups.
 
-Rollups are merged again from what remains. Sketches are counts, and the counts of the removed points are
-subtracted, which is exact for whole numbers. Writes append to sketches meanwhile, so the commit replaces only
-the beginning that was read.
+Rollups are merged again from the remaining data. Sketches are counts, and the counts of the removed points
+are subtracted, which is exact for whole numbers. Writes may append to a sketch in the meantime, so the commit
+replaces only the part of the sketch that was read.
 """
 
 import asyncio
@@ -43,12 +43,12 @@ from src.storage.redis.link import RedisLink
 from src.storage.redis.scripts import storage_script
 
 HOURS_AT_ONCE = 48
-"""Hours that lose all their points in one commit."""
+"""The largest number of hours that lose all their points in one commit."""
 READINGS_AT_ONCE = 24
 QUICK_ATTEMPTS = 3
-"""How often many hours are tried at once, while writes change them."""
+"""The number of attempts for many hours at once, while writes change them."""
 MAX_ATTEMPTS = 50
-"""How often the commit of one hour is tried, while writes change its sketches."""
+"""The number of attempts for the commit of one hour, while writes change its sketches."""
 
 _COMMIT = storage_script("metrics/lifecycle/deletion_commit")
 _READ = storage_script("metrics/readers/metrics_read")
@@ -60,11 +60,11 @@ class PointDeleter:
     """Deletes points.
 
     Args:
-        link: To Redis.
-        clock: Paces the wait for another deletion of the same type.
+        link: The link to Redis.
+        clock: The clock for the wait for another deletion of the same type.
         folder: Adds points to blocks of series.
         labels: Counts the points of each series.
-        dictionary: Returns the series dictionary of a type, of at least the version that is given.
+        dictionary: Returns the series dictionary of a type, in at least the given version.
     """
 
     def __init__(
@@ -83,9 +83,9 @@ class PointDeleter:
     async def delete(
         self, metric_type: str, filters: LabelFilters | None = None, before_us: int | None = None
     ) -> int:
-        """Delete points of `metric_type`, and return how many.
+        """Delete points of `metric_type`, and return their number.
 
-        Points that are stored while the deletion runs are deleted or kept, in all reads alike.
+        A point that is stored while the deletion runs is deleted or kept, and all reads agree about it.
 
         Args:
             metric_type: The type.
@@ -93,8 +93,8 @@ class PointDeleter:
             before_us: Delete the points before this timestamp only, in µs since 1970.
 
         Raises:
-            StorageUnavailableError: Redis is unavailable, or another deletion of the type takes long. Some
-                points may be deleted; the same deletion again deletes the rest.
+            StorageUnavailableError: Redis is unavailable, or another deletion of the type takes too long.
+                Some points may be deleted. A repeated deletion deletes the rest.
         """
         if not await self._link.send("EXISTS", key_of(metric_type, "d")):
             return 0
@@ -107,7 +107,7 @@ class PointDeleter:
             return deleted
 
     async def _series(self, metric_type: str, filters: LabelFilters) -> np.ndarray:
-        """Return whether each series matches, by its number."""
+        """Return for each number of a series whether the series matches."""
         version = await self._link.send("HGET", key_of(metric_type, "s"), "#")
         wanted = np.zeros(2**16, dtype=np.bool_)
         if version is not None:
@@ -121,7 +121,7 @@ class _Deletion:
     """One deletion, under its lease.
 
     Attributes:
-        is_type_empty: Whether the type has no points any more.
+        is_type_empty: Whether the type has no points left.
     """
 
     def __init__(self, link: RedisLink, metric_type: str, removal: Removal, lease: DeletionLease) -> None:
@@ -133,7 +133,7 @@ class _Deletion:
         self.is_type_empty = False
 
     async def delete(self) -> int:
-        """Delete the points, and return how many."""
+        """Delete the points, and return their number."""
         before_us, deleted = self._removal.before_us, 0
         last = "+inf" if before_us is None else (before_us - 1) // HOUR_US
         found = await self._link.send("ZRANGEBYSCORE", key_of(self._type, "hours"), "-inf", last)
@@ -148,7 +148,7 @@ class _Deletion:
         return deleted
 
     async def _drop(self, hours: Sequence[int]) -> int:
-        """Remove all points of `hours`, and return how many."""
+        """Remove all points of `hours`, and return their number."""
         for _ in range(QUICK_ATTEMPTS):
             deleted = await self._try_to_drop(hours)
             if deleted is not None:
@@ -182,7 +182,7 @@ class _Deletion:
         return sum(Rollup.from_records(record).count for record in records)
 
     async def _change(self, hour: int) -> int:
-        """Remove the points of an hour that are to be removed, and return how many."""
+        """Remove the matching points of an hour, and return their number."""
         for _ in range(MAX_ATTEMPTS):
             change = await self._reader.read(hour)
             if change is None:
@@ -194,7 +194,7 @@ class _Deletion:
         raise StorageUnavailableError("the points of this type are changing too fast")
 
     async def _commit(self, sketches: Sequence[SketchChange], hours: Sequence[Argument]) -> bool:
-        """Remove points in one step. Return False if something has changed since it was read."""
+        """Remove points in one step. Return False if the data has changed since it was read."""
         stored = await self._link.send_all(
             [("GET", key_of(self._type, sketch.suffix)) for sketch in sketches]
         )
@@ -228,7 +228,7 @@ def _commit_of(change: HourChange) -> tuple[Sequence[SketchChange], Sequence[Arg
 def _changed_sketches(
     sketches: Sequence[SketchChange], stored: Sequence[bytes | None], left_out: Sequence[bytes]
 ) -> list[Argument]:
-    """Return key, present value and next value of each sketch."""
+    """Return the key, the present value and the next value of each sketch."""
     points = iter(left_out)
     arguments: list[Argument] = []
     for sketch, value in zip(sketches, stored, strict=True):

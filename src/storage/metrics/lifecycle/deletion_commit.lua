@@ -1,11 +1,10 @@
--- Removes points of some hours of a type from all that is stored of the type, in one step: strings of points,
--- rollups, sketches, blocks of series and indexes. The totals of days and of all time are merged again from what
--- remains; nothing is subtracted here.
+-- Removes points of some hours from all data of a type, in one step: from strings of points, rollups, sketches, blocks
+-- of series and indexes. The totals of days and of all time are merged again from the remaining data.
 --
 -- @include ../metrics_record
 -- @include deletion_lease
--- KEYS  types; m:{<type>}:x, the lease; the other keys of the type are made here, they carry the same hash tag
--- ARGV  token of the lease, its life in ms, name of the type, prefix of its keys; number of sketches, and for each its
+-- KEYS  types; m:{<type>}:x, the lease; the script builds the other keys of the type, with the same hash tag
+-- ARGV  token of the lease, its length in ms, name of the type, prefix of its keys; number of sketches, and for each its
 --       key without the prefix, its beginning as it was read ('' if it did not exist), what replaces the beginning;
 --       number of hours that lose all points, and for each its number and its record as it was read; and, if another
 --       hour loses some points: its number, version of its block of series that was read, the new block or '', number
@@ -162,7 +161,7 @@ local function read_changed_hour()
   return hour
 end
 
--- Redis has no command that says whether another command may be run. These commands change nothing, but they fail if
+-- Redis has no command that returns the permissions for another command. These commands change nothing, but they fail if
 -- the user may not run them.
 local function check_commands()
   local none = prefix .. 'none'

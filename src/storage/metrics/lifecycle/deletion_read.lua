@@ -1,8 +1,8 @@
--- Reads where the points of one hour lie, for a deletion.
+-- Reads the data about one hour that a deletion needs.
 --
 -- @include deletion_lease
--- KEYS  m:{<type>}:x, the lease; the other keys of the type are made here, they carry the same hash tag
--- ARGV  token of the lease, its life in ms, prefix of the keys, number of the hour
+-- KEYS  m:{<type>}:x, the lease; the script builds the other keys of the type, with the same hash tag
+-- ARGV  token of the lease, its length in ms, prefix of the keys, number of the hour
 -- Reply {1 if the type has labels, else 0, length of the head in bytes, records of the minutes or '', number of points
 --       that no block of series has yet, the block of series or ''}; {} if the lease is lost
 local prefix, hour = ARGV[3], ARGV[4]

@@ -2,7 +2,7 @@
 --
 -- @include deletion_lease
 -- KEYS  m:{<type>}:x, the lease; m:{<type>}:s
--- ARGV  token of the lease, its life in ms, version of the dictionary that was read, number of fields to remove, these
+-- ARGV  token of the lease, its length in ms, version of the dictionary that was read, number of fields to remove, these
 --       fields, and fields and values to set by turns
 -- Reply 1 done, 0 the dictionary has changed, -1 the lease is lost
 if not holds_lease(KEYS[1], ARGV[1], ARGV[2]) then

@@ -1,8 +1,8 @@
--- Puts points that a deletion keeps aside, until it replaces a string of points by them.
+-- Stages points that a deletion keeps, until the deletion replaces a string of points by them.
 --
 -- @include deletion_lease
--- KEYS  m:{<type>}:x, the lease; the key where the points are put
--- ARGV  token of the lease, its life in ms, where in the string the points begin, the points, seconds to keep them
+-- KEYS  m:{<type>}:x, the lease; the key of the staged points
+-- ARGV  token of the lease, its length in ms, position of the points in the string, the points, seconds until they expire
 -- Reply 1 done, 0 the lease is lost
 if not holds_lease(KEYS[1], ARGV[1], ARGV[2]) then
   return 0

@@ -2,7 +2,7 @@
 --
 -- @include deletion_lease
 -- KEYS  m:{<type>}:x, the lease; m:{<type>}:q:all
--- ARGV  token of the lease, its life in ms, what was read, which is a version without a block, the new block with its
+-- ARGV  token of the lease, its length in ms, what was read, which is a version without a block, the new block with its
 --       version
 -- Reply 1 done, 0 it has changed, -1 the lease is lost
 if not holds_lease(KEYS[1], ARGV[1], ARGV[2]) then

@@ -1,9 +1,9 @@
-"""What a deletion changes in an hour that keeps some of its points.
+"""The changes of a deletion in an hour that keeps some of its points.
 
-The strings of points are read piece by piece: they only grow while the deletion holds its lease. The points
-that are kept are put aside in Redis, piece by piece too, and the commit replaces the strings by them. Points
-that are added meanwhile stay behind them. The block of series loses the series that are removed; of an
-hour that is removed in part, it is made of all points that are kept.
+The strings of points are read in pieces, since they only grow while the deletion holds its lease. The kept
+points are staged in Redis, also in pieces, and the commit replaces the strings by them. Points that are added
+during this time follow the staged points. The removed series are removed from the block of series. If a part
+of the hour is removed by time, the block is built again from all kept points.
 """
 
 import asyncio
@@ -34,24 +34,24 @@ from src.storage.redis.link import RedisLink
 from src.storage.redis.scripts import storage_script
 
 POINTS_AT_ONCE: Final = 32_768
-"""Points read, and put aside, in one round trip."""
+"""The number of points that are read or staged in one round trip."""
 STAGE_SECONDS: Final = 120
-"""How long points that were put aside stay if the deletion ends before it uses them."""
+"""The time after which staged points expire if the deletion ends before it uses them."""
 
 HEAD: Final = -1
-"""The head of an hour, where its minutes are 0 to 59."""
+"""The number of the head of an hour. Its minutes have the numbers 0 to 59."""
 
 _READ = storage_script("metrics/lifecycle/deletion_read")
 _STAGE = storage_script("metrics/lifecycle/deletion_stage")
 
 
 class SketchChange(NamedTuple):
-    """What is removed from a sketch.
+    """The change of a sketch.
 
     Attributes:
-        suffix: Its key within the type.
+        suffix: The key of the sketch within the type.
         removed: The counts by bin of the removed points.
-        points_suffix: The key of the points of which the sketch leaves the first out; empty if it has all.
+        points_suffix: The key of the points whose first ones are not in the sketch; empty if all are.
     """
 
     suffix: str
@@ -61,16 +61,16 @@ class SketchChange(NamedTuple):
 
 @dataclass(slots=True)
 class PartChange:
-    """What is removed from one string of points.
+    """The change of one string of points.
 
     Attributes:
-        minute: Which string: a minute of the hour, or `HEAD`.
-        length: Bytes that were read.
-        folded: How many of its first points the hour's block of series has.
-        rollup: The rollup of the points that are kept.
-        kept: How many these are.
-        kept_folded: How many of them the block of series has.
-        removed: How many points are removed.
+        minute: The minute of the hour, or `HEAD`.
+        length: The number of bytes that were read.
+        folded: The number of its first points that are in the hour's block of series.
+        rollup: The rollup of the kept points.
+        kept: The number of kept points.
+        kept_folded: The number of kept points that are in the block of series.
+        removed: The number of removed points.
         counts: The counts by bin of the removed points.
     """
 
@@ -90,10 +90,10 @@ class PartChange:
 
 @dataclass(slots=True)
 class HourChange:
-    """What is removed from one hour.
+    """The change of one hour.
 
     Attributes:
-        hour: Its number since 1970.
+        hour: The number of the hour since 1970.
         version: The version of the hour's block of series that was read.
         head: The change of the head.
         minutes: The changes of the minutes.
@@ -113,7 +113,7 @@ class HourChange:
 
     @property
     def removed(self) -> int:
-        """How many points are removed."""
+        """The number of removed points."""
         return sum(part.removed for part in self.changed)
 
     @property
@@ -122,7 +122,7 @@ class HourChange:
         return added(*(part.counts for part in self.changed))
 
     def sketches(self) -> list["SketchChange"]:
-        """Return what is removed from each sketch."""
+        """Return the change of each sketch."""
         day, counts = self.hour // 24, self.counts
         return [
             SketchChange(f"p:h:{self.hour}", counts, f"r:{self.hour}"),
@@ -156,12 +156,12 @@ def encode_record(rollup: Rollup) -> bytes:
 
 
 class HourReader:
-    """Reads the hours of one type, and puts aside what is kept of them.
+    """Reads the hours of one type, and stages their kept points.
 
     Args:
-        link: To Redis.
+        link: The link to Redis.
         metric_type: The type.
-        removal: Which points are removed.
+        removal: The removed points.
         lease: The lease of the deletion.
     """
 
@@ -172,7 +172,7 @@ class HourReader:
         self._lease = lease
 
     async def read(self, hour: int) -> HourChange | None:
-        """Return what is removed from an hour; None if nothing is.
+        """Return the change of an hour, or None if no point is removed.
 
         Raises:
             StorageUnavailableError: Redis is unavailable, or the lease is lost.
@@ -204,17 +204,17 @@ class HourReader:
         return change
 
     def _concerns(self, block: bytes) -> bool:
-        """Return whether points may be removed from an hour, of whose points `block` has all."""
+        """Return whether points may be removed from an hour whose points are all in `block`."""
         series = self._removal.series
         return series is None or bool(series[decode_hour_block(block).series].any())
 
     def _is_cut(self, hour: int) -> bool:
-        """Return whether a series may lose some of its points of an hour and keep others."""
+        """Return whether a series may keep some of its points of an hour and lose others."""
         before_us = self._removal.before_us
         return before_us is not None and before_us < (hour + 1) * HOUR_US
 
     def _block(self, block: bytes, rebuilt: "_RebuiltBlock | None") -> SeriesBlock:
-        """Return the block of the kept points: the rebuilt one, or the stored one without some series."""
+        """Return the block of the kept points: the rebuilt block, or the stored block without some series."""
         if rebuilt is not None:
             return rebuilt.block
         if self._removal.series is None:
@@ -224,7 +224,7 @@ class HourReader:
     async def _read_pieces(
         self, hour: int, pieces: Sequence["_Piece"], rebuilt: "_RebuiltBlock | None"
     ) -> None:
-        """Read pieces of strings, put aside what is kept of them, and add it to their parts and `rebuilt`."""
+        """Read pieces of strings, stage their kept points, and add these to their parts and `rebuilt`."""
         read = await self._link.send_all(
             [
                 ("GETRANGE", key_of(self._type, _suffix(hour, part.minute)), first, stop - 1)
@@ -236,7 +236,7 @@ class HourReader:
             *(
                 self._stage(part.minute, part.kept * POINT_BYTES - len(points), points)
                 for (part, first, stop), points in zip(pieces, kept, strict=True)
-                # A string that is read in one piece is put aside only if it changes.
+                # A string that is read in one piece is staged only if it changes.
                 if points and (part.removed or stop - first < part.length)
             )
         )
@@ -248,7 +248,7 @@ class HourReader:
         read: Sequence[bytes],
         rebuilt: "_RebuiltBlock | None",
     ) -> list[bytes]:
-        """Return which points of each piece are kept, and add them to their parts and `rebuilt`."""
+        """Return the kept points of each piece, and add them to their parts and `rebuilt`."""
         kept = [self._sift(hour, piece, points) for piece, points in zip(pieces, read, strict=True)]
         if rebuilt is not None:
             rebuilt.add(hour, np.frombuffer(b"".join(kept), dtype=POINT_DTYPE))
@@ -257,7 +257,7 @@ class HourReader:
         return kept
 
     def _sift(self, hour: int, piece: "_Piece", points: bytes) -> bytes:
-        """Return which points of a piece are kept, and add them to its part."""
+        """Return the kept points of a piece, and add them to its part."""
         part, first, _ = piece
         table = np.frombuffer(points, dtype=POINT_DTYPE)
         removed = self._removal.mask(hour, table)
@@ -269,7 +269,7 @@ class HourReader:
         part.kept += len(table)
         folded = min(max(part.folded - first // POINT_BYTES, 0), len(removed))
         part.kept_folded += folded - int(removed[:folded].sum())
-        # The rollup of a string that stays as it is is needed only of the head.
+        # Of unchanged strings, the commit needs only the rollup of the head.
         if part.removed or part.minute == HEAD or len(points) < part.length:
             timestamps = table["offset"].astype(np.int64) + hour * HOUR_US
             values = np.ascontiguousarray(table["value"])
@@ -285,11 +285,11 @@ class HourReader:
 
 @dataclass(slots=True)
 class _RebuiltBlock:
-    """A block of series that is made of all points that are kept of an hour.
+    """A block of series that is built from all kept points of an hour.
 
     Attributes:
         next_place: The place of the next point.
-        block: The block of the points added.
+        block: The block of the points so far.
     """
 
     next_place: int

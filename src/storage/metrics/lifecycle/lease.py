@@ -1,7 +1,7 @@
-"""The lease of a deletion: of all workers, one at a time deletes points of a type.
+"""The lease of a deletion: one worker at a time deletes points of a type.
 
-Each script of a deletion checks the lease and renews it. If a worker was stopped for long, and another worker
-has taken the lease, the first one changes nothing any more.
+Each script of a deletion checks the lease and renews it. If a worker was stopped for a long time and another
+worker has taken the lease, the scripts of the first worker change nothing.
 """
 
 import asyncio
@@ -20,9 +20,9 @@ from src.storage.redis.link import RedisLink
 from src.storage.redis.scripts import storage_script
 
 LEASE_SECONDS = 10
-"""How long a lease lasts without a step of the deletion."""
+"""The length of the lease. Each step of the deletion renews it."""
 WAIT_SECONDS = 30
-"""How long a deletion waits for another one of the same type."""
+"""The longest wait for another deletion of the same type."""
 POLL_SECONDS = 0.1
 
 _TAKE = storage_script("metrics/lifecycle/deletion_take")
@@ -33,7 +33,7 @@ class DeletionLease(NamedTuple):
 
     Attributes:
         key: The key of the lease.
-        token: What its value is while the lease is held.
+        token: The value of the key while the deletion holds the lease.
     """
 
     key: str
@@ -49,15 +49,15 @@ class LeaseLostError(StorageUnavailableError):
     """Another worker has taken the lease, because this one made no step for `LEASE_SECONDS`."""
 
     def __init__(self) -> None:
-        super().__init__("another deletion of this type has begun meanwhile")
+        super().__init__("another deletion of this type has begun in the meantime")
 
 
 class DeletionLeases:
-    """Gives leases out.
+    """Takes and releases the leases of deletions.
 
     Args:
-        link: To Redis.
-        clock: Paces the wait for a lease.
+        link: The link to Redis.
+        clock: The clock for the wait for a lease.
     """
 
     def __init__(self, link: RedisLink, clock: Clock) -> None:
@@ -79,7 +79,7 @@ class DeletionLeases:
                 await self._take(lease)
                 yield lease
             finally:
-                with suppress(StorageUnavailableError):  # then it runs out
+                with suppress(StorageUnavailableError):  # without a release, the lease expires
                     await self._link.run(RELEASE, (lease.key,), (lease.token,))
 
     async def _take(self, lease: DeletionLease) -> None:
@@ -87,5 +87,5 @@ class DeletionLeases:
         end = self._clock.monotonic() + WAIT_SECONDS
         while await self._link.run(_TAKE, (lease.key,), (lease.token, ms, ms)):
             if self._clock.monotonic() >= end:
-                raise StorageUnavailableError("another deletion of this type is under way")
+                raise StorageUnavailableError("another deletion of this type is running")
             await self._clock.sleep(POLL_SECONDS)

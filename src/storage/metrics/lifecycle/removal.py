@@ -1,4 +1,4 @@
-"""Which points a deletion removes, and what a sketch is without them."""
+"""The points that a deletion removes, and sketches without these points."""
 
 from typing import NamedTuple
 
@@ -13,18 +13,18 @@ NO_COUNTS: BinCounts = (np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
 
 
 class Removal(NamedTuple):
-    """Which points of a type are removed.
+    """The condition for the removal of points of a type.
 
     Attributes:
-        series: Whether points of each series are, by its number; None for all series.
-        before_us: The timestamp in µs since 1970 before which they are; None for all times.
+        series: For each number of a series, whether its points are removed; None for all series.
+        before_us: Only points before this timestamp in µs since 1970 are removed; None for all times.
     """
 
     series: npt.NDArray[np.bool_] | None
     before_us: int | None
 
     def mask(self, hour: int, table: npt.NDArray[np.void]) -> npt.NDArray[np.bool_]:
-        """Return which points of an hour are removed, given as `POINT_DTYPE`."""
+        """Return for each point of an hour, given as `POINT_DTYPE`, whether it is removed."""
         removed = np.ones(len(table), dtype=np.bool_) if self.series is None else self.series[table["series"]]
         if self.before_us is not None:
             removed &= table["offset"].astype(np.int64) < self.before_us - hour * HOUR_US
@@ -43,7 +43,7 @@ def counts_of_sketch(sketch: bytes) -> BinCounts:
 
 
 def left_out_points(sketch: bytes | None) -> int:
-    """Return how many of the bucket's first points a stored sketch leaves out."""
+    """Return the number of first points of the bucket that are not in a stored sketch."""
     return int(SKETCH_HEADER.unpack_from(sketch)[0]) if sketch else 0
 
 
@@ -54,12 +54,12 @@ def added(*counts: BinCounts) -> BinCounts:
 
 
 def sketch_without(sketch: bytes, left_out: npt.NDArray[np.float64], removed: BinCounts) -> bytes:
-    """Return a stored sketch without the `removed` points. It leaves no points out.
+    """Return a stored sketch without the `removed` points. All other points are in the result.
 
     Args:
-        sketch: What is stored; empty if there is no sketch.
-        left_out: The values of the points that the sketch leaves out.
-        removed: The counts of the points that are removed.
+        sketch: The stored value; empty if there is no sketch.
+        left_out: The values of the points that are not in the stored sketch.
+        removed: The counts of the removed points.
     """
     if not sketch:
         return b""

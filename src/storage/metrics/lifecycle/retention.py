@@ -16,7 +16,7 @@ class RedisRetention:
     """A `RetentionStore` in Redis.
 
     Args:
-        link: To Redis.
+        link: The link to Redis.
     """
 
     def __init__(self, link: RedisLink) -> None:
@@ -36,7 +36,7 @@ class RedisRetention:
         return bool(await self._link.send("HDEL", _RULES, pattern))
 
     async def take_turn(self, seconds: float) -> bool:
-        """Return whether this worker is the one that sweeps during the next `seconds`."""
+        """Return whether this worker, and no other, sweeps during the next `seconds`."""
         ms = round(seconds * 1000)
-        # Nobody gives a turn back, so its token says nothing.
+        # No worker releases this lease, so its token has no meaning.
         return not await self._link.run(_TAKE, (_TURN,), (uuid.uuid4().hex, ms - 1, ms))

@@ -21,7 +21,7 @@ from src.storage.redis.link import RedisLink
 from src.storage.redis.scripts import storage_script
 
 MAX_ATTEMPTS = 10
-"""How often the block of all hours, or the dictionary, is read again because it has changed meanwhile."""
+"""The number of attempts for the block of all hours, and for the dictionary, while others change them."""
 BLOCKS_AT_ONCE = 20
 
 _TOTAL = storage_script("metrics/lifecycle/deletion_total")
@@ -30,10 +30,10 @@ _SERIES = storage_script("metrics/lifecycle/deletion_series")
 
 
 class SeriesCleanup:
-    """Puts the series of a type in order after a deletion.
+    """Updates the block of all hours and the series dictionary of a type after a deletion.
 
     Args:
-        link: To Redis.
+        link: The link to Redis.
         folder: Adds points to blocks of series.
         labels: Counts the points of each series.
     """
@@ -44,22 +44,22 @@ class SeriesCleanup:
         self._labels = labels
 
     async def run(self, metric_type: str, lease: DeletionLease) -> None:
-        """Merge the block of all hours again if need be, and free the numbers of series without points.
+        """Merge the block of all hours again if necessary, and free the numbers of series without points.
 
         Raises:
             StorageUnavailableError: Redis is unavailable, the lease is lost, or the series change too fast.
         """
         if await self._link.send("HEXISTS", key_of(metric_type, "d"), "labelled"):
-            with suppress(StorageRefusedError):  # it only makes the reads that follow shorter
+            with suppress(StorageRefusedError):  # the fold only makes later reads shorter
                 await self._folder.fold_all(metric_type)
             await self._merge_total(metric_type, lease)
             await self._free_numbers(metric_type, lease)
 
     async def _merge_total(self, metric_type: str, lease: DeletionLease) -> None:
-        """Merge the block of all hours from those of the hours, if a deletion has removed it.
+        """Merge the block of all hours from the blocks of the hours, if a deletion has removed it.
 
-        Each fold of an hour changes its version, so nothing is lost or doubled. Until it is merged, reads use
-        the blocks of the hours.
+        Each fold of an hour changes the version of the block, so no point is lost or counted twice. Until the
+        block is merged, reads use the blocks of the hours.
         """
         key = key_of(metric_type, "q:all")
         for _ in range(MAX_ATTEMPTS):
@@ -86,7 +86,7 @@ class SeriesCleanup:
     async def _free_numbers(self, metric_type: str, lease: DeletionLease) -> None:
         """Free the numbers of series without points.
 
-        A number is retired first, so that no new point gets it, and freed if it has no points even then.
+        A number is first retired, so that no new point gets it. It is freed if it still has no points.
         """
         for _ in range(MAX_ATTEMPTS):
             counted = await self._labels.counts(metric_type)

@@ -1,4 +1,4 @@
-"""Which summaries by labels are cached: a deletion has to drop them, and their keys cannot be guessed."""
+"""The index of cached summaries by labels. A deletion drops them, and could not derive their keys."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -9,12 +9,12 @@ from src.storage.redis.link import RedisLink
 
 
 class RedisSummaryIndex:
-    """A `SummaryIndex` in Redis: for each type a sorted set of cache keys, by the time when they are gone.
+    """A `SummaryIndex` in Redis: for each type a sorted set of cache keys, scored by their expiry.
 
     Args:
-        link: To Redis.
-        clock: Tells the time.
-        kept_seconds: The longest that a summary, or a copy of it, stays in the cache.
+        link: The link to Redis.
+        clock: The clock for the expiries.
+        kept_seconds: The longest time that a summary, or its last good copy, is in the cache.
     """
 
     def __init__(self, link: RedisLink, clock: Clock, kept_seconds: float) -> None:
@@ -23,7 +23,7 @@ class RedisSummaryIndex:
         self._kept_seconds = kept_seconds
 
     async def add(self, metric_type: str, key: str) -> None:
-        """Note that a summary is going to be cached. If Redis refuses, it refuses the summary too.
+        """Add a summary before it is cached. If Redis refuses the key, it refuses the summary too.
 
         Raises:
             StorageUnavailableError: Redis is unavailable.
@@ -39,7 +39,7 @@ class RedisSummaryIndex:
             )
 
     async def take(self, metric_type: str) -> Sequence[str]:
-        """Return the keys of a type's cached summaries, and forget them.
+        """Return the keys of a type's cached summaries, and remove them from the index.
 
         Raises:
             StorageUnavailableError: Redis is unavailable.

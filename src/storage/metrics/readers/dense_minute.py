@@ -1,8 +1,8 @@
-"""A minute with many points, in order, in bounded memory.
+"""Reads a minute with many points in order of time, with bounded memory.
 
-The points of a minute lie in order of arrival. Sorting all of them at once would take as much memory as there
-are points, so they are read in several passes. Each pass keeps the smallest points that no pass before has
-returned. Points arrive about in order of time, so most pieces of the minute are needed by one pass only.
+The points of a minute are stored in order of arrival. To sort all of them at once would need memory for all
+of them, so they are read in several passes. Each pass keeps the earliest points that no earlier pass has
+returned. Points arrive roughly in order of time, so most pieces of the minute are needed by one pass only.
 """
 
 import asyncio
@@ -19,16 +19,16 @@ from src.analytics.rollup import Floats
 from src.storage.metrics.layout import HEAD_POINTS
 
 PIECE_POINTS = 16_384
-"""Points read in one round trip."""
+"""The number of points that are read in one round trip."""
 
 LEAST_KEPT = 65_536
-"""Points that a pass returns, at least."""
+"""The smallest number of points that a pass returns."""
 
 MAX_PASSES = 32
-"""Passes over a minute, at most. A minute of very many points takes more memory instead."""
+"""The largest number of passes over a minute. A minute with very many points needs more memory instead."""
 
 PLACE_BITS = 32
-"""Bits of a key below the time: the place of the point in the order of arrival."""
+"""The number of lower bits of a key for the place of the point in the order of arrival."""
 
 
 class KeyedPoints(NamedTuple):

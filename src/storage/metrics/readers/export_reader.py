@@ -1,8 +1,8 @@
-"""All points of a type in order of time, in bounded memory.
+"""Reads all points of a type in order of time, with bounded memory.
 
-A page is whole minutes, read in one step, and the next page begins with the minute after them. So whatever is
-stored or deleted between two pages, no point is repeated or skipped. A minute with more points than a page
-may have is read in pieces.
+A page consists of complete minutes and is read in one step. The next page begins with the following minute.
+So writes and deletions between two pages cause no repeated or skipped points. A minute with more points than
+a page is read in pieces.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
@@ -24,26 +24,26 @@ from src.storage.redis.link import RedisLink
 from src.storage.redis.scripts import storage_script
 
 PAGE_POINTS = 5_000
-"""Points read in one round trip; up to twice as many, as the last minute is whole. A minute with more of them
-is read in pieces."""
+"""The number of points in a page. There may be up to twice as many, since the last minute is complete. A
+minute with more points is read in pieces."""
 
 YIELDED_POINTS = 500
-"""Points yielded at once, at most: about a millisecond of work for the renderer."""
+"""The largest number of points that are yielded at once: about a millisecond of work for the renderer."""
 
 MAX_ATTEMPTS = 20
-"""How often a page is read whose series, or whose places of points, change meanwhile."""
+"""The number of attempts to read a page while its series, or the places of its points, change."""
 
 _FIRST_US, _END_US = -(2**62), 2**62
-"""Beyond all timestamps."""
+"""Times before and after all timestamps."""
 
 
 class _DenseMinute(NamedTuple):
     """A minute that is read in pieces.
 
     Attributes:
-        generation: Of the type. It changes when points change their places.
-        start_us: Where it begins.
-        size: Number of its points outside the head.
+        generation: The generation of the type, which changes when points change their places.
+        start_us: The start of the minute, in µs since 1970.
+        size: The number of its points outside the head.
         head: The head of its hour.
     """
 
@@ -54,13 +54,13 @@ class _DenseMinute(NamedTuple):
 
 
 class _Page(NamedTuple):
-    """What one round trip has read.
+    """The result of one round trip.
 
     Attributes:
         labels: The labels of each series by number.
-        points: The points, but for those of the dense minute.
-        dense: The dense minute after them, if there is one.
-        next_us: Where the next page begins.
+        points: The points, except those of the dense minute.
+        dense: The dense minute after these points, if there is one.
+        next_us: The start of the next page, in µs since 1970.
     """
 
     labels: Mapping[int, str]
@@ -73,8 +73,8 @@ class ExportReader:
     """Reads all points of a type.
 
     Args:
-        link: To Redis.
-        dictionary: Returns the series dictionary of a type, of at least the version that is given.
+        link: The link to Redis.
+        dictionary: Returns the series dictionary of a type, in at least the given version.
     """
 
     def __init__(
@@ -110,7 +110,9 @@ class ExportReader:
                 except MinuteRewrittenError:
                     attempts += 1
                     if has_begun or attempts == MAX_ATTEMPTS:
-                        raise StorageUnavailableError("points of a minute were deleted meanwhile") from None
+                        raise StorageUnavailableError(
+                            "points of a minute were deleted during the export"
+                        ) from None
                     continue
             first_us, attempts = page.next_us, 0
 
@@ -156,7 +158,7 @@ class _RedisMinute:
         self._generation = minute.generation
 
     async def read(self, first: int, stop: int) -> bytes:
-        """Return the points from one index up to and without another, as many as there are."""
+        """Return the points with indexes from `first` to before `stop`, or fewer at the end."""
         return bytes(
             await self._link.send("GETRANGE", self._points, first * POINT_BYTES, stop * POINT_BYTES - 1)
         )
@@ -167,7 +169,7 @@ class _RedisMinute:
 
 
 def _dense_minute(generation: bytes, hours: Sequence[Reply]) -> _DenseMinute | None:
-    """Return the minute at the end of a reply of the script if it comes without its points."""
+    """Return the last minute in a reply of the script if the reply does not contain its points."""
     if not hours:
         return None
     hour, head, minutes = hours[-3:]
@@ -177,7 +179,7 @@ def _dense_minute(generation: bytes, hours: Sequence[Reply]) -> _DenseMinute | N
 
 
 def _decoded(hours: Sequence[Reply], first_us: int, stop_us: int) -> SeriesPoints:
-    """Return the points of a reply of the script from `first_us` up to and without `stop_us`, in order."""
+    """Return the points in a reply of the script from `first_us` to before `stop_us`, in order."""
     strings: list[bytes] = []
     starts: list[int] = []
     for hour, head, minutes in zip(*(iter(hours),) * 3, strict=True):
@@ -187,13 +189,13 @@ def _decoded(hours: Sequence[Reply], first_us: int, stop_us: int) -> SeriesPoint
     sizes = [len(string) // POINT_BYTES for string in strings]
     timestamps = np.repeat(np.array(starts, dtype=np.int64), sizes) + table["offset"]
     found = np.flatnonzero((timestamps >= first_us) & (timestamps < stop_us))
-    # Of equal timestamps, those in the head come first, and then the order is that of arrival already.
+    # The strings are in order of arrival, with the head first, so a stable sort by time is enough.
     found = found[np.argsort(timestamps[found], kind="stable")]
     return SeriesPoints(table["series"], timestamps, table["value"]).chosen(found)
 
 
 def _slices(points: SeriesPoints, labels: Mapping[int, str]) -> Iterator[PointPage]:
-    """Yield those points whose series are in `labels`, some at once."""
+    """Yield the points whose series are in `labels`, at most `YIELDED_POINTS` at once."""
     for first in range(0, len(points.values), YIELDED_POINTS):
         some = points.chosen(slice(first, first + YIELDED_POINTS))
         numbers = set(some.series.tolist())

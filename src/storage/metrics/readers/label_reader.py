@@ -1,4 +1,4 @@
-"""Summaries by labels, from blocks of series and from the points that no block has yet."""
+"""Summaries by labels, from blocks of series and from points that are in no block yet."""
 
 import asyncio
 from collections import Counter
@@ -38,7 +38,8 @@ MAX_UNFOLDED_HOURS = 500
 
 MAX_HOURS = 50_000
 MAX_POINT_HOURS = 60
-"""Hours read for one answer at most, and those of which all points are read: the ones that a step divides."""
+"""The largest number of hours in one answer, and of hours that a step divides. From a divided hour, all
+points are read."""
 
 NO_DICTIONARY = "0"
 """The version of the series dictionary of a type without labels."""
@@ -57,7 +58,7 @@ class LabelReader:
     that no block has, all time is read in parts of `HOURS_AT_ONCE` hours.
 
     Args:
-        link: To Redis.
+        link: The link to Redis.
         windows: Reads the summaries of types without labels.
         dictionary: Returns the series dictionary of a type, of at least the version that is given.
         folder: Adds points to blocks, of hours that have too many points that no block has.
@@ -81,8 +82,8 @@ class LabelReader:
 
         Args:
             metric_type: The type.
-            window: What to summarize; None is all points.
-            query: Which series, and how they are grouped. Without `group_by` there is exactly one group.
+            window: The window; None for all points.
+            query: The filter and the grouping of the series. Without `group_by` there is exactly one group.
 
         Raises:
             StorageUnavailableError: Redis is unavailable, or the series change too fast to be read.
@@ -97,11 +98,11 @@ class LabelReader:
 
         Args:
             metric_type: The type.
-            windows: In order of time; they do not overlap. Or just None, which is all points.
-            query: Which series, and how they are grouped. Without `group_by` there is one group a window.
+            windows: Windows in order of time that do not overlap, or one None for all points.
+            query: The filter and the grouping of the series. Without `group_by`, each window has one group.
 
         Raises:
-            SeriesError: That would take too much reading.
+            SeriesError: Too many hours would have to be read.
             StorageUnavailableError: Redis is unavailable, or the series change too fast to be read.
         """
         bounded = [window for window in windows if window is not None]
@@ -114,7 +115,7 @@ class LabelReader:
         return await asyncio.to_thread(sums.groups)
 
     async def series(self, metric_type: str) -> list[tuple[Mapping[str, str], int]]:
-        """Return the labels of each series of `metric_type`, and how many points it has."""
+        """Return the labels of each series of `metric_type`, and its number of points."""
         counted = await self.counts(metric_type)
         if counted is None:
             return []
@@ -125,9 +126,9 @@ class LabelReader:
         return [(orjson.loads(text) if text else {}, count) for text, count in found.items() if count]
 
     async def counts(self, metric_type: str) -> tuple[SeriesDictionary, list[int]] | None:
-        """Return the series of `metric_type`, and how many points each has by its number.
+        """Return the series of `metric_type`, and the number of points by the number of the series.
 
-        None if the type has no labels.
+        Return None if the type has no labels.
         """
         sums = await self._read(metric_type, [], CountSums.begin)
         return None if sums is None else (sums.dictionary, sums.counts.tolist())
@@ -232,7 +233,7 @@ class LabelReader:
     async def _unlabelled(
         self, metric_type: str, windows: Sequence[Window | None], query: LabelQuery
     ) -> list[Groups]:
-        """Summarize a type of which no point has labels."""
+        """Summarize a type whose points have no labels."""
         bounded = [window for window in windows if window is not None]
         if not query.matches({}):
             aggregates = [_EMPTY] * len(windows)
@@ -259,15 +260,15 @@ def _hours_of(windows: Sequence[Window]) -> list[_Hour]:
         if len(hours) > MAX_HOURS or points_only > MAX_POINT_HOURS:
             raise SeriesError(
                 "step",
-                f"more than {MAX_HOURS} hours, or {MAX_POINT_HOURS} of which only points will do, would have "
-                "to be read: request a shorter time, or steps of whole hours",
+                f"more than {MAX_HOURS} hours, or {MAX_POINT_HOURS} hours point by point, would have to be "
+                "read: request a shorter time, or steps of whole hours",
             )
         hours.append((hour, edges[0], edges[-1], "block" if is_whole else "points"))
     return hours
 
 
 def _parts(bounds: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int, int]]:
-    """Yield hour, first µs and µs after the last of each part of an hour that one window covers."""
+    """Yield the hour, the first µs and the µs after the last of each part of an hour in one window."""
     for first, stop in bounds:
         for hour in range(first // HOUR_US, (stop - 1) // HOUR_US + 1):
             yield hour, max(first, hour * HOUR_US), min(stop, (hour + 1) * HOUR_US)

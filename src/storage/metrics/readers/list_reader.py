@@ -23,15 +23,15 @@ from src.storage.redis.link import RedisLink
 from src.storage.redis.scripts import storage_script
 
 TYPES_AT_ONCE = 100
-"""Types whose points are read in one round trip."""
+"""The number of types whose points are read in one round trip."""
 
 _log = logging.getLogger(__name__)
 
 MAX_ATTEMPTS = 5
-"""How often points are read again whose series change meanwhile."""
+"""The number of attempts to read points while their series change."""
 
 MAX_PAGE = 50_000
-"""Points read in one round trip at most while a list looks for those of matching series."""
+"""The largest number of points in one round trip of the search for points of matching series."""
 
 LOOP_BYTES = 100_000
 """Longer replies are sorted in a thread, so that the event loop goes on. A minute may have millions."""
@@ -39,7 +39,7 @@ LOOP_BYTES = 100_000
 _MAX_PLACE = 2**32
 
 _ListedPoint: TypeAlias = tuple[int, int, float, int]
-"""Timestamp in µs, place, value, number of the series."""
+"""The timestamp in µs, the place, the value, and the number of the series."""
 
 T = TypeVar("T")
 
@@ -48,8 +48,8 @@ class ListReader:
     """Reads lists.
 
     Args:
-        link: To Redis.
-        dictionary: Returns the series dictionary of a type, of at least the version that is given.
+        link: The link to Redis.
+        dictionary: Returns the series dictionary of a type, in at least the given version.
     """
 
     def __init__(
@@ -67,12 +67,11 @@ class ListReader:
         before: Position | None = None,
         filters: LabelFilters | None = None,
     ) -> list[StoredPoint]:
-        """Return up to `limit` (1 or more) points, newest first, that come after the place `before`.
+        """Return up to `limit` (1 or more) points, newest first, that follow the position `before`.
 
-        With `filters`, the points of matching series. Without `metric_type`, the newest over all types. That
-        reads at most `limit` types, and besides all that have a point as new as `before` or newer,
-        `TYPES_AT_ONCE` in a round trip. A type with foreign values in place of its points is left out, and
-        logged.
+        With `filters`, these are points of matching series. Without `metric_type`, they are the newest of all
+        types. This reads at most `limit` types, and also all types that have a point as new as `before` or
+        newer, `TYPES_AT_ONCE` in a round trip. A type with foreign values is logged and left out.
 
         Raises:
             StorageUnavailableError: Redis is unavailable.
@@ -82,19 +81,20 @@ class ListReader:
         found: list[StoredPoint] = []
         for chunk in _chunks(await self._types_to_read(limit, before), TYPES_AT_ONCE):
             _, latest = chunk[0]
-            # Both as a score has it: rounded, in years far from ours.
+            # Both are compared as scores of a sorted set, which round timestamps of remote years.
             if len(found) == limit and latest < float(found[-1].point.timestamp_us):
-                break  # the types after this one have nothing newer
+                break  # the following types have no newer points
             names = [name for name, _ in chunk]
             found = await self._newest_with(found, names, limit, before, filters)
         return found
 
     async def _types_to_read(self, limit: int, before: Position | None) -> list[tuple[str, float]]:
-        """Return, latest first, the types that may have one of the `limit` newest points after `before`.
+        """Return the types that may have one of the `limit` newest points after `before`, latest first.
 
-        These are all types whose latest point is not after that place, for they may have any number there;
-        and of the others the first `limit`, for each of these has at least one there. Read in one step, so
-        that a type that gets a point while the list is read is not skipped.
+        These are all types whose latest point is as new as `before` or newer, since any number of their
+        points may follow `before`. Of the other types, the first `limit` are enough, since at least one point
+        of each follows `before`. All are read in one step, so that no type is skipped that gets a point
+        during the read.
         """
         place: Argument = "+inf" if before is None else f"({before.timestamp_us}"
         commands: list[Command] = [
@@ -118,7 +118,7 @@ class ListReader:
         before: Position | None,
         filters: LabelFilters | None,
     ) -> list[StoredPoint]:
-        """Return the `limit` newest of `found` and of the points of `names` that come after `before`."""
+        """Return the `limit` newest points of `found` and of the types `names` that follow `before`."""
         size = min(limit, max(2, 2 * limit // len(names)))
         reading = dict.fromkeys(names, before)
         while reading:
@@ -127,7 +127,7 @@ class ListReader:
             )
             found = sorted((*found, *(point for page in pages for point in page)), key=_place, reverse=True)
             found = found[:limit]
-            # A type whose page was full may have more. They count while the last point read is in the list.
+            # A type whose page was full may have more points. Read on while its last point is in the list.
             reading = {
                 page[-1].point.type: Position(*_place(page[-1]), page[-1].generation)
                 for page in pages
@@ -139,7 +139,7 @@ class ListReader:
     async def _readable_page(
         self, metric_type: str, limit: int, before: Position | None, filters: LabelFilters | None
     ) -> list[StoredPoint]:
-        """Return a page; an empty one if foreign values are in place of the type's points."""
+        """Return a page, or an empty list if the type has foreign values."""
         try:
             return await self._page(metric_type, limit, before, filters)
         except (ResponseError, ValueError) as error:
@@ -190,7 +190,7 @@ class ListReader:
             arguments += divmod(before.timestamp_us, HOUR_US)
             if metric_type == before.type:
                 end = before.timestamp_us, before.arrival
-            else:  # of the same µs, all of a type that comes later, none of one that came before
+            else:  # in the same µs, types are listed in order of their names
                 end = before.timestamp_us, _MAX_PLACE if metric_type < before.type else 0
         generation, version, *reply = await self._link.run(
             self._script, [key_of(metric_type, "hours")], arguments
@@ -200,7 +200,7 @@ class ListReader:
             and metric_type == before.type
             and before.generation not in {"", generation.decode()}
         ):
-            end = before.timestamp_us, 0  # places are not what they were
+            end = before.timestamp_us, 0  # a rewrite has changed the places
         if sum(map(len, _strings(reply))) > LOOP_BYTES:
             points = await asyncio.to_thread(_newest, reply, limit, end)
         else:
@@ -209,7 +209,7 @@ class ListReader:
 
 
 class _Part(NamedTuple):
-    """Points that were read in one step, and the labels of their series by number."""
+    """Points of one read, and the labels of their series by number."""
 
     generation: str
     points: Sequence[_ListedPoint]
@@ -225,7 +225,7 @@ class _Part(NamedTuple):
 
 
 def log_unreadable(metric_type: str, error: Exception) -> None:
-    """Log that a type is left out of what is read of all types."""
+    """Log that a type is left out of a read over all types."""
     _log.warning("metric_type_unreadable", extra={"type": metric_type, "reason": str(error)})
 
 
@@ -244,7 +244,7 @@ def _strings(reply: Sequence[Reply]) -> Iterator[bytes]:
 
 
 def _newest(reply: Sequence[Reply], limit: int, end: tuple[int, int]) -> list[_ListedPoint]:
-    """Return up to `limit` points of a reply of the script, newest first, that come before `end`."""
+    """Return up to `limit` points of a reply of the script that are before `end`, newest first."""
     parts = []
     for hour, head, minutes in zip(*(iter(reply),) * 3, strict=True):
         parts.append(_decoded(hour, head, 0))

@@ -1,13 +1,13 @@
--- Reads points of one type in order of time: as many whole minutes as have `most` points together, or a few more.
+-- Reads points of one type in order of time, in complete minutes, until there are at least `most` points.
 --
--- KEYS  m:{<type>}:hours; the other keys of the type are made here, they carry the same hash tag
+-- KEYS  m:{<type>}:hours; the script builds the other keys of the type, with the same hash tag
 -- ARGV  prefix of the keys, number of the first hour, its first minute (0 to 59), number of the last hour, most points
 -- Reply {generation of the type or '', version of its series dictionary, next hour or '' at the end, its first minute,
 --       hour, points of its head, {minute, number of its points, its points, …}, hour, …}. A minute with more than
---       `most` points comes last, without its points. A head has points of minutes that are not asked for, too.
+--       `most` points comes last, without its points. A head also has points of other minutes.
 
 local POINT, RECORD, CHUNK = 14, 56, 100
-local HOUR_COST = 5 -- an hour is as much work as so many points, also one that has expired
+local HOUR_COST = 5 -- the number of points that take as much time as an hour, even an expired one
 local prefix, first_hour, first_minute, most = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[5])
 
 local count, seen, hours = 0, 0, nil

@@ -1,7 +1,7 @@
 -- Reads points of one type, newest first, as many strings of points as are sure to hold `limit` points.
 --
--- KEYS  m:{<type>}:hours; the other keys of the type are made here, they carry the same hash tag
--- ARGV  prefix of the keys, limit, and where the list continues, if not at the newest point: number of the hour,
+-- KEYS  m:{<type>}:hours; the script builds the other keys of the type, with the same hash tag
+-- ARGV  prefix of the keys, limit, and the position to continue at, if not the newest point: number of the hour,
 --       µs within the hour
 -- Reply {generation of the type or '', version of its series dictionary, hour, points of its head, {minute, points,
 --       minute, points, …}, hour, …}, newest hour first

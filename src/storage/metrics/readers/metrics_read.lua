@@ -1,7 +1,7 @@
 -- Reads what is stored of one type in some hours: whole hours as one record and sketch, other hours by their minutes,
 -- and minutes that the window cuts as points. Writes nothing.
 --
--- KEYS  m:{<type>}:d; the other keys of the type are made here, they carry the same hash tag
+-- KEYS  m:{<type>}:d; the script builds the other keys of the type, with the same hash tag
 -- ARGV  prefix of the keys; for each reading its number, the first µs within it, the µs after the last, and its
 --       detail: 'day' a whole day, 'hour' a whole hour, 'span' the minutes of an hour together, 'minutes' an hour
 --       minute by minute, 'points' an hour as points. The number is that of the day or of the hour.

@@ -1,4 +1,4 @@
-"""What is read of all types at once."""
+"""Reads of the registry: all types, and their oldest hours."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -16,21 +16,21 @@ from src.storage.redis.connection import Command
 from src.storage.redis.link import RedisLink
 
 TYPES_AT_ONCE = 250
-"""Types that are read in one round trip."""
+"""The number of types that are read in one round trip."""
 
 
 class TypeReader:
     """Reads the registry of types.
 
     Args:
-        link: To Redis.
+        link: The link to Redis.
     """
 
     def __init__(self, link: RedisLink) -> None:
         self._link = link
 
     async def types(self) -> list[TypeOverview]:
-        """Return every type, the one with the latest timestamp first, then by name.
+        """Return every type, ordered by latest timestamp, the newest first, and then by name.
 
         Raises:
             StorageUnavailableError: Redis is unavailable.
@@ -43,7 +43,7 @@ class TypeReader:
             except ValueError as error:
                 log_unreadable(name, error)
                 continue
-            if rollup.count:  # the type may have been deleted between the two
+            if rollup.count:  # the type may have been deleted between the two reads
                 series = max(
                     1, fields - 1
                 )  # the dictionary has one field for each set of labels, and its version
@@ -53,7 +53,7 @@ class TypeReader:
         return sorted(overviews, key=lambda overview: (-overview.latest_timestamp_us, overview.type))
 
     async def oldest(self) -> list[tuple[str, int]]:
-        """Return each type, and where the hour of its oldest point begins, in µs since 1970.
+        """Return each type, and the start of the hour of its oldest point, in µs since 1970.
 
         Raises:
             StorageUnavailableError: Redis is unavailable.

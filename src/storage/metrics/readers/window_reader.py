@@ -23,16 +23,16 @@ from src.storage.redis.link import RedisLink
 from src.storage.redis.scripts import storage_script
 
 READINGS_AT_ONCE = 30
-"""Days and hours read in one round trip: as many as a window of a day needs, and some more."""
+"""The number of days and hours that are read in one round trip. A window of a day needs fewer."""
 
 LOOP_BYTES = 500_000
-"""Longer replies are merged in a thread, so that the event loop goes on meanwhile."""
+"""Longer replies are merged in a thread, so that they do not block the event loop."""
 
 MAX_READINGS = 120_000
-"""Minutes, hours and days read for one answer at most: 2,000 windows of less than an hour each."""
+"""The largest number of minutes, hours and days in one answer: enough for 2,000 windows below an hour."""
 
 MAX_POINTS = 50_000
-"""Points read at most for windows that end within a minute. A single minute may have millions."""
+"""The largest number of points that are read for windows that end within a minute."""
 
 _WHOLE = -1
 
@@ -41,7 +41,7 @@ class WindowReader:
     """Reads the summaries of windows of one type.
 
     Args:
-        link: To Redis.
+        link: The link to Redis.
     """
 
     def __init__(self, link: RedisLink) -> None:
@@ -50,7 +50,7 @@ class WindowReader:
         self._read_all = storage_script("metrics/readers/read_all")
 
     async def aggregate(self, metric_type: str, window: Window | None) -> Aggregate:
-        """Summarize the points of `metric_type` in `window`; None is all of them."""
+        """Summarize the points of `metric_type` in `window`, or all points if `window` is None."""
         if window is None:
             return await self._aggregate_all(metric_type)
         (aggregate,) = await self.aggregates(metric_type, [window])
@@ -72,14 +72,14 @@ class WindowReader:
         """Summarize the points of `metric_type` in each of `windows`.
 
         Windows that are read in one round trip are consistent: each write is in all of them or in none. A
-        single window of up to a day is always read in one.
+        single window of up to a day is always read in one round trip.
 
         Args:
             metric_type: The type.
-            windows: In order of time; they do not overlap.
+            windows: Windows in order of time that do not overlap.
 
         Raises:
-            SeriesError: That would take too much reading.
+            SeriesError: Too many rollups or points would have to be read.
             StorageUnavailableError: Redis is unavailable.
         """
         wanted = list(islice(readings(windows), MAX_READINGS + 1))
@@ -128,13 +128,13 @@ def _refuse_too_many(wanted: Sequence[Reading]) -> None:
 
 
 class Item(NamedTuple):
-    """What `metrics_read.lua` returns of a day, an hour or some minutes.
+    """The result of `metrics_read.lua` for a day, an hour or some minutes.
 
     Attributes:
         minute: The first minute, or `_WHOLE` for an hour or a day.
-        records: Its records; empty if `points` are all its points.
-        entries: Entries of the sketches of `records`.
-        points: Points in `records` that `entries` leave out.
+        records: The rollup records; empty if `points` contains all points.
+        entries: The entries of the sketches of `records`.
+        points: The points in `records` that are not in `entries`.
     """
 
     minute: int
@@ -144,7 +144,7 @@ class Item(NamedTuple):
 
 
 def decode_items(reply: Sequence[Reply]) -> Iterator[Item]:
-    """Yield the items of the reply to one reading, which follow the points of the head."""
+    """Yield the items in the reply to one reading. `reply` begins after the points of the head."""
     rest = iter(reply)
     for minute in rest:
         records, sketches, strings = islice(rest, 3)
@@ -153,15 +153,15 @@ def decode_items(reply: Sequence[Reply]) -> Iterator[Item]:
 
 @dataclass(slots=True)
 class _WindowParts:
-    """What was read of one window."""
+    """The data of one window."""
 
     head: list[tuple[Integers, Floats]] = field(default_factory=list)
-    """Points of heads. Of equal timestamps, they came before all others."""
+    """Points of heads. They arrived before other points with equal timestamps."""
     records: list[bytes] = field(default_factory=list)
     entries: list[bytes] = field(default_factory=list)
     """Entries of the sketches of `records`."""
     left_out: list[bytes] = field(default_factory=list)
-    """Points in `records` that `entries` leave out."""
+    """Points in `records` that are not in `entries`."""
     edges: list[tuple[Integers, Floats]] = field(default_factory=list)
 
     def aggregate(self) -> Aggregate:
@@ -177,7 +177,7 @@ class _WindowParts:
 
 
 class _Parts:
-    """What was read, by window."""
+    """The data of all windows."""
 
     def __init__(self, windows: Sequence[Window]) -> None:
         self._starts = np.array([window.start_us + 1 for window in windows], dtype=np.int64)
@@ -210,7 +210,7 @@ class _Parts:
             window.left_out.append(points)
 
     def _split(self, start_us: int, points: bytes) -> Iterator[tuple[_WindowParts, Integers, Floats]]:
-        """Yield the timestamps and values of those `points` of an hour that lie in a window."""
+        """Yield each window, with the timestamps and values of those `points` of an hour that lie in it."""
         if not points:
             return
         table = np.frombuffer(points, dtype=POINT_DTYPE)
@@ -220,7 +220,7 @@ class _Parts:
             yield self._windows[0], timestamps[found], table["value"][found]
             return
         numbers = self._starts.searchsorted(timestamps, side="right") - 1
-        numbers[timestamps >= self._stops[numbers]] = -1  # 0 is right where the number is -1 already
+        numbers[timestamps >= self._stops[numbers]] = -1  # numbers that are -1 stay -1
         for number in np.unique(numbers).tolist():
             if number >= 0:
                 found = numbers == number

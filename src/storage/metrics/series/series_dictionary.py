@@ -1,18 +1,18 @@
-"""The numbers by which the series of a type are stored, as a worker last read them."""
+"""The dictionary of a type: the number of each series, in the state that a worker has last read."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
 VERSION_FIELD = b"#"
-"""The field of the dictionary that holds its version. No labels have that text."""
+"""The field with the version of the dictionary. It is no text of labels."""
 
 UNLABELLED = 0
-"""The number of the series without labels, which is in no dictionary."""
+"""The number of the series without labels. This series is not in the stored dictionary."""
 
 
 def retired_field(number: int) -> str:
-    """Return the field of a retired number. Its value is the labels that the number stands for."""
+    """Return the field of a retired number. The value of the field is the labels of the number."""
     return f"-{number}"
 
 
@@ -21,10 +21,10 @@ class SeriesDictionary:
     """The series of one type.
 
     Attributes:
-        version: Changes whenever the dictionary does.
-        numbers: Number by labels, as `labels_text` writes them.
-        retired: Labels by number, of numbers that no new point gets. A deletion retires a number that has no
-            points, and frees it once it is certain that none has come meanwhile.
+        version: The version, which changes with each change of the dictionary.
+        numbers: The numbers by labels, in the form of `labels_text`.
+        retired: The labels of retired numbers, which no new point gets. A deletion retires a number without
+            points, and frees the number later if it still has no points.
     """
 
     version: str = "0"
@@ -33,7 +33,7 @@ class SeriesDictionary:
 
     @classmethod
     def decode(cls, reply: Sequence[bytes]) -> "SeriesDictionary":
-        """Return the dictionary of an HGETALL reply."""
+        """Return the dictionary in a reply to HGETALL."""
         found = cls()
         for text, number in zip(reply[::2], reply[1::2], strict=True):
             if text == VERSION_FIELD:
@@ -47,7 +47,7 @@ class SeriesDictionary:
     def series(self) -> Iterator[tuple[int, str]]:
         """Yield the number and the labels of each series.
 
-        The same labels may have a retired number and another one.
+        The same labels may have a retired number and a second number.
         """
         for text, number in self.numbers.items():
             yield number, text
@@ -60,7 +60,7 @@ class SeriesDictionary:
         return dict(earlier.series()).items() <= dict(self.series()).items()
 
     def numbers_for_new(self, labels: Iterable[str]) -> dict[str, int]:
-        """Return free numbers for those of `labels` that have none, in order of their first occurrence."""
+        """Return free numbers for the `labels` without a number, in order of their first occurrence."""
         new = [text for text in dict.fromkeys(labels) if text not in self.numbers]
         if not new:
             return {}

@@ -1,7 +1,7 @@
 -- Reads what is needed to add an hour's new points to its block of series, and to the block of all hours.
 --
 -- @include series_points
--- KEYS  m:{<type>}:u; the other keys of the type are made here, they carry the same hash tag
+-- KEYS  m:{<type>}:u; the script builds the other keys of the type, with the same hash tag
 -- ARGV  prefix of the keys, number of the hour, maximum number of points
 -- Reply {generation of the type or '', block of the hour or '', block of all hours or '', new points as points_of_hour
 --       returns them}

@@ -1,7 +1,7 @@
-"""Blocks of series: the rollups and sketches of all series of a type, hour by hour and for all time.
+"""Blocks of series: the rollups and sketches of all series of a type, for each hour and for all time.
 
-A write only appends points, with the number of the series of each. Their sums by series are added up later,
-in a worker's thread: once an hour is over, or has many points that no block has yet.
+A write only appends points with the numbers of their series. A worker folds the points into blocks later, in
+a thread: after the end of an hour, or when an hour has many points that are in no block yet.
 """
 
 import asyncio
@@ -23,17 +23,17 @@ from src.storage.redis.link import RedisLink
 from src.storage.redis.scripts import storage_script
 
 _COVERAGE: Final = struct.Struct("<62I")
-"""Version of a block of an hour, and how many points it has of the head and of each minute."""
+"""The version of an hour's block, and the number of points in it from the head and from each minute."""
 _VERSION: Final = struct.Struct("<I")
 
 FOLD_TIMEOUT_SECONDS = 5.0
 POINTS_AT_ONCE = 100_000
-"""Points that are added to a block at once: more would keep Redis busy for long."""
+"""The largest number of points in one fold. More points would block Redis for too long."""
 MAX_FOLDS = 10_000
-"""How often the points of an hour are added to its block at most, while others arrive."""
+"""The largest number of folds of one hour while new points arrive."""
 
 HOURS_AT_ONCE = 500
-"""Hours that one run of a script notes for a type's first labels."""
+"""The number of hours that one run of the script registers for the first labels of a type."""
 
 
 class SeriesPoints(NamedTuple):
@@ -44,12 +44,12 @@ class SeriesPoints(NamedTuple):
     values: Floats
 
     def chosen(self, which: npt.NDArray[np.bool_] | Integers | slice) -> "SeriesPoints":
-        """Return the points that a mask, a list of indexes or a slice chooses."""
+        """Return the points selected by a mask, a list of indexes or a slice."""
         return SeriesPoints(self.series[which], self.timestamps_us[which], self.values[which])
 
 
 def decode_points(hour: int, reply: Sequence[Reply]) -> SeriesPoints:
-    """Return the points of an hour as `points_of_hour` in `series_points.lua` returns them."""
+    """Return the points of an hour from a reply of `points_of_hour` in `series_points.lua`."""
     table = np.frombuffer(b"".join((reply[0], *reply[2::2])), dtype=POINT_DTYPE)
     return SeriesPoints(table["series"], table["offset"].astype(np.int64) + hour * HOUR_US, table["value"])
 
@@ -63,9 +63,9 @@ def encode_hour_block(version: int, covered: Mapping[int, int], block: SeriesBlo
     """Return the block of series of an hour.
 
     Args:
-        version: Its version.
-        covered: How many points of each minute the block has; minute -1 is the head.
-        block: Rollups and sketches of these points.
+        version: The version of the block.
+        covered: The number of points in the block by minute; minute -1 is the head.
+        block: The rollups and sketches of these points.
     """
     numbers = [covered.get(minute, 0) for minute in range(-1, 60)]
     return _COVERAGE.pack(version, *numbers) + block.encode()
@@ -77,20 +77,20 @@ def decode_all_block(stored: bytes) -> SeriesBlock:
 
 
 def covered_points(stored: bytes) -> dict[int, int]:
-    """Return how many points of each minute the block of series of an hour has; minute -1 is the head."""
+    """Return the number of points by minute in the block of an hour; minute -1 is the head."""
     numbers = _COVERAGE.unpack_from(stored)[1:] if stored else (0,) * 61
     return dict(zip(range(-1, 60), numbers, strict=True))
 
 
 def encode_all_block(version: int, block: SeriesBlock | None) -> bytes:
-    """Return the block of series of all hours; None if it is to be merged again from those of the hours."""
+    """Return the stored form of the block of all hours. With None, a deletion must merge the block again."""
     return _VERSION.pack(version) + (b"" if block is None else block.encode())
 
 
 def is_complete(stored_all: bytes) -> bool:
-    """Return whether the block of series of all hours has all that the blocks of the hours have.
+    """Return whether the block of all hours has the points of all blocks of hours.
 
-    A deletion leaves only a version of it, until it is merged again from the blocks of the hours.
+    A deletion leaves only the version of the block, until the block is merged again from those of the hours.
     """
     return len(stored_all) != _VERSION.size
 
@@ -101,7 +101,7 @@ def version_of(stored: bytes) -> int:
 
 
 def first_place(version: int) -> int:
-    """Return the place of the first of the points that version `version` of an hour's block adds."""
+    """Return the place of the first point that is new in version `version` of an hour's block."""
     return version << 32
 
 
@@ -109,7 +109,7 @@ class SeriesFolder:
     """Adds points to blocks of series, hour by hour, in the background.
 
     Args:
-        link: To Redis.
+        link: The link to Redis.
     """
 
     def __init__(self, link: RedisLink) -> None:
@@ -121,9 +121,9 @@ class SeriesFolder:
         self._task: asyncio.Task[None] | None = None
 
     def add(self, reported: Sequence[Reply]) -> None:
-        """Fold hours, given as type and hour by turns, soon.
+        """Fold hours in the background. `reported` contains types and hours in turn.
 
-        If Redis is unavailable meanwhile, a later write reports them again.
+        If Redis becomes unavailable, a later write reports the hours again.
         """
         for name, hour in _pairs(reported):
             self._waiting[name, hour] = None
@@ -131,13 +131,13 @@ class SeriesFolder:
             self._task = asyncio.create_task(self._run())
 
     async def aclose(self) -> None:
-        """Stop, without what is still waiting."""
+        """Stop. Waiting hours are not folded."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def prepare(self, metric_type: str) -> None:
-        """Prepare a type of many hours for its first labels, and fold these hours soon.
+        """Prepare a type with many hours for its first labels, and fold these hours in the background.
 
         Raises:
             StorageUnavailableError: Redis is unavailable. The next call continues.
@@ -163,9 +163,9 @@ class SeriesFolder:
                     break
 
     async def fold(self, metric_type: str, hour: int) -> bool:
-        """Add new points of an hour to its block, `POINTS_AT_ONCE` at most.
+        """Add new points of an hour to its block, at most `POINTS_AT_ONCE`.
 
-        Return False if there are more, or another worker did the same meanwhile.
+        Return False if there are more points, or if another worker has folded the hour at the same time.
         """
         keys = [key_of(metric_type, suffix) for suffix in ("u", f"q:{hour}", "q:all", "d")]
         generation, block, all_block, points = await self._link.run(
@@ -176,7 +176,7 @@ class SeriesFolder:
         )
         head, *minutes = points
         if not head and not minutes:
-            return True  # they were folded or deleted meanwhile
+            return True  # the points were folded or deleted in the meantime
         folded = await asyncio.to_thread(_fold, hour, block, all_block, points)
         arguments: list[Argument] = [hour, generation, *folded]
         is_done = await self._link.run(self._write, keys, arguments, timeout_seconds=FOLD_TIMEOUT_SECONDS)
@@ -203,7 +203,7 @@ def _pairs(reported: Sequence[Reply]) -> Iterator[tuple[str, int]]:
 def _fold(
     hour: int, stored: bytes, stored_all: bytes, reply: Sequence[Reply]
 ) -> tuple[int, bytes, int, bytes, int]:
-    """Return version and new block of the hour and of all hours, and the number of points added."""
+    """Return the version and the new block of the hour and of all hours, and the number of added points."""
     covered = np.zeros(62, dtype="<u4")
     if stored:
         covered[:] = _COVERAGE.unpack_from(stored)

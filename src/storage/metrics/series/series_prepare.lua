@@ -2,7 +2,7 @@
 -- ones the type is prepared for its first labels. While the type is being prepared, its writes note their own hours, and
 -- there is no block of series. A deletion, which changes the generation, makes the preparation begin again.
 --
--- KEYS  m:{<type>}:d; the other keys of the type are made here, they carry the same hash tag
+-- KEYS  m:{<type>}:d; the script builds the other keys of the type, with the same hash tag
 -- ARGV  prefix of the keys, maximum number of hours
 -- Reply {1 if there are more hours, else 0, hour, …}
 --

@@ -44,13 +44,13 @@ POLL_SECONDS = 0.02
 
 
 class EmbeddedRedis:
-    """The part of one worker: it starts the shared server where needed, and leaves the server at the end.
+    """The part of one worker: it starts the shared server if necessary, and leaves the server at the end.
 
     Args:
         folder: The data folder, with the log of the running server and the locks. A missing folder is
             created.
-        appendfsync: When the server syncs its append-only file. With "always", a write is on the disk before
-            the server acknowledges it.
+        appendfsync: The rule by which the server syncs its append-only file. With "always", a write is on the
+            disk before the server acknowledges it.
         clock: Measures the wait for the server. None: the clock of the machine.
     """
 

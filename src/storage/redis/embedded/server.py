@@ -24,7 +24,7 @@ from src.storage.redis.embedded.server_binary import (
 _log = logging.getLogger(__name__)
 
 FsyncPolicy: TypeAlias = Literal["always", "everysec"]
-"""When the server syncs its append-only file to the disk: the values of Redis' option `appendfsync`."""
+"""The rule by which the server syncs its append-only file: a value of the option `appendfsync`."""
 
 RESTART_INTERVAL_SECONDS = 1.0
 """The shortest time between two starts of a failing server by the same worker."""
@@ -37,7 +37,7 @@ class ServerProcess:
 
     Args:
         folder: The data folder.
-        appendfsync: When the server syncs the append-only file.
+        appendfsync: The rule by which the server syncs the append-only file.
         clock: Measures the time since a start.
         report: Called with a log event and a reason when the server that this worker started has ended.
     """
@@ -168,7 +168,7 @@ class ServerProcess:
 def spawn(
     folder: EmbeddedFolder, command: Sequence[str], log: IO[bytes], lock: int, *others: int
 ) -> "subprocess.Popen[bytes]":
-    """Start `command` in a session of its own, so that a Ctrl-C for the API does not end the process.
+    """Start `command` in a new session, so that a Ctrl-C for the API does not end the process.
 
     Args:
         folder: The folder that errors name.

@@ -63,5 +63,5 @@ def would_ignore_data(binary: Path, folder: Path) -> bool:
 
 
 def reports_unreadable_data(log: str) -> bool:
-    """Return whether the server log says that the server exited because the data is newer than the server."""
+    """Return whether the server exited because its data is newer, according to its log."""
     return _UNREADABLE.search(log) is not None

@@ -1,4 +1,4 @@
-"""A service that is a function of the test's own, and a terminal that remembers."""
+"""A fake service, and a terminal that records its output."""
 
 import json
 from collections.abc import Callable
@@ -11,16 +11,16 @@ from tests.support.clock import FakeClock
 
 
 class FakeService:
-    """A service with points of a few types, which fails as often as it is told to.
+    """A fake service with points of a few types. A test can make its requests fail.
 
     Attributes:
         points: All points, in order.
-        failures: What the next requests are answered with, in place of an answer of the service.
-        requests: The requests, as they came.
+        failures: The responses to the next requests, instead of those of the service.
+        requests: The received requests, in order.
         cut_after: Bytes of an export after which the connection ends.
-        has_export: Whether it has an export, or is an older version.
-        page_points: Points in a page of its list.
-        batches: What was stored, by idempotency key.
+        has_export: Whether the service has the export. An older version has only the list.
+        page_points: Points in a page of the list.
+        batches: The stored batches, by idempotency key.
     """
 
     def __init__(self) -> None:

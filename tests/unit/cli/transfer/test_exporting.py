@@ -1,4 +1,4 @@
-"""The export: whole, or continued after an interruption, or an error."""
+"""The export: a complete file, a continued file after an interruption, or an error."""
 
 import errno
 import gzip
@@ -69,15 +69,15 @@ async def test_the_query_and_the_key_are_sent(service):
     assert request.headers["X-API-Key"] == "secret"
 
 
-async def test_an_export_of_nothing_is_an_empty_file(path):
+async def test_an_export_without_points_is_an_empty_file(path):
     await run(output=str(path), type="unknown")
 
     assert read(path) == []
 
 
 @pytest.mark.parametrize("same", [1, 3, 8])
-async def test_an_export_that_was_cut_off_is_continued_wherever_that_was(service, path, same):
-    """`same` points have the same timestamp each, so that a continued export has to tell them apart."""
+async def test_an_export_that_was_cut_off_anywhere_is_continued(service, path, same):
+    """Each timestamp has `same` points, so that a continued export must not repeat or omit one of them."""
     service.points = [point(n // same, n / 7, kind) for kind in ("cpu", "mem") for n in range(16)]
     size = len(json.dumps(point(0)).encode()) + 1
     for cut_after in (0, size - 1, size, 3 * size + 5, 9 * size, 14 * size):
@@ -90,7 +90,7 @@ async def test_an_export_that_was_cut_off_is_continued_wherever_that_was(service
     assert read(path) == service.points
 
 
-async def test_what_is_exported_meanwhile_is_neither_repeated_nor_lost(service, path):
+async def test_points_stored_during_an_export_are_neither_repeated_nor_lost(service, path):
     service.points = [point(n) for n in range(10)]
     service.cut_after = 500
     with pytest.raises(TransferError):
@@ -103,8 +103,8 @@ async def test_what_is_exported_meanwhile_is_neither_repeated_nor_lost(service, 
     assert read(path) == [each for each in service.points if each["type"] != "aaa"]
 
 
-async def test_a_file_that_ends_anywhere_is_continued(service, path, tmp_path):
-    """However many bytes a process that was killed has written."""
+async def test_a_partial_file_that_ends_anywhere_is_continued(service, path, tmp_path):
+    """A process that was killed may have written any number of bytes."""
     service.points = [point(n // 2, n / 7) for n in range(6)]
     await run(output=str(path))
     whole = path.read_bytes()
@@ -122,7 +122,7 @@ async def test_a_file_that_ends_anywhere_is_continued(service, path, tmp_path):
         path.unlink()
 
 
-async def test_a_part_whose_points_were_deleted_since_is_not_continued(service, path):
+async def test_a_partial_file_whose_points_were_deleted_is_not_continued(service, path):
     service.points = [point(n) for n in range(10)]
     service.cut_after = 500
     with pytest.raises(TransferError):
@@ -134,7 +134,7 @@ async def test_a_part_whose_points_were_deleted_since_is_not_continued(service, 
     assert not path.exists()
 
 
-async def test_a_part_of_another_export_is_left_alone(service, path):
+async def test_a_partial_file_of_another_export_is_not_changed(service, path):
     service.points = [point(n) for n in range(10)]
     service.cut_after = 500
     with pytest.raises(TransferError):
@@ -148,7 +148,7 @@ async def test_a_part_of_another_export_is_left_alone(service, path):
 
 
 @pytest.mark.parametrize("content", [b"mine\n", b"{}\n", b"[]\n"])
-async def test_a_part_that_has_no_points_is_left_alone(service, path, content):
+async def test_a_partial_file_without_points_is_not_changed(service, path, content):
     service.points = [point(0), point(1)]
     service.cut_after = 100
     with pytest.raises(TransferError):
@@ -162,7 +162,7 @@ async def test_a_part_that_has_no_points_is_left_alone(service, path, content):
     assert part.read_bytes() == before
 
 
-async def test_a_file_that_exists_is_left_alone(path):
+async def test_an_existing_file_is_not_changed(path):
     path.write_bytes(b"mine")
 
     with pytest.raises(TransferError, match="exists already"):
@@ -170,7 +170,7 @@ async def test_a_file_that_exists_is_left_alone(path):
     assert path.read_bytes() == b"mine"
 
 
-async def test_an_export_that_could_not_begin_leaves_nothing(service, path):
+async def test_an_export_that_could_not_begin_leaves_no_file(service, path):
     service.failures = [httpx.ConnectError("refused")]
 
     with pytest.raises(TransferError, match="no connection"):
@@ -179,13 +179,13 @@ async def test_an_export_that_could_not_begin_leaves_nothing(service, path):
 
 
 @pytest.mark.parametrize("output", ["no/such/folder/points", "."])
-async def test_a_file_that_cannot_be_written_is_named(output, tmp_path, monkeypatch):
+async def test_a_file_that_cannot_be_written_is_reported(output, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(TransferError, match=rf"^{output}"):
         await run(output=output)
 
 
-async def test_a_full_disk_is_named(service, path, monkeypatch):
+async def test_a_full_disk_is_reported(service, path, monkeypatch):
     service.points = [point(0)]
     full = OSError(errno.ENOSPC, "No space left on device")
     monkeypatch.setattr(part_file.PartFile, "_write_block", lambda _: (_ for _ in ()).throw(full))
@@ -194,7 +194,7 @@ async def test_a_full_disk_is_named(service, path, monkeypatch):
         await run(output=str(path))
 
 
-async def test_a_quota_that_is_spent_in_the_middle_is_waited_for(service, path, terminal, clock):
+async def test_an_export_waits_when_the_quota_is_spent(service, path, terminal, clock):
     service.points = [point(0), point(0, kind="mem")]
     service.failures = [httpx.Response(429, json={"message": "over"}, headers={"Retry-After": "30"})] * 2
 
@@ -214,7 +214,7 @@ async def test_an_older_service_without_an_export_is_read_by_its_list(service, p
     assert len(terminal.lines_with("has no export")) == 1
 
 
-async def test_an_older_services_points_are_chosen_by_time(service, path):
+async def test_the_points_of_an_older_service_are_filtered_by_time(service, path):
     service.has_export = False
     service.points = [point(n) for n in range(10)]
 
@@ -241,7 +241,7 @@ async def test_an_export_of_an_older_service_is_continued(service, path):
 
 
 @pytest.mark.parametrize("body", [b"{}", b"[1]", b"<html>"])
-async def test_another_servers_answer_is_no_list(service, path, body):
+async def test_a_list_from_another_server_is_rejected(service, path, body):
     service.has_export = False
     service.points = [point(0)]
     service._list = lambda _: httpx.Response(200, content=body)

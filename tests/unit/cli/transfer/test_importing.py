@@ -1,4 +1,4 @@
-"""The import: each point once, however often it is interrupted, and each rejected one is named."""
+"""The import: each point is stored once, also after interruptions, and each rejected point is named."""
 
 import gzip
 import io
@@ -48,7 +48,7 @@ async def test_a_file_is_stored_in_batches(service, terminal, path):
     assert "Imported 25 points" in terminal.text
 
 
-async def test_a_batch_has_no_more_bytes_than_the_service_takes(service, path, monkeypatch):
+async def test_a_batch_has_at_most_the_bytes_that_the_service_accepts(service, path, monkeypatch):
     monkeypatch.setattr(importing, "MAX_BATCH_BYTES", 200)
     points = [point(n) for n in range(9)]
     write(path, points)
@@ -82,7 +82,7 @@ async def test_equal_batches_within_a_file_have_different_keys(service, path):
     assert len(service.batches) == 3
 
 
-async def test_each_rejected_point_is_named_with_its_line(service, terminal, path):
+async def test_each_rejected_point_is_reported_with_its_line(service, terminal, path):
     text = "".join(json.dumps(point(n, value)) + "\n\n" for n, value in enumerate([1.0, "x", 1.0, None, 1.0]))
     path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
 
@@ -106,7 +106,7 @@ async def test_an_import_that_was_interrupted_is_continued(service, path, fails_
     service._store = fail_once
     with pytest.raises(TransferError):
         await run(path, batch_points=2)
-    assert await run(path, batch_points=5) == 0  # the first one's size counts
+    assert await run(path, batch_points=5) == 0  # the size of the first one counts
 
     assert stored(service) == points
     assert len(service.requests) == 6
@@ -122,7 +122,7 @@ async def test_a_batch_whose_answer_was_lost_is_sent_again_with_its_key(service,
         raise httpx.ReadError("cut")
 
     service._store = lose_the_answer
-    with pytest.raises(TransferError):  # as it has never answered
+    with pytest.raises(TransferError):  # since it has never answered
         await run(path, batch_points=2)
     await run(path, batch_points=2)
 
@@ -202,7 +202,7 @@ async def test_a_file_without_points_is_imported_without_a_request(service, path
     [(b"{}", "not gzip"), (gzip.compress(b'{"value": 1.0}\n' * 99)[:-4], "cut short")],
     ids=["not gzip", "cut short"],
 )
-async def test_a_broken_gzip_file_is_named(tmp_path, content, reason):
+async def test_a_broken_gzip_file_is_reported(tmp_path, content, reason):
     path = tmp_path / "points.gz"
     path.write_bytes(content)
 
@@ -211,14 +211,14 @@ async def test_a_broken_gzip_file_is_named(tmp_path, content, reason):
 
 
 @pytest.mark.parametrize("name", ["missing.ndjson", "."])
-async def test_a_file_that_cannot_be_read_is_named(name, tmp_path, monkeypatch):
+async def test_a_file_that_cannot_be_read_is_reported(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(TransferError, match=rf"^{name} can't be read"):
         await run(name)
 
 
 @pytest.mark.parametrize("state", [b"{", b"[]", b'{"http://127.0.0.1:8000": {"line": 1}}'])
-async def test_a_state_that_is_none_is_named(tmp_path, state):
+async def test_an_invalid_state_file_is_reported(tmp_path, state):
     path = tmp_path / "points.ndjson"
     write(path, [point(0)])
     path.with_name("points.ndjson.import.json").write_bytes(state)

@@ -1,4 +1,4 @@
-"""The client of a service: what it waits for, and what it gives up on."""
+"""The client of a service: its waits, attempts and errors."""
 
 import httpx
 import pytest
@@ -11,7 +11,7 @@ def problem(status, message="no", **headers):
     return httpx.Response(status, json={"message": message, "code": "X"}, headers=headers)
 
 
-async def test_over_the_quota_it_waits_as_long_as_the_service_says(service, client_of, clock):
+async def test_over_the_quota_the_client_waits_for_retry_after(service, client_of, clock):
     service.points = [point(0)]
     service.failures = [problem(429, **{"Retry-After": "42"}), problem(429, **{"Retry-After": "7"})]
     notices = []
@@ -22,13 +22,13 @@ async def test_over_the_quota_it_waits_as_long_as_the_service_says(service, clie
     assert notices[0] == "The rate limit is reached; the next request is sent in 42 s"
 
 
-async def test_a_quota_that_is_spent_again_and_again_is_waited_for(service, client_of, clock):
+async def test_the_client_waits_again_if_the_quota_is_spent_again(service, client_of, clock):
     service.failures = [problem(429, **{"Retry-After": "60"})] * (3 * MAX_ATTEMPTS)
 
     assert await clock.drive(client_of().types()) == {}
 
 
-async def test_a_service_that_fails_is_asked_again_a_few_times(service, client_of, clock):
+async def test_a_failed_request_is_repeated_a_few_times(service, client_of, clock):
     service.failures = [
         problem(503, **{"Retry-After": "3"}),
         httpx.ReadError("cut"),
@@ -39,7 +39,7 @@ async def test_a_service_that_fails_is_asked_again_a_few_times(service, client_o
     assert clock.sleeps == [3, 1, 1]
 
 
-async def test_a_service_that_goes_on_failing_is_given_up(service, client_of, clock):
+async def test_after_the_last_attempt_the_error_is_raised(service, client_of, clock):
     service.failures = [problem(503, "Redis is away")] * MAX_ATTEMPTS
 
     with pytest.raises(TransferError, match=r"the service at http://service/? fails: Redis is away; run"):
@@ -47,7 +47,7 @@ async def test_a_service_that_goes_on_failing_is_given_up(service, client_of, cl
     assert len(service.requests) == MAX_ATTEMPTS
 
 
-async def test_a_service_that_never_answered_is_given_up_at_once(service, client_of, clock):
+async def test_an_unreachable_service_is_an_error_at_once(service, client_of, clock):
     service.failures = [httpx.ConnectError("refused")]
 
     with pytest.raises(TransferError, match=r"no service at http://service/?: no connection"):
@@ -56,7 +56,7 @@ async def test_a_service_that_never_answered_is_given_up_at_once(service, client
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 422])
-async def test_a_refusal_is_told_in_the_services_words(service, client_of, clock, status):
+async def test_a_rejection_has_the_message_of_the_service(service, client_of, clock, status):
     service.failures = [problem(status, "the batch is too large")]
 
     with pytest.raises(TransferError, match=rf"the service refuses \({status}\): the batch is too large"):
@@ -64,21 +64,21 @@ async def test_a_refusal_is_told_in_the_services_words(service, client_of, clock
 
 
 @pytest.mark.parametrize("body", [b"<html>", b"[1]", b'{"a": 1}', b'[{"type": "cpu"}]'])
-async def test_another_server_is_no_service(service, client_of, clock, body):
+async def test_a_response_of_another_server_is_an_error(service, client_of, clock, body):
     service.failures = [httpx.Response(200, content=body)]
 
     with pytest.raises(TransferError, match="is not this service"):
         await clock.drive(client_of().types())
 
 
-async def test_another_servers_page_is_no_export(service, client_of, clock):
+async def test_a_page_of_another_server_is_not_an_export(service, client_of, clock):
     service.failures = [httpx.Response(200, content=b"<html>\n", headers={"Content-Type": "text/html"})]
 
     with pytest.raises(TransferError, match="is not this service"):
         await clock.drive(anext(client_of().export([("type", "cpu")])))
 
 
-async def test_lines_are_whole_however_the_bytes_come(service, client_of):
+async def test_lines_are_complete_for_any_division_of_the_bytes(service, client_of):
     async def stream():
         for piece in (b"ab", b"c\nd", b"ef\ngh\n", b"\n"):
             yield piece
@@ -93,7 +93,7 @@ async def test_lines_are_whole_however_the_bytes_come(service, client_of):
     assert all(some.endswith(b"\n") for some in lines)
 
 
-async def test_an_export_that_is_cut_off_is_an_error_after_its_whole_lines(service, client_of):
+async def test_an_export_that_is_cut_off_is_an_error_after_its_complete_lines(service, client_of):
     service.points = [point(0), point(1)]
     service.cut_after = 90
 
