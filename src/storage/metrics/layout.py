@@ -37,6 +37,8 @@ the one with the greater place arrived later.
 import struct
 
 HEAD_POINTS = 1024
+HEAD = -1
+"""Stands for the head of an hour, where its minutes are numbered from 0 on."""
 SKETCH_HEADER = struct.Struct("<II")
 
 

@@ -44,6 +44,8 @@ _log = logging.getLogger(__name__)
 
 IDEMPOTENCY_SECONDS = 24 * 3600
 
+CAP_REACHED = -3
+"""The outcome of a script that stores nothing, because there would be too many types or series."""
 UNFINISHED = -4
 """The outcome of a script that Redis stopped after its first write."""
 UNPREPARED = -5
@@ -96,7 +98,7 @@ class RedisMetricStore:
         self._lists = ListReader(link, self._dictionary)
         self._compactor = SketchCompactor(link)
         self._folder = SeriesFolder(link)
-        self._labels = LabelReader(link, self._windows, self._dictionary)
+        self._labels = LabelReader(link, self._windows, self._dictionary, self._folder)
         self.groups = self._labels.groups
         self.groups_by_window = self._labels.groups_by_window
         self.series = self._labels.series
@@ -132,7 +134,7 @@ class RedisMetricStore:
         if idempotency is not None:
             keys.append(f"idem:{hashlib.sha256(idempotency.key.encode()).hexdigest()}")
             fingerprint = idempotency.fingerprint
-        rejected: list[PointRejection] = []
+        whole, rejected = batch, list[PointRejection]()
         for _ in range(MAX_ATTEMPTS):
             if not batch:
                 return WriteResult(is_new=True, rejected=rejected)
@@ -156,8 +158,11 @@ class RedisMetricStore:
                 raise IdempotencyKeyReusedError("the idempotency key came before with another request")
             if outcome == UNFINISHED:
                 raise unfinished(details[0])
-            batch, more = await self._resolve(outcome, details, batch)
-            rejected += more
+            if outcome == CAP_REACHED and rejected:
+                batch, rejected = whole, []  # others have taken the room for which points were rejected
+            else:
+                batch, more = await self._resolve(outcome, details, batch)
+                rejected += more
         raise StorageUnavailableError("the series of these types are changing too fast")
 
     async def add_one(self, point: Point) -> PointRejection | None:

@@ -3,61 +3,64 @@
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from itertools import groupby
+from contextlib import suppress
+from itertools import groupby, pairwise
 from operator import itemgetter
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
-import numpy as np
-import numpy.typing as npt
 import orjson
 
 from src.analytics.aggregate import Aggregate
-from src.analytics.rollup import Integers
-from src.analytics.series_block import SeriesBlock
+from src.analytics.columns import POINT_BYTES
 from src.analytics.window import HOUR_US, Window
 from src.resilience.redis.port import Argument, Reply
 from src.services.errors import StorageUnavailableError
-from src.services.metrics.labels import MAX_GROUPS, Group, Groups, LabelQuery
+from src.services.metrics.labels import Group, Groups, LabelQuery
 from src.services.metrics.series import SeriesError
-from src.storage.metrics.layout import key_of
+from src.storage.metrics.layout import HEAD, key_of
 from src.storage.metrics.readers.window_reader import WindowReader
 from src.storage.metrics.series.series_dictionary import SeriesDictionary
-from src.storage.metrics.series.series_folder import (
-    decode_all_block,
-    decode_hour_block,
-    decode_points,
-    is_complete,
-)
+from src.storage.metrics.series.series_folder import SeriesFolder, is_complete
+from src.storage.metrics.series.series_sums import CountSums, GroupSums, HourPart, SeriesSums
 from src.storage.redis.link import RedisLink
 from src.storage.redis.scripts import storage_script
 
 READ_TIMEOUT_SECONDS = 5.0
 MAX_ATTEMPTS = 5
-"""How often a read is repeated whose series change meanwhile."""
+"""How often a read is repeated whose series or points are changed meanwhile."""
 
 HOURS_AT_ONCE = 50
-"""Hours read in one round trip while there is no block of all hours."""
+"""Hours read in one round trip."""
+POINTS_AT_ONCE = 100_000
+"""Points read in one round trip."""
+MAX_UNFOLDED_HOURS = 500
+"""Hours that are read along with the block of all hours at most: they have points that it does not have."""
 
 MAX_HOURS = 50_000
 MAX_POINT_HOURS = 60
 """Hours read for one answer at most, and those of which all points are read: the ones that a step divides."""
 
-UNFOLDED_PLACE = 2**62
-"""The place of the first point that no block has: it arrived later than those of the blocks."""
-
-NO_DICTIONARY = b"0"
+NO_DICTIONARY = "0"
 """The version of the series dictionary of a type without labels."""
 
 _EMPTY = Aggregate.empty()
+_Sums = TypeVar("_Sums", bound=SeriesSums)
+_Hour = tuple[int, int, int, str]
+"""Number, first µs, µs after the last and detail of an hour, as `series_read.lua` takes them."""
 
 
 class LabelReader:
     """Reads summaries by labels.
 
+    What one script reads is consistent: each write is in all of it, or in none. One script reads all time, or
+    `HOURS_AT_ONCE` hours. Only after a deletion, and while more than `MAX_UNFOLDED_HOURS` hours have points
+    that no block has, all time is read in parts of `HOURS_AT_ONCE` hours.
+
     Args:
         link: To Redis.
         windows: Reads the summaries of types without labels.
         dictionary: Returns the series dictionary of a type, of at least the version that is given.
+        folder: Adds points to blocks, of hours that have too many points that no block has.
     """
 
     def __init__(
@@ -65,10 +68,12 @@ class LabelReader:
         link: RedisLink,
         windows: WindowReader,
         dictionary: Callable[[str, str | None], Awaitable[SeriesDictionary]],
+        folder: SeriesFolder,
     ) -> None:
         self._link = link
         self._windows = windows
         self._dictionary = dictionary
+        self._folder = folder
         self._script = storage_script("metrics/readers/series_read")
 
     async def groups(self, metric_type: str, window: Window | None, query: LabelQuery) -> Groups:
@@ -100,10 +105,13 @@ class LabelReader:
             StorageUnavailableError: Redis is unavailable, or the series change too fast to be read.
         """
         bounded = [window for window in windows if window is not None]
-        found = await self._read(metric_type, bounded)
-        if found is None:
+        hours = _hours_of(bounded)
+        sums = await self._read(
+            metric_type, hours, lambda dictionary: GroupSums.begin(dictionary, bounded, query)
+        )
+        if sums is None:
             return await self._unlabelled(metric_type, windows, query)
-        return await asyncio.to_thread(_groups, found, bounded, query)
+        return await asyncio.to_thread(sums.groups)
 
     async def series(self, metric_type: str) -> list[tuple[Mapping[str, str], int]]:
         """Return the labels of each series of `metric_type`, and how many points it has."""
@@ -121,48 +129,105 @@ class LabelReader:
 
         None if the type has no labels.
         """
-        found = await self._read(metric_type, [])
-        return None if found is None else (found.dictionary, await asyncio.to_thread(_counts, found))
+        sums = await self._read(metric_type, [], CountSums.begin)
+        return None if sums is None else (sums.dictionary, sums.counts.tolist())
 
-    async def _read(self, metric_type: str, windows: Sequence[Window]) -> "_Stored | None":
-        """Read what is stored of `windows`, or of all time if there are none.
+    async def _read(
+        self, metric_type: str, hours: Sequence[_Hour], begin: Callable[[SeriesDictionary], _Sums]
+    ) -> _Sums | None:
+        """Return the sums of `hours`, or of all time if there are none; None if the type has no labels.
 
-        None if the type has no labels.
+        Args:
+            metric_type: The type.
+            hours: What to read of which hours.
+            begin: Returns the sums of nothing.
 
         Raises:
             StorageUnavailableError: Redis is unavailable, or the series change too fast to be read.
         """
         for _ in range(MAX_ATTEMPTS):
-            version, all_block, *hours = await self._run(metric_type, _hours_of(windows))
-            if version == NO_DICTIONARY:
-                return None
-            if not is_complete(all_block):
-                all_block, hours = b"", await self._read_all_hours(metric_type)
-            dictionary = await self._dictionary(metric_type, version.decode())
-            if dictionary.version == version.decode():
-                return _Stored(dictionary, all_block, hours)
+            with suppress(_ChangedError):
+                return await self._try_to_read(metric_type, hours, begin)
         raise StorageUnavailableError("the series of this type are changing too fast")
 
-    async def _run(self, metric_type: str, hours: Sequence[Argument]) -> list[Reply]:
-        reply: list[Reply] = await self._link.run(
-            self._script,
-            [key_of(metric_type, "u")],
-            [key_of(metric_type, ""), *hours],
-            timeout_seconds=READ_TIMEOUT_SECONDS,
-        )
-        return reply
+    async def _try_to_read(
+        self, metric_type: str, hours: Sequence[_Hour], begin: Callable[[SeriesDictionary], _Sums]
+    ) -> _Sums | None:
+        first, rest = hours[:HOURS_AT_ONCE], hours[HOURS_AT_ONCE:]
+        part = await self._read_part(metric_type, first)
+        if part.version == NO_DICTIONARY:
+            return None
+        dictionary = await self._dictionary(metric_type, part.version)
+        if dictionary.version != part.version:
+            raise _ChangedError
+        sums = begin(dictionary)
+        if part.is_complete:
+            sums = await self._add(metric_type, sums, part)
+        else:
+            await self._fold_soon(metric_type)
+            rest = await self._all_hours(metric_type)
+        for start in range(0, len(rest), HOURS_AT_ONCE):
+            sums = await self._read_and_add(metric_type, rest[start : start + HOURS_AT_ONCE], sums)
+        return sums
 
-    async def _read_all_hours(self, metric_type: str) -> list[Reply]:
-        """Read each hour, because a deletion has not merged the block of all hours again yet."""
+    async def _read_and_add(self, metric_type: str, hours: Sequence[_Hour], sums: _Sums) -> _Sums:
+        """Return `sums` with a further part."""
+        for _ in range(MAX_ATTEMPTS):
+            part = await self._read_part(metric_type, hours)
+            dictionary = await self._dictionary(metric_type, part.version)
+            if not dictionary.extends(sums.dictionary):
+                break
+            with suppress(_ChangedError):
+                return await self._add(metric_type, sums, part)
+        raise _ChangedError
+
+    async def _read_part(self, metric_type: str, hours: Sequence[_Hour]) -> "_Part":
+        """Read `hours`, or all time if there are none."""
+        arguments: list[Argument] = [key_of(metric_type, ""), POINTS_AT_ONCE, MAX_UNFOLDED_HOURS]
+        for hour in hours:
+            arguments += hour
+        version, generation, all_block, is_all, *found = await self._link.run(
+            self._script, [key_of(metric_type, "u")], arguments, timeout_seconds=READ_TIMEOUT_SECONDS
+        )
+        return _Part(version.decode(), generation, all_block, bool(is_all) and is_complete(all_block), found)
+
+    async def _add(self, metric_type: str, sums: _Sums, part: "_Part") -> _Sums:
+        """Return `sums` with all points of `part`.
+
+        Those that the script did not return are read now, as they were when the script ran: strings of points
+        only grow, except by deletions.
+
+        Raises:
+            _ChangedError: Points of the type were deleted meanwhile.
+        """
+        hours = [HourPart(hour, block, points[3::4]) for hour, block, points in part.hours]
+        sums = await asyncio.to_thread(sums.plus, part.all_block, hours)
+        left_out = [
+            (hour, *place)
+            for hour, _, points in part.hours
+            for *place, text in zip(*(points[n::4] for n in range(4)), strict=True)
+            if not text
+        ]
+        for hour, minute, start, stop in left_out:
+            key = key_of(metric_type, f"r:{hour}" if minute == HEAD else f"r:{hour}:{minute}")
+            for first, last in pairwise([*range(start, stop, POINTS_AT_ONCE), stop]):
+                some = await self._link.send("GETRANGE", key, first * POINT_BYTES, last * POINT_BYTES - 1)
+                sums = await asyncio.to_thread(sums.plus, b"", [HourPart(hour, b"", [some])])
+        if left_out:
+            generation = await self._link.send("HGET", key_of(metric_type, "d"), "generation")
+            if (generation or b"") != part.generation:
+                raise _ChangedError
+            await self._fold_soon(metric_type)
+        return sums
+
+    async def _fold_soon(self, metric_type: str) -> None:
+        """Add the points that no block has to blocks, in the background: reading so many takes long."""
+        hours = await self._link.send("HKEYS", key_of(metric_type, "u"))
+        self._folder.add([part for hour in hours for part in (metric_type.encode(), int(hour))])
+
+    async def _all_hours(self, metric_type: str) -> list[_Hour]:
         hours = await self._link.send("ZRANGE", key_of(metric_type, "hours"), 0, -1)
-        found: list[Reply] = []
-        for first in range(0, len(hours), HOURS_AT_ONCE):
-            arguments: list[Argument] = []
-            for hour in hours[first : first + HOURS_AT_ONCE]:
-                arguments += (hour, 0, HOUR_US, "block")
-            _, _, *some = await self._run(metric_type, arguments)
-            found += some
-        return found
+        return [(int(hour), 0, HOUR_US, "block") for hour in hours]
 
     async def _unlabelled(
         self, metric_type: str, windows: Sequence[Window | None], query: LabelQuery
@@ -181,9 +246,9 @@ class LabelReader:
         ]
 
 
-def _hours_of(windows: Sequence[Window]) -> list[Argument]:
+def _hours_of(windows: Sequence[Window]) -> list[_Hour]:
     """Return number, first µs, µs after the last and detail of each hour that `windows` touch."""
-    arguments: list[Argument] = []
+    hours: list[_Hour] = []
     points_only = 0
     bounds = [(some.start_us + 1, some.end_us + 1) for some in windows if some.end_us > some.start_us]
     for hour, parts in groupby(_parts(bounds), key=itemgetter(0)):
@@ -191,14 +256,14 @@ def _hours_of(windows: Sequence[Window]) -> list[Argument]:
         edges = [edge - start for _, *some in parts for edge in some]
         is_whole = edges == [0, HOUR_US]
         points_only += not is_whole
-        if len(arguments) > 4 * MAX_HOURS or points_only > MAX_POINT_HOURS:
+        if len(hours) > MAX_HOURS or points_only > MAX_POINT_HOURS:
             raise SeriesError(
                 "step",
                 f"more than {MAX_HOURS} hours, or {MAX_POINT_HOURS} of which only points will do, would have "
                 "to be read: request a shorter time, or steps of whole hours",
             )
-        arguments += (hour, edges[0], edges[-1], "block" if is_whole else "points")
-    return arguments
+        hours.append((hour, edges[0], edges[-1], "block" if is_whole else "points"))
+    return hours
 
 
 def _parts(bounds: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int, int]]:
@@ -208,78 +273,23 @@ def _parts(bounds: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int, int]]:
             yield hour, max(first, hour * HOUR_US), min(stop, (hour + 1) * HOUR_US)
 
 
-class _Stored(NamedTuple):
-    """What is stored of a type.
+class _Part(NamedTuple):
+    """What `series_read.lua` returns.
 
     Attributes:
-        dictionary: Its series.
-        all_block: Their block of all hours; empty if `hours` has all points.
-        hours: Number, block, and points that are in neither block, of each hour that is read.
+        version: The version of the series dictionary.
+        generation: The generation of the type.
+        all_block: The block of all hours; empty if `hours` has all points.
+        is_complete: Whether all that was to be read is in here.
+        hours: Number, block, and minute, first place, place after the last and points by turns, of each hour.
     """
 
-    dictionary: SeriesDictionary
+    version: str
+    generation: bytes
     all_block: bytes
+    is_complete: bool
     hours: Sequence[tuple[int, bytes, Sequence[Reply]]]
 
 
-def _groups(stored: _Stored, windows: Sequence[Window], query: LabelQuery) -> list[Groups]:
-    wanted, groups, keys = _numbered_groups(stored.dictionary, query)
-    starts = np.array([window.start_us + 1 for window in windows] or [-(2**62)], dtype=np.int64)
-    stops = np.array([window.end_us + 1 for window in windows] or [2**62], dtype=np.int64)
-    width = max(1, len(keys))  # the groups of window n are numbered from n * width on
-    blocks = [decode_all_block(stored.all_block).select(wanted).group(groups)]
-    for hour, block, points in stored.hours:
-        window = int(starts.searchsorted(hour * HOUR_US, side="right")) - 1
-        blocks.append(decode_hour_block(block).select(wanted).group(groups).shift_numbers(window * width))
-        series, timestamps, values = decode_points(hour, points)
-        places = starts.searchsorted(timestamps, side="right") - 1
-        found = wanted[series] & (places >= 0) & (timestamps < stops[places])
-        numbers = groups[series[found]] + places[found] * width
-        blocks.append(
-            SeriesBlock.from_points(numbers, timestamps[found], values[found], first_place=UNFOLDED_PLACE)
-        )
-    by_window: list[list[Group]] = [[] for _ in starts]
-    for number, rollup, sketch in SeriesBlock.merge(blocks).aggregates():
-        window, place = divmod(number, width)
-        by_window[window].append(Group(_labels(query, keys[place]), Aggregate(rollup, sketch)))
-    for some in by_window:
-        some.sort(key=lambda group: [group.labels.get(name, "") for name in query.group_by])
-    if not query.group_by:
-        return [Groups(some or [Group({}, _EMPTY)]) for some in by_window]
-    return [Groups(some[:MAX_GROUPS], is_truncated=len(some) > MAX_GROUPS) for some in by_window]
-
-
-def _counts(stored: _Stored) -> list[int]:
-    """Return the number of points of each series, by its number."""
-    counts = np.zeros(2**16, dtype=np.int64)
-    block = decode_all_block(stored.all_block)
-    counts[block.series] += block.records["count"].astype(np.int64)
-    for hour, hour_block, points in stored.hours:
-        block = decode_hour_block(hour_block)
-        counts[block.series] += block.records["count"].astype(np.int64)
-        counts += np.bincount(decode_points(hour, points).series, minlength=2**16)
-    found: list[int] = counts.tolist()
-    return found
-
-
-def _numbered_groups(
-    dictionary: SeriesDictionary, query: LabelQuery
-) -> tuple[npt.NDArray[np.bool_], Integers, list[tuple[str | None, ...]]]:
-    """Return which series match, the number of each one's group, and the label values of the groups.
-
-    The groups are numbered in the order of their first series, so that blocks in which each series is a group
-    of its own keep their order.
-    """
-    wanted = np.zeros(2**16, dtype=np.bool_)
-    groups = np.zeros(2**16, dtype=np.int64)
-    places: dict[tuple[str | None, ...], int] = {}
-    for number, text in sorted(dictionary.series()):
-        labels = orjson.loads(text) if text else {}
-        if query.matches(labels):
-            wanted[number] = True
-            groups[number] = places.setdefault(query.group_values(labels), len(places))
-    return wanted, groups, list(places)
-
-
-def _labels(query: LabelQuery, key: tuple[str | None, ...]) -> dict[str, str]:
-    return {name: value for name, value in zip(query.group_by, key, strict=True) if value is not None}
+class _ChangedError(Exception):
+    """Points were deleted, or series, while they were read."""

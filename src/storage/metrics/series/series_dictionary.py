@@ -53,6 +53,12 @@ class SeriesDictionary:
             yield number, text
         yield from self.retired.items()
 
+    def extends(self, earlier: "SeriesDictionary") -> bool:
+        """Return whether all numbers of an `earlier` dictionary stand for the same labels here."""
+        if self.version == earlier.version:
+            return True
+        return dict(earlier.series()).items() <= dict(self.series()).items()
+
     def numbers_for_new(self, labels: Iterable[str]) -> dict[str, int]:
         """Return free numbers for those of `labels` that have none, in order of their first occurrence."""
         new = [text for text in dict.fromkeys(labels) if text not in self.numbers]
