@@ -82,6 +82,19 @@ async def test_a_series_over_time_filters_and_groups(api):
     ]
 
 
+@pytest.mark.parametrize("read", ["summary?", "series?from=2026-01-31T12:00:00Z&to=2026-01-31T12:01:00Z&"])
+async def test_groups_are_ordered_by_label_values_in_the_order_of_the_names(api, read):
+    """Those of `series` were ordered by their JSON: `{}` came last, and `a!` before `a`."""
+    some = [{"host": "a!"}, {"host": "a", "disk": "y"}, {"host": "a", "disk": "x"}]
+    await post(api, *(point(n, labels) for n, labels in enumerate(some)), point(3))
+    for names, expected in (
+        ("host,disk", [None, *some[::-1]]),
+        ("disk,host", [None, some[0], some[2], some[1]]),
+    ):
+        answer = await api.get(f"/api/metrics/{read}type=cpu&group_by={names}")
+        assert [group["labels"] or None for group in answer.json()["groups"]] == expected
+
+
 async def test_a_series_over_the_cap_is_an_error_of_its_point(api):
     labelled = [point(n, {"host": str(n)}) for n in range(5)]
     answer = await api.post("/api/metrics/batch", json=labelled)

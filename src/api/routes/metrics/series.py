@@ -49,16 +49,17 @@ async def series(request: Request) -> Response:
     if not query.group_by:
         members = series_steps([(time, groups.groups[0].aggregate) for time, groups in steps])
         return Response(orjson.dumps(members), media_type="application/json")
-    by_labels: dict[bytes, dict[str, Any]] = {}
+    names = query.labels.group_by
+    by_labels: dict[tuple[str, ...], dict[str, Any]] = {}
     for time, groups in steps:
         for group in groups.groups:
-            key = orjson.dumps(group.labels, option=orjson.OPT_SORT_KEYS)
+            key = tuple(group.labels.get(name, "") for name in names)
             member = by_labels.setdefault(key, {"labels": group.labels, "steps": []})
             member["steps"].append({"time": format_timestamp(time), **_figures(group.aggregate)})
     answer: dict[str, Any] = {
         "type": query.type,
         "step": query.step,
-        "group_by": query.group_by.split(","),
+        "group_by": names,
         "groups": [by_labels[key] for key in sorted(by_labels)][:MAX_GROUPS],
     }
     if len(by_labels) > MAX_GROUPS or any(groups.is_truncated for _, groups in steps):
