@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import NamedTuple
 
 import orjson
 
@@ -11,7 +12,7 @@ from src.analytics.columns import PointColumns, columns_of
 from src.analytics.points import Point
 from src.analytics.rollup import Rollup
 from src.analytics.sketch import LogBinSketch
-from src.analytics.window import HOUR_US, Window
+from src.analytics.window import DAY_US, HOUR_US, Window
 from src.resilience.clock import Clock
 from src.resilience.rate_limiter.store import Decision, RateLimiter
 from src.services.metrics.export import PointPage
@@ -27,38 +28,80 @@ from src.services.metrics.ingest import (
     WriteResult,
 )
 from src.services.metrics.labels import Group, Groups, LabelFilters, LabelQuery, matches
+from src.storage.metrics.store import DEFAULT_CAPS, Caps
+
+
+class _WriteRecord(NamedTuple):
+    """What is kept of a write with an idempotency key."""
+
+    fingerprint: str
+    kept_until_us: int
+    rejected: Sequence[PointRejection]
 
 
 class MemoryMetricStore:
     """A `MetricStore`, `SeriesStore` and `DeletableStore` in memory: the oracle of the others."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, caps: Caps = DEFAULT_CAPS) -> None:
         self._clock = clock
+        self._caps = caps
         self._points: list[StoredPoint] = []
         self._arrivals = 0
-        self._idempotency: dict[str, tuple[str, float]] = {}
+        self._idempotency: dict[str, _WriteRecord] = {}
+
+    def copy(self) -> "MemoryMetricStore":
+        """Return a store with the same points and idempotency keys."""
+        copy = MemoryMetricStore(self._clock, self._caps)
+        copy._points, copy._arrivals = list(self._points), self._arrivals
+        copy._idempotency = dict(self._idempotency)
+        return copy
 
     async def add(self, batch: Sequence[PointColumns], idempotency: Idempotency | None = None) -> WriteResult:
-        if idempotency is not None:
-            fingerprint, kept_until = self._idempotency.get(idempotency.key, ("", -1.0))
-            if kept_until > self._clock.monotonic():
-                if fingerprint != idempotency.fingerprint:
+        now_us = await self.now_us()
+        if idempotency is not None and (record := self._idempotency.get(idempotency.key)):
+            record = record._replace(kept_until_us=min(record.kept_until_us, now_us + DAY_US))
+            self._idempotency[idempotency.key] = record
+            if record.kept_until_us > now_us:
+                if record.fingerprint != idempotency.fingerprint:
                     raise IdempotencyKeyReusedError("the idempotency key came before with another request")
-                return WriteResult(is_new=False, rejected=[])
-            self._idempotency[idempotency.key] = idempotency.fingerprint, self._clock.monotonic() + 24 * 3600
+                return WriteResult(is_new=False, rejected=record.rejected)
+        rejected: list[PointRejection] = []
+        is_stored = False
         for columns in batch:
             labels = columns.labels or [""] * len(columns.values)
-            for timestamp, value, text in zip(
-                columns.timestamps_us.tolist(), columns.values.tolist(), labels, strict=True
-            ):
-                point = Point(columns.type, timestamp, value, text)
+            rows = zip(
+                columns.indexes.tolist(),
+                columns.timestamps_us.tolist(),
+                columns.values.tolist(),
+                labels,
+                strict=True,
+            )
+            for index, timestamp, value, text in rows:
+                if field := self._exceeded_cap(columns.type, text):
+                    rejected.append(PointRejection(index, field, "the cap is reached"))
+                    continue
                 self._arrivals += 1
-                self._points.append(StoredPoint(point, self._arrivals))
-        return WriteResult(is_new=True, rejected=[])
+                self._points.append(StoredPoint(Point(columns.type, timestamp, value, text), self._arrivals))
+                is_stored = True
+        if idempotency is not None and is_stored:
+            self._idempotency[idempotency.key] = _WriteRecord(
+                idempotency.fingerprint, now_us + DAY_US, rejected
+            )
+        return WriteResult(is_new=True, rejected=rejected)
+
+    def _exceeded_cap(self, metric_type: str, labels: str) -> str | None:
+        """Return the field of a point that would create one type or one series too many."""
+        types = {stored.point.type for stored in self._points}
+        if metric_type not in types:
+            return "type" if len(types) >= self._caps.types else None
+        series = {stored.point.labels for stored in self._of(metric_type)} - {""}
+        if labels and labels not in series and len(series) >= self._caps.series_per_type:
+            return "labels"
+        return None
 
     async def add_one(self, point: Point) -> PointRejection | None:
-        await self.add(columns_of([point]))
-        return None
+        rejected = (await self.add(columns_of([point]))).rejected
+        return rejected[0] if rejected else None
 
     async def aggregate(self, metric_type: str, window: Window | None) -> Aggregate:
         return _aggregate(self._in(metric_type, window))
