@@ -4,6 +4,7 @@ import asyncio
 import math
 import random
 import struct
+import threading
 from collections import Counter
 
 import pytest
@@ -18,6 +19,7 @@ from src.resilience.clock import SystemClock
 from src.services.errors import StorageRefusedError, StorageUnavailableError
 from src.services.metrics.ingest import Idempotency, IdempotencyKeyReusedError, MetricStore, Position
 from src.storage.metrics.layout import SKETCH_HEADER
+from src.storage.metrics.readers import list_reader
 from src.storage.metrics.store import RedisMetricStore
 from src.storage.redis.link import RedisAddress, RedisLink, connect
 from tests.contract.conftest import TEST_TIME, StoreTime
@@ -430,6 +432,22 @@ async def test_a_list_over_all_types_reads_few_of_many_and_few_at_once(store, se
     assert seen(listed) == [(NOW - n, float(n)) for n in range(501, 506)]
     assert sum(sent_at_once) <= 520  # 501 types have a point as new or newer
     assert max(sent_at_once) <= 100
+
+
+@on_redis
+@pytest.mark.parametrize(("count", "is_long"), [(100, False), (9_000, True)])
+async def test_a_list_of_a_dense_minute_is_sorted_outside_the_event_loop(store, monkeypatch, count, is_long):
+    """A million points in a minute held the event loop for a quarter of a second."""
+    await add(store, points(*((NOW + n, float(n)) for n in range(count))))
+    sort, threads = list_reader._newest, []
+
+    def sorted_by(*arguments):
+        threads.append(threading.current_thread())
+        return sort(*arguments)
+
+    monkeypatch.setattr(list_reader, "_newest", sorted_by)
+    assert seen(await store.newest("cpu", 2)) == [(NOW + n, float(n)) for n in (count - 1, count - 2)]
+    assert (threads[0] is not threading.main_thread()) == is_long
 
 
 @on_redis

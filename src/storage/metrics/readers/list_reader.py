@@ -33,6 +33,9 @@ MAX_ATTEMPTS = 5
 MAX_PAGE = 50_000
 """Points read in one round trip at most while a list looks for those of matching series."""
 
+LOOP_BYTES = 100_000
+"""Longer replies are sorted in a thread, so that the event loop goes on. A minute may have millions."""
+
 _MAX_PLACE = 2**32
 
 _ListedPoint: TypeAlias = tuple[int, int, float, int]
@@ -198,7 +201,11 @@ class ListReader:
             and before.generation not in {"", generation.decode()}
         ):
             end = before.timestamp_us, 0  # places are not what they were
-        return generation.decode(), version.decode(), _newest(reply, limit, end)
+        if sum(map(len, _strings(reply))) > LOOP_BYTES:
+            points = await asyncio.to_thread(_newest, reply, limit, end)
+        else:
+            points = _newest(reply, limit, end)
+        return generation.decode(), version.decode(), points
 
 
 class _Part(NamedTuple):
@@ -227,6 +234,13 @@ class _Points(NamedTuple):
     places: Integers
     values: Floats
     series: Integers
+
+
+def _strings(reply: Sequence[Reply]) -> Iterator[bytes]:
+    """Yield the strings of points of a reply of the script."""
+    for head, minutes in zip(reply[1::3], reply[2::3], strict=True):
+        yield head
+        yield from minutes[1::2]
 
 
 def _newest(reply: Sequence[Reply], limit: int, end: tuple[int, int]) -> list[_ListedPoint]:
