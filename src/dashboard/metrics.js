@@ -15,7 +15,7 @@ import { repeat } from "./poll.js";
 import { drawSparkline } from "./sparkline.js";
 
 /** @typedef {import("./charts.js").Step} Step */
-/** @typedef {{type: string, count: number, latest_timestamp: string, latest_value: number}} MetricType */
+/** @typedef {{type: string, count: number, latest_timestamp: string, latest_value: number, series: number}} MetricType */
 
 const POLL_SECONDS = 10;
 const TYPES_SECONDS = 30;
@@ -177,7 +177,8 @@ function fillRow(row, metric, isChosen, values) {
   button.dataset.type = metric.type;
   button.setAttribute("aria-pressed", String(isChosen));
   button.title = metric.type;
-  name.replaceChildren(metric.type, element("span", { class: "count" }, counted(metric.count, "point")));
+  const series = metric.series > 1 ? ` of ${metric.series} series` : "";
+  name.replaceChildren(metric.type, element("span", { class: "count" }, `${counted(metric.count, "point")}${series}`));
   latest.textContent = number(metric.latest_value);
   drawSparkline(line, values ?? []);
 }

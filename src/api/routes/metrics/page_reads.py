@@ -7,19 +7,18 @@ the read quota. They are cheap: the list of types, and series over fixed ranges 
 from functools import partial
 from typing import Final, Literal
 
-import orjson
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, ConfigDict
+from pydantic import ConfigDict
 from starlette.responses import Response
 
-from src.analytics.aggregate import Aggregate
 from src.api.admitted_read import ReadTask, admit_and_read
 from src.api.dependencies import state
-from src.api.models.metrics import MetricType
+from src.api.models.metrics import GroupedQuery, MetricType
 from src.api.requests.query import QueryReader
 from src.api.routes.metrics.reads import types_response
-from src.api.routes.metrics.series import series_steps
+from src.api.routes.metrics.series import read_series, series_response
 from src.services.metrics.ingest import TypeOverview
+from src.services.metrics.labels import Groups
 
 router = APIRouter(prefix="/api/dashboard", include_in_schema=False)
 
@@ -34,7 +33,7 @@ RANGES: Final[dict[Range, tuple[int, int]]] = {
 """The length of each range and of its steps, in seconds."""
 
 
-class PageSeriesQuery(BaseModel):
+class PageSeriesQuery(GroupedQuery):
     """The series to show on the page."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -56,16 +55,23 @@ async def types(request: Request) -> Response:
 @router.get("/series")
 async def series(request: Request) -> Response:
     """Return the steps of a type over one of `RANGES`, like `GET /api/metrics/series`."""
-    steps = await admit_and_read(request, partial(_begin_series, request), "page_admission")
-    return Response(orjson.dumps(series_steps(steps)), media_type="application/json")
+    query, steps = await admit_and_read(request, partial(_begin_series, request), "page_admission")
+    _, step = RANGES[query.range]
+    return series_response(query.type, step, query.labels, steps)
 
 
 def _begin_types(request: Request) -> ReadTask[list[TypeOverview]]:
     return ReadTask(state(request)["metrics"].types())
 
 
-def _begin_series(request: Request) -> ReadTask[list[tuple[int, Aggregate]]]:
-    query, services = _QUERY.read(request), state(request)
+def _begin_series(request: Request) -> ReadTask[tuple[PageSeriesQuery, list[tuple[int, Groups]]]]:
+    return ReadTask(_read_series(request, _QUERY.read(request)))
+
+
+async def _read_series(
+    request: Request, query: PageSeriesQuery
+) -> tuple[PageSeriesQuery, list[tuple[int, Groups]]]:
+    services = state(request)
     seconds, step = RANGES[query.range]
-    start = int((services["clock"].now() - seconds) // step) * step
-    return ReadTask(services["series"].get(query.type, start * 1_000_000, None, step))
+    start_us = int((services["clock"].now() - seconds) // step) * step * 1_000_000
+    return query, await read_series(services["series"], query.type, (start_us, None), step, query.labels)

@@ -18,8 +18,8 @@ from src.api.models.metrics import SeriesQuery
 from src.api.models.summaries import GroupedSeries, SeriesStep
 from src.api.openapi import problems, query_parameters
 from src.api.requests.query import QueryReader
-from src.services.metrics.labels import ALL_SERIES, MAX_GROUPS, Group, Groups
-from src.services.metrics.series import SeriesError
+from src.services.metrics.labels import ALL_SERIES, MAX_GROUPS, Group, Groups, LabelQuery
+from src.services.metrics.series import SeriesError, SeriesService
 
 router = APIRouter(prefix="/api/metrics", tags=["metrics"])
 
@@ -46,20 +46,33 @@ async def series(request: Request) -> Response:
     reading the measurements, of which at most 50,000 are read.
     """
     query, steps = await admit_and_read(request, partial(_begin_series, request))
-    if not query.group_by:
-        members = series_steps([(time, groups.groups[0].aggregate) for time, groups in steps])
+    return series_response(query.type, query.step, query.labels, steps)
+
+
+def series_response(
+    metric_type: str, step_seconds: int, labels: LabelQuery, steps: Sequence[tuple[int, Groups]]
+) -> Response:
+    """Return the steps of a series, or those of each of its groups.
+
+    Args:
+        metric_type: The type.
+        step_seconds: The length of a step.
+        labels: The series that were read, and their grouping.
+        steps: The beginning of each step in µs since 1970, and the summaries of its groups.
+    """
+    if not labels.group_by:
+        members = _series_steps([(time, groups.groups[0].aggregate) for time, groups in steps])
         return Response(orjson.dumps(members), media_type="application/json")
-    names = query.labels.group_by
     by_labels: dict[tuple[str, ...], dict[str, Any]] = {}
     for time, groups in steps:
         for group in groups.groups:
-            key = tuple(group.labels.get(name, "") for name in names)
+            key = tuple(group.labels.get(name, "") for name in labels.group_by)
             member = by_labels.setdefault(key, {"labels": group.labels, "steps": []})
             member["steps"].append({"time": format_timestamp(time), **_figures(group.aggregate)})
     answer: dict[str, Any] = {
-        "type": query.type,
-        "step": query.step,
-        "group_by": names,
+        "type": metric_type,
+        "step": step_seconds,
+        "group_by": labels.group_by,
         "groups": [by_labels[key] for key in sorted(by_labels)][:MAX_GROUPS],
     }
     if len(by_labels) > MAX_GROUPS or any(groups.is_truncated for _, groups in steps):
@@ -67,7 +80,7 @@ async def series(request: Request) -> Response:
     return Response(orjson.dumps(answer), media_type="application/json")
 
 
-def series_steps(steps: Sequence[tuple[int, Aggregate]]) -> list[dict[str, object]]:
+def _series_steps(steps: Sequence[tuple[int, Aggregate]]) -> list[dict[str, object]]:
     """Return the JSON members of the steps of a series.
 
     Args:
@@ -94,14 +107,37 @@ def _begin_series(request: Request) -> ReadTask[tuple[SeriesQuery, list[tuple[in
 
 
 async def _read_series(request: Request, query: SeriesQuery) -> tuple[SeriesQuery, list[tuple[int, Groups]]]:
-    service, labels = state(request)["series"], query.labels
+    service = state(request)["series"]
+    return query, await read_series(service, query.type, (query.from_, query.to), query.step, query.labels)
+
+
+async def read_series(
+    service: SeriesService,
+    metric_type: str,
+    bounds_us: tuple[int | None, int | None],
+    step_seconds: int,
+    labels: LabelQuery,
+) -> list[tuple[int, Groups]]:
+    """Return the steps of a series for `series_response`.
+
+    Args:
+        service: Computes series.
+        metric_type: The type.
+        bounds_us: The beginning and the end, as `SeriesService.get` takes them.
+        step_seconds: The length of a step.
+        labels: Which series, and their grouping.
+
+    Raises:
+        ProblemError: 422 if the service rejects the steps.
+        StorageUnavailableError: The store is unavailable.
+    """
     try:
         if labels != ALL_SERIES:
-            return query, await service.groups(query.type, query.from_, query.to, query.step, labels)
-        steps = await service.get(query.type, query.from_, query.to, query.step)
+            return await service.groups(metric_type, *bounds_us, step_seconds, labels)
+        steps = await service.get(metric_type, *bounds_us, step_seconds)
     except SeriesError as error:
         raise ProblemError(validation_problem([{"field": error.field, "message": str(error)}])) from None
-    return query, [(time, Groups([Group({}, aggregate)])) for time, aggregate in steps]
+    return [(time, Groups([Group({}, aggregate)])) for time, aggregate in steps]
 
 
 HOT_ROUTES = (HotRoute("GET", "/api/metrics/series", series, "read_admission"),)
