@@ -108,6 +108,17 @@ async def test_a_series_over_the_cap_is_an_error_of_its_point(api):
     assert (await api.post("/api/metrics", json=labelled[0])).status_code == 201
 
 
+async def test_the_first_errors_of_a_batch_are_those_of_its_first_points(api):
+    """Errors of caps came after all other errors, and type by type."""
+    wrong = {"timestamp": 1}
+    batch = [point(n, {"host": str(n)}) if n % 2 else wrong for n in range(300)]
+    batch[0], batch[4] = point(0), point(4) | {"type": "mem"}
+    errors = (await api.post("/api/metrics/batch", json=batch)).json()["errors"]
+    assert len(errors) == 100
+    assert [each["index"] for each in errors] == sorted(each["index"] for each in errors)
+    assert {each["index"] for each in errors if each["field"] == "labels"} > {7, 9, 11}
+
+
 @pytest.mark.parametrize(
     "labels",
     [

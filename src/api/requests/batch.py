@@ -19,6 +19,7 @@ from src.api.errors import BAD_JSON, FieldError, Problem, ProblemError, field_er
 from src.api.models.metrics import METRIC_IN
 from src.api.requests.body import MAX_OBJECT_BYTES
 from src.resilience.clock import Clock
+from src.services.metrics.ingest import PointRejection
 
 MAX_ERRORS = 100
 """The largest number of errors in an answer. Further errors are only counted."""
@@ -78,6 +79,13 @@ class Batch:
         self.rejected += 1
         room = MAX_ERRORS - len(self.errors)
         self.errors.extend({"index": index, **error} for error in errors[:room])
+
+    def reject_stored(self, rejections: Sequence[PointRejection]) -> None:
+        """Count valid points as rejected by the store, and record the first errors of all, by index."""
+        self.rejected += len(rejections)
+        first = sorted(rejections)[:MAX_ERRORS]
+        errors = self.errors + [FieldError(index=n, field=name, message=text) for n, name, text in first]
+        self.errors = sorted(errors, key=lambda error: int(error["index"]))[:MAX_ERRORS]
 
 
 async def read_json_array(body: bytes, max_points: int, latest_us: int, clock: Clock) -> Batch:

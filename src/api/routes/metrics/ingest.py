@@ -10,7 +10,7 @@ from starlette.responses import Response
 from src.analytics.columns import columns_of
 from src.analytics.points import Point, format_timestamp
 from src.api.dependencies import State, state
-from src.api.errors import FieldError, Problem, ProblemError, validation_problem
+from src.api.errors import Problem, ProblemError, validation_problem
 from src.api.header import header
 from src.api.hot_routes import HotRoute
 from src.api.models.metrics import METRIC_IN, BatchReceived, MetricIn, MetricReceived
@@ -143,8 +143,8 @@ async def ingest_batch(request: Request) -> Response:
     if columns:
         result = await services["metrics"].ingest(columns, idempotency)
         _mark_replayed(request, is_new=result.is_new)
-        for index, field, message in result.rejected:
-            batch.reject(index, [FieldError(field=field, message=message)])
+        if result.rejected:
+            batch.reject_stored(result.rejected)
         accepted = sum(len(group.values) for group in columns) - len(result.rejected)
     if not columns or not accepted:
         raise ProblemError(_nothing_stored(batch))
