@@ -3,8 +3,6 @@
 from collections.abc import AsyncIterator
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from src.analytics.points import Point, labels_text
 from src.services.metrics.ingest import MetricStore, Position
@@ -12,7 +10,6 @@ from src.storage.metrics.lifecycle import hour_change
 from src.storage.metrics.store import RedisMetricStore
 from tests.contract.conftest import TEST_TIME, StoreTime
 from tests.contract.test_metric_store import DAY, HOUR, MINUTE, NOW, add, on_redis, points, seen
-from tests.support.examples import examples
 from tests.support.metric_model import MemoryMetricStore
 from tests.support.metric_views import views
 
@@ -145,78 +142,13 @@ async def test_deletion_of_half_the_series_of_an_hour_of_any_size(store, store_t
     assert len(await store.newest("cpu", 100_000)) == len(await model.newest("cpu", 100_000)), query
 
 
-# ---------------------------------------------------------------- random histories
-
-LABELS = [{}, {"host": "a"}, {"host": "b"}, {"host": "a", "disk": "x"}, {"disk": "x"}]
-INSTANTS = st.one_of(
-    st.integers(NOW - 26 * HOUR, NOW + HOUR),
-    st.sampled_from([NOW, NOW - HOUR, NOW - NOW % DAY, NOW - NOW % HOUR]).flatmap(
-        lambda t: st.integers(t - 2, t + 2)
-    ),
-)
-ADDITIONS = st.lists(
-    st.tuples(
-        st.sampled_from("ab"),
-        st.sampled_from(LABELS),
-        INSTANTS,
-        st.integers(-(2**20), 2**20).map(lambda n: n / 8),
-        st.sampled_from([1, 1, 1, 2, 40, 600]),
-    ),
-    min_size=1,
-    max_size=5,
-)
-DELETIONS = st.tuples(
-    st.sampled_from("ab"),
-    st.sampled_from(
-        [None, {"host": A}, {"host": A | B}, {"disk": frozenset("x"), "host": A}, {"host": frozenset("z")}]
-    ),
-    st.one_of(st.none(), INSTANTS),
-)
-FOLDS = st.tuples(st.just("fold"), st.sampled_from("ab"))
-HISTORIES = st.lists(st.one_of(ADDITIONS, DELETIONS, FOLDS), max_size=10)
+# ---------------------------------------------------------------- what only Redis has
 
 
 async def fold_all(store, link, name):
     """Add all points to blocks of series, as happens once an hour is over."""
     for hour in await link.send("HKEYS", f"m:{{{name}}}:u"):
         await store._folder.fold(name, int(hour))
-
-
-def expanded(additions):
-    """Return the points, some of them many times: with values and timestamps that differ a little."""
-    return [
-        Point(name, instant + n % 3, value + n, labels_text(labels))
-        for name, labels, instant, value, times in additions
-        for n in range(times)
-    ]
-
-
-@on_redis
-@settings(max_examples=examples(30), deadline=None, suppress_health_check=list(HealthCheck))
-@given(HISTORIES)
-async def test_after_any_history_it_says_what_the_model_says(backend, store_time, history):
-    await store_time.link.send("FLUSHALL")
-    await store_time.publish()
-    store = RedisMetricStore(store_time.link, store_time.clock, time_source=TEST_TIME)
-    model = MemoryMetricStore(store_time.clock)
-    for step in history:
-        if isinstance(step, list):
-            some = expanded(step)
-            await add(store, some)
-            await add(model, some)
-        elif step[0] == "fold":
-            await fold_all(store, store_time.link, step[1])
-        else:
-            assert await store.delete(*step) == await model.delete(*step)
-            assert await views(store, "ab", NOW) == await views(model, "ab", NOW)
-    assert await views(store, "ab", NOW) == await views(model, "ab", NOW)
-    for name in "ab":
-        await store.delete(name)
-    assert await keys_of(store_time, "a") + await keys_of(store_time, "b") == []
-    await store.aclose()
-
-
-# ---------------------------------------------------------------- what only Redis has
 
 
 @on_redis

@@ -14,6 +14,7 @@ from src.storage.metrics.lifecycle.retention import RedisRetention
 from src.storage.metrics.store import Caps, RedisMetricStore
 from tests.contract.conftest import TEST_TIME, StoreTime
 from tests.contract.test_metric_store import DAY, HOUR, MINUTE, on_redis
+from tests.support.examples import examples
 from tests.support.metric_model import MemoryMetricStore, MemoryRetention
 from tests.support.metric_views import views
 
@@ -188,7 +189,7 @@ async def points_of(store) -> dict[str, list[Point]]:
 
 
 @on_redis
-@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(30), deadline=None, suppress_health_check=list(HealthCheck))
 @given(CAPS, st.lists(STEPS, max_size=12))
 async def test_after_any_history_two_workers_say_what_the_model_says(backend, store_time, caps, steps):
     await store_time.link.send("FLUSHALL")

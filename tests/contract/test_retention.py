@@ -3,8 +3,6 @@
 import asyncio
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from src.analytics.points import Point
 from src.services.errors import StorageUnavailableError
@@ -19,12 +17,10 @@ from src.services.metrics.lifecycle import (
 from src.storage.metrics.lifecycle.retention import RedisRetention
 from src.storage.metrics.store import RedisMetricStore
 from tests.contract.conftest import TEST_TIME, StoreTime
-from tests.contract.test_deletion import ADDITIONS, expanded, of_host
-from tests.contract.test_metric_store import DAY, HOUR, NOW, add, on_redis, points, seen
+from tests.contract.test_deletion import of_host
+from tests.contract.test_metric_store import DAY, HOUR, NOW, add, points, seen
 from tests.support.clock import settle
-from tests.support.examples import examples
 from tests.support.metric_model import MemoryMetricStore, MemoryRetention
-from tests.support.metric_views import views
 
 
 class Deleting:
@@ -165,50 +161,3 @@ async def test_the_sweeper_sweeps_and_survives_an_outage(store_time, clock):
         while (await deleting.store.aggregate("cpu", None)).rollup.count:
             await asyncio.sleep(0.001)
     await sweeper.aclose()
-
-
-RULES = st.dictionaries(
-    st.sampled_from(["a", "b", "a*", "*"]), st.sampled_from([0, 3600, 7200, 86_400]), max_size=3
-)
-STEPS = st.one_of(
-    ADDITIONS,
-    st.tuples(st.just("advance"), st.integers(1, 20_000)),
-    st.tuples(st.just("jump"), st.integers(-90_000, 90_000)),
-    st.tuples(st.just("set"), st.sampled_from(["a", "b", "a*", "*"]), st.sampled_from([0, 3600, 86_400])),
-    st.tuples(st.just("remove"), st.sampled_from(["a", "b", "a*", "*"])),
-    st.tuples(st.just("delete"), st.sampled_from("ab")),
-)
-
-
-async def carry_out(deleting: Deleting, step):
-    """Carry out a step of a history and sweep; return what the step answers."""
-    answer = None
-    match step:
-        case list():
-            answer = await add(deleting.store, expanded(step))
-        case ("set", pattern, seconds):
-            await deleting.lifecycle.set_rule(pattern, seconds)
-        case ("remove", pattern):
-            answer = await deleting.lifecycle.remove_rule(pattern)
-        case ("delete", name):
-            answer = await deleting.lifecycle.delete(name)
-    await deleting.lifecycle.sweep()
-    return answer
-
-
-@on_redis
-@settings(max_examples=examples(40), deadline=None, suppress_health_check=list(HealthCheck))
-@given(st.lists(STEPS, max_size=10))
-async def test_after_any_history_of_rules_and_time_it_says_what_the_model_says(backend, store_time, history):
-    await store_time.link.send("FLUSHALL")
-    await store_time.publish()
-    ours, model = Deleting(store_time), Deleting(StoreTime(store_time.clock, None))
-    for step in history:
-        if step[0] == "advance":
-            await store_time.advance(step[1])
-        elif step[0] == "jump":
-            await store_time.shift(step[1])
-        assert await carry_out(ours, step) == await carry_out(model, step)
-    now = round(store_time.clock.now() * 1e6)
-    assert await views(ours.store, "ab", now) == await views(model.store, "ab", now)
-    await ours.store.aclose()
