@@ -62,6 +62,7 @@ class State(TypedDict):
     client_address: ClientAddress
     admin_access: AdminAccess
     body_limits: BodyLimits
+    large_bodies: asyncio.Semaphore  # the large bodies of batches that may be in memory
     batch_lock: asyncio.Lock  # one batch is decoded at a time, while Redis stores the previous one
     cache_ttl_seconds: int
     invalidates_on_write: bool  # whether a write drops the cached summaries of its types

@@ -102,6 +102,9 @@ UNTIMED_ROUTES = frozenset(
 )  # fmt: skip
 """Routes whose duration the client determines. The service's latency figures do not include them."""
 
+LARGE_BODIES = 2
+"""The large bodies of batches that a worker has in memory at a time: one arrives while another is decoded."""
+
 PAGE_READS_FACTOR = 10
 """The quota of the operator's page, as a multiple of the read quota."""
 
@@ -250,6 +253,7 @@ async def _lifespan(
                 settings.batch_max_points,
                 settings.metric_max_future_seconds * 1_000_000,
             ),
+            large_bodies=asyncio.Semaphore(LARGE_BODIES),
             batch_lock=asyncio.Lock(),
             cache_ttl_seconds=settings.cache_ttl_seconds,
             invalidates_on_write=settings.cache_invalidate_on_write,

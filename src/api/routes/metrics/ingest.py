@@ -1,6 +1,7 @@
 """Store measurements: one, or a batch. The routes that read them are in `src.api.routes.metrics.reads`."""
 
 import hashlib
+from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial
 
 import orjson
@@ -32,6 +33,12 @@ from src.api.requests.body import (
 from src.api.requests.eager_coroutine import EagerCoroutine
 from src.api.responses.ready_response import JSON_BYTES, ReadyResponse
 from src.services.metrics.ingest import CardinalityLimitError, Idempotency
+
+LARGE_BODY_BYTES = 256 * 1024
+"""Of batches with a larger body, a worker has only a few in memory at a time."""
+MANY_TYPES = 1_000
+HEAVY_BODY_BYTES = 2 * 1024 * 1024
+"""Batches with more types, or a larger body, are stored one at a time: each may take 20 MB of memory."""
 
 router = APIRouter(prefix="/api/metrics", tags=["metrics"])
 
@@ -127,21 +134,27 @@ async def ingest_batch(request: Request) -> Response:
     await admit(request, services["ingest_admission"])
     kind = media_type(request, JSON, NDJSON)
     limits, clock = services["body_limits"], services["clock"]
-    sent = await await_body(EagerCoroutine(receive_body(request, limits.max_bytes)), clock)
-    latest_us = _latest_us(services)
-    async with services["batch_lock"]:
-        body = inflate(sent, limits.max_bytes)  # after the wait, since a few KB can become megabytes
-        idempotency = _idempotency(request, body)
-        try:
-            decode = decode_ndjson if kind == NDJSON else decode_array
-            columns, batch = decode(body, limits.max_points, latest_us), Batch(latest_us)
-        except UnusualBatchError:
-            read = read_ndjson if kind == NDJSON else read_json_array
-            batch = await read(body, limits.max_points, latest_us, clock)
-            columns = columns_of(batch.points, batch.indexes)
-        del body, sent
+    store = services["metrics"].ingest
+    async with _body_place(request, services):
+        sent = await await_body(EagerCoroutine(receive_body(request, limits.max_bytes)), clock)
+        latest_us = _latest_us(services)
+        async with services["batch_lock"]:
+            body = inflate(sent, limits.max_bytes)  # after the wait, since a few KB can become megabytes
+            idempotency = _idempotency(request, body)
+            try:
+                decode = decode_ndjson if kind == NDJSON else decode_array
+                columns, batch = decode(body, limits.max_points, latest_us), Batch(latest_us)
+            except UnusualBatchError:
+                read = read_ndjson if kind == NDJSON else read_json_array
+                batch = await read(body, limits.max_points, latest_us, clock)
+                columns = columns_of(batch.points, batch.indexes)
+            is_heavy = len(columns) > MANY_TYPES or len(body) > HEAVY_BODY_BYTES
+            del body, sent
+            if columns and is_heavy:
+                result = await store(columns, idempotency)
+    if columns and not is_heavy:
+        result = await store(columns, idempotency)
     if columns:
-        result = await services["metrics"].ingest(columns, idempotency)
         _mark_replayed(request, is_new=result.is_new)
         if result.rejected:
             batch.reject_stored(result.rejected)
@@ -150,6 +163,13 @@ async def ingest_batch(request: Request) -> Response:
         raise ProblemError(_nothing_stored(batch))
     answer = {"accepted": accepted, "rejected": batch.rejected, "errors": batch.errors}
     return Response(orjson.dumps(answer), 207 if batch.rejected else 201, media_type=JSON)
+
+
+def _body_place(request: Request, services: State) -> AbstractAsyncContextManager[object]:
+    """Return what a large body holds while it is in memory. A body of unknown size counts as large."""
+    declared = header(request.scope, b"content-length") or ""
+    is_small = declared.isdecimal() and int(declared) <= LARGE_BODY_BYTES
+    return nullcontext() if is_small else services["large_bodies"]
 
 
 def _latest_us(services: State) -> int:
