@@ -177,6 +177,38 @@ async def test_the_cap_on_series_rejects_the_point_that_would_create_one_more(st
 
 
 @on_redis
+@pytest.mark.parametrize("field", ["type", "labels"])
+async def test_a_point_is_not_rejected_because_of_a_place_that_another_worker_took(
+    store_time, monkeypatch, field
+):
+    """The second point was rejected for the first one, which then found its place taken by the second."""
+    ours, others = (
+        RedisMetricStore(store_time.link, store_time.clock, Caps(1, 1), time_source=TEST_TIME)
+        for _ in range(2)
+    )
+
+    def new(name):
+        return Point(name, NOW, 1.0) if field == "type" else labelled({"host": name}, NOW, 1.0)
+
+    resolve, is_taken = ours._resolve, False
+
+    async def slow_resolve(*arguments):
+        nonlocal is_taken
+        resolved = await resolve(*arguments)
+        if not is_taken:
+            is_taken = True
+            assert await others.add_one(new("b")) is None
+        return resolved
+
+    monkeypatch.setattr(ours, "_resolve", slow_resolve)
+    result = await ours.add(columns_of([new("a"), new("b")]))
+    assert [(each.point_index, each.field) for each in result.rejected] == [(0, field)]
+    assert sum(overview.count for overview in await ours.types()) == 2
+    await ours.aclose()
+    await others.aclose()
+
+
+@on_redis
 async def test_two_workers_that_create_series_at_the_same_time_agree(store_time):
     stores = [RedisMetricStore(store_time.link, store_time.clock, time_source=TEST_TIME) for _ in range(4)]
     await asyncio.gather(
