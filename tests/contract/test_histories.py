@@ -100,6 +100,7 @@ class History:
 
     async def _race(self, batches) -> None:
         """Add all batches at the same time. The results must be those of one order of the batches."""
+        batches = [self._points(batch) for batch in batches]
         results = await asyncio.gather(
             *(outcome(self.stores[n % 2], batch) for n, batch in enumerate(batches))
         )

@@ -36,6 +36,9 @@ MAX_PAGE = 50_000
 LOOP_BYTES = 100_000
 """Longer replies are sorted in a thread, so that the event loop goes on. A minute may have millions."""
 
+LOOP_BYTES = 100_000
+"""Longer replies are sorted in a thread, so that the event loop goes on. A minute may have millions."""
+
 _MAX_PLACE = 2**32
 
 _ListedPoint: TypeAlias = tuple[int, int, float, int]
