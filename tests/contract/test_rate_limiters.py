@@ -149,8 +149,8 @@ async def test_a_cost_is_taken_completely_or_not_at_all(make_limiter, algorithm)
 
 @every_algorithm
 @pytest.mark.parametrize("quotas", [Quota(5, 60), (Quota(9, 60), Quota(5, 3600))], ids=["one", "two"])
-async def test_a_hit_without_the_store_takes_its_cost_or_nothing(make, backend, algorithm, quotas):
-    limiter = make(algorithm, quotas)
+async def test_a_hit_without_the_store_takes_its_cost_or_nothing(make_limiter, backend, algorithm, quotas):
+    limiter = make_limiter(algorithm, quotas)
     allowed = [limiter.try_hit("k", 2) for _ in range(3)]
     assert allowed == ([True, True, False] if backend == "memory" else [False] * 3)
     assert (await limiter.peek("k")).remaining == 5 - 2 * sum(allowed)

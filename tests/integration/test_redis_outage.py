@@ -165,7 +165,7 @@ KEY = {"Idempotency-Key": "order-66"}
 @pytest.mark.parametrize(
     ("command", "headers"),
     [
-        *product(["zadd", "hset", "hget", "setrange", "getrange", "strlen"], [KEY, {}]),
+        *product(["zadd", "hset", "hmget", "setrange", "getrange", "strlen"], [KEY, {}]),
         ("set", KEY),  # a write without a key does not need it
     ],
 )
