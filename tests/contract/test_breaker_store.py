@@ -335,7 +335,9 @@ async def test_every_probe_must_succeed(half_open):
 TWO_OF_THREE = [{"half_open_successes": 2}, {"half_open_success_rate": 0.5}]
 
 
-async def test_with_fewer_permits_than_probes_have_ended_it_still_admits_probes_and_closes(half_open, make_driver):
+async def test_with_fewer_permits_than_probes_have_ended_it_still_admits_probes_and_closes(
+    half_open, make_driver
+):
     """A new version of a program may lower the options while the breaker in Redis is half-open."""
     breaker = await half_open(half_open_permits=3)
     await breaker.record(await breaker.enter(), failed=False)
