@@ -61,17 +61,17 @@ class Refusal:
 
     cost: int
     at_us: int
-    told: Decision
+    decision: Decision
     stands: bool = True
 
     def repeated(self, cost, now_us):
         """Return the repeated decision of the worker; None if Redis must decide."""
         gone = now_us - self.at_us
-        if cost != self.cost or gone >= round(self.told.retry_after / US):
+        if cost != self.cost or gone >= round(self.decision.retry_after / US):
             return None
-        if not self.told.parts:
-            return later(self.told, gone)
-        return combine([later(part, gone) for part in self.told.parts])
+        if not self.decision.parts:
+            return later(self.decision, gone)
+        return combine([later(part, gone) for part in self.decision.parts])
 
 
 class RateLimiterMachine(StoreMachine):
@@ -159,14 +159,14 @@ class RateLimiterMachine(StoreMachine):
         asked = [(key, min(cost, self.smallest_limit)) for key, cost in asked]
         known = [self.refusals.get((worker, key)) for key, _ in asked]
         decisions = self.do(self.hit_all(worker, asked))
-        for (key, cost), refusal, told in zip(asked, known, decisions, strict=True):
+        for (key, cost), refusal, decision in zip(asked, known, decisions, strict=True):
             again = refusal and refusal.repeated(cost, self.model.now_us)
             if again is not None:
-                assert told == again
+                assert decision == again
                 continue
-            self.last_asked, self.last = (worker, key, cost, "hit"), told
-            assert told == self.model.hit(key, cost)
-            self.record_refusal(worker, key, cost, spent=told.allowed)
+            self.last_asked, self.last = (worker, key, cost, "hit"), decision
+            assert decision == self.model.hit(key, cost)
+            self.record_refusal(worker, key, cost, spent=decision.allowed)
 
     async def hit_all(self, worker, asked):
         return await asyncio.gather(*(self.limiters[worker].hit(key, cost) for key, cost in asked))
